@@ -1,0 +1,1 @@
+"""How the examples of one optimizer step become forward passes."""

@@ -1,0 +1,36 @@
+"""Mismatched pairs for the KTO baseline: every completion of a step under another example's prompt."""
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+
+
+def _digest(ids: Sequence[int]) -> bytes:
+    return hashlib.blake2b(array("q", ids).tobytes(), digest_size=16).digest()
+
+
+def mismatched(examples: Sequence[dict]) -> list[dict]:
+    """Pair each prompt of a step with the completion of an example that has another prompt.
+
+    The examples are grouped by prompt, the groups put in an order that depends on their content alone, and the
+    completions rotated by the size of the largest group: then no completion meets its own prompt unless one prompt
+    fills more than half of the step, and the pairs do not depend on the order in which the examples arrived or on
+    how they were split over processes. Completions that would still meet their own prompt are left out.
+
+    Args:
+        examples: `prompt_ids` and `completion_ids` of all examples of one optimizer step, over all processes.
+
+    Returns:
+        Examples `{prompt_ids, completion_ids}` (x_i, y_j) with x_i ≠ x_j; empty if the step holds one prompt only.
+    """
+    keyed = sorted((_digest(e["prompt_ids"]), _digest(e["completion_ids"]), i) for i, e in enumerate(examples))
+    prompts = [key[0] for key in keyed]
+    shift = max((prompts.count(prompt) for prompt in set(prompts)), default=0)
+    pairs = []
+    for here, (prompt, _, i) in enumerate(keyed):
+        other, _, j = keyed[(here + shift) % len(keyed)]
+        if other != prompt:
+            pairs.append(
+                {"prompt_ids": examples[i]["prompt_ids"], "completion_ids": examples[j]["completion_ids"]}
+            )
+    return pairs

@@ -1,0 +1,255 @@
+"""Recipe → model, data, trainer: the one module that knows all the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils.peft_utils import find_adapter_config_file
+from trl import ModelConfig, get_peft_config, get_quantization_config
+from trl.trainer.utils import create_model_from_path
+
+from trl_ext import data, demo
+from trl_ext.errors import UserError
+from trl_ext.recipe import Recipe
+from trl_ext.trainers import (
+    PairedPreferenceConfig,
+    PairedPreferenceTrainer,
+    UnpairedPreferenceConfig,
+    UnpairedPreferenceTrainer,
+)
+from trl_ext.trainers.callbacks import MarginProgress, MetricsFile
+
+EMBEDDED = "embedded"
+
+
+@dataclass
+class Precision:
+    """Dtypes of a run. `reason` says what was chosen and why, for the log."""
+
+    model_dtype: str
+    compute_dtype: torch.dtype
+    training: dict[str, bool]
+    reason: str
+
+
+def precision(recipe: Recipe) -> Precision:
+    """Settle dtypes from the recipe and the device.
+
+    Without an accelerator everything is float32: most CPUs have no bfloat16 matrix products and emulate them at
+    a small fraction of float32's speed. On an accelerator weights and matrix products are bfloat16, float16
+    where the card has no bfloat16. What the recipe sets is kept.
+    """
+    on_cpu = bool(recipe.get("use_cpu")) or not torch.accelerator.is_available()
+    if on_cpu:
+        default, training = "float32", {"use_cpu": True, "bf16": False, "fp16": False}
+        why = "no accelerator in use"
+    elif not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        default, training = "bfloat16", {"bf16": True, "fp16": False}
+        why = f"native on {_device_name()}"
+    else:
+        default, training = "float16", {"bf16": False, "fp16": True}
+        why = f"{_device_name()} has no native bfloat16"
+    if "bf16" in recipe.explicit or "fp16" in recipe.explicit:
+        training |= {"bf16": bool(recipe.get("bf16")), "fp16": bool(recipe.get("fp16"))}
+    model_dtype = recipe.get("dtype") if "dtype" in recipe.explicit else default
+    compute = recipe.get("bnb_4bit_compute_dtype") or "auto"
+    if compute == "auto":
+        compute = default if model_dtype in (None, "auto") else model_dtype
+    reason = f"weights {model_dtype}, 4-bit compute {compute}" if recipe.get("load_in_4bit") else f"{model_dtype}"
+    autocast = "bf16" if training["bf16"] else "fp16" if training["fp16"] else "off"
+    return Precision(
+        model_dtype, getattr(torch, compute), training, f"{reason}, autocast {autocast} ({default}: {why})"
+    )
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else torch.accelerator.current_accelerator().type
+
+
+def model_path(recipe: Recipe) -> str:
+    """Path or Hub name of the base model; `embedded` is the model that ships with the package."""
+    name = recipe.get("model_name_or_path")
+    return str(demo.MODEL) if name == EMBEDDED else name
+
+
+@dataclass
+class Built:
+    """A trainer ready to train, and what is worth saying about how it came about."""
+
+    trainer: PairedPreferenceTrainer | UnpairedPreferenceTrainer
+    output_dir: Path
+    statements: list[str]
+
+
+def trainer(recipe: Recipe, output_dir: Path) -> Built:
+    """Build the trainer of a recipe: data first, since it is the cheapest thing to get wrong.
+
+    Args:
+        recipe: A loaded recipe.
+        output_dir: Run directory; metrics and checkpoints go there.
+
+    Raises:
+        UserError: Data, tokenizer or settings that cannot work, before any weights are loaded where possible.
+    """
+    statements: list[str] = []
+    chosen = precision(recipe)
+    args = config(recipe, output_dir, chosen)
+    train, evaluation = datasets(recipe, args, statements)
+    processing_class = tokenizer(recipe)
+    statements.append(f"precision: {chosen.reason}")
+    model, adapter = policy(recipe, args, chosen, statements)
+    cls = PairedPreferenceTrainer if recipe.paired else UnpairedPreferenceTrainer
+    try:
+        built = cls(
+            model=model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=evaluation,
+            processing_class=processing_class,
+            **adapter,
+        )
+    except ValueError as error:
+        # What only the constructed model can tell: an unknown LoRA target, an adapter on the head, …
+        raise UserError(str(error)) from error
+    if len(built.train_dataset) == 0:
+        raise UserError(
+            f"Every training example was dropped: all prompts are {args.max_length} tokens or longer. Raise "
+            "`max_length`."
+        )
+    built.card_facts = {
+        "base model": recipe.get("model_name_or_path"),
+        "dataset": recipe.get("dataset_name"),
+        "recipe": recipe.name,
+    }
+    for callback in (ProgressCallback, PrinterCallback):
+        built.remove_callback(callback)
+    if not args.disable_tqdm:
+        built.add_callback(MarginProgress)
+    built.add_callback(MetricsFile(output_dir / "metrics.jsonl"))
+    return Built(built, output_dir, statements)
+
+
+def config(
+    recipe: Recipe, output_dir: Path, chosen: Precision
+) -> PairedPreferenceConfig | UnpairedPreferenceConfig:
+    """The trainer configuration of a recipe. UserError with what TRL or transformers object to."""
+    cls = PairedPreferenceConfig if recipe.paired else UnpairedPreferenceConfig
+    # transformers' filter would log a lost (NaN) loss as 0.
+    defaults = {"logging_nan_inf_filter": False, "report_to": "none"}
+    values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}
+    try:
+        return cls(**values)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+
+
+def datasets(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
+    """Training and evaluation data as the loss needs them."""
+    common = {
+        "config": recipe.get("dataset_config"),
+        "columns": recipe.get("dataset_columns"),
+        "format": recipe.get("dataset_format") or "auto",
+        "streaming": bool(recipe.get("dataset_streaming")),
+    }
+    name = str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name")
+    split = recipe.get("dataset_train_split") or "train"
+    loaded = data.load(name, split=split, **common)
+    statements.append(f"data: {loaded.statement}")
+    train, evaluation = loaded.dataset, None
+    if recipe.get("eval_size"):
+        halves = train.train_test_split(test_size=recipe.get("eval_size"), seed=args.data_seed or args.seed)
+        train, evaluation = halves["train"], halves["test"]
+        statements.append(f"evaluation: {len(evaluation):,} examples held out of the training split")
+    elif args.eval_strategy != "no":
+        test = data.load(name, split=recipe.get("dataset_test_split") or "test", **common)
+        evaluation = test.dataset
+        statements.append(f"evaluation: {test.statement}")
+    train = _first(train, recipe.get("max_train_samples"))
+    evaluation = _first(evaluation, recipe.get("max_eval_samples"))
+    return _as_needed(train, recipe.paired, statements), _as_needed(evaluation, recipe.paired, None)
+
+
+def _first(dataset: Any, limit: int | None) -> Any:
+    if dataset is None or limit is None:
+        return dataset
+    return dataset.select(range(min(limit, len(dataset)))) if isinstance(dataset, Dataset) else dataset.take(limit)
+
+
+def _as_needed(dataset: Any, paired: bool, statements: list[str] | None) -> Any:
+    if dataset is None:
+        return None
+    is_paired = "chosen" in next(iter(dataset))
+    if paired and not is_paired:
+        raise UserError(
+            "This loss compares pairs, but the data has single completions with a label: choose an unpaired loss "
+            "(`trl-ext losses` lists them), or data with chosen and rejected completions."
+        )
+    if not paired and is_paired:
+        dataset = data.unpair(dataset)
+        if statements is not None:
+            statements.append("every pair is split: chosen becomes a desirable, rejected an undesirable example")
+    return dataset
+
+
+def tokenizer(recipe: Recipe) -> Any:
+    """The model's processor (vision-language models) or tokenizer. UserError if it has no end-of-sequence token."""
+    path = model_path(recipe)
+    revision = recipe.get("model_revision") or "main"
+    trust = bool(recipe.get("trust_remote_code"))
+    if find_adapter_config_file(path) and not (Path(path) / "tokenizer_config.json").exists():
+        path = _adapter_base(path)
+    processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust)
+    if not isinstance(processor, PreTrainedTokenizerBase) and not hasattr(processor, "tokenizer"):
+        processor = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust)
+    text = getattr(processor, "tokenizer", processor)
+    if text.eos_token is None:
+        raise UserError(
+            f"The tokenizer of {path} has no end-of-sequence token, so completions would never end: set one in its "
+            "tokenizer_config.json."
+        )
+    return processor
+
+
+def policy(recipe: Recipe, args: Any, chosen: Precision, statements: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The model argument of the trainer, and the adapter and quantisation arguments that go with it.
+
+    A path to an adapter is continued: the base is loaded, the adapter put on it, and the reference is a frozen
+    copy of that adapter instead of the bare base.
+    """
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    values = {name: value for name, value in recipe.sections()["model"].items() if name in known}
+    model_args = ModelConfig(**values | {"dtype": chosen.model_dtype})
+    quantization = get_quantization_config(model_args)
+    if model_args.load_in_4bit:
+        quantization.bnb_4bit_compute_dtype = chosen.compute_dtype
+    init = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+        **(args.model_init_kwargs or {}),
+    }
+    path = model_path(recipe)
+    if find_adapter_config_file(path) is None:
+        args.model_init_kwargs = init
+        peft_config = get_peft_config(model_args)
+        if peft_config is None and recipe.paired is not None:
+            statements.append("no adapter (use_peft is off): all weights are trained")
+        return path, {"peft_config": peft_config, "quantization_config": quantization}
+    set_seed(args.seed)
+    args.model_init_kwargs = None
+    base = create_model_from_path(_adapter_base(path), quantization_config=quantization, **init)
+    statements.append(f"continues the adapter {path}; the reference is a frozen copy of it, not the bare base")
+    return PeftModel.from_pretrained(base, path, is_trainable=True), {}
+
+
+def _adapter_base(path: str) -> str:
+    return json.loads(Path(find_adapter_config_file(path)).read_text(encoding="utf-8"))["base_model_name_or_path"]

@@ -1,0 +1,1 @@
+"""The implicit reference: the base model with its adapter switched off."""

@@ -1,0 +1,71 @@
+"""Training curves from `metrics.jsonl`."""
+
+import json
+from pathlib import Path
+
+PANELS = (
+    ("loss", ("loss", "eval_loss")),
+    ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
+    ("reward accuracy", ("rewards/accuracies", "eval_rewards/accuracies")),
+    ("log-probability of the completion", ("logps/chosen", "logps/rejected")),
+    ("KTO baseline z", ("kl",)),
+    ("entropy per token", ("entropy",)),
+    ("gradient norm", ("grad_norm",)),
+    ("learning rate", ("learning_rate",)),
+)
+
+
+def read(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Series of a metrics file: name → (steps, values), numbers only."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        for name, value in record.items():
+            if isinstance(value, int | float):
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(record["step"])
+                values.append(value)
+    return series
+
+
+def draw(metrics: Path, picture: Path, title: str) -> Path:
+    """Draw every panel that has data into one PNG.
+
+    Args:
+        metrics: A run's `metrics.jsonl`.
+        picture: Where the PNG goes.
+        title: Printed above the panels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series = read(metrics)
+    panels = [
+        (heading, [n for n in names if n in series])
+        for heading, names in PANELS
+        if any(n in series for n in names)
+    ]
+    columns = min(3, max(1, len(panels)))
+    lines = -(-len(panels) // columns) or 1
+    figure = Figure(figsize=(4.6 * columns, 3.1 * lines + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(lines, columns, squeeze=False).flat
+    for axis, (heading, names) in zip(axes, panels, strict=False):
+        for name in names:
+            steps, values = series[name]
+            axis.plot(steps, values, label=name.split("/")[-1], linewidth=1.6, marker="." if len(steps) < 15 else None)
+        axis.set_title(heading, fontsize=10, loc="left")
+        axis.set_xlabel("optimizer step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+        if heading == "reward accuracy":
+            axis.set_ylim(0, 1.02)
+        if len(names) > 1:
+            axis.legend(fontsize=8, frameon=False)
+    for axis in list(axes)[len(panels) :] if len(panels) < lines * columns else []:
+        axis.set_visible(False)
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure.savefig(picture, dpi=110)
+    return picture

@@ -1,0 +1,129 @@
+"""Every paired loss on TRL's DPO trainer.
+
+How it departs from `trl.DPOTrainer` (1.16):
+
+1. the loss is one of `trl_ext.losses`, by name; TRL's own loss code never runs;
+2. a loss that reads no reference value costs no reference forward, and without PEFT no second model;
+3. an optimizer step is one batch, cut into rows by memory alone (`trl_ext.trainers.step`);
+4. adapter weights are float32 (`trl_ext.trainers.lora`);
+5. the first step's loss is compared with the known value (`trl_ext.trainers.step_zero`);
+6. precomputed reference values are keyed by everything they depend on.
+"""
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from torch import nn
+from trl import DPOTrainer
+
+from trl_ext import losses
+from trl_ext.trainers import completions
+from trl_ext.trainers.completions import Completions
+from trl_ext.trainers.config import PairedPreferenceConfig
+from trl_ext.trainers.metrics import MeanMetrics
+from trl_ext.trainers.run_directory import RunDirectory
+from trl_ext.trainers.step import StepIsBatch
+
+
+class PairedPreferenceTrainer(RunDirectory, StepIsBatch, DPOTrainer):
+    """Preference optimisation from pairs, constructed exactly like `trl.DPOTrainer`.
+
+    Overrides `__init__` and `_precompute_ref_logps` of `trl.DPOTrainer`, and through the mixins the methods named
+    there. Attributes of the parent read: `ld_alpha`, `use_weighting`, `ref_model`,
+    `precompute_ref_logps`, `aux_loss_enabled`, `router_aux_loss_coef`, `_metrics`, `_total_train_tokens`,
+    `_is_vision_dataset`, `maybe_activation_offload_context`.
+    """
+
+    _name = "Paired preference optimisation"
+    _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
+    _sequences_per_example = 2
+
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        config = kwargs.get("args") or PairedPreferenceConfig(output_dir="trl-ext-paired")
+        kwargs["args"] = config
+        self.loss = losses.get(config.loss, **config.loss_kwargs)
+        with self._around_construction(model, config, kwargs):
+            super().__init__(model, *args, **kwargs)
+
+    # One row --------------------------------------------------------------------------------------------------
+
+    def _length(self, example: dict) -> int:
+        longest = len(example["prompt_ids"]) + max(len(example["chosen_ids"]), len(example["rejected_ids"]))
+        return longest if self.args.max_length is None else min(longest, self.args.max_length)
+
+    def _score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
+        tensors = {}
+        if self.loss.needs_reference:
+            # Before the policy's forward, while no activations are held.
+            tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self._reference_logps(batch)
+        fields = completions.run(model, batch, router_logits=self.aux_loss_enabled)
+        tensors["chosen_logps"], tensors["rejected_logps"] = self._sum_logps(fields).chunk(2)
+        tensors["chosen_lens"], tensors["rejected_lens"] = fields.lens.chunk(2)
+        return tensors, fields
+
+    def _reference_logps(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.precompute_ref_logps:
+            return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
+        with self._reference() as reference:
+            return self._sum_logps(completions.run(reference, batch)).chunk(2)
+
+    def _sum_logps(self, fields: Completions) -> torch.Tensor:
+        """Log-probabilities summed over the completion, (2B,), the verbose tail damped by `ld_alpha` if set.
+
+        LD-DPO (arXiv:2409.06411, Eq. 9): tokens beyond the shorter completion of a pair count α times.
+        """
+        if self.ld_alpha is None:
+            return fields.per_token_logps.sum(dim=1)
+        chosen_lens, rejected_lens = fields.lens.chunk(2)
+        shared = torch.minimum(chosen_lens, rejected_lens).repeat(2).unsqueeze(1)
+        position = fields.mask.cumsum(dim=1)
+        weight = torch.where(position <= shared, 1.0, self.ld_alpha) * fields.mask
+        return (fields.per_token_logps * weight).sum(dim=1)
+
+    def _weighted(self, losses: torch.Tensor, fields: Completions) -> torch.Tensor:
+        """Losses weighted as in WPO (arXiv:2406.11827, Eq. 2) if `use_weighting` is set.
+
+        A pair weighs the product of both completions' length-normalised probabilities, each token's taken
+        relative to the policy's own confidence Σ_v π(v)². No gradient flows through the weights.
+        """
+        if not self.use_weighting:
+            return losses
+        with torch.no_grad():
+            aligned = (fields.per_token_logps - fields.log_sum_sq_probs) * fields.mask
+            chosen, rejected = (aligned.sum(dim=1) / fields.lens.clamp(min=1)).exp().chunk(2)
+        return losses * chosen * rejected
+
+    # Metrics: the names and definitions of trl.DPOTrainer --------------------------------------------------------
+
+    def _record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
+        count = len(output.losses)
+        mask = fields.mask.bool()
+        chosen_mask, rejected_mask = mask.chunk(2)
+        sums.add("num_tokens", batch["attention_mask"].sum(), 1)
+        sums.add("entropy", fields.entropy[mask].sum(), mask.sum())
+        chosen_logits, rejected_logits = fields.mean_logits.chunk(2)
+        sums.add("logits/chosen", chosen_logits[chosen_mask].sum(), chosen_mask.sum())
+        sums.add("logits/rejected", rejected_logits[rejected_mask].sum(), rejected_mask.sum())
+        chosen_is_top1 = fields.is_top1.chunk(2)[0]
+        sums.add("mean_token_accuracy", chosen_is_top1[chosen_mask].sum(), chosen_mask.sum())
+        margins = output.chosen_rewards - output.rejected_rewards
+        sums.add("rewards/chosen", output.chosen_rewards.sum(), count)
+        sums.add("rewards/rejected", output.rejected_rewards.sum(), count)
+        sums.add("rewards/accuracies", (margins > 0).sum(), count)
+        sums.add("rewards/margins", margins.sum(), count)
+        sums.add("logps/chosen", tensors["chosen_logps"].sum(), count)
+        sums.add("logps/rejected", tensors["rejected_logps"].sum(), count)
+        if fields.aux_loss is not None:
+            sums.add("aux_loss", fields.aux_loss * count, count)
+
+    # Reference values on disk ----------------------------------------------------------------------------------
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """TRL's cache, keyed by truncation and `ld_alpha` too, which change the values it holds."""
+        if isinstance(dataset, Dataset):
+            dataset = dataset.select(range(len(dataset)))  # a view with a fingerprint of its own
+            settings = (self.args.max_length, self.args.truncation_mode, self.args.ld_alpha)
+            dataset._fingerprint = Hasher.hash((dataset._fingerprint, settings))
+        return super()._precompute_ref_logps(dataset, name, batch_size)

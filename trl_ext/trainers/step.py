@@ -1,0 +1,366 @@
+"""The optimizer step is the batch: one step's examples, cut into rows that only memory decides.
+
+`per_device_train_batch_size × gradient_accumulation_steps` examples per process form one batch. It is cut into
+rows, each row runs forward and backward, and every example weighs 1/N of the step over all processes. So the
+loss, the KTO baseline and the metrics mean the same for any `row_tokens`.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.utils.data import DataLoader
+
+from trl_ext.batching.padded import Examples, cut_rows
+from trl_ext.frozen_base import keep_exact_cpu_kernels
+from trl_ext.reference.implicit import implicit_reference, no_grad_eval
+from trl_ext.trainers import lora, step_zero
+from trl_ext.trainers.completions import Completions
+from trl_ext.trainers.metrics import MeanMetrics
+
+
+class StepIsBatch:
+    """Mixin before a TRL preference trainer.
+
+    It departs from transformers' loop in five places:
+
+    1. the dataloaders hand over examples instead of collated tensors (`get_train_dataloader`,
+       `get_eval_dataloader`);
+    2. `get_batch_samples` gathers a step's micro-batches into one and leaves empty ones in their place, so that
+       step counts, schedules, epochs and resuming stay what they were;
+    3. `training_step` runs that batch row by row and reduces gradients and metrics once;
+    4. `prediction_step` evaluates the same way, and `log` divides evaluation sums by their true counts;
+    5. `floating_point_ops` and `_track_num_input_tokens` count from examples.
+
+    Images have to be collated in dataloader workers, so vision data keeps the parent's path throughout.
+
+    A subclass provides `_length`, `_sequences_per_example`, `_score`, `_record` and, where a loss needs a value of
+    the whole step, `_step_tensors`. Attributes read: `loss`, `data_collator`, `_is_vision_dataset`, `_metrics`,
+    `ref_model`, `aux_loss_enabled`, `router_aux_loss_coef`.
+    """
+
+    _sequences_per_example: int
+
+    # What a subclass provides ---------------------------------------------------------------------------------
+
+    def _length(self, example: dict) -> int:
+        """Tokens of the example's longest sequence after truncation."""
+        raise NotImplementedError
+
+    def _score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
+        """Run policy and reference on a collated row: the tensors the loss may read, and the policy's fields."""
+        raise NotImplementedError
+
+    def _record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
+        """Add a row's metrics to `sums`."""
+        raise NotImplementedError
+
+    def _step_tensors(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Values of the whole step, over all processes, that every row's loss reads."""
+        return {}
+
+    # Construction ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _around_construction(self, model: Any, args: Any, kwargs: dict) -> Iterator[None]:
+        """Refuse what cannot work, and undo two things the parent's constructor does to the model.
+
+        The parent casts the adapter of a quantised model to bfloat16, and without PEFT it loads a second model
+        even for a loss that reads no reference.
+        """
+        if args.deepspeed_plugin is not None or args.fsdp:
+            raise ValueError(
+                "DeepSpeed and FSDP shard the base model, which the row-by-row step does not support yet: launch "
+                "with plain `accelerate launch --multi_gpu` (one full 4-bit copy per GPU) or on a single GPU."
+            )
+        if kwargs.get("compute_metrics") is not None:
+            raise ValueError(
+                "`compute_metrics` reads full logits, which are never built here: read the logged metrics instead."
+            )
+        has_adapter = kwargs.get("peft_config") is not None or lora.has_adapter(model)
+        no_second_model = not has_adapter and not self.loss.needs_reference
+        precompute = args.precompute_ref_log_probs
+        if no_second_model:
+            args.precompute_ref_log_probs = True
+        weights = lora.snapshot(model)
+        yield
+        args.precompute_ref_log_probs = precompute
+        self.precompute_ref_logps = precompute and self.loss.needs_reference
+        keep_exact_cpu_kernels(self.model)
+        lora.restore(self.model, weights, dtype=getattr(torch, args.lora_dtype))
+        self._eval_sums = MeanMetrics()
+        self._is_first_step = True
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        if not self.loss.needs_reference:
+            return dataset
+        keep_exact_cpu_kernels(self.model)  # this runs inside the parent's constructor
+        return super()._precompute_ref_logps(dataset, name, batch_size)
+
+    # Dataloaders ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _uncollated(self) -> Iterator[None]:
+        collator = self.data_collator
+        if not self._is_vision_dataset:
+            self.data_collator = Examples
+        try:
+            yield
+        finally:
+            self.data_collator = collator
+
+    def get_train_dataloader(self) -> DataLoader:
+        with self._uncollated():
+            return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        with self._uncollated():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
+        if self._is_vision_dataset:
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        if not batches:
+            return batches, None
+        examples = Examples(example for batch in batches for example in batch)
+        return [Examples()] * (len(batches) - 1) + [examples], None
+
+    # The step -------------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        if self._is_vision_dataset:
+            return super().training_step(model, inputs, num_items_in_batch)
+        if not inputs:
+            return torch.zeros((), device=self.args.device)
+        # Rows run on the bare model: each process may have another number of them, so gradients are summed by
+        # hand once at the end instead of by DDP in every backward.
+        self.model.train()
+        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
+            self.optimizer.train()  # schedule-free optimizers
+        sums = MeanMetrics()
+        with self.maybe_activation_offload_context:
+            self._backward(list(inputs), sums)
+        self._sum_gradients()
+        loss = self._finish(sums, "train")
+        # The mean over all processes on each of them: transformers averages what they return.
+        return torch.tensor(loss, device=self.args.device)
+
+    def _compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False) -> torch.Tensor:
+        """Mean loss of one collated micro-batch: the parent's path, on which vision data runs."""
+        if return_outputs:
+            raise ValueError("The logits are never built here: call the trainer with `return_outputs=False`.")
+        tensors, fields = self._score(model, inputs)
+        output = self._evaluate_loss(tensors)
+        losses = self._weighted(output.losses, fields)
+        sums = MeanMetrics()
+        sums.add("loss", losses.sum(), len(losses))
+        self._record(sums, inputs, tensors, fields, output)
+        self._finish(sums, "train" if self.model.training else "eval")
+        return losses.mean() + self._aux_loss(fields, 1.0)
+
+    def _finish(self, sums: MeanMetrics, mode: str) -> float:
+        """Reduce a step's sums over processes, keep its metrics for the next log, return its mean loss."""
+        means = sums.reduce(self.accelerator).means()
+        loss = means.pop("loss")
+        if mode == "train" and self._is_first_step:
+            self._is_first_step = False
+            if self.state.global_step == 0:
+                step_zero.check(self, loss)
+        self._keep(sums, means, mode)
+        return loss
+
+    def _keep(self, sums: MeanMetrics, means: dict[str, float], mode: str) -> None:
+        """Add means to TRL's history of `mode`; tokens are a running total there."""
+        history = self._metrics[mode]
+        if mode == "train":
+            self._total_train_tokens += int(sums.total("num_tokens"))
+        means["num_tokens"] = self._total_train_tokens
+        history.pop("num_tokens", None)
+        for name, value in means.items():
+            history[name].append(value)
+
+    def _rows(self, examples: list[dict]) -> list[list[dict]]:
+        budget = self.args.row_tokens
+        return cut_rows(
+            examples,
+            self._length,
+            sequences=self._sequences_per_example,
+            row_tokens=None if budget == "auto" else budget,
+            row_examples=self.args.per_device_train_batch_size if budget == "auto" else None,
+        )
+
+    def _collate(self, row: list[dict]) -> dict[str, torch.Tensor]:
+        return self._prepare_inputs(self.data_collator(row))
+
+    def _backward(self, examples: list[dict], sums: MeanMetrics) -> None:
+        """Accumulate the gradient of the step's mean loss, this process's share of it."""
+        count = torch.tensor(float(len(examples)), device=self.args.device)
+        total = self.accelerator.reduce(count, reduction="sum").item()
+        shared = self._step_tensors(examples)
+        rows = self._rows(examples)
+        if self.loss.coupled and (len(rows) > 1 or self.accelerator.num_processes > 1):
+            self._backward_coupled(rows, total, shared, sums)
+            return
+        for row in rows:
+            batch = self._collate(row)
+            with self.compute_loss_context_manager():
+                tensors, fields = self._score(self.model, batch)
+                tensors |= shared
+                output = self._evaluate_loss(tensors)
+                losses = self._weighted(output.losses, fields)
+                loss = losses.sum() / total + self._aux_loss(fields, len(row) / total)
+            self.accelerator.backward(loss)
+            sums.add("loss", losses.sum(), len(row))
+            self._record(sums, batch, tensors, fields, output)
+
+    def _backward_coupled(self, rows: list, total: float, shared: dict, sums: MeanMetrics) -> None:
+        """The step of a loss that compares examples with each other, when it takes more than one row.
+
+        The rows run once without gradient to gather the loss's inputs over the whole step, the loss is
+        differentiated with respect to them, and the rows run again with that gradient: the one case in which
+        tokens are computed twice.
+        """
+        scored, generators = [], []
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for row in rows:
+                generators.append(_random_state())
+                scored.append(self._score(self.model, self._collate(row))[0])
+        local = {name: torch.cat([tensors[name] for tensors in scored]) for name in scored[0]}
+        leaves, mine = self._gather_leaves(local)
+        output = self._evaluate_loss({**leaves, **shared})
+        policy = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+        gradients = torch.autograd.grad(output.losses.sum() / total, list(policy.values()), allow_unused=True)
+        start = 0
+        for row, state in zip(rows, generators, strict=True):
+            stop = start + len(row)
+            batch = self._collate(row)
+            with _random_state_of(state), self.compute_loss_context_manager():
+                tensors, fields = self._score(self.model, batch)
+                surrogate = self._aux_loss(fields, len(row) / total)
+                for name, gradient in zip(policy, gradients, strict=True):
+                    if gradient is not None:
+                        surrogate = surrogate + (tensors[name] * gradient[mine][start:stop]).sum()
+            self.accelerator.backward(surrogate)
+            part = type(output)(*(field[mine][start:stop].detach() for field in output))
+            sums.add("loss", part.losses.sum(), len(row))
+            self._record(sums, batch, tensors, fields, part)
+            start = stop
+
+    def _gather_leaves(self, local: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], slice]:
+        """This process's tensors joined with all others', and where its own lie.
+
+        Tensors that came from the policy get gradients; reference values and lengths do not.
+        """
+        count = len(next(iter(local.values())))
+        mine = slice(0, count)
+        if self.accelerator.num_processes > 1:
+            parts = gather_object([{name: tensor.cpu() for name, tensor in local.items()}])
+            start = sum(len(next(iter(part.values()))) for part in parts[: self.accelerator.process_index])
+            mine = slice(start, start + count)
+            local = {name: torch.cat([part[name] for part in parts]).to(self.args.device) for name in local}
+        leaves = {
+            name: tensor.clone().requires_grad_(not name.startswith("ref_") and tensor.is_floating_point())
+            for name, tensor in local.items()
+        }
+        return leaves, mine
+
+    def _evaluate_loss(self, tensors: dict[str, torch.Tensor]) -> Any:
+        return self.loss(**{name: tensors[name] for name in self.loss.inputs})
+
+    def _weighted(self, losses: torch.Tensor, fields: Completions) -> torch.Tensor:
+        """Per-example weights on top of the loss; none by default."""
+        return losses
+
+    def _aux_loss(self, fields: Completions, share: float) -> torch.Tensor | float:
+        """A row's share of the mixture-of-experts load-balancing loss, which is not separable over rows."""
+        return self.router_aux_loss_coef * share * fields.aux_loss if self.aux_loss_enabled else 0.0
+
+    def _sum_gradients(self) -> None:
+        """Sum gradients over processes; every example already weighs 1/N of the whole step."""
+        if self.accelerator.num_processes == 1:
+            return
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in parameters]
+        vector_to_parameters(
+            self.accelerator.reduce(parameters_to_vector(gradients), reduction="sum"), gradients
+        )
+
+    @contextlib.contextmanager
+    def _reference(self) -> Iterator[nn.Module]:
+        """The reference policy: the adapter-free base, or the second model of full fine-tuning."""
+        if self.ref_model is not None:
+            with torch.no_grad():
+                yield self.ref_model
+        else:
+            with implicit_reference(self.model):
+                yield self.model
+
+    # Evaluation -----------------------------------------------------------------------------------------------
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple:
+        if self._is_vision_dataset:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        sums = MeanMetrics()
+        with no_grad_eval(self.model), self.compute_loss_context_manager():
+            self._evaluate_examples(list(inputs), sums)
+        self._eval_sums.add_all(sums.reduce(self.accelerator))
+        return torch.tensor(sums.means()["loss"], device=self.args.device), None, None
+
+    def _evaluate_examples(self, examples: list[dict], sums: MeanMetrics) -> None:
+        shared = self._step_tensors(examples)
+        for row in self._rows(examples) if not self.loss.coupled else [examples]:
+            batch = self._collate(row)
+            tensors, fields = self._score(self.model, batch)
+            tensors |= shared
+            output = self._evaluate_loss(tensors)
+            losses = self._weighted(output.losses, fields)
+            sums.add("loss", losses.sum(), len(row))
+            self._record(sums, batch, tensors, fields, output)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if not self.model.training and not self._eval_sums.is_empty():
+            means, sums, self._eval_sums = self._eval_sums.means(), self._eval_sums, MeanMetrics()
+            loss = means.pop("loss")
+            if "eval_loss" in logs:
+                logs["eval_loss"] = loss  # transformers counts a short last batch as a full one
+            self._keep(sums, means, "eval")
+        super().log(logs, start_time)
+
+    # Counters transformers keeps ------------------------------------------------------------------------------
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        if self._is_vision_dataset:
+            return super().floating_point_ops(inputs)
+        tokens = sum(self._sequences_per_example * self._length(example) for example in inputs)
+        return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        if self._is_vision_dataset:
+            super()._track_num_input_tokens(inputs)
+        elif self.args.include_num_input_tokens_seen != "no":
+            tokens = sum(self._sequences_per_example * self._length(example) for example in inputs)
+            tokens = torch.tensor(tokens, device=self.args.device)
+            self.state.num_input_tokens_seen += self.accelerator.gather(tokens).sum().item()
+
+
+def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+@contextlib.contextmanager
+def _random_state_of(state: tuple[torch.Tensor, list[torch.Tensor]]) -> Iterator[None]:
+    """Draw the same dropout masks again."""
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
+    yield

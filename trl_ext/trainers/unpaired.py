@@ -1,0 +1,185 @@
+"""Every unpaired loss on TRL's KTO trainer.
+
+How it departs from `trl.KTOTrainer` (1.16):
+
+1. the loss is one of `trl_ext.losses`, by name; TRL's own loss code never runs. TRL's trainer is built with the
+   loss that needs no baseline, so its batch-size and sampler checks and its baked-in mismatched pairs do not apply;
+2. the KTO baseline is estimated from mismatched pairs of the optimizer step itself, over all of its examples on
+   all processes, before any loss of the step is formed (`trl_ext.batching.mismatched`);
+3. every epoch is shuffled so that each step holds both classes (`trl_ext.trainers.sampler`);
+4. class weights may be "auto";
+5. steps, adapter dtype and the first step's check are those of `trl_ext.trainers.paired`.
+"""
+
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import nn
+from torch.utils.data import Sampler
+from trl import KTOTrainer
+
+from trl_ext import losses
+from trl_ext.batching.mismatched import mismatched
+from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.trainers import completions
+from trl_ext.trainers.completions import Completions
+from trl_ext.trainers.config import UnpairedPreferenceConfig
+from trl_ext.trainers.metrics import MeanMetrics
+from trl_ext.trainers.run_directory import RunDirectory
+from trl_ext.trainers.sampler import ClassMixedSampler
+from trl_ext.trainers.step import StepIsBatch
+from trl_ext.trainers.step_zero import say
+
+CLASS_WEIGHTS = ("desirable_weight", "undesirable_weight")
+
+
+class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
+    """Preference optimisation from desirable and undesirable completions, constructed like `trl.KTOTrainer`.
+
+    Overrides `__init__` and `_get_train_sampler` of `trl.KTOTrainer`, and through the mixins the methods named
+    there. Attributes of the parent read: `ref_model`, `precompute_ref_logps`, `aux_loss_enabled`,
+    `router_aux_loss_coef`, `_metrics`, `_total_train_tokens`, `_is_vision_dataset`,
+    `maybe_activation_offload_context`.
+    """
+
+    _name = "Unpaired preference optimisation"
+    _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
+    _sequences_per_example = 1
+
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        config = kwargs.get("args") or UnpairedPreferenceConfig(output_dir="trl-ext-unpaired")
+        kwargs["args"] = config
+        self.loss = losses.get(config.loss, **config.loss_kwargs)
+        weights = {name: getattr(config, name) for name in CLASS_WEIGHTS}
+        for name in CLASS_WEIGHTS:
+            setattr(config, name, 1.0)  # TRL only reads them to compare class counts
+        with self._around_construction(model, config, kwargs):
+            super().__init__(model, *args, **kwargs)
+        for name, value in weights.items():
+            setattr(config, name, value)
+        if self._is_vision_dataset and self._needs_baseline:
+            raise ValueError(
+                f"The loss {self.loss.name!r} pairs completions with other examples' prompts, which images do not "
+                "allow here: use loss: apo_zero_unpaired, or a paired loss, for vision data."
+            )
+        self._settle_class_weights(config)
+        self._warned_about_baseline = False
+
+    @property
+    def _needs_baseline(self) -> bool:
+        return "z_ref" in self.loss.inputs
+
+    def _settle_class_weights(self, config: UnpairedPreferenceConfig) -> None:
+        """Turn "auto" into numbers with λ_D·n_D = λ_U·n_U; where both are automatic, the commoner class weighs 1."""
+        values = self.loss.hyperparameters
+        parts = list(values.values()) if isinstance(config.loss, dict) else [values]
+        given = {name: next((part[name] for part in parts if name in part), 1.0) for name in CLASS_WEIGHTS}
+        automatic = [name for name, value in given.items() if value == "auto"]
+        if not automatic:
+            return
+        if not isinstance(self.train_dataset, Dataset):
+            raise ValueError("Class weights 'auto' need the label counts, which a streamed dataset does not have.")
+        labels = self.train_dataset["label"]
+        desirable = sum(map(bool, labels))
+        counts = dict(zip(CLASS_WEIGHTS, (desirable, len(labels) - desirable), strict=True))
+        if not all(counts.values()):
+            raise ValueError(
+                f"Class weights 'auto' need both classes; the training data has {desirable} desirable and "
+                f"{len(labels) - desirable} undesirable examples."
+            )
+        fixed = [value * counts[name] for name, value in given.items() if value != "auto"]
+        mass = fixed[0] if fixed else max(counts.values())
+        weights = {name: mass / counts[name] for name in automatic}
+        self.loss = self.loss.replace(**weights)
+        config.loss_kwargs = dict(self.loss.hyperparameters)
+        for name, weight in weights.items():
+            setattr(config, name, weight)
+        shown = ", ".join(f"{name} {weight:.4g} ({counts[name]} examples)" for name, weight in weights.items())
+        say(self, f"class weights from the data: {shown}")
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "random" or not isinstance(dataset, Dataset):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return ClassMixedSampler(dataset["label"], seed)
+
+    # One row --------------------------------------------------------------------------------------------------
+
+    def _length(self, example: dict) -> int:
+        length = len(example["prompt_ids"]) + len(example["completion_ids"])
+        return length if self.args.max_length is None else min(length, self.args.max_length)
+
+    def _score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
+        tensors = {"desirable": batch["label"].bool()}
+        if self.loss.needs_reference:
+            tensors["ref_logps"] = self._reference_logps(batch)
+        fields = completions.run(model, batch, router_logits=self.aux_loss_enabled)
+        tensors["logps"] = fields.per_token_logps.sum(dim=1)
+        return tensors, fields
+
+    def _reference_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if self.precompute_ref_logps:
+            return batch["ref_logps"]
+        with self._reference() as reference:
+            return completions.run(reference, batch).per_token_logps.sum(dim=1)
+
+    # The baseline ---------------------------------------------------------------------------------------------
+
+    def _mismatched(self, examples: list[dict]) -> list[dict]:
+        """Mismatched pairs (x_i, y_j) of a step; every process gets the same list."""
+        return mismatched(examples)
+
+    def _step_tensors(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """The KTO baseline z = max(0, mean of log π/π_ref over the step's mismatched pairs), without gradient.
+
+        KTO (arXiv:2402.01306, Eq. 7); clamped after the mean over all processes.
+        """
+        if not self._needs_baseline:
+            return {}
+        ids = [{key: example[key] for key in ("prompt_ids", "completion_ids")} for example in examples]
+        if self.accelerator.num_processes > 1:
+            ids = gather_object(ids)
+        pairs = self._mismatched(ids)
+        mine = pairs[self.accelerator.process_index :: self.accelerator.num_processes]
+        log_ratio = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        for row in self._rows(mine):
+            batch = self._collate([{**pair, "label": False} for pair in row])
+            with self.compute_loss_context_manager():
+                with no_grad_eval(self.model):
+                    policy = completions.run(self.model, batch).per_token_logps.sum(dim=1)
+                with self._reference() as reference:
+                    log_ratio += (policy - completions.run(reference, batch).per_token_logps.sum(dim=1)).sum()
+        log_ratio = self.accelerator.reduce(log_ratio, reduction="sum")
+        if not pairs and not self._warned_about_baseline:
+            self._warned_about_baseline = True
+            say(
+                self,
+                "KTO baseline: a step held a single prompt, so no mismatched pair exists and z is 0 there; use more "
+                "examples per step (per_device_train_batch_size × gradient_accumulation_steps).",
+            )
+        z = (log_ratio / max(len(pairs), 1)).clamp(min=0).float()
+        return {"z_ref": z}
+
+    # Metrics: the names and definitions of trl.KTOTrainer --------------------------------------------------------
+
+    def _record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
+        mask = fields.mask.bool()
+        sums.add("num_tokens", batch["attention_mask"].sum(), 1)
+        sums.add("entropy", fields.entropy[mask].sum(), mask.sum())
+        if "z_ref" in tensors:
+            sums.add("kl", tensors["z_ref"] * len(output.losses), len(output.losses))
+        for name, members in (("chosen", tensors["desirable"]), ("rejected", ~tensors["desirable"])):
+            tokens = mask & members.unsqueeze(1)
+            sums.add(f"logits/{name}", fields.mean_logits[tokens].sum(), tokens.sum())
+            sums.add(f"rewards/{name}", output.rewards[members].sum(), members.sum())
+            sums.add(f"logps/{name}", tensors["logps"][members].sum(), members.sum())
+        if fields.aux_loss is not None:
+            sums.add("aux_loss", fields.aux_loss * len(output.losses), len(output.losses))
+
+    def _keep(self, sums: MeanMetrics, means: dict[str, float], mode: str) -> None:
+        if "rewards/chosen" in means and "rewards/rejected" in means:
+            means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+        super()._keep(sums, means, mode)
