@@ -1,0 +1,294 @@
+"""What every loss must do at the edges: policy = reference, empty completions, extreme margins, any dtype."""
+
+import math
+
+import pytest
+import torch
+
+from trl_ext import losses
+
+from .helpers import ALL_FORMS, batch, form_id, policy_inputs, read_by
+
+every_form = pytest.mark.parametrize("form", ALL_FORMS, ids=form_id)
+LN2 = math.log(2)
+
+# Written out from the formulas with all log-ratios zero; None: no reference, so it depends on the data.
+AT_REFERENCE = {
+    "alphapo": None,
+    "aot": LN2,
+    "aot_unpaired": LN2,
+    "apo_down": 0.5 + 0.5,
+    "apo_zero": 0.5 + 0.5,
+    "apo_zero_unpaired": 0.5,
+    "bco": LN2 + LN2,
+    "cpo": None,
+    "discopop": 0.5 * LN2 + 0.5 * 1,
+    "dpo": LN2,
+    "dpo_norm": LN2,
+    "exo": 0.5 * math.log(0.5 / 0.999) + 0.5 * math.log(0.5 / 0.001),
+    "hinge": 1.0,
+    "ipo": 25.0,
+    "kto": 0.5,
+    "nca": LN2 + 0.5 * LN2 + 0.5 * LN2,
+    "orpo": None,
+    "robust": LN2,
+    "sft": None,
+    "simpo": None,
+    "sppo_hard": 5.0**2 + 5.0**2,
+}
+
+
+def test_initial_values_are_the_closed_forms():
+    assert {name: losses.get(name).initial_value for name in losses.available()} == pytest.approx(AT_REFERENCE)
+    assert losses.get("ipo", beta=0.5).initial_value == pytest.approx(1.0)
+    assert losses.get("sppo_hard", beta=0.5).initial_value == pytest.approx(2.0)
+    assert losses.get("exo", label_smoothing=0.25).initial_value == pytest.approx(-0.5 * math.log(4 * 0.25 * 0.75))
+    for weights, expected in (((1.2, 1.2), 0.6), ((1.2, 1.0), None), (("auto", "auto"), None)):
+        loss = losses.get("kto", desirable_weight=weights[0], undesirable_weight=weights[1])
+        assert loss.initial_value == expected
+
+
+@every_form
+def test_policy_equal_to_reference(form):
+    name, hyperparameters = form
+    loss = losses.get(name, **hyperparameters)
+    if loss.initial_value is None:
+        pytest.skip("depends on the data")
+    out = loss(**read_by(loss, batch(policy_is_reference=True)))
+    torch.testing.assert_close(out.losses, torch.full_like(out.losses, loss.initial_value))
+    assert all((reward == 0).all() for reward in out[1:])
+
+
+@every_form
+def test_shapes_dtypes_and_detached_rewards(form):
+    name, hyperparameters = form
+    loss = losses.get(name, **hyperparameters)
+    for dtype in (torch.float32, torch.float64):
+        out = loss(**read_by(loss, batch(size=5, dtype=dtype)))
+        assert type(out) is (losses.PairedOutput if loss.paired else losses.UnpairedOutput)
+        assert all(field.shape == (5,) and field.dtype == dtype for field in out)
+        assert out.losses.requires_grad and not any(reward.requires_grad for reward in out[1:])
+
+
+@every_form
+def test_gradient_is_that_of_the_value(form):
+    name, hyperparameters = form
+    loss = losses.get(name, **hyperparameters)
+    tensors = read_by(loss, batch())
+    names = policy_inputs(loss)
+
+    def value(*policy):
+        return loss(**(tensors | dict(zip(names, policy, strict=True)))).losses
+
+    assert torch.autograd.gradcheck(value, [tensors[name] for name in names])
+
+
+@every_form
+def test_permuting_examples_permutes_losses(form):
+    name, hyperparameters = form
+    loss = losses.get(name, **hyperparameters)
+    tensors = {k: v.detach() for k, v in read_by(loss, batch()).items()}
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    plain = loss(**tensors)
+    permuted = loss(**{k: v if v.ndim == 0 else v[order] for k, v in tensors.items()})
+    expected = plain.losses if loss.coupled else plain.losses[order]  # coupled: the quantiles stay
+    torch.testing.assert_close(permuted.losses, expected)
+    for before, after in zip(plain[1:], permuted[1:], strict=True):
+        torch.testing.assert_close(after, before[order])
+
+
+@every_form
+def test_only_coupled_losses_look_at_other_examples(form):
+    name, hyperparameters = form
+    loss = losses.get(name, **hyperparameters)
+    tensors = read_by(loss, batch())
+    parts = [
+        loss(**{k: v if v.ndim == 0 else v[half] for k, v in tensors.items()}).losses.detach()
+        for half in (slice(0, 2), slice(2, 6))
+    ]
+    is_separable = torch.allclose(torch.cat(parts), loss(**tensors).losses.detach())
+    assert is_separable is not loss.coupled
+
+
+# Direction of the force on one pair: −1 the loss falls as the log-prob rises, +1 it grows.
+TOWARDS_CHOSEN = {name: -1 for name in losses.available()}
+AWAY_FROM_REJECTED = {name: +1 for name in losses.available() if name != "sft"}
+
+
+@pytest.mark.parametrize("name", [n for n in losses.available() if losses.describe(n).paired])
+@pytest.mark.parametrize("log_ratio", [-1.0, 0.0, 1.0])
+def test_gradient_sign_on_pairs(name, log_ratio):
+    loss = losses.get(name)
+    tensors = {
+        "ref_chosen_logps": torch.tensor([-9.0]),
+        "ref_rejected_logps": torch.tensor([-12.0]),
+        "chosen_lens": torch.tensor([6]),
+        "rejected_lens": torch.tensor([8]),
+        "chosen_logps": torch.tensor([-9.0 + log_ratio / 2], requires_grad=True),
+        "rejected_logps": torch.tensor([-12.0 - log_ratio / 2], requires_grad=True),
+    }
+    loss(**read_by(loss, tensors)).losses.sum().backward()
+    chosen = tensors["chosen_logps"].grad.sign().item()
+    rejected = tensors["rejected_logps"].grad.sign().item() if "rejected_logps" in loss.inputs else None
+    expected = (-1, None if name == "sft" else +1)
+    if name == "discopop" and log_ratio == 0:
+        expected = (+1, -1)  # the hump at h = 0, slope (1 − ln 2)/(4τ) − 3/4 > 0: see its docstring
+    if name == "apo_down":
+        # Its chosen completion is pushed down by σ'(βΔ_w) and up by σ'(βh), which balance at the start.
+        expected = ({-1.0: +1, 0.0: 0, 1.0: +1}[log_ratio], +1)
+        assert chosen * expected[0] >= 0
+        chosen = expected[0]
+    assert (chosen, rejected) == expected
+
+
+@pytest.mark.parametrize("name", [n for n in losses.available() if not losses.describe(n).paired])
+@pytest.mark.parametrize("log_ratio", [-1.0, 0.0, 1.0])
+def test_gradient_sign_on_single_completions(name, log_ratio):
+    loss = losses.get(name)
+    logps = torch.full((2,), -9.0 + log_ratio, requires_grad=True)
+    tensors = {"logps": logps, "ref_logps": torch.full((2,), -9.0), "z_ref": torch.tensor(0.2)}
+    loss(**read_by(loss, tensors | {"desirable": torch.tensor([True, False])})).losses.sum().backward()
+    assert logps.grad.sign().tolist() == [-1, +1]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [("ipo", {}), ("dpo_norm", {}), ("simpo", {}), ("orpo", {}), ("alphapo", {}), ("sft", {}), ("cpo", {"loss_form": "ipo"})],
+    ids=form_id,
+)
+def test_length_normalised_losses_see_repeated_tokens_once(form):
+    loss = losses.get(form[0], **form[1])
+    tensors = read_by(loss, batch())
+    torch.testing.assert_close(loss(**{k: 2 * v for k, v in tensors.items()}).losses, loss(**tensors).losses)
+
+
+@pytest.mark.parametrize("form", [f for f in ALL_FORMS if "chosen_lens" in losses.describe(f[0]).inputs], ids=form_id)
+def test_lengths_are_those_given_even_when_empty(form):
+    # No token: the log-probs are 0 and so is the mean. Inferring lengths from non-zero values would be 0/0.
+    loss = losses.get(form[0], **form[1])
+    tensors = read_by(loss, batch(policy_is_reference=True))
+    tensors = {k: (0 * v).detach().requires_grad_(v.requires_grad) for k, v in tensors.items()}
+    out = loss(**tensors)
+    out.losses.sum().backward()
+    assert out.losses.isfinite().all()
+    assert all(tensors[name].grad.isfinite().all() for name in policy_inputs(loss))
+
+
+def extreme_batch(dtype=torch.float32):
+    """Every combination of chosen and rejected log-ratio in {−1000, −100, 0, 100, 1000}, four tokens each."""
+    grid = torch.tensor([-1e3, -1e2, 0.0, 1e2, 1e3], dtype=dtype)
+    chosen, rejected = (axis.reshape(-1) for axis in torch.meshgrid(grid, grid, indexing="ij"))
+    tensors = {
+        "ref_chosen_logps": torch.full_like(chosen, -1e3),
+        "ref_rejected_logps": torch.full_like(chosen, -1e3),
+        "ref_logps": torch.full_like(chosen, -1e3),
+        "chosen_lens": torch.full_like(chosen, 4),
+        "rejected_lens": torch.full_like(chosen, 4),
+        "desirable": torch.arange(len(chosen)) % 2 == 0,
+        "z_ref": torch.tensor(1e3, dtype=dtype),
+        "chosen_logps": chosen - 1e3,
+        "rejected_logps": rejected - 1e3,
+        "logps": chosen - 1e3,
+    }
+    return {k: v.requires_grad_(k in ("chosen_logps", "rejected_logps", "logps")) for k, v in tensors.items()}
+
+
+# Squares of scores that are themselves cut at e^80: the true value is beyond float32, in any formulation.
+BEYOND_FLOAT32 = [("ipo", {"f_divergence_type": kind}) for kind in ("forward_kl", "alpha_divergence")]
+
+
+@every_form
+def test_extreme_margins_stay_finite_in_float32(form):
+    name, hyperparameters = form
+    loss = losses.get(name, **hyperparameters)
+    tensors = read_by(loss, extreme_batch())
+    out = loss(**tensors)
+    out.losses.sum().backward()
+    if form in BEYOND_FLOAT32:
+        assert not out.losses.isnan().any()
+    else:
+        assert out.losses.isfinite().all()
+    for key in policy_inputs(loss):
+        assert tensors[key].grad.isfinite().all(), key
+    assert all(reward.isfinite().all() for reward in out[1:])
+
+
+@every_form
+def test_extreme_margins_lose_no_value_to_float32(form):
+    # Against float64, where nothing but the cut of the exponents (at e^600 there) is special.
+    name, hyperparameters = form
+    if name == "alphapo" or hyperparameters.get("f_divergence_type") in ("forward_kl", "alpha_divergence"):
+        pytest.skip("its exponents are cut earlier in float32 than in float64")
+    loss = losses.get(name, **hyperparameters)
+    narrow = loss(**read_by(loss, extreme_batch())).losses
+    wide = loss(**read_by(loss, extreme_batch(torch.float64))).losses
+    torch.testing.assert_close(narrow, wide, check_dtype=False, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.05, 1.0, 5.0])
+def test_discopop_far_from_the_reference(tau):
+    # Lost pairs: the exponential part is exp(−x)·σ(x/τ), ~ exp(x(1/τ − 1)): gone for τ < 1, 1 at τ = 1.
+    loss = losses.get("discopop", beta=1.0, discopop_tau=tau)
+    h = torch.tensor([-60.0, -300.0, 60.0, 300.0], dtype=torch.float64, requires_grad=True)
+    zeros = torch.zeros_like(h)
+    value = loss(chosen_logps=h, rejected_logps=zeros, ref_chosen_logps=zeros, ref_rejected_logps=zeros).losses
+    value.sum().backward()
+    exponential = {0.05: 0.0, 1.0: 1.0, 5.0: math.exp(48.0)}[tau]
+    modulation = 1 / (1 + math.exp(-60 / tau))
+    assert value[0].item() == pytest.approx(60.0 * modulation + exponential * (1 if tau < 5 else modulation), rel=1e-9)
+    assert value[2:].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert h.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("log_prob", [0.0, -0.0, -1e-9, -1e-3, -40.0, -1e3])
+def test_orpo_near_certainty(log_prob):
+    loss = losses.get("orpo", beta=1.0)
+    chosen = torch.tensor([log_prob], requires_grad=True)
+    rejected = torch.tensor([-2.0], requires_grad=True)
+    one = torch.tensor([1])
+    out = loss(chosen_logps=chosen, rejected_logps=rejected, chosen_lens=one, rejected_lens=one)
+    out.losses.backward()
+    assert out.losses.isfinite() and chosen.grad.isfinite() and rejected.grad.isfinite()
+    assert chosen.grad < 0 < rejected.grad
+    if log_prob == -1e-3:
+        odds = (math.exp(-1e-3) / (1 - math.exp(-1e-3))) / (math.exp(-2) / (1 - math.exp(-2)))
+        assert out.losses.item() == pytest.approx(1e-3 + math.log1p(1 / odds), rel=1e-4)
+
+
+def test_alphapo_approaches_simpo():
+    tensors = batch()
+    simpo = losses.get("simpo", beta=2.0, gamma=0.4)
+    expected = simpo(**read_by(simpo, tensors)).losses
+    for alpha in (0.0, 1e-7, -1e-7):
+        loss = losses.get("alphapo", alpha=alpha, beta=2.0, gamma=0.4)
+        torch.testing.assert_close(loss(**read_by(loss, tensors)).losses, expected, atol=1e-6, rtol=0)
+
+
+def test_alpha_divergence_joins_its_neighbours():
+    tensors = batch()
+
+    def values(**hyperparameters):
+        loss = losses.get("dpo", **hyperparameters)
+        return loss(**read_by(loss, tensors)).losses
+
+    def alpha(coef):
+        return values(f_divergence_type="alpha_divergence", f_alpha_divergence_coef=coef)
+
+    torch.testing.assert_close(alpha(0.0), values(f_divergence_type="forward_kl"))
+    torch.testing.assert_close(alpha(1.0), values())
+    torch.testing.assert_close(alpha(1 + 1e-5), values(), atol=1e-4, rtol=0)
+
+
+def test_kto_without_a_baseline_is_apo_zero_unpaired():
+    tensors = batch() | {"z_ref": torch.tensor(0.0)}
+    kto, apo = losses.get("kto"), losses.get("apo_zero_unpaired")
+    torch.testing.assert_close(kto(**read_by(kto, tensors)).losses, apo(**read_by(apo, tensors)).losses)
+
+
+@pytest.mark.parametrize("name", ["kto", "apo_zero_unpaired"])
+def test_unresolved_auto_weight_is_an_error(name):
+    loss = losses.get(name, undesirable_weight="auto")
+    with pytest.raises(ValueError, match="undesirable_weight is still 'auto'"):
+        loss(**read_by(loss, batch()))
+    resolved = loss.replace(undesirable_weight=1.5)
+    assert resolved(**read_by(resolved, batch())).losses.isfinite().all()

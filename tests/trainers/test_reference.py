@@ -1,0 +1,178 @@
+"""The implicit reference: it never moves, costs nothing where it is not read, and is checked at step 0."""
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from datasets import Dataset
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trl_ext import losses
+from trl_ext.reference.implicit import implicit_reference, policy_is_reference
+from trl_ext.trainers import (
+    PairedPreferenceConfig,
+    PairedPreferenceTrainer,
+    UnpairedPreferenceConfig,
+    UnpairedPreferenceTrainer,
+)
+from trl_ext.trainers.step_zero import WrongInitialLossError
+
+from ..conftest import pairs
+from .helpers import arguments, build, lora, nf4, weights
+
+
+def paired(tiny_model, tmp_path, *, fresh=True, config=None, **kwargs):
+    """A trainer whose adapter is as PEFT initialises it (B = 0) if `fresh`."""
+    trainer = PairedPreferenceTrainer(
+        model=kwargs.pop("model", tiny_model),
+        args=PairedPreferenceConfig(**arguments(tmp_path, **(config or {}))),
+        train_dataset=Dataset.from_list(pairs(24)),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+        **{"peft_config": lora(), **kwargs},
+    )
+    return trainer
+
+
+def dequantised(model) -> dict[str, torch.Tensor]:
+    return {
+        name: bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).clone()
+        for name, module in model.named_modules()
+        if isinstance(module, bnb.nn.Linear4bit)
+    }
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+@pytest.mark.parametrize("cls", [PairedPreferenceTrainer, UnpairedPreferenceTrainer])
+def test_the_4_bit_base_is_bit_identical_after_training(cls, gradient_checkpointing, tiny_model, tmp_path):
+    config_class = PairedPreferenceConfig if cls is PairedPreferenceTrainer else UnpairedPreferenceConfig
+    config = config_class(
+        **arguments(tmp_path, learning_rate=0.01, optim="adamw_torch", gradient_checkpointing=gradient_checkpointing)
+    )
+    trainer = build(cls, config, tiny_model, quantization_config=nf4())
+    base, adapter = dequantised(trainer.model), weights(trainer)
+    assert len(base) == 14  # seven projections in each of two layers
+    row = [list(trainer.train_dataset)[0]]
+
+    def reference_logps():
+        if cls is PairedPreferenceTrainer:
+            return torch.cat(trainer._reference_logps(trainer._collate(row)))
+        return trainer._reference_logps(trainer._collate(row))
+
+    before = reference_logps()
+    trainer.train()
+    assert any(not torch.equal(adapter[name], after) for name, after in weights(trainer).items())
+    after = dequantised(trainer.model)
+    assert all(torch.equal(base[name], after[name]) for name in base)
+    assert torch.equal(reference_logps(), before)
+
+
+def test_gradients_still_reach_every_4_bit_layer_after_evaluation(tiny_model, tmp_path):
+    """bitsandbytes 0.50 would repack a 4-bit CPU weight for inference, for good, in evaluation mode."""
+    trainer = paired(tiny_model, tmp_path, quantization_config=nf4(), config={"max_steps": 2})
+    base = dequantised(trainer.model)
+    trainer.evaluate(Dataset.from_list(pairs(4, seed=1)))
+    trainer.train()
+    assert all(torch.equal(base[name], value) for name, value in dequantised(trainer.model).items())
+
+
+@pytest.mark.parametrize(("loss", "passes"), [("dpo", 2), ("simpo", 1), ("sft", 1), ("orpo", 1)])
+def test_a_loss_that_reads_no_reference_runs_none(loss, passes, tiny_model, tmp_path):
+    trainer = paired(tiny_model, tmp_path, config={"loss": loss, "max_steps": 1})
+    calls = []
+    trainer.model.get_base_model().model.register_forward_hook(lambda *_: calls.append(1))
+    trainer.train()
+    assert len(calls) == passes
+
+
+def test_full_fine_tuning_loads_a_second_model_only_for_losses_that_read_it(tiny_model, tmp_path):
+    assert paired(tiny_model, tmp_path, peft_config=None, config={"loss": "simpo"}).ref_model is None
+    trainer = paired(tiny_model, tmp_path, peft_config=None, config={"loss": "dpo", "max_steps": 1})
+    assert trainer.ref_model is not None
+    trainer.train()
+
+
+def known_values():
+    for name in losses.available():
+        loss = losses.get(name)
+        if loss.initial_value is not None:
+            yield pytest.param(name, loss.paired, loss.initial_value, id=name)
+
+
+@pytest.mark.parametrize(("name", "is_paired", "value"), known_values())
+def test_the_first_step_has_the_known_loss(name, is_paired, value, tiny_model, tmp_path, capsys):
+    cls, config_class = (
+        (PairedPreferenceTrainer, PairedPreferenceConfig)
+        if is_paired
+        else (UnpairedPreferenceTrainer, UnpairedPreferenceConfig)
+    )
+    trainer = cls(
+        model=tiny_model,
+        args=config_class(**arguments(tmp_path, max_steps=1), loss=name),
+        train_dataset=Dataset.from_list(pairs(8)),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+        peft_config=lora(),
+        quantization_config=nf4(),
+    )
+    trainer.train()
+    assert f"= {value:.4f}, the known value at policy = reference: right" in capsys.readouterr().out
+
+
+def test_a_wrong_reference_stops_the_run_before_the_first_update(tiny_model, tmp_path):
+    class Wrong(PairedPreferenceTrainer):
+        def _reference_logps(self, batch):
+            chosen, rejected = super()._reference_logps(batch)
+            return rejected, chosen
+
+    trainer = Wrong(
+        model=tiny_model,
+        args=PairedPreferenceConfig(**arguments(tmp_path), beta=0.5),
+        train_dataset=Dataset.from_list(pairs(24)),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+        peft_config=lora(),
+    )
+    before = weights(trainer)
+    with pytest.raises(WrongInitialLossError, match=r"gives 0\.693147"):
+        trainer.train()
+    assert all(torch.equal(before[name], after) for name, after in weights(trainer).items())
+
+
+@pytest.fixture
+def trained_adapter(tiny_model, tmp_path) -> str:
+    trainer = build(PairedPreferenceTrainer, PairedPreferenceConfig(**arguments(tmp_path / "first")), tiny_model)
+    trainer.save_model(str(tmp_path / "adapter"))
+    return str(tmp_path / "adapter")
+
+
+def test_a_continued_adapter_is_compared_with_its_own_frozen_copy(tiny_model, trained_adapter, tmp_path, capsys):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=nf4(), dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, trained_adapter, is_trainable=True)
+    trainer = paired(tiny_model, tmp_path, model=model, peft_config=None, config={"max_steps": 2})
+    assert policy_is_reference(trainer.model)
+    copy = {n: p.clone() for n, p in trainer.model.named_parameters() if ".ref." in n}
+    trainer.train()
+    assert "= 0.6931, the known value" in capsys.readouterr().out
+    assert copy and all(torch.equal(p, copy[n]) for n, p in trainer.model.named_parameters() if ".ref." in n)
+    assert not policy_is_reference(trainer.model)
+    trainer.save_model(str(tmp_path / "second"))
+    assert not (tmp_path / "second" / "ref").exists()
+
+
+def test_a_saved_adapter_loads_in_plain_peft_with_the_same_log_probabilities(tiny_model, tmp_path):
+    trainer = build(PairedPreferenceTrainer, PairedPreferenceConfig(**arguments(tmp_path)), tiny_model)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    fresh = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(tmp_path / "saved"))
+    ids = torch.tensor([[2, 40, 50, 60, 70, 3]])
+    with torch.no_grad():
+        trainer.model.eval()
+        assert torch.allclose(fresh(ids).logits, trainer.model(ids).logits, atol=1e-4)
+
+
+def test_the_reference_context_restores_mode_and_trainable_weights(tiny_model):
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), lora())
+    model.train()
+    trainable = [n for n, p in model.named_parameters() if p.requires_grad]
+    with implicit_reference(model):
+        assert not model.training and not torch.is_grad_enabled()
+    assert model.training
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == trainable

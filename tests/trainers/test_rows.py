@@ -1,0 +1,95 @@
+"""A step's gradient does not depend on how memory cuts it into rows, for any loss."""
+
+import copy
+
+import pytest
+import torch
+
+from trl_ext import losses
+from trl_ext.batching.padded import cut_rows
+from trl_ext.trainers import (
+    PairedPreferenceConfig,
+    PairedPreferenceTrainer,
+    UnpairedPreferenceConfig,
+    UnpairedPreferenceTrainer,
+)
+
+from ..conftest import pairs
+from .helpers import arguments, build, relative_difference
+
+MIXES = [{"dpo": 1.0, "sft": 0.2}, {"aot": 0.5, "ipo": 1.0}]
+EXAMPLES = 8
+
+
+@pytest.fixture(scope="module")
+def trainers(tiny_model, tmp_path_factory):
+    """One trainer of each kind; the loss is swapped on it."""
+    settings = arguments(tmp_path_factory.mktemp("rows"), per_device_train_batch_size=EXAMPLES)
+    unpaired = [
+        {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
+        for pair in pairs(EXAMPLES)
+        for side in ("chosen", "rejected")
+    ]
+    return {
+        True: build(PairedPreferenceTrainer, PairedPreferenceConfig(**settings), tiny_model, examples=pairs(EXAMPLES)),
+        False: build(UnpairedPreferenceTrainer, UnpairedPreferenceConfig(**settings), tiny_model, examples=unpaired),
+    }
+
+
+def gradients(trainer, examples, row_tokens):
+    trainer.args.row_tokens = row_tokens
+    trainer._metrics["train"].clear()
+    trainer.model.zero_grad()
+    loss = trainer.training_step(trainer.model, copy.deepcopy(examples))
+    metrics = {name: values[-1] for name, values in trainer._metrics["train"].items() if name != "num_tokens"}
+    found = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+    return loss.item(), metrics, found
+
+
+@pytest.mark.parametrize("name", [*losses.available(), *MIXES], ids=str)
+def test_one_three_or_eight_rows_give_the_same_gradient(name, trainers):
+    loss = losses.get(name)
+    trainer = trainers[loss.paired]
+    trainer.loss = loss
+    examples = list(trainer.train_dataset)[:EXAMPLES]
+    longest = max(map(trainer._length, examples)) * trainer._sequences_per_example
+    cuts = {1: longest * EXAMPLES, 3: longest * 3, 8: 1}
+    counts = []
+    results = []
+    for row_tokens in cuts.values():
+        trainer.args.row_tokens = row_tokens
+        counts.append(len(trainer._rows(examples)))
+        results.append(gradients(trainer, examples, row_tokens))
+    assert counts[0] == 1 and 2 <= counts[1] <= 4 and counts[2] == 8
+    whole = results[0]
+    assert torch.stack([g.abs().max() for g in whole[2].values()]).max() > 0
+    for other in results[1:]:
+        assert other[0] == pytest.approx(whole[0], rel=1e-5)
+        assert relative_difference(other[2], whole[2]) < 1e-5
+        assert other[1] == pytest.approx(whole[1], rel=1e-4, abs=1e-5)
+
+
+def test_the_order_of_examples_in_a_step_is_irrelevant(trainers):
+    for name in ("dpo", "aot", "kto"):
+        trainer = trainers[losses.get(name).paired]
+        trainer.loss = losses.get(name)
+        examples = list(trainer.train_dataset)[:EXAMPLES]
+        there = gradients(trainer, examples, 100)[2]
+        back = gradients(trainer, examples[::-1], 100)[2]
+        assert relative_difference(back, there) < 1e-5, name
+
+
+def test_rows_respect_the_budget_and_keep_every_example():
+    examples = [{"n": n} for n in (5, 30, 12, 12, 7, 21, 3, 16)]
+    rows = cut_rows(examples, lambda e: e["n"], sequences=2, row_tokens=64)
+    assert sorted(e["n"] for row in rows for e in row) == sorted(e["n"] for e in examples)
+    for row in rows:
+        padded = 2 * len(row) * max(e["n"] for e in row)
+        assert padded <= 64
+    # 30 → 60 tokens; 21 → 42, 21+16 → 84 too many; 16+12 → 64; 12+7 → 48, +5 → 72 too many; 5+3 → 20
+    assert [[e["n"] for e in row] for row in rows] == [[30], [21], [16, 12], [12, 7], [5, 3]]
+
+
+def test_an_example_longer_than_the_budget_gets_a_row_to_itself():
+    rows = cut_rows([{"n": 50}, {"n": 4}, {"n": 4}], lambda e: e["n"], sequences=1, row_tokens=10)
+    assert [[e["n"] for e in row] for row in rows] == [[50], [4, 4]]
