@@ -58,7 +58,11 @@ class Batch:
         nothing = torch.zeros(self.tokens.shape)
         # The fused head gives zero, and no gradient, where the label is ignored; the trainers rely on it.
         return SimpleNamespace(
-            log_probs=self.tokens * self.mask, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool(), aux_loss=None
+            log_probs=self.tokens * self.mask,
+            entropy=nothing,
+            mean_logits=nothing,
+            is_top1=nothing.bool(),
+            aux_loss=None,
         )
 
 
@@ -75,7 +79,9 @@ def trainer_stub(**attributes):
     )
 
 
-def trl_dpo_loss(batch, loss_types, weights=None, beta=0.1, label_smoothing=0.0, divergence="reverse_kl", coef=0.5):
+def trl_dpo_loss(
+    batch, loss_types, weights=None, beta=0.1, label_smoothing=0.0, divergence="reverse_kl", coef=0.5
+):
     """Loss, gradient to the tokens and reward metrics of `DPOTrainer._compute_loss`."""
     stub = trainer_stub(
         beta=beta,
@@ -90,7 +96,9 @@ def trl_dpo_loss(batch, loss_types, weights=None, beta=0.1, label_smoothing=0.0,
     )
     ref_chosen, ref_rejected = batch.ref_logps.chunk(2)
     inputs = batch.inputs | {"ref_chosen_logps": ref_chosen, "ref_rejected_logps": ref_rejected}
-    value = trl_dpo.DPOTrainer._compute_loss(stub, lambda **_: batch.fused_output(), inputs, return_outputs=False)
+    value = trl_dpo.DPOTrainer._compute_loss(
+        stub, lambda **_: batch.fused_output(), inputs, return_outputs=False
+    )
     (gradient,) = torch.autograd.grad(value, batch.tokens)
     metrics = {k: v[0] for k, v in stub._metrics["train"].items() if k.startswith("rewards/")}
     return value.detach(), gradient, metrics
@@ -132,7 +140,9 @@ def test_every_type_of_trl_has_a_loss_here():
 def test_dpo_types(kind, beta):
     batch = Batch(2 * SIZE, seed=1)
     smoothing = {"label_smoothing": 0.1} if kind in ("robust", "exo_pair", "aot", "aot_unpaired") else {}
-    assert_same(our_loss(batch, kind, beta=beta, **smoothing), trl_dpo_loss(batch, [kind], beta=beta, **smoothing))
+    assert_same(
+        our_loss(batch, kind, beta=beta, **smoothing), trl_dpo_loss(batch, [kind], beta=beta, **smoothing)
+    )
 
 
 @pytest.mark.parametrize("name", WITH_DIVERGENCE)
@@ -164,7 +174,9 @@ def test_label_smoothing_of_dpo_is_cdpo_where_trl_ignores_it():
     batch = Batch(2 * SIZE, seed=3)
     plain, smoothed = (trl_dpo_loss(batch, ["sigmoid"], label_smoothing=e)[0] for e in (0.0, 0.3))
     assert plain == smoothed
-    flipped = trl_dpo_loss(batch, ["sigmoid"], beta=-0.1)[0]  # −log σ(−βh): TRL's loss with the labels swapped
+    flipped = trl_dpo_loss(batch, ["sigmoid"], beta=-0.1)[
+        0
+    ]  # −log σ(−βh): TRL's loss with the labels swapped
     torch.testing.assert_close(our_loss(batch, "dpo", label_smoothing=0.3)[0], 0.7 * plain + 0.3 * flipped)
 
 
@@ -264,7 +276,10 @@ def reference_free(batch, name, **hyperparameters):
     loss = losses.get(name, **hyperparameters)
     logps, lens = batch.logps, batch.lens
     out = loss(
-        chosen_logps=logps[:SIZE], rejected_logps=logps[SIZE:], chosen_lens=lens[:SIZE], rejected_lens=lens[SIZE:]
+        chosen_logps=logps[:SIZE],
+        rejected_logps=logps[SIZE:],
+        chosen_lens=lens[:SIZE],
+        rejected_lens=lens[SIZE:],
     )
     (gradient,) = torch.autograd.grad(out.losses.mean(), batch.tokens)
     return out, gradient
@@ -314,4 +329,6 @@ def test_orpo(experimental):
     torch.testing.assert_close(out.losses, theirs, atol=1e-6, rtol=1e-6, check_dtype=False)
     torch.testing.assert_close(gradient, their_gradient, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(out.chosen_rewards, chosen_rewards, atol=1e-6, rtol=1e-6, check_dtype=False)
-    torch.testing.assert_close(out.rejected_rewards, rejected_rewards, atol=1e-6, rtol=1e-6, check_dtype=False)
+    torch.testing.assert_close(
+        out.rejected_rewards, rejected_rewards, atol=1e-6, rtol=1e-6, check_dtype=False
+    )

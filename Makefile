@@ -1,0 +1,39 @@
+# make run    install into .venv if needed, then train the embedded model (no GPU, no download of weights)
+# make test   install if needed, then run every test
+# make lint   ruff, and the generated parts of the docs
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+ARGS   ?=
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: run test lint format docs clean
+
+run: $(VENV)/installed
+	$(BIN)/trl-ext run recipes/demo.yaml $(ARGS)
+
+test: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m docs.generate --check
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/installed
+	$(BIN)/python -m docs.generate
+
+# torch is bounded in pyproject.toml: what is installed is what was tested.
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "This Python cannot create virtual environments. On Debian or Ubuntu: sudo apt install python3-venv"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
