@@ -93,14 +93,13 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
     f_alpha_divergence_coef: float | None = field(default=None, metadata={"help": "α of the α-divergence."})
 
     def __post_init__(self) -> None:
-        trl_loss_types, trl_weights = self.loss_type, self.loss_weights
-        # TRL's trainer is built as plain DPO; its loss code never runs.
-        self.loss_type, self.loss_weights = ["sigmoid"], None
+        trl_spelling = _from_trl(self.loss_type, self.loss_weights)
+        self.loss_type = self.loss_weights = None
         super().__post_init__()
         self._check_row_tokens()
         self._resolve_loss(
             default="dpo",
-            trl_spelling=_from_trl(trl_loss_types, trl_weights),
+            trl_spelling=trl_spelling,
             fields=("beta", "label_smoothing", "discopop_tau", "f_divergence_type", "f_alpha_divergence_coef"),
         )
         self._check_loss()
@@ -140,9 +139,8 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
     )
 
     def __post_init__(self) -> None:
-        trl_loss_type = self.loss_type
-        # The one TRL loss that needs no baked-in mismatched pairs; its loss code never runs.
-        self.loss_type = "apo_zero_unpaired"
+        trl_spelling = _from_trl(self.loss_type, None)
+        self.loss_type = None
         super().__post_init__()
         self._check_row_tokens()
         for name in ("desirable_weight", "undesirable_weight"):
@@ -151,7 +149,7 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
                 setattr(self, name, float(value))
         self._resolve_loss(
             default="kto",
-            trl_spelling=_from_trl(trl_loss_type, None),
+            trl_spelling=trl_spelling,
             fields=("beta", "desirable_weight", "undesirable_weight"),
         )
         loss = losses.get(self.loss, **self.loss_kwargs)

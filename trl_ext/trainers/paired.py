@@ -39,6 +39,7 @@ class PairedPreferenceTrainer(RunDirectory, StepIsBatch, DPOTrainer):
     _name = "Paired preference optimisation"
     _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
     _sequences_per_example = 2
+    _trl_loss_type = ["sigmoid"]  # noqa: RUF012
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
         config = kwargs.get("args") or PairedPreferenceConfig(output_dir="trl-ext-paired")

@@ -44,6 +44,7 @@ class StepIsBatch:
     """
 
     _sequences_per_example: int
+    _trl_loss_type: str | list[str]  # what TRL's constructor is told; its loss code never runs
 
     # What a subclass provides ---------------------------------------------------------------------------------
 
@@ -87,7 +88,9 @@ class StepIsBatch:
         if no_second_model:
             args.precompute_ref_log_probs = True
         weights = lora.snapshot(model)
+        args.loss_type = self._trl_loss_type
         yield
+        args.loss_type = None
         args.precompute_ref_log_probs = precompute
         self.precompute_ref_logps = precompute and self.loss.needs_reference
         keep_exact_cpu_kernels(self.model)

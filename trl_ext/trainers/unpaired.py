@@ -47,6 +47,7 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
     _name = "Unpaired preference optimisation"
     _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
     _sequences_per_example = 1
+    _trl_loss_type = "apo_zero_unpaired"  # the one that bakes no mismatched pairs into the dataset
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
         config = kwargs.get("args") or UnpairedPreferenceConfig(output_dir="trl-ext-unpaired")
