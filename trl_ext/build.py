@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from datasets import Dataset
 from peft import PeftModel
-from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.peft_utils import find_adapter_config_file
-from trl import ModelConfig, get_peft_config, get_quantization_config
+from trl import DatasetMixtureConfig, ModelConfig, get_dataset, get_peft_config, get_quantization_config
 from trl.trainer.utils import create_model_from_path
 
 from trl_ext import data, demo
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe
+from trl_ext.recipe.choice import text as losses_text
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -105,7 +107,7 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
     args = config(recipe, output_dir, chosen)
     train, evaluation = datasets(recipe, args, statements)
     processing_class = tokenizer(recipe)
-    statements.append(f"precision: {chosen.reason}")
+    statements.append(f"Precision: {chosen.reason}.")
     model, adapter = policy(recipe, args, chosen, statements)
     cls = PairedPreferenceTrainer if recipe.paired else UnpairedPreferenceTrainer
     try:
@@ -120,11 +122,7 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
     except ValueError as error:
         # What only the constructed model can tell: an unknown LoRA target, an adapter on the head, …
         raise UserError(str(error)) from error
-    if len(built.train_dataset) == 0:
-        raise UserError(
-            f"Every training example was dropped: all prompts are {args.max_length} tokens or longer. Raise "
-            "`max_length`."
-        )
+    _count_overlong(built, train, statements)
     built.card_facts = {
         "base model": recipe.get("model_name_or_path"),
         "dataset": recipe.get("dataset_name"),
@@ -136,6 +134,20 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
         built.add_callback(MarginProgress)
     built.add_callback(MetricsFile(output_dir / "metrics.jsonl"))
     return Built(built, output_dir, statements)
+
+
+def _count_overlong(built: Any, given: Any, statements: list[str]) -> None:
+    """Say how many examples TRL dropped because their prompt leaves no room for a completion."""
+    if not isinstance(given, Dataset):
+        return
+    dropped, limit = len(given) - len(built.train_dataset), built.args.max_length
+    if not len(built.train_dataset):
+        raise UserError(f"Every training example was dropped: all prompts have {limit} tokens or more. Raise `max_length`.")
+    if dropped:
+        statements.append(
+            f"{dropped:,} of {len(given):,} training examples are left out: their prompt alone has {limit} tokens "
+            "(`max_length`) or more."
+        )
 
 
 def config(
@@ -153,29 +165,52 @@ def config(
 
 
 def datasets(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
-    """Training and evaluation data as the loss needs them."""
-    common = {
-        "config": recipe.get("dataset_config"),
-        "columns": recipe.get("dataset_columns"),
-        "format": recipe.get("dataset_format") or "auto",
-        "streaming": bool(recipe.get("dataset_streaming")),
-    }
+    """Training and evaluation data as the loss needs them, or `None` where no evaluation is asked for."""
+    if recipe.get("datasets"):
+        return _mixture(recipe, args, statements)
     name = str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name")
-    split = recipe.get("dataset_train_split") or "train"
-    loaded = data.load(name, split=split, **common)
-    statements.append(f"data: {loaded.statement}")
-    train, evaluation = loaded.dataset, None
+
+    def load(split: str, training: bool) -> data.Loaded:
+        return data.load(
+            name,
+            split=split,
+            config=recipe.get("dataset_config"),
+            columns=recipe.get("dataset_columns"),
+            format=recipe.get("dataset_format") or "auto",
+            streaming=bool(recipe.get("dataset_streaming")),
+            training=training,
+        )
+
+    train = _as_needed(load(recipe.get("dataset_train_split") or "train", True), recipe)
+    statements += train.report.sentences()
+    dataset, evaluation = train.dataset, None
     if recipe.get("eval_size"):
-        halves = train.train_test_split(test_size=recipe.get("eval_size"), seed=args.data_seed or args.seed)
-        train, evaluation = halves["train"], halves["test"]
-        statements.append(f"evaluation: {len(evaluation):,} examples held out of the training split")
+        seed = args.seed if args.data_seed is None else args.data_seed
+        halves = dataset.train_test_split(test_size=recipe.get("eval_size"), seed=seed)
+        dataset, evaluation = halves["train"], halves["test"]
+        statements.append(f"Evaluation: {len(evaluation):,} examples held out of the training split.")
     elif args.eval_strategy != "no":
-        test = data.load(name, split=recipe.get("dataset_test_split") or "test", **common)
+        test = _as_needed(load(recipe.get("dataset_test_split") or "test", False), recipe)
+        statements += test.report.sentences()
         evaluation = test.dataset
-        statements.append(f"evaluation: {test.statement}")
-    train = _first(train, recipe.get("max_train_samples"))
-    evaluation = _first(evaluation, recipe.get("max_eval_samples"))
-    return _as_needed(train, recipe.paired, statements), _as_needed(evaluation, recipe.paired, None)
+    return _first(dataset, recipe.get("max_train_samples")), _first(evaluation, recipe.get("max_eval_samples"))
+
+
+def _mixture(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
+    """TRL's `datasets:` list, joined by TRL and then read like any other data."""
+    known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
+    values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
+    splits = get_dataset(DatasetMixtureConfig(**values))
+    found = []
+    for split, wanted in ((recipe.get("dataset_train_split") or "train", True), ("test", args.eval_strategy != "no")):
+        if not wanted:
+            found.append(None)
+            continue
+        loaded = data.load(splits[split], split=split, columns=recipe.get("dataset_columns"), training=split != "test")
+        loaded = _as_needed(loaded, recipe)
+        statements += loaded.report.sentences()
+        found.append(loaded.dataset)
+    return _first(found[0], recipe.get("max_train_samples")), _first(found[1], recipe.get("max_eval_samples"))
 
 
 def _first(dataset: Any, limit: int | None) -> Any:
@@ -184,20 +219,14 @@ def _first(dataset: Any, limit: int | None) -> Any:
     return dataset.select(range(min(limit, len(dataset)))) if isinstance(dataset, Dataset) else dataset.take(limit)
 
 
-def _as_needed(dataset: Any, paired: bool, statements: list[str] | None) -> Any:
-    if dataset is None:
-        return None
-    is_paired = "chosen" in next(iter(dataset))
-    if paired and not is_paired:
+def _as_needed(loaded: data.Loaded, recipe: Recipe) -> data.Loaded:
+    """Pairs for a paired loss; for an unpaired one, pairs are split into single answers."""
+    if recipe.paired and not loaded.report.paired:
         raise UserError(
-            "This loss compares pairs, but the data has single completions with a label: choose an unpaired loss "
-            "(`trl-ext losses` lists them), or data with chosen and rejected completions."
+            f"{loaded.report.where} holds single answers with a label, and the loss {losses_text(recipe.loss)} "
+            "compares pairs: choose a loss for labelled answers (`--loss kto`), or data with chosen and rejected."
         )
-    if not paired and is_paired:
-        dataset = data.unpair(dataset)
-        if statements is not None:
-            statements.append("every pair is split: chosen becomes a desirable, rejected an undesirable example")
-    return dataset
+    return data.unpair(loaded) if loaded.report.paired and not recipe.paired else loaded
 
 
 def tokenizer(recipe: Recipe) -> Any:
@@ -241,14 +270,41 @@ def policy(recipe: Recipe, args: Any, chosen: Precision, statements: list[str]) 
     if find_adapter_config_file(path) is None:
         args.model_init_kwargs = init
         peft_config = get_peft_config(model_args)
-        if peft_config is None and recipe.paired is not None:
-            statements.append("no adapter (use_peft is off): all weights are trained")
+        if peft_config is not None:
+            check_lora_targets(path, peft_config.target_modules, model_args.model_revision)
+        if peft_config is None:
+            statements.append("No adapter (use_peft is off): all weights are trained.")
         return path, {"peft_config": peft_config, "quantization_config": quantization}
     set_seed(args.seed)
     args.model_init_kwargs = None
     base = create_model_from_path(_adapter_base(path), quantization_config=quantization, **init)
-    statements.append(f"continues the adapter {path}; the reference is a frozen copy of it, not the bare base")
+    statements.append(f"Continues the adapter {path}; the reference is a frozen copy of it, not the bare base.")
     return PeftModel.from_pretrained(base, path, is_trainable=True), {}
+
+
+def check_lora_targets(path: str, targets: Any, revision: str = "main") -> None:
+    """Every named LoRA target exists in the model, judged from its configuration alone.
+
+    PEFT trains the targets it finds and is silent about the others as long as there is one.
+
+    Raises:
+        UserError: Names without a module, and the names there are.
+    """
+    if targets is None or isinstance(targets, str):
+        return
+    config = AutoConfig.from_pretrained(path, revision=revision)
+    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    if architecture is None:  # remote code, which is not run to check a spelling
+        return
+    with torch.device("meta"):
+        modules = dict(architecture._from_config(config).named_modules())
+    linear = sorted({name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, torch.nn.Linear)})
+    unknown = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in modules)]
+    if unknown:
+        raise UserError(
+            f"`lora_target_modules` names {', '.join(unknown)}, which {path} does not have. Its linear layers: "
+            f"{', '.join(linear)}; `all-linear` takes all of them but the head."
+        )
 
 
 def _adapter_base(path: str) -> str:

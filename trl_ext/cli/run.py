@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 def main(path: str, overrides: dict[str, Any]) -> int:
     """Run a recipe. Returns the exit code 0; raises UserError for what the user can put right."""
     recipe = load(path, overrides)
+    is_main = int(os.environ.get("RANK", "0")) == 0
     directory, checkpoint = run_directory(recipe)
     _quieten(recipe)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        directory, checkpoint = _as_on_the_main_process(recipe, directory, checkpoint)
 
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, quiet=not is_main)
     for note in recipe.notes:
         console.print(note)
     console.print(f"[bold]{recipe.name}[/bold] → {directory}")
@@ -95,6 +98,15 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
     return directory, None
 
 
+def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
+    """The main process's values on every process: a numbered directory must not depend on who looks first."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=bool(recipe.get("use_cpu")))
+    return broadcast_object_list(list(values))
+
+
 def latest_checkpoint(directory: Path) -> str | None:
     """The checkpoint with the highest step that has a trainer state, or `None`."""
     found = [p for p in directory.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
@@ -113,8 +125,10 @@ def _quieten(recipe: Recipe) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import logging
     import warnings
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels it looks for on the Hub
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl|peft")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 

@@ -1,11 +1,14 @@
 """The model card of a run directory."""
 
 import json
+from enum import Enum
 from typing import Any
 
 from accelerate.utils import is_peft_model
 from huggingface_hub import ModelCardData
 from trl.trainer.utils import get_config_model_id
+
+from trl_ext import losses
 
 HYPERPARAMETERS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "max_length", "optim",
@@ -40,15 +43,20 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
         "loss": f"`{loss.name}`: {loss.formula}" + (f" ({loss.paper})" if loss.paper else ""),
         "loss hyperparameters": f"`{json.dumps(loss.hyperparameters)}`",
         "examples per step": f"{examples}",
-        **{key: f"`{getattr(args, key)}`" for key in HYPERPARAMETERS},
+        **{key: f"`{_plain(getattr(args, key))}`" for key in HYPERPARAMETERS},
     }
     if is_peft_model(trainer.model):
         adapter = trainer.model.peft_config["default"]
         rows["adapter"] = f"{adapter.peft_type.value}, r {adapter.r}, alpha {adapter.lora_alpha}"
     if trainer.state.global_step:
         rows["steps trained"] = f"{trainer.state.global_step}"
+    rows["notation"] = losses.NOTATION
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\n| | |\n|---|---|\n{table}\n\n{_usage(trainer, base)}"
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def _on_hub(name: str) -> bool:

@@ -49,7 +49,7 @@ def draw(metrics: Path, picture: Path, title: str) -> Path:
     lines = -(-len(panels) // columns) or 1
     figure = Figure(figsize=(4.6 * columns, 3.1 * lines + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for axis, (heading, names) in zip(axes, panels, strict=False):
         for name in names:
             steps, values = series[name]
@@ -64,7 +64,7 @@ def draw(metrics: Path, picture: Path, title: str) -> Path:
             axis.set_ylim(0, 1.02)
         if len(names) > 1:
             axis.legend(fontsize=8, frameon=False)
-    for axis in list(axes)[len(panels) :] if len(panels) < lines * columns else []:
+    for axis in axes[len(panels) :]:
         axis.set_visible(False)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     figure.savefig(picture, dpi=110)

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import is_peft_model
 from tqdm import tqdm
 
+from trl_ext import losses
 from trl_ext.reference.implicit import policy_is_reference
 
 # Relative. Policy and reference run the same kernels, but a checkpointed or autocast forward may round otherwise.
@@ -25,6 +26,7 @@ class WrongInitialLossError(RuntimeError):
 def describe(loss: Any) -> list[str]:
     """What runs: formula, reduction, beta's unit and hyperparameters, one line each."""
     lines = [f"loss {loss.name}: {loss.formula}" + (f"  ({loss.paper})" if loss.paper else "")]
+    lines.append(f"  where {losses.NOTATION}")
     if loss.reduction:
         lines.append(f"  reduced: {loss.reduction}; mean over all examples of the step")
     beta = loss.hyperparameters.get("beta")
