@@ -1,9 +1,16 @@
-"""One forward pass over a collated batch, reduced to what losses and metrics read."""
+"""One forward pass over a row, padded or packed, reduced to what losses and metrics read."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from torch import nn
+
+from trl_ext.batching import attention
+from trl_ext.batching.packed import PackedRow
 
 # Keys of TRL's collators that describe the batch but are not arguments of a model.
 NOT_FOR_THE_MODEL = {"completion_mask", "label", "ref_chosen_logps", "ref_rejected_logps", "ref_logps"}
@@ -11,12 +18,12 @@ NOT_FOR_THE_MODEL = {"completion_mask", "label", "ref_chosen_logps", "ref_reject
 
 @dataclass
 class Completions:
-    """Per-token fields of S sequences at T−1 predicted positions, zero outside the completion.
+    """Per-token fields of S completions, zero where there is no completion token.
 
     Attributes:
-        per_token_logps: log π(token | prefix) of each completion token, shape (S, T−1).
-        mask: 1 at completion tokens, shape (S, T−1).
-        entropy, mean_logits, is_top1, log_sum_sq_probs: as in TRL's fused LM head, (S, T−1), or `None`.
+        per_token_logps: log π(token | prefix) of each completion token, shape (S, W).
+        mask: 1 at completion tokens, shape (S, W).
+        entropy, mean_logits, is_top1, log_sum_sq_probs: as in TRL's fused LM head, (S, W), or `None`.
         aux_loss: Load-balancing loss of a mixture-of-experts model, scalar, or `None`.
     """
 
@@ -34,34 +41,82 @@ class Completions:
         return self.mask.sum(dim=1)
 
 
-def run(model: nn.Module, batch: dict[str, torch.Tensor], *, router_logits: bool = False) -> Completions:
-    """Score the completion tokens of a batch with a model patched by TRL's `add_fused_lm_head`.
+def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False) -> Completions:
+    """Score the completion tokens of a row with a model patched by TRL's `add_fused_lm_head`.
 
     Args:
         model: Policy or reference; its fused head never builds the (S, T, V) logits.
-        batch: Output of one of TRL's preference collators: `input_ids`, `attention_mask` and `completion_mask`
-            of shape (S, T), plus whatever a vision model needs.
+        batch: A packed row under `packed`, or the output of one of TRL's preference collators: `input_ids`,
+            `attention_mask` and `completion_mask` of shape (S, T), plus whatever a vision model needs.
         router_logits: Ask a mixture-of-experts model for its auxiliary loss.
     """
-    inputs = {key: value for key, value in batch.items() if key not in NOT_FOR_THE_MODEL}
+    inputs: dict[str, Any] = {"use_cache": False, "fused_lm_head": True}
     if router_logits:
         inputs["output_router_logits"] = True
-    completion_mask = batch["completion_mask"]
-    labels = batch["input_ids"].masked_fill(completion_mask == 0, -100)
-    output = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True)
-    mask = completion_mask[:, 1:]
-    width = mask.size(1)
+    if "packed" in batch:
+        return _run_packed(model, batch["packed"], inputs)
+    inputs |= {key: value for key, value in batch.items() if key not in NOT_FOR_THE_MODEL}
+    mask = batch["completion_mask"][:, 1:]
+    scored = mask.bool()
+    inputs["shift_labels"] = batch["input_ids"][:, 1:][scored][None]
+    width = scored.size(1) + 1
 
-    def real_tokens(field: torch.Tensor | None) -> torch.Tensor | None:
-        # Prompt-learning PEFT prepends virtual tokens to the outputs.
-        return None if field is None else field[:, -width:]
+    def select(hidden: torch.Tensor) -> torch.Tensor:
+        # Prompt-learning PEFT prepends virtual tokens: the real ones are the last `width`.
+        return hidden[:, -width:][:, :-1][scored][None]
+
+    def spread(values: torch.Tensor) -> torch.Tensor:
+        return values.new_zeros(scored.shape).masked_scatter(scored, values)
+
+    with _head_sees(model, select):
+        return _completions(model(**inputs), mask, spread)
+
+
+def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Completions:
+    scored = row.labels[0] != -100
+    inputs |= {
+        "input_ids": row.input_ids,
+        "position_ids": row.position_ids,
+        # All ones rather than absent: without a mask, transformers would infer sequences from the positions.
+        "attention_mask": torch.ones_like(row.input_ids),
+        "shift_labels": row.labels[:, scored],
+    }
+    with attention.packed(row.layout), _head_sees(model, lambda hidden: hidden[:, scored]):
+        output = model(**inputs)
+    mask = row.scatter(torch.ones_like(row.completion))
+    return _completions(output, mask, row.scatter)
+
+
+@contextlib.contextmanager
+def _head_sees(model: nn.Module, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Inside, only the selected hidden states, (1, N, H), reach the LM head.
+
+    TRL's head projects every position where there is no Triton; this keeps it to completion tokens everywhere.
+    """
+    base = model.get_base_model() if is_peft_model(model) else getattr(model, "module", model)
+    base = base.get_base_model() if is_peft_model(base) else base
+
+    def narrow(module: nn.Module, args: tuple, output: Any) -> Any:
+        output.last_hidden_state = select(output.last_hidden_state)
+        return output
+
+    handle = base.base_model.register_forward_hook(narrow)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _completions(output: Any, mask: torch.Tensor, spread: Callable[[torch.Tensor], torch.Tensor]) -> Completions:
+    def field(values: torch.Tensor | None) -> torch.Tensor | None:
+        return None if values is None else spread(values.flatten())
 
     return Completions(
-        per_token_logps=real_tokens(output.log_probs),
+        per_token_logps=field(output.log_probs),
         mask=mask,
-        entropy=real_tokens(output.entropy),
-        mean_logits=real_tokens(output.mean_logits),
-        is_top1=real_tokens(output.is_top1),
-        log_sum_sq_probs=real_tokens(output.log_sum_sq_probs),
+        entropy=field(output.entropy),
+        mean_logits=field(output.mean_logits),
+        is_top1=field(output.is_top1),
+        log_sum_sq_probs=field(output.log_sum_sq_probs),
         aux_loss=output.aux_loss,
     )
