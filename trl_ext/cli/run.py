@@ -1,165 +1,23 @@
-"""`trl-ext run`: train a recipe, leave everything worth having in the run directory, say what changed."""
+"""`trl-ext run`: its arguments. The work is in `trl_ext.run`, which loads the heavy libraries."""
 
-from __future__ import annotations
+import argparse
 
-import json
-import os
-import re
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from trl_ext.cli.arguments import add_recipe, overrides
 
-from trl_ext import losses
-from trl_ext.errors import UserError
-from trl_ext.recipe import Recipe, load
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from trl_ext.build import Built
+HELP = "train as a recipe says"
+EXAMPLES = """examples:
+  trl-ext run recipes/demo.yaml
+  trl-ext run recipes/demo.yaml --loss ipo
+  trl-ext run recipes/demo.yaml --loss '{dpo: 1, sft: 0.1}' --learning_rate 5e-6
+  accelerate launch --multi_gpu --num_processes 2 -m trl_ext run recipes/demo.yaml"""
 
 
-def main(path: str, overrides: dict[str, Any]) -> int:
-    """Run a recipe. Returns the exit code 0; raises UserError for what the user can put right."""
-    recipe = load(path, overrides)
-    is_main = int(os.environ.get("RANK", "0")) == 0
-    directory, checkpoint = run_directory(recipe)
-    _quieten(recipe)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        directory, checkpoint = _as_on_the_main_process(recipe, directory, checkpoint)
-
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True, quiet=not is_main)
-    for note in recipe.notes:
-        console.print(note)
-    console.print(f"[bold]{recipe.name}[/bold] → {directory}")
-
-    from trl_ext import build, environment
-
-    built = build.trainer(recipe, directory)
-    for statement in built.statements:
-        console.print(statement)
-    trainer = built.trainer
-    if trainer.is_world_process_zero():
-        directory.mkdir(parents=True, exist_ok=True)
-        recipe.dump(directory / "recipe.resolved.yaml")
-        _write_json(directory / "environment.json", environment.describe())
-    started = time.time()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.time() - started
-    trainer.save_model(str(directory))
-    trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
-    if trainer.is_world_process_zero():
-        _report(console, recipe, built, seconds)
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
-    trainer.end()
-    return 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
 
 
-def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
-    """Where a run writes, and the checkpoint it resumes from if it does.
+def run(args: argparse.Namespace) -> int:
+    values = overrides(args.overrides)
+    from trl_ext import run as job
 
-    Without `output_dir`, a new directory `runs/<recipe>-<loss>` that no earlier run used, or the latest such one
-    when resuming. A finished or interrupted run is never overwritten.
-
-    Raises:
-        UserError: The directory holds a run and no resume was asked for, or a resume finds no checkpoint.
-    """
-    resume = recipe.get("resume_from_checkpoint")
-    if isinstance(resume, str) and resume.lower() in ("true", "false"):
-        resume = resume.lower() == "true"
-    named = recipe.get("output_dir")
-    if named:
-        directory = Path(named)
-    else:
-        slug = re.sub(r"[^\w.]+", "-", recipe.loss if isinstance(recipe.loss, str) else "-".join(recipe.loss))
-        stem = Path("runs", f"{recipe.name.removesuffix('.resolved')}-{slug}")
-        taken = [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
-        directory = stem
-        if taken:
-            number = len(taken) + 1
-            directory = taken[-1] if resume is True else stem.with_name(f"{stem.name}-{number}")
-    if isinstance(resume, str):
-        if not Path(resume, "trainer_state.json").exists():
-            raise UserError(f"`resume_from_checkpoint` is {resume}, which holds no trainer_state.json: not a checkpoint.")
-        return directory, resume
-    if resume:
-        checkpoint = latest_checkpoint(directory)
-        if checkpoint is None:
-            raise UserError(f"Nothing to resume: {directory} holds no checkpoint. Start without `resume_from_checkpoint`.")
-        return directory, checkpoint
-    if _holds_a_run(directory):
-        raise UserError(
-            f"{directory} already holds a run. Continue it with `--resume_from_checkpoint true`, or choose another "
-            "`--output_dir`."
-        )
-    return directory, None
-
-
-def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
-    """The main process's values on every process: a numbered directory must not depend on who looks first."""
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    PartialState(cpu=bool(recipe.get("use_cpu")))
-    return broadcast_object_list(list(values))
-
-
-def latest_checkpoint(directory: Path) -> str | None:
-    """The checkpoint with the highest step that has a trainer state, or `None`."""
-    found = [p for p in directory.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
-    return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
-
-
-def _holds_a_run(directory: Path) -> bool:
-    return any((directory / name).exists() for name in ("recipe.resolved.yaml", "adapter_config.json"))
-
-
-def _quieten(recipe: Recipe) -> None:
-    """Environment of the libraries, before they are imported: what the recipe sets, and less noise."""
-    for name, value in recipe.sections()["env"].items():
-        os.environ[name] = value
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import logging
-    import warnings
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels it looks for on the Hub
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl|peft")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-
-
-def _report(console: Console, recipe: Recipe, built: Built, seconds: float) -> None:
-    from trl_ext.build import EMBEDDED
-    from trl_ext.report import curves, summary
-
-    directory, trainer = built.output_dir, built.trainer
-    title = f"{recipe.name}: {losses.get(recipe.loss, **recipe.loss_kwargs).name} on {recipe.get('dataset_name')}"
-    picture = curves.draw(directory / "metrics.jsonl", directory / "curves.png", title)
-    console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
-    table = summary.first_and_last(directory / "metrics.jsonl")
-    if recipe.get("model_name_or_path") == EMBEDDED and recipe.get("dataset_name") == EMBEDDED:
-        table = _measure_the_demo(directory, trainer)
-    if table is not None:
-        console.print(table)
-    console.print(f"adapter  {directory}\ncurves   {picture}")
-
-
-def _measure_the_demo(directory: Path, trainer: Any) -> Any:
-    from trl_ext import demo
-    from trl_ext.demo import evaluate
-    from trl_ext.report import preferences, summary
-
-    lines = (demo.DATA / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    pairs = preferences.held_out(trainer.model, trainer.processing_class, [json.loads(line) for line in lines])
-    samples = evaluate.evaluate(trainer.model, trainer.processing_class)
-    _write_json(directory / "evaluation.json", {"samples": samples, "pairs": pairs})
-    return summary.before_and_after(samples, pairs)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return job.main(args.recipe, values)

@@ -1,0 +1,200 @@
+"""The command line: what is printed, the exit code, and what is not imported."""
+
+import json
+import subprocess
+import sys
+import types
+
+import pytest
+from rich.cells import cell_len
+
+import trl_ext
+from trl_ext import cli, losses
+from trl_ext.cli.arguments import overrides
+from trl_ext.errors import UserError
+
+GOOD = "model_name_or_path: embedded\ndataset_name: embedded\nloss: dpo\nvariants: {ipo: {beta: 0.3}}\n"
+THREE_MISTAKES = (
+    "model_name_or_path: embedded\ndataset_name: embedded\nlora_rank: 8\nlearning_rate: fast\nbeta: -1\n"
+)
+HEAVY = ["datasets", "peft", "torch", "transformers", "trl"]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(text: str) -> str:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def in_a_new_process(*words: str) -> tuple[int, str, list[str]]:
+    """Exit code, everything printed, and which heavy modules were imported."""
+    code = (
+        "import json, sys; from trl_ext.cli import main; code = main(sys.argv[1:]);"
+        f"print('#', json.dumps([code, [m for m in {HEAVY} if m in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    printed, _, facts = done.stdout.rpartition("# ")
+    code, imported = json.loads(facts)
+    return code, printed + done.stderr, imported
+
+
+def test_help_imports_nothing_heavy():
+    code, printed, imported = in_a_new_process("--help")
+    assert code == 0 and imported == []
+    for verb in cli.VERBS:
+        assert verb in printed
+
+
+@pytest.mark.parametrize("verb", ["validate", "run"])
+def test_three_mistakes_are_all_named(recipe, verb):
+    code, printed, imported = in_a_new_process(verb, recipe(THREE_MISTAKES))
+    assert code == 2 and imported == []
+    assert "3 problems in" in printed
+    for name in ("`lora_rank` (line 3)", "`learning_rate` (line 4)", "`beta` (line 5)"):
+        assert name in printed
+
+
+def test_python_dash_m(recipe):
+    done = subprocess.run(
+        [sys.executable, "-m", "trl_ext", "validate", recipe(THREE_MISTAKES)], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == "" and "3 problems" in done.stderr
+
+
+def test_validate_shows_what_was_asked_for(recipe, capsys):
+    assert cli.main(["validate", recipe(GOOD), "--loss", "ipo", "--learning_rate=5e-6"]) == 0
+    printed = capsys.readouterr().out
+    for shown in (
+        "is in order.",
+        losses.describe("ipo").formula,
+        "beta 0.3",
+        "5e-06",
+        "embedded [train], pairs",
+    ):
+        assert shown in printed
+
+
+def test_validate_prints_notes(recipe, capsys):
+    assert cli.main(["validate", recipe(GOOD + "eval_size: 10\n")]) == 0
+    assert "Note: `eval_size` (line 5)" in capsys.readouterr().out
+
+
+def test_losses_fits_eighty_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["losses"]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(cell_len, printed.splitlines())) <= 80
+    for name in losses.available():
+        info = losses.describe(name)
+        assert name in printed and info.paper.removeprefix("arXiv:") in printed
+        assert all(alias in printed for alias in info.aliases)
+
+
+def test_losses_in_a_wide_terminal_have_one_line_each(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    assert cli.main(["losses"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in losses.available():
+        info = losses.describe(name)
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert info.formula in line and all(key in line for key in info.hyperparameters)
+
+
+def test_losses_as_json(capsys):
+    assert cli.main(["losses", "--json"]) == 0
+    read = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert tuple(read) == losses.available()
+    assert read["dpo"]["needs_reference"] is True and read["dpo"]["hyperparameters"]["beta"] == 0.1
+    assert read["simpo"]["needs_reference"] is False and read["kto"]["data"] == "single"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["rn", "x.yaml"], "There is no verb 'rn': did you mean run?"),
+        (["frobnicate"], "allowed are losses, run, validate."),
+        (["recipes/x.yaml", "--loss", "ipo"], "`trl-ext run recipes/x.yaml --loss ipo`"),
+        (["--loss", "ipo"], "a verb goes first"),
+        (["run"], "The recipe comes first: `trl-ext run RECIPE`."),
+        (["run", "--loss", "ipo", "x.yaml"], "The recipe comes first: `trl-ext run x.yaml --loss ipo`."),
+        (["validate", "no/where.yaml"], "There is no recipe no/where.yaml"),
+        (["validate", "x.yaml", "ipo"], "'ipo' belongs to no flag"),
+        (["losses", "--jsn"], "`trl-ext losses --help` shows how it is used."),
+    ],
+)
+def test_bad_usage(words, sentence, capsys):
+    assert cli.main(words) == 2
+    caught = capsys.readouterr()
+    assert sentence in caught.err and caught.out == ""
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["run", "-h"], ["validate", "x.yaml", "--help"]])
+def test_help(words, capsys):
+    assert cli.main(words) == 0
+    assert "usage: trl-ext" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"trl-ext {trl_ext.__version__}\n"
+
+
+def test_run_hands_over_the_recipe_and_the_flags(monkeypatch):
+    seen = []
+    stand_in = types.SimpleNamespace(main=lambda path, values: seen.append((path, values)) or 7)
+    monkeypatch.setitem(sys.modules, "trl_ext.run", stand_in)
+    monkeypatch.setattr(trl_ext, "run", stand_in, raising=False)
+    assert cli.main(["run", "x.yaml", "--loss", "ipo", "--bf16"]) == 7
+    assert seen == [("x.yaml", {"loss": "ipo", "bf16": True})]
+
+
+def test_ctrl_c(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.validate, "run", interrupted)
+    assert cli.main(["validate", "x.yaml"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
+    def broken(args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli.validate, "run", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["validate", "x.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["--loss", "ipo"], {"loss": "ipo"}),
+        (["--learning_rate=5e-6"], {"learning_rate": 5e-6}),
+        (["--learning-rate", "5E-6"], {"learning_rate": 5e-6}),
+        (["--bf16"], {"bf16": True}),
+        (["--bf16", "--beta", "0.1"], {"bf16": True, "beta": 0.1}),
+        (["--bf16", "false"], {"bf16": False}),
+        (["--max_steps", "-1"], {"max_steps": -1}),
+        (["--max_length", "null"], {"max_length": None}),
+        (["--lora_target_modules", "q_proj", "v_proj"], {"lora_target_modules": ["q_proj", "v_proj"]}),
+        (["--lora_target_modules", "[q_proj, v_proj]"], {"lora_target_modules": ["q_proj", "v_proj"]}),
+        (["--loss", "{dpo: 1, sft: 0.1}"], {"loss": {"dpo": 1, "sft": 0.1}}),
+        (["--loss", "{dpo:", "1,", "sft:", "0.1}"], {"loss": {"dpo": 1, "sft": 0.1}}),
+        (["--run_name", "[unclosed"], {"run_name": "[unclosed"}),
+        (["--run_name=a=b"], {"run_name": "a=b"}),
+        (["--beta", "1", "--beta", "2"], {"beta": 2}),
+    ],
+)
+def test_flags(words, values):
+    assert overrides(words) == values
+
+
+def test_stray_words_are_all_named():
+    with pytest.raises(UserError) as caught:
+        overrides(["x", "--beta", "1", "-b", "--", "y"])
+    assert [problem.split()[0] for problem in caught.value.problems] == ["'x'", "'-b'", "'--'", "'y'"]

@@ -1,0 +1,43 @@
+"""Recipes from text, and the sentences about what is wrong with them."""
+
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from trl_ext import recipe
+from trl_ext.errors import UserError
+
+BASE = """\
+model_name_or_path: embedded
+dataset_name: embedded
+"""
+
+
+def write(folder: Path, text: str, base: str = BASE) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(base + dedent(text), encoding="utf-8")
+    return path
+
+
+def load(folder: Path, text: str, **flags: Any) -> recipe.Recipe:
+    return recipe.load(write(folder, text), flags)
+
+
+def load_from(folder: Path, everything: str) -> recipe.Recipe:
+    return recipe.load(write(folder, "", everything))
+
+
+def problems(folder: Path, text: str, base: str = BASE, **flags: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        recipe.load(write(folder, text, base), flags)
+    for sentence in caught.value.problems:
+        assert sentence.endswith((".", "?")) and "\n" not in sentence, sentence
+    return caught.value.problems
+
+
+def problem(folder: Path, text: str, base: str = BASE, **flags: Any) -> str:
+    found = problems(folder, text, base, **flags)
+    assert len(found) == 1, found
+    return found[0]

@@ -1,0 +1,215 @@
+"""Recipes of other people: those that work with TRL work here, old ones are told what to write today."""
+
+import re
+import warnings
+
+import pytest
+
+from trl_ext import recipe, schema
+from trl_ext.errors import UserError
+from trl_ext.recipe import obsolete, reader
+from trl_ext.recipe.vocabulary import known_keys
+
+from .helpers import write
+
+# What TRL's guides and examples show, for `trl dpo --config` and `trl kto --config`.
+DPO = """\
+model_name_or_path: Qwen/Qwen2-0.5B-Instruct
+dataset_name: trl-lib/ultrafeedback_binarized
+learning_rate: 5e-7
+num_train_epochs: 1
+per_device_train_batch_size: 2
+max_steps: 1000
+gradient_accumulation_steps: 8
+gradient_checkpointing_kwargs: {use_reentrant: false}
+eval_strategy: steps
+eval_steps: 50
+logging_steps: 0.1
+output_dir: Qwen2-0.5B-DPO
+remove_unused_columns: false
+loss_type: [sigmoid, bco_pair, sft]
+loss_weights: [0.8, 0.2, 1.0]
+ld_alpha: 0.5
+report_to: trackio
+use_peft: true
+lora_r: 32
+lora_alpha: 16
+lora_target_modules: all-linear
+load_in_4bit: true
+attn_implementation: kernels-community/flash-attn2
+"""
+KTO = """\
+model_name_or_path: trl-lib/qwen1.5-1.8b-sft
+dataset_name: trl-lib/kto-mix-14k
+loss_type: kto
+per_device_train_batch_size: 8
+learning_rate: '5e-7'
+lr_scheduler_type: cosine
+warmup_steps: 0.1
+desirable_weight: 1.33
+logging_first_step: true
+save_strategy: 'no'
+optim: adamw_torch_fused
+max_length: 2048
+"""
+MIXTURE = """\
+model_name_or_path: Qwen/Qwen2-0.5B-Instruct
+datasets:
+  - {path: trl-lib/ultrafeedback_binarized, split: train, columns: [chosen, rejected], fraction: 0.5}
+  - {path: trl-lib/tldr-preference, split: 'train[:10%]', fraction: 0.5}
+test_split_size: 0.1
+streaming: false
+env: {TOKENIZERS_PARALLELISM: false, OMP_NUM_THREADS: 4}
+bf16: true
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "config", "loss"),
+    [
+        (DPO, "DPOConfig", {"dpo": 0.8, "bco": 0.2, "sft": 1.0}),
+        (KTO, "KTOConfig", "kto"),
+        (MIXTURE, "DPOConfig", "dpo"),
+    ],
+    ids=["dpo", "kto", "mixture"],
+)
+def test_what_works_with_trl_means_the_same_here(tmp_path, monkeypatch, text, config, loss):
+    import trl
+
+    path = write(tmp_path, "", text)
+    for name in ("TOKENIZERS_PARALLELISM", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "unset")  # TRL's parser sets them; put them back afterwards
+    classes = (trl.ScriptArguments, getattr(trl, config), trl.ModelConfig, trl.DatasetMixtureConfig)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parsed = trl.TrlParser(classes).parse_args_and_config(["--config", str(path), "--use_cpu"])
+    read = recipe.load(path)
+    assert read.loss == loss
+    sections = read.sections()
+    ours = sections["training"] | sections["model"] | sections["data"]
+    del ours["loss"], ours["loss_kwargs"]
+    ours |= {key: value for key, value in read.loss_kwargs.items() if not isinstance(value, dict)}
+    for key, value in ours.items():
+        theirs = next(getattr(part, key) for part in parsed if hasattr(part, key))
+        if key == "datasets":
+            assert [
+                {k: getattr(entry, k) for k in given} for entry, given in zip(theirs, value, strict=True)
+            ] == value
+        else:
+            # TRL unwraps a list of one.
+            assert theirs in (value, [value]) or [theirs] == value, key
+
+
+def test_every_loss_of_trl_is_known_by_its_name(tmp_path):
+    # TRL lists them in the help of its own setting.
+    dpo = re.findall(r"`'(\w+)'`", schema.fields("DPOConfig")["loss_type"].help)
+    kto = schema.fields("KTOConfig")["loss_type"].choices
+    assert len(dpo) >= 15 and "kto" in kto
+    for name in (*dpo, *kto):
+        assert recipe.load(write(tmp_path, f"loss_type: {name}\n")).paired == (name in dpo)
+
+
+HANDBOOK = """\
+model_name_or_path: alignment-handbook/zephyr-7b-sft-full
+torch_dtype: bfloat16
+use_flash_attention_2: true
+use_peft: true
+load_in_4bit: true
+lora_r: 128
+lora_alpha: 128
+lora_dropout: 0.05
+lora_target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
+dataset_mixer:
+  HuggingFaceH4/ultrafeedback_binarized: 1.0
+dataset_splits:
+- train_prefs
+- test_prefs
+preprocessing_num_workers: 12
+bf16: true
+beta: 0.01
+do_eval: true
+evaluation_strategy: steps
+eval_steps: 100
+gradient_accumulation_steps: 4
+gradient_checkpointing: true
+gradient_checkpointing_kwargs:
+  use_reentrant: false
+hub_model_id: zephyr-7b-dpo-qlora
+learning_rate: 5.0e-6
+log_level: info
+logging_steps: 10
+lr_scheduler_type: cosine
+max_length: 1024
+max_prompt_length: 512
+num_train_epochs: 1
+optim: paged_adamw_32bit
+output_dir: data/zephyr-7b-dpo-qlora
+per_device_train_batch_size: 4
+per_device_eval_batch_size: 8
+push_to_hub: true
+save_strategy: "steps"
+save_steps: 100
+save_total_limit: 1
+seed: 42
+warmup_ratio: 0.1
+generate_during_eval: false
+rpo_alpha: 0.2
+"""
+
+
+def test_following_the_advice_makes_an_old_recipe_work(tmp_path):
+    path = write(tmp_path, "", HANDBOOK)
+    with pytest.raises(UserError) as caught:
+        recipe.load(path)
+    values = reader.parse(HANDBOOK)
+    for sentence in caught.value.problems:
+        old, *advice = re.findall(r"`([^`]+)`", sentence)
+        del values[old]
+        for line in advice:
+            if ": " in line:
+                values |= reader.parse(line)
+    read = recipe.load(write(tmp_path, "", reader.write(values)))
+    assert read.loss == {"dpo": 1.0, "sft": 0.2} and read.loss_kwargs == {"beta": 0.01}
+    expected = {
+        "dtype": "bfloat16",
+        "attn_implementation": "flash_attention_2",
+        "dataset_name": "HuggingFaceH4/ultrafeedback_binarized",
+        "dataset_train_split": "train_prefs",
+        "dataset_test_split": "test_prefs",
+        "dataset_num_proc": 12,
+        "eval_strategy": "steps",
+        "warmup_steps": 0.1,
+        "max_length": 1024,
+    }
+    assert {key: read.values[key] for key in expected} == expected
+
+
+EXAMPLES = {
+    "dataset_mixer": {"a/b": 0.5, "c/d": 1.0},
+    "dataset_mixture": {
+        "datasets": [{"id": "a/b", "config": "x", "split": "train", "weight": 0.5}],
+        "seed": 1,
+    },
+    "dataset_splits": ["train", "test"],
+    "quantization_bit": 4,
+    "finetuning_type": "lora",
+    "adapter": "qlora",
+}
+
+
+@pytest.mark.parametrize("key", [*obsolete.RENAMED, *obsolete.GONE, *obsolete.COMPUTED])
+def test_every_remedy_names_settings_that_exist(tmp_path, key):
+    known = known_keys()
+    assert key not in known, "a setting after all: take it off the list"
+    if key in obsolete.RENAMED:
+        assert obsolete.RENAMED[key] in known
+    remedy = obsolete.remedy(key, EXAMPLES.get(key, True))
+    for line in re.findall(r"`(\w+: [^`]+)`", remedy):
+        assert set(reader.parse(line)) <= set(known), line
+
+
+def test_what_the_launcher_of_trl_takes(tmp_path):
+    with pytest.raises(
+        UserError, match=r"accelerate launch --multi_gpu --num_processes 4 -m trl_ext run RECIPE"
+    ):
+        recipe.load(write(tmp_path, "num_processes: 4\n"))

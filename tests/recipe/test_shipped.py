@@ -1,0 +1,68 @@
+"""The recipes that come with the project."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from trl_ext import losses, recipe
+
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+def test_there_are_some():
+    assert len(SHIPPED) >= 10
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_opens_with_its_command_its_hardware_and_what_was_measured(path):
+    head = path.read_text(encoding="utf-8").split("\n\n")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert head.startswith(f"# trl-ext run recipes/{path.name}\n")
+    assert "Hardware:" in head and "Measured peak and time:" in head
+    if "Scaled" in head or "scaled" in head:
+        assert "not run to convergence" in head.replace("\n#", "").replace("   ", " ")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_loss_is_a_flag_away(path):
+    assert recipe.load(path).notes == []
+    for name in losses.available():
+        read = recipe.load(path, {"loss": name})
+        assert read.loss == name and read.notes == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_common_settings(path):
+    read = recipe.load(path)
+    examples = read.effective("per_device_train_batch_size") * read.effective("gradient_accumulation_steps")
+    assert 16 <= examples <= 32
+    assert read.get("load_in_4bit") and read.get("use_peft")
+    assert read.effective("lora_dropout") == 0
+    if read.get("model_name_or_path") != "embedded":
+        expected = {"bnb_4bit_quant_type": "nf4", "lr_scheduler_type": "cosine", "warmup_steps": 0.1}
+        assert {key: read.get(key) for key in expected} == expected
+        assert read.get("use_bnb_nested_quant") and read.get("num_train_epochs") == 1
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "flags", [{}, {"loss": "ipo"}, {"loss": "kto"}, {"loss": {"simpo": 1, "sft": 0.1}}], ids=str
+)
+def test_the_trainers_take_what_a_recipe_says(path, flags, tmp_path):
+    from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments
+
+    from trl_ext.recipe import extras
+    from trl_ext.trainers import PairedPreferenceConfig, UnpairedPreferenceConfig
+
+    read = recipe.load(path, flags | {"use_cpu": True, "bf16": False, "output_dir": str(tmp_path)})
+    sections = read.sections()
+    config = (PairedPreferenceConfig if read.paired else UnpairedPreferenceConfig)(**sections["training"])
+    assert config.loss == read.loss and config.loss_kwargs == read.info.fill(read.loss_kwargs)
+    assert config.learning_rate == read.get("learning_rate")
+    for section, classes in (
+        ("model", (ModelConfig, extras.ModelExtras)),
+        ("data", (ScriptArguments, DatasetMixtureConfig, extras.DataExtras)),
+    ):
+        for key in sections[section]:
+            assert any(key in {field.name for field in dataclasses.fields(cls)} for cls in classes), key

@@ -1,0 +1,110 @@
+"""Words of a command line: the recipe, and `--any_key value` for every key a recipe may hold."""
+
+import argparse
+import re
+from typing import Any, NoReturn
+
+import yaml
+
+from trl_ext import schema
+from trl_ext.errors import UserError
+from trl_ext.recipe import reader
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises `UserError` instead of ending the process.
+
+    Attributes:
+        takes_recipe: Whether the first word must be a recipe.
+    """
+
+    takes_recipe = False
+
+    def __init__(self, **options: Any) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(**options, allow_abbrev=False, formatter_class=layout)
+
+    def parse_args(self, words: list[str]) -> argparse.Namespace:
+        if self.takes_recipe and (not words or words[0].startswith("-")):
+            recipe = next((word for word in words if word.endswith((".yaml", ".yml"))), "RECIPE")
+            rest = [word for word in words if word != recipe]
+            raise UserError(f"The recipe comes first: `{' '.join([self.prog, recipe, *rest])}`.")
+        return super().parse_args(words)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. `{self.prog} --help` shows how it is used.")
+
+
+def add_recipe(parser: Parser) -> None:
+    """The arguments of a verb that reads a recipe."""
+    parser.takes_recipe = True
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    parser.add_argument(
+        "overrides",
+        metavar="--key value",
+        nargs=argparse.REMAINDER,
+        help="any key of a recipe, `--loss ipo` for instance; wins over the file",
+    )
+
+
+def help_wanted(words: list[str]) -> bool:
+    """Whether help is asked for anywhere among the words after a verb."""
+    return "-h" in words or "--help" in words
+
+
+def overrides(words: list[str]) -> dict[str, Any]:
+    """Values by key from `--key value`, `--key=value`, `--key` alone (true) and `--key a b` (a list).
+
+    Values are read as YAML, as in a recipe. Of a key given twice the last one counts.
+
+    Raises:
+        UserError: For every word that belongs to no flag.
+    """
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if not re.match(r"--\w", word):
+            problems.append(
+                f"{word!r} belongs to no flag: write `--key value`, as in `--learning_rate 5e-6`."
+            )
+            continue
+        name, has_value, text = word[2:].partition("=")
+        given = [text] if has_value else []
+        while not has_value and position < len(words) and not _is_flag(words[position]):
+            given.append(words[position])
+            position += 1
+        if given and given[0].startswith(("{", "[")):
+            given = [" ".join(given)]  # a mapping or list the shell took apart at its spaces
+        read = [_value(text) for text in given]
+        values[name.replace("-", "_")] = True if not read else read[0] if len(read) == 1 else read
+    if problems:
+        raise UserError(problems, about="the command line")
+    return values
+
+
+def plain(value: Any) -> str:
+    """A value as a recipe writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def did_you_mean(verb: str, rest: list[str], verbs: tuple[str, ...]) -> str:
+    """A sentence about a first word that is no verb."""
+    if verb.endswith((".yaml", ".yml")):
+        return f"Say what to do with {verb}: `trl-ext run {' '.join([verb, *rest])}`, for instance."
+    if verb.startswith("-"):
+        return f"{verb} comes too early: a verb goes first, then the recipe, then the flags."
+    return f"There is no verb {verb!r}: {schema.one_of(verb, verbs)}"
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and not re.match(r"-\.?\d", word) and word != "-"
+
+
+def _value(text: str) -> Any:
+    try:
+        return reader.parse(text)
+    except yaml.YAMLError:
+        return text

@@ -1,0 +1,99 @@
+"""`trl-ext validate`: everything about a recipe that can be known without weights or data."""
+
+import argparse
+from typing import Any
+
+from trl_ext.cli.arguments import add_recipe, overrides, plain
+
+HELP = "check a recipe without loading weights or data"
+EXAMPLES = """examples:
+  trl-ext validate recipes/demo.yaml
+  trl-ext validate recipes/demo.yaml --loss kto --learning_rate 5e-6
+
+exit code: 0 if the recipe is in order, 2 with every problem listed if it is not"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from trl_ext import recipe
+
+    loaded = recipe.load(args.recipe, overrides(args.overrides))
+    print(f"{args.recipe} is in order.")
+    lines = summary(loaded)
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        print(f"  {name:<{width}}  {text}")
+    for note in loaded.notes:
+        print(f"Note: {note}")
+    return 0
+
+
+def summary(recipe: Any) -> dict[str, str]:
+    """What a `trl_ext.recipe.Recipe` asks for, a line per subject, defaults included."""
+    effective = recipe.effective
+    data = "pairs" if recipe.paired else "single rated completions"
+    reference = "the base model, adapter off" if recipe.info.needs_reference else "none needed"
+    values = recipe.info.fill(recipe.loss_kwargs)
+    each, accumulated = effective("per_device_train_batch_size"), effective("gradient_accumulation_steps")
+    rate, schedule = effective("learning_rate"), effective("lr_scheduler_type")
+    return {
+        "loss": recipe.info.name,
+        "formula": recipe.info.formula,
+        "hyperparameters": _mapping(values),
+        "data": f"{_dataset(recipe)}, {data}",
+        "reference": reference,
+        "model": f"{effective('model_name_or_path')}, {_weights(recipe)}",
+        "adapter": _adapter(recipe),
+        "step": f"{each} × {accumulated} accumulated = {each * accumulated} examples per process",
+        "length": f"at most {effective('max_length')} tokens" if effective("max_length") else "not limited",
+        "learning rate": f"{rate:g}, {schedule}, {_warmup(recipe)}",
+        "duration": (
+            f"{effective('max_steps')} steps"
+            if effective("max_steps") > 0
+            else f"{effective('num_train_epochs'):g} epoch{'s' * (effective('num_train_epochs') != 1)}"
+        ),
+    }
+
+
+def _dataset(recipe: Any) -> str:
+    if mixture := recipe.get("datasets"):
+        return " + ".join(entry["path"] for entry in mixture)
+    return f"{recipe.get('dataset_name')} [{recipe.effective('dataset_train_split')}]"
+
+
+def _weights(recipe: Any) -> str:
+    if recipe.get("load_in_4bit"):
+        twice = ", double quantisation" if recipe.get("use_bnb_nested_quant") else ""
+        return f"4 bits ({recipe.effective('bnb_4bit_quant_type')}{twice})"
+    return "8 bits" if recipe.get("load_in_8bit") else "not quantised"
+
+
+def _adapter(recipe: Any) -> str:
+    if not recipe.get("use_peft"):
+        return "none: all weights are trained"
+    targets = recipe.get("lora_target_modules") or ["the model's default layers"]
+    return (
+        f"LoRA, rank {recipe.effective('lora_r')}, alpha {recipe.effective('lora_alpha')}, "
+        f"{recipe.effective('lora_dtype')}, on {', '.join(targets)}"
+    )
+
+
+def _warmup(recipe: Any) -> str:
+    steps = recipe.effective("warmup_steps")
+    if not steps:
+        return "no warm-up"
+    return f"warm-up over {steps:.0%} of the steps" if steps < 1 else f"warm-up over {steps:g} steps"
+
+
+def _mapping(values: dict[str, Any]) -> str:
+    return (
+        ", ".join(
+            f"{key}: {{{_mapping(value)}}}" if isinstance(value, dict) else f"{key} {plain(value)}"
+            for key, value in values.items()
+            if value is not None
+        )
+        or "none"
+    )

@@ -1,0 +1,303 @@
+"""What can be known to be wrong before any weights or data are read. One check, one function.
+
+A check gets the merged `Settings` and yields sentences: what was given, why it cannot work, what to do next.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from trl_ext import schema
+from trl_ext.recipe.obsolete import line
+from trl_ext.recipe.settings import Settings
+from trl_ext.recipe.vocabulary import dataset_formats
+
+EMBEDDED = "embedded"
+"""Name of the model and of the dataset that come with the package."""
+
+DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt", ".tsv", ".arrow", ".zst")
+
+SEVERAL_GPUS = "Remove it, and use `accelerate launch --multi_gpu` for several GPUs."
+
+_COUNT = ("a whole number of at least 1", lambda x: x >= 1)
+_POSITIVE = ("a number greater than 0", lambda x: x > 0)
+_NOT_NEGATIVE = ("a number of at least 0", lambda x: x >= 0)
+_BELOW_ONE = ("a number of at least 0 and below 1", lambda x: 0 <= x < 1)
+_SHARE = ("a number from 0 to 1", lambda x: 0 <= x <= 1)
+_HELD_OUT = (
+    "a number of examples from 1, or a share between 0 and 1",
+    lambda x: 0 < x < 1 or (x >= 1 and float(x).is_integer()),
+)
+
+BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "per_device_train_batch_size": _COUNT,
+    "per_device_eval_batch_size": _COUNT,
+    "gradient_accumulation_steps": _COUNT,
+    "max_length": _COUNT,
+    "row_tokens": _COUNT,
+    "lora_r": _COUNT,
+    "max_train_samples": _COUNT,
+    "max_eval_samples": _COUNT,
+    "save_total_limit": _COUNT,
+    "dataset_num_proc": _COUNT,
+    "precompute_ref_batch_size": _COUNT,
+    "ref_model_sync_steps": _COUNT,
+    "learning_rate": _POSITIVE,
+    "num_train_epochs": _POSITIVE,
+    "lora_alpha": _POSITIVE,
+    "logging_steps": _POSITIVE,
+    "save_steps": _POSITIVE,
+    "eval_steps": _POSITIVE,
+    "adam_epsilon": _POSITIVE,
+    "warmup_steps": _NOT_NEGATIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "max_grad_norm": _NOT_NEGATIVE,
+    "dataloader_num_workers": _NOT_NEGATIVE,
+    "seed": _NOT_NEGATIVE,
+    "lora_dropout": _BELOW_ONE,
+    "adam_beta1": _BELOW_ONE,
+    "adam_beta2": _BELOW_ONE,
+    "ld_alpha": _SHARE,
+    "ref_model_mixup_alpha": _SHARE,
+    "eval_size": _HELD_OUT,
+    "test_split_size": _HELD_OUT,
+    "max_steps": ("at least 1, or -1 to count epochs", lambda x: x >= 1 or x == -1),
+}
+
+
+def check(settings: Settings) -> list[str]:
+    """All sentences of all checks, in the order of the functions below."""
+    return [problem for one in CHECKS for problem in one(settings)]
+
+
+def notes(s: Settings) -> list[str]:
+    """Sentences about what is no mistake but may not be what was meant."""
+    found = []
+    if s["datasets"] and s["dataset_name"]:
+        found.append(f"{s.named('datasets', 'dataset_name')}: the mixture is used, dataset_name is not.")
+    if s["eval_size"] and s["eval_strategy"] in (None, "no"):
+        found.append(
+            f"{s.where('eval_size')} holds examples out, and without `eval_strategy` nothing uses them."
+        )
+    if s["padding_free"]:
+        found.append(f"{s.where('padding_free')} has no effect since TRL 1.0.")
+    return found
+
+
+def bounds(s: Settings) -> Iterator[str]:
+    for key in s:
+        phrase, holds = BOUNDS.get(key, (None, None))
+        value = s[key]
+        if phrase is None or not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        if not math.isfinite(value) or not holds(value):
+            yield f"{s.where(key)} is {value}: give {phrase}."
+
+
+def row_budget(s: Settings) -> Iterator[str]:
+    if isinstance(s["row_tokens"], str) and s["row_tokens"] != "auto":
+        yield f"{s.where('row_tokens')} is {s['row_tokens']!r}: give a number of tokens, or 'auto'."
+
+
+def model(s: Settings) -> Iterator[str]:
+    name = s["model_name_or_path"]
+    if not name and "model_name_or_path" in s.meant:
+        return
+    if not name:
+        yield (
+            "`model_name_or_path` is missing: give a Hub name (org/name), a local folder, or 'embedded' for "
+            "the small model that comes with trl-ext."
+        )
+        return
+    if name == EMBEDDED:
+        return
+    path = Path(name).expanduser()
+    where = s.where("model_name_or_path")
+    if path.is_file():
+        yield f"{where} is the file {name}: name the folder that holds config.json and the weights."
+    elif path.is_dir() and not any((path / file).exists() for file in ("config.json", "adapter_config.json")):
+        inside = sorted(file.parent for file in path.glob("*/*config.json"))
+        hint = f"did you mean {inside[-1]}?" if inside else "name the folder a model was saved in."
+        yield f"{where} is the folder {name}, which holds no config.json: {hint}"
+    elif not path.exists() and _is_path(name):
+        yield f"{where} is {name}, and {_absent(path, 'folder')}"
+
+
+def dataset(s: Settings) -> Iterator[str]:
+    if s["datasets"]:
+        yield from _mixture(s)
+    elif not s["dataset_name"] and not s.meant & {"dataset_name", "datasets"}:
+        yield (
+            "`dataset_name` is missing: give a Hub name (org/name), a local file (JSON, JSONL, CSV, Parquet) "
+            "or folder, or 'embedded' for the preference set that comes with trl-ext."
+        )
+    elif problem := _dataset_path(s["dataset_name"] or EMBEDDED):
+        yield f"{s.where('dataset_name')} {problem}"
+
+
+def columns(s: Settings) -> Iterator[str]:
+    mapping = s["dataset_columns"]
+    if mapping and not all(isinstance(column, str) for column in mapping.values()):
+        yield (
+            f"{s.where('dataset_columns')} maps to something that is not a column's name: write "
+            f"{line('dataset_columns', {'prompt': 'question', 'chosen': 'good', 'rejected': 'bad'})}."
+        )
+
+
+def dataset_format(s: Settings) -> Iterator[str]:
+    if "dataset_format" in s and s["dataset_format"] not in dataset_formats():
+        meant = schema.one_of(s["dataset_format"], dataset_formats())
+        yield f"{s.where('dataset_format')} is {s['dataset_format']}: {meant}"
+
+
+def environment(s: Settings) -> Iterator[str]:
+    values = s["env"]
+    if values is not None and (
+        not isinstance(values, dict) or any(isinstance(value, (dict, list)) for value in values.values())
+    ):
+        yield f"{s.where('env')} is not a mapping of names to values: write {line('env', {'NAME': 'value'})}."
+
+
+def quantisation(s: Settings) -> Iterator[str]:
+    if s["load_in_4bit"] and s["load_in_8bit"]:
+        yield f"{s.named('load_in_4bit', 'load_in_8bit')} are both true: keep one of them."
+    for key in ("load_in_4bit", "load_in_8bit"):
+        if s[key] and not s["use_peft"]:
+            yield (
+                f"{s.where(key)} freezes the base model, so nothing would be trained: "
+                f"add {line('use_peft', True)} to train a LoRA on it."
+            )
+
+
+def adapter(s: Settings) -> Iterator[str]:
+    keys = [key for key in schema.model() if key.startswith(("lora_", "use_rslora", "use_dora"))]
+    ignored = [key for key in s if key in keys and s[key]]
+    if ignored and "use_peft" not in s:
+        yield f"{s.named(*ignored)} would be ignored without an adapter: add {line('use_peft', True)}."
+    if _targets_the_head(s["lora_target_modules"] or []):
+        yield (
+            f"{s.where('lora_target_modules')} includes lm_head, whose weight is read directly when "
+            "log-probabilities are computed, so a LoRA on it would never be trained: remove lm_head "
+            f"({line('lora_target_modules', 'all-linear')} is every other linear layer)."
+        )
+
+
+def precision(s: Settings) -> Iterator[str]:
+    if s["bf16"] and s["fp16"]:
+        yield f"{s.named('bf16', 'fp16')} are both true: keep bf16 (Ampere GPUs and newer) or fp16."
+
+
+def unsupported(s: Settings) -> Iterator[str]:
+    reasons = {
+        "deepspeed": f"it counts accumulation steps itself. {SEVERAL_GPUS}",
+        "fsdp": f"each GPU holds the whole base model. {SEVERAL_GPUS}",
+        "auto_find_batch_size": "after running out of memory it restarts at step 0 with another effective "
+        "batch. Remove it, and lower `row_tokens`, which never changes the result.",
+        "label_smoothing_factor": "no preference loss reads it. Write `label_smoothing` if yours has it.",
+    }
+    for key, reason in reasons.items():
+        if s[key]:
+            yield f"{s.where(key)} is not supported: {reason}"
+    if s["sync_ref_model"] and s["use_peft"]:
+        yield f"{s.where('sync_ref_model')} updates a second model, and with a LoRA there is none: remove it."
+
+
+def checkpoint(s: Settings) -> Iterator[str]:
+    given = s["resume_from_checkpoint"]
+    if not isinstance(given, str):
+        return
+    path = Path(given).expanduser()
+    found = sorted(path.glob("checkpoint-*"), key=os.path.getmtime) if path.is_dir() else []
+    if not path.is_dir():
+        yield f"{s.where('resume_from_checkpoint')} is {given}, and {_absent(path, 'folder')}"
+    elif not (path / "trainer_state.json").exists():
+        hint = f"did you mean {found[-1]}?" if found else "name a folder called checkpoint-…, or give true."
+        yield f"{s.where('resume_from_checkpoint')} is {given}, which holds no trainer_state.json: {hint}"
+
+
+def best_model(s: Settings) -> Iterator[str]:
+    if s["load_best_model_at_end"] and s["eval_strategy"] in (None, "no"):
+        yield (
+            f"{s.where('load_best_model_at_end')} needs evaluations to tell which is best: add "
+            f"{line('eval_strategy', 'steps')} and {line('save_strategy', 'steps')}."
+        )
+
+
+CHECKS = (
+    model,
+    dataset,
+    columns,
+    dataset_format,
+    environment,
+    bounds,
+    row_budget,
+    quantisation,
+    adapter,
+    precision,
+    unsupported,
+    checkpoint,
+    best_model,
+)
+
+
+def _targets_the_head(targets: list[str]) -> bool:
+    """Whether LoRA targets, names or ends of names, include lm_head; a single one may be a pattern."""
+    if any(str(target).rpartition(".")[2] == "lm_head" for target in targets):
+        return True
+    try:
+        return len(targets) == 1 and re.fullmatch(str(targets[0]), "lm_head") is not None
+    except re.error:
+        return False
+
+
+def _mixture(s: Settings) -> Iterator[str]:
+    known = schema.fields("DatasetConfig")
+    entries = s["datasets"] if isinstance(s["datasets"], list) else [s["datasets"]]
+    for number, entry in enumerate(entries, 1):
+        where = f"Entry {number} of {s.where('datasets')}"
+        if not isinstance(entry, dict) or not entry.get("path"):
+            example = line("datasets", [{"path": "org/name", "split": "train"}])
+            yield f"{where} names no dataset: write {example}."
+            continue
+        for key, value in entry.items():
+            if key not in known:
+                meant = schema.one_of(str(key), tuple(known))
+                yield f"{where}: `{key}` is not a setting of a dataset: {meant}"
+                continue
+            try:
+                schema.convert(known[key], value)
+            except ValueError as error:
+                yield f"{where}: `{key}` {error}"
+        if isinstance(entry["path"], str) and (problem := _dataset_path(entry["path"])):
+            yield f"{where}: `path` {problem}"
+    shares = [isinstance(entry, dict) and entry.get("fraction") is not None for entry in entries]
+    if any(shares) and not all(shares):
+        yield f"{s.where('datasets')}: give every entry a `fraction`, or none."
+
+
+def _dataset_path(name: str) -> str | None:
+    """The end of a sentence about a dataset's path that is not there; `None` if it may be a Hub name."""
+    path = Path(name).expanduser()
+    if name == EMBEDDED or path.exists():
+        return None
+    if name.endswith(DATA_FILES) or _is_path(name):
+        return f"is {name}, and {_absent(path, 'file or folder')}"
+    return None
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name cannot be a Hub repository's (org/name, or name alone)."""
+    return not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "~", "/"))
+
+
+def _absent(path: Path, what: str) -> str:
+    """The end of a sentence about a path that is not there."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f"there is no folder {parent}: check the path (it is relative to {Path.cwd()})."
+    near = schema.nearest(path.name, [entry.name for entry in parent.iterdir()])
+    if near:
+        return f"there is no such {what}: did you mean {parent / near[0]}?"
+    return f"{parent.resolve()} holds no such {what}: check the path."

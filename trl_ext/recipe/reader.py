@@ -1,0 +1,142 @@
+"""YAML as a recipe needs it: `5e-6` is a number, a repeated key a mistake, and every key knows its line."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trl_ext.errors import UserError
+
+
+@dataclass
+class Document:
+    """A recipe file as written.
+
+    Attributes:
+        values: The top-level mapping.
+        lines: Line (from 1) of each key, by its path: ``("variants", "ipo", "beta")``.
+        problems: Sentences about the file itself (repeated keys).
+    """
+
+    values: dict[str, Any]
+    lines: dict[tuple[str, ...], int]
+    problems: list[str]
+
+
+def read(path: str | Path) -> Document:
+    """Read a recipe file. UserError if it is not there, not YAML, or not a mapping."""
+    path = Path(path).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError:
+        raise UserError(_not_there(path)) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file in UTF-8: give a recipe in YAML.") from None
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        lines, problems = _keys(root)
+        values = parse(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: {_syntax(error)}") from None
+    if values is None:
+        raise UserError(f"{path} is empty: a recipe names at least a model and a dataset.")
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path} holds no `key: value` lines: write one a line, with a space after the colon."
+        )
+    return Document(values, lines, problems)
+
+
+def parse(text: str) -> Any:
+    """One value (or a whole document) as YAML, the way `read` reads it. yaml.YAMLError if it cannot be."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def write(value: Any, *, flow: bool = False) -> str:
+    """A value as YAML that `parse` reads back as the same; on one line if `flow`."""
+    width = 10_000 if flow else 110
+    return yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=flow, width=width, sort_keys=False, allow_unicode=True
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+# YAML 1.1, which PyYAML follows, wants a dot in the mantissa and a sign in the exponent: 5e-6 would be text.
+# The dumper is told too, so that it puts a text that looks like such a number in quotes.
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+# Nothing in a recipe is a date: `run_name: 2025-01-31` is text.
+for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
+    _Loader.yaml_implicit_resolvers[_first] = [(t, r) for t, r in _resolvers if not t.endswith(":timestamp")]
+
+
+def _keys(root: yaml.Node | None) -> tuple[dict[tuple[str, ...], int], list[str]]:
+    """Lines of all keys, and a sentence for each key given twice in one mapping."""
+    lines: dict[tuple[str, ...], int] = {}
+    problems: list[str] = []
+
+    def visit(node: yaml.Node, path: tuple[str, ...]) -> None:
+        if isinstance(node, yaml.SequenceNode):
+            for index, entry in enumerate(node.value):
+                visit(entry, (*path, str(index)))
+        if not isinstance(node, yaml.MappingNode):
+            return
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in first and key.value != "<<":
+                name = ".".join([*path, key.value])
+                problems.append(
+                    f"`{name}` is given twice, on lines {first[key.value]} and {line}: keep one of them."
+                )
+            first.setdefault(key.value, line)
+            lines[*path, key.value] = line
+            visit(value, (*path, key.value))
+
+    if root is not None:
+        visit(root, ())
+    return lines, problems
+
+
+def _not_there(path: Path) -> str:
+    if path.is_dir():
+        found = sorted(str(file) for file in path.glob("*.y*ml"))
+        return f"{path} is a folder: name one recipe" + (f", for instance {found[0]}." if found else " file.")
+    folder = path.parent if path.parent.is_dir() else Path()
+    candidates = {file.name: file for place in (folder, Path("recipes")) for file in place.glob("*.y*ml")}
+    stems = {file.stem: file for file in candidates.values()}
+    near = difflib.get_close_matches(path.name, candidates, n=1) or difflib.get_close_matches(
+        path.stem, stems, n=1
+    )
+    if near:
+        return f"There is no recipe {path}: did you mean {(candidates | stems)[near[0]]}?"
+    here = ", ".join(sorted(str(file) for file in candidates.values()))
+    return f"There is no recipe {path}" + (f"; here are {here}." if here else ": check the path.")
+
+
+def _syntax(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    remedy = (
+        "indent with spaces, not tabs."
+        if r"'\t'" in problem
+        else "a recipe is YAML, one `key: value` a line."
+    )
+    place = f"line {mark.line + 1} is not YAML" if mark else "not YAML"
+    return f"{place} ({problem}): {remedy}"

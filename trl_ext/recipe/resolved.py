@@ -1,0 +1,80 @@
+"""The recipe a run goes by, once everything is merged and judged."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trl_ext import losses, schema
+from trl_ext.recipe import reader
+from trl_ext.recipe.choice import LossName, canonical
+from trl_ext.recipe.vocabulary import OWN_KEYS, defaults, hyperparameters
+
+
+@dataclass
+class Recipe:
+    """Everything a run was asked to do; nothing is filled in that nobody set.
+
+    Attributes:
+        path: The file it was read from.
+        values: The settings, merged: file < variant of the loss < flags. Always holds `loss`.
+        explicit: Keys of `values` that somebody set.
+        loss: Canonical name, or {canonical name: weight}.
+        loss_kwargs: The hyperparameters of the loss that were set; in a mix, those meant for one part alone
+            are a mapping under its name.
+        notes: Sentences worth reading that are no mistakes.
+    """
+
+    path: Path
+    values: dict[str, Any]
+    explicit: set[str]
+    loss: LossName
+    loss_kwargs: dict[str, Any]
+    notes: list[str] = field(default_factory=list, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+    @property
+    def info(self) -> losses.LossInfo | losses.MixInfo:
+        """The declaration of the loss."""
+        return canonical(self.loss)[1]
+
+    @property
+    def paired(self) -> bool:
+        """Whether the loss reads pairs."""
+        return self.info.paired
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value that was set, else `default`."""
+        return self.values.get(key, default)
+
+    def effective(self, key: str) -> Any:
+        """The value that was set, else the default of the configuration it goes to, else `None`."""
+        return self.values[key] if key in self.values else defaults(self.paired).get(key)
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """The values by what they configure.
+
+        ``training`` holds arguments of `PairedPreferenceConfig` or `UnpairedPreferenceConfig`, with the
+        hyperparameters of the loss under `loss_kwargs` only; ``model`` those of TRL's `ModelConfig` and of
+        `ModelExtras`; ``data`` those of TRL's `ScriptArguments` and `DatasetMixtureConfig` and of
+        `DataExtras`; ``env`` environment variables.
+        """
+        training, model, data = {"loss": self.loss, "loss_kwargs": dict(self.loss_kwargs)}, {}, {}
+        elsewhere = {*OWN_KEYS, *hyperparameters()}
+        for key, value in self.values.items():
+            if key in schema.model():
+                model[key] = value
+            elif key in schema.data():
+                data[key] = value
+            elif key not in elsewhere:
+                training[key] = value
+        env = {name: str(value) for name, value in (self.values.get("env") or {}).items()}
+        return {"training": training, "model": model, "data": data, "env": env}
+
+    def dump(self, path: str | Path) -> None:
+        """Write the merged settings as a recipe that asks for the same run."""
+        title = f"# {self.path.name} with everything merged. Repeat the run: trl-ext run {path}\n"
+        Path(path).write_text(title + reader.write(self.values), encoding="utf-8")
