@@ -5,6 +5,7 @@ log-probs instead of computing them. Nothing of a loss is restated: a change in 
 """
 
 from collections import defaultdict
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -17,10 +18,8 @@ from .helpers import WITH_DIVERGENCE
 trl_dpo = pytest.importorskip("trl.trainer.dpo_trainer")
 
 SIZE, PROMPT, COMPLETION = 6, 3, 9  # examples; tokens of the prompt; most tokens of a completion
-TRL_TYPES = (
-    "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop "
-    "sigmoid_norm sft"
-).split()
+TRL_TYPES = ["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot"]
+TRL_TYPES += ["aot_unpaired", "apo_zero", "apo_down", "discopop", "sigmoid_norm", "sft"]
 ACCELERATOR = SimpleNamespace(
     device=torch.device("cpu"),
     gather=lambda x: x,
@@ -133,6 +132,23 @@ def assert_same(ours, theirs, rewards=True, **tolerance):
 
 def test_every_type_of_trl_has_a_loss_here():
     assert {losses.canonical(kind) for kind in TRL_TYPES} < set(losses.available())
+
+
+def test_defaults_are_trls_except_where_a_paper_says_otherwise():
+    from trl import DPOConfig, KTOConfig
+
+    differing = {}
+    for name in {losses.canonical(kind) for kind in TRL_TYPES} | {"kto", "apo_zero_unpaired"}:
+        info = losses.describe(name)
+        trl_defaults = {f.name: f.default for f in fields(DPOConfig if info.paired else KTOConfig)}
+        for key, default in info.hyperparameters.items():
+            if default != trl_defaults.get(key, default):
+                differing[name, key] = default
+    assert differing == {
+        ("dpo_norm", "beta"): 5.0,  # Tülu 3; per nat per token, where 0.1 hardly pulls
+        ("exo", "label_smoothing"): 1e-3,  # TRL refuses its own default of 0
+        ("robust", "label_smoothing"): 0.1,  # at TRL's 0 the loss is plain DPO
+    }
 
 
 @pytest.mark.parametrize("beta", [0.1, 0.5])
@@ -321,7 +337,7 @@ def test_orpo(experimental):
     stub = SimpleNamespace(beta=0.3, accelerator=ACCELERATOR)
     means = batch.logps / batch.lens
     ratio, chosen_rewards, rejected_rewards, _, _ = experimental.orpo.odds_ratio_loss(stub, *means.chunk(2))
-    # ORPOTrainer: loss = likelihood − mean of the first output; the likelihood here is the completion's alone.
+    # ORPOTrainer: loss = likelihood − mean of this output; the likelihood here is the completion's alone.
     theirs = -means[:SIZE] - ratio
     (their_gradient,) = torch.autograd.grad(theirs.mean(), batch.tokens)
     out, gradient = reference_free(batch, "orpo", beta=0.3)

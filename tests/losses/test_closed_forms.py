@@ -158,7 +158,7 @@ def test_dpo_on_match_counts_is_bradley_terry():
 
 
 def test_kto_gradient_peaks_at_the_reference_point():
-    # d/dΔ of λ(1 − σ(β(Δ − z))) is −λβσ'(β(Δ − z)): λβ/4 at Δ = z, β = .1, λ = 1.5 → .0375, mirrored by class.
+    # d/dΔ of λ(1 − σ(β(Δ − z))) is −λβσ'(β(Δ − z)), −λβ/4 at Δ = z: β = .1, λ = 1.5 → −.0375.
     loss = losses.get("kto", beta=0.1, desirable_weight=1.5, undesirable_weight=2.0)
     logps = torch.tensor([0.7, 0.7], dtype=torch.float64, requires_grad=True)
     out = loss(

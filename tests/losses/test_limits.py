@@ -136,7 +136,7 @@ def test_gradient_sign_on_pairs(name, log_ratio):
     if name == "discopop" and log_ratio <= 0:
         expected = {"chosen_logps": +1, "rejected_logps": -1}  # up to its hump: see the docstring
     if name == "apo_down":
-        # The chosen one is pushed down by β·σ'(βΔ_w) and up by β·σ'(βh): balanced at 0, else |h| > |Δ_w| wins.
+        # Down with force σ'(βΔ_w), up with σ'(βh): balanced at 0; elsewhere |h| > |Δ_w| here, so down wins.
         expected["chosen_logps"] = 0 if log_ratio == 0 else +1
     assert signs == {key: expected[key] for key in signs}
 

@@ -1,0 +1,59 @@
+"""Column types of TRL's dataset types, and whether a dataset's columns have them already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Features, Json, LargeList, List, Value
+
+from .formats import Match
+from .formats.messages import TEMPLATE_KEYS
+
+MESSAGES = List({"role": Value("string"), "content": Value("string")})
+# Tool calls and lists of content parts: unlike a struct, JSON does not fill absent keys with None, which chat
+# templates would take for present ones.
+ANY_MESSAGES = List(Json())
+
+
+def are_trls(match: Match, features: Features) -> bool:
+    """True if the columns have TRL's names and types already."""
+    if not set(match.outputs) <= set(match.columns) or (not match.paired and match.label != "label"):
+        return False
+    if not match.paired and features["label"] != Value("bool"):
+        return False
+    right = _is_message_list if match.conversational else _is_string
+    return all(right(features[name]) for name in match.outputs)
+
+
+def _is_string(feature: Any) -> bool:
+    return feature in (Value("string"), Value("large_string"))
+
+
+def _is_message_list(feature: Any) -> bool:
+    item = getattr(feature, "feature", None)
+    if not isinstance(feature, (List, LargeList)) or not isinstance(item, dict):
+        return feature == ANY_MESSAGES
+    return {"role", "content"} <= item.keys() <= {"role", "content", *TEMPLATE_KEYS} and _is_string(
+        item["role"]
+    )
+
+
+def trls(match: Match, source: Features) -> Features:
+    """Features of TRL's type. Messages are role and content alone where no source column can hold more."""
+    if not match.conversational:
+        texts = {name: Value("string") for name in match.outputs}
+    else:
+        simple = not match.encoded and all(_is_simple(source[name]) for name in match.columns)
+        texts = {name: MESSAGES if simple else ANY_MESSAGES for name in match.outputs}
+    return Features({**texts, **({} if match.paired else {"label": Value("bool")})})
+
+
+def _is_simple(feature: Any) -> bool:
+    """True if messages in this column can only be a role and a text."""
+    item = getattr(feature, "feature", feature) if isinstance(feature, (List, LargeList)) else feature
+    if isinstance(item, dict):
+        texts = [item[key] for key in ("content", "value") if key in item]
+        return not item.keys() & set(TEMPLATE_KEYS) and all(
+            _is_string(text) or text == Value("null") for text in texts
+        )
+    return _is_string(item) or item == Value("null") or isinstance(item, (List, LargeList))

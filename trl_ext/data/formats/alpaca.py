@@ -1,0 +1,86 @@
+"""Alpaca: instruction and input make the prompt; the answers are chosen/rejected, or a list of outputs.
+
+A list of outputs goes from best to worst. `system` and `history` (earlier question and answer pairs) are read
+too.
+"""
+
+from __future__ import annotations
+
+from .match import Match, Row, Sample
+from .outcome import Drop, Note, Reason
+
+NAME = "alpaca"
+TITLE = "Alpaca columns"
+NEEDS = "instruction (and input), with chosen and rejected, or output as a list, or output with a label"
+
+
+def match(sample: Sample) -> Match | None:
+    if sample.kind("instruction") != "text" or sample.kind("prompt") is not None:
+        return None
+    beside = tuple(column for column in ("input", "system", "history") if sample.kind(column) is not None)
+    output = next(
+        (column for column in ("output", "completion", "outputs") if column in sample.columns), None
+    )
+    label = None
+    if sample.has("chosen", "rejected"):
+        answers, paired = ("chosen", "rejected"), True
+    elif output is not None and sample.kind(output) == "list":
+        answers, paired = (output,), True
+    elif output is not None and sample.kind(output) == "text" and (label := sample.label()) is not None:
+        answers, paired = (output,), False
+    else:
+        return None
+    return Match(
+        format=NAME,
+        title=TITLE,
+        read=_read_pair if len(answers) == 2 else _read_outputs if paired else _read_single,
+        columns=("instruction", *beside, *answers),
+        paired=paired,
+        conversational=True,
+        label=label,
+    )
+
+
+def _read_pair(row: Row, notes: set[Note]) -> Row:
+    return {"prompt": _prompt(row), "chosen": row["chosen"], "rejected": row["rejected"]}
+
+
+def _read_outputs(row: Row, notes: set[Note]) -> Row:
+    outputs = _output(row)
+    if not isinstance(outputs, list):
+        raise Drop(Reason.NULL if outputs is None else Reason.TOO_FEW_OUTPUTS)
+    outputs = [output for output in outputs if output is not None]
+    if len(outputs) < 2:
+        raise Drop(Reason.TOO_FEW_OUTPUTS)
+    if len(outputs) > 2:
+        notes.add(Note.MANY_OUTPUTS)
+    return {"prompt": _prompt(row), "chosen": outputs[0], "rejected": outputs[-1]}
+
+
+def _read_single(row: Row, notes: set[Note]) -> Row:
+    return {"prompt": _prompt(row), "completion": _output(row)}
+
+
+def _output(row: Row) -> object:
+    return next((row[c] for c in ("output", "completion", "outputs") if row.get(c) is not None), None)
+
+
+def _prompt(row: Row) -> list[dict]:
+    instruction, extra = row["instruction"], row.get("input")
+    if instruction is None:
+        raise Drop(Reason.NULL)
+    if not isinstance(instruction, str) or not isinstance(extra, str | None):
+        raise Drop(Reason.NOT_TEXT)
+    messages = []
+    system = row.get("system")
+    if isinstance(system, str) and system.strip():
+        messages.append({"role": "system", "content": system})
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise Drop(Reason.NOT_TEXT)
+    for turn in history:
+        if not isinstance(turn, list) or len(turn) != 2 or not all(isinstance(text, str) for text in turn):
+            raise Drop(Reason.NOT_TEXT)
+        messages += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
+    question = "\n".join(text for text in (instruction, extra) if text and text.strip())
+    return [*messages, {"role": "user", "content": question}]

@@ -1,0 +1,81 @@
+"""Spellings of the verdict on a single answer: desirable or undesirable.
+
+Truthiness is no guide: −1 and the string "false" are both true in Python.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from trl_ext.errors import UserError
+
+DESIRABLE = (
+    "true",
+    "yes",
+    "desirable",
+    "good",
+    "chosen",
+    "positive",
+    "accepted",
+    "preferred",
+    "like",
+    "liked",
+)
+UNDESIRABLE = (
+    "false",
+    "no",
+    "undesirable",
+    "bad",
+    "rejected",
+    "negative",
+    "dispreferred",
+    "dislike",
+    "disliked",
+)
+
+
+def verdicts(values: Iterable[Any], column: str, source: str) -> dict[Any, bool]:
+    """{label as spelt: is it desirable}, for all the labels a dataset has.
+
+    True/False, 1/0, 1/−1 (numbers or text) and the words above in any case. Words not known are left out:
+    their rows are dropped and counted. So is a 0 beside both 1 and −1, which then means neither.
+
+    Raises:
+        UserError: the column is not two classes, such as a rating from 1 to 5.
+    """
+    values = {value for value in values if value is not None and value == value}
+    numbers = {value: _number(value) for value in values}
+    known = {number for number in numbers.values() if number is not None}
+    if known - {-1.0, 0.0, 1.0} or len(values) > 50:
+        shown = ", ".join(str(value) for value in sorted(values, key=str)[:6]) + (
+            ", …" if len(values) > 6 else ""
+        )
+        raise UserError(
+            f"{source}: column `{column}` holds {shown}, which are not two classes; a label is one of "
+            f"true/false, 1/0, 1/-1, {', '.join(DESIRABLE[2:])} or {', '.join(UNDESIRABLE[2:])}. "
+            "Turn a score into one of these with a threshold of your choice."
+        )
+    result = {}
+    for value in values:
+        number = numbers[value]
+        if number is not None and not (number == 0 and -1.0 in known):
+            result[value] = number == 1
+        elif number is None and str(value).strip().lower() in DESIRABLE + UNDESIRABLE:
+            result[value] = str(value).strip().lower() in DESIRABLE
+    if values and not result:
+        shown = ", ".join(repr(value) for value in sorted(values, key=str)[:6])
+        raise UserError(
+            f"{source}: none of the labels in column `{column}` ({shown}) is known; allowed are true/false, "
+            f"1/0, 1/-1, {', '.join(DESIRABLE[2:])} and {', '.join(UNDESIRABLE[2:])}."
+        )
+    return result
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

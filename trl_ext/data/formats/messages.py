@@ -1,0 +1,153 @@
+"""Message lists of every spelling, as TRL writes them: ``[{"role": "user", "content": "…"}, …]``."""
+
+from __future__ import annotations
+
+import ast
+import json
+from typing import Any
+
+from .outcome import Drop, Note, Reason
+
+ROLES = {
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function": "tool",
+    "observation": "tool",
+    "ipython": "tool",
+}
+USUAL_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+# What chat templates read beside role and content. Other keys (scores, ids, timestamps) say nothing to a
+# model.
+TEMPLATE_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking")
+
+Message = dict[str, Any]
+
+
+def kind(value: Any) -> str | None:
+    """``"text"``, ``"messages"``, ``"list"`` (of anything else) or ``"other"``; None for a missing value.
+
+    A single message counts as messages.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, dict):
+        return "messages" if _is_message(value) else "other"
+    if isinstance(value, list):
+        first = next((item for item in value if item is not None), None)
+        return "messages" if isinstance(first, dict) and _is_message(first) else "list"
+    return "other"
+
+
+def as_messages(value: Any, role: str, notes: set[Note]) -> list[Message]:
+    """Any spelling of messages as a list of them; plain text becomes one message of `role`.
+
+    Read are ``role``/``content`` and ShareGPT's ``from``/``value``, single messages, lists, and columns of
+    lists (``{"role": [...], "content": [...]}``).
+
+    Raises:
+        Drop: with the reason, if that is impossible.
+    """
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if value is None:
+        raise Drop(Reason.NULL)
+    if isinstance(value, dict):
+        value = _rows_of(value)
+    if not isinstance(value, list):
+        raise Drop(Reason.NOT_TEXT)
+    if not value:
+        raise Drop(Reason.NO_MESSAGES)
+    return [_message(item, notes) for item in value]
+
+
+def decoded(text: str) -> list | dict | None:
+    """The messages that `text` spells out, as CSV files keep them; None if it is ordinary text."""
+    head = text.lstrip()[:80]
+    if head[:1] not in "[{" or not any(f"{q}{key}{q}" in text for q in "\"'" for key in ("role", "from")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        first = value[0] if isinstance(value, list) and value else value
+        return value if isinstance(first, dict) and _is_message(first) else None
+    return None
+
+
+def merge_neighbours(messages: list[Message], notes: set[Note]) -> list[Message]:
+    """Join neighbouring turns of one role (tools apart) by an empty line: most templates want alternation."""
+    merged: list[Message] = []
+    for message in messages:
+        last = merged[-1] if merged else None
+        texts = last is not None and isinstance(last["content"], str) and isinstance(message["content"], str)
+        if texts and last["role"] == message["role"] != "tool" and not last.keys() & set(TEMPLATE_KEYS):
+            notes.add(Note.MERGED)
+            parts = [part for part in (last["content"], message["content"].lstrip()) if part.strip()]
+            merged[-1] = {**message, "content": "\n\n".join(parts)}
+        else:
+            merged.append(message)
+    return merged
+
+
+def text_of(content: Any) -> str:
+    """The words of a message's content: itself, or its text parts joined if it is a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "".join(part.get("text") or "" for part in parts if isinstance(part, dict))
+
+
+def is_blank(messages: list[Message]) -> bool:
+    """True if no message says anything (a tool call says something, an image too)."""
+    for message in messages:
+        if text_of(message["content"]).strip() or message.get("tool_calls"):
+            return False
+        if isinstance(message["content"], list) and any(p.get("type") == "image" for p in message["content"]):
+            return False
+    return True
+
+
+def _message(item: Any, notes: set[Note]) -> Message:
+    if not isinstance(item, dict):
+        raise Drop(Reason.BAD_MESSAGE)
+    # Arrow fills keys that only other rows have with None, so a key's presence says nothing.
+    role = item.get("role") if item.get("role") is not None else item.get("from")
+    content = item.get("content") if item.get("content") is not None else item.get("value")
+    if not isinstance(role, str) or not role.strip():
+        raise Drop(Reason.BAD_MESSAGE)
+    if content is None and item.get("tool_calls"):
+        content = ""
+    if not isinstance(content, (str, list)):
+        raise Drop(Reason.BAD_MESSAGE)
+    if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
+        raise Drop(Reason.BAD_MESSAGE)
+    role = ROLES.get(role.strip().lower(), role.strip())
+    if role.lower() in USUAL_ROLES:
+        role = role.lower()
+    else:
+        notes.add(Note.UNUSUAL_ROLE)
+    extra = {key: item[key] for key in TEMPLATE_KEYS if item.get(key) is not None}
+    return {"role": role, "content": content, **extra}
+
+
+def _is_message(item: dict) -> bool:
+    return ("role" in item and ("content" in item or "tool_calls" in item)) or {
+        "from",
+        "value",
+    } <= item.keys()
+
+
+def _rows_of(value: dict) -> list:
+    """A single message as a list, and a column of each key as one dict per message."""
+    columns = {key: column for key, column in value.items() if isinstance(column, list)}
+    if isinstance(value.get("role", value.get("from")), list):
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=False)]
+    return [value]

@@ -1,0 +1,55 @@
+"""Orca (prompts of arXiv:2306.02707): system, question, chosen, rejected; `system` may be absent or empty."""
+
+from __future__ import annotations
+
+from .match import Match, Row, Sample
+from .outcome import Drop, Note, Reason
+
+NAME = "orca"
+TITLE = "Orca columns"
+NEEDS = "question (or prompt with system), chosen, rejected; or with completion and label"
+
+SYSTEM = ("system", "system_prompt")
+QUESTION = ("prompt", "question", "query", "input")
+
+
+def match(sample: Sample) -> Match | None:
+    paired = sample.has("chosen", "rejected")
+    label = sample.label()
+    if not paired and (label is None or "completion" not in sample.columns):
+        return None
+    answers = ("chosen", "rejected") if paired else ("completion",)
+    system = next((column for column in SYSTEM if sample.kind(column) == "text"), None)
+    question = next((column for column in QUESTION if sample.kind(column) == "text"), None)
+    # A prompt without a system text is TRL's own type, and `instruction` with `input` is Alpaca's.
+    if question is None or (question == "prompt" and system is None):
+        return None
+    if question == "input" and "instruction" in sample.columns:
+        return None
+    # The answers may be messages: one assistant turn, or a conversation that repeats the question.
+    kinds = {sample.kind(answer) for answer in answers} - {None}
+    if not kinds or not kinds <= {"text", "messages"} or (question == "prompt" and kinds != {"text"}):
+        return None
+    return Match(
+        format=NAME,
+        title=TITLE,
+        read=_read,
+        columns=tuple(column for column in (system, question, *answers) if column),
+        paired=paired,
+        conversational=True,
+        label=None if paired else label,
+    )
+
+
+def _read(row: Row, notes: set[Note]) -> Row:
+    system = next((row[column] for column in SYSTEM if row.get(column)), None)
+    question = next((row[column] for column in QUESTION if row.get(column) is not None), None)
+    if question is None:
+        raise Drop(Reason.NULL)
+    if not isinstance(question, str):
+        raise Drop(Reason.NOT_TEXT)
+    prompt = [{"role": "user", "content": question}]
+    if isinstance(system, str) and system.strip():
+        prompt.insert(0, {"role": "system", "content": system})
+    answers = {name: row[name] for name in ("chosen", "rejected", "completion") if name in row}
+    return {"prompt": prompt, **answers}

@@ -1,0 +1,109 @@
+"""Where the prompt ends and the answers begin, when a dataset keeps them together.
+
+TRL cuts at the first difference (``trl.extract_prompt``). On ordinary rows the result here is the same. It
+differs where that cut is not a prompt: inside a word (``The sky is bl|ue``, ``bl|ack``), in the middle of the
+user's turn, and for identical, empty or unrelated texts, on which TRL 1.16 cuts off one character or raises.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .messages import Message, text_of
+from .outcome import Drop, Note, Reason
+
+_WORD_AT_END = re.compile(r"\w+\Z")
+
+
+def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """(prompt, chosen, rejected): the shared beginning, cut back to a word's boundary, and the two rests.
+
+    A space at the boundary goes to the answers, as in TRL. Identical texts share no prompt.
+    """
+    if chosen == rejected:
+        return "", chosen, rejected
+    cut = 0
+    for a, b in zip(chosen, rejected, strict=False):
+        if a != b:
+            break
+        cut += 1
+    following = (chosen[cut : cut + 1], rejected[cut : cut + 1])
+    word = _WORD_AT_END.search(chosen, 0, cut)
+    if word and any(_WORD_AT_END.match(character) for character in following):
+        cut = word.start()
+    if cut and chosen[cut - 1] == " ":
+        cut -= 1
+    return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def split_turns(
+    chosen: list[Message], rejected: list[Message], notes: set[Note]
+) -> tuple[list[Message], list[Message], list[Message]]:
+    """(prompt, chosen, rejected): the turns both share, and the rests, which begin with an assistant turn.
+
+    Where the two conversations part before their last turn the rests have several turns.
+
+    Raises:
+        Drop: no shared turn before the answer.
+    """
+    cut = 0
+    last = min(len(chosen), len(rejected)) - 1
+    while cut < last and chosen[cut] == rejected[cut]:
+        cut += 1
+    while cut > 0 and not chosen[cut]["role"] == rejected[cut]["role"] == "assistant":
+        cut -= 1
+    if cut == 0:
+        raise Drop(Reason.NO_PROMPT)
+    _check(chosen[:cut], (chosen[cut:], rejected[cut:]), notes)
+    return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def join_pair(
+    prompt: list[Message] | None, chosen: list[Message], rejected: list[Message], notes: set[Note]
+) -> tuple[list[Message], list[Message], list[Message]]:
+    """(prompt, chosen, rejected), whether the answers came alone or as whole conversations.
+
+    A conversation says more than a prompt column beside it (which is often its first turn as a string), so it
+    wins where the two disagree, with a note.
+    """
+    if prompt is None:
+        return split_turns(chosen, rejected, notes)
+    if chosen[0]["role"] == rejected[0]["role"] == "assistant":
+        _check(prompt, (chosen, rejected), notes)
+        return prompt, chosen, rejected
+    whole, chosen, rejected = split_turns(chosen, rejected, notes)
+    _compare(prompt, whole, notes)
+    return whole, chosen, rejected
+
+
+def join_single(
+    prompt: list[Message] | None, completion: list[Message], notes: set[Note]
+) -> tuple[list[Message], list[Message]]:
+    """(prompt, completion), whether the answer came alone or as the last turn of a whole conversation."""
+    if prompt is not None and completion[0]["role"] == "assistant":
+        _check(prompt, (completion,), notes)
+        return prompt, completion
+    whole, completion = completion[:-1], completion[-1:]
+    if not whole:
+        raise Drop(Reason.NO_PROMPT)
+    _check(whole, (completion,), notes)
+    if prompt is not None:
+        _compare(prompt, whole, notes)
+    return whole, completion
+
+
+def _check(prompt: list[Message], answers: tuple[list[Message], ...], notes: set[Note]) -> None:
+    if any(answer[0]["role"] != "assistant" or answer[-1]["role"] != "assistant" for answer in answers):
+        raise Drop(Reason.NO_ANSWER)
+    if any(len(answer) > 1 for answer in answers):
+        notes.add(Note.MULTI_TURN)
+    if next((message["role"] for message in prompt if message["role"] != "system"), "") == "assistant":
+        notes.add(Note.ASSISTANT_FIRST)
+
+
+def _compare(prompt: list[Message], whole: list[Message], notes: set[Note]) -> None:
+    """Say what happened to a prompt given twice: as a column and inside the conversation."""
+    if len(prompt) > 1:
+        notes.add(Note.PROMPT_REPEATED if prompt == whole else Note.PROMPT_DIFFERS)
+    elif text_of(prompt[0]["content"]).strip() not in {text_of(m["content"]).strip() for m in whole}:
+        notes.add(Note.PROMPT_DIFFERS)

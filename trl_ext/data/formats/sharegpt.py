@@ -1,0 +1,72 @@
+"""ShareGPT: a conversation column with from/value (or role/content) turns.
+
+Pairs have the conversation so far plus one chosen and one rejected turn; single answers are the last turn of
+the conversation, with a label. LLaMA-Factory documents the same shape.
+"""
+
+from __future__ import annotations
+
+from .match import Match, Row, Sample
+from .messages import as_messages, merge_neighbours
+from .outcome import Drop, Note, Reason
+
+NAME = "sharegpt"
+TITLE = "ShareGPT conversations"
+NEEDS = "conversations or messages, with chosen and rejected turns or with a label"
+
+CONVERSATION = ("conversations", "messages", "conversation")
+
+
+def match(sample: Sample) -> Match | None:
+    column = next((c for c in CONVERSATION if sample.kind(c) == "messages"), None)
+    if column is None or (sample.has("chosen", "rejected") and sample.kind("prompt") is not None):
+        return None
+    extra = ("system",) if sample.kind("system") == "text" else ()
+    if sample.has("chosen", "rejected"):
+        # Answers that are whole conversations need no other column: that is another format.
+        if not all(_is_one_turn(row.get(name)) for row in sample.rows for name in ("chosen", "rejected")):
+            return None
+        columns, paired, label = (column, *extra, "chosen", "rejected"), True, None
+    elif (label := sample.label()) is not None and "completion" not in sample.columns:
+        columns, paired = (column, *extra), False
+    else:
+        return None
+    return Match(
+        format=NAME,
+        title=TITLE,
+        read=_read_pair if paired else _read_single,
+        columns=columns,
+        paired=paired,
+        conversational=True,
+        label=label,
+    )
+
+
+def _is_one_turn(value: object) -> bool:
+    return not isinstance(value, list) or len(value) <= 1
+
+
+def _read_pair(row: Row, notes: set[Note]) -> Row:
+    prompt = _turns(row, notes)
+    chosen, rejected = row["chosen"], row["rejected"]
+    if chosen is None or rejected is None:
+        raise Drop(Reason.NULL)
+    answers = (as_messages(chosen, "assistant", notes), as_messages(rejected, "assistant", notes))
+    if len(prompt) > 1 and prompt[-1:] in answers:  # the whole conversation was kept beside its last turn
+        prompt = prompt[:-1]
+    return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+
+
+def _read_single(row: Row, notes: set[Note]) -> Row:
+    return {"completion": _turns(row, notes)}
+
+
+def _turns(row: Row, notes: set[Note]) -> list:
+    value = next((row[c] for c in CONVERSATION if row.get(c) is not None), None)
+    if value is None:
+        raise Drop(Reason.NULL)
+    messages = as_messages(value, "user", notes)
+    system = row.get("system")
+    if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
+    return merge_neighbours(messages, notes)

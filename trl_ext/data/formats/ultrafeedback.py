@@ -1,0 +1,28 @@
+"""UltraFeedback: chosen and rejected are whole conversations; `prompt` is their first turn as text."""
+
+from __future__ import annotations
+
+from .match import Match, Row, Sample
+from .outcome import Note
+
+NAME = "ultrafeedback"
+TITLE = "UltraFeedback message lists"
+NEEDS = "chosen and rejected as message lists, and prompt as text"
+
+
+def match(sample: Sample) -> Match | None:
+    lists = sample.kind("chosen") == sample.kind("rejected") == "messages"
+    if not lists or sample.kind("prompt") != "text":
+        return None
+    return Match(
+        format=NAME,
+        title=TITLE,
+        read=_read,
+        columns=("prompt", "chosen", "rejected"),
+        paired=True,
+        conversational=True,
+    )
+
+
+def _read(row: Row, notes: set[Note]) -> Row:
+    return row

@@ -1,0 +1,180 @@
+"""From any recognised dataset to TRL's paired or unpaired type, batch by batch and cached.
+
+The cache key holds the dataset's fingerprint, what was recognised, and a hash of this package's source: the
+same input gives the same files, and a new version of the code never reads an old version's rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from datasets import Dataset, Features, IterableDataset, concatenate_datasets
+
+from . import columns, tally
+from .formats import PASSED, Match, Row, Sample
+from .formats.outcome import Drop, Note
+from .report import Report
+
+
+def normalise(
+    dataset: Dataset | IterableDataset, match: Match, found: Sample, source: str, split: str
+) -> tuple[Dataset | IterableDataset, Report]:
+    """The rows that can be used, in TRL's type, and the report on them."""
+    report = Report(
+        source=source,
+        split=split,
+        format=match.format,
+        title=match.title,
+        done=_done(match, changed=True),
+        paired=match.paired,
+        conversational=match.conversational,
+        ignored=tuple(n for n in dataset.column_names if n not in (*match.columns, match.label, *PASSED)),
+    )
+    outputs = [*match.outputs, *([] if match.paired else ["label"])]
+    passed = [name for name in dataset.column_names if name in PASSED and name not in outputs]
+    narrow = dataset.select_columns([*_read(match), *passed])
+    if isinstance(dataset, IterableDataset):
+        features = Features(
+            {**columns.trls(match, narrow.features), **{n: narrow.features[n] for n in passed}}
+        )
+        return narrow.map(
+            _convert_stream,
+            batched=True,
+            fn_kwargs={"match": match},
+            remove_columns=[name for name in _read(match) if name not in outputs],
+            features=features,
+        ), report
+
+    if columns.are_trls(match, narrow.features) and _stay(match, found):
+        counted = scan(narrow.select_columns(_read(match)), match)
+        if not tally.any_changed(counted):
+            done = narrow.select_columns([*outputs, *passed])
+            return _keep(done, counted), _counted(report, counted, match, passed, changed=False)
+    text = narrow.select_columns(_read(match))
+    converted = text.map(
+        _convert,
+        batched=True,
+        fn_kwargs={"match": match},
+        remove_columns=[name for name in _read(match) if name not in outputs],
+        features=Features({**columns.trls(match, text.features), **tally.FEATURES}),
+        new_fingerprint=fingerprint(text, "convert", _key(match)),
+        desc="Reading preference data",
+    )
+    counted = converted.select_columns(list(tally.FEATURES))
+    done = converted.select_columns(outputs)
+    if passed:  # set beside the text afterwards: images are neither decoded nor written again
+        done = concatenate_datasets([done, narrow.select_columns(passed)], axis=1)
+    return _keep(done, counted), _counted(report, counted, match, passed, changed=True)
+
+
+def scan(dataset: Dataset, match: Match) -> Dataset:
+    """The integers of every row (`tally.FEATURES`), without copying its text."""
+    return dataset.map(
+        _scan,
+        batched=True,
+        fn_kwargs={"match": match},
+        remove_columns=dataset.column_names,
+        features=tally.FEATURES,
+        new_fingerprint=fingerprint(dataset, "scan", _key(match)),
+        desc="Checking preference data",
+    )
+
+
+def _scan(batch: dict[str, list], match: Match) -> dict[str, list]:
+    return _columns([_one(row, match)[1] for row in _rows(batch)], tally.FEATURES)
+
+
+def _convert(batch: dict[str, list], match: Match) -> dict[str, list]:
+    outputs = [*match.outputs, *([] if match.paired else ["label"])]
+    done = [_one(row, match) for row in _rows(batch)]
+    rows = [{**(row or dict.fromkeys(outputs)), **integers} for row, integers in done]
+    return _columns(rows, [*outputs, *tally.FEATURES])
+
+
+def _convert_stream(batch: dict[str, list], match: Match) -> dict[str, list]:
+    outputs = [*match.outputs, *([] if match.paired else ["label"])]
+    done = [_one(row, match)[0] for row in _rows(batch)]
+    keep = [i for i, row in enumerate(done) if row is not None]
+    passed = {name: [column[i] for i in keep] for name, column in batch.items() if name in PASSED}
+    return {**passed, **_columns([done[i] for i in keep], outputs)}
+
+
+def _one(row: Row, match: Match) -> tuple[Row | None, Row]:
+    notes: set[Note] = set()
+    text = {name: value for name, value in row.items() if name not in PASSED}
+    try:
+        result = match.apply(text, notes)
+    except Drop as drop:
+        return None, tally.dropped(drop.reason)
+    same = result == {name: row.get(name) for name in result}
+    return result, tally.kept(result, match.paired, match.conversational, notes, changed=not same)
+
+
+def _rows(batch: dict[str, list]) -> list[Row]:
+    return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+
+
+def _columns(rows: list[Row], names: Any) -> dict[str, list]:
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _read(match: Match) -> list[str]:
+    return list(dict.fromkeys([*match.columns, *([match.label] if match.label else [])]))
+
+
+def _keep(dataset: Dataset, counted: Dataset) -> Dataset:
+    rows = tally.kept_rows(counted)
+    return dataset if rows is None else dataset.select(rows)
+
+
+def _counted(report: Report, counted: Dataset, match: Match, passed: list[str], changed: bool) -> Report:
+    numbers = tally.counts(counted)
+    desirable = numbers.pop("desirable")
+    if not match.paired:
+        numbers |= {"desirable": desirable, "undesirable": numbers["rows_out"] - desirable}
+    if {"images", "image"} & set(passed):
+        numbers["duplicates"] = None
+    return dataclasses.replace(report, done=_done(match, changed), **numbers)
+
+
+def _done(match: Match, changed: bool) -> str:
+    shape = "/".join([*match.outputs, *([] if match.paired else ["label"])])
+    style = "messages" if match.conversational else "plain text"
+    if not changed:
+        return f"{match.title}, {shape} as {style}, taken as they are"
+    return f"{match.title} → {shape} as {style}"
+
+
+def _stay(match: Match, found: Sample) -> bool:
+    """True if the sampled rows are of TRL's type already. The others are compared while they are scanned."""
+    rows = [_one({name: row[name] for name in _read(match)}, match)[1] for row in found.rows]
+    return not any(row[tally.CHANGED] and not row[tally.REASON] for row in rows)
+
+
+def fingerprint(dataset: Dataset, step: str, *parts: Any) -> str:
+    """The cache key of one step: datasets would name a function by its name alone, whatever its code says."""
+    text = repr([dataset._fingerprint, step, *parts, _source_version()])
+    return xxhash.xxh64_hexdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def _key(match: Match) -> list:
+    labels = sorted(match.verdicts.items(), key=repr)
+    return [
+        match.format,
+        match.columns,
+        match.paired,
+        match.conversational,
+        match.encoded,
+        match.label,
+        labels,
+    ]
+
+
+@cache
+def _source_version() -> str:
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return xxhash.xxh64_hexdigest(b"".join(path.read_bytes() for path in files))

@@ -1,0 +1,205 @@
+"""Open a dataset wherever it is: in memory, a file, a directory, the Hub. Code in datasets is never run."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    IterableDatasetDict,
+    ReadInstruction,
+    Value,
+    get_dataset_split_names,
+    load_dataset,
+    load_from_disk,
+)
+from pandas.errors import ParserWarning
+
+from trl_ext.errors import UserError
+
+from .formats import READ
+from .hints import near
+from .hub import require_hub_dataset, said_by_the_hub
+from .unreadable import why_unreadable
+
+READERS = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+IN_MEMORY = "the dataset given"
+
+AnyDataset = Dataset | IterableDataset
+
+
+def open_source(
+    name_or_path: Any, *, split: str, config: str | None, revision: str | None, streaming: bool
+) -> tuple[AnyDataset, str]:
+    """One split, as it is stored, and what to call it in sentences.
+
+    Raises:
+        UserError: nothing there, not readable, no such split.
+    """
+    if isinstance(name_or_path, (DatasetDict, IterableDatasetDict)):
+        return _pick(name_or_path, split, IN_MEMORY), IN_MEMORY
+    if isinstance(name_or_path, (Dataset, IterableDataset)):
+        return name_or_path, IN_MEMORY
+    name = os.fspath(name_or_path).strip()
+    if not name:
+        raise UserError("dataset_name is empty; give a name on the Hub, a file or a directory.")
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _from_file(path, split, streaming), path.name
+    if path.is_dir():
+        return _from_directory(path, split, config, streaming), path.name
+    _refuse_missing_path(name, path)
+    require_hub_dataset(name, revision)
+    return _load(name, name, split, name=config, revision=revision, streaming=streaming), name
+
+
+def splits(name_or_path: Any, *, config: str | None = None, revision: str | None = None) -> tuple[str, ...]:
+    """Names of the splits there are, without loading any.
+
+    Raises:
+        UserError: nothing there.
+    """
+    if isinstance(name_or_path, (DatasetDict, IterableDatasetDict)):
+        return tuple(name_or_path)
+    if isinstance(name_or_path, (Dataset, IterableDataset)):
+        return ("train",)
+    name = os.fspath(name_or_path).strip()
+    path = Path(name).expanduser()
+    if path.is_file() or (path / "state.json").is_file():
+        return ("train",)
+    if (path / "dataset_dict.json").is_file():
+        return tuple(load_from_disk(str(path)))
+    if not path.is_dir():
+        _refuse_missing_path(name, path)
+        require_hub_dataset(name, revision)
+    try:
+        return tuple(get_dataset_split_names(str(path) if path.is_dir() else name, config, revision=revision))
+    except Exception as error:
+        raise said_by_the_hub(error, name, config) from error
+
+
+def _from_file(path: Path, split: str, streaming: bool) -> AnyDataset:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    reader = READERS.get(suffixes[-1]) if suffixes else None
+    if reader is None:
+        raise UserError(
+            f"{path.name}: files of this kind are not read as preference data; allowed are "
+            f"{', '.join(READERS)}, each also with {', '.join(COMPRESSED)}."
+        )
+    if _split_name(split) != "train":
+        raise UserError(
+            f"{path.name} is one file, which has the split `train` only; `{split}` was asked for."
+        )
+    if path.stat().st_size == 0:
+        raise UserError(f"{path.name} is empty (0 bytes).")
+    options: dict[str, Any] = {"data_files": {"train": str(path)}, "streaming": streaming}
+    if reader == "csv":
+        options |= _csv_options(path, "\t" if ".tsv" in suffixes else ",")
+    return _load(reader, path.name, split, path=path, **options)
+
+
+def _csv_options(path: Path, separator: str) -> dict[str, Any]:
+    """Every cell is text, and only an empty one is missing: an answer may well be "42", "NA" or "None"."""
+    try:
+        columns = pandas.read_csv(path, sep=separator, nrows=0).columns
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path.name} cannot be read as CSV: {_first_line(error)}.") from error
+    features = Features({str(column): Value("string") for column in columns})
+    missing = {"keep_default_na": False, "na_values": [""]}
+    return {"sep": separator, "features": features, "index_col": False, **missing}
+
+
+def _from_directory(path: Path, split: str, config: str | None, streaming: bool) -> AnyDataset:
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        try:
+            stored = load_from_disk(str(path))
+        except Exception as error:
+            raise UserError(
+                f"{path.name} was written by save_to_disk but cannot be read: {_first_line(error)}."
+            ) from error
+        return _pick(
+            stored if isinstance(stored, DatasetDict) else DatasetDict(train=stored), split, path.name
+        )
+    readable = [p for p in path.rglob("*") if {s.lower() for s in p.suffixes} & READERS.keys()]
+    if not readable:
+        raise UserError(f"{path.name} is a directory without a file that can be read ({', '.join(READERS)}).")
+    return _load(str(path), path.name, split, name=config, streaming=streaming)
+
+
+def _load(loader: str, source: str, split: str, *, path: Path | None = None, **options: Any) -> AnyDataset:
+    try:
+        with warnings.catch_warnings():
+            # pandas only warns of a row longer than the header, and shifts or cuts the cells.
+            warnings.simplefilter("error", ParserWarning)
+            dataset = load_dataset(loader, split=split, **options)
+        if isinstance(
+            dataset, Dataset
+        ):  # text that is not UTF-8 would fail much later, wherever it is first read
+            for name in set(dataset.column_names) & set(READ):
+                dataset.data.column(name).validate(full=True)
+        return dataset
+    except Exception as error:
+        if path is not None:
+            raise UserError(f"{source} cannot be read: {why_unreadable(path, error)}.") from error
+        raise said_by_the_hub(error, source, options.get("name")) from error
+
+
+def _pick(splits: DatasetDict | IterableDatasetDict, split: str, source: str) -> AnyDataset:
+    name = _split_name(split)
+    if name not in splits:
+        raise UserError(f"{source} has no split `{name}`{near(name, splits)}; it has {', '.join(splits)}.")
+    dataset = splits[name]
+    if name == split:
+        return dataset
+    if isinstance(dataset, IterableDataset):
+        raise UserError(f"{source}: a stream cannot be sliced (`{split}`); use max_train_samples.")
+    try:
+        part = ReadInstruction.from_spec(split).to_absolute({name: len(dataset)})
+    except (ValueError, AssertionError) as error:
+        raise UserError(
+            f"{source}: `{split}` is not a slice that can be read: {_first_line(error)}."
+        ) from error
+    return dataset.select(range(part[0].from_ or 0, len(dataset) if part[0].to is None else part[0].to))
+
+
+def _split_name(split: str) -> str:
+    """ "train" of "train[:10%]"."""
+    return re.split(r"[\[+]", split, maxsplit=1)[0].strip()
+
+
+def _refuse_missing_path(name: str, path: Path) -> None:
+    """Raise if `name` can only have meant a file; a Hub name is "name" or "owner/name"."""
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    is_hub_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not suffixes & {*READERS, *COMPRESSED}
+    if is_hub_name and not name.startswith("."):
+        return
+    folder = path.parent if path.parent.is_dir() else None
+    beside = sorted(entry.name for entry in folder.iterdir()) if folder else []
+    if folder is None:
+        hint = f"; there is no directory {path.parent} either"
+    else:
+        hint = near(path.name, beside) or (f"; {folder} holds {', '.join(beside[:8])}" if beside else "")
+    raise UserError(f"dataset_name: there is no file or directory {name}{hint}.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
