@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trl_ext import losses
+from trl_ext.batching import attention
 from trl_ext.batching.padded import cut_rows
 from trl_ext.trainers import (
     PairedPreferenceConfig,
@@ -46,14 +47,17 @@ def gradients(trainer, examples, row_tokens):
     return loss.item(), metrics, found
 
 
+@pytest.mark.parametrize("is_packed", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("name", [*losses.available(), *MIXES], ids=str)
-def test_one_three_or_eight_rows_give_the_same_gradient(name, trainers):
+def test_one_three_or_eight_rows_give_the_same_gradient(name, is_packed, trainers):
     loss = losses.get(name)
     trainer = trainers[loss.paired]
-    trainer.loss = loss
+    trainer.loss, trainer._is_packed = loss, is_packed
+    attention.switch(trainer.model.get_base_model())
     examples = list(trainer.train_dataset)[:EXAMPLES]
+    tokens = sum(trainer._tree(example).tokens for example in examples)
     longest = max(map(trainer._length, examples)) * trainer._sequences_per_example
-    cuts = {1: longest * EXAMPLES, 3: longest * 3, 8: 1}
+    cuts = {1: tokens, 3: -(-tokens // 3) + 8, 8: 1} if is_packed else {1: longest * EXAMPLES, 3: longest * 3, 8: 1}
     counts = []
     results = []
     for row_tokens in cuts.values():
@@ -67,6 +71,20 @@ def test_one_three_or_eight_rows_give_the_same_gradient(name, trainers):
         assert other[0] == pytest.approx(whole[0], rel=1e-5)
         assert relative_difference(other[2], whole[2]) < 1e-5
         assert other[1] == pytest.approx(whole[1], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", losses.available())
+def test_packed_and_padded_rows_give_the_same_step(name, trainers):
+    trainer = trainers[losses.get(name).paired]
+    trainer.loss = losses.get(name)
+    attention.switch(trainer.model.get_base_model())
+    examples = list(trainer.train_dataset)[:EXAMPLES]
+    found = {}
+    for trainer._is_packed in (True, False):
+        found[trainer._is_packed] = gradients(trainer, examples, 150)
+    assert found[True][0] == pytest.approx(found[False][0], rel=1e-5)
+    assert relative_difference(found[True][2], found[False][2]) < 1e-5
+    assert found[True][1] == pytest.approx(found[False][1], rel=1e-4, abs=1e-5)
 
 
 def test_the_order_of_examples_in_a_step_is_irrelevant(trainers):

@@ -1,11 +1,9 @@
 """Attention over packed rows, registered with transformers' public attention and mask registries.
 
-A model switched to one of `IMPLEMENTATIONS` behaves as before on ordinary batches. Inside `packed(layout)` its own
-base mask (causal, sliding window, chunked) is evaluated on each token's *position in its sequence* and restricted to
-what the layout lets it see. A ready-made 4-D mask would silently lose a sliding window instead.
-
-`trl_ext_segments` runs one scaled-dot-product attention per prompt and branch: exactly the work there is, and never
-a T × T mask. `trl_ext_flex` hands the same rule to FlexAttention as a block mask, compiled on a GPU.
+A model switched to `SEGMENTS` behaves as before on ordinary batches. Inside `packed(layout)` it runs one
+scaled-dot-product attention per prompt and per branch: exactly the work there is, and never a T × T mask. Its own
+base mask (causal, sliding window, chunked) is evaluated on each token's *position in its sequence*; a ready-made 4-D
+mask would silently lose a sliding window instead.
 """
 
 import contextlib
@@ -18,15 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import repeat_kv
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flex_attention_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from trl_ext.batching.packed import Layout
 
-SEGMENTS, FLEX = "trl_ext_segments", "trl_ext_flex"
-IMPLEMENTATIONS = (SEGMENTS, FLEX)
+SEGMENTS = "trl_ext_segments"
 
 # Arguments every model may pass; anything else that is set changes attention in a way this code does not know.
 KNOWN_ARGUMENTS = {"dropout", "scaling", "sliding_window", "is_causal", "position_ids", "use_cache", "cache_position"}
@@ -37,24 +33,43 @@ class CannotPackError(RuntimeError):
 
 
 @dataclass
-class _State:
-    layout: Layout
-    masks: int = 0  # how often the model asked for a mask: zero means it builds its own
+class Count:
+    """How often a model asked for a mask; zero means that it builds its own."""
+
+    masks: int = 0
 
 
-_STATE: contextvars.ContextVar[_State | None] = contextvars.ContextVar("packed_row", default=None)
+_LAYOUT: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
+_COUNT: contextvars.ContextVar[Count | None] = contextvars.ContextVar("count", default=None)
 _ORDINARY = {"name": "sdpa"}  # what models used before they were switched
 
 
 @contextlib.contextmanager
-def packed(layout: Layout) -> Iterator[_State]:
+def packed(layout: Layout) -> Iterator[None]:
     """Inside, the model's masks follow `layout`."""
-    state = _State(layout)
-    token = _STATE.set(state)
+    token = _LAYOUT.set(layout)
     try:
-        yield state
+        yield
     finally:
-        _STATE.reset(token)
+        _LAYOUT.reset(token)
+
+
+@contextlib.contextmanager
+def count_masks() -> Iterator[Count]:
+    """Counts the masks made for packed rows inside."""
+    count = Count()
+    token = _COUNT.set(count)
+    try:
+        yield count
+    finally:
+        _COUNT.reset(token)
+
+
+def _layout() -> Layout | None:
+    layout, count = _LAYOUT.get(), _COUNT.get()
+    if layout is not None and count is not None:
+        count.masks += 1
+    return layout
 
 
 def broken(layout: Layout) -> Layout:
@@ -63,15 +78,20 @@ def broken(layout: Layout) -> Layout:
     What a correct mask is judged against: a comparison that this one passes too would prove nothing.
     """
     segments = [s if s.prefix is None else s._replace(prefix=(s.prefix[0], s.start)) for s in layout.segments]
-    return Layout(segments, layout.tree, layout.branch.clamp(max=1), layout.positions)
+    return Layout(segments, layout.positions)
 
 
-def switch(model: Any, implementation: str) -> None:
-    """Let `model` attend by `implementation` on packed rows, and as before on everything else."""
+def switch(model: Any) -> str:
+    """Let `model` attend segment by segment on packed rows, and as before on all others.
+
+    Returns:
+        The implementation it had, to switch back with `model.set_attn_implementation`.
+    """
     before = model.config._attn_implementation
-    if before not in IMPLEMENTATIONS:
-        _ORDINARY["name"] = before if before in ("sdpa", "eager") else "sdpa"
-    model.set_attn_implementation(implementation)
+    if before != SEGMENTS:
+        _ORDINARY["name"] = before
+        model.set_attn_implementation(SEGMENTS)
+    return _ORDINARY["name"]
 
 
 @dataclass
@@ -93,7 +113,7 @@ class SegmentMask:
             mask = None
             if self.reach is not None and keys > self.reach:
                 query = self.layout.positions[segment.start : segment.stop, None]
-                key = torch.arange(keys, device=query.device)[None, :]  # positions of the sequence from its start
+                key = torch.arange(keys, device=query.device)[None, :]  # a prefix starts at position 0
                 zero = torch.zeros((), dtype=torch.long, device=query.device)
                 mask = self.base(zero, zero, query, key) & (key <= query)
             self._cache[index] = mask
@@ -101,12 +121,11 @@ class SegmentMask:
 
 
 def _segment_mask(*, mask_function: Callable, local_size: int | None = None, **kwargs: Any) -> Any:
-    state = _STATE.get()
-    if state is None:
+    layout = _layout()
+    if layout is None:
         ordinary = ALL_MASK_ATTENTION_FUNCTIONS[_ORDINARY["name"]]
         return ordinary(mask_function=mask_function, local_size=local_size, **kwargs)
-    state.masks += 1
-    return SegmentMask(state.layout, mask_function, local_size)
+    return SegmentMask(layout, mask_function, local_size)
 
 
 def _segment_attention(
@@ -148,42 +167,11 @@ def _segment_attention(
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _flex_mask(*, mask_function: Callable, **kwargs: Any) -> Any:
-    state = _STATE.get()
-    if state is None:
-        return ALL_MASK_ATTENTION_FUNCTIONS[_ORDINARY["name"]](mask_function=mask_function, **kwargs)
-    state.masks += 1
-    layout = state.layout
-
-    def rule(batch: Any, head: Any, query: Any, key: Any) -> Any:
-        base = mask_function(batch, head, layout.positions[query], layout.positions[key])
-        return layout.visible(query, key) & base
-
-    return flex_attention_mask(mask_function=rule, **{**kwargs, "attention_mask": None})
-
-
-def _flex_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: Any,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, Any]:
-    if _is_block_mask(attention_mask):
-        _refuse_unknown(kwargs)
-        return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    ordinary = ALL_ATTENTION_FUNCTIONS.get_interface(_ORDINARY["name"], None)
-    return ordinary(module, query, key, value, attention_mask, **kwargs)
-
-
-def _is_block_mask(mask: Any) -> bool:
-    return type(mask).__name__ == "BlockMask"
-
-
 def _refuse_unknown(arguments: dict[str, Any]) -> None:
     unknown = sorted(
-        name for name, value in arguments.items() if value not in (None, False) and name not in KNOWN_ARGUMENTS
+        name
+        for name, value in arguments.items()
+        if value is not None and value is not False and name not in KNOWN_ARGUMENTS
     )
     if unknown:
         raise CannotPackError(f"its attention takes {', '.join(unknown)}, which packed rows do not reproduce")
@@ -191,5 +179,3 @@ def _refuse_unknown(arguments: dict[str, Any]) -> None:
 
 AttentionInterface.register(SEGMENTS, _segment_attention)
 AttentionMaskInterface.register(SEGMENTS, _segment_mask)
-AttentionInterface.register(FLEX, _flex_attention)
-AttentionMaskInterface.register(FLEX, _flex_mask)

@@ -40,28 +40,18 @@ class Segment(NamedTuple):
 
 @dataclass
 class Layout:
-    """Who may see whom in one row, for attention implementations of every kind.
+    """Who may see whom in one row.
 
     Attributes:
         segments: Prompts and branches in the order of the row.
-        tree: Number of the tree each token belongs to, shape (T,).
-        branch: 0 for prompt tokens, 1, 2, … for the branches of a tree, shape (T,).
         positions: Position of each token in its own sequence, shape (T,).
     """
 
     segments: list[Segment]
-    tree: torch.Tensor
-    branch: torch.Tensor
     positions: torch.Tensor
 
-    def visible(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Whether row positions `key` are in the past, or the shared prompt, of row positions `query`."""
-        same_tree = self.tree[query] == self.tree[key]
-        on_the_way = (self.branch[key] == 0) | (self.branch[key] == self.branch[query])
-        return same_tree & on_the_way
-
     def to(self, device: torch.device) -> "Layout":
-        return Layout(self.segments, *(t.to(device) for t in (self.tree, self.branch, self.positions)))
+        return Layout(self.segments, self.positions.to(device))
 
 
 @dataclass
@@ -88,6 +78,11 @@ class PackedRow:
         fields = (self.input_ids, self.position_ids, self.labels, self.layout, self.completion, self.offset)
         return PackedRow(*(field.to(device) for field in fields), self.completions)
 
+    def renumber(self, order: Sequence[int]) -> "PackedRow":
+        """The same row with completion i counted as number `order[i]`."""
+        self.completion = torch.tensor(order, dtype=torch.long)[self.completion]
+        return self
+
     def scatter(self, values: torch.Tensor) -> torch.Tensor:
         """Values of the scored positions, (N,), as one row per completion, zero-padded: (completions, longest)."""
         width = int(self.offset.max()) + 1 if len(self.offset) else 1
@@ -99,31 +94,27 @@ def pack(trees: Sequence[Tree]) -> PackedRow:
     """Lay trees out in one row. Completions are numbered tree by tree, in the order given."""
     ids: list[int] = []
     positions: list[int] = []
-    tree_of: list[int] = []
-    branch_of: list[int] = []
     labels: list[int] = []
     segments: list[Segment] = []
     completion_of: list[int] = []
     offsets: list[int] = []
     number = 0
 
-    def append(tokens: list[int], start: int, tree: int, branch: int, prefix: tuple[int, int] | None) -> None:
+    def append(tokens: list[int], start: int, prefix: tuple[int, int] | None, is_branch: bool) -> None:
         if not tokens:
             return
         segments.append(Segment(len(ids), len(ids) + len(tokens), prefix))
         ids.extend(tokens)
         positions.extend(range(start, start + len(tokens)))
-        tree_of.extend([tree] * len(tokens))
-        branch_of.extend([branch] * len(tokens))
-        labels.extend([*tokens[1:], -100] if branch else [-100] * len(tokens))
+        labels.extend([*tokens[1:], -100] if is_branch else [-100] * len(tokens))
 
-    for i, tree in enumerate(trees):
+    for tree in trees:
         trunk, head = tree.prompt[:-1], tree.prompt[-1:]
         shared = (len(ids), len(ids) + len(trunk)) if trunk else None
-        append(trunk, 0, i, 0, None)
-        for branch, completion in enumerate(tree.completions, start=1):
+        append(trunk, 0, None, is_branch=False)
+        for completion in tree.completions:
             if completion:
-                append(head + completion, len(trunk), i, branch, shared)
+                append(head + completion, len(trunk), shared, is_branch=True)
                 scored = len(head) + len(completion) - 1
                 completion_of.extend([number] * scored)
                 offsets.extend(range(scored))
@@ -132,7 +123,7 @@ def pack(trees: Sequence[Tree]) -> PackedRow:
     def row(values: list[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long)
 
-    layout = Layout(segments, row(tree_of), row(branch_of), row(positions))
+    layout = Layout(segments, row(positions))
     return PackedRow(
         row(ids)[None], layout.positions[None], row(labels)[None], layout, row(completion_of), row(offsets), number
     )

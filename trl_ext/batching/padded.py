@@ -3,6 +3,11 @@
 from collections import UserList
 from collections.abc import Callable, Sequence
 
+import torch
+from trl.trainer.utils import pad
+
+from trl_ext.batching.packed import Tree
+
 
 class Examples(UserList):
     """Tokenised examples that travel through a dataloader uncollated.
@@ -46,3 +51,17 @@ def cut_rows(
         else:
             rows.append([example])
     return rows
+
+
+def padded_batch(tree: Tree, pad_token_id: int) -> dict[str, torch.Tensor]:
+    """A prompt's completions as one right-padded batch, one sequence each: (S, T)."""
+    sequences = [torch.tensor(tree.prompt + completion) for completion in tree.completions]
+    return {
+        "input_ids": pad(sequences, padding_value=pad_token_id, padding_side="right"),
+        "attention_mask": pad([torch.ones_like(s) for s in sequences], padding_value=0, padding_side="right"),
+        "completion_mask": pad(
+            [(torch.arange(len(s)) >= len(tree.prompt)).long() for s in sequences],
+            padding_value=0,
+            padding_side="right",
+        ),
+    }

@@ -87,6 +87,11 @@ def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Com
     return _completions(output, mask, row.scatter)
 
 
+def num_tokens(batch: dict[str, Any]) -> torch.Tensor | int:
+    """Tokens of a row's sequences without padding, a prompt counted once per completion, as TRL counts."""
+    return batch["num_tokens"] if "packed" in batch else batch["attention_mask"].sum()
+
+
 @contextlib.contextmanager
 def _head_sees(model: nn.Module, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Inside, only the selected hidden states, (1, N, H), reach the LM head.

@@ -31,11 +31,18 @@ class PreferenceOptions:
             "help": "Hyperparameters of the loss. In a mix, a mapping under a loss's name is for that loss alone."
         },
     )
+    packing: bool = field(
+        default=True,
+        metadata={
+            "help": "Pack rows: completions share their prompt and no token is padding. Proved against the padded "
+            "path on the first step, which is used where the proof fails."
+        },
+    )
     row_tokens: int | str = field(
         default="auto",
         metadata={
             "help": "Most tokens, padding included, of one forward pass. It bounds memory and never changes the "
-            "result. `auto`: rows of `per_device_train_batch_size` examples."
+            "result. `auto`: 4096 for packed rows, else rows of `per_device_train_batch_size` examples."
         },
     )
     lora_dtype: str = field(
@@ -78,7 +85,7 @@ class PreferenceOptions:
 
 @dataclass
 class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
-    """`trl.DPOConfig` with `loss`, `loss_kwargs`, `row_tokens` and `lora_dtype`.
+    """`trl.DPOConfig` with `loss`, `loss_kwargs`, `packing`, `row_tokens` and `lora_dtype`.
 
     `loss_type` and `loss_weights` are understood as TRL's spelling of `loss`.
     """
@@ -117,7 +124,7 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
 
 @dataclass
 class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
-    """`trl.KTOConfig` with `loss`, `loss_kwargs`, `row_tokens` and `lora_dtype`.
+    """`trl.KTOConfig` with `loss`, `loss_kwargs`, `packing`, `row_tokens` and `lora_dtype`.
 
     `desirable_weight` and `undesirable_weight` take `"auto"`: the rarer class is weighted up until both classes
     weigh the same, λ_D·n_D = λ_U·n_U.

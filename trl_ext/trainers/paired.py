@@ -19,8 +19,9 @@ from torch import nn
 from trl import DPOTrainer
 
 from trl_ext import losses
+from trl_ext.batching.packed import Tree, pack
 from trl_ext.trainers import completions
-from trl_ext.trainers.completions import Completions
+from trl_ext.trainers.completions import Completions, num_tokens
 from trl_ext.trainers.config import PairedPreferenceConfig
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.run_directory import RunDirectory
@@ -53,6 +54,25 @@ class PairedPreferenceTrainer(RunDirectory, StepIsBatch, DPOTrainer):
     def _length(self, example: dict) -> int:
         longest = len(example["prompt_ids"]) + max(len(example["chosen_ids"]), len(example["rejected_ids"]))
         return longest if self.args.max_length is None else min(longest, self.args.max_length)
+
+    def _tree(self, example: dict) -> Tree:
+        return self._truncated(example["prompt_ids"], example["chosen_ids"], example["rejected_ids"])
+
+    def _proof_tree(self, example: dict, examples: list[dict]) -> Tree:
+        return self._tree(example)
+
+    def _pack(self, row: list[dict]) -> dict[str, Any]:
+        count = len(row)
+        trees = [self._tree(example) for example in row]
+        # chosen, rejected, chosen, … become all chosen, then all rejected, as in TRL's collator
+        order = [side * count + i for i in range(count) for side in (0, 1)]
+        device = self.args.device
+        batch: dict[str, Any] = {"packed": pack(trees).renumber(order).to(device)}
+        batch["num_tokens"] = sum(len(tree.prompt) + len(c) for tree in trees for c in tree.completions)
+        for name in ("ref_chosen_logps", "ref_rejected_logps"):
+            if name in row[0]:
+                batch[name] = torch.tensor([example[name] for example in row], device=device)
+        return batch
 
     def _score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
         tensors = {}
@@ -102,7 +122,7 @@ class PairedPreferenceTrainer(RunDirectory, StepIsBatch, DPOTrainer):
         count = len(output.losses)
         mask = fields.mask.bool()
         chosen_mask, rejected_mask = mask.chunk(2)
-        sums.add("num_tokens", batch["attention_mask"].sum(), 1)
+        sums.add("num_tokens", num_tokens(batch), 1)
         sums.add("entropy", fields.entropy[mask].sum(), mask.sum())
         chosen_logits, rejected_logits = fields.mean_logits.chunk(2)
         sums.add("logits/chosen", chosen_logits[chosen_mask].sum(), chosen_mask.sum())

@@ -15,12 +15,17 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import DataLoader
 
-from trl_ext.batching.padded import Examples, cut_rows
+from trl_ext.batching import attention, proof
+from trl_ext.batching.packed import Tree, pack_rows
+from trl_ext.batching.padded import Examples, cut_rows, padded_batch
 from trl_ext.frozen_base import keep_exact_cpu_kernels
 from trl_ext.reference.implicit import implicit_reference, no_grad_eval
-from trl_ext.trainers import lora, step_zero
+from trl_ext.trainers import completions, lora, step_zero
 from trl_ext.trainers.completions import Completions
 from trl_ext.trainers.metrics import MeanMetrics
+from trl_ext.trainers.step_zero import say
+
+AUTO_ROW_TOKENS = 4096
 
 
 class StepIsBatch:
@@ -38,8 +43,7 @@ class StepIsBatch:
 
     Images have to be collated in dataloader workers, so vision data keeps the parent's path throughout.
 
-    A subclass provides `_length`, `_sequences_per_example`, `_score`, `_record` and, where a loss needs a value of
-    the whole step, `_step_tensors`. Attributes read: `loss`, `data_collator`, `_is_vision_dataset`, `_metrics`,
+    A subclass provides `_sequences_per_example` and the methods under "What a subclass provides". Attributes read: `loss`, `data_collator`, `_is_vision_dataset`, `_metrics`,
     `ref_model`, `aux_loss_enabled`, `router_aux_loss_coef`.
     """
 
@@ -50,6 +54,18 @@ class StepIsBatch:
 
     def _length(self, example: dict) -> int:
         """Tokens of the example's longest sequence after truncation."""
+        raise NotImplementedError
+
+    def _tree(self, example: dict) -> Tree:
+        """The example as a prompt with its completions, truncated."""
+        raise NotImplementedError
+
+    def _proof_tree(self, example: dict, examples: list[dict]) -> Tree:
+        """A prompt with at least two completions to try packing on."""
+        raise NotImplementedError
+
+    def _pack(self, row: list[dict]) -> dict[str, Any]:
+        """A packed row and whatever columns of the examples the loss and the metrics read."""
         raise NotImplementedError
 
     def _score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
@@ -97,6 +113,7 @@ class StepIsBatch:
         lora.restore(self.model, weights, dtype=getattr(torch, args.lora_dtype))
         self._eval_sums = MeanMetrics()
         self._is_first_step = True
+        self._is_packed = None
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         if not self.loss.needs_reference:
@@ -187,21 +204,85 @@ class StepIsBatch:
         for name, value in means.items():
             history[name].append(value)
 
+    # Rows -----------------------------------------------------------------------------------------------------
+
     def _rows(self, examples: list[dict]) -> list[list[dict]]:
-        budget = self.args.row_tokens
+        """The examples in as few rows as their budget allows."""
+        if self._is_packed:
+            return pack_rows(examples, self._tree, self._row_tokens or 0)
         return cut_rows(
             examples,
             self._length,
             sequences=self._sequences_per_example,
-            row_tokens=None if budget == "auto" else budget,
-            row_examples=self.args.per_device_train_batch_size if budget == "auto" else None,
+            row_tokens=self._row_tokens,
+            row_examples=None if self._row_tokens else self.args.per_device_train_batch_size,
         )
 
-    def _collate(self, row: list[dict]) -> dict[str, torch.Tensor]:
+    @property
+    def _row_tokens(self) -> int | None:
+        """Tokens a row may hold; `None`: as many examples as `per_device_train_batch_size`, padded."""
+        if self.args.row_tokens != "auto":
+            return self.args.row_tokens
+        return AUTO_ROW_TOKENS if self._is_packed else None
+
+    def _collate(self, row: list[dict]) -> dict[str, Any]:
+        if self._is_packed:
+            return self._pack(row)
         return self._prepare_inputs(self.data_collator(row))
+
+    def _decide_on_packing(self, examples: list[dict]) -> None:
+        """Pack rows from now on if this very model computes the same on packed rows as on padded ones."""
+        if self._is_packed is not None:
+            return
+        self._is_packed = False
+        if not self.args.packing:
+            return
+        reason, measured = self._proof(examples)
+        if reason is None:
+            say(self, f"rows: packed, prompts shared, attention per segment; {measured}")
+        else:
+            say(self, f"rows: padded, sorted by length; packing is off for this model: {reason}")
+        self._is_packed = reason is None
+
+    def _proof(self, examples: list[dict]) -> tuple[str | None, str]:
+        base = self.model.get_base_model() if lora.has_adapter(self.model) else self.model
+        reason = proof.known_to_be_wrong(base.config) or self._cannot_pack()
+        if reason is not None:
+            return reason, ""
+        tree = max((self._proof_tree(example, examples) for example in examples), key=lambda t: t.tokens)
+        before = attention.switch(base)
+
+        def score(batch: dict[str, Any]) -> torch.Tensor:
+            return completions.run(self.model, batch).per_token_logps.float().sum(dim=1)
+
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else self.model.dtype
+        with no_grad_eval(self.model), self.compute_loss_context_manager():
+            padded = score(self._prepare_inputs(padded_batch(tree, self.data_collator.pad_token_id)))
+            reason, measured = proof.prove(lambda row: score({"packed": row}), padded, tree, dtype)
+        if reason is not None or self.ref_model is not None:
+            base.set_attn_implementation(before)
+        if reason is None and self.ref_model is not None:
+            return "a second reference model is in use", measured
+        return reason, measured
+
+    def _cannot_pack(self) -> str | None:
+        """Settings under which packed and padded rows differ by definition."""
+        if self.aux_loss_enabled:
+            return "the auxiliary loss of a mixture of experts counts a shared prompt once"
+        if getattr(self.args, "truncation_mode", "keep_start") != "keep_start":
+            return "`truncation_mode: keep_end` cuts the prompt of each completion elsewhere"
+        if lora.has_adapter(self.model) and self.model.active_peft_config.is_prompt_learning:
+            return "prompt learning prepends virtual tokens to every sequence"
+        return None
+
+    def _truncated(self, prompt: list[int], *completions: list[int]) -> Tree:
+        """A prompt with its completions, each cut where `max_length` ends the sequence."""
+        room = None if self.args.max_length is None else max(self.args.max_length - len(prompt), 0)
+        return Tree(prompt[: self.args.max_length], [completion[:room] for completion in completions])
 
     def _backward(self, examples: list[dict], sums: MeanMetrics) -> None:
         """Accumulate the gradient of the step's mean loss, this process's share of it."""
+        self._decide_on_packing(examples)
         count = torch.tensor(float(len(examples)), device=self.args.device)
         total = self.accelerator.reduce(count, reduction="sum").item()
         shared = self._step_tensors(examples)
@@ -320,6 +401,7 @@ class StepIsBatch:
         return torch.tensor(sums.means()["loss"], device=self.args.device), None, None
 
     def _evaluate_examples(self, examples: list[dict], sums: MeanMetrics) -> None:
+        self._decide_on_packing(examples)
         shared = self._step_tensors(examples)
         for row in self._rows(examples) if not self.loss.coupled else [examples]:
             batch = self._collate(row)

@@ -22,9 +22,10 @@ from trl import KTOTrainer
 
 from trl_ext import losses
 from trl_ext.batching.mismatched import mismatched
+from trl_ext.batching.packed import Tree, pack
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers import completions
-from trl_ext.trainers.completions import Completions
+from trl_ext.trainers.completions import Completions, num_tokens
 from trl_ext.trainers.config import UnpairedPreferenceConfig
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.run_directory import RunDirectory
@@ -113,6 +114,31 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
         length = len(example["prompt_ids"]) + len(example["completion_ids"])
         return length if self.args.max_length is None else min(length, self.args.max_length)
 
+    def _tree(self, example: dict) -> Tree:
+        return self._truncated(example["prompt_ids"], example["completion_ids"])
+
+    def _proof_tree(self, example: dict, examples: list[dict]) -> Tree:
+        # a second completion, so that a leak between branches would show
+        other = next((e for e in examples if e["completion_ids"] != example["completion_ids"]), example)
+        return self._truncated(example["prompt_ids"], example["completion_ids"], other["completion_ids"])
+
+    def _pack(self, row: list[dict]) -> dict[str, Any]:
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, example in enumerate(row):
+            groups.setdefault(tuple(example["prompt_ids"]), []).append(i)
+        trees = [
+            self._truncated(list(prompt), *(row[i]["completion_ids"] for i in members))
+            for prompt, members in groups.items()
+        ]
+        order = [i for members in groups.values() for i in members]
+        device = self.args.device
+        batch: dict[str, Any] = {"packed": pack(trees).renumber(order).to(device)}
+        batch["num_tokens"] = sum(len(tree.prompt) + len(c) for tree in trees for c in tree.completions)
+        batch["label"] = torch.tensor([example["label"] for example in row], device=device)
+        if "ref_logps" in row[0]:
+            batch["ref_logps"] = torch.tensor([example["ref_logps"] for example in row], device=device)
+        return batch
+
     def _score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
         tensors = {"desirable": batch["label"].bool()}
         if self.loss.needs_reference:
@@ -168,7 +194,7 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
 
     def _record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
         mask = fields.mask.bool()
-        sums.add("num_tokens", batch["attention_mask"].sum(), 1)
+        sums.add("num_tokens", num_tokens(batch), 1)
         sums.add("entropy", fields.entropy[mask].sum(), mask.sum())
         if "z_ref" in tensors:
             sums.add("kl", tensors["z_ref"] * len(output.losses), len(output.losses))

@@ -1,0 +1,75 @@
+"""Proof that packed rows compute what padded ones do, with this very model, before it costs anything.
+
+Four things have to hold, since each alone can miss a wrong mask: the model's layers are of kinds the mask knows, it
+asked for a mask at all, its attention takes no argument we do not reproduce, and its log-probabilities agree with
+the padded ones while those of a deliberately broken mask do not.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from trl_ext.batching import attention
+from trl_ext.batching.packed import PackedRow, Tree, pack
+
+KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+# Families that mix tokens outside attention or build masks of their own; recognised by name before they cost time.
+OWN_MASKS = {"bloom", "mpt", "falcon", "gpt_oss", "gemma2"}
+
+# Nats, on the summed log-probability of a completion: absolute, and relative to it.
+TOLERANCE = {torch.float32: (1e-3, 1e-5), torch.bfloat16: (0.1, 1e-3), torch.float16: (0.1, 1e-3)}
+
+
+def known_to_be_wrong(config: Any) -> str | None:
+    """Why a model cannot be packed, judged from its configuration alone; `None` if nothing speaks against it."""
+    text = config.get_text_config()
+    layers = set(getattr(text, "layer_types", None) or ()) - KNOWN_LAYERS
+    if layers:
+        return f"its {', '.join(sorted(layers))} layers carry state from token to token"
+    if text.model_type in OWN_MASKS:
+        return f"{text.model_type} builds its attention in a way packed rows do not reproduce"
+    for name in ("ssm_cfg", "mamba_d_state", "state_size", "attn_layer_indices", "block_types"):
+        if getattr(text, name, None) is not None:
+            return "it mixes tokens outside attention"
+    return None
+
+
+def prove(
+    score: Callable[[PackedRow], torch.Tensor], padded: torch.Tensor, tree: Tree, dtype: torch.dtype
+) -> tuple[str | None, str]:
+    """Compare packed with padded log-probabilities on one real prompt and its completions.
+
+    Args:
+        score: Runs a packed row and returns summed log-probabilities, shape (completions,).
+        padded: The same completions' summed log-probabilities on the padded path.
+        tree: The prompt and its completions.
+        dtype: Compute dtype, which sets the tolerance.
+
+    Returns:
+        Why packing is wrong here, or `None`; and what was measured, as one clause.
+    """
+    row = pack([tree, tree])  # twice, so that a neighbour in the row is there to leak from
+    number = len(tree.completions)
+    device = padded.device
+    try:
+        with attention.count_masks() as asked:
+            difference = (score(row.to(device)) - padded.repeat(2)).abs().max().item()
+    except attention.CannotPackError as error:
+        return str(error), ""
+    if not asked.masks:
+        return "it builds its attention mask itself", ""
+    row.layout = attention.broken(row.layout)
+    wrong = (score(row.to(device)) - padded.repeat(2)).abs().max().item()
+    absolute, relative = TOLERANCE[dtype]
+    limit = absolute + relative * padded.abs().max().item()
+    measured = (
+        f"{number} completions of one prompt differ by {difference:.1e} nats from padded ones "
+        f"(allowed {limit:.1e} in {str(dtype).removeprefix('torch.')}; a broken mask: {wrong:.1e})"
+    )
+    if not difference <= limit:
+        return f"packed and padded log-probabilities disagree: {measured}", measured
+    if number > 1 and not difference < 0.2 * wrong:
+        return f"a broken mask is not told apart from a right one: {measured}", measured
+    return None, measured
+
