@@ -141,3 +141,23 @@ def test_unpaired_data_is_refused_by_a_paired_loss(recipe, tmp_path, capsys):
 def test_a_misspelt_lora_target_is_refused(recipe, capsys):
     assert main(["run", recipe(lora_target_modules=["q_proj", "v_porj"])]) == 2
     assert "v_porj" in capsys.readouterr().err
+
+
+def test_both_answers_to_a_prompt_stay_on_one_side_of_a_held_out_split(recipe, tmp_path):
+    from trl_ext import build
+    from trl_ext.recipe import load
+
+    loaded = load(recipe(), {"loss": "kto", "eval_size": 4, "eval_strategy": "steps", "eval_steps": 1})
+    statements: list[str] = []
+    args = build.config(loaded, tmp_path / "out", build.precision(loaded))
+    train, held_out = build.datasets(loaded, args, statements)
+    assert (len(train), len(held_out)) == (24, 8)
+    assert not set(train["prompt"]) & set(held_out["prompt"])
+    assert any("4 rows held out" in statement for statement in statements)
+
+
+def test_evaluation_runs_and_lands_in_the_metrics(recipe, tmp_path):
+    path = recipe(eval_size=4, eval_strategy="steps", eval_steps=1)
+    assert main(["run", path, "--output_dir", "out"]) == 0
+    records = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert sum("eval_loss" in record for record in records) == 2

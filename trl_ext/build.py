@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from trl.trainer.utils import create_model_from_path
 from trl_ext import data, demo
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe
-from trl_ext.recipe.choice import text as losses_text
+from trl_ext.recipe.choice import text as loss_text
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -165,68 +166,69 @@ def config(
 
 
 def datasets(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
-    """Training and evaluation data as the loss needs them, or `None` where no evaluation is asked for."""
-    if recipe.get("datasets"):
-        return _mixture(recipe, args, statements)
-    name = str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name")
+    """Training and evaluation data as the loss needs them; the latter `None` where no evaluation is asked for.
 
-    def load(split: str, training: bool) -> data.Loaded:
-        return data.load(
-            name,
-            split=split,
-            config=recipe.get("dataset_config"),
-            columns=recipe.get("dataset_columns"),
-            format=recipe.get("dataset_format") or "auto",
-            streaming=bool(recipe.get("dataset_streaming")),
-            training=training,
-        )
-
-    train = _as_needed(load(recipe.get("dataset_train_split") or "train", True), recipe)
-    statements += train.report.sentences()
-    dataset, evaluation = train.dataset, None
+    Evaluation data held out of the training split is cut off before pairs are split into single answers, so that
+    both answers to a prompt stay on one side.
+    """
+    load = _loader(recipe)
+    train = load(recipe.get("dataset_train_split") or "train", True)
+    evaluation = None
     if recipe.get("eval_size"):
         seed = args.seed if args.data_seed is None else args.data_seed
-        halves = dataset.train_test_split(test_size=recipe.get("eval_size"), seed=seed)
-        dataset, evaluation = halves["train"], halves["test"]
-        statements.append(f"Evaluation: {len(evaluation):,} examples held out of the training split.")
+        size = recipe.get("eval_size")
+        halves = train.dataset.train_test_split(test_size=size if size < 1 else int(size), seed=seed)
+        statements.append(f"{train.report.where}: {len(halves['test']):,} rows held out for evaluation.")
+        train, evaluation = (data.Loaded(halves[name], train.report) for name in ("train", "test"))
     elif args.eval_strategy != "no":
-        test = _as_needed(load(recipe.get("dataset_test_split") or "test", False), recipe)
-        statements += test.report.sentences()
-        evaluation = test.dataset
-    return _first(dataset, recipe.get("max_train_samples")), _first(evaluation, recipe.get("max_eval_samples"))
+        evaluation = load(recipe.get("dataset_test_split") or "test", False)
+    train = _as_needed(train, recipe, recipe.get("max_train_samples"))
+    statements += train.report.sentences()
+    if recipe.get("max_train_samples"):
+        statements.append(f"Only its first {recipe.get('max_train_samples'):,} rows are used (`max_train_samples`).")
+        if isinstance(train.dataset, Dataset):
+            data.require_teachable(data.describe(train.dataset))
+    if evaluation is None:
+        return train.dataset, None
+    evaluation = _as_needed(evaluation, recipe, recipe.get("max_eval_samples"))
+    if not recipe.get("eval_size"):
+        statements += evaluation.report.sentences()
+    return train.dataset, evaluation.dataset
 
 
-def _mixture(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
-    """TRL's `datasets:` list, joined by TRL and then read like any other data."""
-    known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
-    values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
-    splits = get_dataset(DatasetMixtureConfig(**values))
-    found = []
-    for split, wanted in ((recipe.get("dataset_train_split") or "train", True), ("test", args.eval_strategy != "no")):
-        if not wanted:
-            found.append(None)
-            continue
-        loaded = data.load(splits[split], split=split, columns=recipe.get("dataset_columns"), training=split != "test")
-        loaded = _as_needed(loaded, recipe)
-        statements += loaded.report.sentences()
-        found.append(loaded.dataset)
-    return _first(found[0], recipe.get("max_train_samples")), _first(found[1], recipe.get("max_eval_samples"))
+def _loader(recipe: Recipe) -> Callable[[str, bool], data.Loaded]:
+    """Reads a split of the recipe's data: one dataset, or the mixture TRL makes of a `datasets:` list."""
+    source = str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name")
+    options = {
+        "columns": recipe.get("dataset_columns"),
+        "format": recipe.get("dataset_format") or "auto",
+    }
+    if recipe.get("datasets"):
+        known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
+        values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
+        mixture = get_dataset(DatasetMixtureConfig(**values))
+        return lambda split, training: data.load(mixture, split=split, training=training, **options)
+    options |= {
+        "config": recipe.get("dataset_config"),
+        "revision": recipe.get("dataset_revision"),
+        "streaming": bool(recipe.get("dataset_streaming")),
+    }
+    return lambda split, training: data.load(source, split=split, training=training, **options)
 
 
-def _first(dataset: Any, limit: int | None) -> Any:
-    if dataset is None or limit is None:
-        return dataset
-    return dataset.select(range(min(limit, len(dataset)))) if isinstance(dataset, Dataset) else dataset.take(limit)
-
-
-def _as_needed(loaded: data.Loaded, recipe: Recipe) -> data.Loaded:
-    """Pairs for a paired loss; for an unpaired one, pairs are split into single answers."""
-    if recipe.paired and not loaded.report.paired:
+def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.Loaded:
+    """The first `limit` rows, as pairs for a paired loss; for an unpaired one, pairs are split into single answers."""
+    dataset, report = loaded
+    if limit is not None:
+        few = isinstance(dataset, Dataset)
+        dataset = dataset.select(range(min(limit, len(dataset)))) if few else dataset.take(limit)
+        loaded = data.Loaded(dataset, report)
+    if recipe.paired and not report.paired:
         raise UserError(
-            f"{loaded.report.where} holds single answers with a label, and the loss {losses_text(recipe.loss)} "
-            "compares pairs: choose a loss for labelled answers (`--loss kto`), or data with chosen and rejected."
+            f"{report.where} holds single answers with a label, and the loss {loss_text(recipe.loss)} compares pairs: "
+            "choose a loss for labelled answers (`--loss kto`), or data with chosen and rejected."
         )
-    return data.unpair(loaded) if loaded.report.paired and not recipe.paired else loaded
+    return data.unpair(loaded) if report.paired and not recipe.paired else loaded
 
 
 def tokenizer(recipe: Recipe) -> Any:

@@ -18,12 +18,29 @@ from trl_ext.trainers import (
 )
 
 LOSSES = {"dpo": True, "aot": True, "kto": False}
+OUT_OF_MEMORY = "dpo, memory runs out on one of them"
+
+
+class FailsOnce(PairedPreferenceTrainer):
+    """Out of memory in the third row of the second process."""
+
+    rows = 0
+
+    def _score(self, model, batch):
+        self.rows += self.args.process_index
+        if self.rows == 3:
+            self.rows += 1
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+        return super()._score(model, batch)
 
 
 def run(model: str, output: str, world: int) -> dict:
     results = {}
-    for loss, is_paired in LOSSES.items():
+    for name, is_paired in {**LOSSES, OUT_OF_MEMORY: True}.items():
+        loss = name.partition(",")[0]
         cls = PairedPreferenceTrainer if is_paired else UnpairedPreferenceTrainer
+        if name == OUT_OF_MEMORY and world > 1:
+            cls = FailsOnce
         config_class = PairedPreferenceConfig if is_paired else UnpairedPreferenceConfig
         config = config_class(
             **arguments(output, per_device_train_batch_size=4 // world, gradient_accumulation_steps=2), loss=loss
@@ -31,9 +48,11 @@ def run(model: str, output: str, world: int) -> dict:
         assert config.world_size == world, (config.world_size, world)
         trainer = build(cls, config, model, examples=pairs(24), quantization_config=nf4())
         if world > 1:
-            config.row_tokens = [1, 10_000][config.process_index]  # as many rows as examples, and a single one
+            # as many rows as examples, and a single one
+            config.row_tokens = [1, 10_000][config.process_index] if cls is not FailsOnce else 60
         trainer.train()
-        results[loss] = (trainer.recorder.gradients, trainer.recorder.logs)
+        assert (trainer._row_budget is not None) == (cls is FailsOnce)
+        results[name] = (trainer.recorder.gradients, trainer.recorder.logs)
     return results
 
 

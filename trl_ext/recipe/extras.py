@@ -21,6 +21,9 @@ class ModelExtras:
 class DataExtras:
     """Data settings that TRL's `ScriptArguments` lacks."""
 
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Commit, branch or tag of a dataset on the Hub."}
+    )
     dataset_columns: dict[str, str] | None = field(
         default=None,
         metadata={

@@ -6,11 +6,13 @@ loss, the KTO baseline and the metrics mean the same for any `row_tokens`.
 """
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import DataLoader
@@ -26,6 +28,11 @@ from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.step_zero import say
 
 AUTO_ROW_TOKENS = 4096
+T = TypeVar("T")
+
+
+class RowsDoNotFitError(Exception):
+    """Memory ran out on some process in the middle of a step."""
 
 
 class StepIsBatch:
@@ -114,6 +121,7 @@ class StepIsBatch:
         self._eval_sums = MeanMetrics()
         self._is_first_step = True
         self._is_packed = None
+        self._row_budget = None  # set once memory has run out
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         if not self.loss.needs_reference:
@@ -162,9 +170,8 @@ class StepIsBatch:
         self.model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
-        sums = MeanMetrics()
         with self.maybe_activation_offload_context:
-            self._backward(list(inputs), sums)
+            sums = self._backward_until_it_fits(list(inputs))
         self._sum_gradients()
         loss = self._finish(sums, "train")
         # The mean over all processes on each of them: transformers averages what they return.
@@ -221,6 +228,8 @@ class StepIsBatch:
     @property
     def _row_tokens(self) -> int | None:
         """Tokens a row may hold; `None`: as many examples as `per_device_train_batch_size`, padded."""
+        if self._row_budget is not None:
+            return self._row_budget
         if self.args.row_tokens != "auto":
             return self.args.row_tokens
         return AUTO_ROW_TOKENS if self._is_packed else None
@@ -280,6 +289,65 @@ class StepIsBatch:
         room = None if self.args.max_length is None else max(self.args.max_length - len(prompt), 0)
         return Tree(prompt[: self.args.max_length], [completion[:room] for completion in completions])
 
+    def _backward_until_it_fits(self, examples: list[dict]) -> MeanMetrics:
+        """Run the step; where memory runs out on any process, halve the rows and run the same step again.
+
+        Raises:
+            torch.OutOfMemoryError: A row of a single example does not fit.
+        """
+        state = _random_state()
+        while True:
+            sums = MeanMetrics()
+            try:
+                self._backward(examples, sums)
+                return sums
+            except RowsDoNotFitError:
+                pass
+            # Outside the handler, so that no traceback keeps the failed attempt's activations alive.
+            self.model.zero_grad(set_to_none=True)
+            gc.collect()
+            clear_device_cache()
+            self._halve_rows(examples)
+            _restore_random_state(state)
+
+    def _halve_rows(self, examples: list[dict]) -> None:
+        rows = self._rows(examples)
+        largest = max(self._row_size(row) for row in rows)
+        smallest = max(self._row_size([example]) for example in examples)
+        if self._on_any_process(all(len(row) == 1 for row in rows)):
+            raise torch.OutOfMemoryError(
+                f"Out of memory with a single example of {smallest:,} tokens in a row. Lower `max_length`, `lora_r` or "
+                "free memory on the device."
+            )
+        self._row_budget = max(largest // 2, smallest)
+        say(self, f"out of memory: rows of at most {self._row_budget:,} tokens from here on, and this step again")
+
+    def _row_size(self, row: list[dict]) -> int:
+        """Tokens a row computes."""
+        if self._is_packed:
+            return sum(self._tree(example).tokens for example in row)
+        return self._sequences_per_example * len(row) * max(map(self._length, row))
+
+    def _on_any_process(self, flag: bool) -> bool:
+        if self.accelerator.num_processes == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.args.device), "sum").item())
+
+    def _locally(self, work: Callable[[], T]) -> T:
+        """Run rows without talking to other processes, then find out whether memory ran out on any of them.
+
+        Raises:
+            RowsDoNotFitError: On every process, so that none waits for one that gave up.
+        """
+        result, fits = None, False
+        try:
+            result, fits = work(), True
+        except torch.OutOfMemoryError:
+            pass
+        if self._on_any_process(not fits):
+            raise RowsDoNotFitError
+        return result
+
     def _backward(self, examples: list[dict], sums: MeanMetrics) -> None:
         """Accumulate the gradient of the step's mean loss, this process's share of it."""
         self._decide_on_packing(examples)
@@ -289,7 +357,10 @@ class StepIsBatch:
         rows = self._rows(examples)
         if self.loss.coupled and (len(rows) > 1 or self.accelerator.num_processes > 1):
             self._backward_coupled(rows, total, shared, sums)
-            return
+        else:
+            self._locally(lambda: self._backward_rows(rows, total, shared, sums))
+
+    def _backward_rows(self, rows: list, total: float, shared: dict, sums: MeanMetrics) -> None:
         for row in rows:
             batch = self._collate(row)
             with self.compute_loss_context_manager():
@@ -309,31 +380,42 @@ class StepIsBatch:
         differentiated with respect to them, and the rows run again with that gradient: the one case in which
         tokens are computed twice.
         """
-        scored, generators = [], []
-        with torch.no_grad(), self.compute_loss_context_manager():
-            for row in rows:
-                generators.append(_random_state())
-                scored.append(self._score(self.model, self._collate(row))[0])
+        generators = []
+
+        def score_all() -> list[dict[str, torch.Tensor]]:
+            scored = []
+            with torch.no_grad(), self.compute_loss_context_manager():
+                for row in rows:
+                    generators.append(_random_state())
+                    scored.append(self._score(self.model, self._collate(row))[0])
+            return scored
+
+        scored = self._locally(score_all)
         local = {name: torch.cat([tensors[name] for tensors in scored]) for name in scored[0]}
         leaves, mine = self._gather_leaves(local)
         output = self._evaluate_loss({**leaves, **shared})
         policy = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
         gradients = torch.autograd.grad(output.losses.sum() / total, list(policy.values()), allow_unused=True)
-        start = 0
-        for row, state in zip(rows, generators, strict=True):
-            stop = start + len(row)
-            batch = self._collate(row)
-            with _random_state_of(state), self.compute_loss_context_manager():
-                tensors, fields = self._score(self.model, batch)
-                surrogate = self._aux_loss(fields, len(row) / total)
-                for name, gradient in zip(policy, gradients, strict=True):
-                    if gradient is not None:
-                        surrogate = surrogate + (tensors[name] * gradient[mine][start:stop]).sum()
-            self.accelerator.backward(surrogate)
-            part = type(output)(*(field[mine][start:stop].detach() for field in output))
-            sums.add("loss", part.losses.sum(), len(row))
-            self._record(sums, batch, tensors, fields, part)
-            start = stop
+
+        def backward_all() -> None:
+            start = 0
+            for row, state in zip(rows, generators, strict=True):
+                stop = start + len(row)
+                batch = self._collate(row)
+                _restore_random_state(state)  # the same dropout masks again
+                with self.compute_loss_context_manager():
+                    tensors, fields = self._score(self.model, batch)
+                    surrogate = self._aux_loss(fields, len(row) / total)
+                    for name, gradient in zip(policy, gradients, strict=True):
+                        if gradient is not None:
+                            surrogate = surrogate + (tensors[name] * gradient[mine][start:stop]).sum()
+                self.accelerator.backward(surrogate)
+                part = type(output)(*(field[mine][start:stop].detach() for field in output))
+                sums.add("loss", part.losses.sum(), len(row))
+                self._record(sums, batch, tensors, fields, part)
+                start = stop
+
+        self._locally(backward_all)
 
     def _gather_leaves(self, local: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], slice]:
         """This process's tensors joined with all others', and where its own lie.
@@ -442,10 +524,7 @@ def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
     return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
 
 
-@contextlib.contextmanager
-def _random_state_of(state: tuple[torch.Tensor, list[torch.Tensor]]) -> Iterator[None]:
-    """Draw the same dropout masks again."""
+def _restore_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
     torch.set_rng_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])
-    yield

@@ -171,15 +171,7 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
             ids = gather_object(ids)
         pairs = self._mismatched(ids)
         mine = pairs[self.accelerator.process_index :: self.accelerator.num_processes]
-        log_ratio = torch.zeros((), dtype=torch.float64, device=self.args.device)
-        for row in self._rows(mine):
-            batch = self._collate([{**pair, "label": False} for pair in row])
-            with self.compute_loss_context_manager():
-                with no_grad_eval(self.model):
-                    policy = completions.run(self.model, batch).per_token_logps.sum(dim=1)
-                with self._reference() as reference:
-                    log_ratio += (policy - completions.run(reference, batch).per_token_logps.sum(dim=1)).sum()
-        log_ratio = self.accelerator.reduce(log_ratio, reduction="sum")
+        log_ratio = self.accelerator.reduce(self._locally(lambda: self._log_ratio(mine)), reduction="sum")
         if not pairs and not self._warned_about_baseline:
             self._warned_about_baseline = True
             say(
@@ -189,6 +181,18 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
             )
         z = (log_ratio / max(len(pairs), 1)).clamp(min=0).float()
         return {"z_ref": z}
+
+    def _log_ratio(self, pairs: list[dict]) -> torch.Tensor:
+        """Σ log π/π_ref over the completions of `pairs`, a scalar, without gradient."""
+        total = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        for row in self._rows(pairs):
+            batch = self._collate([{**pair, "label": False} for pair in row])
+            with self.compute_loss_context_manager():
+                with no_grad_eval(self.model):
+                    policy = completions.run(self.model, batch).per_token_logps.sum(dim=1)
+                with self._reference() as reference:
+                    total += (policy - completions.run(reference, batch).per_token_logps.sum(dim=1)).sum()
+        return total
 
     # Metrics: the names and definitions of trl.KTOTrainer --------------------------------------------------------
 

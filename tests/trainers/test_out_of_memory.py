@@ -1,0 +1,56 @@
+"""Memory that runs out in the middle of a step costs that attempt and nothing else."""
+
+import pytest
+import torch
+
+from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer, UnpairedPreferenceConfig
+from trl_ext.trainers.unpaired import UnpairedPreferenceTrainer
+
+from .helpers import arguments, build, relative_difference, weights
+
+
+def failing(cls, at: int):
+    """A trainer whose device runs out of memory once, in the `at`-th row it scores."""
+
+    class Failing(cls):
+        rows = 0
+
+        def _score(self, model, batch):
+            self.rows += 1
+            if self.rows == at:
+                raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+            return super()._score(model, batch)
+
+    return Failing
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("loss", ["dpo", "aot", "kto"])
+def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model, tmp_path, capsys):
+    is_kto = loss == "kto"
+    cls = UnpairedPreferenceTrainer if is_kto else PairedPreferenceTrainer
+    config_class = UnpairedPreferenceConfig if is_kto else PairedPreferenceConfig
+
+    def run(cls):
+        config = config_class(**arguments(tmp_path, optim="adamw_torch"), loss=loss, row_tokens=90, packing=packing)
+        trainer = build(cls, config, tiny_model)
+        trainer.train()
+        return trainer
+
+    undisturbed, disturbed = run(cls), run(failing(cls, at=3))
+    assert capsys.readouterr().out.count("and this step again") == 1
+    assert disturbed._row_budget < 90
+    assert relative_difference(weights(disturbed), weights(undisturbed)) < 1e-5
+    for log, other in zip(disturbed.recorder.logs, undisturbed.recorder.logs, strict=True):
+        assert log["num_tokens"] == other["num_tokens"]
+        assert log["rewards/margins"] == pytest.approx(other["rewards/margins"], rel=1e-4, abs=1e-5)
+
+
+def test_a_single_example_that_does_not_fit_stops_with_a_sentence(tiny_model, tmp_path):
+    class Hopeless(PairedPreferenceTrainer):
+        def _score(self, model, batch):
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+
+    trainer = build(Hopeless, PairedPreferenceConfig(**arguments(tmp_path), row_tokens=200), tiny_model)
+    with pytest.raises(torch.OutOfMemoryError, match="single example of .* tokens in a row"):
+        trainer.train()

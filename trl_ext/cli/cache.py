@@ -1,0 +1,100 @@
+"""`trl-ext cache`: what is kept of reference models, and how to be rid of it."""
+
+import argparse
+import time
+from typing import Any
+
+HELP = "show or clear the cached reference log-probabilities"
+EXAMPLES = """examples:
+  trl-ext cache
+  trl-ext cache --clear 3f9a      the entry whose identity begins like this
+  trl-ext cache --clear           everything
+
+The cache lies in $TRL_EXT_CACHE, or else in ~/.cache/trl-ext/reference. What is cleared is computed again
+when a run needs it."""
+
+EVERYTHING = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clear",
+        metavar="IDENTITY",
+        nargs="?",
+        const=EVERYTHING,
+        help="remove everything, or one entry by the beginning of its identity",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from trl_ext.reference import folder
+
+    directory = folder.default_directory()
+    found = folder.entries(directory)
+    if args.clear is not None:
+        identity = None if args.clear == EVERYTHING else _chosen(args.clear, found)
+        freed = folder.clear(directory, identity)
+        print(f"Removed {size(freed)} from {directory}.")
+        return 0
+    if not found:
+        print(f"Nothing is cached in {directory}.")
+        return 0
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_table(found, time.time()))
+    total = sum(entry.bytes for entry in found)
+    console.print(f"{size(total)} in {directory}", style="dim", markup=False, soft_wrap=True)
+    return 0
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that leaves one to four digits: ``0 B``, ``12.3 MiB``."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
+    return f"{count / 1024**power:.{1 if power else 0}f} {units[power]}"
+
+
+def ago(seconds: float) -> str:
+    """A time span in its largest whole unit: ``5 minutes ago``."""
+    for length, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' * (count != 1)} ago"
+    return "just now"
+
+
+def _chosen(beginning: str, found: list[Any]) -> str:
+    from trl_ext.errors import UserError
+
+    matches = [entry.identity for entry in found if entry.identity.startswith(beginning)]
+    if len(matches) == 1 or beginning in matches:
+        return beginning if beginning in matches else matches[0]
+    if not found:
+        raise UserError("Nothing is cached, so there is nothing to clear.")
+    known = ", ".join(matches or [entry.identity for entry in found])
+    if matches:
+        raise UserError(f"{beginning!r} begins {len(matches)} identities: {known}. Give more of it.")
+    raise UserError(f"No cached reference has an identity that begins with {beginning!r}: there are {known}.")
+
+
+def _table(found: list[Any], now: float) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("identity", style="bold", no_wrap=True)
+    table.add_column("reference", ratio=1)
+    for heading in ("completions", "size"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("last used", no_wrap=True)
+    for entry in found:
+        table.add_row(
+            entry.identity[:12],
+            Text(entry.about or "unknown"),
+            f"{entry.rows:,}",
+            size(entry.bytes),
+            ago(now - entry.last_used),
+        )
+    return table

@@ -1,0 +1,49 @@
+"""Preference pairs sampled from the model itself: the best and the worst of a few answers to one prompt."""
+
+import json
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from trl_ext.demo import grammar
+from trl_ext.demo.sampling import sample
+
+Pair = dict[str, list[dict[str, str]]]
+
+
+def sample_pairs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[grammar.Prompt],
+    *,
+    n_answers: int,
+    min_gap: float,
+    seed: int,
+    max_new_tokens: int,
+) -> list[Pair]:
+    """One pair per prompt, in TRL's conversational format, from `n_answers` samples each.
+
+    Prompts whose best and worst answers are less than `min_gap` of reward apart are left out, so the preference is
+    about the reward and not about a chance difference of one word.
+    """
+    texts = [prompt.text for prompt in prompts]
+    rounds = [
+        sample(model, tokenizer, texts, seed=seed + i, max_new_tokens=max_new_tokens)
+        for i in range(n_answers)
+    ]
+    pairs = []
+    for prompt, *answers in zip(texts, *rounds, strict=True):
+        ranked = sorted((answer.text for answer in answers if answer.is_ended), key=grammar.reward)
+        if ranked and grammar.reward(ranked[-1]) - grammar.reward(ranked[0]) >= min_gap:
+            turns = {
+                "prompt": ("user", prompt),
+                "chosen": ("assistant", ranked[-1]),
+                "rejected": ("assistant", ranked[0]),
+            }
+            pairs.append({name: [{"role": role, "content": text}] for name, (role, text) in turns.items()})
+    return pairs
+
+
+def write_jsonl(pairs: list[Pair], path: Path) -> None:
+    """One pair per line."""
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")

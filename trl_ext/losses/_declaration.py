@@ -1,0 +1,158 @@
+"""What a loss file declares, read from its syntax tree: nothing is imported, so it costs milliseconds."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl_ext.losses._hyperparameters import Kind, kind_of
+
+PAIRED_TENSORS = (
+    "chosen_logps",
+    "rejected_logps",
+    "ref_chosen_logps",
+    "ref_rejected_logps",
+    "chosen_lens",
+    "rejected_lens",
+)
+UNPAIRED_TENSORS = ("logps", "ref_logps", "desirable", "z_ref")
+
+
+@dataclass(frozen=True)
+class LossInfo:
+    """A loss's declaration. Everything but the constants is derived from the function's signature."""
+
+    name: str
+    inputs: tuple[str, ...]  # tensors it reads, in the order of its signature
+    hyperparameters: dict[str, Any]  # name -> default
+    kinds: dict[str, Kind]  # name -> what a value may be
+    summary: str  # first line of the file's docstring
+    formula: str  # one line; symbols in trl_ext.losses.NOTATION
+    paper: str  # arXiv id
+    aliases: tuple[str, ...]  # other names it is known by, TRL's among them
+    coupled: bool  # one example's loss depends on the others of the same optimizer step
+    reduction: str  # what is summed or averaged over tokens
+    beta_unit: str  # what one unit of beta multiplies
+    exclusive: tuple[tuple[str, ...], ...]  # hyperparameters of which only one may be given
+    only_with: dict[str, tuple[str, Any]]  # hyperparameter -> (another one, the value at which it is read)
+
+    @property
+    def paired(self) -> bool:
+        """Whether it reads (chosen, rejected) pairs rather than single labelled completions."""
+        return not set(self.inputs) & set(UNPAIRED_TENSORS)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether any tensor it reads takes a forward pass of the reference."""
+        return any(name.startswith("ref_") or name == "z_ref" for name in self.inputs)
+
+    def check(self, hyperparameters: Mapping[str, Any]) -> list[str]:
+        """One sentence per problem with these values (a partial set; the rest are defaults); [] if none."""
+        problems = []
+        for name, value in hyperparameters.items():
+            if name not in self.hyperparameters:
+                problems.append(self._unread(name))
+            elif not self.kinds[name].accepts(value):
+                problems.append(f"{self.name}: {name} must be {self.kinds[name].phrase}, not {value!r}.")
+        for group in self.exclusive:
+            given = [name for name in group if hyperparameters.get(name) is not None]
+            if len(given) > 1:
+                problems.append(
+                    f"{self.name} takes {' or '.join(group)}, not both: remove one of {', '.join(given)}."
+                )
+        for name, (switch, value) in self.only_with.items():
+            now = hyperparameters.get(switch, self.hyperparameters[switch])
+            if (
+                now != value
+                and hyperparameters.get(name, self.hyperparameters[name]) != self.hyperparameters[name]
+            ):
+                problems.append(
+                    f"{self.name} reads {name} only with {switch}: {value}, and {switch} is {now}: "
+                    f"remove {name} or change {switch}."
+                )
+        return problems
+
+    def fill(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+        """These values over the defaults; of an exclusive group, the members not given become None."""
+        filled = dict(self.hyperparameters)
+        for group in self.exclusive:
+            if any(hyperparameters.get(name) is not None for name in group):
+                filled.update(dict.fromkeys(group))
+        given = {
+            name: value for name, value in hyperparameters.items() if not self._means_default(name, value)
+        }
+        return filled | given
+
+    def _means_default(self, name: str, value: Any) -> bool:
+        return value is None and any(name in group for group in self.exclusive)
+
+    def _unread(self, name: str) -> str:
+        from trl_ext.losses._registry import readers
+
+        reads = ", ".join(sorted(self.hyperparameters)) or "no hyperparameters"
+        sentence = f"{self.name} does not read {name!r}; it reads {reads}."
+        if near := difflib.get_close_matches(name, self.hyperparameters, n=1):
+            sentence += f" Did you mean {near[0]!r}?"
+        elif others := readers(name):
+            sentence += f" {name!r} belongs to {', '.join(others)}."
+        return sentence
+
+    def __reduce__(self):
+        from trl_ext.losses._registry import describe
+
+        return describe, (self.name,)
+
+
+def read(path: Path) -> LossInfo:
+    """Read the declaration in `<name>.py`. ValueError naming the file and what it lacks to be a loss."""
+    try:
+        return _declared(path.stem, ast.parse(path.read_text(encoding="utf-8")))
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(f"{path} does not declare a loss: {error}") from error
+
+
+def _declared(name: str, tree: ast.Module) -> LossInfo:
+    function = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
+    if function is None:
+        raise ValueError(f"it must define a function named {name!r}, like every file of the package.")
+    inputs = tuple(a.arg for a in function.args.posonlyargs + function.args.args)
+    if not inputs or not (set(inputs) <= set(PAIRED_TENSORS) or set(inputs) <= set(UNPAIRED_TENSORS)):
+        raise ValueError(
+            f"its tensors are {', '.join(inputs) or 'none'}. A paired loss reads some of "
+            f"{', '.join(PAIRED_TENSORS)}, an unpaired one some of {', '.join(UNPAIRED_TENSORS)}; "
+            "hyperparameters come after `*`."
+        )
+    hyperparameters = dict(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True))
+    if missing := [argument.arg for argument, default in hyperparameters.items() if default is None]:
+        raise ValueError(f"it gives no default for {', '.join(missing)}; every hyperparameter needs one.")
+    constants = _constants(tree)
+    if absent := [key for key in ("FORMULA", "PAPER", "REDUCTION") if not constants.get(key)]:
+        raise ValueError(f"it must define {', '.join(absent)} as literals beside the function.")
+    return LossInfo(
+        name=name,
+        inputs=inputs,
+        hyperparameters={a.arg: ast.literal_eval(default) for a, default in hyperparameters.items()},
+        kinds={a.arg: kind_of(a.annotation) for a in hyperparameters},
+        summary=(ast.get_docstring(tree) or "").split("\n", 1)[0],
+        formula=constants["FORMULA"],
+        paper=constants["PAPER"],
+        aliases=tuple(constants.get("ALIASES", ())),
+        coupled=bool(constants.get("COUPLED", False)),
+        reduction=constants["REDUCTION"],
+        beta_unit=constants.get("BETA_UNIT", ""),
+        exclusive=tuple(tuple(group) for group in constants.get("EXCLUSIVE", ())),
+        only_with=dict(constants.get("ONLY_WITH", {})),
+    )
+
+
+def _constants(tree: ast.Module) -> dict[str, Any]:
+    constants = {}
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper() and name[0] != "_":
+                constants[name] = ast.literal_eval(value)
+    return constants

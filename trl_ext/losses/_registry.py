@@ -1,0 +1,59 @@
+"""Which losses exist: every file of this package whose name does not start with an underscore."""
+
+import difflib
+from functools import lru_cache
+from pathlib import Path
+
+import trl_ext.losses
+from trl_ext.losses._declaration import LossInfo, read
+
+
+def available() -> tuple[str, ...]:
+    """Canonical names of all losses, sorted."""
+    return tuple(sorted(_files()))
+
+
+def canonical(name: str) -> str:
+    """The loss a name or alias stands for. ValueError with the nearest names for an unknown one."""
+    files = _files()
+    if isinstance(name, str) and name in files:
+        return name
+    aliases = _aliases()
+    if isinstance(name, str) and name in aliases:
+        return aliases[name]
+    near = difflib.get_close_matches(str(name), [*files, *aliases], n=3)
+    nearest = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(
+        f"There is no loss {name!r}.{nearest} Losses: {', '.join(sorted(files))}. "
+        f"Also understood: {', '.join(f'{alias} ({target})' for alias, target in sorted(aliases.items()))}."
+    )
+
+
+def describe(name: str) -> LossInfo:
+    """The declaration of the loss with this name or alias. ValueError for an unknown name."""
+    path = _files()[canonical(name)]
+    return _read(path, path.stat().st_mtime_ns)
+
+
+def readers(hyperparameter: str) -> tuple[str, ...]:
+    """Names of the losses that read this hyperparameter."""
+    return tuple(name for name in available() if hyperparameter in describe(name).hyperparameters)
+
+
+def _files() -> dict[str, Path]:
+    # The package's search path, not this file's folder: whoever extends it adds losses from elsewhere.
+    # Reversed, so that the first folder wins, as it does when the module is imported.
+    return {
+        path.stem: path
+        for folder in reversed(list(trl_ext.losses.__path__))
+        for path in Path(folder).glob("[!_]*.py")
+    }
+
+
+def _aliases() -> dict[str, str]:
+    return {alias: name for name in available() for alias in describe(name).aliases}
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, modified: int) -> LossInfo:
+    return read(path)
