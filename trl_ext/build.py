@@ -158,6 +158,11 @@ def config(
     cls = PairedPreferenceConfig if recipe.paired else UnpairedPreferenceConfig
     # transformers' filter would log a lost (NaN) loss as 0.
     defaults = {"logging_nan_inf_filter": False, "report_to": "none"}
+    if chosen.training.get("use_cpu"):
+        defaults["dataloader_pin_memory"] = False
+        if not recipe.get("activation_checkpointing"):
+            # Recomputing activations buys memory with time, and a CPU is short of the latter.
+            defaults["gradient_checkpointing"] = False
     values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}
     try:
         return cls(**values)
