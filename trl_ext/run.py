@@ -141,6 +141,9 @@ def _report(console: Console, recipe: Recipe, built: Built, seconds: float) -> N
     title = f"{recipe.name}: {losses.get(recipe.loss, **recipe.loss_kwargs).name} on {recipe.get('dataset_name')}"
     picture = curves.draw(directory / "metrics.jsonl", directory / "curves.png", title)
     console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
+    cache = trainer.reference_cache
+    if cache is not None:
+        console.print(f"reference: {cache.hits:,} values from the cache, {cache.misses:,} computed and kept")
     table = summary.first_and_last(directory / "metrics.jsonl")
     if recipe.get("model_name_or_path") == EMBEDDED and recipe.get("dataset_name") == EMBEDDED:
         table = _measure_the_demo(directory, trainer)

@@ -116,7 +116,7 @@ def test_losses_as_json(capsys):
     ("words", "sentence"),
     [
         (["rn", "x.yaml"], "There is no verb 'rn': did you mean run?"),
-        (["frobnicate"], "allowed are losses, run, validate."),
+        (["frobnicate"], "allowed are cache, losses, run, validate."),
         (["recipes/x.yaml", "--loss", "ipo"], "`trl-ext run recipes/x.yaml --loss ipo`"),
         (["--loss", "ipo"], "a verb goes first"),
         (["run"], "The recipe comes first: `trl-ext run RECIPE`."),

@@ -126,6 +126,21 @@ def test_small_shards_are_merged(tmp_path):
     assert all(np.array_equal(value, row(i)) for i, value in enumerate(reader.get(keys)))
 
 
+def test_a_merge_that_fails_loses_nothing(tmp_path, monkeypatch, caplog):
+    for i in range(module.MERGE_FILES):
+        fill(tmp_path, [i])
+    before = {path: path.read_bytes() for path in folder.shards(tmp_path / "a")}
+
+    def full(*paths):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.os, "replace", full)
+        fill(tmp_path, [100])
+    assert "No space left on device" in caplog.text
+    assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+
+
 def test_no_shard_grows_without_end_by_merging(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHARD_BYTES", 4096)
     for i in range(60):

@@ -50,15 +50,21 @@ def test_any_byte_flipped(whole, tmp_path, change):
             assert sum(found) == 2 and path.exists(), f"byte {position}"
 
 
-def test_any_index_that_passes_for_the_real_one(whole, tmp_path, monkeypatch):
+def test_values_under_the_key_of_another_row(whole, tmp_path, monkeypatch):
     """Were the index wrong and its digest right, a row would still be checked against the key asked for."""
     path, data = whole
     monkeypatch.setattr("trl_ext.reference.shard._digest", lambda *parts: bytes(16))
-    header = data[: folder.HEADER.size - 16] + bytes(16)
-    for position in range(len(header), len(data)):
-        changed = header + data[len(header) :]
-        path.write_bytes(changed[:position] + bytes([changed[position] ^ 1]) + changed[position + 1 :])
-        assert sum(read(tmp_path)) <= 2, f"byte {position}"
+    changed = bytearray(data)
+    changed[folder.HEADER.size - 16 : folder.HEADER.size] = bytes(16)
+    path.write_bytes(changed)
+    assert read(tmp_path) == [True, True, True]
+    offset = folder.HEADER.size + 2 * 8 * 3  # behind both halves of three keys
+    for dtype in ("<u4", "<u4", "<u8"):  # start, length and check: each key gets those of the next
+        column = np.frombuffer(changed, dtype, 3, offset)
+        column[:] = np.roll(column, 1)
+        offset += column.nbytes
+    path.write_bytes(changed)
+    assert read(tmp_path) == [False, False, False]
 
 
 def test_truncated_anywhere(whole, tmp_path):

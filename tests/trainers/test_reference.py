@@ -53,7 +53,7 @@ def test_the_4_bit_base_is_bit_identical_after_training(cls, gradient_checkpoint
     assert len(base) == 14  # seven projections in each of two layers
     examples = list(trainer.train_dataset)
     row = examples[:1]
-    trainer._decide_on_packing(examples)  # so that both measurements below take the same path
+    trainer._prepare_rows(examples)  # so that both measurements below take the same path
 
     def reference_logps():
         if cls is PairedPreferenceTrainer:
@@ -79,12 +79,61 @@ def test_gradients_still_reach_every_4_bit_layer_after_evaluation(tiny_model, tm
 
 @pytest.mark.parametrize(("loss", "passes"), [("dpo", 2), ("simpo", 1), ("sft", 1), ("orpo", 1)])
 def test_a_loss_that_reads_no_reference_runs_none(loss, passes, tiny_model, tmp_path):
-    trainer = paired(tiny_model, tmp_path, config={"loss": loss, "max_steps": 1})
-    trainer._decide_on_packing(list(trainer.train_dataset))  # the proof runs forwards of its own
+    trainer = paired(tiny_model, tmp_path, config={"loss": loss, "max_steps": 1, "reference_cache": False})
+    trainer._prepare_rows(list(trainer.train_dataset))  # the proof runs forwards of its own
     calls = []
     trainer.model.get_base_model().model.register_forward_hook(lambda *_: calls.append(1))
     trainer.train()
     assert len(calls) == passes
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRL_EXT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_second_run_computes_no_reference_value_whatever_its_settings(packing, own_cache, tiny_model, tmp_path):
+    """Another loss, beta, learning rate, seed, rank, batch and LD weighting: all read what the first run stored."""
+    first = paired(tiny_model, tmp_path, config={"packing": packing}, quantization_config=nf4())
+    first.train()
+    assert (first.reference_cache.hits, first.reference_cache.misses) == (0, 48)
+    config = {"loss": "ipo", "beta": 0.3, "learning_rate": 1e-4, "seed": 9, "ld_alpha": 0.5}
+    config |= {"per_device_train_batch_size": 6, "max_steps": 4, "packing": packing}
+    second = paired(tiny_model, tmp_path, config=config, peft_config=lora(r=8), quantization_config=nf4())
+    second._prepare_rows(list(second.train_dataset))
+    calls = []
+    second.model.get_base_model().model.register_forward_hook(lambda *_: calls.append(1))
+    second.train()
+    assert (second.reference_cache.hits, second.reference_cache.misses) == (48, 0)
+    rows = len(calls)
+    assert rows == sum(len(second._rows(list(second.train_dataset)[:6])) for _ in range(4))
+    uncached = paired(
+        tiny_model,
+        tmp_path,
+        config={**config, "reference_cache": False},
+        peft_config=lora(r=8),
+        quantization_config=nf4(),
+    )
+    uncached.train()
+    for (name, one), other in zip(second.model.named_parameters(), uncached.model.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6), name
+
+
+def test_other_truncation_or_another_base_is_computed_anew(own_cache, tiny_model, tmp_path):
+    paired(tiny_model, tmp_path, quantization_config=nf4()).train()
+    shorter = paired(tiny_model, tmp_path, config={"max_length": 10}, quantization_config=nf4())
+    shorter.train()
+    assert shorter.reference_cache.misses > 0
+    unquantised = paired(tiny_model, tmp_path)
+    unquantised.train()
+    assert (unquantised.reference_cache.hits, unquantised.reference_cache.misses) == (0, 48)
+
+
+def test_a_reference_free_loss_never_opens_the_cache(own_cache, tiny_model, tmp_path):
+    trainer = paired(tiny_model, tmp_path, config={"loss": "simpo"})
+    trainer.train()
+    assert trainer.reference_cache is None and not (tmp_path / "cache").exists()
 
 
 def test_full_fine_tuning_loads_a_second_model_only_for_losses_that_read_it(tiny_model, tmp_path):

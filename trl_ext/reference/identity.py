@@ -48,7 +48,7 @@ def reference_identity(model: nn.Module, autocast_dtype: torch.dtype | None = No
 
     Equal for any adapter or none, on any device, and after any training, which leaves the base alone. Ask
     once, before the first forward: 4-bit layers then cast their biases to the compute dtype, and packed rows
-    switch the attention implementation to an equivalent one. Reads all weights, at about 1.5 GB/s and CPU
+    switch the attention implementation to an equivalent one. Reads all weights, about 1 GB a second and CPU
     thread.
 
     Args:

@@ -1,10 +1,10 @@
 """A shard of the reference cache: an immutable file of per-token log-probabilities, checked row by row.
 
 Layout, little-endian: header (`folder.HEADER`), then the index as five columns sorted by key (first and
-second half of the key, start, length, check), then the float32 values of all rows. Two digests guard it: the
-header's covers header and index and is verified when the file is opened; a row's check covers identity, key
-and values and is verified whenever the row is read. The second alone rules out a wrong answer: whatever the
-index says, a row counts only if its bytes are those that were written for this key under this identity.
+second half of the key, start, length, check), then the float32 values of all rows. Two digests guard it. The
+header's covers header and index and is verified when the file is opened. A row's check covers key and values
+and is verified whenever the row is read; it alone rules out a wrong answer: whatever the index says, a row
+counts only if its bytes are those that were written for this very key, and the key contains the identity.
 """
 
 import os
@@ -48,7 +48,7 @@ def write(path: Path, identity: bytes, rows: Mapping[bytes, np.ndarray]) -> None
                 halves[order, 1],
                 np.cumsum(lengths, dtype="<u8") - lengths,
                 lengths,
-                [_check(identity, key, value) for key, value in zip(keys, values, strict=True)],
+                [_check(key, value) for key, value in zip(keys, values, strict=True)],
             ),
             COLUMNS,
             strict=True,
@@ -75,7 +75,7 @@ class Shard:
             DamagedShardError: With the reason, where the file must not be believed.
             OSError: Where it cannot be read.
         """
-        self.path, self._identity = path, identity
+        self.path = path
         self.is_damaged, self.touched = False, float("-inf")
         with open(path, "rb") as file:
             self.size = os.fstat(file.fileno()).st_size
@@ -141,7 +141,7 @@ class Shard:
                 yield key, verified
 
     def _verified(self, key: bytes, row: int, values: bytes | memoryview) -> np.ndarray | None:
-        if len(values) != 4 * self._lengths[row] or _check(self._identity, key, values) != self._checks[row]:
+        if len(values) != 4 * self._lengths[row] or _check(key, values) != self._checks[row]:
             self.is_damaged = True
             return None
         return np.frombuffer(values, "<f4").astype(np.float32)  # a copy that may be written to
@@ -151,8 +151,8 @@ def _halves(keys: Sequence[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2)
 
 
-def _check(identity: bytes, key: bytes, values: bytes | memoryview) -> int:
-    digest = blake2b(key, digest_size=8, key=identity)
+def _check(key: bytes, values: bytes | memoryview) -> int:
+    digest = blake2b(key, digest_size=8)
     digest.update(values)
     return int.from_bytes(digest.digest(), "little")
 

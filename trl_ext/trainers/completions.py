@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import is_peft_model
 from torch import nn
@@ -13,7 +14,7 @@ from trl_ext.batching import attention
 from trl_ext.batching.packed import PackedRow
 
 # Keys of TRL's collators that describe the batch but are not arguments of a model.
-NOT_FOR_THE_MODEL = {"completion_mask", "label", "ref_chosen_logps", "ref_rejected_logps", "ref_logps"}
+NOT_FOR_THE_MODEL = {"completion_mask", "label", "ref_chosen_logps", "ref_rejected_logps", "ref_logps", "reference_keys"}
 
 
 @dataclass
@@ -85,6 +86,22 @@ def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Com
         output = model(**inputs)
     mask = row.scatter(torch.ones_like(row.completion))
     return _completions(output, mask, row.scatter)
+
+
+def to_arrays(fields: Completions) -> list[np.ndarray]:
+    """Per-token log-probabilities of each completion, float32, without padding."""
+    logps, mask = fields.per_token_logps.float().cpu().numpy(), fields.mask.bool().cpu().numpy()
+    return [row[scored] for row, scored in zip(logps, mask, strict=True)]
+
+
+def from_arrays(arrays: list[np.ndarray], device: torch.device) -> Completions:
+    """The inverse of `to_arrays`; fields other than the log-probabilities and the mask are `None`."""
+    logps = torch.zeros(len(arrays), max(map(len, arrays)))
+    mask = torch.zeros_like(logps, dtype=torch.long)
+    for i, array in enumerate(arrays):
+        logps[i, : len(array)] = torch.from_numpy(array)
+        mask[i, : len(array)] = 1
+    return Completions(logps.to(device), mask.to(device), None, None, None, None, None)
 
 
 def num_tokens(batch: dict[str, Any]) -> torch.Tensor | int:

@@ -38,6 +38,13 @@ class PreferenceOptions:
             "path on the first step, which is used where the proof fails."
         },
     )
+    reference_cache: bool = field(
+        default=True,
+        metadata={
+            "help": "Keep reference log-probabilities on disk, shared by losses, betas, learning rates, seeds and "
+            "runs on the same base, and look there before running a reference pass."
+        },
+    )
     row_tokens: int | str = field(
         default="auto",
         metadata={
@@ -85,7 +92,7 @@ class PreferenceOptions:
 
 @dataclass
 class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
-    """`trl.DPOConfig` with `loss`, `loss_kwargs`, `packing`, `row_tokens` and `lora_dtype`.
+    """`trl.DPOConfig` with `loss`, `loss_kwargs`, `packing`, `reference_cache`, `row_tokens` and `lora_dtype`.
 
     `loss_type` and `loss_weights` are understood as TRL's spelling of `loss`.
     """
@@ -124,7 +131,7 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
 
 @dataclass
 class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
-    """`trl.KTOConfig` with `loss`, `loss_kwargs`, `packing`, `row_tokens` and `lora_dtype`.
+    """`trl.KTOConfig` with `loss`, `loss_kwargs`, `packing`, `reference_cache`, `row_tokens` and `lora_dtype`.
 
     `desirable_weight` and `undesirable_weight` take `"auto"`: the rarer class is weighted up until both classes
     weigh the same, λ_D·n_D = λ_U·n_U.

@@ -61,6 +61,10 @@ class PairedPreferenceTrainer(RunDirectory, StepIsBatch, DPOTrainer):
     def _proof_tree(self, example: dict, examples: list[dict]) -> Tree:
         return self._tree(example)
 
+    def _sequences(self, row: list[dict]) -> list[tuple[list[int], list[int]]]:
+        trees = [self._tree(example) for example in row]
+        return [(tree.prompt, tree.completions[side]) for side in (0, 1) for tree in trees]
+
     def _pack(self, row: list[dict]) -> dict[str, Any]:
         count = len(row)
         trees = [self._tree(example) for example in row]
@@ -87,8 +91,7 @@ class PairedPreferenceTrainer(RunDirectory, StepIsBatch, DPOTrainer):
     def _reference_logps(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         if self.precompute_ref_logps:
             return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
-        with self._reference() as reference:
-            return self._sum_logps(completions.run(reference, batch)).chunk(2)
+        return self._sum_logps(self._reference_fields(batch)).chunk(2)
 
     def _sum_logps(self, fields: Completions) -> torch.Tensor:
         """Log-probabilities summed over the completion, (2B,), the verbose tail damped by `ld_alpha` if set.

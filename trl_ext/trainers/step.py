@@ -21,6 +21,8 @@ from trl_ext.batching import attention, proof
 from trl_ext.batching.packed import Tree, pack_rows
 from trl_ext.batching.padded import Examples, cut_rows, padded_batch
 from trl_ext.frozen_base import keep_exact_cpu_kernels
+from trl_ext.reference.cache import ReferenceCache
+from trl_ext.reference.identity import describe_reference, reference_identity
 from trl_ext.reference.implicit import implicit_reference, no_grad_eval
 from trl_ext.trainers import completions, lora, step_zero
 from trl_ext.trainers.completions import Completions
@@ -69,6 +71,10 @@ class StepIsBatch:
 
     def _proof_tree(self, example: dict, examples: list[dict]) -> Tree:
         """A prompt with at least two completions to try packing on."""
+        raise NotImplementedError
+
+    def _sequences(self, row: list[dict]) -> list[tuple[list[int], list[int]]]:
+        """Prompt and completion ids, truncated, of every completion of a row in the order they are scored."""
         raise NotImplementedError
 
     def _pack(self, row: list[dict]) -> dict[str, Any]:
@@ -122,12 +128,20 @@ class StepIsBatch:
         self._is_first_step = True
         self._is_packed = None
         self._row_budget = None  # set once memory has run out
+        self.reference_cache = None
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         if not self.loss.needs_reference:
             return dataset
         keep_exact_cpu_kernels(self.model)  # this runs inside the parent's constructor
         return super()._precompute_ref_logps(dataset, name, batch_size)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self.reference_cache is not None:
+                self.reference_cache.flush()
 
     # Dataloaders ----------------------------------------------------------------------------------------------
 
@@ -235,14 +249,23 @@ class StepIsBatch:
         return AUTO_ROW_TOKENS if self._is_packed else None
 
     def _collate(self, row: list[dict]) -> dict[str, Any]:
-        if self._is_packed:
-            return self._pack(row)
-        return self._prepare_inputs(self.data_collator(row))
+        batch = self._pack(row) if self._is_packed else self._prepare_inputs(self.data_collator(row))
+        if self.reference_cache is not None:
+            batch["reference_keys"] = [self.reference_cache.key(*pair) for pair in self._sequences(row)]
+        return batch
 
-    def _decide_on_packing(self, examples: list[dict]) -> None:
-        """Pack rows from now on if this very model computes the same on packed rows as on padded ones."""
+    def _prepare_rows(self, examples: list[dict]) -> None:
+        """Before the first forward: open the reference cache, and decide whether rows are packed.
+
+        Rows are packed from then on if this very model computes the same on packed rows as on padded ones.
+        """
         if self._is_packed is not None:
             return
+        if self.args.reference_cache and self.loss.needs_reference and self.ref_model is None:
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+            self.reference_cache = ReferenceCache(
+                reference_identity(self.model, dtype), about=describe_reference(self.model, dtype)
+            )
         self._is_packed = False
         if not self.args.packing:
             return
@@ -350,7 +373,7 @@ class StepIsBatch:
 
     def _backward(self, examples: list[dict], sums: MeanMetrics) -> None:
         """Accumulate the gradient of the step's mean loss, this process's share of it."""
-        self._decide_on_packing(examples)
+        self._prepare_rows(examples)
         count = torch.tensor(float(len(examples)), device=self.args.device)
         total = self.accelerator.reduce(count, reduction="sum").item()
         shared = self._step_tensors(examples)
@@ -469,6 +492,18 @@ class StepIsBatch:
             with implicit_reference(self.model):
                 yield self.model
 
+    def _reference_fields(self, batch: dict[str, Any]) -> Completions:
+        """Per-token reference log-probabilities of a row: from the cache, or computed and kept there."""
+        keys = batch.get("reference_keys")
+        known = [None] if keys is None else self.reference_cache.get(keys)
+        if all(values is not None for values in known):
+            return completions.from_arrays(known, self.args.device)
+        with self._reference() as reference:
+            fields = completions.run(reference, batch)
+        if keys is not None:
+            self.reference_cache.put(keys, completions.to_arrays(fields))
+        return fields
+
     # Evaluation -----------------------------------------------------------------------------------------------
 
     def prediction_step(
@@ -483,7 +518,7 @@ class StepIsBatch:
         return torch.tensor(sums.means()["loss"], device=self.args.device), None, None
 
     def _evaluate_examples(self, examples: list[dict], sums: MeanMetrics) -> None:
-        self._decide_on_packing(examples)
+        self._prepare_rows(examples)
         shared = self._step_tensors(examples)
         for row in self._rows(examples) if not self.loss.coupled else [examples]:
             batch = self._collate(row)

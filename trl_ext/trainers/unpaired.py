@@ -122,6 +122,10 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
         other = next((e for e in examples if e["completion_ids"] != example["completion_ids"]), example)
         return self._truncated(example["prompt_ids"], example["completion_ids"], other["completion_ids"])
 
+    def _sequences(self, row: list[dict]) -> list[tuple[list[int], list[int]]]:
+        trees = [self._tree(example) for example in row]
+        return [(tree.prompt, tree.completions[0]) for tree in trees]
+
     def _pack(self, row: list[dict]) -> dict[str, Any]:
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, example in enumerate(row):
@@ -150,8 +154,7 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
     def _reference_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         if self.precompute_ref_logps:
             return batch["ref_logps"]
-        with self._reference() as reference:
-            return completions.run(reference, batch).per_token_logps.sum(dim=1)
+        return self._reference_fields(batch).per_token_logps.sum(dim=1)
 
     # The baseline ---------------------------------------------------------------------------------------------
 
@@ -190,8 +193,7 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
             with self.compute_loss_context_manager():
                 with no_grad_eval(self.model):
                     policy = completions.run(self.model, batch).per_token_logps.sum(dim=1)
-                with self._reference() as reference:
-                    total += (policy - completions.run(reference, batch).per_token_logps.sum(dim=1)).sum()
+                total += (policy - self._reference_fields(batch).per_token_logps.sum(dim=1)).sum()
         return total
 
     # Metrics: the names and definitions of trl.KTOTrainer --------------------------------------------------------
