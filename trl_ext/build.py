@@ -143,7 +143,9 @@ def _count_overlong(built: Any, given: Any, statements: list[str]) -> None:
         return
     dropped, limit = len(given) - len(built.train_dataset), built.args.max_length
     if not len(built.train_dataset):
-        raise UserError(f"Every training example was dropped: all prompts have {limit} tokens or more. Raise `max_length`.")
+        raise UserError(
+            f"Every training example was dropped: all prompts have {limit} tokens or more. Raise `max_length`."
+        )
     if dropped:
         statements.append(
             f"{dropped:,} of {len(given):,} training examples are left out: their prompt alone has {limit} tokens "
@@ -151,9 +153,7 @@ def _count_overlong(built: Any, given: Any, statements: list[str]) -> None:
         )
 
 
-def config(
-    recipe: Recipe, output_dir: Path, chosen: Precision
-) -> PairedPreferenceConfig | UnpairedPreferenceConfig:
+def config(recipe: Recipe, output_dir: Path, chosen: Precision) -> PairedPreferenceConfig | UnpairedPreferenceConfig:
     """The trainer configuration of a recipe. UserError with what TRL or transformers object to."""
     cls = PairedPreferenceConfig if recipe.paired else UnpairedPreferenceConfig
     # transformers' filter would log a lost (NaN) loss as 0.

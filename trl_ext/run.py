@@ -83,12 +83,16 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
             directory = taken[-1] if resume is True else stem.with_name(f"{stem.name}-{number}")
     if isinstance(resume, str):
         if not Path(resume, "trainer_state.json").exists():
-            raise UserError(f"`resume_from_checkpoint` is {resume}, which holds no trainer_state.json: not a checkpoint.")
+            raise UserError(
+                f"`resume_from_checkpoint` is {resume}, which holds no trainer_state.json: not a checkpoint."
+            )
         return directory, resume
     if resume:
         checkpoint = latest_checkpoint(directory)
         if checkpoint is None:
-            raise UserError(f"Nothing to resume: {directory} holds no checkpoint. Start without `resume_from_checkpoint`.")
+            raise UserError(
+                f"Nothing to resume: {directory} holds no checkpoint. Start without `resume_from_checkpoint`."
+            )
         return directory, checkpoint
     if _holds_a_run(directory):
         raise UserError(

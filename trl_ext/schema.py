@@ -219,9 +219,7 @@ def _allowed(field: Field) -> str:
     if field.choices:
         return "one of " + ", ".join(field.choices)
     kinds = field.kinds
-    named = [
-        text for kind, text in KINDS.items() if kind in kinds and not (kind == "int" and "float" in kinds)
-    ]
+    named = [text for kind, text in KINDS.items() if kind in kinds and not (kind == "int" and "float" in kinds)]
     if not named or named == ["null"]:
         return "null (it cannot be set in a recipe)"
     return " or ".join(named)

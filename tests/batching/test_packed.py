@@ -41,7 +41,17 @@ FAMILIES = {
     "mixtral": MixtralConfig(**SIZES, num_local_experts=4),
     "olmo 2, tied": Olmo2Config(**SIZES, tie_word_embeddings=True),
     "phi 3": Phi3Config(**SIZES),
-    "gpt-2": AutoConfig.for_model("gpt2", vocab_size=97, n_embd=64, n_layer=2, n_head=4, n_positions=128, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
+    "gpt-2": AutoConfig.for_model(
+        "gpt2",
+        vocab_size=97,
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        n_positions=128,
+        resid_pdrop=0,
+        embd_pdrop=0,
+        attn_pdrop=0,
+    ),
 }
 
 

@@ -14,9 +14,7 @@ from trl_ext.cli.arguments import overrides
 from trl_ext.errors import UserError
 
 GOOD = "model_name_or_path: embedded\ndataset_name: embedded\nloss: dpo\nvariants: {ipo: {beta: 0.3}}\n"
-THREE_MISTAKES = (
-    "model_name_or_path: embedded\ndataset_name: embedded\nlora_rank: 8\nlearning_rate: fast\nbeta: -1\n"
-)
+THREE_MISTAKES = "model_name_or_path: embedded\ndataset_name: embedded\nlora_rank: 8\nlearning_rate: fast\nbeta: -1\n"
 HEAVY = ["datasets", "peft", "torch", "transformers", "trl"]
 
 

@@ -27,8 +27,7 @@ def gpt(text):
 
 
 CONVERSATIONAL = [
-    {"prompt": [user(q)], "chosen": [assistant(good)], "rejected": [assistant(bad)]}
-    for q, good, bad in TRIPLES
+    {"prompt": [user(q)], "chosen": [assistant(good)], "rejected": [assistant(bad)]} for q, good, bad in TRIPLES
 ]
 PLAIN = [{"prompt": q, "chosen": " " + good, "rejected": " " + bad} for q, good, bad in TRIPLES]
 UNPAIRED = [
@@ -78,10 +77,7 @@ PAIRED_SPELLINGS = {
     ),
     "hh, prompt apart": (
         "hh",
-        [
-            {"prompt": f"\n\nHuman: {q}\n\nAssistant:", "chosen": f" {g}", "rejected": f" {b}"}
-            for q, g, b in TRIPLES
-        ],
+        [{"prompt": f"\n\nHuman: {q}\n\nAssistant:", "chosen": f" {g}", "rejected": f" {b}"} for q, g, b in TRIPLES],
     ),
     "ultrafeedback": (
         "ultrafeedback",

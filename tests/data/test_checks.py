@@ -17,12 +17,8 @@ from .rows import CONVERSATIONAL, PAIRED_SPELLINGS, PLAIN, assistant, user
 
 
 def test_nothing_usable_is_refused_with_the_reasons():
-    rows = [{"prompt": "q", "chosen": None, "rejected": "b"}] * 3 + [
-        {"prompt": None, "chosen": "a", "rejected": "b"}
-    ]
-    with pytest.raises(
-        UserError, match=r"none of its 4 rows can be used.* 4 rows: a value it needs is missing"
-    ):
+    rows = [{"prompt": "q", "chosen": None, "rejected": "b"}] * 3 + [{"prompt": None, "chosen": "a", "rejected": "b"}]
+    with pytest.raises(UserError, match=r"none of its 4 rows can be used.* 4 rows: a value it needs is missing"):
         data.load(Dataset.from_list(rows))
     with pytest.raises(UserError, match="none of its 4 rows"):
         data.load(Dataset.from_list(rows), training=False)
@@ -160,9 +156,7 @@ def test_words_in_are_words_out():
         return " ".join([*words, rng.choice(["x", "y."])])
 
     for _ in range(100):
-        prompt = [m for _ in range(rng.randint(0, 2)) for m in (user(text()), assistant(text()))] + [
-            user(text())
-        ]
+        prompt = [m for _ in range(rng.randint(0, 2)) for m in (user(text()), assistant(text()))] + [user(text())]
         good, bad = text(), text()
         for format, row in _spelt(prompt, good, bad):
             match = recognise(Sample(tuple(row), [row]))
@@ -189,9 +183,7 @@ def _spelt(prompt, good, bad):
     yield "sharegpt", {"conversations": shares, "chosen": answers[0], "rejected": answers[1]}
     texts = [m["content"] for m in prompt] + [good, bad]
     if not any(re.search(r"\n\n(Human|Assistant):", text) for text in texts):
-        told = "".join(
-            f"\n\n{'Human' if m['role'] == 'user' else 'Assistant'}: {m['content']}" for m in prompt
-        )
+        told = "".join(f"\n\n{'Human' if m['role'] == 'user' else 'Assistant'}: {m['content']}" for m in prompt)
         yield "hh", {"chosen": f"{told}\n\nAssistant: {good}", "rejected": f"{told}\n\nAssistant: {bad}"}
     if len(prompt) == 1:
         yield "orca", {"question": prompt[0]["content"], "chosen": good, "rejected": bad}

@@ -27,20 +27,15 @@ def test_mapped_columns_are_recognised_like_any_other():
     assert report.format == "hh"
     assert dataset[0]["prompt"] == [user(TRIPLES[0][0])]
     rows = [
-        {"dialogue": [user(q), assistant(g)], "verdict": "good" if i else "bad"}
-        for i, (q, g, _) in enumerate(TRIPLES)
+        {"dialogue": [user(q), assistant(g)], "verdict": "good" if i else "bad"} for i, (q, g, _) in enumerate(TRIPLES)
     ]
     report = data.load(Dataset.from_list(rows), columns={"messages": "dialogue", "label": "verdict"}).report
     assert report.format == "sharegpt" and report.desirable == 1
 
 
 def test_mapping_may_swap_and_may_replace():
-    swapped = data.load(
-        Dataset.from_list(PLAIN), columns={"chosen": "rejected", "rejected": "chosen"}
-    ).dataset
-    assert swapped.to_list() == [
-        {**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in PLAIN
-    ]
+    swapped = data.load(Dataset.from_list(PLAIN), columns={"chosen": "rejected", "rejected": "chosen"}).dataset
+    assert swapped.to_list() == [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in PLAIN]
     rows = [{**row, "better_prompt": "!"} for row in PLAIN]
     assert data.load(Dataset.from_list(rows), columns={"prompt": "better_prompt"}).dataset["prompt"][:] == [
         "!",
@@ -65,9 +60,7 @@ def test_unknown_columns_get_the_lines_to_add(write):
     assert "dataset_columns:\n  prompt: question_text\n  chosen: good\n  rejected: bad" in message
     # The lines that are suggested work.
     lines = message.split("dataset_columns:\n")[1].splitlines()
-    assert data.load(
-        Dataset.from_list(OTHER), columns=dict(line.split(": ") for line in map(str.strip, lines))
-    )
+    assert data.load(Dataset.from_list(OTHER), columns=dict(line.split(": ") for line in map(str.strip, lines)))
 
 
 def test_unknown_columns_of_single_answers():

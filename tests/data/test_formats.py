@@ -51,10 +51,7 @@ def test_plain_pairs_stay_as_they_are():
 
 
 def test_implicit_plain_prompt_is_cut_where_trl_cuts_it():
-    rows = [
-        {"chosen": row["prompt"] + row["chosen"], "rejected": row["prompt"] + row["rejected"]}
-        for row in PLAIN
-    ]
+    rows = [{"chosen": row["prompt"] + row["chosen"], "rejected": row["prompt"] + row["rejected"]} for row in PLAIN]
     dataset, _ = data.load(Dataset.from_list(rows))
     # "… sky? It is" is shared: TRL's cut, and a space goes to the answers.
     assert dataset[0] == extract_prompt(rows[0])
@@ -95,9 +92,7 @@ def test_implicit_turns_are_cut_where_trl_cuts_them():
 def test_orca_system_text_opens_the_conversation(columns):
     told, asked = columns
     rows = [
-        {told: SYSTEM, asked: q, "chosen": g, "rejected": b}
-        if i
-        else {told: "", asked: q, "chosen": g, "rejected": b}
+        {told: SYSTEM, asked: q, "chosen": g, "rejected": b} if i else {told: "", asked: q, "chosen": g, "rejected": b}
         for i, (q, g, b) in enumerate(TRIPLES)
     ]
     dataset, report = data.load(Dataset.from_list(rows))
@@ -198,9 +193,7 @@ def test_vision_columns_and_content_parts_pass_through():
 
     part = {"type": Value("string"), "text": Value("string")}
     messages = List({"role": Value("string"), "content": List(part)})
-    features = Features(
-        {"images": List(Image()), "prompt": messages, "chosen": messages, "rejected": messages}
-    )
+    features = Features({"images": List(Image()), "prompt": messages, "chosen": messages, "rejected": messages})
 
     def say(role, text):
         return {"role": role, "content": [{"type": "text", "text": text}]}
@@ -228,9 +221,7 @@ def test_vision_columns_and_content_parts_pass_through():
         "chosen": "A dot.",
         "rejected": "A cat.",
     }
-    features = Features(
-        {"image": Image(), **{name: Value("string") for name in ("question", "chosen", "rejected")}}
-    )
+    features = Features({"image": Image(), **{name: Value("string") for name in ("question", "chosen", "rejected")}})
     given = Dataset.from_list(
         [plain, {**plain, "chosen": None}, {**plain, "question": "And this?"}], features=features
     )

@@ -54,9 +54,7 @@ def test_zero_beside_plus_and_minus_one_is_neither():
     ("names", "expected"), [(["rejected", "chosen"], [False, True]), (["good", "bad"], [True, False])]
 )
 def test_class_names_count_more_than_their_numbers(names, expected):
-    features = Features(
-        {"prompt": Value("string"), "completion": Value("string"), "label": ClassLabel(names=names)}
-    )
+    features = Features({"prompt": Value("string"), "completion": Value("string"), "label": ClassLabel(names=names)})
     dataset = data.load(Dataset.from_list(rows(0, 1), features=features)).dataset
     assert dataset["label"][:] == expected
 

@@ -53,9 +53,7 @@ def test_directory_of_files_and_its_splits(write, tmp_path):
     assert data.load(tmp_path / "set").dataset.to_list() == PLAIN
     assert data.load(tmp_path / "set", split="test").dataset.to_list() == PLAIN[:1]
     assert data.splits(tmp_path / "set") == ("train", "test")
-    with pytest.raises(
-        UserError, match=r"set has no split `tset` \(did you mean `test`\?\); it has train, test"
-    ):
+    with pytest.raises(UserError, match=r"set has no split `tset` \(did you mean `test`\?\); it has train, test"):
         data.load(tmp_path / "set", split="tset")
 
 
@@ -63,26 +61,18 @@ def test_configurations_of_a_directory(write, tmp_path):
     for name in ("one", "two"):
         write(f"set/{name}.jsonl", PLAIN)
     (tmp_path / "set" / "README.md").write_text(
-        "---\nconfigs:\n"
-        + "".join(f"- config_name: {n}\n  data_files: {n}.jsonl\n" for n in ("one", "two"))
-        + "---\n"
+        "---\nconfigs:\n" + "".join(f"- config_name: {n}\n  data_files: {n}.jsonl\n" for n in ("one", "two")) + "---\n"
     )
     assert data.load(tmp_path / "set", config="two").dataset.to_list() == PLAIN
-    with pytest.raises(
-        UserError, match="set has several configurations; set `dataset_config` to one of one, two"
-    ):
+    with pytest.raises(UserError, match="set has several configurations; set `dataset_config` to one of one, two"):
         data.load(tmp_path / "set")
-    with pytest.raises(
-        UserError, match=r"no configuration `tow` \(did you mean `two`\?\); .* one of one, two\."
-    ):
+    with pytest.raises(UserError, match=r"no configuration `tow` \(did you mean `two`\?\); .* one of one, two\."):
         data.load(tmp_path / "set", config="tow")
 
 
 def test_save_to_disk(tmp_path):
     Dataset.from_list(PLAIN).save_to_disk(tmp_path / "one")
-    DatasetDict(train=Dataset.from_list(PLAIN), test=Dataset.from_list(PLAIN[:1])).save_to_disk(
-        tmp_path / "two"
-    )
+    DatasetDict(train=Dataset.from_list(PLAIN), test=Dataset.from_list(PLAIN[:1])).save_to_disk(tmp_path / "two")
     assert data.load(tmp_path / "one").dataset.to_list() == PLAIN
     assert data.load(tmp_path / "two", split="test").dataset.to_list() == PLAIN[:1]
     assert (data.splits(tmp_path / "one"), data.splits(tmp_path / "two")) == (("train",), ("train", "test"))
@@ -100,8 +90,7 @@ def test_slices(write, tmp_path):
 
 def test_a_stream_is_converted_as_it_comes(write):
     rows = [
-        {"chosen": f"\n\nHuman: {i}\n\nAssistant: a", "rejected": f"\n\nHuman: {i}\n\nAssistant: b"}
-        for i in range(5)
+        {"chosen": f"\n\nHuman: {i}\n\nAssistant: a", "rejected": f"\n\nHuman: {i}\n\nAssistant: b"} for i in range(5)
     ]
     rows[3]["chosen"] = None
     dataset, report = data.load(write("p.jsonl", rows), streaming=True)
@@ -158,9 +147,7 @@ def test_no_rows(write):
 
 def test_missing_path_names_the_nearest(write, tmp_path, monkeypatch):
     write("pairs.jsonl", PLAIN)
-    with pytest.raises(
-        UserError, match=r"no file or directory .*pears\.jsonl \(did you mean `pairs\.jsonl`\?\)"
-    ):
+    with pytest.raises(UserError, match=r"no file or directory .*pears\.jsonl \(did you mean `pairs\.jsonl`\?\)"):
         data.load(tmp_path / "pears.jsonl")
     with pytest.raises(UserError, match=r"holds pairs\.jsonl"):
         data.load(tmp_path / "something_else.csv")

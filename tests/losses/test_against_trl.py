@@ -78,9 +78,7 @@ def trainer_stub(**attributes):
     )
 
 
-def trl_dpo_loss(
-    batch, loss_types, weights=None, beta=0.1, label_smoothing=0.0, divergence="reverse_kl", coef=0.5
-):
+def trl_dpo_loss(batch, loss_types, weights=None, beta=0.1, label_smoothing=0.0, divergence="reverse_kl", coef=0.5):
     """Loss, gradient to the tokens and reward metrics of `DPOTrainer._compute_loss`."""
     stub = trainer_stub(
         beta=beta,
@@ -95,9 +93,7 @@ def trl_dpo_loss(
     )
     ref_chosen, ref_rejected = batch.ref_logps.chunk(2)
     inputs = batch.inputs | {"ref_chosen_logps": ref_chosen, "ref_rejected_logps": ref_rejected}
-    value = trl_dpo.DPOTrainer._compute_loss(
-        stub, lambda **_: batch.fused_output(), inputs, return_outputs=False
-    )
+    value = trl_dpo.DPOTrainer._compute_loss(stub, lambda **_: batch.fused_output(), inputs, return_outputs=False)
     (gradient,) = torch.autograd.grad(value, batch.tokens)
     metrics = {k: v[0] for k, v in stub._metrics["train"].items() if k.startswith("rewards/")}
     return value.detach(), gradient, metrics
@@ -156,9 +152,7 @@ def test_defaults_are_trls_except_where_a_paper_says_otherwise():
 def test_dpo_types(kind, beta):
     batch = Batch(2 * SIZE, seed=1)
     smoothing = {"label_smoothing": 0.1} if kind in ("robust", "exo_pair", "aot", "aot_unpaired") else {}
-    assert_same(
-        our_loss(batch, kind, beta=beta, **smoothing), trl_dpo_loss(batch, [kind], beta=beta, **smoothing)
-    )
+    assert_same(our_loss(batch, kind, beta=beta, **smoothing), trl_dpo_loss(batch, [kind], beta=beta, **smoothing))
 
 
 @pytest.mark.parametrize("name", WITH_DIVERGENCE)
@@ -190,9 +184,7 @@ def test_label_smoothing_of_dpo_is_cdpo_where_trl_ignores_it():
     batch = Batch(2 * SIZE, seed=3)
     plain, smoothed = (trl_dpo_loss(batch, ["sigmoid"], label_smoothing=e)[0] for e in (0.0, 0.3))
     assert plain == smoothed
-    flipped = trl_dpo_loss(batch, ["sigmoid"], beta=-0.1)[
-        0
-    ]  # −log σ(−βh): TRL's loss with the labels swapped
+    flipped = trl_dpo_loss(batch, ["sigmoid"], beta=-0.1)[0]  # −log σ(−βh): TRL's loss with the labels swapped
     torch.testing.assert_close(our_loss(batch, "dpo", label_smoothing=0.3)[0], 0.7 * plain + 0.3 * flipped)
 
 
@@ -213,9 +205,7 @@ def test_mix_equals_trls_weighted_losses():
     # MPO (arXiv:2411.10442): 0.8 sigmoid + 0.2 bco_pair + 1.0 sft.
     batch = Batch(2 * SIZE, seed=5, equal_lens=True)
     weights = {"sigmoid": 0.8, "bco_pair": 0.2, "sft": 1.0}
-    assert_same(
-        our_loss(batch, weights, beta=0.1), trl_dpo_loss(batch, list(weights), weights=list(weights.values()))
-    )
+    assert_same(our_loss(batch, weights, beta=0.1), trl_dpo_loss(batch, list(weights), weights=list(weights.values())))
 
 
 @pytest.mark.parametrize("kind", ["kto", "apo_zero_unpaired"])
@@ -345,6 +335,4 @@ def test_orpo(experimental):
     torch.testing.assert_close(out.losses, theirs, atol=1e-6, rtol=1e-6, check_dtype=False)
     torch.testing.assert_close(gradient, their_gradient, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(out.chosen_rewards, chosen_rewards, atol=1e-6, rtol=1e-6, check_dtype=False)
-    torch.testing.assert_close(
-        out.rejected_rewards, rejected_rewards, atol=1e-6, rtol=1e-6, check_dtype=False
-    )
+    torch.testing.assert_close(out.rejected_rewards, rejected_rewards, atol=1e-6, rtol=1e-6, check_dtype=False)

@@ -39,14 +39,10 @@ AT_REFERENCE = {
 
 
 def test_initial_values_are_the_closed_forms():
-    assert {name: losses.get(name).initial_value for name in losses.available()} == pytest.approx(
-        AT_REFERENCE
-    )
+    assert {name: losses.get(name).initial_value for name in losses.available()} == pytest.approx(AT_REFERENCE)
     assert losses.get("ipo", beta=0.5).initial_value == pytest.approx(1.0)
     assert losses.get("sppo_hard", beta=0.5).initial_value == pytest.approx(2.0)
-    assert losses.get("exo", label_smoothing=0.25).initial_value == pytest.approx(
-        -0.5 * math.log(4 * 0.25 * 0.75)
-    )
+    assert losses.get("exo", label_smoothing=0.25).initial_value == pytest.approx(-0.5 * math.log(4 * 0.25 * 0.75))
     for weights, expected in (((1.2, 1.2), 0.6), ((1.2, 1.0), None), (("auto", "auto"), None)):
         loss = losses.get("kto", desirable_weight=weights[0], undesirable_weight=weights[1])
         assert loss.initial_value == expected
@@ -170,9 +166,7 @@ def test_length_normalised_losses_see_repeated_tokens_once(form):
     torch.testing.assert_close(loss(**{k: 2 * v for k, v in tensors.items()}).losses, loss(**tensors).losses)
 
 
-@pytest.mark.parametrize(
-    "form", [f for f in ALL_FORMS if "chosen_lens" in losses.describe(f[0]).inputs], ids=form_id
-)
+@pytest.mark.parametrize("form", [f for f in ALL_FORMS if "chosen_lens" in losses.describe(f[0]).inputs], ids=form_id)
 def test_lengths_are_those_given_even_when_empty(form):
     # No token: the log-probs are 0 and so is the mean. Inferring lengths from non-zero values would be 0/0.
     loss = losses.get(form[0], **form[1])
@@ -235,15 +229,11 @@ def test_discopop_far_from_the_reference(tau):
     loss = losses.get("discopop", beta=1.0, discopop_tau=tau)
     h = torch.tensor([-60.0, -300.0, 60.0, 300.0], dtype=torch.float64, requires_grad=True)
     zeros = torch.zeros_like(h)
-    value = loss(
-        chosen_logps=h, rejected_logps=zeros, ref_chosen_logps=zeros, ref_rejected_logps=zeros
-    ).losses
+    value = loss(chosen_logps=h, rejected_logps=zeros, ref_chosen_logps=zeros, ref_rejected_logps=zeros).losses
     value.sum().backward()
     exponential = {0.05: 0.0, 1.0: 1.0, 5.0: math.exp(48.0)}[tau]
     modulation = 1 / (1 + math.exp(-60 / tau))
-    assert value[0].item() == pytest.approx(
-        60.0 * modulation + exponential * (1 if tau < 5 else modulation), rel=1e-9
-    )
+    assert value[0].item() == pytest.approx(60.0 * modulation + exponential * (1 if tau < 5 else modulation), rel=1e-9)
     assert value[2:].tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
     assert h.grad.isfinite().all()
 

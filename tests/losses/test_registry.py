@@ -117,9 +117,7 @@ def test_unknown_hyperparameters_say_what_is_read():
     assert losses.describe("ipo").check({"gamma": 1}) == [
         f"ipo does not read 'gamma'; it reads {reads}. 'gamma' belongs to alphapo, simpo."
     ]
-    assert (
-        losses.describe("sft").check({"beta": 1})[0].startswith("sft does not read 'beta'; it reads no hyper")
-    )
+    assert losses.describe("sft").check({"beta": 1})[0].startswith("sft does not read 'beta'; it reads no hyper")
     text = message(losses.get, "ipo", betta=1, gamma=2, beta=0)
     assert all(part in text for part in ("'betta'", "'gamma'", "greater than 0, not 0"))
 
@@ -233,9 +231,7 @@ def test_mix_is_the_weighted_sum():
     assert mix.name == "0.8·dpo + 0.2·simpo + 1.5·sft"
     assert mix.hyperparameters["dpo"]["beta"] == 0.3 and mix.hyperparameters["simpo"]["beta"] == 2.5
     assert mix.paired and mix.needs_reference and not mix.coupled
-    assert set(mix.inputs) == {
-        k for k in tensors if k.startswith(("chosen", "rejected", "ref_chosen", "ref_rej"))
-    }
+    assert set(mix.inputs) == {k for k in tensors if k.startswith(("chosen", "rejected", "ref_chosen", "ref_rej"))}
     parts = [losses.get("dpo", beta=0.3), losses.get("simpo", beta=2.5), losses.get("sft")]
     outs = [part(**read_by(part, tensors)) for part in parts]
     out = mix(**read_by(mix, tensors))
@@ -343,9 +339,7 @@ def test_adding_a_loss_takes_one_file(extended):
     loss = losses.get("plain", beta=2.0)
     out = loss(chosen_logps=torch.tensor([-1.0]), rejected_logps=torch.tensor([-4.0]))
     assert out.losses.tolist() == [-6.0] and loss.initial_value == 0.0 and not loss.needs_reference
-    assert losses.get({"margin": 1.0, "dpo": 1.0}, beta=0.1).initial_value == pytest.approx(
-        0.693147, rel=1e-6
-    )
+    assert losses.get({"margin": 1.0, "dpo": 1.0}, beta=0.1).initial_value == pytest.approx(0.693147, rel=1e-6)
     assert "Did you mean margin" in message(losses.get, "margins")
 
 

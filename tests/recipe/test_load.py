@@ -178,10 +178,7 @@ def test_variants_are_judged_whether_used_or_not(tmp_path):
     text = "\n".join(found)
     assert "`variants.simpo.bta` (line 4) is not a setting: did you mean `beta`?" in text
     assert "`variants.simpo.learning_rate` (line 4) is 'fast': give a number." in text
-    assert (
-        "`variants.simpo.label_smoothing` (line 4) is 0.7" in text
-        and "gamma_beta_ratio or gamma, not both" in text
-    )
+    assert "`variants.simpo.label_smoothing` (line 4) is 0.7" in text and "gamma_beta_ratio or gamma, not both" in text
     assert "`variants.sft.beta` (line 5) is not read by the loss sft, which reads no hyperparameters" in text
     assert "`variants.simpoo`: There is no loss 'simpoo'. Did you mean simpo" in text
     assert "`variants.kto.use_weighting` (line 7) is a setting for pairs" in text

@@ -92,9 +92,7 @@ def test_what_works_with_trl_means_the_same_here(tmp_path, monkeypatch, text, co
     for key, value in ours.items():
         theirs = next(getattr(part, key) for part in parsed if hasattr(part, key))
         if key == "datasets":
-            assert [
-                {k: getattr(entry, k) for k in given} for entry, given in zip(theirs, value, strict=True)
-            ] == value
+            assert [{k: getattr(entry, k) for k in given} for entry, given in zip(theirs, value, strict=True)] == value
         else:
             # TRL unwraps a list of one.
             assert theirs in (value, [value]) or [theirs] == value, key
@@ -209,7 +207,5 @@ def test_every_remedy_names_settings_that_exist(tmp_path, key):
 
 
 def test_what_the_launcher_of_trl_takes(tmp_path):
-    with pytest.raises(
-        UserError, match=r"accelerate launch --multi_gpu --num_processes 4 -m trl_ext run RECIPE"
-    ):
+    with pytest.raises(UserError, match=r"accelerate launch --multi_gpu --num_processes 4 -m trl_ext run RECIPE"):
         recipe.load(write(tmp_path, "num_processes: 4\n"))

@@ -46,9 +46,7 @@ def test_common_settings(path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-@pytest.mark.parametrize(
-    "flags", [{}, {"loss": "ipo"}, {"loss": "kto"}, {"loss": {"simpo": 1, "sft": 0.1}}], ids=str
-)
+@pytest.mark.parametrize("flags", [{}, {"loss": "ipo"}, {"loss": "kto"}, {"loss": {"simpo": 1, "sft": 0.1}}], ids=str)
 def test_the_trainers_take_what_a_recipe_says(path, flags, tmp_path):
     from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments
 

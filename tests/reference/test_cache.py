@@ -218,9 +218,7 @@ def test_entries_and_clear(tmp_path):
     age(tmp_path, "b", 2)
     a, b = folder.entries(tmp_path)
     assert (a.identity, a.about, a.rows, a.files) == ("a", "a small Llama", 4, 1)
-    assert (b.identity, b.about, b.rows) == ("b", "", 2) and a.last_used - b.last_used == pytest.approx(
-        7200, abs=60
-    )
+    assert (b.identity, b.about, b.rows) == ("b", "", 2) and a.last_used - b.last_used == pytest.approx(7200, abs=60)
     assert a.bytes + b.bytes == folder.usage(tmp_path)
     assert folder.clear(tmp_path, "a") == a.bytes
     assert folder.entries(tmp_path) == [b]

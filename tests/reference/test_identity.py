@@ -63,9 +63,7 @@ def test_training_does_not_matter(tiny_model, tmp_path, four_bits):
     ):
         trainer = PairedPreferenceTrainer(
             model=tiny_model,
-            args=PairedPreferenceConfig(
-                **arguments(tmp_path / str(number), packing=False, max_steps=2, **changes)
-            ),
+            args=PairedPreferenceConfig(**arguments(tmp_path / str(number), packing=False, max_steps=2, **changes)),
             train_dataset=Dataset.from_list(pairs(16)),
             processing_class=AutoTokenizer.from_pretrained(tiny_model),
             quantization_config=nf4(),
@@ -142,9 +140,7 @@ def test_the_configuration_matters(setting, tiny_model):
 
 
 def test_the_attention_implementation_matters(tiny_model):
-    assert reference_identity(load(tiny_model, attn_implementation="eager")) != reference_identity(
-        load(tiny_model)
-    )
+    assert reference_identity(load(tiny_model, attn_implementation="eager")) != reference_identity(load(tiny_model))
 
 
 @pytest.mark.parametrize("setting", [{"use_cache": False}, {"pad_token_id": 1, "eos_token_id": 4}])

@@ -37,9 +37,7 @@ def main(directory: str, seed: int, rounds: int, hangs: bool) -> None:
         rows = rng.sample(range(ROWS), 12)
         found = cache.get([key(cache, i) for i in rows])
         wrong = [
-            i
-            for i, row in zip(rows, found, strict=True)
-            if row is not None and not np.array_equal(row, values(i))
+            i for i, row in zip(rows, found, strict=True) if row is not None and not np.array_equal(row, values(i))
         ]
         assert not wrong, f"rows {wrong} are not what was stored"
         missing = [i for i, row in zip(rows, found, strict=True) if row is None]

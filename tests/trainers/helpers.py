@@ -94,9 +94,7 @@ class Recorder(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         model = getattr(model, "module", model)
-        self.gradients.append(
-            {n: p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None}
-        )
+        self.gradients.append({n: p.grad.detach().clone() for n, p in model.named_parameters() if p.grad is not None})
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:

@@ -37,9 +37,7 @@ def test_evaluation_during_training_leaves_training_as_it_was(cls, tiny_model, t
     final = {}
     for strategy in ("no", "steps"):
         settings = arguments(tmp_path, eval_strategy=strategy, eval_steps=1)
-        trainer = build(
-            cls, config_class(**settings), tiny_model, eval_dataset=Dataset.from_list(pairs(6, seed=9))
-        )
+        trainer = build(cls, config_class(**settings), tiny_model, eval_dataset=Dataset.from_list(pairs(6, seed=9)))
         trainer.train()
         final[strategy] = torch.cat([p.flatten() for p in trainer.model.parameters() if p.requires_grad])
         if strategy == "steps":
@@ -80,4 +78,3 @@ def test_reference_values_are_precomputed_anew_when_truncation_changes(tiny_mode
         assert torch.allclose(torch.tensor([e["ref_chosen_logps"] for e in row]), direct, atol=1e-4)
         found[max_length] = direct.sum()
     assert found[24] != found[8]
-

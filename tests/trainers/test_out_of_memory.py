@@ -52,5 +52,5 @@ def test_a_single_example_that_does_not_fit_stops_with_a_sentence(tiny_model, tm
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
 
     trainer = build(Hopeless, PairedPreferenceConfig(**arguments(tmp_path), row_tokens=200), tiny_model)
-    with pytest.raises(torch.OutOfMemoryError, match="single example of .* tokens in a row"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"single example of .* tokens in a row"):
         trainer.train()

@@ -56,12 +56,12 @@ def run(cls, config, model):
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours", "settings"), CASES, ids=[f"{c[1]}{'-' + next(iter(c[2])) if c[2] else ''}" for c in CASES]
+    ("theirs", "ours", "settings"),
+    CASES,
+    ids=[f"{c[1]}{'-' + next(iter(c[2])) if c[2] else ''}" for c in CASES],
 )
 def test_same_loss_metrics_gradients_and_weights(theirs, ours, settings, tiny_model, tmp_path):
-    trl = run(
-        DPOTrainer, DPOConfig(**arguments(tmp_path / "trl"), loss_type=[theirs], **settings), tiny_model
-    )
+    trl = run(DPOTrainer, DPOConfig(**arguments(tmp_path / "trl"), loss_type=[theirs], **settings), tiny_model)
     mine = run(
         PairedPreferenceTrainer,
         PairedPreferenceConfig(

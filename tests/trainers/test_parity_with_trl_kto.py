@@ -16,9 +16,7 @@ SAME_METRICS = (
 
 def examples():
     """24 single completions, both classes in every window of 8."""
-    return [
-        {"prompt": p["prompt"], "completion": p["chosen"], "label": i % 3 != 0} for i, p in enumerate(pairs(24))
-    ]
+    return [{"prompt": p["prompt"], "completion": p["chosen"], "label": i % 3 != 0} for i, p in enumerate(pairs(24))]
 
 
 class RolledByOne(UnpairedPreferenceTrainer):

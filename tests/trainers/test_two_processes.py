@@ -18,7 +18,12 @@ def test_two_processes_with_unequal_rows_give_the_gradients_of_one(tiny_model, t
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "tests.trainers.two_processes", tiny_model, str(tmp_path)]
     finished = subprocess.run(
-        command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        command,
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     two = torch.load(tmp_path / "two.pt", weights_only=False)

@@ -60,7 +60,9 @@ def test_every_window_of_an_epoch_holds_both_classes():
 
 def unpaired(count: int, share: int) -> list[dict]:
     """`count` examples, every `share`-th desirable, in two blocks."""
-    rows = [{"prompt": p["prompt"], "completion": p["chosen"], "label": i % share == 0} for i, p in enumerate(pairs(count))]
+    rows = [
+        {"prompt": p["prompt"], "completion": p["chosen"], "label": i % share == 0} for i, p in enumerate(pairs(count))
+    ]
     return sorted(rows, key=lambda row: row["label"])
 
 

@@ -38,7 +38,20 @@ TEMPLATE = (
 @pytest.fixture(scope="module")
 def tiny_vlm(tmp_path_factory) -> str:
     directory = str(tmp_path_factory.mktemp("tiny-vlm"))
-    words = ["<pad>", "<unk>", "<s>", "</s>", "<image>", "USER:", "ASSISTANT:", *COLOURS, "what", "colour", "is", "it"]
+    words = [
+        "<pad>",
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<image>",
+        "USER:",
+        "ASSISTANT:",
+        *COLOURS,
+        "what",
+        "colour",
+        "is",
+        "it",
+    ]
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -118,10 +131,17 @@ def train(cls, config, model):
 
 @pytest.mark.parametrize(("theirs", "ours"), [("sigmoid", "dpo"), ("ipo", "ipo")])
 def test_vision_pairs_train_as_in_trl(theirs, ours, tiny_vlm, tmp_path):
-    settings = {"max_steps": 2, "max_length": None, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    settings = {
+        "max_steps": 2,
+        "max_length": None,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+    }
     trl = train(DPOTrainer, DPOConfig(**arguments(tmp_path, **settings), loss_type=[theirs]), tiny_vlm)
     mine = train(
-        PairedPreferenceTrainer, PairedPreferenceConfig(**arguments(tmp_path, **settings), loss=ours), tiny_vlm
+        PairedPreferenceTrainer,
+        PairedPreferenceConfig(**arguments(tmp_path, **settings), loss=ours),
+        tiny_vlm,
     )
     for step in range(2):
         assert relative_difference(mine.recorder.gradients[step], trl.recorder.gradients[step]) < 1e-5
@@ -131,7 +151,9 @@ def test_vision_pairs_train_as_in_trl(theirs, ours, tiny_vlm, tmp_path):
 
 
 def test_a_baseline_over_images_is_refused_with_the_alternative(tiny_vlm, tmp_path):
-    rows = image_pairs(4).remove_columns("rejected").rename_column("chosen", "completion").add_column("label", [True] * 4)
+    rows = (
+        image_pairs(4).remove_columns("rejected").rename_column("chosen", "completion").add_column("label", [True] * 4)
+    )
     with pytest.raises(ValueError, match="apo_zero_unpaired"):
         UnpairedPreferenceTrainer(
             model=tiny_vlm,

@@ -43,7 +43,8 @@ def run(model: str, output: str, world: int) -> dict:
             cls = FailsOnce
         config_class = PairedPreferenceConfig if is_paired else UnpairedPreferenceConfig
         config = config_class(
-            **arguments(output, per_device_train_batch_size=4 // world, gradient_accumulation_steps=2), loss=loss
+            **arguments(output, per_device_train_batch_size=4 // world, gradient_accumulation_steps=2),
+            loss=loss,
         )
         assert config.world_size == world, (config.world_size, world)
         trainer = build(cls, config, model, examples=pairs(24), quantization_config=nf4())

@@ -1,6 +1,6 @@
 """Attention over packed rows, registered with transformers' public attention and mask registries.
 
-A model switched to `SEGMENTS` behaves as before on ordinary batches. Inside `packed(layout)` it runs one
+A switched model behaves as before on ordinary batches. Inside `packed(layout)` it runs one
 scaled-dot-product attention per prompt and per branch: exactly the work there is, and never a T × T mask. Its own
 base mask (causal, sliding window, chunked) is evaluated on each token's *position in its sequence*; a ready-made 4-D
 mask would silently lose a sliding window instead.
@@ -8,6 +8,7 @@ mask would silently lose a sliding window instead.
 
 import contextlib
 import contextvars
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,18 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from trl_ext.batching.packed import Layout
 
-SEGMENTS = "trl_ext_segments"
+SEGMENTS = "trl_ext_segments"  # followed by the implementation used on ordinary batches
 
 # Arguments every model may pass; anything else that is set changes attention in a way this code does not know.
-KNOWN_ARGUMENTS = {"dropout", "scaling", "sliding_window", "is_causal", "position_ids", "use_cache", "cache_position"}
+KNOWN_ARGUMENTS = {
+    "dropout",
+    "scaling",
+    "sliding_window",
+    "is_causal",
+    "position_ids",
+    "use_cache",
+    "cache_position",
+}
 
 
 class CannotPackError(RuntimeError):
@@ -41,7 +50,7 @@ class Count:
 
 _LAYOUT: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
 _COUNT: contextvars.ContextVar[Count | None] = contextvars.ContextVar("count", default=None)
-_ORDINARY = {"name": "sdpa"}  # what models used before they were switched
+_ORDINARY: dict[str, str] = {}  # registered name → implementation on ordinary batches
 
 
 @contextlib.contextmanager
@@ -88,10 +97,10 @@ def switch(model: Any) -> str:
         The implementation it had, to switch back with `model.set_attn_implementation`.
     """
     before = model.config._attn_implementation
-    if before != SEGMENTS:
-        _ORDINARY["name"] = before
-        model.set_attn_implementation(SEGMENTS)
-    return _ORDINARY["name"]
+    if before.startswith(SEGMENTS):
+        return _ORDINARY[before]
+    model.set_attn_implementation(_register(before))
+    return before
 
 
 @dataclass
@@ -120,46 +129,62 @@ class SegmentMask:
         return self._cache[index]
 
 
-def _segment_mask(*, mask_function: Callable, local_size: int | None = None, **kwargs: Any) -> Any:
-    layout = _layout()
-    if layout is None:
-        ordinary = ALL_MASK_ATTENTION_FUNCTIONS[_ORDINARY["name"]]
-        return ordinary(mask_function=mask_function, local_size=local_size, **kwargs)
-    return SegmentMask(layout, mask_function, local_size)
+def _register(ordinary: str) -> str:
+    """Name under which transformers finds attention by segments, and `ordinary` for batches that are not packed."""
+    name = f"{SEGMENTS}_{ordinary.replace('flash', 'fa')}"  # transformers looks for "flash" in names
+    _ORDINARY[name] = ordinary
+
+    def mask(*, mask_function: Callable, local_size: int | None = None, **kwargs: Any) -> Any:
+        layout = _layout()
+        if layout is not None:
+            return SegmentMask(layout, mask_function, local_size)
+        make = ALL_MASK_ATTENTION_FUNCTIONS[ordinary]
+        return make(mask_function=mask_function, local_size=local_size, **kwargs)
+
+    def attention(
+        module: torch.nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any
+    ) -> Any:
+        if isinstance(attention_mask, SegmentMask):
+            return _by_segments(module, query, key, value, attention_mask, **kwargs)
+        # Models keep their eager attention beside themselves, not in the registry.
+        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(ordinary, eager)
+        return attend(module, query, key, value, attention_mask, **kwargs)
+
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, mask)
+    return name
 
 
-def _segment_attention(
+def _by_segments(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: Any,
+    mask: SegmentMask,
     scaling: float | None = None,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one packed row, (1, heads, T, d), segment by segment."""
-    if not isinstance(attention_mask, SegmentMask):
-        ordinary = ALL_ATTENTION_FUNCTIONS.get_interface(_ORDINARY["name"], None)
-        return ordinary(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     _refuse_unknown(kwargs)
     groups = query.shape[1] // key.shape[1]
     outputs = []
-    for index, (start, stop, prefix) in enumerate(attention_mask.layout.segments):
+    for index, (start, stop, prefix) in enumerate(mask.layout.segments):
         q, k, v = (tensor[:, :, start:stop] for tensor in (query, key, value))
         if prefix is not None:
             k = torch.cat([key[:, :, slice(*prefix)], k], dim=2)
             v = torch.cat([value[:, :, slice(*prefix)], v], dim=2)
-        mask = attention_mask.of(index)
-        if mask is None and prefix is not None:
-            mask = causal_lower_right(q.shape[2], k.shape[2])
+        visible = mask.of(index)
+        if visible is None and prefix is not None:
+            visible = causal_lower_right(q.shape[2], k.shape[2])
         outputs.append(
             F.scaled_dot_product_attention(
                 q,
                 repeat_kv(k, groups),
                 repeat_kv(v, groups),
-                attn_mask=mask,
-                is_causal=mask is None,
+                attn_mask=visible,
+                is_causal=visible is None,
                 scale=scaling,
                 dropout_p=dropout,
             )
@@ -175,7 +200,3 @@ def _refuse_unknown(arguments: dict[str, Any]) -> None:
     )
     if unknown:
         raise CannotPackError(f"its attention takes {', '.join(unknown)}, which packed rows do not reproduce")
-
-
-AttentionInterface.register(SEGMENTS, _segment_attention)
-AttentionMaskInterface.register(SEGMENTS, _segment_mask)

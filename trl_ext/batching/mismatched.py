@@ -30,7 +30,5 @@ def mismatched(examples: Sequence[dict]) -> list[dict]:
     for here, (prompt, _, i) in enumerate(keyed):
         other, _, j = keyed[(here + shift) % len(keyed)]
         if other != prompt:
-            pairs.append(
-                {"prompt_ids": examples[i]["prompt_ids"], "completion_ids": examples[j]["completion_ids"]}
-            )
+            pairs.append({"prompt_ids": examples[i]["prompt_ids"], "completion_ids": examples[j]["completion_ids"]})
     return pairs

@@ -125,7 +125,13 @@ def pack(trees: Sequence[Tree]) -> PackedRow:
 
     layout = Layout(segments, row(positions))
     return PackedRow(
-        row(ids)[None], layout.positions[None], row(labels)[None], layout, row(completion_of), row(offsets), number
+        row(ids)[None],
+        layout.positions[None],
+        row(labels)[None],
+        layout,
+        row(completion_of),
+        row(offsets),
+        number,
     )
 
 

@@ -72,4 +72,3 @@ def prove(
     if number > 1 and not difference < 0.2 * wrong:
         return f"a broken mask is not told apart from a right one: {measured}", measured
     return None, measured
-

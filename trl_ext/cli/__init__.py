@@ -63,8 +63,6 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     by_verb = {}
     for name, module in VERBS.items():
-        by_verb[name] = verbs.add_parser(
-            name, help=module.HELP, description=module.HELP, epilog=module.EXAMPLES
-        )
+        by_verb[name] = verbs.add_parser(name, help=module.HELP, description=module.HELP, epilog=module.EXAMPLES)
         module.add_arguments(by_verb[name])
     return parser, by_verb

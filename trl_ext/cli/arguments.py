@@ -67,9 +67,7 @@ def overrides(words: list[str]) -> dict[str, Any]:
         word = words[position]
         position += 1
         if not re.match(r"--\w", word):
-            problems.append(
-                f"{word!r} belongs to no flag: write `--key value`, as in `--learning_rate 5e-6`."
-            )
+            problems.append(f"{word!r} belongs to no flag: write `--key value`, as in `--learning_rate 5e-6`.")
             continue
         name, has_value, text = word[2:].partition("=")
         given = [text] if has_value else []

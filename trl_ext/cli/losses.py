@@ -54,9 +54,7 @@ def facts(info: Any) -> dict[str, Any]:
 
 def _hyperparameters(info: Any) -> str:
     """``beta 2.0, gamma_beta_ratio 0.25 (or gamma)``: names with defaults, alternatives in parentheses."""
-    alternatives = {
-        key: [other for other in group if other != key] for group in info.exclusive for key in group
-    }
+    alternatives = {key: [other for other in group if other != key] for group in info.exclusive for key in group}
     return ", ".join(
         f"{key} {plain(value)}" + (f" (or {', '.join(alternatives[key])})" if key in alternatives else "")
         for key, value in info.hyperparameters.items()

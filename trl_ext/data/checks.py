@@ -43,9 +43,7 @@ def require_teachable(report: Report) -> None:
             )
         return
     if report.notes.get(Note.EMPTY_COMPLETION.value) == n:
-        raise UserError(
-            f"{where}: the completion is empty in all {count(n, 'rows')}; check `dataset_columns`."
-        )
+        raise UserError(f"{where}: the completion is empty in all {count(n, 'rows')}; check `dataset_columns`.")
     if 0 in (report.desirable, report.undesirable):
         only = "desirable" if report.undesirable == 0 else "undesirable"
         raise UserError(

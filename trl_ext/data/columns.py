@@ -33,9 +33,7 @@ def _is_message_list(feature: Any) -> bool:
     item = getattr(feature, "feature", None)
     if not isinstance(feature, (List, LargeList)) or not isinstance(item, dict):
         return feature == ANY_MESSAGES
-    return {"role", "content"} <= item.keys() <= {"role", "content", *TEMPLATE_KEYS} and _is_string(
-        item["role"]
-    )
+    return {"role", "content"} <= item.keys() <= {"role", "content", *TEMPLATE_KEYS} and _is_string(item["role"])
 
 
 def trls(match: Match, source: Features) -> Features:

@@ -103,9 +103,7 @@ def check_mapping(mapping: dict[str, str], columns: tuple[str, ...], source: str
                 f"{near(str(column), columns)}; it has {', '.join(columns)}."
             )
     twice = {column for column in mapping.values() if list(mapping.values()).count(column) > 1}
-    problems += [
-        f"dataset_columns: column `{column}` is named twice; each can be one thing only." for column in twice
-    ]
+    problems += [f"dataset_columns: column `{column}` is named twice; each can be one thing only." for column in twice]
     if problems:
         raise UserError(problems)
 
@@ -113,9 +111,7 @@ def check_mapping(mapping: dict[str, str], columns: tuple[str, ...], source: str
 def check_format(format: str) -> None:
     """Raises a UserError if `format` is not "auto" or the name of a format."""
     if format not in CHOICES:
-        raise UserError(
-            f"dataset_format: `{format}` is not one of {', '.join(CHOICES)}{near(str(format), CHOICES)}."
-        )
+        raise UserError(f"dataset_format: `{format}` is not one of {', '.join(CHOICES)}{near(str(format), CHOICES)}.")
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -67,11 +67,7 @@ def said_by_the_hub(error: Exception, name: str, config: str | None) -> UserErro
             r"'([^']+)'", text.split("available configs:")[-1].split("Available:")[-1].split("Example")[0]
         )
         known = [word for word in known if word != config]
-        given = (
-            f"has no configuration `{config}`{near(config, known)}"
-            if config
-            else "has several configurations"
-        )
+        given = f"has no configuration `{config}`{near(config, known)}" if config else "has several configurations"
         return UserError(f"{name} {given}; set `dataset_config` to one of {', '.join(known)}.")
     if "scripts are no longer supported" in text:
         return UserError(

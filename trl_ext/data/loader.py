@@ -53,9 +53,7 @@ def load(
         UserError: not found, not readable, no such split, columns not recognised, or nothing to learn from.
     """
     check_format(format)
-    dataset, source = open_source(
-        name_or_path, split=split, config=config, revision=revision, streaming=streaming
-    )
+    dataset, source = open_source(name_or_path, split=split, config=config, revision=revision, streaming=streaming)
     loaded = read(dataset, columns=columns, format=format, source=source, split=split)
     require_rows(loaded.report)
     if training:
@@ -97,13 +95,9 @@ def describe(dataset: Dataset | IterableDataset) -> Report:
     return read(dataset).report
 
 
-def _renamed(
-    dataset: Dataset | IterableDataset, mapping: dict[str, str], source: str
-) -> Dataset | IterableDataset:
+def _renamed(dataset: Dataset | IterableDataset, mapping: dict[str, str], source: str) -> Dataset | IterableDataset:
     """The dataset with its columns under the names known here; a column already of that name gives way."""
     check_mapping(mapping, tuple(dataset.column_names), source)
     renames = {column: known for known, column in mapping.items() if column != known}
-    in_the_way = [
-        known for known in renames.values() if known in dataset.column_names and known not in renames
-    ]
+    in_the_way = [known for known in renames.values() if known in dataset.column_names and known not in renames]
     return dataset.remove_columns(in_the_way).rename_columns(renames)

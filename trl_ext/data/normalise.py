@@ -38,9 +38,7 @@ def normalise(
     passed = [name for name in dataset.column_names if name in PASSED and name not in outputs]
     narrow = dataset.select_columns([*_read(match), *passed])
     if isinstance(dataset, IterableDataset):
-        features = Features(
-            {**columns.trls(match, narrow.features), **{n: narrow.features[n] for n in passed}}
-        )
+        features = Features({**columns.trls(match, narrow.features), **{n: narrow.features[n] for n in passed}})
         return narrow.map(
             _convert_stream,
             batched=True,

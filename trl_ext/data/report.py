@@ -76,8 +76,7 @@ class Report:
         lines = [f"{self.where}: {self.done}, {count(self.rows_out, self.unit)}.", *self.earlier]
         for reason, dropped in self.dropped.items():
             lines.append(
-                f"{count(dropped.rows, 'rows')} dropped of {self.rows_in:,}: {reason} "
-                f"(first: row {dropped.first:,})."
+                f"{count(dropped.rows, 'rows')} dropped of {self.rows_in:,}: {reason} (first: row {dropped.first:,})."
             )
         lines += [f"{count(n, self.unit)}: {note}." for note, n in self.notes.items()]
         if self.duplicates:

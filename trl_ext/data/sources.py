@@ -106,9 +106,7 @@ def _from_file(path: Path, split: str, streaming: bool) -> AnyDataset:
             f"{', '.join(READERS)}, each also with {', '.join(COMPRESSED)}."
         )
     if _split_name(split) != "train":
-        raise UserError(
-            f"{path.name} is one file, which has the split `train` only; `{split}` was asked for."
-        )
+        raise UserError(f"{path.name} is one file, which has the split `train` only; `{split}` was asked for.")
     if path.stat().st_size == 0:
         raise UserError(f"{path.name} is empty (0 bytes).")
     options: dict[str, Any] = {"data_files": {"train": str(path)}, "streaming": streaming}
@@ -136,9 +134,7 @@ def _from_directory(path: Path, split: str, config: str | None, streaming: bool)
             raise UserError(
                 f"{path.name} was written by save_to_disk but cannot be read: {_first_line(error)}."
             ) from error
-        return _pick(
-            stored if isinstance(stored, DatasetDict) else DatasetDict(train=stored), split, path.name
-        )
+        return _pick(stored if isinstance(stored, DatasetDict) else DatasetDict(train=stored), split, path.name)
     readable = [p for p in path.rglob("*") if {s.lower() for s in p.suffixes} & READERS.keys()]
     if not readable:
         raise UserError(f"{path.name} is a directory without a file that can be read ({', '.join(READERS)}).")
@@ -151,9 +147,7 @@ def _load(loader: str, source: str, split: str, *, path: Path | None = None, **o
             # pandas only warns of a row longer than the header, and shifts or cuts the cells.
             warnings.simplefilter("error", ParserWarning)
             dataset = load_dataset(loader, split=split, **options)
-        if isinstance(
-            dataset, Dataset
-        ):  # text that is not UTF-8 would fail much later, wherever it is first read
+        if isinstance(dataset, Dataset):  # text that is not UTF-8 would fail much later, wherever it is first read
             for name in set(dataset.column_names) & set(READ):
                 dataset.data.column(name).validate(full=True)
         return dataset
@@ -175,9 +169,7 @@ def _pick(splits: DatasetDict | IterableDatasetDict, split: str, source: str) ->
     try:
         part = ReadInstruction.from_spec(split).to_absolute({name: len(dataset)})
     except (ValueError, AssertionError) as error:
-        raise UserError(
-            f"{source}: `{split}` is not a slice that can be read: {_first_line(error)}."
-        ) from error
+        raise UserError(f"{source}: `{split}` is not a slice that can be read: {_first_line(error)}.") from error
     return dataset.select(range(part[0].from_ or 0, len(dataset) if part[0].to is None else part[0].to))
 
 

@@ -86,6 +86,4 @@ def _column(table: Dataset, name: str) -> np.ndarray:
 
 def _text(row: Row) -> bytes:
     values = [row[name] for name in ("prompt", "chosen", "rejected", "completion", "label") if name in row]
-    return json.dumps(values, ensure_ascii=False, sort_keys=True, default=str).encode(
-        "utf-8", "surrogatepass"
-    )
+    return json.dumps(values, ensure_ascii=False, sort_keys=True, default=str).encode("utf-8", "surrogatepass")

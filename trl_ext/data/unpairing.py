@@ -24,9 +24,7 @@ def unpair(data: Loaded | Dataset | IterableDataset) -> Loaded:
         return Loaded(dataset, report)
     features = dict(dataset.features)
     answers = {"prompt": features["prompt"], "completion": features["chosen"], "label": Value("bool")}
-    rest = {
-        name: feature for name, feature in features.items() if name not in ("prompt", "chosen", "rejected")
-    }
+    rest = {name: feature for name, feature in features.items() if name not in ("prompt", "chosen", "rejected")}
     cache = {}
     if isinstance(dataset, Dataset):
         cache = {"new_fingerprint": fingerprint(dataset, "unpair"), "desc": "Unpairing preference data"}

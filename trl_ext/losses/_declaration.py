@@ -61,15 +61,10 @@ class LossInfo:
         for group in self.exclusive:
             given = [name for name in group if hyperparameters.get(name) is not None]
             if len(given) > 1:
-                problems.append(
-                    f"{self.name} takes {' or '.join(group)}, not both: remove one of {', '.join(given)}."
-                )
+                problems.append(f"{self.name} takes {' or '.join(group)}, not both: remove one of {', '.join(given)}.")
         for name, (switch, value) in self.only_with.items():
             now = hyperparameters.get(switch, self.hyperparameters[switch])
-            if (
-                now != value
-                and hyperparameters.get(name, self.hyperparameters[name]) != self.hyperparameters[name]
-            ):
+            if now != value and hyperparameters.get(name, self.hyperparameters[name]) != self.hyperparameters[name]:
                 problems.append(
                     f"{self.name} reads {name} only with {switch}: {value}, and {switch} is {now}: "
                     f"remove {name} or change {switch}."
@@ -82,9 +77,7 @@ class LossInfo:
         for group in self.exclusive:
             if any(hyperparameters.get(name) is not None for name in group):
                 filled.update(dict.fromkeys(group))
-        given = {
-            name: value for name, value in hyperparameters.items() if not self._means_default(name, value)
-        }
+        given = {name: value for name, value in hyperparameters.items() if not self._means_default(name, value)}
         return filled | given
 
     def _means_default(self, name: str, value: Any) -> bool:

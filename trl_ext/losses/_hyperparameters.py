@@ -42,9 +42,7 @@ DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 Real = Annotated[float, _number("a finite number", lambda x: True)]
 Positive = Annotated[float, _number("a number greater than 0", lambda x: x > 0)]
 NonNegative = Annotated[float, _number("a number of at least 0", lambda x: x >= 0)]
-FlipProbability = Annotated[
-    float, _number("a probability of at least 0 and below 0.5", lambda x: 0 <= x < 0.5)
-]
+FlipProbability = Annotated[float, _number("a probability of at least 0 and below 0.5", lambda x: 0 <= x < 0.5)]
 PositiveFlipProbability = Annotated[
     float, _number("a probability greater than 0 and below 0.5", lambda x: 0 < x < 0.5)
 ]

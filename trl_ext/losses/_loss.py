@@ -48,9 +48,7 @@ class _Declared:
         missing = [name for name in self.inputs if name not in tensors]
         extra = [name for name in tensors if name not in self.inputs]
         if missing or extra:
-            parts = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unread {', '.join(extra)}"] * bool(
-                extra
-            )
+            parts = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unread {', '.join(extra)}"] * bool(extra)
             raise TypeError(f"{self.name} reads exactly {', '.join(self.inputs)}; {'; '.join(parts)}.")
 
     def __eq__(self, other: object) -> bool:
@@ -73,9 +71,7 @@ class Loss(_Declared):
 
     def replace(self, **hyperparameters: Any) -> Loss:
         """The same loss with some values changed, checked like those given to `get`."""
-        kept = {
-            k: v for k, v in self.hyperparameters.items() if not _excluded_by(hyperparameters, k, self.info)
-        }
+        kept = {k: v for k, v in self.hyperparameters.items() if not _excluded_by(hyperparameters, k, self.info)}
         return get(self.name, **(kept | hyperparameters))
 
     def __call__(self, **tensors: Tensor) -> PairedOutput | UnpairedOutput:
@@ -96,9 +92,7 @@ class Mix(_Declared):
 
     def __init__(self, info: MixInfo, hyperparameters: dict[str, dict[str, Any]]):
         self.info = info
-        self.components = tuple(
-            Loss(component, hyperparameters[component.name]) for component in info.components
-        )
+        self.components = tuple(Loss(component, hyperparameters[component.name]) for component in info.components)
         self.weights = info.weights
 
     @property
@@ -152,6 +146,4 @@ def _restore(name: str | dict[str, float], hyperparameters: dict[str, Any]) -> L
 
 
 def _excluded_by(changes: Mapping[str, Any], name: str, info: LossInfo) -> bool:
-    return any(
-        name in group and any(changes.get(other) is not None for other in group) for group in info.exclusive
-    )
+    return any(name in group and any(changes.get(other) is not None for other in group) for group in info.exclusive)

@@ -77,14 +77,11 @@ class MixInfo:
                     problems.append(f"{name!r} is not a component of {self.name}; components: {names}.")
             elif not any(name in info.hyperparameters for info in self.components):
                 reads = "; ".join(
-                    f"{info.name}: {', '.join(sorted(info.hyperparameters)) or 'none'}"
-                    for info in self.components
+                    f"{info.name}: {', '.join(sorted(info.hyperparameters)) or 'none'}" for info in self.components
                 )
                 problems.append(f"No component of {self.name} reads {name!r}. They read {reads}.")
         share = self.split(hyperparameters)
-        return list(
-            dict.fromkeys(problems + [p for info in self.components for p in info.check(share[info.name])])
-        )
+        return list(dict.fromkeys(problems + [p for info in self.components for p in info.check(share[info.name])]))
 
     def split(self, hyperparameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Component -> the part of these values that is for it (not the defaults)."""
@@ -104,9 +101,7 @@ class MixInfo:
         return {info.name: info.fill(share[info.name]) for info in self.components}
 
     def _component(self, name: str) -> str | None:
-        return next(
-            (info.name for info in self.components if name == info.name or name in info.aliases), None
-        )
+        return next((info.name for info in self.components if name == info.name or name in info.aliases), None)
 
 
 def describe_mix(weights: Mapping[str, float]) -> MixInfo:
@@ -135,9 +130,7 @@ def describe_mix(weights: Mapping[str, float]) -> MixInfo:
     if len({info.paired for info in infos}) > 1:
         paired = ", ".join(info.name for info in infos if info.paired)
         unpaired = ", ".join(info.name for info in infos if not info.paired)
-        problems.append(
-            f"Paired losses ({paired}) and unpaired ones ({unpaired}) read different data: mix one sort."
-        )
+        problems.append(f"Paired losses ({paired}) and unpaired ones ({unpaired}) read different data: mix one sort.")
     if problems:
         raise ValueError(" ".join(problems))
     return MixInfo(infos, tuple(float(weight) for _, weight in components.values()))

@@ -44,9 +44,7 @@ def _files() -> dict[str, Path]:
     # The package's search path, not this file's folder: whoever extends it adds losses from elsewhere.
     # Reversed, so that the first folder wins, as it does when the module is imported.
     return {
-        path.stem: path
-        for folder in reversed(list(trl_ext.losses.__path__))
-        for path in Path(folder).glob("[!_]*.py")
+        path.stem: path for folder in reversed(list(trl_ext.losses.__path__)) for path in Path(folder).glob("[!_]*.py")
     }
 
 

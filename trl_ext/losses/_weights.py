@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 
-def class_weights(
-    desirable: Tensor, desirable_weight: float, undesirable_weight: float, dtype: torch.dtype
-) -> Tensor:
+def class_weights(desirable: Tensor, desirable_weight: float, undesirable_weight: float, dtype: torch.dtype) -> Tensor:
     """λ of each example (B,). ValueError if a weight is still "auto"."""
     for name, weight in (("desirable_weight", desirable_weight), ("undesirable_weight", undesirable_weight)):
         if isinstance(weight, str):

@@ -78,9 +78,7 @@ def notes(s: Settings) -> list[str]:
     if s["datasets"] and s["dataset_name"]:
         found.append(f"{s.named('datasets', 'dataset_name')}: the mixture is used, dataset_name is not.")
     if s["eval_size"] and s["eval_strategy"] in (None, "no"):
-        found.append(
-            f"{s.where('eval_size')} holds examples out, and without `eval_strategy` nothing uses them."
-        )
+        found.append(f"{s.where('eval_size')} holds examples out, and without `eval_strategy` nothing uses them.")
     if s["padding_free"]:
         found.append(f"{s.where('padding_free')} has no effect since TRL 1.0.")
     return found

@@ -64,9 +64,7 @@ def _stated(layer: Layer, problems: list[str]) -> Choice | None:
         weights = found["loss_weights"].value if "loss_weights" in found else None
         choices.append(_choice(_from_trl(trl.value, weights, problems), trl.where, problems))
     elif "loss_weights" in found and found["loss_weights"].value is not None:
-        problems.append(
-            f"{found['loss_weights'].where} weighs nothing: write `loss: {{dpo: 1, sft: 0.1}}`, say."
-        )
+        problems.append(f"{found['loss_weights'].where} weighs nothing: write `loss: {{dpo: 1, sft: 0.1}}`, say.")
     if len(choices) == 2 and choices[0].loss != choices[1].loss and all(choice.info for choice in choices):
         both = " and ".join(f"{choice.where} is {text(choice.loss)}" for choice in choices)
         problems.append(f"{both}: keep one of them.")

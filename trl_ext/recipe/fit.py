@@ -9,9 +9,7 @@ from trl_ext.recipe.settings import Layer
 from trl_ext.recipe.vocabulary import hyperparameters
 
 
-def loss_kwargs(
-    layer: Layer, chosen: Choice, problems: list[str], alone: Choice | None = None
-) -> dict[str, Any]:
+def loss_kwargs(layer: Layer, chosen: Choice, problems: list[str], alone: Choice | None = None) -> dict[str, Any]:
     """The hyperparameters here that the loss reads; null means the loss's own default and is removed.
 
     `alone` is the loss the file asks for without flags, to which an unread hyperparameter may belong.
@@ -66,9 +64,7 @@ def inherited(merged: Layer, written: Layer, chosen: Choice, alone: Choice) -> l
 
 
 def _parts(chosen: Choice) -> list[losses.LossInfo]:
-    return [
-        losses.describe(name) for name in ([chosen.loss] if isinstance(chosen.loss, str) else chosen.loss)
-    ]
+    return [losses.describe(name) for name in ([chosen.loss] if isinstance(chosen.loss, str) else chosen.loss)]
 
 
 def _unread(key: str, value: Any, chosen: Choice, read: list[str], alone: Choice | None) -> str:

@@ -33,9 +33,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     written = known(from_file(document.values, document.lines), problems)
     flags = known(from_flags(dict(overrides or {})), problems)
     if flags.pop("variants", None):
-        problems.append(
-            "`--variants` cannot be a flag: a flag wins over every variant, so give the keys themselves."
-        )
+        problems.append("`--variants` cannot be a flag: a flag wins over every variant, so give the keys themselves.")
 
     chosen, alone = choose(written, flags, problems, notes)
     paired = chosen.info.paired if chosen.info else None

@@ -16,9 +16,7 @@ def known(layer: Layer, problems: list[str]) -> Layer:
         switch = allowed.get(key.removeprefix("no_"))
         if key in allowed:
             kept[key] = setting
-        elif (
-            key.startswith("no_") and switch is not None and "bool" in switch.kinds and setting.value is True
-        ):
+        elif key.startswith("no_") and switch is not None and "bool" in switch.kinds and setting.value is True:
             kept[switch.name] = Setting(False, setting.where)
         elif (instead := remedy(key, setting.value)) is not None:
             problems.append(f"{setting.where} is not a setting here: {instead}.")
@@ -64,9 +62,7 @@ def _unfold(layer: Layer, problems: list[str]) -> Layer:
         if key in for_parts:
             continue
         if key in layer and layer[key].value != given:
-            problems.append(
-                f"{layer[key].where} is {layer[key].value} and {given} in {where}: keep one of them."
-            )
+            problems.append(f"{layer[key].where} is {layer[key].value} and {given} in {where}: keep one of them.")
         elif key not in hyperparameters():
             near = schema.nearest(str(key), hyperparameters())
             hint = f"did you mean `{near[0]}`?" if near else "`trl-ext losses` lists them."

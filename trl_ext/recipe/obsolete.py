@@ -83,17 +83,13 @@ GONE = {
 }
 
 COMPUTED: dict[str, Callable[[Any], str]] = {
-    "warmup_ratio": lambda value: (
-        f"`warmup_steps` takes the fraction now; write {line('warmup_steps', value)}"
-    ),
+    "warmup_ratio": lambda value: f"`warmup_steps` takes the fraction now; write {line('warmup_steps', value)}",
     "rpo_alpha": lambda value: f"mix the SFT loss in with {line('loss', {'dpo': 1, 'sft': value})}",
     "sft_weight": lambda value: f"mix the SFT loss in with {line('loss', {'simpo': 1, 'sft': value})}",
     "use_flash_attention_2": lambda on: _when(on, line("attn_implementation", "flash_attention_2")),
     "group_by_length": lambda on: _when(on, line("train_sampling_strategy", "group_by_length")),
     "adafactor": lambda on: _when(on, line("optim", "adafactor")),
-    "reference_free": lambda on: (
-        f"{_REFERENCE}; " + (f"write {line('loss', 'simpo')}" if on else "remove it")
-    ),
+    "reference_free": lambda on: f"{_REFERENCE}; " + (f"write {line('loss', 'simpo')}" if on else "remove it"),
     "quantization_bit": lambda bits: f"write {line(f'load_in_{bits}bit', True)} and {line('use_peft', True)}",
     "finetuning_type": lambda kind: _when(kind == "lora", line("use_peft", True)),
     "adapter": lambda kind: (

@@ -44,9 +44,7 @@ def read(path: str | Path) -> Document:
     if values is None:
         raise UserError(f"{path} is empty: a recipe names at least a model and a dataset.")
     if not isinstance(values, dict):
-        raise UserError(
-            f"{path} holds no `key: value` lines: write one a line, with a space after the colon."
-        )
+        raise UserError(f"{path} holds no `key: value` lines: write one a line, with a space after the colon.")
     return Document(values, lines, problems)
 
 
@@ -58,9 +56,7 @@ def parse(text: str) -> Any:
 def write(value: Any, *, flow: bool = False) -> str:
     """A value as YAML that `parse` reads back as the same; on one line if `flow`."""
     width = 10_000 if flow else 110
-    return yaml.dump(
-        value, Dumper=_Dumper, default_flow_style=flow, width=width, sort_keys=False, allow_unicode=True
-    )
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=flow, width=width, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
@@ -102,9 +98,7 @@ def _keys(root: yaml.Node | None) -> tuple[dict[tuple[str, ...], int], list[str]
             line = key.start_mark.line + 1
             if key.value in first and key.value != "<<":
                 name = ".".join([*path, key.value])
-                problems.append(
-                    f"`{name}` is given twice, on lines {first[key.value]} and {line}: keep one of them."
-                )
+                problems.append(f"`{name}` is given twice, on lines {first[key.value]} and {line}: keep one of them.")
             first.setdefault(key.value, line)
             lines[*path, key.value] = line
             visit(value, (*path, key.value))
@@ -121,9 +115,7 @@ def _not_there(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path()
     candidates = {file.name: file for place in (folder, Path("recipes")) for file in place.glob("*.y*ml")}
     stems = {file.stem: file for file in candidates.values()}
-    near = difflib.get_close_matches(path.name, candidates, n=1) or difflib.get_close_matches(
-        path.stem, stems, n=1
-    )
+    near = difflib.get_close_matches(path.name, candidates, n=1) or difflib.get_close_matches(path.stem, stems, n=1)
     if near:
         return f"There is no recipe {path}: did you mean {(candidates | stems)[near[0]]}?"
     here = ", ".join(sorted(str(file) for file in candidates.values()))
@@ -133,10 +125,6 @@ def _not_there(path: Path) -> str:
 def _syntax(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
-    remedy = (
-        "indent with spaces, not tabs."
-        if r"'\t'" in problem
-        else "a recipe is YAML, one `key: value` a line."
-    )
+    remedy = "indent with spaces, not tabs." if r"'\t'" in problem else "a recipe is YAML, one `key: value` a line."
     place = f"line {mark.line + 1} is not YAML" if mark else "not YAML"
     return f"{place} ({problem}): {remedy}"

@@ -24,14 +24,10 @@ def read(variants: Any, lines: dict[tuple[str, ...], int], problems: list[str]) 
             problems.append(f"{where}: {error}")
             continue
         if values is not None and not isinstance(values, dict):
-            problems.append(
-                f"{where} is {schema.shown(values)}: write `{name}: {{beta: 0.1}}`, for instance."
-            )
+            problems.append(f"{where} is {schema.shown(values)}: write `{name}: {{beta: 0.1}}`, for instance.")
             continue
         if info.name in found:
-            problems.append(
-                f"{where} is the loss {info.name}, which has a variant already: keep one of them."
-            )
+            problems.append(f"{where} is the loss {info.name}, which has a variant already: keep one of them.")
         layer = known(from_file(values or {}, lines, ("variants", name)), problems)
         for key in [key for key in (*SPELLINGS, "variants") if key in layer]:
             problems.append(f"{layer.pop(key).where} cannot be set by a variant: remove it.")

@@ -41,9 +41,7 @@ def draw(metrics: Path, picture: Path, title: str) -> Path:
 
     series = read(metrics)
     panels = [
-        (heading, [n for n in names if n in series])
-        for heading, names in PANELS
-        if any(n in series for n in names)
+        (heading, [n for n in names if n in series]) for heading, names in PANELS if any(n in series for n in names)
     ]
     columns = min(3, max(1, len(panels)))
     lines = -(-len(panels) // columns) or 1
@@ -53,7 +51,13 @@ def draw(metrics: Path, picture: Path, title: str) -> Path:
     for axis, (heading, names) in zip(axes, panels, strict=False):
         for name in names:
             steps, values = series[name]
-            axis.plot(steps, values, label=name.split("/")[-1], linewidth=1.6, marker="." if len(steps) < 15 else None)
+            axis.plot(
+                steps,
+                values,
+                label=name.split("/")[-1],
+                linewidth=1.6,
+                marker="." if len(steps) < 15 else None,
+            )
         axis.set_title(heading, fontsize=10, loc="left")
         axis.set_xlabel("optimizer step", fontsize=8)
         axis.tick_params(labelsize=8)

@@ -14,7 +14,14 @@ from trl_ext.batching import attention
 from trl_ext.batching.packed import PackedRow
 
 # Keys of TRL's collators that describe the batch but are not arguments of a model.
-NOT_FOR_THE_MODEL = {"completion_mask", "label", "ref_chosen_logps", "ref_rejected_logps", "ref_logps", "reference_keys"}
+NOT_FOR_THE_MODEL = {
+    "completion_mask",
+    "label",
+    "ref_chosen_logps",
+    "ref_rejected_logps",
+    "ref_logps",
+    "reference_keys",
+}
 
 
 @dataclass

@@ -74,9 +74,7 @@ class PreferenceOptions:
         kwargs = dict(self.loss_kwargs or {})
         for name, value in kwargs.items():
             if given.get(name, value) != value:
-                raise ValueError(
-                    f"`{name}` is {given[name]!r} and {value!r} in `loss_kwargs`: set it in one place."
-                )
+                raise ValueError(f"`{name}` is {given[name]!r} and {value!r} in `loss_kwargs`: set it in one place.")
         resolved = losses.get(chosen, **{**given, **kwargs})
         self.loss = dict(chosen) if isinstance(chosen, dict) else losses.canonical(chosen)
         self.loss_kwargs = dict(resolved.hyperparameters)
@@ -114,7 +112,13 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
         self._resolve_loss(
             default="dpo",
             trl_spelling=trl_spelling,
-            fields=("beta", "label_smoothing", "discopop_tau", "f_divergence_type", "f_alpha_divergence_coef"),
+            fields=(
+                "beta",
+                "label_smoothing",
+                "discopop_tau",
+                "f_divergence_type",
+                "f_alpha_divergence_coef",
+            ),
         )
         self._check_loss()
 

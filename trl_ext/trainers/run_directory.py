@@ -23,9 +23,7 @@ class RunDirectory:
         """Save the trained adapter alone: the frozen copy it is compared with is not a result of the run."""
         frozen_copy = is_peft_model(self.model) and FROZEN_COPY in self.model.peft_config
         if frozen_copy:
-            self.model.save_pretrained = functools.partial(
-                self.model.save_pretrained, selected_adapters=["default"]
-            )
+            self.model.save_pretrained = functools.partial(self.model.save_pretrained, selected_adapters=["default"])
         try:
             super()._save(output_dir, state_dict)
         finally:

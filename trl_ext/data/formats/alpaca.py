@@ -18,9 +18,7 @@ def match(sample: Sample) -> Match | None:
     if sample.kind("instruction") != "text" or sample.kind("prompt") is not None:
         return None
     beside = tuple(column for column in ("input", "system", "history") if sample.kind(column) is not None)
-    output = next(
-        (column for column in ("output", "completion", "outputs") if column in sample.columns), None
-    )
+    output = next((column for column in ("output", "completion", "outputs") if column in sample.columns), None)
     label = None
     if sample.has("chosen", "rejected"):
         answers, paired = ("chosen", "rejected"), True

@@ -49,9 +49,7 @@ def verdicts(values: Iterable[Any], column: str, source: str) -> dict[Any, bool]
     numbers = {value: _number(value) for value in values}
     known = {number for number in numbers.values() if number is not None}
     if known - {-1.0, 0.0, 1.0} or len(values) > 50:
-        shown = ", ".join(str(value) for value in sorted(values, key=str)[:6]) + (
-            ", …" if len(values) > 6 else ""
-        )
+        shown = ", ".join(str(value) for value in sorted(values, key=str)[:6]) + (", …" if len(values) > 6 else "")
         raise UserError(
             f"{source}: column `{column}` holds {shown}, which are not two classes; a label is one of "
             f"true/false, 1/0, 1/-1, {', '.join(DESIRABLE[2:])} or {', '.join(UNDESIRABLE[2:])}. "

@@ -28,9 +28,7 @@ class Sample:
         self.columns = tuple(columns)
         texts = {name: [row[name] for row in rows if isinstance(row.get(name), str)] for name in columns}
         self.encoded = tuple(
-            name
-            for name, values in texts.items()
-            if values and all(decoded(text) is not None for text in values)
+            name for name, values in texts.items() if values and all(decoded(text) is not None for text in values)
         )
         self.rows = [decode(row, self.encoded) for row in rows]
 

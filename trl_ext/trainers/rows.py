@@ -1,0 +1,174 @@
+"""Rows: which forward passes the examples of a step become, and where their reference values come from."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from trl_ext.batching import attention, proof
+from trl_ext.batching.packed import Tree, pack_rows
+from trl_ext.batching.padded import cut_rows, padded_batch
+from trl_ext.reference.cache import ReferenceCache
+from trl_ext.reference.identity import describe_reference, reference_identity
+from trl_ext.reference.implicit import implicit_reference, no_grad_eval
+from trl_ext.trainers import completions, lora
+from trl_ext.trainers.completions import Completions
+from trl_ext.trainers.step_zero import say
+
+AUTO_ROW_TOKENS = 4096
+
+
+class Rows:
+    """Mixin: cuts examples into rows, packed where this model allows it, and scores them under the reference.
+
+    Attributes read: `args`, `model`, `loss`, `ref_model`, `data_collator`, `aux_loss_enabled`.
+
+    Attributes:
+        reference_cache: Reference log-probabilities on disk; `None` before the first row and where none is used.
+    """
+
+    _sequences_per_example: int
+    _is_packed: bool | None = None  # undecided before the first row
+    _row_budget: int | None = None  # tokens, set once memory has run out
+    reference_cache: ReferenceCache | None = None
+
+    # What a subclass provides ---------------------------------------------------------------------------------
+
+    def _length(self, example: dict) -> int:
+        """Tokens of the example's longest sequence after truncation."""
+        raise NotImplementedError
+
+    def _tree(self, example: dict) -> Tree:
+        """The example as a prompt with its completions, truncated."""
+        raise NotImplementedError
+
+    def _proof_tree(self, example: dict, examples: list[dict]) -> Tree:
+        """A prompt with at least two completions to try packing on."""
+        raise NotImplementedError
+
+    def _sequences(self, row: list[dict]) -> list[tuple[list[int], list[int]]]:
+        """Prompt and completion ids, truncated, of every completion of a row in the order they are scored."""
+        raise NotImplementedError
+
+    def _pack(self, row: list[dict]) -> dict[str, Any]:
+        """A packed row and whatever columns of the examples the loss and the metrics read."""
+        raise NotImplementedError
+
+    # Cutting ----------------------------------------------------------------------------------------------------
+
+    def _rows(self, examples: list[dict]) -> list[list[dict]]:
+        """The examples in as few rows as their budget allows."""
+        if self._is_packed:
+            return pack_rows(examples, self._tree, self._row_tokens or 0)
+        return cut_rows(
+            examples,
+            self._length,
+            sequences=self._sequences_per_example,
+            row_tokens=self._row_tokens,
+            row_examples=None if self._row_tokens else self.args.per_device_train_batch_size,
+        )
+
+    @property
+    def _row_tokens(self) -> int | None:
+        """Tokens a row may hold; `None`: as many examples as `per_device_train_batch_size`, padded."""
+        if self._row_budget is not None:
+            return self._row_budget
+        if self.args.row_tokens != "auto":
+            return self.args.row_tokens
+        return AUTO_ROW_TOKENS if self._is_packed else None
+
+    def _collate(self, row: list[dict]) -> dict[str, Any]:
+        batch = self._pack(row) if self._is_packed else self._prepare_inputs(self.data_collator(row))
+        if self.reference_cache is not None:
+            batch["reference_keys"] = [self.reference_cache.key(*pair) for pair in self._sequences(row)]
+        return batch
+
+    def _prepare_rows(self, examples: list[dict]) -> None:
+        """Before the first forward: open the reference cache, and decide whether rows are packed.
+
+        Rows are packed from then on if this very model computes the same on packed rows as on padded ones.
+        """
+        if self._is_packed is not None:
+            return
+        if self.args.reference_cache and self.loss.needs_reference and self.ref_model is None:
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+            self.reference_cache = ReferenceCache(
+                reference_identity(self.model, dtype), about=describe_reference(self.model, dtype)
+            )
+        self._is_packed = False
+        if not self.args.packing:
+            return
+        reason, measured = self._proof(examples)
+        if reason is None:
+            say(self, f"rows: packed, prompts shared, attention per segment; {measured}")
+        else:
+            say(self, f"rows: padded, sorted by length; packing is off for this model: {reason}")
+        self._is_packed = reason is None
+
+    def _proof(self, examples: list[dict]) -> tuple[str | None, str]:
+        base = self.model.get_base_model() if lora.has_adapter(self.model) else self.model
+        reason = proof.known_to_be_wrong(base.config) or self._cannot_pack()
+        if reason is not None:
+            return reason, ""
+        tree = max((self._proof_tree(example, examples) for example in examples), key=lambda t: t.tokens)
+        before = attention.switch(base)
+
+        def score(batch: dict[str, Any]) -> torch.Tensor:
+            return completions.run(self.model, batch).per_token_logps.float().sum(dim=1)
+
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else self.model.dtype
+        with no_grad_eval(self.model), self.compute_loss_context_manager():
+            padded = score(self._prepare_inputs(padded_batch(tree, self.data_collator.pad_token_id)))
+            reason, measured = proof.prove(lambda row: score({"packed": row}), padded, tree, dtype)
+        if reason is not None or self.ref_model is not None:
+            base.set_attn_implementation(before)
+        if reason is None and self.ref_model is not None:
+            return "a second reference model is in use", measured
+        return reason, measured
+
+    def _cannot_pack(self) -> str | None:
+        """Settings under which packed and padded rows differ by definition."""
+        if self.aux_loss_enabled:
+            return "the auxiliary loss of a mixture of experts counts a shared prompt once"
+        if getattr(self.args, "truncation_mode", "keep_start") != "keep_start":
+            return "`truncation_mode: keep_end` cuts the prompt of each completion elsewhere"
+        if lora.has_adapter(self.model) and self.model.active_peft_config.is_prompt_learning:
+            return "prompt learning prepends virtual tokens to every sequence"
+        return None
+
+    def _truncated(self, prompt: list[int], *completions: list[int]) -> Tree:
+        """A prompt with its completions, each cut where `max_length` ends the sequence."""
+        room = None if self.args.max_length is None else max(self.args.max_length - len(prompt), 0)
+        return Tree(prompt[: self.args.max_length], [completion[:room] for completion in completions])
+
+    def _row_size(self, row: list[dict]) -> int:
+        """Tokens a row computes."""
+        if self._is_packed:
+            return sum(self._tree(example).tokens for example in row)
+        return self._sequences_per_example * len(row) * max(map(self._length, row))
+
+    # The reference ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _reference(self) -> Iterator[nn.Module]:
+        """The reference policy: the adapter-free base, or the second model of full fine-tuning."""
+        if self.ref_model is not None:
+            with torch.no_grad():
+                yield self.ref_model
+        else:
+            with implicit_reference(self.model):
+                yield self.model
+
+    def _reference_fields(self, batch: dict[str, Any]) -> Completions:
+        """Per-token reference log-probabilities of a row: from the cache, or computed and kept there."""
+        keys = batch.get("reference_keys")
+        known = [None] if keys is None else self.reference_cache.get(keys)
+        if all(values is not None for values in known):
+            return completions.from_arrays(known, self.args.device)
+        with self._reference() as reference:
+            fields = completions.run(reference, batch)
+        if keys is not None:
+            self.reference_cache.put(keys, completions.to_arrays(fields))
+        return fields
