@@ -63,7 +63,9 @@ def precision(recipe: Recipe) -> Precision:
         why = f"{_device_name()} has no native bfloat16"
     if "bf16" in recipe.explicit or "fp16" in recipe.explicit:
         training |= {"bf16": bool(recipe.get("bf16")), "fp16": bool(recipe.get("fp16"))}
-    model_dtype = recipe.get("dtype") if "dtype" in recipe.explicit else default
+    # All weights are trained without an adapter, and bfloat16 ones would hardly move: float32 under autocast then.
+    trains_all = not recipe.get("use_peft") and find_adapter_config_file(model_path(recipe)) is None
+    model_dtype = recipe.get("dtype") if "dtype" in recipe.explicit else "float32" if trains_all else default
     compute = recipe.get("bnb_4bit_compute_dtype") or "auto"
     if compute == "auto":
         compute = default if model_dtype in (None, "auto") else model_dtype
@@ -124,11 +126,9 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
         # What only the constructed model can tell: an unknown LoRA target, an adapter on the head, …
         raise UserError(str(error)) from error
     _count_overlong(built, train, statements)
-    built.card_facts = {
-        "base model": recipe.get("model_name_or_path"),
-        "dataset": recipe.get("dataset_name"),
-        "recipe": recipe.name,
-    }
+    built.card_facts = {"dataset": recipe.get("dataset_name"), "recipe": recipe.name}
+    if recipe.get("model_name_or_path") != model_path(recipe):
+        built.card_facts["model"] = recipe.get("model_name_or_path")
     for callback in (ProgressCallback, PrinterCallback):
         built.remove_callback(callback)
     if not args.disable_tqdm:
@@ -278,18 +278,34 @@ def policy(recipe: Recipe, args: Any, chosen: Precision, statements: list[str]) 
         args.model_init_kwargs = init
         peft_config = get_peft_config(model_args)
         if peft_config is not None:
-            check_lora_targets(path, peft_config.target_modules, model_args.model_revision)
+            peft_config.target_modules = _lora_targets(recipe, peft_config.target_modules)
+            check_lora_targets(path, peft_config.target_modules, model_args.model_revision, args.trust_remote_code)
+            if peft_config.lora_dropout and args.disable_dropout and "lora_dropout" in recipe.explicit:
+                statements.append(
+                    "`lora_dropout` has no effect: `disable_dropout` is on, TRL's default, so that policy and reference "
+                    "see the same network. Set `disable_dropout: false` to use it."
+                )
         if peft_config is None:
             statements.append("No adapter (use_peft is off): all weights are trained.")
         return path, {"peft_config": peft_config, "quantization_config": quantization}
     set_seed(args.seed)
     args.model_init_kwargs = None
-    base = create_model_from_path(_adapter_base(path), quantization_config=quantization, **init)
+    init |= {"quantization_config": quantization, "trust_remote_code": args.trust_remote_code, "revision": None}
+    if args.world_size > 1:
+        init["device_map"] = None
+    base = create_model_from_path(_adapter_base(path), **init)
     statements.append(f"Continues the adapter {path}; the reference is a frozen copy of it, not the bare base.")
     return PeftModel.from_pretrained(base, path, is_trainable=True), {}
 
 
-def check_lora_targets(path: str, targets: Any, revision: str = "main") -> None:
+def _lora_targets(recipe: Recipe, targets: Any) -> Any:
+    """Undo TRL turning a list of one module name into a regular expression that matches no full name."""
+    given = recipe.get("lora_target_modules")
+    is_name = isinstance(given, list) and len(given) == 1 and given[0] != "all-linear" and given[0].isidentifier()
+    return set(given) if is_name else targets
+
+
+def check_lora_targets(path: str, targets: Any, revision: str = "main", trust_remote_code: bool = False) -> None:
     """Every named LoRA target exists in the model, judged from its configuration alone.
 
     PEFT trains the targets it finds and is silent about the others as long as there is one.
@@ -299,7 +315,7 @@ def check_lora_targets(path: str, targets: Any, revision: str = "main") -> None:
     """
     if targets is None or isinstance(targets, str):
         return
-    config = AutoConfig.from_pretrained(path, revision=revision)
+    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     if architecture is None:  # remote code, which is not run to check a spelling
         return

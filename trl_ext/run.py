@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def main(path: str, overrides: dict[str, Any]) -> int:
     trainer = built.trainer
     if trainer.is_world_process_zero():
         directory.mkdir(parents=True, exist_ok=True)
-        recipe.dump(directory / "recipe.resolved.yaml")
+        _without(recipe, "resume_from_checkpoint", "output_dir").dump(directory / "recipe.resolved.yaml")
         _write_json(directory / "environment.json", environment.describe())
     started = time.time()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -111,6 +112,11 @@ def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
     return broadcast_object_list(list(values))
 
 
+def _without(recipe: Recipe, *keys: str) -> Recipe:
+    """The recipe without settings that say where a run is, not what it does."""
+    return replace(recipe, values={key: value for key, value in recipe.values.items() if key not in keys})
+
+
 def latest_checkpoint(directory: Path) -> str | None:
     """The checkpoint with the highest step that has a trainer state, or `None`."""
     found = [p for p in directory.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
@@ -149,11 +155,13 @@ def _report(console: Console, recipe: Recipe, built: Built, seconds: float) -> N
     if cache is not None:
         console.print(f"reference: {cache.hits:,} values from the cache, {cache.misses:,} computed and kept")
     table = summary.first_and_last(directory / "metrics.jsonl")
-    if recipe.get("model_name_or_path") == EMBEDDED and recipe.get("dataset_name") == EMBEDDED:
+    is_demo = recipe.get("model_name_or_path") == EMBEDDED and recipe.get("dataset_name") == EMBEDDED
+    if is_demo and hasattr(trainer.model, "disable_adapter"):
         table = _measure_the_demo(directory, trainer)
     if table is not None:
         console.print(table)
-    console.print(f"adapter  {directory}\ncurves   {picture}")
+    what = "adapter" if hasattr(trainer.model, "disable_adapter") else "model"
+    console.print(f"{what:8} {directory}\ncurves   {picture}")
 
 
 def _measure_the_demo(directory: Path, trainer: Any) -> Any:

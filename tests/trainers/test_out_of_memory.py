@@ -6,6 +6,7 @@ import torch
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer, UnpairedPreferenceConfig
 from trl_ext.trainers.unpaired import UnpairedPreferenceTrainer
 
+from ..conftest import pairs
 from .helpers import arguments, build, relative_difference, weights
 
 
@@ -38,7 +39,7 @@ def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model,
         return trainer
 
     undisturbed, disturbed = run(cls), run(failing(cls, at=3))
-    assert capsys.readouterr().out.count("and this step again") == 1
+    assert capsys.readouterr().out.count("out of memory: rows of at most") == 1
     assert disturbed._row_budget < 90
     assert relative_difference(weights(disturbed), weights(undisturbed)) < 1e-5
     for log, other in zip(disturbed.recorder.logs, undisturbed.recorder.logs, strict=True):
@@ -46,11 +47,16 @@ def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model,
         assert log["rewards/margins"] == pytest.approx(other["rewards/margins"], rel=1e-4, abs=1e-5)
 
 
-def test_a_single_example_that_does_not_fit_stops_with_a_sentence(tiny_model, tmp_path):
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_single_example_that_does_not_fit_stops_with_a_sentence(packing, tiny_model, tmp_path):
+    """Also where lengths differ, so that two short examples always fit where one long one does."""
+
     class Hopeless(PairedPreferenceTrainer):
         def _score(self, model, batch):
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
 
-    trainer = build(Hopeless, PairedPreferenceConfig(**arguments(tmp_path), row_tokens=200), tiny_model)
-    with pytest.raises(torch.OutOfMemoryError, match=r"single example of .* tokens in a row"):
+    examples = [*pairs(7, longest=2), *pairs(1, seed=5, longest=12)]
+    config = PairedPreferenceConfig(**arguments(tmp_path), row_tokens=200, packing=packing)
+    trainer = build(Hopeless, config, tiny_model, examples=examples)
+    with pytest.raises(torch.OutOfMemoryError, match=r"single example of up to .* tokens in a row"):
         trainer.train()

@@ -6,6 +6,7 @@ Usage: two_processes.py MODEL OUTPUT
 import sys
 
 import torch
+from datasets import Dataset
 from transformers import AutoTokenizer  # noqa: F401  (imported before the process group exists)
 
 from tests.conftest import pairs
@@ -52,14 +53,35 @@ def run(model: str, output: str, world: int) -> dict:
             # as many rows as examples, and a single one
             config.row_tokens = [1, 10_000][config.process_index] if cls is not FailsOnce else 60
         trainer.train()
-        assert (trainer._row_budget is not None) == (cls is FailsOnce)
+        assert (trainer._row_budget is not None) == (cls is FailsOnce and config.process_index == 1)
         results[name] = (trainer.recorder.gradients, trainer.recorder.logs)
     return results
+
+
+def evaluate(model: str, output: str, world: int) -> dict:
+    """Metrics of five held-out pairs, which two processes cannot share evenly."""
+    config = PairedPreferenceConfig(**arguments(output, per_device_eval_batch_size=4))
+    trainer = build(PairedPreferenceTrainer, config, model, examples=pairs(8))
+    return trainer.evaluate(Dataset.from_list(pairs(5, seed=9)))
+
+
+def resume(model: str, output: str) -> tuple[list[float], list[float]]:
+    """Losses of a KTO run over three epochs, and of the same run resumed in the middle of the second."""
+    losses = []
+    for checkpoint in (None, f"{output}/kto/checkpoint-4"):
+        settings = {"per_device_train_batch_size": 2, "max_steps": 9, "save_strategy": "steps", "save_steps": 4}
+        config = UnpairedPreferenceConfig(**arguments(f"{output}/kto", **settings))
+        trainer = build(UnpairedPreferenceTrainer, config, model, examples=pairs(6))
+        trainer.train(resume_from_checkpoint=checkpoint)
+        losses.append([log["loss"] for log in trainer.state.log_history if "loss" in log])
+    return tuple(losses)
 
 
 if __name__ == "__main__":
     _, model, output = sys.argv
     found = run(model, output, world=2)
+    metrics = evaluate(model, output, world=2)
+    resumed = resume(model, output)
     if torch.distributed.get_rank() == 0:
-        torch.save(found, f"{output}/two.pt")
+        torch.save((found, metrics, resumed), f"{output}/two.pt")
     torch.distributed.destroy_process_group()

@@ -82,11 +82,12 @@ def _layout() -> Layout | None:
 
 
 def broken(layout: Layout) -> Layout:
-    """The layout with one deliberate mistake: later branches see the earlier ones of their prompt.
+    """The layout with one deliberate mistake: branches see their siblings, and prompts what stands before them.
 
     What a correct mask is judged against: a comparison that this one passes too would prove nothing.
     """
-    segments = [s if s.prefix is None else s._replace(prefix=(s.prefix[0], s.start)) for s in layout.segments]
+    segments = [s._replace(prefix=(s.prefix[0] if s.prefix else 0, s.start)) for s in layout.segments]
+    segments = [s if s.start else s._replace(prefix=None) for s in segments]
     return Layout(segments, layout.positions)
 
 

@@ -16,6 +16,10 @@ class Examples(UserList):
     id; an unknown type passes through untouched.
     """
 
+    def pin_memory(self) -> "Examples":
+        """Nothing to pin before collation; without this, torch would visit every token id as well."""
+        return self
+
 
 def cut_rows(
     examples: Sequence[dict],

@@ -87,7 +87,7 @@ COMPUTED: dict[str, Callable[[Any], str]] = {
     "rpo_alpha": lambda value: f"mix the SFT loss in with {line('loss', {'dpo': 1, 'sft': value})}",
     "sft_weight": lambda value: f"mix the SFT loss in with {line('loss', {'simpo': 1, 'sft': value})}",
     "use_flash_attention_2": lambda on: _when(on, line("attn_implementation", "flash_attention_2")),
-    "group_by_length": lambda on: _when(on, line("train_sampling_strategy", "group_by_length")),
+    "group_by_length": lambda _: "remove it; rows are packed, or sorted by length, so there is no padding to save",
     "adafactor": lambda on: _when(on, line("optim", "adafactor")),
     "reference_free": lambda on: f"{_REFERENCE}; " + (f"write {line('loss', 'simpo')}" if on else "remove it"),
     "quantization_bit": lambda bits: f"write {line(f'load_in_{bits}bit', True)} and {line('use_peft', True)}",

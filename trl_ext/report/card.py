@@ -9,6 +9,7 @@ from huggingface_hub import ModelCardData
 from trl.trainer.utils import get_config_model_id
 
 from trl_ext import losses
+from trl_ext.trainers.step_zero import reference_of
 
 HYPERPARAMETERS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "max_length", "optim",
@@ -26,7 +27,7 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
         tags: Hub tags.
     """
     args, loss, facts = trainer.args, trainer.loss, dict(trainer.card_facts)
-    base = facts.pop("base model", None) or get_config_model_id(trainer.model.config)
+    base = get_config_model_id(trainer.model.config)
     dataset = dataset or facts.get("dataset")
     metadata = ModelCardData(
         base_model=base if _on_hub(base) else None,
@@ -38,7 +39,7 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
     examples = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     rows = {
         "base model": f"`{base}`",
-        "reference policy": "the base model with the adapter off" if loss.needs_reference else "none",
+        "reference policy": reference_of(trainer),
         **{key: f"`{value}`" for key, value in facts.items()},
         "loss": f"`{loss.name}`: {loss.formula}" + (f" ({loss.paper})" if loss.paper else ""),
         "loss hyperparameters": f"`{json.dumps(loss.hyperparameters)}`",
@@ -47,7 +48,8 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
     }
     if is_peft_model(trainer.model):
         adapter = trainer.model.peft_config["default"]
-        rows["adapter"] = f"{adapter.peft_type.value}, r {adapter.r}, alpha {adapter.lora_alpha}"
+        sizes = [f", {name} {getattr(adapter, name)}" for name in ("r", "lora_alpha") if hasattr(adapter, name)]
+        rows["adapter"] = adapter.peft_type.value + "".join(sizes)
     if trainer.state.global_step:
         rows["steps trained"] = f"{trainer.state.global_step}"
     rows["notation"] = losses.NOTATION

@@ -1,7 +1,8 @@
 """Training curves from `metrics.jsonl`."""
 
-import json
 from pathlib import Path
+
+from trl_ext.report import metrics_file
 
 PANELS = (
     ("loss", ("loss", "eval_loss")),
@@ -18,8 +19,7 @@ PANELS = (
 def read(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     """Series of a metrics file: name → (steps, values), numbers only."""
     series: dict[str, tuple[list[int], list[float]]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for record in metrics_file.read(path):
         for name, value in record.items():
             if isinstance(value, int | float):
                 steps, values = series.setdefault(name, ([], []))

@@ -1,10 +1,11 @@
 """The short tables a run ends with."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
+from trl_ext.report import metrics_file
 
 
 def before_and_after(samples: dict[str, Any], pairs: dict[str, float]) -> Table:
@@ -21,7 +22,11 @@ def before_and_after(samples: dict[str, Any], pairs: dict[str, float]) -> Table:
     before, after = samples["before"], samples["after"]
     table.add_row("true reward of sampled completions", _pm(before, "reward"), _pm(after, "reward"))
     table.add_row("sentences that parse", _pm(before, "fluency"), _pm(after, "fluency"))
-    table.add_row("KL to the reference, nats per completion", "0", f"{samples['kl']:.2f} ± {samples['kl_se']:.2f}")
+    table.add_row(
+        "KL to the reference, nats per completion",
+        "0",
+        f"{round(samples['kl'], 2) + 0.0:.2f} ± {samples['kl_se']:.2f}",
+    )
     table.add_row("reward accuracy on held-out pairs", "0.500", f"{pairs['accuracy']:.3f}")
     table.add_row("reward margin, nats of log-ratio", "0", f"{pairs['margin']:.2f} ± {pairs['margin_se']:.2f}")
     table.add_row("tokens per completion", f"{before['length']:.1f}", f"{after['length']:.1f}")
@@ -34,8 +39,7 @@ def _pm(values: dict[str, float], name: str) -> str:
 
 def first_and_last(metrics: Path) -> Table | None:
     """First and last logged value of what people look at first; `None` if nothing was logged."""
-    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    records = [record for record in records if "loss" in record]
+    records = [record for record in metrics_file.read(metrics) if "loss" in record]
     if not records:
         return None
     table = Table(box=None, pad_edge=False, header_style="bold")

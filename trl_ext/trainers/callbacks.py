@@ -9,6 +9,8 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from trl_ext.report import metrics_file
+
 IN_THE_BAR = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "kl": "z"}
 
 
@@ -37,9 +39,8 @@ class MetricsFile(TrainerCallback):
             return
         kept = []
         if state.global_step and self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            kept = [record for record in metrics_file.read(self.path) if record["step"] <= state.global_step]
+        self.path.write_text("".join(f"{json.dumps(record)}\n" for record in kept), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not logs:

@@ -52,6 +52,10 @@ class PreferenceOptions:
             "result. `auto`: 4096 for packed rows, else rows of `per_device_train_batch_size` examples."
         },
     )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "Log a lost (NaN) loss as the previous average, as transformers does by default."},
+    )
     lora_dtype: str = field(
         default="float32",
         metadata={
@@ -67,21 +71,28 @@ class PreferenceOptions:
         Raises:
             ValueError: Two different losses, an unknown loss, or a hyperparameter the loss does not read.
         """
-        if self.loss is not None and trl_spelling is not None and trl_spelling != self.loss:
-            raise ValueError(f"`loss` is {self.loss!r} and `loss_type` says {trl_spelling!r}: set one of the two.")
-        chosen = self.loss or trl_spelling or default
+        ours = losses.canonical(self.loss) if isinstance(self.loss, str) else self.loss
+        if ours is not None and trl_spelling is not None and trl_spelling != ours:
+            raise ValueError(f"`loss` is {ours!r} and `loss_type` says {trl_spelling!r}: set one of the two.")
+        chosen = ours or trl_spelling or default
         given = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
         kwargs = dict(self.loss_kwargs or {})
         for name, value in kwargs.items():
             if given.get(name, value) != value:
                 raise ValueError(f"`{name}` is {given[name]!r} and {value!r} in `loss_kwargs`: set it in one place.")
         resolved = losses.get(chosen, **{**given, **kwargs})
-        self.loss = dict(chosen) if isinstance(chosen, dict) else losses.canonical(chosen)
+        self._check_loss(resolved)
+        self.loss = dict(chosen) if isinstance(chosen, dict) else chosen
         self.loss_kwargs = dict(resolved.hyperparameters)
         for name in fields:
             setattr(self, name, resolved.hyperparameters.get(name))
 
-    def _check_row_tokens(self) -> None:
+    def _check_rows(self) -> None:
+        if self.train_sampling_strategy not in ("random", "sequential"):
+            raise ValueError(
+                f"`train_sampling_strategy` is {self.train_sampling_strategy!r}: give 'random' or 'sequential'. Rows are "
+                "packed, or sorted by length within a step, so grouping by length has nothing left to save."
+            )
         if isinstance(self.row_tokens, str) and self.row_tokens.isdigit():
             self.row_tokens = int(self.row_tokens)
         if self.row_tokens != "auto" and (not isinstance(self.row_tokens, int) or self.row_tokens < 1):
@@ -108,7 +119,7 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
         trl_spelling = _from_trl(self.loss_type, self.loss_weights)
         self.loss_type = self.loss_weights = None
         super().__post_init__()
-        self._check_row_tokens()
+        self._check_rows()
         self._resolve_loss(
             default="dpo",
             trl_spelling=trl_spelling,
@@ -120,12 +131,22 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
                 "f_alpha_divergence_coef",
             ),
         )
-        self._check_loss()
 
-    def _check_loss(self) -> None:
-        loss = losses.get(self.loss, **self.loss_kwargs)
+    def _check_loss(self, loss: Any) -> None:
         if not loss.paired:
             raise ValueError(f"The loss {loss.name!r} takes unpaired data: use UnpairedPreferenceConfig.")
+        if self.ld_alpha is not None:
+            parts = getattr(loss, "components", (loss,))
+            without = [part.name for part in parts if not part.needs_reference]
+            if without:
+                raise ValueError(
+                    f"`ld_alpha` damps the log-ratios of long completions (LD-DPO), and {', '.join(without)} reads "
+                    "none: remove `ld_alpha`, or choose losses that read a reference."
+                )
+            if not 0 <= self.ld_alpha <= 1:
+                raise ValueError(
+                    f"`ld_alpha` is {self.ld_alpha}: give a number from 0 (mask the tail) to 1 (plain DPO)."
+                )
         if self.use_weighting and loss.coupled:
             raise ValueError(
                 f"`use_weighting` weighs single pairs, but the loss {loss.name!r} compares sorted values across "
@@ -152,7 +173,7 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
         metadata={
             "help": "`random` mixes both classes evenly into every step; partners for the KTO baseline are drawn "
             "from the step itself, so no order is needed.",
-            "choices": ["random", "sequential", "group_by_length"],
+            "choices": ["random", "sequential"],
         },
     )
 
@@ -160,7 +181,7 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
         trl_spelling = _from_trl(self.loss_type, None)
         self.loss_type = None
         super().__post_init__()
-        self._check_row_tokens()
+        self._check_rows()
         for name in ("desirable_weight", "undesirable_weight"):
             value = getattr(self, name)
             if isinstance(value, str) and value != "auto":
@@ -170,7 +191,8 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
             trl_spelling=trl_spelling,
             fields=("beta", "desirable_weight", "undesirable_weight"),
         )
-        loss = losses.get(self.loss, **self.loss_kwargs)
+
+    def _check_loss(self, loss: Any) -> None:
         if loss.paired:
             raise ValueError(f"The loss {loss.name!r} takes pairs: use PairedPreferenceConfig.")
 

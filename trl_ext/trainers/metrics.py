@@ -41,5 +41,6 @@ class MeanMetrics:
     def total(self, name: str) -> float:
         return self._sums[name][0].item()
 
-    def is_empty(self) -> bool:
-        return not self._sums
+    def clear(self) -> None:
+        """Forget the values but not the names."""
+        self._sums = {name: torch.zeros_like(pair) for name, pair in self._sums.items()}

@@ -18,36 +18,30 @@ from datasets.fingerprint import Hasher
 from torch import nn
 from trl import DPOTrainer
 
-from trl_ext import losses
 from trl_ext.batching.packed import Tree, pack
 from trl_ext.trainers import completions
 from trl_ext.trainers.completions import Completions, num_tokens
 from trl_ext.trainers.config import PairedPreferenceConfig
+from trl_ext.trainers.construction import Construction
+from trl_ext.trainers.evaluation import Evaluation
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.run_directory import RunDirectory
-from trl_ext.trainers.step import StepIsBatch
 
 
-class PairedPreferenceTrainer(RunDirectory, StepIsBatch, DPOTrainer):
+class PairedPreferenceTrainer(RunDirectory, Evaluation, Construction, DPOTrainer):
     """Preference optimisation from pairs, constructed exactly like `trl.DPOTrainer`.
 
-    Overrides `__init__` and `_precompute_ref_logps` of `trl.DPOTrainer`, and through the mixins the methods named
-    there. Attributes of the parent read: `ld_alpha`, `use_weighting`, `ref_model`,
+    Overrides `_precompute_ref_logps` of `trl.DPOTrainer`, and through the mixins the methods named there.
+    Attributes of the parent read: `ld_alpha`, `use_weighting`, `ref_model`,
     `precompute_ref_logps`, `aux_loss_enabled`, `router_aux_loss_coef`, `_metrics`, `_total_train_tokens`,
     `_is_vision_dataset`, `maybe_activation_offload_context`.
     """
 
     _name = "Paired preference optimisation"
     _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
+    _config_class = PairedPreferenceConfig
     _sequences_per_example = 2
     _trl_loss_type = ["sigmoid"]  # noqa: RUF012
-
-    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
-        config = kwargs.get("args") or PairedPreferenceConfig(output_dir="trl-ext-paired")
-        kwargs["args"] = config
-        self.loss = losses.get(config.loss, **config.loss_kwargs)
-        with self._around_construction(model, config, kwargs):
-            super().__init__(model, *args, **kwargs)
 
     # One row --------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ class Rows:
     _sequences_per_example: int
     _is_packed: bool | None = None  # undecided before the first row
     _row_budget: int | None = None  # tokens, set once memory has run out
+    _has_own_collator = False
     reference_cache: ReferenceCache | None = None
 
     # What a subclass provides ---------------------------------------------------------------------------------
@@ -92,15 +93,22 @@ class Rows:
         """
         if self._is_packed is not None:
             return
-        if self.args.reference_cache and self.loss.needs_reference and self.ref_model is None:
+        if (
+            self.reference_cache is None
+            and self.args.reference_cache
+            and self.loss.needs_reference
+            and self.ref_model is None
+        ):
             dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
             self.reference_cache = ReferenceCache(
                 reference_identity(self.model, dtype), about=describe_reference(self.model, dtype)
             )
-        self._is_packed = False
         if not self.args.packing:
+            self._is_packed = False
             return
-        reason, measured = self._proof(examples)
+        reason, measured = self._locally(lambda: self._proof(examples))
+        if self._on_any_process(reason is not None) and reason is None:
+            reason = "another process could not prove it"
         if reason is None:
             say(self, f"rows: packed, prompts shared, attention per segment; {measured}")
         else:
@@ -112,7 +120,8 @@ class Rows:
         reason = proof.known_to_be_wrong(base.config) or self._cannot_pack()
         if reason is not None:
             return reason, ""
-        tree = max((self._proof_tree(example, examples) for example in examples), key=lambda t: t.tokens)
+        trees = sorted((self._proof_tree(example, examples) for example in examples), key=lambda tree: tree.tokens)
+        tree = trees[len(trees) // 2]
         before = attention.switch(base)
 
         def score(batch: dict[str, Any]) -> torch.Tensor:
@@ -130,6 +139,8 @@ class Rows:
 
     def _cannot_pack(self) -> str | None:
         """Settings under which packed and padded rows differ by definition."""
+        if self._has_own_collator:
+            return "a data collator was given, and packed rows would not use it"
         if self.aux_loss_enabled:
             return "the auxiliary loss of a mixture of experts counts a shared prompt once"
         if getattr(self.args, "truncation_mode", "keep_start") != "keep_start":
@@ -142,6 +153,11 @@ class Rows:
         """A prompt with its completions, each cut where `max_length` ends the sequence."""
         room = None if self.args.max_length is None else max(self.args.max_length - len(prompt), 0)
         return Tree(prompt[: self.args.max_length], [completion[:room] for completion in completions])
+
+    def _num_tokens(self, example: dict) -> int:
+        """Tokens of the example's sequences, the prompt counted once per completion, as TRL counts."""
+        tree = self._tree(example)
+        return sum(len(tree.prompt) + len(completion) for completion in tree.completions)
 
     def _row_size(self, row: list[dict]) -> int:
         """Tokens a row computes."""

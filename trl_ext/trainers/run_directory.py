@@ -1,6 +1,7 @@
 """What a trainer leaves behind: a plain PEFT adapter and a model card that says how it came about."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from accelerate.utils import is_peft_model
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.report import card
 
+COUNTERS = "trl_ext_counters.json"  # what transformers does not restore: trained tokens, and a reduced row budget
+
 
 class RunDirectory:
-    """Mixin before a TRL trainer; overrides `_save` and `create_model_card`.
+    """Mixin before a TRL trainer; overrides `_save`, `_save_checkpoint`, `_load_from_checkpoint`, `create_model_card`.
 
     Attributes:
         card_facts: Extra lines for the model card (dataset, recipe), set by whoever builds the trainer.
@@ -29,6 +32,20 @@ class RunDirectory:
         finally:
             if frozen_copy:
                 del self.model.save_pretrained
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+            counters = {"num_tokens": self._total_train_tokens, "row_budget": self._row_budget}
+            (folder / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        path = Path(resume_from_checkpoint, COUNTERS)
+        if path.exists():
+            counters = json.loads(path.read_text(encoding="utf-8"))
+            self._total_train_tokens, self._row_budget = counters["num_tokens"], counters["row_budget"]
 
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: Any = None

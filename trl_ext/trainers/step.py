@@ -18,9 +18,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import DataLoader
 
 from trl_ext.batching.padded import Examples
-from trl_ext.frozen_base import keep_exact_cpu_kernels
-from trl_ext.reference.implicit import no_grad_eval
-from trl_ext.trainers import lora, step_zero
+from trl_ext.trainers import step_zero
 from trl_ext.trainers.completions import Completions
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.rows import Rows
@@ -36,23 +34,24 @@ class RowsDoNotFitError(Exception):
 class StepIsBatch(Rows):
     """Mixin before a TRL preference trainer.
 
-    It departs from transformers' loop in five places:
+    It departs from transformers' loop in four places:
 
-    1. the dataloaders hand over examples instead of collated tensors (`get_train_dataloader`,
-       `get_eval_dataloader`);
+    1. the dataloaders hand over examples instead of collated tensors (`_get_dataloader`);
     2. `get_batch_samples` gathers a step's micro-batches into one and leaves empty ones in their place, so that
        step counts, schedules, epochs and resuming stay what they were;
     3. `training_step` runs that batch row by row and reduces gradients and metrics once;
-    4. `prediction_step` evaluates the same way, and `log` divides evaluation sums by their true counts;
-    5. `floating_point_ops` and `_track_num_input_tokens` count from examples.
+    4. `floating_point_ops` and `_track_num_input_tokens` count from examples.
 
-    Images have to be collated in dataloader workers, so vision data keeps the parent's path throughout.
+    Images have to be collated in dataloader workers, so vision data keeps the parent's path throughout. On several
+    processes accelerate repeats examples to fill the last step of an epoch, as everywhere; they count there.
 
     A subclass provides the methods under "What a subclass provides", here and in `Rows`. Attributes read: `loss`,
     `data_collator`, `_is_vision_dataset`, `_metrics`, `router_aux_loss_coef`, `maybe_activation_offload_context`.
     """
 
-    _trl_loss_type: str | list[str]  # what TRL's constructor is told; its loss code never runs
+    _is_described = False
+    _is_first_step = True
+    _ran_out = False  # whether this process was the one whose memory ran out
 
     # What a subclass provides ---------------------------------------------------------------------------------
 
@@ -68,46 +67,6 @@ class StepIsBatch(Rows):
         """Values of the whole step, over all processes, that every row's loss reads."""
         return {}
 
-    # Construction ---------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _around_construction(self, model: Any, args: Any, kwargs: dict) -> Iterator[None]:
-        """Refuse what cannot work, and undo two things the parent's constructor does to the model.
-
-        The parent casts the adapter of a quantised model to bfloat16, and without PEFT it loads a second model
-        even for a loss that reads no reference.
-        """
-        if args.deepspeed_plugin is not None or args.fsdp:
-            raise ValueError(
-                "DeepSpeed and FSDP shard the base model, which the row-by-row step does not support yet: launch "
-                "with plain `accelerate launch --multi_gpu` (one full 4-bit copy per GPU) or on a single GPU."
-            )
-        if kwargs.get("compute_metrics") is not None:
-            raise ValueError(
-                "`compute_metrics` reads full logits, which are never built here: read the logged metrics instead."
-            )
-        has_adapter = kwargs.get("peft_config") is not None or lora.has_adapter(model)
-        no_second_model = not has_adapter and not self.loss.needs_reference
-        precompute = args.precompute_ref_log_probs
-        if no_second_model:
-            args.precompute_ref_log_probs = True
-        weights = lora.snapshot(model)
-        args.loss_type = self._trl_loss_type
-        yield
-        args.loss_type = None
-        args.precompute_ref_log_probs = precompute
-        self.precompute_ref_logps = precompute and self.loss.needs_reference
-        keep_exact_cpu_kernels(self.model)
-        lora.restore(self.model, weights, dtype=getattr(torch, args.lora_dtype))
-        self._eval_sums = MeanMetrics()
-        self._is_first_step = True
-
-    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        if not self.loss.needs_reference:
-            return dataset
-        keep_exact_cpu_kernels(self.model)  # this runs inside the parent's constructor
-        return super()._precompute_ref_logps(dataset, name, batch_size)
-
     def train(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().train(*args, **kwargs)
@@ -117,23 +76,14 @@ class StepIsBatch(Rows):
 
     # Dataloaders ----------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _uncollated(self) -> Iterator[None]:
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         collator = self.data_collator
         if not self._is_vision_dataset:
             self.data_collator = Examples
         try:
-            yield
+            return super()._get_dataloader(*args, **kwargs)
         finally:
             self.data_collator = collator
-
-    def get_train_dataloader(self) -> DataLoader:
-        with self._uncollated():
-            return super().get_train_dataloader()
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        with self._uncollated():
-            return super().get_eval_dataloader(eval_dataset)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         if self._is_vision_dataset:
@@ -156,8 +106,13 @@ class StepIsBatch(Rows):
         self.model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
+        # A stream may end in the middle of a step, which then never reached the optimizer.
+        self.model.zero_grad()
+        if not self._is_described:
+            self._is_described = True
+            step_zero.announce(self)
         with self.maybe_activation_offload_context:
-            sums = self._backward_until_it_fits(list(inputs))
+            sums = self._until_it_fits(self._backward, list(inputs))
         self._sum_gradients()
         loss = self._finish(sums, "train")
         # The mean over all processes on each of them: transformers averages what they return.
@@ -185,7 +140,7 @@ class StepIsBatch(Rows):
             if self.state.global_step == 0:
                 step_zero.check(self, loss)
         self._keep(sums, means, mode)
-        return loss
+        return loss + (self.router_aux_loss_coef * means["aux_loss"] if self.aux_loss_enabled else 0.0)
 
     def _keep(self, sums: MeanMetrics, means: dict[str, float], mode: str) -> None:
         """Add means to TRL's history of `mode`; tokens are a running total there."""
@@ -197,8 +152,12 @@ class StepIsBatch(Rows):
         for name, value in means.items():
             history[name].append(value)
 
-    def _backward_until_it_fits(self, examples: list[dict]) -> MeanMetrics:
-        """Run the step; where memory runs out on any process, halve the rows and run the same step again.
+    def _until_it_fits(self, run: Callable[[list[dict], MeanMetrics], None], examples: list[dict]) -> MeanMetrics:
+        """Run a step; where memory runs out on any process, halve its rows and run the same step again.
+
+        Args:
+            run: Runs the examples row by row and adds their metrics to the sums it is given.
+            examples: The examples of this process.
 
         Raises:
             torch.OutOfMemoryError: A row of a single example does not fit.
@@ -207,7 +166,7 @@ class StepIsBatch(Rows):
         while True:
             sums = MeanMetrics()
             try:
-                self._backward(examples, sums)
+                run(examples, sums)
                 return sums
             except RowsDoNotFitError:
                 pass
@@ -220,18 +179,15 @@ class StepIsBatch(Rows):
 
     def _halve_rows(self, examples: list[dict]) -> None:
         rows = self._rows(examples)
-        largest = max(self._row_size(row) for row in rows)
-        smallest = max(self._row_size([example]) for example in examples)
-        if self._on_any_process(all(len(row) == 1 for row in rows)):
+        if self._on_any_process(self._ran_out and len(rows) == len(examples)):
+            longest = max(self._row_size([example]) for example in examples)
             raise torch.OutOfMemoryError(
-                f"Out of memory with a single example of {smallest:,} tokens in a row. Lower `max_length`, `lora_r` "
-                "or what else is on the device."
+                f"Out of memory with a single example of up to {longest:,} tokens in a row. Lower `max_length` or "
+                "`lora_r`, or free memory on the device."
             )
-        self._row_budget = max(largest // 2, smallest)
-        say(
-            self,
-            f"out of memory: rows of at most {self._row_budget:,} tokens from here on, and this step again",
-        )
+        if self._ran_out:
+            self._row_budget = max(self._row_size(row) for row in rows) // 2
+        say(self, f"out of memory: rows of at most {self._row_budget or self._row_tokens} tokens from here on, again")
 
     def _on_any_process(self, flag: bool) -> bool:
         if self.accelerator.num_processes == 1:
@@ -247,6 +203,7 @@ class StepIsBatch(Rows):
         result, fits = None, False
         with contextlib.suppress(torch.OutOfMemoryError):
             result, fits = work(), True
+        self._ran_out = not fits
         if self._on_any_process(not fits):
             raise RowsDoNotFitError
         return result
@@ -360,54 +317,19 @@ class StepIsBatch(Rows):
         gradients = [p.grad for p in parameters]
         vector_to_parameters(self.accelerator.reduce(parameters_to_vector(gradients), reduction="sum"), gradients)
 
-    # Evaluation -----------------------------------------------------------------------------------------------
-
-    def prediction_step(
-        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple:
-        if self._is_vision_dataset:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        sums = MeanMetrics()
-        with no_grad_eval(self.model), self.compute_loss_context_manager():
-            self._evaluate_examples(list(inputs), sums)
-        self._eval_sums.add_all(sums.reduce(self.accelerator))
-        return torch.tensor(sums.means()["loss"], device=self.args.device), None, None
-
-    def _evaluate_examples(self, examples: list[dict], sums: MeanMetrics) -> None:
-        self._prepare_rows(examples)
-        shared = self._step_tensors(examples)
-        for row in self._rows(examples) if not self.loss.coupled else [examples]:
-            batch = self._collate(row)
-            tensors, fields = self._score(self.model, batch)
-            tensors |= shared
-            output = self._evaluate_loss(tensors)
-            losses = self._weighted(output.losses, fields)
-            sums.add("loss", losses.sum(), len(row))
-            self._record(sums, batch, tensors, fields, output)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if not self.model.training and not self._eval_sums.is_empty():
-            means, sums, self._eval_sums = self._eval_sums.means(), self._eval_sums, MeanMetrics()
-            loss = means.pop("loss")
-            if "eval_loss" in logs:
-                logs["eval_loss"] = loss  # transformers counts a short last batch as a full one
-            self._keep(sums, means, "eval")
-        super().log(logs, start_time)
-
     # Counters transformers keeps ------------------------------------------------------------------------------
 
     def floating_point_ops(self, inputs: Any) -> int:
         if self._is_vision_dataset:
             return super().floating_point_ops(inputs)
-        tokens = sum(self._sequences_per_example * self._length(example) for example in inputs)
+        tokens = sum(map(self._num_tokens, inputs))
         return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         if self._is_vision_dataset:
             super()._track_num_input_tokens(inputs)
         elif self.args.include_num_input_tokens_seen != "no":
-            tokens = sum(self._sequences_per_example * self._length(example) for example in inputs)
-            tokens = torch.tensor(tokens, device=self.args.device)
+            tokens = torch.tensor(sum(map(self._num_tokens, inputs)), device=self.args.device)
             self.state.num_input_tokens_seen += self.accelerator.gather(tokens).sum().item()
 
 

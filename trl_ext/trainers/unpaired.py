@@ -11,6 +11,8 @@ How it departs from `trl.KTOTrainer` (1.16):
 5. steps, adapter dtype and the first step's check are those of `trl_ext.trainers.paired`.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,50 +26,59 @@ from trl_ext import losses
 from trl_ext.batching.mismatched import mismatched
 from trl_ext.batching.packed import Tree, pack
 from trl_ext.reference.implicit import no_grad_eval
-from trl_ext.trainers import completions
+from trl_ext.trainers import completions, lora
 from trl_ext.trainers.completions import Completions, num_tokens
 from trl_ext.trainers.config import UnpairedPreferenceConfig
+from trl_ext.trainers.construction import Construction, has_images
+from trl_ext.trainers.evaluation import Evaluation
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.run_directory import RunDirectory
 from trl_ext.trainers.sampler import ClassMixedSampler
-from trl_ext.trainers.step import StepIsBatch
 from trl_ext.trainers.step_zero import say
 
 CLASS_WEIGHTS = ("desirable_weight", "undesirable_weight")
 
 
-class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
+class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrainer):
     """Preference optimisation from desirable and undesirable completions, constructed like `trl.KTOTrainer`.
 
-    Overrides `__init__` and `_get_train_sampler` of `trl.KTOTrainer`, and through the mixins the methods named
-    there. Attributes of the parent read: `ref_model`, `precompute_ref_logps`, `aux_loss_enabled`,
+    Overrides `_get_train_sampler` and `_run_epoch` of `trl.KTOTrainer`, and through the mixins the methods named there.
+    Attributes of the parent read: `ref_model`, `precompute_ref_logps`, `aux_loss_enabled`,
     `router_aux_loss_coef`, `_metrics`, `_total_train_tokens`, `_is_vision_dataset`,
     `maybe_activation_offload_context`.
     """
 
     _name = "Unpaired preference optimisation"
     _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
+    _config_class = UnpairedPreferenceConfig
+    _sampler: ClassMixedSampler | None = None
     _sequences_per_example = 1
+    _warned_about_baseline = False
     _trl_loss_type = "apo_zero_unpaired"  # the one that bakes no mismatched pairs into the dataset
 
-    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
-        config = kwargs.get("args") or UnpairedPreferenceConfig(output_dir="trl-ext-unpaired")
-        kwargs["args"] = config
-        self.loss = losses.get(config.loss, **config.loss_kwargs)
-        weights = {name: getattr(config, name) for name in CLASS_WEIGHTS}
-        for name in CLASS_WEIGHTS:
-            setattr(config, name, 1.0)  # TRL only reads them to compare class counts
-        with self._around_construction(model, config, kwargs):
-            super().__init__(model, *args, **kwargs)
-        for name, value in weights.items():
-            setattr(config, name, value)
-        if self._is_vision_dataset and self._needs_baseline:
+    @contextlib.contextmanager
+    def _around_construction(self, model: Any, args: Any, given: dict[str, Any]) -> Iterator[None]:
+        has_adapter = given.get("peft_config") is not None or lora.has_adapter(model)
+        if self._needs_baseline and has_images(given["train_dataset"]):
             raise ValueError(
                 f"The loss {self.loss.name!r} pairs completions with other examples' prompts, which images do not "
                 "allow here: use loss: apo_zero_unpaired, or a paired loss, for vision data."
             )
-        self._settle_class_weights(config)
-        self._warned_about_baseline = False
+        if self._needs_baseline and args.precompute_ref_log_probs and not has_adapter:
+            raise ValueError(
+                f"The loss {self.loss.name!r} needs a live reference for its baseline, and without an adapter there is "
+                "none once its values are precomputed: remove `precompute_ref_log_probs`, or train an adapter."
+            )
+        weights = {name: getattr(args, name) for name in CLASS_WEIGHTS}
+        for name in CLASS_WEIGHTS:
+            setattr(args, name, 1.0)  # TRL only reads them to compare class counts
+        try:
+            with super()._around_construction(model, args, given):
+                yield
+        finally:
+            for name, value in weights.items():
+                setattr(args, name, value)
+        self._settle_class_weights(args)
 
     @property
     def _needs_baseline(self) -> bool:
@@ -75,11 +86,9 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
 
     def _settle_class_weights(self, config: UnpairedPreferenceConfig) -> None:
         """Turn "auto" into numbers with λ_D·n_D = λ_U·n_U; where both are automatic, the commoner class weighs 1."""
-        values = self.loss.hyperparameters
-        parts = list(values.values()) if isinstance(config.loss, dict) else [values]
-        given = {name: next((part[name] for part in parts if name in part), 1.0) for name in CLASS_WEIGHTS}
-        automatic = [name for name, value in given.items() if value == "auto"]
-        if not automatic:
+        is_mix = isinstance(config.loss, dict)
+        parts = self.loss.hyperparameters if is_mix else {self.loss.name: self.loss.hyperparameters}
+        if not any(values.get(name) == "auto" for values in parts.values() for name in CLASS_WEIGHTS):
             return
         if not isinstance(self.train_dataset, Dataset):
             raise ValueError("Class weights 'auto' need the label counts, which a streamed dataset does not have.")
@@ -91,22 +100,29 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
                 f"Class weights 'auto' need both classes; the training data has {desirable} desirable and "
                 f"{len(labels) - desirable} undesirable examples."
             )
-        fixed = [value * counts[name] for name, value in given.items() if value != "auto"]
-        mass = fixed[0] if fixed else max(counts.values())
-        weights = {name: mass / counts[name] for name in automatic}
-        self.loss = self.loss.replace(**weights)
+        settled = {part: {**values, **_balanced(values, counts)} for part, values in parts.items()}
+        kwargs = settled if is_mix else settled[self.loss.name]
+        self.loss = losses.get(config.loss, **kwargs)
         config.loss_kwargs = dict(self.loss.hyperparameters)
-        for name, weight in weights.items():
-            setattr(config, name, weight)
-        shown = ", ".join(f"{name} {weight:.4g} ({counts[name]} examples)" for name, weight in weights.items())
-        say(self, f"class weights from the data: {shown}")
+        for name in CLASS_WEIGHTS:
+            setattr(config, name, config.loss_kwargs.get(name))
+        for part, values in settled.items():
+            shown = ", ".join(f"{name} {values[name]:.4g} ({counts[name]} examples)" for name in CLASS_WEIGHTS)
+            say(self, f"class weights of {part} from the data: {shown}")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "random" or not isinstance(dataset, Dataset):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return ClassMixedSampler(dataset["label"], seed)
+        self._sampler = ClassMixedSampler(dataset["label"], seed)
+        return self._sampler
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        # accelerate does not hand the epoch through its wrappers to a sampler that skips batches after a resume
+        if self._sampler is not None:
+            self._sampler.set_epoch(kwargs["epoch"])
+        return super()._run_epoch(*args, **kwargs)
 
     # One row --------------------------------------------------------------------------------------------------
 
@@ -127,6 +143,7 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
         return [(tree.prompt, tree.completions[0]) for tree in trees]
 
     def _pack(self, row: list[dict]) -> dict[str, Any]:
+        # Completions of one prompt share it where they fall into the same row.
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, example in enumerate(row):
             groups.setdefault(tuple(example["prompt_ids"]), []).append(i)
@@ -216,3 +233,10 @@ class UnpairedPreferenceTrainer(RunDirectory, StepIsBatch, KTOTrainer):
         if "rewards/chosen" in means and "rewards/rejected" in means:
             means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
         super()._keep(sums, means, mode)
+
+
+def _balanced(values: dict[str, Any], counts: dict[str, int]) -> dict[str, float]:
+    """Numbers for the weights that are "auto": the weight of a class times its examples equals that of the other."""
+    fixed = [values[name] * counts[name] for name in CLASS_WEIGHTS if values[name] != "auto"]
+    mass = fixed[0] if fixed else max(counts.values())
+    return {name: mass / counts[name] for name in CLASS_WEIGHTS if values[name] == "auto"}
