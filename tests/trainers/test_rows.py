@@ -87,10 +87,12 @@ def test_packed_and_padded_rows_give_the_same_step(name, trainers):
     assert found[True][1] == pytest.approx(found[False][1], rel=1e-4, abs=1e-5)
 
 
-def test_the_order_of_examples_in_a_step_is_irrelevant(trainers):
+@pytest.mark.parametrize("is_packed", [True, False], ids=["packed", "padded"])
+def test_the_order_of_examples_in_a_step_is_irrelevant(is_packed, trainers):
     for name in ("dpo", "aot", "kto"):
         trainer = trainers[losses.get(name).paired]
-        trainer.loss = losses.get(name)
+        trainer.loss, trainer._is_packed = losses.get(name), is_packed
+        attention.switch(trainer.model.get_base_model())
         examples = list(trainer.train_dataset)[:EXAMPLES]
         there = gradients(trainer, examples, 100)[2]
         back = gradients(trainer, examples[::-1], 100)[2]
