@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import yaml
 from datasets import Dataset
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -17,6 +18,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from trl import DPOConfig, DPOTrainer
 
+from trl_ext.cli import main
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -162,3 +164,25 @@ def test_a_baseline_over_images_is_refused_with_the_alternative(tiny_vlm, tmp_pa
             processing_class=AutoProcessor.from_pretrained(tiny_vlm),
             peft_config=lora(target_modules=["q_proj"]),
         )
+
+
+def test_a_recipe_trains_on_images(tiny_vlm, tmp_path, monkeypatch, capsys):
+
+    monkeypatch.chdir(tmp_path)
+    image_pairs(16).save_to_disk("pictures")
+    recipe = {
+        "model_name_or_path": tiny_vlm,
+        "dataset_name": "pictures",
+        "use_peft": True,
+        "lora_target_modules": r".*language_model.*\.(q_proj|v_proj)",
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "max_length": None,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+    (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["run", "pictures.yaml", "--output_dir", "out"]) == 0
+    assert "= 0.6931, the known value" in capsys.readouterr().out
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
