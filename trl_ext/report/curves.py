@@ -43,7 +43,7 @@ def draw(metrics: Path, picture: Path, title: str) -> Path:
     panels = [
         (heading, [n for n in names if n in series]) for heading, names in PANELS if any(n in series for n in names)
     ]
-    columns = min(3, max(1, len(panels)))
+    columns = min((3, 4), key=lambda n: -len(panels) % n) if len(panels) > 4 else max(1, len(panels))  # fewest gaps
     lines = -(-len(panels) // columns) or 1
     figure = Figure(figsize=(4.6 * columns, 3.1 * lines + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
