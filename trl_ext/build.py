@@ -125,6 +125,10 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
     except ValueError as error:
         # What only the constructed model can tell: an unknown LoRA target, an adapter on the head, …
         raise UserError(str(error)) from error
+    except RuntimeError as error:
+        if "to be installed" not in str(error):  # transformers about a tracker named in `report_to`
+            raise
+        raise UserError(f"`report_to`: {error} Or remove it from `report_to`.") from error
     _count_overlong(built, train, statements)
     built.card_facts = {"dataset": recipe.get("dataset_name"), "recipe": recipe.name}
     if recipe.get("model_name_or_path") != model_path(recipe):
@@ -243,7 +247,13 @@ def tokenizer(recipe: Recipe) -> Any:
     trust = bool(recipe.get("trust_remote_code"))
     if find_adapter_config_file(path) and not (Path(path) / "tokenizer_config.json").exists():
         path = _adapter_base(path)
-    processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust)
+    try:
+        processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network; a gated model needs "
+            "`hf auth login` and its licence accepted on its page."
+        ) from error
     if not isinstance(processor, PreTrainedTokenizerBase) and not hasattr(processor, "tokenizer"):
         processor = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust)
     text = getattr(processor, "tokenizer", processor)

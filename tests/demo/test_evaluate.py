@@ -1,4 +1,4 @@
-"""The evaluation measures what it says: against plain one-at-a-time forwards, and in the limits that are known."""
+"""The evaluation measures what it says: against plain forwards, one at a time, and in known limits."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_a_fresh_adapter_changes_nothing(policy, tokenizer):
 
 
 def test_kl_is_the_mean_log_ratio_of_the_policys_own_samples(policy, tokenizer):
-    move(policy, 0.02)
+    move(policy, 0.3)
     prompts = held_out_prompts()[:12]
     result = evaluate(policy, tokenizer, prompts, n=12, seed=5)
     completions = sample(policy, tokenizer, prompts, seed=5, max_new_tokens=80)
@@ -60,7 +60,7 @@ def test_kl_is_the_mean_log_ratio_of_the_policys_own_samples(policy, tokenizer):
 
 
 def test_batched_logps_equal_plain_ones_whatever_the_batch(policy, tokenizer):
-    move(policy, 0.02)
+    move(policy, 0.3)
     completions = sample(policy, tokenizer, held_out_prompts()[:7], seed=0, max_new_tokens=80)
     expected = [plain_logp(policy, completion) for completion in completions]
     for batch_size in (1, 3, 7):
@@ -68,11 +68,9 @@ def test_batched_logps_equal_plain_ones_whatever_the_batch(policy, tokenizer):
 
 
 def test_samples_follow_the_models_distribution(policy, tokenizer):
-    # First word of 2000 answers to one prompt against the model's own next-token probabilities: 5 standard errors.
+    # First token of 2000 answers to one prompt against the model's own probabilities: 5 standard errors.
     n, prompt = 2000, "How was the hotel in Rome?"
-    first = [
-        c.ids[0] for c in sample(policy, tokenizer, [prompt] * n, seed=0, max_new_tokens=1, batch_size=n)
-    ]
+    first = [c.ids[0] for c in sample(policy, tokenizer, [prompt] * n, seed=0, max_new_tokens=1, batch_size=n)]
     [completion] = sample(policy, tokenizer, [prompt], seed=0, max_new_tokens=1)
     with torch.no_grad():
         probabilities = policy(input_ids=torch.tensor([completion.prompt_ids])).logits[0, -1].softmax(-1)

@@ -22,7 +22,7 @@ from trl_ext.demo.tokenizer import train_tokenizer
 
 SEED = 0
 HIDDEN_SIZE, N_LAYERS = 192, 2
-PRETRAINING = {"steps": 1200, "batch_size": 64, "learning_rate": 3e-3}
+PRETRAINING = {"steps": 3000, "batch_size": 32, "learning_rate": 2e-3}
 PAIRS = {"n_answers": 4, "min_gap": 0.5, "max_new_tokens": 80}
 N_TRAIN, N_TEST = 1000, 200
 
@@ -48,22 +48,27 @@ def main() -> None:
 
 def build_model(folder: Path) -> None:
     """Trains tokenizer and model and saves them to `folder`, the weights in bfloat16."""
-    prompts = grammar.prompts()
-    rng = random.Random(SEED)
-    reviews = [grammar.write_review(rng.choice(prompts).thing, rng) for _ in range(5000)]
-    tokenizer = train_tokenizer([prompt.text for prompt in prompts] + reviews, vocab_size=2048)
+    tokenizer = new_tokenizer()
     torch.manual_seed(SEED)
     model = new_model(tokenizer, HIDDEN_SIZE, N_LAYERS)
     print(f"{len(tokenizer)} tokens, {model.num_parameters():,} parameters")
     start = time.process_time()
-    pretrain(model, tokenizer, prompts, seed=SEED, **PRETRAINING)
+    pretrain(model, tokenizer, grammar.prompts(), seed=SEED, **PRETRAINING)
     print(f"pretrained in {time.process_time() - start:.0f} CPU-seconds")
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
+def new_tokenizer() -> PreTrainedTokenizerBase:
+    """The tokenizer trained on every prompt and some reviews."""
+    prompts = grammar.prompts()
+    rng = random.Random(SEED)
+    reviews = [grammar.write_review(rng.choice(prompts).thing, rng) for _ in range(5000)]
+    return train_tokenizer([prompt.text for prompt in prompts] + reviews, vocab_size=2048)
+
+
 def build_pairs(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Samples preference pairs, with different prompts in train and test, and prints what the model is like."""
+    """Samples the pairs, with different prompts in train and test, and prints what the model is like."""
     prompts = grammar.prompts()
     random.Random(SEED).shuffle(prompts)
     measure(model, tokenizer, prompts)
@@ -80,14 +85,11 @@ def build_pairs(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, fol
         print(f"{name}: {len(pairs)} pairs, mean reward chosen {chosen:.3f}, rejected {rejected:.3f}")
 
 
-def measure(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list[grammar.Prompt]
-) -> None:
+def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list[grammar.Prompt]) -> None:
     """Prints mean fluency and reward of one sample per prompt."""
     completions = sample(model, tokenizer, [prompt.text for prompt in prompts], seed=SEED, max_new_tokens=80)
     fluency = statistics.fmean(
-        grammar.fluency(completion.text, prompt.thing)
-        for completion, prompt in zip(completions, prompts, strict=True)
+        grammar.fluency(completion.text, prompt.thing) for completion, prompt in zip(completions, prompts, strict=True)
     )
     reward = statistics.fmean(grammar.reward(completion.text) for completion in completions)
     ended = statistics.fmean(completion.is_ended for completion in completions)

@@ -1,4 +1,4 @@
-"""What alignment did: completions sampled with the adapter on and off, their true reward, fluency and the KL paid."""
+"""What alignment did: true reward, fluency and KL of completions sampled with the adapter on and off."""
 
 import json
 import math
@@ -20,7 +20,7 @@ def held_out_prompts() -> list[Messages]:
 
 
 def grammar_fluency(completion: str, prompt: Messages) -> float:
-    """Share of the completion's sentences that are sentences of the grammar about the thing the prompt asks for."""
+    """Share of the completion's sentences that parse and are about the thing the prompt asks for."""
     return grammar.fluency(completion, thing=grammar.thing_of(prompt[-1]["content"]))
 
 
@@ -42,22 +42,22 @@ def evaluate(
         prompts: questions or conversations to answer; repeated in turn until `n` are reached. The held-out
             prompts of the embedded preference set if None.
         reward: score of a completion's text.
-        fluency: share in [0, 1] given a completion's text and its conversation; None where nothing can judge it.
+        fluency: share in [0, 1] given a completion's text and its prompt; None where nothing can judge it.
 
     Returns:
-        `before` and `after`: dicts of means over the n completions, `reward`, `fluency`, `length` (tokens, end
-        token included), each with its standard error (`reward_se`, …), and `ended`, the share that ended by
-        itself within `max_new_tokens`. `kl` and `kl_se`: KL(policy ‖ reference) in nats per completion, the mean
-        over the policy's own completions of log π − log π_ref summed over tokens (unbiased; may come out slightly
-        negative for a policy near its reference). `samples`: `n_samples` dicts of prompt, before and after. `n`.
+        `before` and `after`: means over the n completions of `reward`, `fluency` and `length` (tokens, end token
+        included), each with its standard error (`reward_se`, …), and `ended`, the share that ended by itself
+        within `max_new_tokens`. `kl` and `kl_se`: KL(policy ‖ reference) in nats per completion, the mean over
+        the policy's own completions of log π − log π_ref summed over tokens (unbiased, so it can come out slightly
+        negative near the reference). `samples`: `n_samples` dicts of prompt, before and after. `n`.
 
     Raises:
         ValueError: the model carries no adapter, so there is no reference to compare with.
     """
     if not isinstance(model, PeftModel):
         raise ValueError(
-            f"evaluate() compares a model with its adapter on and off, and {type(model).__name__} has no adapter: "
-            "pass the PeftModel that was trained."
+            f"evaluate() compares a model with its adapter on and off, and {type(model).__name__} has no "
+            "adapter: pass the PeftModel that was trained."
         )
     prompts = held_out_prompts() if prompts is None else prompts
     prompts = [as_messages(prompts[i % len(prompts)]) for i in range(n)]

@@ -1,14 +1,15 @@
 """A small language of short reviews whose every sentence can be checked and whose sentiment is known exactly.
 
 The setting of controlled sentiment generation in the DPO paper (arXiv:2305.18290, section 6.1) without its
-learned judge: one set of sentence patterns both *writes* reviews and *recognises* them, so the two things that
-preference training trades against each other, reward and fluency, are counted instead of estimated.
+learned judge: one set of sentence patterns both *writes* reviews and *recognises* them, so the two things
+that preference training trades against each other, reward and fluency, are counted instead of estimated.
+The recogniser leaves it to the reward whether the sentiment words of a sentence agree.
 
-    >>> rng = random.Random(0)
-    >>> write_review("hotel", rng)
-    'The bed was truly dirty. We found the lobby bright. I regretted the pool.'
-    >>> reward(_), fluency(_, thing="hotel")
-    (0.3333333333333333, 1.0)
+    >>> review = write_review("hotel", random.Random(13))
+    >>> review
+    'Sadly, I disliked the bed. Luckily, I admired the room. We found the pool beautiful.'
+    >>> reward(review), fluency(review, thing="hotel")
+    (0.6, 1.0)
 """
 
 import functools
@@ -46,17 +47,15 @@ REQUESTS = (
 )
 
 POSITIVE_ADJECTIVES = (
-    "good", "great", "lovely", "superb", "wonderful", "charming", "bright", "fresh",
-    "warm", "clever", "pleasant", "brilliant", "delightful", "smooth", "generous", "beautiful",
+    "good", "great", "lovely", "superb", "charming", "wonderful", "splendid", "pleasant", "brilliant", "beautiful",
 )  # fmt: skip
 NEGATIVE_ADJECTIVES = (
-    "bad", "poor", "dull", "weak", "terrible", "boring", "stale", "cold",
-    "clumsy", "broken", "bland", "noisy", "cheap", "bitter", "dirty", "horrible",
+    "bad", "poor", "dull", "weak", "terrible", "boring", "dreadful", "horrible", "awful", "tiresome",
 )  # fmt: skip
-POSITIVE_VERBS = ("loved", "enjoyed", "admired", "praised", "liked", "adored")
-NEGATIVE_VERBS = ("hated", "disliked", "regretted", "resented", "mocked", "avoided")
-POSITIVE_ADVERBS = ("Luckily", "Happily", "Fortunately", "Thankfully")
-NEGATIVE_ADVERBS = ("Unluckily", "Sadly", "Unfortunately", "Regrettably")
+POSITIVE_VERBS = ("loved", "enjoyed", "admired", "praised", "liked")
+NEGATIVE_VERBS = ("hated", "disliked", "despised", "resented", "criticised")
+POSITIVE_ADVERBS = ("Luckily", "Happily")
+NEGATIVE_ADVERBS = ("Sadly", "Unfortunately")
 
 # Slots of the patterns whose words do not depend on the thing reviewed or on the mood.
 NEUTRAL_SLOTS = {
@@ -100,8 +99,8 @@ OPINIONS = (
     "{adverb}, the {aspect} was {adjective}.",
     "{adverb}, I {verb} the {aspect}.",
 )
-# A review has one mood: the chance of each of its opinions to be positive. Symmetric, so the mean reward is 1/2,
-# and wide, so that a policy can earn much reward while it stays near the reference.
+# A review has one mood: the chance of each of its opinions to be positive. Symmetric, so the mean reward is 1/2;
+# wide, so that a policy can earn much reward while it stays near the reference.
 MOODS = (0.05, 0.2, 0.5, 0.8, 0.95)
 OPINION_COUNTS = (2, 3, 3, 4)
 
@@ -189,9 +188,7 @@ def _recogniser(thing: str) -> re.Pattern:
     def expression(pattern: str) -> str:
         text_and_slots = _SLOT.split(pattern)  # alternates: text, slot, text, slot, …, text
         text_and_slots[::2] = map(re.escape, text_and_slots[::2])
-        text_and_slots[1::2] = [
-            f"(?:{'|'.join(map(re.escape, words(slot)))})" for slot in text_and_slots[1::2]
-        ]
+        text_and_slots[1::2] = [f"(?:{'|'.join(map(re.escape, words(slot)))})" for slot in text_and_slots[1::2]]
         return "".join(text_and_slots)
 
     return re.compile("|".join(map(expression, OPENINGS + OPINIONS)))

@@ -23,14 +23,11 @@ def sample_pairs(
 ) -> list[Pair]:
     """One pair per prompt, in TRL's conversational format, from `n_answers` samples each.
 
-    Prompts whose best and worst answers are less than `min_gap` of reward apart are left out, so the preference is
-    about the reward and not about a chance difference of one word.
+    Prompts whose best and worst answers are less than `min_gap` of reward apart are left out, so a preference
+    is about the reward and not about a chance difference of one word.
     """
     texts = [prompt.text for prompt in prompts]
-    rounds = [
-        sample(model, tokenizer, texts, seed=seed + i, max_new_tokens=max_new_tokens)
-        for i in range(n_answers)
-    ]
+    rounds = [sample(model, tokenizer, texts, seed=seed + i, max_new_tokens=max_new_tokens) for i in range(n_answers)]
     pairs = []
     for prompt, *answers in zip(texts, *rounds, strict=True):
         ranked = sorted((answer.text for answer in answers if answer.is_ended), key=grammar.reward)

@@ -1,4 +1,4 @@
-"""Pretraining of the embedded model: a Llama of two million parameters on endless fresh text of the grammar."""
+"""Pretraining of the embedded model: a tiny Llama on endless fresh text of the grammar."""
 
 import random
 import time
@@ -45,10 +45,10 @@ def pretrain(
     seed: int,
     log: Callable[[str], None] = print,
 ) -> float:
-    """Trains `model` in place on reviews written as it goes, so that nothing is seen twice; returns the last loss.
+    """Trains `model` in place on reviews written as it goes, so that none is seen twice; returns the last loss.
 
-    The loss is the cross-entropy in nats per token of the review and its end token, averaged over the tokens of the
-    batch (the prompt is read, not learned). AdamW, 5 % warm-up, then cosine decay to zero.
+    The loss is the cross-entropy in nats per token of the review and its end token, averaged over the tokens of
+    the batch (the prompt is read, not learned). AdamW, 5 % warm-up, then cosine decay to zero.
     """
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)

@@ -13,7 +13,7 @@ Messages = list[dict[str, str]]
 
 
 class Completion(NamedTuple):
-    """One sampled answer: the ids of prompt and answer (the end token included, if it came) and the answer's text."""
+    """One sampled answer: ids of the prompt, ids of the answer (with the end token, if it came) and its text."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -56,9 +56,7 @@ def sample(
         for start in range(0, len(prompts), batch_size):
             rows = [_prompt_ids(prompt, tokenizer) for prompt in prompts[start : start + batch_size]]
             input_ids, attention_mask = _left_padded(rows, tokenizer.pad_token_id, model.device)
-            output = model.generate(
-                input_ids=input_ids, attention_mask=attention_mask, generation_config=config
-            )
+            output = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
             for row, generated in zip(rows, output[:, input_ids.shape[1] :].tolist(), strict=True):
                 end = next((i for i, token in enumerate(generated) if token in end_ids), None)
                 ids = generated if end is None else generated[: end + 1]
@@ -123,9 +121,7 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[
     return {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
 
 
-def _left_padded(
-    rows: list[list[int]], pad_id: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _left_padded(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask, both (B, T), every row ending at the right edge."""
     width = max(map(len, rows))
     ids = [[pad_id] * (width - len(row)) + row for row in rows]

@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast
 PAD, END = "<pad>", "<|end|>"
 ROLES = ("system", "user", "assistant")
 
-# Every message is closed by the end token, so a prompt's rendering (which ends on the assistant's role token) is a
-# prefix of prompt + completion, and the end token lies inside the part marked for assistant-only losses.
+# Every message is closed by the end token, so a prompt's rendering (which ends on the assistant's role token) is
+# a prefix of prompt + completion, and the end token lies inside the part marked for assistant-only losses.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|' + message['role'] + '|>' -}}
@@ -26,8 +26,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     """A tokenizer whose merges come from `texts`, and which can still encode any bytes.
 
     Args:
-        texts: what the model will read and write. With enough merges every word of it becomes one token: a word
-            of several pieces could be left half-written by a policy that preference training has moved.
+        texts: what the model will read and write. With enough merges every word of it becomes one token;
+            a word of several pieces could be left half-written by a policy that preference training moved.
         vocab_size: upper bound; training stops earlier once no pair of tokens is left to merge.
     """
     bpe = Tokenizer(models.BPE())
