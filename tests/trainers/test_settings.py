@@ -42,7 +42,7 @@ def paired(tiny_model, tmp_path, *, examples=None, **changes):
         ({"ld_alpha": 5.0}, "from 0"),
         ({"train_sampling_strategy": "group_by_length"}, "nothing left to save"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_what_would_be_wrong_or_without_effect_is_refused(settings, sentence, tiny_model, tmp_path):
     with pytest.raises(ValueError, match=sentence):
