@@ -47,7 +47,11 @@ def main(path: str, overrides: dict[str, Any]) -> int:
         _without(recipe, "resume_from_checkpoint", "output_dir").dump(directory / "recipe.resolved.yaml")
         _write_json(directory / "environment.json", environment.describe())
     started = time.time()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        console.print(f"\nInterrupted after step {trainer.state.global_step}. {_how_to_resume(path, directory)}")
+        raise
     seconds = time.time() - started
     trainer.save_model(str(directory))
     trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
@@ -76,7 +80,9 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
         directory = Path(named)
     else:
         slug = re.sub(r"[^\w.]+", "-", recipe.loss if isinstance(recipe.loss, str) else "-".join(recipe.loss))
-        stem = Path("runs", f"{recipe.name.removesuffix('.resolved')}-{slug}")
+        # A resolved recipe is named after the run it stands in.
+        name = recipe.path.resolve().parent.name if recipe.name == "recipe.resolved" else f"{recipe.name}-{slug}"
+        stem = Path("runs", name)
         taken = [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
         directory = stem
         if taken:
@@ -112,9 +118,20 @@ def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
     return broadcast_object_list(list(values))
 
 
+def _how_to_resume(path: str, directory: Path) -> str:
+    checkpoint = latest_checkpoint(directory)
+    if checkpoint is None:
+        return "No checkpoint was due yet (`save_steps`), so there is nothing to resume from."
+    return f"Kept: {checkpoint}. Continue: trl-ext run {path} --output_dir {directory} --resume_from_checkpoint true"
+
+
 def _without(recipe: Recipe, *keys: str) -> Recipe:
-    """The recipe without settings that say where a run is, not what it does."""
-    return replace(recipe, values={key: value for key, value in recipe.values.items() if key not in keys})
+    """The recipe without settings that say where a run is, not what it does, and with local paths made absolute."""
+    values = {key: value for key, value in recipe.values.items() if key not in keys}
+    for key in ("model_name_or_path", "dataset_name"):
+        if isinstance(values.get(key), str) and Path(values[key]).exists():
+            values[key] = str(Path(values[key]).resolve())
+    return replace(recipe, values=values)
 
 
 def latest_checkpoint(directory: Path) -> str | None:
@@ -153,10 +170,11 @@ def _report(console: Console, recipe: Recipe, built: Built, seconds: float) -> N
     console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
     cache = trainer.reference_cache
     if cache is not None:
-        console.print(f"reference: {cache.hits:,} values from the cache, {cache.misses:,} computed and kept")
+        console.print(f"reference: {cache.hits:,} completions from the cache, {cache.misses:,} computed and kept")
     table = summary.first_and_last(directory / "metrics.jsonl")
     is_demo = recipe.get("model_name_or_path") == EMBEDDED and recipe.get("dataset_name") == EMBEDDED
     if is_demo and hasattr(trainer.model, "disable_adapter"):
+        console.print("sampling reviews with the adapter on and off …")
         table = _measure_the_demo(directory, trainer)
     if table is not None:
         console.print(table)

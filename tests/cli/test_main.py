@@ -71,7 +71,7 @@ def test_validate_shows_what_was_asked_for(recipe, capsys):
         losses.describe("ipo").formula,
         "beta 0.3",
         "5e-06",
-        "embedded [train], pairs",
+        "embedded [train], not opened; the loss reads pairs",
     ):
         assert shown in printed
 

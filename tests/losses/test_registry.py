@@ -355,7 +355,7 @@ def test_adding_a_loss_takes_one_file(extended):
         ),
         ("beta: float = 1.0", "beta: float", "gives no default for beta"),
         ("beta: float", "beta: Positiv", "The annotation `Positiv` is not understood"),
-        ('FORMULA = "−βh"', "", "must define FORMULA as literals"),
+        ('FORMULA = "−βh"', "", "must define FORMULA, each on a line of its own"),
     ],
 )
 def test_a_file_that_is_no_loss_is_named(extended, old, new, problem):

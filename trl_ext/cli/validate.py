@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from trl_ext.cli.arguments import add_recipe, overrides, plain
+from trl_ext.data.peek import peek
 
 HELP = "check a recipe without loading weights or data"
 EXAMPLES = """examples:
@@ -34,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
 def summary(recipe: Any) -> dict[str, str]:
     """What a `trl_ext.recipe.Recipe` asks for, a line per subject, defaults included."""
     effective = recipe.effective
-    data = "pairs" if recipe.paired else "single rated completions"
+    match = peek(recipe.get("dataset_name") or "", recipe.get("dataset_columns"), effective("dataset_format"))
+    data = "not opened" if match is None else f"{match.title}, {'pairs' if match.paired else 'labelled answers'}"
     reference = "the base model, adapter off" if recipe.info.needs_reference else "none needed"
     values = recipe.info.fill(recipe.loss_kwargs)
     each, accumulated = effective("per_device_train_batch_size"), effective("gradient_accumulation_steps")
@@ -43,7 +45,7 @@ def summary(recipe: Any) -> dict[str, str]:
         "loss": recipe.info.name,
         "formula": recipe.info.formula,
         "hyperparameters": _mapping(values),
-        "data": f"{_dataset(recipe)}, {data}",
+        "data": f"{_dataset(recipe)}, {data}; the loss reads {'pairs' if recipe.paired else 'labelled answers'}",
         "reference": reference,
         "model": f"{effective('model_name_or_path')}, {_weights(recipe)}",
         "adapter": _adapter(recipe),

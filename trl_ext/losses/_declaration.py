@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trl_ext.errors import UserError
 from trl_ext.losses._hyperparameters import Kind, kind_of
 
 PAIRED_TENSORS = (
@@ -20,6 +21,10 @@ PAIRED_TENSORS = (
     "rejected_lens",
 )
 UNPAIRED_TENSORS = ("logps", "ref_logps", "desirable", "z_ref")
+
+
+class LossFileError(UserError, ValueError):
+    """A file in the folder of losses that does not declare one."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def read(path: Path) -> LossInfo:
     try:
         return _declared(path.stem, ast.parse(path.read_text(encoding="utf-8")))
     except (ValueError, SyntaxError) as error:
-        raise ValueError(f"{path} does not declare a loss: {error}") from error
+        raise LossFileError(f"{path} does not declare a loss: {error}") from error
 
 
 def _declared(name: str, tree: ast.Module) -> LossInfo:
@@ -124,7 +129,9 @@ def _declared(name: str, tree: ast.Module) -> LossInfo:
         raise ValueError(f"it gives no default for {', '.join(missing)}; every hyperparameter needs one.")
     constants = _constants(tree)
     if absent := [key for key in ("FORMULA", "PAPER", "REDUCTION") if not constants.get(key)]:
-        raise ValueError(f"it must define {', '.join(absent)} as literals beside the function.")
+        raise ValueError(
+            f"it must define {', '.join(absent)}, each on a line of its own, as a literal beside the function."
+        )
     return LossInfo(
         name=name,
         inputs=inputs,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trl_ext.data.peek import peek
 from trl_ext.errors import UserError
 from trl_ext.recipe import checks, fit, reader, variants
 from trl_ext.recipe.choice import choose
@@ -47,6 +48,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
         notes += fit.inherited(merged, written, chosen, alone)
     settings = Settings(merged, defaults(paired), meant([*document.values, *(overrides or {})]))
     problems += checks.check(settings)
+    problems += _first_look(settings, paired)
     notes += checks.notes(settings)
     if problems:
         # What is wrong in the chosen loss's variant is found twice: in the variant and after merging.
@@ -66,3 +68,20 @@ def _over(lower: Layer, upper: Layer) -> Layer:
     """The upper layer's settings over the lower's; of hyperparameters excluding each other, the upper one."""
     gone = {other for group in exclusive() if set(group) & set(upper) for other in group}
     return {key: setting for key, setting in lower.items() if key not in gone} | upper
+
+
+def _first_look(settings: Settings, paired: bool | None) -> list[str]:
+    """What the first rows of a local file already tell: columns that are not there, or the wrong kind of data."""
+    name = settings["dataset_name"]
+    if not isinstance(name, str) or settings["datasets"]:
+        return []
+    try:
+        match = peek(name, settings["dataset_columns"], settings["dataset_format"] or "auto")
+    except UserError as error:
+        return error.problems
+    if match is None or match.paired or paired is not True:
+        return []
+    return [
+        f"{settings.where('dataset_name')} is {name}, which holds single answers with a label, and the loss compares "
+        "pairs: choose a loss for labelled answers (`--loss kto`), or data with chosen and rejected."
+    ]

@@ -38,7 +38,7 @@ def describe(loss: Any) -> list[str]:
         if shown:
             lines.append(f"  {name}: {shown}" if name else f"  {shown}")
     if loss.beta_unit:
-        lines.append(f"  beta is {loss.beta_unit}")
+        lines.append(f"  unit of beta: {loss.beta_unit}")
     return lines
 
 
