@@ -7,6 +7,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_P
 os.environ["TRL_EXT_CACHE"] = tempfile.mkdtemp(prefix="trl-ext-cache-")
 # Matrices this small are slower on two threads than on one, and the tests may run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import random
 from pathlib import Path

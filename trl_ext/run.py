@@ -152,6 +152,8 @@ def _quieten(recipe: Recipe) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin while they wait starve each other as soon as a core has anything else to do.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import logging
     import warnings
 
