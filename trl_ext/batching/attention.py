@@ -1,35 +1,30 @@
 """Attention over packed rows, registered with transformers' public attention and mask registries.
 
-A switched model behaves as before on ordinary batches. Inside `packed(layout)` it runs one
-scaled-dot-product attention per prompt and per branch: exactly the work there is, and never a T × T mask. Its own
-base mask (causal, sliding window, chunked) is evaluated on each token's *position in its sequence*; a ready-made 4-D
-mask would silently lose a sliding window instead.
+A switched model behaves as before on ordinary batches. Inside `packed(layout)` every prompt and every branch attends
+to its own keys only (`trl_ext.batching.kernels`): exactly the work there is. The model's own base mask (causal, sliding
+window, chunked) is evaluated on each token's *position in its sequence*; a ready-made 4-D mask would silently lose a
+sliding window instead.
 """
 
 import contextlib
 import contextvars
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from trl_ext.batching import kernels
 from trl_ext.batching.packed import Layout
 
-SEGMENTS = "trl_ext_segments"  # followed by the implementation used on ordinary batches
+PREFIX = "trl_ext"  # followed by the kernel for packed rows and the implementation used on ordinary batches
 
 # Arguments every model may pass; anything else that is set changes attention in a way this code does not know.
 KNOWN_ARGUMENTS = {
-    "dropout",
-    "scaling",
-    "sliding_window",
     "is_causal",
     "position_ids",
     "use_cache",
@@ -43,9 +38,10 @@ class CannotPackError(RuntimeError):
 
 @dataclass
 class Count:
-    """How often a model asked for a mask; zero means that it builds its own."""
+    """How often a model asked for a mask (never: it builds its own), and which kernels computed its attention."""
 
     masks: int = 0
+    kernels: set[str] = field(default_factory=set)
 
 
 _LAYOUT: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
@@ -65,7 +61,7 @@ def packed(layout: Layout) -> Iterator[None]:
 
 @contextlib.contextmanager
 def count_masks() -> Iterator[Count]:
-    """Counts the masks made for packed rows inside."""
+    """Counts the masks made for packed rows inside, and notes the kernels."""
     count = Count()
     token = _COUNT.set(count)
     try:
@@ -91,17 +87,16 @@ def broken(layout: Layout) -> Layout:
     return Layout(segments, layout.positions)
 
 
-def switch(model: Any) -> str:
-    """Let `model` attend segment by segment on packed rows, and as before on all others.
+def switch(model: Any, kernel: str = kernels.SEGMENTS) -> str:
+    """Let `model` compute packed rows with `kernel`, and all other batches as before.
 
     Returns:
-        The implementation it had, to switch back with `model.set_attn_implementation`.
+        The implementation it had for those, to switch back with `model.set_attn_implementation`.
     """
-    before = model.config._attn_implementation
-    if before.startswith(SEGMENTS):
-        return _ORDINARY[before]
-    model.set_attn_implementation(_register(before))
-    return before
+    now = model.config._attn_implementation
+    ordinary = _ORDINARY.get(now, now)
+    model.set_attn_implementation(_register(kernel, ordinary))
+    return ordinary
 
 
 @dataclass
@@ -130,9 +125,11 @@ class SegmentMask:
         return self._cache[index]
 
 
-def _register(ordinary: str) -> str:
-    """Name under which transformers finds attention by segments, and `ordinary` for batches that are not packed."""
-    name = f"{SEGMENTS}_{ordinary.replace('flash', 'fa')}"  # transformers looks for "flash" in names
+def _register(kernel: str, ordinary: str) -> str:
+    """Name under which transformers finds `kernel` for packed rows, and `ordinary` for batches that are not packed."""
+    name = f"{PREFIX}_{kernel}_{ordinary.replace('flash', 'fa')}"  # transformers looks for "flash" in names
+    if name in _ORDINARY:
+        return name
     _ORDINARY[name] = ordinary
 
     def mask(*, mask_function: Callable, local_size: int | None = None, **kwargs: Any) -> Any:
@@ -146,7 +143,7 @@ def _register(ordinary: str) -> str:
         module: torch.nn.Module, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any
     ) -> Any:
         if isinstance(attention_mask, SegmentMask):
-            return _by_segments(module, query, key, value, attention_mask, **kwargs)
+            return _attend(kernel, query, key, value, attention_mask, **kwargs), None
         # Models keep their eager attention beside themselves, not in the registry.
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(ordinary, eager)
@@ -157,40 +154,29 @@ def _register(ordinary: str) -> str:
     return name
 
 
-def _by_segments(
-    module: torch.nn.Module,
+def _attend(
+    kernel: str,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     mask: SegmentMask,
     scaling: float | None = None,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
     **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention of one packed row, (1, heads, T, d), segment by segment."""
+) -> torch.Tensor:
+    """Attention of one packed row, (1, heads, T, d) → (1, T, heads, d)."""
     _refuse_unknown(kwargs)
-    groups = query.shape[1] // key.shape[1]
-    outputs = []
-    for index, (start, stop, prefix) in enumerate(mask.layout.segments):
-        q, k, v = (tensor[:, :, start:stop] for tensor in (query, key, value))
-        if prefix is not None:
-            k = torch.cat([key[:, :, slice(*prefix)], k], dim=2)
-            v = torch.cat([value[:, :, slice(*prefix)], v], dim=2)
-        visible = mask.of(index)
-        if visible is None and prefix is not None:
-            visible = causal_lower_right(q.shape[2], k.shape[2])
-        outputs.append(
-            F.scaled_dot_product_attention(
-                q,
-                repeat_kv(k, groups),
-                repeat_kv(v, groups),
-                attn_mask=visible,
-                is_causal=visible is None,
-                scale=scaling,
-                dropout_p=dropout,
-            )
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+    # The variable-length kernel knows windows, no other rule, and no dropout.
+    is_plain = mask.reach in (None, sliding_window) and not dropout
+    same_width = query.shape[-1] == value.shape[-1] <= kernels.VARLEN_HEAD_DIM
+    if kernel == kernels.VARLEN and not (is_plain and same_width and query.dtype in kernels.VARLEN_DTYPES):
+        kernel = kernels.SEGMENTS
+    if (count := _COUNT.get()) is not None:
+        count.kernels.add(kernel)
+    if kernel == kernels.VARLEN:
+        return kernels.varlen(query, key, value, mask.layout.sequences, mask.reach, scaling)
+    return kernels.by_segments(query, key, value, mask, scaling, dropout)
 
 
 def _refuse_unknown(arguments: dict[str, Any]) -> None:

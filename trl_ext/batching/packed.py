@@ -12,9 +12,12 @@ place before it, as in an ordinary sequence.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
+
+from trl_ext.batching.kernels import Sequences, sequences
 
 
 class Tree(NamedTuple):
@@ -49,6 +52,11 @@ class Layout:
 
     segments: list[Segment]
     positions: torch.Tensor
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """The segments as the variable-length kernel wants them, on the device of the positions."""
+        return sequences(self.segments, self.positions.device)
 
     def to(self, device: torch.device) -> "Layout":
         return Layout(self.segments, self.positions.to(device))

@@ -6,11 +6,11 @@ the padded ones while those of a deliberately broken mask do not.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from trl_ext.batching import attention
+from trl_ext.batching import attention, kernels
 from trl_ext.batching.packed import PackedRow, Tree, pack
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -35,9 +35,14 @@ def known_to_be_wrong(config: Any) -> str | None:
     return None
 
 
-def prove(
-    score: Callable[[PackedRow], torch.Tensor], padded: torch.Tensor, tree: Tree, dtype: torch.dtype
-) -> tuple[str | None, str]:
+class Outcome(NamedTuple):
+    """Why packing is wrong here, or `None`; and what was measured, as one clause."""
+
+    reason: str | None
+    measured: str = ""
+
+
+def prove(score: Callable[[PackedRow], torch.Tensor], padded: torch.Tensor, tree: Tree, dtype: torch.dtype) -> Outcome:
     """Compare packed with padded log-probabilities on one real prompt and its completions.
 
     Args:
@@ -45,9 +50,6 @@ def prove(
         padded: The same completions' summed log-probabilities on the padded path.
         tree: The prompt and its completions.
         dtype: Compute dtype, which sets the tolerance.
-
-    Returns:
-        Why packing is wrong here, or `None`; and what was measured, as one clause.
     """
     row = pack([tree, tree])  # twice, so that a neighbour in the row is there to leak from
     number = len(tree.completions)
@@ -56,19 +58,24 @@ def prove(
         with attention.count_masks() as asked:
             difference = (score(row.to(device)) - padded.repeat(2)).abs().max().item()
     except attention.CannotPackError as error:
-        return str(error), ""
+        return Outcome(str(error))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ImportError) as error:  # a kernel that does not run on this device
+        return Outcome(f"{type(error).__name__}: {str(error).splitlines()[0]}")
     if not asked.masks:
-        return "it builds its attention mask itself", ""
+        return Outcome("it builds its attention mask itself")
     row.layout = attention.broken(row.layout)
     wrong = (score(row.to(device)) - padded.repeat(2)).abs().max().item()
     absolute, relative = TOLERANCE[dtype]
     limit = absolute + relative * padded.abs().max().item()
     measured = (
+        f"{' and '.join(kernels.IN_WORDS[name] for name in sorted(asked.kernels))}; "
         f"{number} completions of one prompt differ by {difference:.1e} nats from padded ones "
         f"(allowed {limit:.1e} in {str(dtype).removeprefix('torch.')}; a broken mask: {wrong:.1e})"
     )
     if not difference <= limit:
-        return f"packed and padded log-probabilities disagree: {measured}", measured
+        return Outcome(f"packed and padded log-probabilities disagree: {measured}", measured)
     if number > 1 and not difference < 0.2 * wrong:
-        return f"a broken mask is not told apart from a right one: {measured}", measured
-    return None, measured
+        return Outcome(f"a broken mask is not told apart from a right one: {measured}", measured)
+    return Outcome(None, measured)

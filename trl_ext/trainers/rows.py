@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trl_ext.batching import attention, proof
+from trl_ext.batching import attention, kernels, proof
 from trl_ext.batching.packed import Tree, pack_rows
 from trl_ext.batching.padded import cut_rows, padded_batch
 from trl_ext.reference.cache import ReferenceCache
@@ -110,35 +110,40 @@ class Rows:
         if self._on_any_process(reason is not None) and reason is None:
             reason = "another process could not prove it"
         if reason is None:
-            say(self, f"rows: packed, prompts shared, attention per segment; {measured}")
+            say(self, f"rows: packed, prompts shared, {measured}")
         else:
             say(self, f"rows: padded, sorted by length; packing is off for this model: {reason}")
         self._is_packed = reason is None
 
-    def _proof(self, examples: list[dict]) -> tuple[str | None, str]:
+    def _proof(self, examples: list[dict]) -> proof.Outcome:
+        """Switch the model to the fastest kernel that computes on packed rows what padded ones give."""
         base = self.model.get_base_model() if lora.has_adapter(self.model) else self.model
         reason = proof.known_to_be_wrong(base.config) or self._cannot_pack()
         if reason is not None:
-            return reason, ""
+            return proof.Outcome(reason)
         trees = sorted((self._proof_tree(example, examples) for example in examples), key=lambda tree: tree.tokens)
-        tree = trees[len(trees) // 2]
-        before = attention.switch(base)
+        tree = trees[-1 if getattr(base.config.get_text_config(), "sliding_window", None) else len(trees) // 2]
 
         def score(batch: dict[str, Any]) -> torch.Tensor:
             return completions.run(self.model, batch).per_token_logps.float().sum(dim=1)
 
         dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else self.model.dtype
+        before, slower = None, ""
         with no_grad_eval(self.model), self.compute_loss_context_manager():
             padded = score(self._prepare_inputs(padded_batch(tree, self.data_collator.pad_token_id)))
-            reason, measured = proof.prove(lambda row: score({"packed": row}), padded, tree, dtype)
-        if reason is not None or self.ref_model is not None:
-            base.set_attn_implementation(before)
-        if reason is None and self.ref_model is not None:
-            return "a second reference model is in use", measured
-        return reason, measured
+            for kernel in kernels.usable(self.args.device, dtype):
+                before = attention.switch(base, kernel)
+                outcome = proof.prove(lambda row: score({"packed": row}), padded, tree, dtype)
+                if outcome.reason is None:
+                    return proof.Outcome(None, outcome.measured + slower)
+                slower = f"; not {kernels.IN_WORDS[kernel].removeprefix('attention ')}: {outcome.reason}"
+        base.set_attn_implementation(before)
+        return outcome
 
     def _cannot_pack(self) -> str | None:
         """Settings under which packed and padded rows differ by definition."""
+        if self.ref_model is not None:
+            return "a second reference model is in use"
         if self._has_own_collator:
             return "a data collator was given, and packed rows would not use it"
         if self.aux_loss_enabled:

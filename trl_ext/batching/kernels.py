@@ -1,0 +1,148 @@
+"""The two ways to compute the attention of a packed row, (1, heads, T, d). Neither builds a T × T mask.
+
+`varlen` hands the whole row to PyTorch's variable-length flash kernel in one call: every segment is a sequence whose
+keys are its prompt's and its own. It needs an NVIDIA GPU of the Ampere generation or newer and 16-bit numbers.
+`segments` runs one scaled-dot-product attention per segment, on any device and in any dtype.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention.bias import causal_lower_right
+from transformers.integrations.sdpa_attention import repeat_kv
+
+VARLEN = "varlen"
+SEGMENTS = "segments"
+
+IN_WORDS = {
+    VARLEN: "attention by variable-length flash kernels",
+    SEGMENTS: "attention segment by segment (scaled-dot-product)",
+}
+
+VARLEN_DTYPES = (torch.bfloat16, torch.float16)
+VARLEN_HEAD_DIM = 256  # most that flash attention takes
+
+
+def usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """The kernels that may run on `device` in `dtype`, fastest first."""
+    if device.type != "cuda" or dtype not in VARLEN_DTYPES or torch.version.hip:
+        return (SEGMENTS,)
+    return (VARLEN, SEGMENTS) if torch.cuda.get_device_capability(device) >= (8, 0) else (SEGMENTS,)
+
+
+class Sequences(NamedTuple):
+    """A row's segments as the variable-length kernel wants them.
+
+    Attributes:
+        keys: Places in the row of every segment's keys, prompt first, one segment after the other; shape (S,).
+            `None` if these are 0 … T−1.
+        query_starts, key_starts: Where each segment begins among queries and keys, int32, shape (segments + 1,).
+        longest_query, longest_key: Most queries and most keys of a segment.
+    """
+
+    keys: torch.Tensor | None
+    query_starts: torch.Tensor
+    key_starts: torch.Tensor
+    longest_query: int
+    longest_key: int
+
+
+def sequences(segments: Any, device: torch.device) -> Sequences:
+    """`segments` (`trl_ext.batching.packed.Segment`), which cover a row from left to right, as `Sequences`."""
+    keys = [[*range(*(segment.prefix or (0, 0))), *range(segment.start, segment.stop)] for segment in segments]
+    queries = [segment.stop - segment.start for segment in segments]
+    flat = [place for places in keys for place in places]
+
+    def starts(lengths: list[int]) -> torch.Tensor:
+        return F.pad(torch.tensor(lengths, dtype=torch.int32), (1, 0)).cumsum(0, dtype=torch.int32).to(device)
+
+    return Sequences(
+        torch.tensor(flat, device=device) if len(flat) > sum(queries) else None,
+        starts(queries),
+        starts(list(map(len, keys))),
+        max(queries),
+        max(map(len, keys)),
+    )
+
+
+def varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    row: Sequences,
+    window: int | None,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attention of a row in one kernel; a segment's last query stands at its last key, and masks count from there.
+
+    Args:
+        query, key, value: Shape (1, heads, T, d); keys and values may have fewer heads.
+        row: The segments.
+        window: Keys a query sees, itself included; `None` for all before it.
+        scaling: Factor on the scores; `None` for d^(−1/2).
+
+    Returns:
+        Shape (1, T, heads, d).
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if row.keys is not None:
+        k, v = k.index_select(0, row.keys), v.index_select(0, row.keys)
+    output = varlen_attn(
+        q,
+        k,
+        v,
+        row.query_starts,
+        row.key_starts,
+        row.longest_query,
+        row.longest_key,
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return output[None]
+
+
+def by_segments(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Any,
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Attention of a row, one segment after the other.
+
+    Args:
+        query, key, value: As for `varlen`.
+        mask: `trl_ext.batching.attention.SegmentMask`: the segments, and which keys each of their queries sees.
+        scaling: Factor on the scores; `None` for d^(−1/2).
+        dropout: Probability of dropping an attention weight.
+
+    Returns:
+        Shape (1, T, heads, d).
+    """
+    groups = query.shape[1] // key.shape[1]
+    outputs = []
+    for index, (start, stop, prefix) in enumerate(mask.layout.segments):
+        q, k, v = (tensor[:, :, start:stop] for tensor in (query, key, value))
+        if prefix is not None:
+            k = torch.cat([key[:, :, slice(*prefix)], k], dim=2)
+            v = torch.cat([value[:, :, slice(*prefix)], v], dim=2)
+        visible = mask.of(index)
+        if visible is None and prefix is not None:
+            visible = causal_lower_right(q.shape[2], k.shape[2])
+        outputs.append(
+            F.scaled_dot_product_attention(
+                q,
+                repeat_kv(k, groups),
+                repeat_kv(v, groups),
+                attn_mask=visible,
+                is_causal=visible is None,
+                scale=scaling,
+                dropout_p=dropout,
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
