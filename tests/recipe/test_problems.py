@@ -84,7 +84,18 @@ from .helpers import load, load_from, problem, problems
         ("use_peft: true\nlora_target_modules: model.lm_head\n", "includes lm_head"),
         ("use_peft: true\nlora_target_modules: .*\n", "includes lm_head"),
         ("bf16: true\nfp16: true\n", "`bf16` (line 3) and `fp16` (line 4) are both true"),
-        ("use_peft: true\nsync_ref_model: true\n", "updates a second model, and with a LoRA there is none"),
+        # reference refresh
+        (
+            "loss: simpo\nsync_ref_model: true\n",
+            "`sync_ref_model` (line 4) moves the reference, and the loss simpo reads",
+        ),
+        (
+            "ref_model_sync_steps: 64\n",
+            "`ref_model_sync_steps` (line 3) would be ignored: add `sync_ref_model: true`.",
+        ),
+        ("sync_ref_model: true\nprecompute_ref_log_probs: true\n", "are of no use to a reference that changes"),
+        ("sync_ref_model: true\nref_model_mixup_alpha: 0\n", "is 0, which leaves the reference where it is"),
+        ("use_peft: true\nuse_dora: true\nsync_ref_model: true\n", "`use_dora` (line 4) makes it more than one"),
         # what is refused
         (
             "deepspeed: ds.json\n",

@@ -198,8 +198,27 @@ def unsupported(s: Settings) -> Iterator[str]:
     for key, reason in reasons.items():
         if s[key]:
             yield f"{s.where(key)} is not supported: {reason}"
-    if s["sync_ref_model"] and s["use_peft"]:
-        yield f"{s.where('sync_ref_model')} updates a second model, and with a LoRA there is none: remove it."
+
+
+def reference_refresh(s: Settings) -> Iterator[str]:
+    where = s.where("sync_ref_model")
+    if not s["sync_ref_model"]:
+        if ignored := [key for key in ("ref_model_sync_steps", "ref_model_mixup_alpha") if key in s]:
+            yield f"{s.named(*ignored)} would be ignored: add {line('sync_ref_model', True)}."
+        return
+    if s["precompute_ref_log_probs"]:
+        yield (
+            f"{s.named('sync_ref_model', 'precompute_ref_log_probs')} are both true, and values computed before the run "
+            "are of no use to a reference that changes during it: keep one of them."
+        )
+    if s["ref_model_mixup_alpha"] == 0:
+        yield (
+            f"{s.where('ref_model_mixup_alpha')} is 0, which leaves the reference where it is: give up to 1 (a copy of "
+            f"the policy), or remove {where}."
+        )
+    for key in ("use_dora", "lora_modules_to_save"):
+        if s["use_peft"] and s[key]:
+            yield f"{where} mixes plain LoRA adapters, and {s.where(key)} makes it more than one: keep one of them."
 
 
 def checkpoint(s: Settings) -> Iterator[str]:
@@ -235,6 +254,7 @@ CHECKS = (
     adapter,
     precision,
     unsupported,
+    reference_refresh,
     checkpoint,
     best_model,
 )

@@ -45,6 +45,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     if chosen.info:
         kwargs = fit.loss_kwargs(merged, chosen, problems, alone)
         fit.foreign(merged, chosen, problems)
+        fit.unmoved(merged, chosen, problems)
         notes += fit.inherited(merged, written, chosen, alone)
     settings = Settings(merged, defaults(paired), meant([*document.values, *(overrides or {})]))
     problems += checks.check(settings)

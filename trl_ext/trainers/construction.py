@@ -9,7 +9,7 @@ from peft import PeftConfig, PeftModel
 
 from trl_ext import losses
 from trl_ext.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers import lora
+from trl_ext.trainers import lora, refresh
 
 
 class Construction:
@@ -17,7 +17,8 @@ class Construction:
 
     1. keeps TRL from casting the adapter of a quantised model to bfloat16 (`trl_ext.trainers.lora`);
     2. keeps it from loading a second model for a loss that reads no reference;
-    3. keeps bitsandbytes from repacking the 4-bit base (`trl_ext.frozen_base`).
+    3. keeps bitsandbytes from repacking the 4-bit base (`trl_ext.frozen_base`);
+    4. refreshes the reference of an adapter, which TRL refuses to (`trl_ext.trainers.refresh`).
     """
 
     _config_class: type
@@ -75,22 +76,24 @@ class Construction:
             args: The trainer's configuration.
             given: The other arguments of the constructor.
         """
-        refuse(args, model, given)
+        refuse(args, self.loss, model, given)
         has_adapter = given.get("peft_config") is not None or lora.has_adapter(model)
-        asked = args.precompute_ref_log_probs
         # TRL loads no second model when it is told that reference values are precomputed.
         skips_reference = not has_adapter and not self.loss.needs_reference and not has_images(given["train_dataset"])
         weights = lora.snapshot(model)
-        args.loss_type = self._trl_loss_type
-        args.precompute_ref_log_probs = asked or skips_reference
-        try:
+        with _temporarily(
+            args,
+            loss_type=self._trl_loss_type,
+            gradient_checkpointing=args.gradient_checkpointing is True,  # "auto" is settled before the first row
+            precompute_ref_log_probs=args.precompute_ref_log_probs or skips_reference,
+            sync_ref_model=args.sync_ref_model and not has_adapter,
+        ):
             yield
-        finally:
-            args.loss_type = None
-            args.precompute_ref_log_probs = asked
-        self.precompute_ref_logps = asked and self.loss.needs_reference
+        self.precompute_ref_logps = args.precompute_ref_log_probs and self.loss.needs_reference
         keep_exact_cpu_kernels(self.model)
         lora.restore(self.model, weights, dtype=getattr(torch, args.lora_dtype))
+        if args.sync_ref_model and has_adapter:
+            refresh.begin(self)
         self._has_own_collator = given.get("data_collator") is not None
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
@@ -100,12 +103,23 @@ class Construction:
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
 
+@contextlib.contextmanager
+def _temporarily(args: Any, **values: Any) -> Iterator[None]:
+    """What TRL's constructor is told instead of what the user set."""
+    before = {name: getattr(args, name) for name in values}
+    vars(args).update(values)
+    try:
+        yield
+    finally:
+        vars(args).update(before)
+
+
 def has_images(dataset: Any) -> bool:
     example = next(iter(dataset)) if dataset is not None else {}
     return "image" in example or "images" in example
 
 
-def refuse(args: Any, model: Any, given: dict[str, Any]) -> None:
+def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
     """ValueError for settings under which the row-by-row step would be wrong or silently without effect."""
     if args.deepspeed_plugin is not None or args.fsdp:
         raise ValueError(
@@ -142,3 +156,5 @@ def refuse(args: Any, model: Any, given: dict[str, Any]) -> None:
                 f"The adapter trains biases (bias={adapter.bias!r}), which switching it off does not undo: the "
                 "reference would drift with the policy. Use bias='none'."
             )
+    if args.sync_ref_model:
+        refresh.refuse(args, loss, given.get("ref_model"), adapters)

@@ -9,6 +9,7 @@ from accelerate.utils import is_peft_model
 
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.report import card
+from trl_ext.trainers import refresh
 
 COUNTERS = "trl_ext_counters.json"  # what transformers does not restore: trained tokens, and a reduced row budget
 
@@ -34,14 +35,19 @@ class RunDirectory:
                 del self.model.save_pretrained
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        # Our own files first: transformers writes its state last, and what has one can be resumed from.
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+            folder.mkdir(parents=True, exist_ok=True)
             counters = {"num_tokens": self._total_train_tokens, "row_budget": self._row_budget}
             (folder / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
+            if self.args.sync_ref_model:
+                refresh.save(self, folder)
+        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        refresh.load(self, Path(resume_from_checkpoint))
         path = Path(resume_from_checkpoint, COUNTERS)
         if path.exists():
             counters = json.loads(path.read_text(encoding="utf-8"))
