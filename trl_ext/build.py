@@ -164,9 +164,6 @@ def config(recipe: Recipe, output_dir: Path, chosen: Precision) -> PairedPrefere
     defaults = {"logging_nan_inf_filter": False, "report_to": "none"}
     if chosen.training.get("use_cpu"):
         defaults["dataloader_pin_memory"] = False
-        if not recipe.get("activation_checkpointing"):
-            # Recomputing activations buys memory with time, and a CPU is short of the latter.
-            defaults["gradient_checkpointing"] = False
     values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}
     try:
         return cls(**values)

@@ -37,15 +37,24 @@ def main(path: str, overrides: dict[str, Any]) -> int:
     console.print(f"[bold]{recipe.name}[/bold] → {directory}")
 
     from trl_ext import build, environment
+    from trl_ext.trainers.callbacks import AfterFirstStep
 
     built = build.trainer(recipe, directory)
     for statement in built.statements:
         console.print(statement)
     trainer = built.trainer
+    resolved = _without(recipe, "resume_from_checkpoint", "output_dir")
     if trainer.is_world_process_zero():
         directory.mkdir(parents=True, exist_ok=True)
-        _without(recipe, "resume_from_checkpoint", "output_dir").dump(directory / "recipe.resolved.yaml")
+        resolved.dump(directory / "recipe.resolved.yaml")
         _write_json(directory / "environment.json", environment.describe())
+
+    def keep_row_tokens() -> None:
+        """Row lengths change no result but the order of its additions; with them a rerun is exact to the bit."""
+        settled = replace(resolved, values={**resolved.values, "row_tokens": trainer.row_tokens})
+        settled.dump(directory / "recipe.resolved.yaml")
+
+    trainer.add_callback(AfterFirstStep(keep_row_tokens))
     started = time.time()
     try:
         trainer.train(resume_from_checkpoint=checkpoint)

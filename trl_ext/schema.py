@@ -140,7 +140,8 @@ def convert(field: Field, value: Any) -> Any:
         return value
     for converted in _readings(value, kinds, field.choices):
         if field.choices and isinstance(converted, str) and converted not in field.choices:
-            raise ValueError(f"is {value!r}: {one_of(converted, field.choices)}")
+            choices = [*field.choices, "true", "false"] if "bool" in kinds else field.choices
+            raise ValueError(f"is {value!r}: {one_of(converted, choices)}")
         return converted
     if value is None:
         raise ValueError(f"is empty: give {_allowed(field)}, or remove the line.")

@@ -113,6 +113,14 @@ def test_chunked_rules_wide_heads_dropout_and_float32_are_left_to_segments(monke
         assert used.kernels == {kernels.SEGMENTS}
 
 
+def test_queries_that_autocast_left_in_float32_are_cast_like_the_values():
+    row = pack(TREES)
+    query, key, value = tensors(row.input_ids.shape[1])
+    found = attend(kernels.SEGMENTS, (query, key, value.bfloat16()), row, None)
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), by_definition(query, key, value, row, None), atol=3e-2)
+
+
 def test_what_may_run_depends_on_device_and_dtype():
     cpu = torch.device("cpu")
     assert kernels.usable(cpu, torch.bfloat16) == (kernels.SEGMENTS,)

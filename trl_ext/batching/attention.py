@@ -167,6 +167,8 @@ def _attend(
 ) -> torch.Tensor:
     """Attention of one packed row, (1, heads, T, d) → (1, T, heads, d)."""
     _refuse_unknown(kwargs)
+    # Under autocast, rotary embeddings and norms leave queries and keys in float32.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     # The variable-length kernel knows windows, no other rule, and no dropout.
     is_plain = mask.reach in (None, sliding_window) and not dropout
     same_width = query.shape[-1] == value.shape[-1] <= kernels.VARLEN_HEAD_DIM

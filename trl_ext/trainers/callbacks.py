@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,18 @@ class MarginProgress(ProgressCallback):
         if state.is_world_process_zero and self.training_bar is not None and "loss" in (logs or {}):
             shown = {short: f"{logs[name]:.3g}" for name, short in IN_THE_BAR.items() if name in logs}
             self.training_bar.set_postfix(shown)
+
+
+class AfterFirstStep(TrainerCallback):
+    """Calls `action` once, after the first step of this process: what depends on the device is settled by then."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action: Callable[[], None] | None = action
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        action, self.action = self.action, None
+        if action is not None and state.is_world_process_zero:
+            action()
 
 
 class MetricsFile(TrainerCallback):

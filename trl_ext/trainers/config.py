@@ -49,7 +49,15 @@ class PreferenceOptions:
         default="auto",
         metadata={
             "help": "Most tokens, padding included, of one forward pass. It bounds memory and never changes the "
-            "result. `auto`: 4096 for packed rows, else rows of `per_device_train_batch_size` examples."
+            "result. `auto`: as many as fit with the fewest layers recomputed, 4096 at most."
+        },
+    )
+    gradient_checkpointing: bool | str = field(
+        default="auto",
+        metadata={
+            "help": "Recompute activations in the backward pass instead of keeping them. `auto`: only in as many layers "
+            "as the free memory asks for, measured on this model before the first step.",
+            "choices": ["auto"],
         },
     )
     logging_nan_inf_filter: bool = field(
@@ -64,6 +72,20 @@ class PreferenceOptions:
             "choices": ["float32", "bfloat16"],
         },
     )
+
+    def __post_init__(self) -> None:
+        for name in ("activation_checkpointing", "gradient_checkpointing"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value.lower() in ("true", "false"):
+                setattr(self, name, value.lower() == "true")
+        given = self.gradient_checkpointing if self.activation_checkpointing is None else self.activation_checkpointing
+        if isinstance(given, str) and given != "auto":
+            raise ValueError(f"`gradient_checkpointing` is {given!r}: give true, false or 'auto'.")
+        if given == "auto":
+            self.gradient_checkpointing = self.activation_checkpointing = False  # transformers knows no "auto"
+        super().__post_init__()
+        if given == "auto":
+            self.gradient_checkpointing, self.activation_checkpointing = "auto", None
 
     def _resolve_loss(self, default: str, trl_spelling: dict | str | None, fields: tuple[str, ...]) -> None:
         """Settle `loss` and `loss_kwargs`, then mirror the latter into TRL's fields.

@@ -1,23 +1,28 @@
 """Rows: which forward passes the examples of a step become, and where their reference values come from."""
 
 import contextlib
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
 
-from trl_ext.batching import attention, kernels, proof
-from trl_ext.batching.packed import Tree, pack_rows
+from trl_ext.batching import attention, budget, kernels, proof
+from trl_ext.batching.packed import Tree, pack, pack_rows
 from trl_ext.batching.padded import cut_rows, padded_batch
 from trl_ext.reference.cache import ReferenceCache
 from trl_ext.reference.identity import describe_reference, reference_identity
 from trl_ext.reference.implicit import implicit_reference, no_grad_eval
-from trl_ext.trainers import completions, lora
+from trl_ext.trainers import completions, lora, memory
 from trl_ext.trainers.completions import Completions
 from trl_ext.trainers.step_zero import say
 
-AUTO_ROW_TOKENS = 4096
+TRIAL_TOKENS = 256
+"""Tokens of the row on which the memory of a step is measured: enough to average over, few enough to fit anywhere."""
+SAMPLE = 1000
+"""Training examples looked at for the longest."""
 
 
 class Rows:
@@ -31,7 +36,9 @@ class Rows:
 
     _sequences_per_example: int
     _is_packed: bool | None = None  # undecided before the first row
-    _row_budget: int | None = None  # tokens, set once memory has run out
+    _row_budget: int | None = None  # tokens; settled before the first row, lowered where memory runs out
+    _layers: list[nn.Module] | None = None  # in the order they run, where checkpointing is ours to choose
+    _checkpointed_layers: int = 0  # of them
     _has_own_collator = False
     reference_cache: ReferenceCache | None = None
 
@@ -62,23 +69,20 @@ class Rows:
     def _rows(self, examples: list[dict]) -> list[list[dict]]:
         """The examples in as few rows as their budget allows."""
         if self._is_packed:
-            return pack_rows(examples, self._tree, self._row_tokens or 0)
+            return pack_rows(examples, self._tree, self.row_tokens)
         return cut_rows(
             examples,
             self._length,
             sequences=self._sequences_per_example,
-            row_tokens=self._row_tokens,
-            row_examples=None if self._row_tokens else self.args.per_device_train_batch_size,
+            row_tokens=self.row_tokens,
         )
 
     @property
-    def _row_tokens(self) -> int | None:
-        """Tokens a row may hold; `None`: as many examples as `per_device_train_batch_size`, padded."""
+    def row_tokens(self) -> int:
+        """Tokens a row may hold."""
         if self._row_budget is not None:
             return self._row_budget
-        if self.args.row_tokens != "auto":
-            return self.args.row_tokens
-        return AUTO_ROW_TOKENS if self._is_packed else None
+        return budget.LARGEST_ROW if self.args.row_tokens == "auto" else self.args.row_tokens
 
     def _collate(self, row: list[dict]) -> dict[str, Any]:
         batch = self._pack(row) if self._is_packed else self._prepare_inputs(self.data_collator(row))
@@ -87,15 +91,21 @@ class Rows:
         return batch
 
     def _prepare_rows(self, examples: list[dict]) -> None:
-        """Before the first forward: open the reference cache, and decide whether rows are packed.
+        """Before the first forward: open the reference cache, decide whether rows are packed, and how large they are.
 
         Rows are packed from then on if this very model computes the same on packed rows as on padded ones.
         """
         if self._is_packed is not None:
             return
+        self._open_cache()
+        self._decide_on_packing(examples)
+        self._settle_memory(examples)
+
+    def _open_cache(self) -> None:
         if (
             self.reference_cache is None
             and self.args.reference_cache
+            and not self.args.sync_ref_model
             and self.loss.needs_reference
             and self.ref_model is None
         ):
@@ -103,6 +113,8 @@ class Rows:
             self.reference_cache = ReferenceCache(
                 reference_identity(self.model, dtype), about=describe_reference(self.model, dtype)
             )
+
+    def _decide_on_packing(self, examples: list[dict]) -> None:
         if not self.args.packing:
             self._is_packed = False
             return
@@ -117,7 +129,7 @@ class Rows:
 
     def _proof(self, examples: list[dict]) -> proof.Outcome:
         """Switch the model to the fastest kernel that computes on packed rows what padded ones give."""
-        base = self.model.get_base_model() if lora.has_adapter(self.model) else self.model
+        base = self._base_model()
         reason = proof.known_to_be_wrong(base.config) or self._cannot_pack()
         if reason is not None:
             return proof.Outcome(reason)
@@ -139,6 +151,77 @@ class Rows:
                 slower = f"; not {kernels.IN_WORDS[kernel].removeprefix('attention ')}: {outcome.reason}"
         base.set_attn_implementation(before)
         return outcome
+
+    def _settle_memory(self, examples: list[dict]) -> None:
+        """Choose how long rows are and how many layers are recomputed, where that is left to us.
+
+        Each process chooses for its own device. A resumed run keeps the row length of its checkpoint, so that it
+        adds in the same order; recomputing changes no number.
+        """
+        is_auto = self.args.gradient_checkpointing == "auto"
+        given = self._row_budget or (None if self.args.row_tokens == "auto" else self.args.row_tokens)
+        if given is not None and not is_auto:
+            return
+        base = self._base_model()
+        sizes = [self._row_size([example]) for example in [*examples, *self._sample_of_training_data()]]
+        try:
+            with memory.nothing_checkpointed(base):
+                measured, layers = self._locally(lambda: memory.footprint(base, *self._trial_pass(examples)))
+        except memory.RowsDoNotFitError:
+            if is_auto:
+                self._layers = memory.layers_of(base)
+                self._checkpoint_layers(len(self._layers))
+            self._row_budget = given or max(sizes)
+            say(self, "memory: not even a short row fits with all activations kept, so every layer is recomputed")
+            return
+        free = memory.free_for_activations(base, self.optimizer, str(self.args.optim), self.args.device)
+        count = None if is_auto else len(layers) * bool(self.args.gradient_checkpointing)
+        choice = budget.choose(measured, free, max(sizes), row_tokens=given, checkpointed_layers=count)
+        self._row_budget = choice.row_tokens
+        if is_auto:
+            self._layers = layers
+            self._checkpoint_layers(choice.checkpointed_layers)
+        say(self, f"memory: rows of {budget.in_words(choice, measured, free)}")
+
+    def _trial_pass(self, examples: list[dict]) -> tuple[Callable[[], torch.Tensor], int]:
+        """A forward pass with gradients over about `TRIAL_TOKENS` tokens of the first example, and how many they are."""
+        tree = self._proof_tree(examples[0], examples)
+        tree = Tree(tree.prompt[-TRIAL_TOKENS // 2 :], [c[: TRIAL_TOKENS // 4] for c in tree.completions])
+        if self._is_packed:
+            row = pack([tree] * max(TRIAL_TOKENS // max(tree.tokens, 1), 1))
+            batch, tokens = {"packed": row.to(self.args.device)}, row.input_ids.numel()
+        else:
+            batch = self._prepare_inputs(padded_batch(tree, pad_token_id=0))  # any id: padding is masked
+            tokens = batch["input_ids"].numel()
+
+        def run() -> torch.Tensor:
+            was_training = self.model.training
+            self.model.train()
+            try:
+                with torch.random.fork_rng(), self.compute_loss_context_manager():
+                    return completions.run(self.model, batch).per_token_logps.sum()
+            finally:
+                self.model.train(was_training)
+
+        return run, tokens
+
+    def _sample_of_training_data(self) -> list[dict]:
+        """Training examples from which to learn how long they get; none of a stream."""
+        if not isinstance(self.train_dataset, Dataset):
+            return []
+        count = min(SAMPLE, len(self.train_dataset))
+        return list(self.train_dataset.select(random.Random(0).sample(range(len(self.train_dataset)), count)))
+
+    def _checkpoint_layers(self, count: int) -> bool:
+        """Recompute the first `count` layers, if that is ours to choose; whether it changed anything."""
+        if self._layers is None or count == self._checkpointed_layers:
+            return False
+        self._checkpointed_layers = count
+        memory.checkpoint(self._base_model(), self._layers, count, **(self.args.gradient_checkpointing_kwargs or {}))
+        return True
+
+    def _base_model(self) -> nn.Module:
+        return self.model.get_base_model() if lora.has_adapter(self.model) else self.model
 
     def _cannot_pack(self) -> str | None:
         """Settings under which packed and padded rows differ by definition."""

@@ -20,15 +20,12 @@ from torch.utils.data import DataLoader
 from trl_ext.batching.padded import Examples
 from trl_ext.trainers import step_zero
 from trl_ext.trainers.completions import Completions
+from trl_ext.trainers.memory import RowsDoNotFitError
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.rows import Rows
 from trl_ext.trainers.step_zero import say
 
 T = TypeVar("T")
-
-
-class RowsDoNotFitError(Exception):
-    """Memory ran out on some process in the middle of a step."""
 
 
 class StepIsBatch(Rows):
@@ -68,6 +65,9 @@ class StepIsBatch(Rows):
         return {}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        if self._is_vision_dataset and self.args.gradient_checkpointing == "auto":
+            # The parent's path has no rows to measure: all layers where memory is scarce, as TRL does.
+            self.args.activation_checkpointing = self.args.device.type != "cpu"
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -174,20 +174,23 @@ class StepIsBatch(Rows):
             self.model.zero_grad(set_to_none=True)
             gc.collect()
             clear_device_cache()
-            self._halve_rows(examples)
+            self._make_room(examples)
             _restore_random_state(state)
 
-    def _halve_rows(self, examples: list[dict]) -> None:
+    def _make_room(self, examples: list[dict]) -> None:
+        """Recompute more where a single example is the trouble, else halve the rows, on the processes that ran out."""
         rows = self._rows(examples)
-        if self._on_any_process(self._ran_out and len(rows) == len(examples)):
-            longest = max(self._row_size([example]) for example in examples)
+        largest = max(rows, key=self._row_size)
+        recomputes = self._ran_out and len(largest) == 1 and self._checkpoint_layers(len(self._layers or ()))
+        if self._on_any_process(self._ran_out and not recomputes and len(rows) == len(examples)):
             raise torch.OutOfMemoryError(
-                f"Out of memory with a single example of up to {longest:,} tokens in a row. Lower `max_length` or "
-                "`lora_r`, or free memory on the device."
+                f"Out of memory with a single example of up to {self._row_size(largest):,} tokens in a row. Lower "
+                "`max_length` or `lora_r`, or free memory on the device."
             )
-        if self._ran_out:
-            self._row_budget = max(self._row_size(row) for row in rows) // 2
-        say(self, f"out of memory: rows of at most {self._row_budget or self._row_tokens} tokens from here on, again")
+        if self._ran_out and not recomputes:
+            self._row_budget = self._row_size(largest) // 2
+        what = "all layers are recomputed" if recomputes else f"rows of at most {self.row_tokens} tokens"
+        say(self, f"out of memory: {what} from here on, again")
 
     def _on_any_process(self, flag: bool) -> bool:
         if self.accelerator.num_processes == 1:

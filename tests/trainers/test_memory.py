@@ -1,0 +1,184 @@
+"""Measured activation memory against PyTorch's own allocator log; what `auto` then does with it."""
+
+import copy
+import re
+
+import pytest
+import torch
+from peft import get_peft_model
+from torch.profiler import ProfilerActivity, profile
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from trl_ext.batching import attention
+from trl_ext.batching.packed import Tree, pack
+from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer, memory
+
+from .helpers import arguments, build, lora, relative_difference
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """Six layers with LoRA on all of them, and a backward pass over a packed row of n prompts."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    base = LlamaForCausalLM(config)
+    attention.switch(base)
+    model = get_peft_model(base, lora(target_modules="all-linear")).train()
+
+    def forward(count: int) -> torch.Tensor:
+        row = pack([Tree([5] * 40, [[6] * 30, [7] * 25])] * count)
+        with attention.packed(row.layout):
+            hidden = base.model(
+                input_ids=row.input_ids,
+                position_ids=row.position_ids,
+                attention_mask=torch.ones_like(row.input_ids),
+                use_cache=False,
+            ).last_hidden_state
+        return hidden.square().sum()
+
+    return model, base, forward
+
+
+TOKENS = 39 + 31 + 26  # of the row above, per prompt
+
+
+def allocated_at_most(run) -> int:
+    """Most bytes allocated at any time of `run`, from the profiler's log of every allocation."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
+        run()
+    events = [(e.start_ns(), e.nbytes()) for e in log.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for _, size in sorted(events):
+        now += size
+        most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("checkpointed", [0, 2, 5, 6])
+def test_the_footprint_foretells_the_allocations_of_a_longer_row(checkpointed, deep):
+    _, base, forward = deep
+    base.gradient_checkpointing_disable()
+    measured, layers = memory.footprint(base, lambda: forward(2), 2 * TOKENS)
+    assert measured.layers == 6 and layers == list(base.model.layers)
+    memory.checkpoint(base, layers, checkpointed)
+    forward(1).backward()  # gradients are there from now on
+    found = allocated_at_most(lambda: forward(9).backward()) / (9 * TOKENS)
+    assert 0.9 < measured.peak(checkpointed) / found < 1.15
+
+
+@pytest.mark.parametrize("checkpointed", [0, 1, 4, 6])
+def test_recomputing_some_layers_changes_no_gradient(checkpointed, deep):
+    model, base, forward = deep
+    _, layers = memory.footprint(base, lambda: forward(1), TOKENS)
+
+    def gradients():
+        model.zero_grad()
+        forward(2).backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    base.gradient_checkpointing_disable()
+    expected = gradients()
+    memory.checkpoint(base, layers, checkpointed)
+    found = gradients()
+    assert [layer.gradient_checkpointing for layer in layers] == [i < checkpointed for i in range(6)]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def one_step(tiny_model, tmp_path, free, monkeypatch, cls=PairedPreferenceTrainer, **settings):
+    monkeypatch.setattr(memory, "free_for_activations", lambda *_: free)
+    values = arguments(tmp_path, max_steps=1, **{"gradient_checkpointing": "auto", **settings})
+    trainer = build(cls, PairedPreferenceConfig(**values), tiny_model)
+    trainer.train()
+    flags = [layer.gradient_checkpointing for layer in trainer.model.get_base_model().model.layers]
+    return trainer, flags, trainer.recorder.gradients[0]
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_auto_recomputes_only_where_memory_is_short(packing, tiny_model, tmp_path, monkeypatch, capsys):
+    plenty, flags, gradients = one_step(tiny_model, tmp_path, 2**30, monkeypatch, packing=packing)
+    assert flags == [False, False] and plenty.row_tokens == 4096
+    assert "4,096 tokens, no layer is recomputed" in capsys.readouterr().out
+    scarce, flags, same = one_step(tiny_model, tmp_path, 2**18, monkeypatch, packing=packing)
+    # The last layer stays: its activations are needed at once.
+    assert flags == [True, False] and scarce.row_tokens < 256
+    assert "1 of 2 layers are recomputed" in capsys.readouterr().out
+    assert relative_difference(same, gradients) < 1e-5
+
+
+def test_what_the_user_says_is_kept(tiny_model, tmp_path, monkeypatch, capsys):
+    for given in (True, False):
+        trainer, flags, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch, gradient_checkpointing=given)
+        assert flags == [given, given] and trainer.args.gradient_checkpointing is given
+    _, flags, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch, activation_checkpointing=True)
+    assert flags == [True, True]
+    trainer, _, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch, row_tokens=100)
+    assert trainer.row_tokens == 100
+
+
+def test_a_single_example_that_does_not_fit_is_recomputed_before_giving_up(tiny_model, tmp_path, monkeypatch, capsys):
+    class Short(PairedPreferenceTrainer):
+        """Runs out of memory until every layer is recomputed."""
+
+        def _score(self, model, batch):
+            if self._checkpointed_layers < 2:
+                raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+            return super()._score(model, batch)
+
+    _, _, expected = one_step(tiny_model, tmp_path, 2**30, monkeypatch)
+    _, flags, found = one_step(tiny_model, tmp_path, 2**30, monkeypatch, cls=Short, row_tokens=30)
+    assert flags == [True, True]
+    assert relative_difference(found, expected) < 1e-5
+    assert "out of memory: all layers are recomputed from here on, again" in capsys.readouterr().out
+
+
+def test_a_trial_that_does_not_fit_recomputes_everything(tiny_model, tmp_path, monkeypatch, capsys):
+    def too_much(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+
+    monkeypatch.setattr(memory, "footprint", too_much)
+    trainer, flags, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch)
+    assert flags == [True, True]
+    assert trainer.row_tokens >= max(trainer._row_size([example]) for example in trainer.train_dataset)
+    assert "every layer is recomputed" in capsys.readouterr().out
+
+
+def test_the_measurement_leaves_no_trace(tiny_model, tmp_path, monkeypatch):
+    """Same weights after a run with it as after one without."""
+    results = []
+    for settings in ({"gradient_checkpointing": "auto"}, {"gradient_checkpointing": False, "row_tokens": 4096}):
+        trainer, _, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch, disable_dropout=False, **settings)
+        results.append({n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad})
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_free_memory_leaves_room_for_what_training_still_allocates(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_free", lambda device: 10**9)
+    trainer = build(PairedPreferenceTrainer, PairedPreferenceConfig(**arguments(tmp_path)), tiny_model)
+    model = trainer.model.get_base_model()
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    head = 4096 * model.config.vocab_size * 4
+    found = memory.free_for_activations(model, None, "adamw_torch", torch.device("cpu"))
+    assert found == pytest.approx(0.9e9 - 4 * count - 8 * count - head)
+    eight_bit = memory.free_for_activations(model, None, "paged_adamw_8bit", torch.device("cpu"))
+    assert eight_bit - found == pytest.approx((8 - 2.03) * count)
+
+
+@pytest.mark.parametrize("given", ["fast", "Auto"])
+def test_another_word_is_refused(given, tmp_path):
+    with pytest.raises(ValueError, match=re.escape("give true, false or 'auto'")):
+        PairedPreferenceConfig(**arguments(tmp_path, gradient_checkpointing=given))
+
+
+def test_auto_survives_a_copy_of_the_configuration(tmp_path):
+    import dataclasses
+
+    config = PairedPreferenceConfig(**arguments(tmp_path, gradient_checkpointing="auto"))
+    assert dataclasses.replace(config, learning_rate=0.5).gradient_checkpointing == "auto"
+    assert copy.deepcopy(config).gradient_checkpointing == "auto"

@@ -1,0 +1,143 @@
+"""What a token costs this very model in activations, and how much memory there is for them."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from trl_ext.batching.budget import Footprint
+
+USABLE = 0.9
+"""Share of the free memory to plan with: the rest is fragmentation and what the arithmetic leaves out."""
+HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768
+"""Block of logits that TRL's fused LM head holds at a time, float32."""
+
+
+class RowsDoNotFitError(Exception):
+    """Memory ran out on some process in the middle of a step."""
+
+
+def footprint(model: nn.Module, run: Callable[[], torch.Tensor], tokens: int) -> tuple[Footprint, list[nn.Module]]:
+    """Measure what one forward pass keeps for its backward pass, layer by layer.
+
+    Args:
+        model: In training mode, nothing checkpointed.
+        run: One forward pass with gradients.
+        tokens: Tokens it computes.
+
+    Returns:
+        Bytes per token, and the layers in the order they ran.
+    """
+    known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    layers: list[nn.Module] = []
+    kept: dict[int, int] = {}  # layer number, −1 outside → bytes
+    inputs = 0
+    where = [-1]
+
+    def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        nonlocal inputs
+        layers.append(module)
+        where.append(len(layers) - 1)
+        hidden = args[0] if args else next(iter(kwargs.values()))
+        inputs += hidden.numel() * hidden.element_size()
+
+    def leave(*_: Any) -> None:
+        where.pop()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            known.add(storage.data_ptr())
+            kept[where[-1]] = kept.get(where[-1], 0) + storage.nbytes()
+        return tensor
+
+    handles = []
+    for module in layers_of(model):
+        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            alive = run()  # held, so that no storage is freed and counted twice under a reused address
+    finally:
+        for handle in handles:
+            handle.remove()
+    del alive
+    count = len(layers)
+    outside = kept.pop(-1, 0)
+    inside = sum(kept.values())
+    return Footprint(inside / max(count, 1) / tokens, inputs / max(count, 1) / tokens, outside / tokens, count), layers
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """All layers that can be checkpointed, in the order in which the model lists them."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+@contextlib.contextmanager
+def nothing_checkpointed(model: nn.Module) -> Iterator[None]:
+    """Inside, every layer keeps its activations."""
+    flags = {m: m.gradient_checkpointing for m in model.modules() if hasattr(m, "gradient_checkpointing")}
+    try:
+        for module in flags:
+            module.gradient_checkpointing = False
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.gradient_checkpointing = flag
+
+
+def checkpoint(model: nn.Module, layers: list[nn.Module], count: int, **kwargs: Any) -> None:
+    """Checkpoint the first `count` of `layers`, in the order they run, and no other.
+
+    Args:
+        model: The `transformers` model that holds them.
+        kwargs: For `torch.utils.checkpoint.checkpoint`; non-reentrant if not said otherwise.
+    """
+    if not count:
+        model.gradient_checkpointing_disable()
+        return
+    model.activation_checkpointing_enable({"use_reentrant": False, **kwargs})
+    for number, layer in enumerate(layers):
+        layer.gradient_checkpointing = number < count
+
+
+def free_for_activations(model: nn.Module, optimizer: Any, optimizer_name: str, device: torch.device) -> float:
+    """Bytes that activations may take: what is free, less what training is still going to allocate.
+
+    That is gradients and optimizer states of the trained weights, one dequantised weight matrix and its gradient's
+    working copy, and a block of logits in the LM head.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    state = getattr(optimizer, "state", None) or {}
+    pending = sum(p.numel() * p.element_size() for p in trained if p.grad is None)
+    pending += sum(p.numel() for p in trained if p not in state) * _optimizer_bytes(optimizer_name)
+    largest = max((_unpacked_elements(p) for p in model.parameters() if p.ndim == 2), default=0)
+    head = HEAD_TOKENS * min(HEAD_VOCABULARY, model.config.get_text_config().vocab_size) * 4
+    return max(USABLE * _free(device) - pending - 2 * largest - head, 0)
+
+
+def _free(device: torch.device) -> float:
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    free, total = torch.cuda.mem_get_info(device)
+    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    cap = total * torch.cuda.get_per_process_memory_fraction(device)
+    return min(free + reserved, cap) - allocated if cap < total else free + reserved - allocated
+
+
+def _unpacked_elements(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)
+    return state.shape.numel() if state is not None else 0
+
+
+def _optimizer_bytes(name: str) -> float:
+    """Bytes of optimizer state per trained weight."""
+    if "8bit" in name:
+        return 2.03
+    if "sgd" in name or "adafactor" in name:
+        return 4
+    return 8
