@@ -8,7 +8,7 @@ from transformers import LlamaConfig, MistralConfig
 from trl_ext.batching import attention, kernels
 from trl_ext.batching.packed import Tree, pack
 
-from .test_packed import SIZES, build, in_one_row
+from .helpers import SIZES, build, in_one_row
 
 TREES = [Tree([5] * 9, [[6] * 5, [7] * 8]), Tree([8], [[9] * 3, [9] * 4]), Tree([4] * 12, [[3] * 6, [2]])]
 HEADS, GROUPS, WIDTH, WINDOW = 4, 2, 16, 5

@@ -23,10 +23,7 @@ class RolledByOne(UnpairedPreferenceTrainer):
     """TRL's pairing: within a micro-batch, each prompt gets the completion of the example before it."""
 
     def _mismatched(self, examples):
-        return [
-            {"prompt_ids": example["prompt_ids"], "completion_ids": examples[i - 1]["completion_ids"]}
-            for i, example in enumerate(examples)
-        ]
+        return [{**example, "completion_ids": examples[i - 1]["completion_ids"]} for i, example in enumerate(examples)]
 
 
 @pytest.mark.parametrize("loss", ["kto", "apo_zero_unpaired"])

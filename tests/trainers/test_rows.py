@@ -1,13 +1,14 @@
 """A step's gradient does not depend on how memory cuts it into rows, for any loss."""
 
 import copy
+import itertools
 
 import pytest
 import torch
 
 from trl_ext import losses
-from trl_ext.batching import attention
-from trl_ext.batching.padded import cut_rows
+from trl_ext.batching import attention, padded
+from trl_ext.batching.padded import ROW_COST, cut_rows
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -49,7 +50,8 @@ def gradients(trainer, examples, row_tokens):
 
 @pytest.mark.parametrize("is_packed", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("name", [*losses.available(), *MIXES], ids=str)
-def test_one_three_or_eight_rows_give_the_same_gradient(name, is_packed, trainers):
+def test_one_three_or_eight_rows_give_the_same_gradient(name, is_packed, trainers, monkeypatch):
+    monkeypatch.setattr(padded, "ROW_COST", 10_000)  # as few rows as fit
     loss = losses.get(name)
     trainer = trainers[loss.paired]
     trainer.loss, trainer._is_packed = loss, is_packed
@@ -99,15 +101,21 @@ def test_the_order_of_examples_in_a_step_is_irrelevant(is_packed, trainers):
         assert relative_difference(back, there) < 1e-5, name
 
 
-def test_rows_respect_the_budget_and_keep_every_example():
-    examples = [{"n": n} for n in (5, 30, 12, 12, 7, 21, 3, 16)]
-    rows = cut_rows(examples, lambda e: e["n"], sequences=2, row_tokens=64)
-    assert sorted(e["n"] for row in rows for e in row) == sorted(e["n"] for e in examples)
-    for row in rows:
-        padded = 2 * len(row) * max(e["n"] for e in row)
-        assert padded <= 64
-    # 30 → 60 tokens; 21 → 42, 21+16 → 84 too many; 16+12 → 64; 12+7 → 48, +5 → 72 too many; 5+3 → 20
-    assert [[e["n"] for e in row] for row in rows] == [[30], [21], [16, 12], [12, 7], [5, 3]]
+@pytest.mark.parametrize("row_tokens", [64, 120, 10_000])
+def test_padded_rows_are_the_best_cut_of_the_sorted_examples(row_tokens):
+    lengths = sorted((5, 30, 12, 12, 7, 21, 3, 16), reverse=True)
+    rows = cut_rows([{"n": n} for n in lengths[::-1]], lambda e: e["n"], sequences=2, row_tokens=row_tokens)
+    assert [e["n"] for row in rows for e in row] == lengths
+    sizes = [2 * len(row) * row[0]["n"] for row in rows]
+    assert all(size <= row_tokens for size in sizes)
+
+    def cost(cuts) -> float:
+        pieces = [lengths[a:b] for a, b in itertools.pairwise((0, *cuts, 8))]
+        sizes = [2 * len(piece) * piece[0] for piece in pieces]
+        return sum(sizes) + ROW_COST * len(sizes) if max(sizes) <= row_tokens else float("inf")
+
+    every_cut = (cuts for count in range(8) for cuts in itertools.combinations(range(1, 8), count))
+    assert sum(sizes) + ROW_COST * len(rows) == min(map(cost, every_cut))
 
 
 def test_an_example_longer_than_the_budget_gets_a_row_to_itself():

@@ -110,6 +110,12 @@ class SegmentMask:
     def __post_init__(self) -> None:
         self._cache: dict[int, torch.Tensor | None] = {}
 
+    def __getitem__(self, index: tuple[slice, ...]) -> "SegmentMask":
+        """Itself: Gemma 4 slices its masks to the queries it goes on with, which in a row are all."""
+        if any(part not in (slice(None), slice(0, None)) for part in index):
+            raise CannotPackError("it drops tokens between its layers")
+        return self
+
     def of(self, index: int) -> torch.Tensor | None:
         """Boolean (L, S) mask of a segment's L queries on its prefix and itself, `None` if plainly causal."""
         if index not in self._cache:

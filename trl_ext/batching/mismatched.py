@@ -21,7 +21,8 @@ def mismatched(examples: Sequence[dict]) -> list[dict]:
         examples: `prompt_ids` and `completion_ids` of all examples of one optimizer step, over all processes.
 
     Returns:
-        Examples `{prompt_ids, completion_ids}` (x_i, y_j) with x_i ≠ x_j; empty if the step holds one prompt only.
+        Pairs (x_i, y_j) with x_i ≠ x_j: example i with the completion of example j. Empty if the step holds one prompt
+        only.
     """
     keyed = sorted((_digest(e["prompt_ids"]), _digest(e["completion_ids"]), i) for i, e in enumerate(examples))
     prompts = [key[0] for key in keyed]
@@ -30,5 +31,5 @@ def mismatched(examples: Sequence[dict]) -> list[dict]:
     for here, (prompt, _, i) in enumerate(keyed):
         other, _, j = keyed[(here + shift) % len(keyed)]
         if other != prompt:
-            pairs.append({"prompt_ids": examples[i]["prompt_ids"], "completion_ids": examples[j]["completion_ids"]})
+            pairs.append({**examples[i], "completion_ids": examples[j]["completion_ids"]})
     return pairs

@@ -15,7 +15,9 @@ from trl_ext.batching.packed import PackedRow, Tree, pack
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 # Families that mix tokens outside attention or build masks of their own; recognised by name before they cost time.
-OWN_MASKS = {"bloom", "mpt", "falcon", "gpt_oss", "gemma2"}
+OWN_MASKS = {"bloom", "mpt", "falcon", "gpt_oss"}
+# Set where layers carry state and `layer_types` does not say so.
+STATE = ("ssm_cfg", "mamba_d_state", "state_size", "attn_layer_indices", "block_types")
 
 # Nats, on the summed log-probability of a completion: absolute, and relative to it.
 TOLERANCE = {torch.float32: (1e-3, 1e-5), torch.bfloat16: (0.1, 1e-3), torch.float16: (0.1, 1e-3)}
@@ -24,14 +26,15 @@ TOLERANCE = {torch.float32: (1e-3, 1e-5), torch.bfloat16: (0.1, 1e-3), torch.flo
 def known_to_be_wrong(config: Any) -> str | None:
     """Why a model cannot be packed, judged from its configuration alone; `None` if nothing speaks against it."""
     text = config.get_text_config()
-    layers = set(getattr(text, "layer_types", None) or ()) - KNOWN_LAYERS
-    if layers:
-        return f"its {', '.join(sorted(layers))} layers carry state from token to token"
+    layers = set(getattr(text, "layer_types", None) or ())
+    if unknown := layers - KNOWN_LAYERS:
+        return f"its {', '.join(sorted(unknown))} layers do not mix tokens by attention alone"
+    if not layers and any(getattr(text, name, None) is not None for name in STATE):
+        return "it mixes tokens outside attention"
     if text.model_type in OWN_MASKS:
         return f"{text.model_type} builds its attention in a way packed rows do not reproduce"
-    for name in ("ssm_cfg", "mamba_d_state", "state_size", "attn_layer_indices", "block_types"):
-        if getattr(text, name, None) is not None:
-            return "it mixes tokens outside attention"
+    if getattr(text, "attn_logit_softcapping", None):
+        return "it soft-caps its attention scores, which packed rows do not reproduce"
     return None
 
 
@@ -61,8 +64,8 @@ def prove(score: Callable[[PackedRow], torch.Tensor], padded: torch.Tensor, tree
         return Outcome(str(error))
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ImportError) as error:  # a kernel that does not run on this device
-        return Outcome(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+    except Exception as error:  # a kernel that does not run on this device, or a model that works on its own masks
+        return Outcome(f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}")
     if not asked.masks:
         return Outcome("it builds its attention mask itself")
     row.layout = attention.broken(row.layout)

@@ -91,7 +91,7 @@ def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Com
     }
     with attention.packed(row.layout), _head_sees(model, lambda hidden: hidden[:, scored]):
         output = model(**inputs)
-    mask = row.scatter(torch.ones_like(row.completion))
+    mask = row.scatter(torch.ones_like(row.branch))
     return _completions(output, mask, row.scatter)
 
 

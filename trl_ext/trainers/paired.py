@@ -18,7 +18,7 @@ from datasets.fingerprint import Hasher
 from torch import nn
 from trl import DPOTrainer
 
-from trl_ext.batching.packed import Tree, pack
+from trl_ext.batching.packed import Tree, pack_joined
 from trl_ext.trainers import completions
 from trl_ext.trainers.completions import Completions, num_tokens
 from trl_ext.trainers.config import PairedPreferenceConfig
@@ -60,12 +60,11 @@ class PairedPreferenceTrainer(RunDirectory, Evaluation, Construction, DPOTrainer
         return [(tree.prompt, tree.completions[side]) for side in (0, 1) for tree in trees]
 
     def _pack(self, row: list[dict]) -> dict[str, Any]:
-        count = len(row)
         trees = [self._tree(example) for example in row]
         # chosen, rejected, chosen, … become all chosen, then all rejected, as in TRL's collator
-        order = [side * count + i for i in range(count) for side in (0, 1)]
+        order = [2 * i + side for side in (0, 1) for i in range(len(row))]
         device = self.args.device
-        batch: dict[str, Any] = {"packed": pack(trees).renumber(order).to(device)}
+        batch: dict[str, Any] = {"packed": pack_joined(trees, order).to(device)}
         batch["num_tokens"] = sum(len(tree.prompt) + len(c) for tree in trees for c in tree.completions)
         for name in ("ref_chosen_logps", "ref_rejected_logps"):
             if name in row[0]:

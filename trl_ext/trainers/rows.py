@@ -10,7 +10,7 @@ from datasets import Dataset
 from torch import nn
 
 from trl_ext.batching import attention, budget, kernels, proof
-from trl_ext.batching.packed import Tree, pack, pack_rows
+from trl_ext.batching.packed import Tree, joined_tokens, pack, pack_rows
 from trl_ext.batching.padded import cut_rows, padded_batch
 from trl_ext.reference.cache import ReferenceCache
 from trl_ext.reference.identity import describe_reference, reference_identity
@@ -70,12 +70,7 @@ class Rows:
         """The examples in as few rows as their budget allows."""
         if self._is_packed:
             return pack_rows(examples, self._tree, self.row_tokens)
-        return cut_rows(
-            examples,
-            self._length,
-            sequences=self._sequences_per_example,
-            row_tokens=self.row_tokens,
-        )
+        return cut_rows(examples, self._length, sequences=self._sequences_per_example, row_tokens=self.row_tokens)
 
     @property
     def row_tokens(self) -> int:
@@ -250,7 +245,7 @@ class Rows:
     def _row_size(self, row: list[dict]) -> int:
         """Tokens a row computes."""
         if self._is_packed:
-            return sum(self._tree(example).tokens for example in row)
+            return joined_tokens([self._tree(example) for example in row])
         return self._sequences_per_example * len(row) * max(map(self._length, row))
 
     # The reference ------------------------------------------------------------------------------------------------
@@ -264,6 +259,16 @@ class Rows:
         else:
             with implicit_reference(self.model):
                 yield self.model
+
+    def reference_counts(self) -> tuple[int, int] | None:
+        """Completions found in the reference cache and those not, over all processes; `None` if none was opened.
+
+        Every process has to ask.
+        """
+        cache = self.reference_cache
+        counts = torch.tensor([0, 0] if cache is None else [cache.hits, cache.misses], device=self.args.device)
+        hits, misses = self.accelerator.reduce(counts, reduction="sum").tolist()
+        return (hits, misses) if cache is not None else None
 
     def _reference_fields(self, batch: dict[str, Any]) -> Completions:
         """Per-token reference log-probabilities of a row: from the cache, or computed and kept there."""

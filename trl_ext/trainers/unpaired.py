@@ -24,7 +24,7 @@ from trl import KTOTrainer
 
 from trl_ext import losses
 from trl_ext.batching.mismatched import mismatched
-from trl_ext.batching.packed import Tree, pack
+from trl_ext.batching.packed import Tree, pack_joined
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers import completions, lora
 from trl_ext.trainers.completions import Completions, num_tokens
@@ -143,17 +143,9 @@ class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrain
         return [(tree.prompt, tree.completions[0]) for tree in trees]
 
     def _pack(self, row: list[dict]) -> dict[str, Any]:
-        # Completions of one prompt share it where they fall into the same row.
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i, example in enumerate(row):
-            groups.setdefault(tuple(example["prompt_ids"]), []).append(i)
-        trees = [
-            self._truncated(list(prompt), *(row[i]["completion_ids"] for i in members))
-            for prompt, members in groups.items()
-        ]
-        order = [i for members in groups.values() for i in members]
+        trees = [self._tree(example) for example in row]
         device = self.args.device
-        batch: dict[str, Any] = {"packed": pack(trees).renumber(order).to(device)}
+        batch: dict[str, Any] = {"packed": pack_joined(trees).to(device)}
         batch["num_tokens"] = sum(len(tree.prompt) + len(c) for tree in trees for c in tree.completions)
         batch["label"] = torch.tensor([example["label"] for example in row], device=device)
         if "ref_logps" in row[0]:
@@ -169,8 +161,8 @@ class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrain
         return tensors, fields
 
     def _reference_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        if self.precompute_ref_logps:
-            return batch["ref_logps"]
+        if "ref_logps" in batch and (self.precompute_ref_logps or self._needs_baseline):
+            return batch["ref_logps"]  # a column of the data, or known since the baseline was estimated
         return self._reference_fields(batch).per_token_logps.sum(dim=1)
 
     # The baseline ---------------------------------------------------------------------------------------------
@@ -182,16 +174,17 @@ class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrain
     def _step_tensors(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         """The KTO baseline z = max(0, mean of log π/π_ref over the step's mismatched pairs), without gradient.
 
-        KTO (arXiv:2402.01306, Eq. 7); clamped after the mean over all processes.
+        KTO (arXiv:2402.01306, Eq. 7); clamped after the mean over all processes. Gives each of `examples` its
+        `ref_logps` on the way.
         """
         if not self._needs_baseline:
             return {}
-        ids = [{key: example[key] for key in ("prompt_ids", "completion_ids")} for example in examples]
-        if self.accelerator.num_processes > 1:
-            ids = gather_object(ids)
-        pairs = self._mismatched(ids)
-        mine = pairs[self.accelerator.process_index :: self.accelerator.num_processes]
-        log_ratio = self.accelerator.reduce(self._locally(lambda: self._log_ratio(mine)), reduction="sum")
+        process = self.accelerator.process_index
+        own = [_sequence(example) | {"process": process} for example in examples]
+        pairs = self._mismatched(gather_object(own) if self.accelerator.num_processes > 1 else own)
+        # Each process takes the pairs of its own prompts, which its own completions continue as well.
+        mine = [pair for pair in pairs if pair["process"] == process]
+        log_ratio = self.accelerator.reduce(self._locally(lambda: self._log_ratio(mine, examples)), reduction="sum")
         if not pairs and not self._warned_about_baseline:
             self._warned_about_baseline = True
             say(
@@ -202,16 +195,41 @@ class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrain
         z = (log_ratio / max(len(pairs), 1)).clamp(min=0).float()
         return {"z_ref": z}
 
-    def _log_ratio(self, pairs: list[dict]) -> torch.Tensor:
-        """Σ log π/π_ref over the completions of `pairs`, a scalar, without gradient."""
-        total = torch.zeros((), dtype=torch.float64, device=self.args.device)
-        for row in self._rows(pairs):
-            batch = self._collate([{**pair, "label": False} for pair in row])
-            with self.compute_loss_context_manager():
-                with no_grad_eval(self.model):
-                    policy = completions.run(self.model, batch).per_token_logps.sum(dim=1)
-                total += (policy - self._reference_fields(batch).per_token_logps.sum(dim=1)).sum()
+    def _log_ratio(self, pairs: list[dict], examples: list[dict]) -> torch.Tensor:
+        """Σ log π/π_ref over the completions of `pairs`, a scalar, without gradient.
+
+        The reference reads matched and mismatched completions of a prompt in one pass, where they share it. The
+        policy does not: no loss can be formed before z is known, so that pass would have to hold the whole step in one
+        row, keep the mismatched completions for its backward pass, and show them dropout.
+        """
+        own = [] if self.precompute_ref_logps else examples
+        sequences = [_sequence(example) for example in (*pairs, *own)]
+        reference = self._reference_sums(sequences)
+        for example, logps in zip(own, reference[len(pairs) :], strict=True):
+            example["ref_logps"] = logps
+        total = torch.tensor(-sum(reference[: len(pairs)]), dtype=torch.float64, device=self.args.device)
+        with no_grad_eval(self.model), self.compute_loss_context_manager():
+            for row in self._rows(sequences[: len(pairs)]):
+                total += completions.run(self.model, self._collate(row)).per_token_logps.sum()
         return total
+
+    def _reference_sums(self, sequences: list[dict]) -> list[float]:
+        """Reference log-probability of every completion; those the cache does not know are computed and kept there."""
+        sums: dict[int, float] = {}
+        cache = self.reference_cache
+        if cache is not None:
+            known = cache.get([cache.key(*pair) for pair in self._sequences(sequences)])
+            sums = {i: float(values.sum()) for i, values in enumerate(known) if values is not None}
+        unknown = [{**sequence, "number": i} for i, sequence in enumerate(sequences) if i not in sums]
+        for row in self._rows(unknown):
+            batch = self._collate(row)
+            with self._reference() as reference, self.compute_loss_context_manager():
+                fields = completions.run(reference, batch)
+            if cache is not None:
+                cache.put(batch["reference_keys"], completions.to_arrays(fields))
+            numbers = [sequence["number"] for sequence in row]
+            sums.update(zip(numbers, fields.per_token_logps.sum(dim=1).tolist(), strict=True))
+        return [sums[i] for i in range(len(sequences))]
 
     # Metrics: the names and definitions of trl.KTOTrainer --------------------------------------------------------
 
@@ -233,6 +251,10 @@ class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrain
         if "rewards/chosen" in means and "rewards/rejected" in means:
             means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
         super()._keep(sums, means, mode)
+
+
+def _sequence(example: dict) -> dict:
+    return {"prompt_ids": example["prompt_ids"], "completion_ids": example["completion_ids"], "label": False}
 
 
 def _balanced(values: dict[str, Any], counts: dict[str, int]) -> dict[str, float]:

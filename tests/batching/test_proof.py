@@ -1,0 +1,88 @@
+"""The proof accepts the families that are right and rejects wrong masks and models it does not know."""
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from trl_ext.batching import attention, proof
+
+from .helpers import FAMILIES, alone, build, configuration, family, in_one_row, trees
+
+TREE = trees()[0]
+
+
+def prove(model, switch=True, wrong=False):
+    """The outcome of the proof on `model`, optionally unswitched or with a mask that leaks."""
+    expected = alone(model, [TREE]).sum(dim=1)
+    if switch:
+        attention.switch(model)
+
+    def score(row):
+        if wrong:
+            row.layout = attention.broken(row.layout)
+        return in_one_row(model, row).sum(dim=1)
+
+    return proof.prove(score, expected, TREE, torch.float32)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_families_that_are_right_are_accepted(name):
+    model = family(name).eval()
+    assert proof.known_to_be_wrong(model.config) is None
+    reason, measured = prove(model)
+    assert reason is None, reason
+    assert "2 completions of one prompt differ by" in measured
+
+
+@torch.no_grad()
+def test_a_mask_that_is_ignored_or_leaks_is_rejected():
+    """A model that was never switched sees a causal row: prompts and branches leak into each other."""
+    assert prove(family("llama").eval(), switch=False).reason == "it builds its attention mask itself"
+    assert "disagree" in prove(family("llama").eval(), wrong=True).reason
+
+
+WRONG = {
+    "qwen3_next": "linear_attention",
+    "qwen3_5_text": "linear_attention",
+    "falcon_h1": "hybrid",
+    "granitemoehybrid": "linear_attention",
+    "recurrent_gemma": "linear_attention",
+    "bamba": "linear_attention",
+    "jamba": "linear_attention",
+    "nemotron_h": "linear_attention",
+    "mamba": "linear_attention",
+    "mamba2": "linear_attention",
+    "deepseek_v32": "indexed_attention",
+    "bloom": "bloom",
+    "mpt": "mpt",
+    "falcon": "falcon",
+    "gpt_oss": "gpt_oss",
+    "gemma2": "soft-caps",
+    "vaultgemma": "soft-caps",
+}
+
+
+@pytest.mark.parametrize("model_type", WRONG)
+def test_families_known_to_be_wrong_are_recognised_from_their_configuration(model_type):
+    assert WRONG[model_type] in proof.known_to_be_wrong(AutoConfig.for_model(model_type))
+
+
+def test_convolutions_between_tokens_are_recognised():
+    assert "conv" in proof.known_to_be_wrong(configuration("lfm2", layer_types=["conv", "full_attention"]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("model_type", "changes", "word"),
+    [
+        ("gemma2", {"head_dim": 16, "sliding_window": 6}, "softcap"),
+        ("gpt_oss", {"head_dim": 16, "sliding_window": 6, "num_local_experts": 4}, "s_aux"),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, "disagree"),
+        ("falcon_h1", {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_ssm": 128}, "disagree"),
+        ("doge", {}, "dtype"),  # works on its own masks
+    ],
+)
+def test_they_would_also_be_found_out_by_the_proof_itself(model_type, changes, word):
+    model = build(configuration(model_type, use_cache=False, **changes)).eval()
+    assert word in prove(model).reason
