@@ -7,6 +7,8 @@ import torch
 import yaml
 
 from trl_ext import build, losses
+from trl_ext.batching.packed import joined_tokens, pack_rows
+from trl_ext.batching.padded import cut_rows
 from trl_ext.recipe import load
 
 
@@ -56,3 +58,20 @@ def test_every_loss_trains(name, trainers):
     assert torch.isfinite(after).all() and not torch.equal(before, after)
     logs = [log for log in trainer.state.log_history if "loss" in log]
     assert len(logs) == 2 and all(math.isfinite(log["loss"]) and log["grad_norm"] > 0 for log in logs)
+
+
+def test_rows_are_full_and_the_padded_fallback_wastes_little(trainers):
+    """Over whole steps of 128 pairs: row fill at 4096 tokens, and padding against batches of 8 as they come."""
+    trainer = trainers[True].trainer
+    pairs = list(trainer.train_dataset)
+    steps = [pairs[i : i + 128] for i in range(0, len(pairs) - 127, 128)]
+    rows = [row for step in steps for row in pack_rows(step, trainer._tree, 4096)]
+    assert sum(joined_tokens([trainer._tree(pair) for pair in row]) for row in rows) > 0.9 * 4096 * len(rows)
+
+    def waste(batches) -> float:
+        computed = sum(2 * len(batch) * max(map(trainer._length, batch)) for batch in batches)
+        return 1 - sum(trainer._num_tokens(pair) for batch in batches for pair in batch) / computed
+
+    fallback = [row for step in steps for row in cut_rows(step, trainer._length, sequences=2, row_tokens=4096)]
+    assert waste(fallback) < 0.12
+    assert waste([pairs[i : i + 8] for i in range(0, len(pairs), 8)]) > 0.4

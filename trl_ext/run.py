@@ -25,7 +25,7 @@ def main(path: str, overrides: dict[str, Any]) -> int:
     recipe = load(path, overrides)
     is_main = int(os.environ.get("RANK", "0")) == 0
     directory, checkpoint = run_directory(recipe)
-    _quieten(recipe)
+    quieten(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         directory, checkpoint = _as_on_the_main_process(recipe, directory, checkpoint)
 
@@ -62,10 +62,11 @@ def main(path: str, overrides: dict[str, Any]) -> int:
         console.print(f"\nInterrupted after step {trainer.state.global_step}. {_how_to_resume(path, directory)}")
         raise
     seconds = time.time() - started
+    counts = trainer.reference_counts()  # from every process
     trainer.save_model(str(directory))
     trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
     if trainer.is_world_process_zero():
-        _report(console, recipe, built, seconds)
+        _report(console, recipe, built, seconds, counts)
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
     trainer.end()
@@ -153,7 +154,7 @@ def _holds_a_run(directory: Path) -> bool:
     return any((directory / name).exists() for name in ("recipe.resolved.yaml", "adapter_config.json"))
 
 
-def _quieten(recipe: Recipe) -> None:
+def quieten(recipe: Recipe) -> None:
     """Environment of the libraries, before they are imported: what the recipe sets, and less noise."""
     for name, value in recipe.sections()["env"].items():
         os.environ[name] = value
@@ -171,7 +172,7 @@ def _quieten(recipe: Recipe) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
-def _report(console: Console, recipe: Recipe, built: Built, seconds: float) -> None:
+def _report(console: Console, recipe: Recipe, built: Built, seconds: float, counts: tuple[int, int] | None) -> None:
     from trl_ext.build import EMBEDDED
     from trl_ext.report import curves, summary
 
@@ -179,9 +180,8 @@ def _report(console: Console, recipe: Recipe, built: Built, seconds: float) -> N
     title = f"{recipe.name}: {losses.get(recipe.loss, **recipe.loss_kwargs).name} on {recipe.get('dataset_name')}"
     picture = curves.draw(directory / "metrics.jsonl", directory / "curves.png", title)
     console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
-    cache = trainer.reference_cache
-    if cache is not None:
-        console.print(f"reference: {cache.hits:,} completions from the cache, {cache.misses:,} computed and kept")
+    if counts is not None:
+        console.print(f"reference: {counts[0]:,} completions from the cache, {counts[1]:,} computed and kept")
     table = summary.first_and_last(directory / "metrics.jsonl")
     is_demo = recipe.get("model_name_or_path") == EMBEDDED and recipe.get("dataset_name") == EMBEDDED
     if is_demo and hasattr(trainer.model, "disable_adapter"):

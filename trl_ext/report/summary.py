@@ -23,7 +23,7 @@ def before_and_after(samples: dict[str, Any], pairs: dict[str, float]) -> Table:
     table.add_row("true reward of sampled completions", _pm(before, "reward"), _pm(after, "reward"))
     table.add_row("sentences that parse", _pm(before, "fluency"), _pm(after, "fluency"))
     table.add_row(
-        "KL to the reference, nats per completion",
+        "KL to the base, nats per completion",
         "0",
         f"{round(samples['kl'], 2) + 0.0:.2f} ± {samples['kl_se']:.2f}",
     )
