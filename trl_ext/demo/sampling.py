@@ -30,7 +30,7 @@ def as_messages(prompt: str | Messages) -> Messages:
 def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: list[str | Messages],
+    prompts: list[str | Messages | list[int]],
     *,
     seed: int,
     max_new_tokens: int,
@@ -38,6 +38,7 @@ def sample(
 ) -> list[Completion]:
     """One completion per prompt from the model's own distribution: temperature 1, nothing cut off.
 
+    A prompt is a question, a conversation, or the token ids of any text, taken as they are.
     The global random state is left as it was, so sampling in the middle of a run does not change the run.
     """
     end_ids = _end_ids(model, tokenizer)
@@ -77,26 +78,33 @@ def logps(
     with inference(model):
         for start in range(0, len(completions), batch_size):
             chunk = completions[start : start + batch_size]
-            input_ids, attention_mask = _left_padded(
-                [completion.prompt_ids + completion.ids for completion in chunk],
-                tokenizer.pad_token_id,
-                model.device,
-            )
-            position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
-            longest = max(len(completion.ids) for completion in chunk)
-            logits = model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                logits_to_keep=longest + 1,
-                use_cache=False,
-            ).logits[:, :-1]
-            labels = input_ids[:, -longest:]
-            per_token = logits.float().log_softmax(-1).gather(2, labels.unsqueeze(2)).squeeze(2)
-            lens = torch.tensor([len(completion.ids) for completion in chunk], device=labels.device)
-            is_completion = torch.arange(longest, device=labels.device) >= longest - lens.unsqueeze(1)
-            sums.append((per_token * is_completion).sum(1).cpu())
+            logits, tokens, mask = completion_logits(model, tokenizer, chunk)
+            per_token = logits.log_softmax(-1).gather(2, tokens.unsqueeze(2)).squeeze(2)
+            sums.append((per_token * mask).sum(1).cpu())
     return torch.cat(sums)
+
+
+def completion_logits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Float32 logits (B, C, V) that predict each token of the completions, the tokens (B, C) and their mask (B, C).
+
+    Differentiable; every completion ends at the right edge.
+    """
+    input_ids, attention_mask = _left_padded(
+        [completion.prompt_ids + completion.ids for completion in completions], tokenizer.pad_token_id, model.device
+    )
+    longest = max(len(completion.ids) for completion in completions)
+    logits = model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
+        logits_to_keep=longest + 1,
+        use_cache=False,
+    ).logits[:, :-1]
+    lens = torch.tensor([len(completion.ids) for completion in completions], device=model.device)
+    mask = torch.arange(longest, device=model.device) >= longest - lens.unsqueeze(1)
+    return logits.float(), input_ids[:, -longest:], mask
 
 
 @contextlib.contextmanager
@@ -111,7 +119,9 @@ def inference(model: PreTrainedModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def _prompt_ids(prompt: str | Messages, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _prompt_ids(prompt: str | Messages | list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    if isinstance(prompt, list) and isinstance(prompt[0], int):
+        return prompt
     return tokenizer.apply_chat_template(as_messages(prompt), add_generation_prompt=True, return_dict=False)
 
 

@@ -1,0 +1,57 @@
+"""A language small enough to list all its completions, so that every expectation is a finite sum."""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+
+class Language:
+    """All completions of at most `length` tokens out of `n_tokens`, token 0 ending one, in a fixed order.
+
+    A policy is a table of logits (P, V): one row for each of the P unfinished prefixes, V = `n_tokens`.
+
+    Attributes:
+        tokens: (N, C) int, the N completions, 0 beyond their end.
+        mask: (N, C) bool, true on their tokens, the end token included.
+        states: (N, C) int, which prefix each token follows; 0 beyond the end.
+        is_ended: (N,) bool, false where a completion ran out of tokens.
+        prefixes: The P unfinished prefixes, as tuples.
+        logits_shape: (P, V).
+    """
+
+    def __init__(self, n_tokens: int = 3, length: int = 3) -> None:
+        words = range(1, n_tokens)
+        self.prefixes = [prefix for n in range(length) for prefix in itertools.product(words, repeat=n)]
+        completions = [(*prefix, 0) for prefix in self.prefixes] + list(itertools.product(words, repeat=length))
+        row = {prefix: i for i, prefix in enumerate(self.prefixes)}
+        lens = torch.tensor([len(completion) for completion in completions])
+        self.mask = torch.arange(length) < lens.unsqueeze(1)
+        self.tokens = torch.zeros(self.mask.shape, dtype=torch.long)
+        self.states = torch.zeros_like(self.tokens)
+        for i, completion in enumerate(completions):
+            self.tokens[i, : len(completion)] = torch.tensor(completion)
+            self.states[i, : len(completion)] = torch.tensor([row[completion[:t]] for t in range(len(completion))])
+        self.is_ended = torch.tensor([completion[-1] == 0 for completion in completions])
+        self.logits_shape = (len(self.prefixes), n_tokens)
+
+    def logps(self, logits: Tensor) -> Tensor:
+        """Log-probability (N, C) of each token of each completion under a policy (P, V); 0 beyond their end."""
+        return torch.where(self.mask, logits.log_softmax(-1)[self.states, self.tokens], 0)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probability (N,) of each completion; they sum to 1."""
+        return self.logps(logits).sum(-1).exp()
+
+    def kl(self, logits: Tensor, ref_logits: Tensor) -> Tensor:
+        """KL(π‖ref) of completions (scalar, differentiable): the sum over all of them."""
+        logps = self.logps(logits).sum(-1)
+        return (logps.exp() * (logps - self.logps(ref_logits).sum(-1))).sum()
+
+    def per_prefix(self, table: Tensor) -> Tensor:
+        """Entries (N, C) of a table (P,) of one number per prefix, a value function for instance; 0 beyond the end."""
+        return torch.where(self.mask, table[self.states], 0)
+
+    def optimum(self, ref_logits: Tensor, scores: Tensor, kl_coef: float) -> Tensor:
+        """π* ∝ ref·exp(score/kl_coef) over completions (N,), which maximises E[score] − kl_coef·KL(π‖ref)."""
+        return torch.softmax(self.logps(ref_logits).sum(-1) + scores / kl_coef, 0)
