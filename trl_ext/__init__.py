@@ -10,6 +10,8 @@ _LAZY = {
     "losses": "trl_ext.losses",
     "PairedPreferenceConfig": "trl_ext.trainers",
     "PairedPreferenceTrainer": "trl_ext.trainers",
+    "PPOConfig": "trl_ext.trainers",
+    "PPOTrainer": "trl_ext.trainers",
     "UnpairedPreferenceConfig": "trl_ext.trainers",
     "UnpairedPreferenceTrainer": "trl_ext.trainers",
 }

@@ -1,0 +1,105 @@
+"""Checkpoints: what lies where, and that a resumed run is the uninterrupted one."""
+
+import shutil
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from tests.ppo.helpers import build, config
+from tests.trainers.helpers import nf4
+from trl_ext.errors import UserError
+from trl_ext.trainers import roles
+
+STEPS = 10
+SETTINGS = {
+    "max_steps": STEPS,
+    "optim": "adamw_torch",
+    "lr_scheduler_type": "linear",
+    "max_grad_norm": 1.0,
+    "steps_per_generation": 4,  # two optimizer steps, and twice over the same rollout: four steps each
+    "num_iterations": 2,
+    "kl_controller": "adaptive",
+    "kl_target": 0.05,
+    "kl_horizon": 100,
+    "save_strategy": "steps",
+    "save_steps": 1,
+}
+
+
+def trained(model, folder, checkpoint=None, **options):
+    trainer = build(model, config(folder, **SETTINGS), quantization_config=nf4(), **options)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer
+
+
+def weights(trainer) -> dict[str, torch.Tensor]:
+    names = (".default.", ".critic.", "value_head.")
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if any(n in name for n in names)}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    trainer = trained(model, folder)
+    return folder, weights(trainer), trainer.recorder.logs, trainer.kl_controller.value
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_a_run_resumed_from_any_step_is_the_uninterrupted_run(model, uninterrupted, tmp_path, step):
+    """Steps 1 to 3 lie inside the first rollout, 4 and 8 between two rollouts and two epochs."""
+    folder, expected, logs, coefficient = uninterrupted
+    trainer = trained(model, tmp_path, str(folder / f"checkpoint-{step}"))
+    measured = weights(trainer)
+    assert measured.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(measured[name], expected[name])] == []
+    assert trainer.kl_controller.value == coefficient
+    times = {"step_time"}
+    for log, reference in zip(trainer.recorder.logs, logs[step:], strict=True):
+        assert {k: v for k, v in log.items() if k not in times} == {
+            k: v for k, v in reference.items() if k not in times
+        }
+
+
+def test_the_run_directory_is_a_plain_adapter(model, uninterrupted):
+    folder, expected, _, _ = uninterrupted
+    checkpoint = folder / f"checkpoint-{STEPS}"
+    policy = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), str(checkpoint))
+    assert set(policy.peft_config) == {"default"}
+    for name, parameter in policy.named_parameters():
+        if ".default." in name:
+            assert torch.equal(parameter, expected[name])
+    head = load_file(checkpoint / "critic" / "value_head.safetensors")
+    assert torch.equal(head["weight"], expected["value_head.weight"]) and head["weight"].any()
+    critic = load_file(checkpoint / "critic" / "adapter_model.safetensors")
+    for name, value in critic.items():
+        assert torch.equal(value, expected[name.replace(".weight", ".critic.weight")])
+
+
+def test_a_rollout_is_saved_only_while_it_is_needed(uninterrupted):
+    folder = uninterrupted[0]
+    states = {
+        step: torch.load(folder / f"checkpoint-{step}" / "ppo_state_0.pt", weights_only=True)
+        for step in range(1, STEPS + 1)
+    }
+    assert [step for step, state in states.items() if state["rollout"] is None] == [4, 8]
+
+
+@pytest.mark.parametrize("missing", ["critic/value_head.safetensors", "ppo_state_0.pt"])
+def test_a_checkpoint_without_its_critic_or_state_is_refused(model, uninterrupted, tmp_path, missing):
+    checkpoint = tmp_path / "checkpoint-2"
+    shutil.copytree(uninterrupted[0] / "checkpoint-2", checkpoint)
+    (checkpoint / missing).unlink()
+    with pytest.raises(UserError, match=f"{missing} is missing"):
+        trained(model, tmp_path / "resumed", str(checkpoint))
+
+
+def test_the_frozen_copy_of_a_continued_adapter_is_not_saved(model, uninterrupted, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(model, quantization_config=nf4())
+    start = PeftModel.from_pretrained(base, str(uninterrupted[0] / "checkpoint-3"), is_trainable=True)
+    trainer = build(start, config(tmp_path, max_steps=1), path=model, peft_config=None, randomise=False)
+    assert set(trainer.model.peft_config) == {"default", "ref", "critic"}
+    trainer.save_model(str(tmp_path / "saved"))
+    assert {path.name for path in (tmp_path / "saved").iterdir() if path.is_dir()} == {roles.CRITIC}

@@ -1,0 +1,119 @@
+"""One base, several roles: gradients, memory and clipping of each, against separate models."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.ppo import separate
+from tests.ppo.helpers import build, config
+from tests.ppo.separate import is_critic, is_trained
+from tests.trainers.helpers import nf4, relative_difference
+from trl_ext.trainers import roles
+
+CHECKPOINTING = {
+    "kept": {"gradient_checkpointing": False},
+    "reentrant": {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
+    "not reentrant": {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+}
+
+
+@pytest.mark.parametrize("how", CHECKPOINTING)
+def test_gradients_are_those_of_two_separate_models(model, tmp_path, how):
+    """In the second epoch over a rollout, when ratios and value clipping matter and a stale gradient would show."""
+    args = config(tmp_path, max_steps=2, num_iterations=2, learning_rate=0.3, **CHECKPOINTING[how])
+    trainer = build(model, args)
+    before = separate.WeightsBefore()
+    trainer.add_callback(before)
+    trainer.train()
+    weights, measured = before.steps[1], trainer.recorder.gradients[1]
+
+    expected = separate.gradients(model, weights, trainer._buffered_inputs)
+    assert measured.keys() == expected.keys()
+    for is_role in (is_critic, lambda name: not is_critic(name)):
+        part = [{name: g for name, g in gradients.items() if is_role(name)} for gradients in (measured, expected)]
+        assert relative_difference(*part) < 1e-6
+
+
+def test_each_loss_reaches_its_own_role_alone(model, tmp_path):
+    trainer = build(model, config(tmp_path, max_steps=1))
+    trainer.train()
+    batch = trainer._buffered_inputs[0]
+    trainer._train_critic(batch)
+    assert {name for name, p in trainer.model.named_parameters() if p.grad is not None} == {
+        name for name, _ in trainer.model.named_parameters() if is_critic(name)
+    }
+    trainer.model.zero_grad()
+    trainer._compute_loss(trainer.model, batch).backward()
+    assert {name for name, p in trainer.model.named_parameters() if p.grad is not None} == {
+        name for name, _ in trainer.model.named_parameters() if ".default." in name
+    }
+
+
+def test_the_4_bit_base_stays_bit_identical_and_exists_once(model, tmp_path):
+    trainer = build(model, config(tmp_path, num_iterations=2, gradient_checkpointing=True), quantization_config=nf4())
+    base = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if not is_trained(name)}
+    trainer.train()
+    after = dict(trainer.model.named_parameters())
+    assert all(torch.equal(after[name], parameter) for name, parameter in base.items())
+    assert not any(parameter.requires_grad for name, parameter in after.items() if name in base)
+
+    def stored(parameters) -> int:
+        storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in parameters}
+        return sum(storages.values())
+
+    alone = AutoModelForCausalLM.from_pretrained(model, quantization_config=nf4())
+    adapters = stored(p for name, p in after.items() if is_trained(name))
+    assert stored(after.values()) == stored(alone.parameters()) + adapters
+    # two adapters of the same shape and a head of H + 1 numbers
+    policy = stored(p for name, p in after.items() if ".default." in name)
+    assert adapters == 2 * policy + 4 * (alone.config.hidden_size + 1)
+
+
+def test_policy_and_critic_are_clipped_apart(model, tmp_path):
+    trainer = build(model, config(tmp_path, max_steps=1, max_grad_norm=1e-3))
+    trainer.train()
+    gradients = trainer.recorder.gradients[0]
+    for is_role in (is_critic, lambda name: not is_critic(name)):
+        norm = torch.stack([g.norm() for name, g in gradients.items() if is_role(name)]).norm()
+        torch.testing.assert_close(norm, torch.tensor(1e-3), rtol=1e-3, atol=0)
+    # the norms before clipping, each role's own
+    log = trainer.recorder.logs[0]
+    assert log["grad_norm"] > 1e-3 and log["grad_norm/critic"] > 1e-3
+    assert log["grad_norm"] != log["grad_norm/critic"]
+
+
+def test_each_role_has_its_learning_rate(model, tmp_path):
+    args = config(tmp_path, max_steps=1, learning_rate=0.01, critic_learning_rate=0.5, weight_decay=0.1)
+    trainer = build(model, args)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if is_trained(name)}
+    trainer.train()
+    after, gradients = dict(trainer.model.named_parameters()), trainer.recorder.gradients[0]
+    for name, weight in before.items():
+        rate = 0.5 if is_critic(name) else 0.01
+        decay = 0.0 if name.endswith("bias") else 0.1
+        expected = weight - rate * (gradients[name] + decay * weight)
+        torch.testing.assert_close(after[name].detach(), expected)
+
+
+def test_a_fresh_critic_says_zero_and_the_policy_is_the_reference(model, tmp_path):
+    trainer = build(model, config(tmp_path, max_steps=1), randomise=False)
+    trainer.train()
+    log = trainer.recorder.logs[0]
+    assert log["values/mean"] == 0 and log["explained_variance"] == 0
+    assert [log[f"kl/{name}"] for name in ("k1", "k2", "k3", "sequence")] == [0, 0, 0, 0]
+
+
+def test_only_the_acting_role_requires_gradients(model, tmp_path):
+    trainer = build(model, config(tmp_path))
+    named = dict(trainer.model.named_parameters())
+
+    def trainable() -> set[str]:
+        return {name for name, parameter in named.items() if parameter.requires_grad}
+
+    policy = {name for name in named if ".default." in name}
+    assert trainable() == policy
+    with roles.acting_as(trainer.model, roles.CRITIC):
+        assert trainable() == {name for name in named if is_critic(name)}
+    with trainer.model.disable_adapter():
+        pass
+    assert trainable() == policy

@@ -1,0 +1,132 @@
+"""PPO on one 4-bit base (Schulman et al. 2017, arXiv:1707.06347; Ouyang et al. 2022, arXiv:2203.02155).
+
+How it departs from `trl.RLOOTrainer` (1.16), whose generation, reward functions, buffering and logging it keeps:
+
+1. rewards are per token (score on the last valid one, KL where the configuration places it) and advantages come from
+   a critic by generalised advantage estimation, so one completion per prompt is enough;
+2. critic and reward model are adapters with a scalar head on the policy's base (`trl_ext.trainers.roles`);
+3. the loss is clipped per token, normalised by the rollout's mean length and thus the same however it is cut;
+4. policy and critic have their own learning rates and are clipped apart;
+5. adapter weights are float32 (`trl_ext.trainers.lora`), and the base stays as it was loaded;
+6. a resumed run goes on with the very rollout it was in (`trl_ext.trainers.ppo_checkpoint`);
+7. the order of prompts is a function of seed and epoch, and so survives a resume too.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from trl import RLOOTrainer
+from trl.trainer.utils import RepeatSampler, get_config_model_id
+
+from trl_ext.frozen_base import keep_exact_cpu_kernels
+from trl_ext.rl import kl
+from trl_ext.trainers import lora, merged_weights, ppo_settings, roles
+from trl_ext.trainers.metrics import MeanMetrics
+from trl_ext.trainers.ppo_checkpoint import PPOCheckpoint
+from trl_ext.trainers.ppo_config import PPOConfig
+from trl_ext.trainers.ppo_rollout import PPORollout
+from trl_ext.trainers.ppo_update import PPOUpdate
+from trl_ext.trainers.reward_adapter import RewardAdapter
+
+
+class PPOTrainer(PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
+    """Proximal policy optimisation, constructed like `trl.RLOOTrainer`.
+
+    Overrides `_get_train_sampler` of it, and through the mixins the methods named there. Attributes of the parents
+    read: `beta`, `num_generations`, `num_iterations`, `shuffle_dataset`, `use_vllm`, `vllm_generation`.
+
+    Attributes:
+        kl_controller: Holds the KL coefficient in use.
+    """
+
+    _name = "PPO"
+    _tag_names = ["trl", "trl-ext", "ppo"]  # noqa: RUF012
+    _paper = {  # noqa: RUF012
+        "title": "Proximal Policy Optimization Algorithms",
+        "id": "1707.06347",
+        "citation": "@article{schulman2017proximal,\n"
+        "    title   = {{Proximal Policy Optimization Algorithms}},\n"
+        "    author  = {John Schulman and Filip Wolski and Prafulla Dhariwal and Alec Radford and Oleg Klimov},\n"
+        "    year    = 2017,\n"
+        "    journal = {arXiv:1707.06347},\n"
+        "}",
+    }
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: PPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        reward_processing_classes: Any = None,
+        callbacks: Any = None,
+        optimizers: tuple = (None, None),
+        quantization_config: Any = None,
+        peft_config: Any = None,
+    ) -> None:
+        """As TRL's trainer.
+
+        Args:
+            reward_funcs: One reward function, path of a sequence classifier or loaded one, or a list of them. May be
+                left out where `args.reward_adapter` is the only source; it comes last in `args.reward_weights`.
+
+        Raises:
+            TypeError: `args` is another configuration.
+            ValueError: Settings that cannot work here; where possible before weights are loaded.
+        """
+        args = args or PPOConfig(output_dir="PPO-output")
+        sources = [] if reward_funcs is None else [*reward_funcs] if isinstance(reward_funcs, list) else [reward_funcs]
+        ppo_settings.refuse(args, model, sources, processing_class, optimizers, peft_config)
+        adapter = None
+        if args.reward_adapter is not None:
+            base = model if isinstance(model, str) else get_config_model_id(model.config)
+            sources.append(adapter := RewardAdapter(args.reward_adapter, base))
+            if isinstance(reward_processing_classes, list):
+                reward_processing_classes = [*reward_processing_classes, None]
+        self._sums = {"train": MeanMetrics(), "eval": MeanMetrics()}
+        self.kl_controller = ppo_settings.controller(args)
+        weights = lora.snapshot(model)
+        super().__init__(
+            model,
+            reward_funcs=sources,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            reward_processing_classes=reward_processing_classes,
+            callbacks=callbacks,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
+        self.beta = 1.0  # TRL runs a reference pass for any β but 0; what it computes with β itself is not used here
+        keep_exact_cpu_kernels(self.model)
+        lora.restore(self.model, weights, dtype=torch.float32)
+        roles.add_critic(self.model, seed=args.seed)
+        if adapter is not None:
+            adapter.attach(self)
+        if self.use_vllm:
+            self.vllm_generation._iter_named_params = lambda: merged_weights.named_weights(self.model)
+        warning = kl.warning(args.kl_estimator, args.kl_placement, args.kl_level)
+        if warning and args.kl_coef and self.accelerator.is_main_process:
+            warnings.warn(warning, stacklevel=2)
+
+    def _get_train_sampler(self, dataset: Any = None) -> "ResumableSampler":
+        return ResumableSampler(
+            data_source=self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=self.shuffle_dataset,
+            seed=self.args.seed,
+        )
+
+
+class ResumableSampler(RepeatSampler):
+    """TRL's sampler with an order that depends on seed and epoch alone; TRL's resumes every epoch as the first."""
+
+    def set_epoch(self, epoch: int) -> None:
+        if self.shuffle:
+            self.generator.manual_seed(self.seed + epoch)

@@ -1,0 +1,113 @@
+"""A reward model that costs an adapter: trained as LoRA with a scalar head on the same base, scoring on it.
+
+The folder is what TRL's RewardTrainer leaves behind: a PEFT adapter of a sequence classifier with one label, its head
+among the saved modules. It is put on the causal language model under the name `reward`, head apart.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file, safe_open
+from torch import Tensor
+from trl.trainer.utils import pad
+
+from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.trainers import roles
+from trl_ext.trainers.value_head import ValueHead
+
+WEIGHTS = "adapter_model.safetensors"
+HEAD_SUFFIXES = (".score.weight", ".classifier.weight")
+
+
+class RewardAdapter:
+    """A reward function for TRL's trainers: scores of whole completions, read at their last token.
+
+    Args:
+        folder: Where the adapter was saved.
+        base: Name or path of the base model it has to belong to.
+
+    Raises:
+        ValueError: Not the folder of a reward adapter, or one of another base. Nothing heavy has been loaded then.
+    """
+
+    __name__ = "reward_adapter"  # under which its rewards are logged
+
+    def __init__(self, folder: str, base: str) -> None:
+        self.folder = Path(folder)
+        self._trainer: Any = None
+        if not (self.folder / "adapter_config.json").exists() or not (self.folder / WEIGHTS).exists():
+            raise ValueError(
+                f"`reward_adapter` is {folder}, which holds no adapter_config.json and {WEIGHTS}: give the folder of a "
+                "reward model trained with an adapter."
+            )
+        own = json.loads((self.folder / "adapter_config.json").read_text(encoding="utf-8"))
+        if not _is_same(own["base_model_name_or_path"], base):
+            raise ValueError(
+                f"The reward adapter {folder} was trained on {own['base_model_name_or_path']} and the policy's base is "
+                f"{base}: an adapter means nothing on another base. Train it on this one, or give that model as a "
+                "reward function."
+            )
+        with safe_open(self.folder / WEIGHTS, framework="pt") as weights:
+            heads = [key for key in weights.keys() if key.endswith(HEAD_SUFFIXES)]  # noqa: SIM118
+            shapes = [tuple(weights.get_slice(key).get_shape()) for key in heads]
+        if len(heads) != 1 or shapes[0][0] != 1:
+            raise ValueError(
+                f"The reward adapter {folder} has no head with one output (score.weight of shape (1, H)): train it with "
+                "`modules_to_save: [score]`, so that its head is saved."
+            )
+        self._head = heads[0]
+
+    def attach(self, trainer: Any) -> None:
+        """Put adapter and head on the trainer's model, frozen.
+
+        Raises:
+            ValueError: The adapter's weights do not fit this model.
+        """
+        model: PeftModel = trainer.model
+        weights = load_file(self.folder / WEIGHTS)
+        head = weights.pop(self._head)
+        config = PeftConfig.from_pretrained(str(self.folder))
+        config.task_type, config.modules_to_save, config.inference_mode = "CAUSAL_LM", None, True
+        model.add_adapter(roles.REWARD, config)
+        result = set_peft_model_state_dict(model, weights, adapter_name=roles.REWARD)
+        missing = [key for key in result.missing_keys if f".{roles.REWARD}." in key]
+        if missing or result.unexpected_keys:
+            raise ValueError(
+                f"The reward adapter {self.folder} does not fit this model: {[*missing, *result.unexpected_keys][0]} is "
+                "missing on one side. Train it on this base."
+            )
+        module = ValueHead(head.shape[1], bias=False, device=model.device).requires_grad_(False)
+        module.weight.data.copy_(head[0])
+        model.add_module(roles.HEADS[roles.REWARD], module)
+        self._trainer = trainer
+
+    def __call__(self, prompts: list, completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+        """One score per completion, read at its last token, in batches as large as those of a step."""
+        prompt_ids = self._trainer._tokenize_prompts(prompts)[0]
+        rows = [[*prompt, *completion] for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
+        size = self._trainer.args.per_device_train_batch_size
+        scores = [self._score(rows[start : start + size]) for start in range(0, len(rows), size)]
+        return torch.cat(scores).tolist()
+
+    def _score(self, rows: list[list[int]]) -> Tensor:
+        model, device = self._trainer.model, self._trainer.args.device
+        ids = [torch.tensor(row) for row in rows]
+        # Padded on the left, so that the last token of every row is the last column.
+        input_ids = pad(ids, padding_value=self._trainer.processing_class.pad_token_id, padding_side="left")
+        attention_mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left")
+        with (
+            roles.acting_as(model, roles.REWARD),
+            no_grad_eval(model),
+            self._trainer.compute_loss_context_manager(),
+        ):
+            hidden = roles.last_hidden_state(model, input_ids.to(device), attention_mask.to(device))
+            return model.reward_head(hidden[:, -1])
+
+
+def _is_same(name: str, other: str) -> bool:
+    """Whether two names or paths mean the same base."""
+    return name == other or (os.path.exists(name) and os.path.exists(other) and os.path.samefile(name, other))

@@ -1,0 +1,104 @@
+"""A rollout: completions sampled from the policy, and what PPO learns from them.
+
+Everything is computed once per rollout, over all its completions and processes, before it is cut into batches. So
+whitening, the normalisation of the loss and the KL coefficient do not depend on how it is cut.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trl_ext.rl import advantages, kl, masked, rewards
+from trl_ext.trainers.metrics import MeanMetrics
+from trl_ext.trainers.ppo_config import PPOConfig
+
+WHITENING_EPSILON = 1e-8
+
+
+@dataclass
+class Rollout:
+    """Completions of one process, B of at most C tokens.
+
+    Attributes:
+        logps, ref_logps: (B, C), log-probabilities per token under the policy that sampled and the reference, at the
+            sampling temperature.
+        values: (B, C), the critic's.
+        mask: (B, C), 1 on the tokens to learn from.
+        scores: (B,), what the reward sources say; NaN where none of them applies, whose tokens are masked.
+        is_ended: bool (B,), whether the completion ended by itself.
+    """
+
+    logps: Tensor
+    ref_logps: Tensor
+    values: Tensor
+    mask: Tensor
+    scores: Tensor
+    is_ended: Tensor
+
+    def __post_init__(self) -> None:
+        self.mask = self.mask * ~self.scores.isnan().unsqueeze(1)
+
+    def kl_total_and_count(self) -> Tensor:
+        """(2,): log π/π_ref summed over all completions to learn from, in nats, and how many they are.
+
+        Their quotient is unbiased for the KL of whole completions.
+        """
+        per_sequence = kl.sequence("k1", self.logps, self.ref_logps, self.mask)
+        return torch.stack([per_sequence.sum(), self.mask.any(1).sum().to(per_sequence.dtype)])
+
+    def shaped_rewards(self, args: PPOConfig, kl_coef: float) -> Tensor:
+        """(B, C): the score, less the penalty of a missing end, on the last valid token; less the KL if placed here."""
+        scores = self.scores.nan_to_num()
+        if args.missing_eos_penalty is not None:
+            scores = rewards.penalise_missing_eos(scores, self.is_ended, args.missing_eos_penalty)
+        if args.kl_placement == "reward":
+            placed = {"kl_coef": kl_coef, "estimator": args.kl_estimator, "level": args.kl_level}
+        else:
+            placed = {"kl_coef": 0.0}
+        return rewards.shape(scores, self.logps, self.ref_logps, self.mask, **placed)
+
+    def targets(self, shaped: Tensor, args: PPOConfig, kl_coef: float, add_up: Callable[[Tensor], Tensor]) -> dict:
+        """What an update reads, one row per completion, and two numbers (0-d) for the whole rollout.
+
+        Returns:
+            `old_per_token_logps`, `ref_per_token_logps`, `values`, `returns`, `token_advantages`, `loss_mask`, (B, C)
+            each; `mean_length`, tokens per completion; `loss_kl_coef`, the coefficient of a KL in the loss, divided
+            by the standard deviation of the advantages where they were, and 0 where the KL is in the reward.
+        """
+        token_advantages, returns = advantages.gae(shaped, self.values, self.mask, gamma=args.gamma, lam=args.lam)
+        loss_kl_coef = shaped.new_tensor(kl_coef if args.kl_placement == "loss" else 0.0)
+        if args.normalize_advantages:
+            _, variance = advantages.moments(token_advantages, self.mask, add_up)
+            token_advantages = advantages.whiten(token_advantages, self.mask, epsilon=WHITENING_EPSILON, add_up=add_up)
+            loss_kl_coef = loss_kl_coef * (variance + WHITENING_EPSILON).rsqrt()
+        tokens, completions = add_up(torch.stack([self.mask.sum().float(), shaped.new_tensor(len(self.mask))]))
+        return {
+            "old_per_token_logps": self.logps,
+            "ref_per_token_logps": self.ref_logps,
+            "values": masked.apply(self.values, self.mask),
+            "returns": returns,
+            "token_advantages": token_advantages,
+            "loss_mask": self.mask,
+            "mean_length": (tokens / completions).clamp(min=1),
+            "loss_kl_coef": loss_kl_coef,
+        }
+
+    def record(self, sums: MeanMetrics, shaped: Tensor, returns: Tensor) -> None:
+        """Add the rollout's metrics; sums over tokens are divided by tokens, those over completions by completions."""
+        mask, count = self.mask, self.mask.any(1).sum()
+        sums.add("score", self.scores.nansum(), (~self.scores.isnan()).sum())
+        sums.add("shaped_reward", masked.total(shaped, mask).sum(), count)
+        for name, estimator in kl.ESTIMATORS.items():
+            sums.add(f"kl/{name}", masked.total(estimator(self.logps, self.ref_logps), mask).sum(), mask.sum())
+        sums.add("kl/sequence", *self.kl_total_and_count())
+        sums.add("completions/eos_share", self.is_ended.sum(), len(mask))
+        sums.add("values/mean", masked.total(self.values, mask).sum(), mask.sum())
+        sums.add("returns/mean", masked.total(returns, mask).sum(), mask.sum())
+
+    def explained_variance(self, returns: Tensor, add_up: Callable[[Tensor], Tensor]) -> Tensor:
+        """1 − Var(returns − values)/Var(returns) over all tokens: 1 for a perfect critic, 0 for one that says nothing."""
+        _, unexplained = advantages.moments(returns - self.values, self.mask, add_up)
+        _, variance = advantages.moments(returns, self.mask, add_up)
+        return 1 - unexplained / variance
