@@ -4,53 +4,68 @@ import itertools
 
 import pytest
 
-from trl_ext.batching.budget import DEQUANTISATION, LARGEST_ROW, STEP, Choice, Footprint, choose, in_words
+from trl_ext.batching.budget import DEQUANTISATION, LARGEST_ROW, STEP, Footprint, Memory, in_words, row_length
 
 KIB, GIB = 2**10, 2**30
-LLAMA_8B = Footprint(stored=197 * KIB, checkpointed=8 * KIB, rest=60 * KIB, layers=32)
+LLAMA_8B = Footprint(stored=197 * KIB, checkpointed=8 * KIB, rest=60 * KIB, constant=0, layers=32)
 
 
 def time(tokens: int, count: int) -> float:
     return (6 + 2 * count / 32) * (1 + DEQUANTISATION / tokens)
 
 
-@pytest.mark.parametrize("free", [1, 2, 3, 5, 8, 12, 16, 24, 60])
-@pytest.mark.parametrize("longest", [100, 900, 2600])
-def test_the_choice_fits_and_none_that_fits_is_faster(free, longest):
-    choice = choose(LLAMA_8B, free * GIB, longest)
+@pytest.mark.parametrize("free", [1, 2, 3, 4, 5, 8, 12, 16, 24, 60])
+@pytest.mark.parametrize("step", [600, 1200, 5000, 100_000])
+def test_the_choice_fits_and_none_that_fits_is_faster(free, step):
+    memory = Memory(LLAMA_8B, free * GIB)
+    tokens = row_length(memory, step)
     fitting = [
-        (tokens, count)
-        for tokens, count in itertools.product(range(STEP, LARGEST_ROW + 1, STEP), range(33))
-        if tokens >= longest and tokens * LLAMA_8B.peak(count) <= free * GIB
+        time(length, count)
+        for length, count in itertools.product(range(STEP, LARGEST_ROW + 1, STEP), range(33))
+        if length < step + STEP and LLAMA_8B.peak(length, count) <= free * GIB
     ]
-    if not fitting:
-        assert choice.checkpointed_layers == 32 and choice.row_tokens >= longest
-        return
-    assert max(choice.row_tokens, longest) * LLAMA_8B.peak(choice.checkpointed_layers) <= free * GIB
-    assert time(*choice) <= min(time(*pair) for pair in fitting) + 1e-9
+    count = memory.layers_to_checkpoint(tokens)
+    assert LLAMA_8B.peak(tokens, count) <= free * GIB
+    assert time(tokens, count) == pytest.approx(min(fitting))
 
 
-def test_nothing_is_recomputed_where_memory_allows_and_only_what_is_needed_elsewhere():
-    assert choose(LLAMA_8B, 80 * GIB, 600) == Choice(LARGEST_ROW, 0)
-    tight = choose(LLAMA_8B, 12 * GIB, 2000, row_tokens=2048)
-    assert 0 < tight.checkpointed_layers < 32
-    assert 2048 * LLAMA_8B.peak(tight.checkpointed_layers) <= 12 * GIB
-    assert 2048 * LLAMA_8B.peak(tight.checkpointed_layers - 1) > 12 * GIB
+def test_nothing_is_recomputed_where_a_row_fits_without_and_only_what_it_needs_elsewhere():
+    memory = Memory(LLAMA_8B, 12 * GIB)
+    count = memory.layers_to_checkpoint(3000)
+    assert 0 < count < 32
+    assert LLAMA_8B.peak(3000, count) <= 12 * GIB < LLAMA_8B.peak(3000, count - 1)
+    assert memory.layers_to_checkpoint(1500) == 0  # a shorter row beside it
+    assert Memory(LLAMA_8B, 80 * GIB).layers_to_checkpoint(LARGEST_ROW) == 0
 
 
-def test_what_is_given_is_kept():
-    assert choose(LLAMA_8B, 16 * GIB, 600, row_tokens=777).row_tokens == 777
-    assert choose(LLAMA_8B, 16 * GIB, 600, checkpointed_layers=32) == Choice(LARGEST_ROW, 32)
-    assert choose(LLAMA_8B, 0.1 * GIB, 600, row_tokens=1024, checkpointed_layers=0) == Choice(1024, 0)
-    assert choose(LLAMA_8B, 0, 600) == Choice(600, 32)
+def test_a_small_step_does_not_pay_for_rows_it_cannot_fill():
+    memory = Memory(LLAMA_8B, 4 * GIB)
+    assert memory.layers_to_checkpoint(600) == 0
+    assert row_length(memory, 600) == 768
 
 
-def test_an_example_longer_than_the_largest_row_gets_a_row_it_fits():
-    assert choose(LLAMA_8B, 80 * GIB, 7000).row_tokens == 7000
+def test_a_given_number_of_recomputed_layers_is_kept():
+    memory = Memory(LLAMA_8B, 4 * GIB)
+    assert row_length(memory, 100_000, checkpointed_layers=0) == 512  # 4 GiB are 637 tokens of 6.4 MiB
+    assert row_length(memory, 100_000, checkpointed_layers=32) == LARGEST_ROW
+
+
+def test_where_nothing_fits_rows_are_short_and_everything_is_recomputed():
+    memory = Memory(LLAMA_8B, 0)
+    assert row_length(memory, 5000) == STEP and memory.layers_to_checkpoint(STEP) == 32
+
+
+def test_what_does_not_grow_with_the_row_is_counted_once():
+    heavy = LLAMA_8B._replace(constant=3 * GIB)
+    assert heavy.peak(1000, 4) - LLAMA_8B.peak(1000, 4) == 3 * GIB
 
 
 def test_the_log_line():
-    text = in_words(Choice(2048, 5), LLAMA_8B, 12 * GIB)
-    assert text.startswith("at most 2,048 tokens, 5 of 32 layers are recomputed; about 10.7 GiB of 12 GiB")
-    assert "no layer is recomputed" in in_words(Choice(512, 0), LLAMA_8B, 12 * GIB)
-    assert "all 32 layers" in in_words(Choice(512, 32), LLAMA_8B, 12 * GIB)
+    text = in_words(Memory(LLAMA_8B, 12 * GIB), 2048, None)
+    count = Memory(LLAMA_8B, 12 * GIB).layers_to_checkpoint(2048)
+    assert text.startswith(f"rows of at most 2,048 tokens; a full one recomputes {count} of 32 layers and takes about")
+    assert text.endswith("GiB of the 12 GiB left for activations")
+    assert "no layer" in in_words(Memory(LLAMA_8B, 12 * GIB), 512, None)
+    assert "all 32 layers" in in_words(Memory(LLAMA_8B, 0), 512, None)
+    assert in_words(Memory(LLAMA_8B, 256), 512, None).endswith("of the 256 B left for activations, so it may not fit")
+    assert "no layer" in in_words(Memory(LLAMA_8B._replace(layers=0), 12 * GIB), 512, 0)

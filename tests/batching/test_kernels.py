@@ -5,7 +5,7 @@ import torch
 import torch.nn.attention.varlen
 from transformers import LlamaConfig, MistralConfig
 
-from trl_ext.batching import attention, kernels
+from trl_ext.batching import attention, kernels, proof
 from trl_ext.batching.packed import Tree, pack
 
 from .helpers import SIZES, build, in_one_row
@@ -140,3 +140,36 @@ def test_the_real_kernel_on_a_gpu(window):
     assert torch.allclose(found.float(), expected, atol=2e-2)
     for mine, right in zip(torch.autograd.grad(found.float().sum(), inputs), gradients, strict=True):
         assert (mine - right).float().norm() < 2e-2 * right.float().norm()
+
+
+@pytest.mark.parametrize("fault", [None, "raises", "wrong"])
+def test_the_backward_pass_of_a_kernel_is_proved_too(fault, monkeypatch):
+    class Faulty(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            if fault == "raises":
+                raise RuntimeError("no backward for this head dimension")
+            return gradient * (2 if fault == "wrong" else 1)
+
+    monkeypatch.setattr(
+        torch.nn.attention.varlen, "varlen_attn", lambda *a, **k: Faulty.apply(documented_varlen(*a, **k))
+    )
+    monkeypatch.setattr(kernels, "VARLEN_DTYPES", (torch.float32,))
+    model = build(LlamaConfig(**SIZES))
+    outcome = proof.prove_gradient(
+        lambda row: in_one_row(model, row).sum(dim=1),
+        lambda name: attention.switch(model, name),
+        kernels.VARLEN,
+        TREES[0],
+        list(model.parameters()),
+        proof.Outcome(None, "values agree"),
+    )
+    expected = {None: None, "raises": "no backward for this head dimension", "wrong": "its gradient differs"}[fault]
+    if expected is None:
+        assert outcome.reason is None and "gradients by a relative" in outcome.measured
+    else:
+        assert expected in outcome.reason

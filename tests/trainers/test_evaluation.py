@@ -78,3 +78,14 @@ def test_reference_values_are_precomputed_anew_when_truncation_changes(tiny_mode
         assert torch.allclose(torch.tensor([e["ref_chosen_logps"] for e in row]), direct, atol=1e-4)
         found[max_length] = direct.sum()
     assert found[24] != found[8]
+
+
+def test_a_loss_that_sorts_is_evaluated_over_the_whole_batch_in_several_rows(tiny_model, tmp_path):
+    found = []
+    for row_tokens in (10_000, 60):
+        config = PairedPreferenceConfig(**arguments(tmp_path, loss="aot", row_tokens=row_tokens))
+        trainer = build(PairedPreferenceTrainer, config, tiny_model)
+        found.append(trainer.evaluate(trainer.train_dataset))
+        assert (len(trainer._rows(list(trainer.train_dataset)[:8])) > 1) == (row_tokens == 60)
+    assert found[1]["eval_loss"] == pytest.approx(found[0]["eval_loss"], rel=1e-5)
+    assert found[1]["eval_rewards/margins"] == pytest.approx(found[0]["eval_rewards/margins"], rel=1e-4)

@@ -93,10 +93,14 @@ def switch(model: Any, kernel: str = kernels.SEGMENTS) -> str:
     Returns:
         The implementation it had for those, to switch back with `model.set_attn_implementation`.
     """
-    now = model.config._attn_implementation
-    ordinary = _ORDINARY.get(now, now)
-    model.set_attn_implementation(_register(kernel, ordinary))
-    return ordinary
+    before = ordinary(model.config._attn_implementation)
+    model.set_attn_implementation(_register(kernel, before))
+    return before
+
+
+def ordinary(implementation: str | None) -> str | None:
+    """The implementation on ordinary batches that a name, switched or not, stands for."""
+    return _ORDINARY.get(implementation, implementation)
 
 
 @dataclass
@@ -131,18 +135,18 @@ class SegmentMask:
         return self._cache[index]
 
 
-def _register(kernel: str, ordinary: str) -> str:
-    """Name under which transformers finds `kernel` for packed rows, and `ordinary` for batches that are not packed."""
-    name = f"{PREFIX}_{kernel}_{ordinary.replace('flash', 'fa')}"  # transformers looks for "flash" in names
+def _register(kernel: str, usual: str) -> str:
+    """Name under which transformers finds `kernel` for packed rows, and `usual` for batches that are not packed."""
+    name = f"{PREFIX}_{kernel}_{usual.replace('flash', 'fa')}"  # transformers looks for "flash" in names
     if name in _ORDINARY:
         return name
-    _ORDINARY[name] = ordinary
+    _ORDINARY[name] = usual
 
     def mask(*, mask_function: Callable, local_size: int | None = None, **kwargs: Any) -> Any:
         layout = _layout()
         if layout is not None:
             return SegmentMask(layout, mask_function, local_size)
-        make = ALL_MASK_ATTENTION_FUNCTIONS[ordinary]
+        make = ALL_MASK_ATTENTION_FUNCTIONS[usual]
         return make(mask_function=mask_function, local_size=local_size, **kwargs)
 
     def attention(
@@ -152,7 +156,7 @@ def _register(kernel: str, ordinary: str) -> str:
             return _attend(kernel, query, key, value, attention_mask, **kwargs), None
         # Models keep their eager attention beside themselves, not in the registry.
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(ordinary, eager)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(usual, eager)
         return attend(module, query, key, value, attention_mask, **kwargs)
 
     AttentionInterface.register(name, attention)

@@ -5,7 +5,6 @@ keeps everything its backward pass reads. Checkpointing the first layers is best
 the later ones kept is free again.
 """
 
-import math
 from typing import NamedTuple
 
 LARGEST_ROW = 4096
@@ -19,80 +18,85 @@ STEP = 256
 
 
 class Footprint(NamedTuple):
-    """Bytes that one token of a row keeps for the backward pass.
+    """Bytes kept for the backward pass.
 
     Attributes:
-        stored: In a layer that is not checkpointed.
-        checkpointed: In one that is: its input.
-        rest: Outside the layers: embeddings, final norm, LM head.
+        stored: Per token, in a layer that is not checkpointed.
+        checkpointed: Per token, in one that is: its input.
+        rest: Per token, outside the layers: embeddings, final norm, LM head.
+        constant: However many tokens there are: weights cast for autocast, for instance.
         layers: Number of layers.
     """
 
     stored: float
     checkpointed: float
     rest: float
+    constant: float
     layers: int
 
-    def peak(self, checkpointed_layers: int) -> float:
-        """Bytes per token at the worst moment of a backward pass through the last layer or the last recomputed one."""
+    def peak(self, tokens: int, checkpointed_layers: int) -> float:
+        """Bytes at the worst moment of a backward pass through the last layer or the last recomputed one."""
         inputs = checkpointed_layers * self.checkpointed
         stored = (self.layers - checkpointed_layers) * self.stored
         last = stored + (BACKWARD - 1) * self.stored if stored else 0.0
         recomputed = BACKWARD * self.stored if checkpointed_layers else 0.0
-        return inputs + max(last, recomputed) + self.rest
+        return tokens * (inputs + max(last, recomputed) + self.rest) + self.constant
 
 
-class Choice(NamedTuple):
-    """Tokens of a row at most, and how many layers, counted from the first, are checkpointed."""
+class Memory(NamedTuple):
+    """What a row needs, and the bytes there are for it."""
 
-    row_tokens: int
-    checkpointed_layers: int
+    footprint: Footprint
+    free: float
+
+    def fits(self, tokens: int, checkpointed_layers: int) -> bool:
+        return self.footprint.peak(tokens, checkpointed_layers) <= self.free
+
+    def layers_to_checkpoint(self, tokens: int) -> int:
+        """Fewest layers that must be recomputed for a row of `tokens` to fit; all where it does not even then."""
+        counts = range(self.footprint.layers + 1)
+        return next((count for count in counts if self.fits(tokens, count)), self.footprint.layers)
 
 
-def choose(
-    footprint: Footprint,
-    free: float,
-    longest: int,
-    *,
-    row_tokens: int | None = None,
-    checkpointed_layers: int | None = None,
-) -> Choice:
-    """The fastest choice that fits.
+def row_length(memory: Memory, step_tokens: int, checkpointed_layers: int | None = None) -> int:
+    """The row length with which a step takes least time.
 
-    Time per token is proportional to 6 + 2·(share of checkpointed layers), forward 2, backward 2 and reference 2 with
-    a frozen base, times 1 + `DEQUANTISATION` / row_tokens. Where nothing fits, it is all layers and rows of one
-    example.
+    Time per token is proportional to 6 + 2·(share of recomputed layers), forward 2, backward 2 and reference 2 with
+    a frozen base, times 1 + `DEQUANTISATION` / row length.
 
     Args:
-        footprint: Bytes per token, measured on the model.
-        free: Bytes that activations may take.
-        longest: Tokens of the longest example, which a row has to hold.
-        row_tokens: Tokens of a row, if they are given.
-        checkpointed_layers: Checkpointed layers, if they are given.
+        memory: Footprint and free bytes.
+        step_tokens: Tokens of a whole step; a row longer than that would stay empty.
+        checkpointed_layers: How many layers are recomputed, if that is given; else as many as a row needs.
     """
-    layers = footprint.layers
-    counts = range(layers + 1) if checkpointed_layers is None else [checkpointed_layers]
+    longest = min(LARGEST_ROW, -(-step_tokens // STEP) * STEP)
     choices = []
-    for count in counts:
-        fits = int(free / footprint.peak(count))
-        tokens = row_tokens or min(max(LARGEST_ROW, longest), max(fits // STEP * STEP, min(fits, longest)))
-        if tokens <= fits and longest <= fits:
-            time = (6 + 2 * count / max(layers, 1)) * (1 + DEQUANTISATION / tokens)
-            choices.append((time, Choice(tokens, count)))
-    if choices:
-        return min(choices)[1]
-    return Choice(row_tokens or max(longest, STEP), layers if checkpointed_layers is None else checkpointed_layers)
+    for tokens in range(STEP, longest + 1, STEP):
+        count = memory.layers_to_checkpoint(tokens) if checkpointed_layers is None else checkpointed_layers
+        if memory.fits(tokens, count):
+            time = (6 + 2 * count / max(memory.footprint.layers, 1)) * (1 + DEQUANTISATION / tokens)
+            choices.append((time, tokens))
+    return min(choices)[1] if choices else STEP
 
 
-def in_words(choice: Choice, footprint: Footprint, free: float) -> str:
-    """The choice as one clause for the log."""
-    count, layers = choice.checkpointed_layers, footprint.layers
-    share = {0: "no layer is recomputed", layers: f"all {layers} layers are recomputed"}
-    recomputed = share.get(count, f"{count} of {layers} layers are recomputed")
-    need = choice.row_tokens * footprint.peak(count)
-    return f"at most {choice.row_tokens:,} tokens, {recomputed}; about {_size(need)} of {_size(free)} free for activations"
+def in_words(memory: Memory, row_tokens: int, checkpointed_layers: int | None) -> str:
+    """What a full row takes, for the log."""
+    count = memory.layers_to_checkpoint(row_tokens) if checkpointed_layers is None else checkpointed_layers
+    layers = memory.footprint.layers
+    recomputed = (
+        "no layer" if not count else f"all {layers} layers" if count == layers else f"{count} of {layers} layers"
+    )
+    need = memory.footprint.peak(row_tokens, count)
+    verdict = "" if need <= memory.free else ", so it may not fit"
+    return (
+        f"rows of at most {row_tokens:,} tokens; a full one recomputes {recomputed} and takes about {_size(need)} of the "
+        f"{_size(memory.free)} left for activations{verdict}"
+    )
 
 
 def _size(count: float) -> str:
-    power = max(0, min(3, int(math.log(max(count, 1), 1024))))
-    return f"{count / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} GiB"

@@ -82,3 +82,44 @@ def prove(score: Callable[[PackedRow], torch.Tensor], padded: torch.Tensor, tree
     if number > 1 and not difference < 0.2 * wrong:
         return Outcome(f"a broken mask is not told apart from a right one: {measured}", measured)
     return Outcome(None, measured)
+
+
+GRADIENT_TOLERANCE = 0.05
+"""Relative difference of two kernels' gradients in 16 bits that rounding explains."""
+
+
+def prove_gradient(
+    score: Callable[[PackedRow], torch.Tensor],
+    switch: Callable[[str], Any],
+    kernel: str,
+    tree: Tree,
+    parameters: list[torch.nn.Parameter],
+    outcome: Outcome,
+) -> Outcome:
+    """Compare the gradient that `kernel` gives on a packed row with that of attention segment by segment.
+
+    Args:
+        score: As for `prove`.
+        switch: Lets the model use the kernel of a name.
+        kernel: The kernel to prove; the model uses it before and after.
+        tree: The prompt and its completions.
+        parameters: With respect to which the gradients are taken.
+        outcome: What `prove` found, to which this adds.
+    """
+    device = parameters[0].device
+    row = pack([tree, tree]).to(device)
+    direction = torch.linspace(-1, 1, 2 * len(tree.completions), device=device)  # unequal weights: nothing cancels
+    try:
+        gradients = {}
+        for name in (kernels.SEGMENTS, kernel):
+            switch(name)
+            found = torch.autograd.grad((score(row) * direction).sum(), parameters, allow_unused=True)
+            gradients[name] = torch.cat([g.flatten().float() for g in found if g is not None])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return Outcome(f"its backward pass fails: {type(error).__name__}: {str(error).splitlines()[0]}")
+    difference = ((gradients[kernel] - gradients[kernels.SEGMENTS]).norm() / gradients[kernels.SEGMENTS].norm()).item()
+    if not difference <= GRADIENT_TOLERANCE:
+        return Outcome(f"its gradient differs by a relative {difference:.1e} from attention segment by segment")
+    return Outcome(None, f"{outcome.measured}, gradients by a relative {difference:.1e} from segment by segment")

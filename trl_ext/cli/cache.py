@@ -44,7 +44,13 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False)
     console.print(_table(found, time.time()))
     total = sum(entry.bytes for entry in found)
-    console.print(f"{size(total)} in {directory}", style="dim", markup=False, soft_wrap=True)
+    limit = size(folder.default_limit())
+    console.print(
+        f"{size(total)} of at most {limit} (TRL_EXT_CACHE_GIB) in {directory}",
+        style="dim",
+        markup=False,
+        soft_wrap=True,
+    )
     return 0
 
 

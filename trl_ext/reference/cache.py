@@ -29,10 +29,19 @@ from typing import Self
 import numpy as np
 
 from trl_ext.reference import folder, shard
-from trl_ext.reference.folder import LIMIT_BYTES, SUFFIX, Entry, clear, default_directory, entries, usage
+from trl_ext.reference.folder import (
+    LIMIT_BYTES,
+    SUFFIX,
+    Entry,
+    clear,
+    default_directory,
+    default_limit,
+    entries,
+    usage,
+)
 from trl_ext.reference.shard import DamagedShardError, Shard
 
-__all__ = ["LIMIT_BYTES", "Entry", "ReferenceCache", "clear", "default_directory", "entries", "usage"]
+__all__ = ["LIMIT_BYTES", "Entry", "ReferenceCache", "clear", "default_directory", "default_limit", "entries", "usage"]
 
 SHARD_BYTES = 64 * 2**20
 """Rows are written once this much is waiting."""
@@ -54,8 +63,8 @@ class ReferenceCache:
     be written (disk full, no permission) says so once and keeps the run going without it.
 
     Attributes:
-        hits: Rows found by `get` so far.
-        misses: Rows not found by `get` so far.
+        hits: Different rows that `get` was asked for so far and had at the first asking.
+        misses: Those it had not. Asking again, in another epoch or after running out of memory, counts no more.
     """
 
     def __init__(
@@ -78,6 +87,7 @@ class ReferenceCache:
             ValueError: If `identity` cannot be the name of a folder.
         """
         self.hits = self.misses = 0
+        self._asked: set[bytes] = set()
         self._root = Path(directory).expanduser() if directory else default_directory()
         self._folder = folder.identity_folder(self._root, identity)
         self._digest = blake2b(identity.encode(), digest_size=16).digest()
@@ -113,9 +123,11 @@ class ReferenceCache:
         self._read(keys, found)
         if any(row is None for row in found) and self._refresh():
             self._read(keys, found)
-        missed = sum(row is None for row in found)
-        self.misses += missed
-        self.hits += len(found) - missed
+        for key, row in zip(keys, found, strict=True):
+            if key not in self._asked:
+                self._asked.add(key)
+                self.misses += row is None
+                self.hits += row is not None
         return found
 
     def put(self, keys: Sequence[bytes], arrays: Sequence[np.ndarray]) -> None:

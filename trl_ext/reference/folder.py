@@ -1,6 +1,6 @@
 """The reference cache's place on disk: one folder per identity, holding shards and a line about the model.
 
-Standard library only, so that a command can look at the cache and clear it without loading anything. A file
+Standard library and our own errors only, so that a command can look at the cache and clear it without loading anything. A file
 of a name this version does not know (another format, another program) is never touched.
 """
 
@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from trl_ext.errors import UserError
 
 LIMIT_BYTES = 10 * 2**30
 """Default size limit of the whole cache: at 300 tokens a completion, about nine million completions."""
@@ -45,6 +47,23 @@ def default_directory() -> Path:
     """`$TRL_EXT_CACHE` if set, else `~/.cache/trl-ext/reference`."""
     given = os.environ.get("TRL_EXT_CACHE")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "trl-ext" / "reference"
+
+
+def default_limit() -> int:
+    """Bytes of the whole cache at most: `$TRL_EXT_CACHE_GIB` if set, else `LIMIT_BYTES`.
+
+    Raises:
+        UserError: The variable is no number above 0.
+    """
+    given = os.environ.get("TRL_EXT_CACHE_GIB")
+    if not given:
+        return LIMIT_BYTES
+    with contextlib.suppress(ValueError, OverflowError):
+        if (limit := int(float(given) * 2**30)) > 0:
+            return limit
+    raise UserError(
+        f"TRL_EXT_CACHE_GIB is {given!r}: give the size limit of the reference cache in GiB, a number above 0."
+    )
 
 
 def identity_folder(directory: Path, identity: str) -> Path:

@@ -30,6 +30,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
+from trl_ext.batching.attention import ordinary
 from trl_ext.reference.implicit import FROZEN_COPY
 
 CHUNK_BYTES = 64 * 2**20
@@ -152,8 +153,12 @@ def _settings(base: nn.Module) -> dict[str, Any]:
     config = base.config
     settings = _plain(config.to_dict())
     parts = {"": config, **{name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}}
-    for kind in ("_attn_implementation", "_experts_implementation"):
-        settings[kind] = {name: getattr(part, kind, None) for name, part in parts.items()}
+    settings["_attn_implementation"] = {
+        name: ordinary(getattr(part, "_attn_implementation", None)) for name, part in parts.items()
+    }
+    settings["_experts_implementation"] = {
+        name: getattr(part, "_experts_implementation", None) for name, part in parts.items()
+    }
     return settings
 
 

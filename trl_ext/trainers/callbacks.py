@@ -12,7 +12,11 @@ from transformers.trainer_callback import ProgressCallback
 
 from trl_ext.report import metrics_file
 
-IN_THE_BAR = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "kl": "z"}
+IN_THE_BAR = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "kl": "z"} | {
+    "score": "score",
+    "kl/sequence": "KL",
+    "accuracy": "accuracy",
+}
 
 
 class MarginProgress(ProgressCallback):

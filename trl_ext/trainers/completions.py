@@ -20,7 +20,7 @@ NOT_FOR_THE_MODEL = {
     "ref_chosen_logps",
     "ref_rejected_logps",
     "ref_logps",
-    "reference_keys",
+    "sequences",
 }
 
 

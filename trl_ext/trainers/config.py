@@ -86,6 +86,12 @@ class PreferenceOptions:
         super().__post_init__()
         if given == "auto":
             self.gradient_checkpointing, self.activation_checkpointing = "auto", None
+            chosen = {"every_n_layers", "offload"} & set(self.gradient_checkpointing_kwargs or {})
+            if chosen:
+                raise ValueError(
+                    f"`gradient_checkpointing_kwargs` sets {', '.join(sorted(chosen))}, and `gradient_checkpointing: auto` "
+                    "chooses the layers itself: set `gradient_checkpointing: true`, or remove it."
+                )
 
     def _resolve_loss(self, default: str, trl_spelling: dict | str | None, fields: tuple[str, ...]) -> None:
         """Settle `loss` and `loss_kwargs`, then mirror the latter into TRL's fields.

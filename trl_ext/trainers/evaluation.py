@@ -22,7 +22,10 @@ class Evaluation(StepIsBatch):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._eval_sums = None
-        return super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(*args, **kwargs)
+        if self.reference_cache is not None:
+            self.reference_cache.flush()
+        return output
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -51,20 +54,28 @@ class Evaluation(StepIsBatch):
     def _run_examples(self, examples: list[dict], sums: MeanMetrics) -> None:
         self._prepare_rows(examples)
         shared = self._step_tensors(examples)
-        rows = [examples] if self.loss.coupled else self._rows(examples)
+        rows = self._rows(examples)
 
-        def run() -> None:
-            for row in rows:
-                with self.compute_loss_context_manager():
+        def score_all() -> list[tuple]:
+            scored = []
+            with self.compute_loss_context_manager():
+                for row in rows:
                     batch = self._collate(row)
-                    tensors, fields = self._score(self.model, batch)
-                    tensors |= shared
-                    output = self._evaluate_loss(tensors)
-                    losses = self._weighted(output.losses, fields)
-                sums.add("loss", losses.sum(), len(row))
-                self._record(sums, batch, tensors, fields, output)
+                    scored.append((batch, *self._score(self.model, batch)))
+            return scored
 
-        self._locally(run)
+        scored = self._locally(score_all)
+        # Over the whole batch at once: some losses compare its examples with each other.
+        whole = {name: torch.cat([tensors[name] for _, tensors, _ in scored]) for name in scored[0][1]}
+        output = self._evaluate_loss(whole | shared)
+        start = 0
+        for row, (batch, tensors, fields) in zip(rows, scored, strict=True):
+            stop = start + len(row)
+            part = type(output)(*(field[start:stop] for field in output))
+            losses = self._weighted(part.losses, fields)
+            sums.add("loss", losses.sum(), len(row))
+            self._record(sums, batch, tensors | shared, fields, part)
+            start = stop
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if not self.model.training and self._eval_sums is not None:

@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.training_args import OptimizerNames
 
 from trl_ext.batching.budget import Footprint
 
@@ -21,38 +22,58 @@ class RowsDoNotFitError(Exception):
     """Memory ran out on some process in the middle of a step."""
 
 
-def footprint(model: nn.Module, run: Callable[[], torch.Tensor], tokens: int) -> tuple[Footprint, list[nn.Module]]:
-    """Measure what one forward pass keeps for its backward pass, layer by layer.
+class Kept(NamedTuple):
+    """Bytes one forward pass keeps for its backward pass, inside the layers and outside, and their inputs."""
+
+    inside: int
+    outside: int
+    inputs: int
+
+
+def footprint(
+    model: nn.Module, trial: Callable[[int], tuple[Callable[[], torch.Tensor], int]]
+) -> tuple[Footprint, list[nn.Module]]:
+    """Measure what a token keeps for the backward pass, from rows of two lengths.
 
     Args:
         model: In training mode, nothing checkpointed.
-        run: One forward pass with gradients.
-        tokens: Tokens it computes.
+        trial: Makes a forward pass with gradients that is 1 or 2 times as long, and says how many tokens it computes.
 
     Returns:
-        Bytes per token, and the layers in the order they ran.
+        The footprint, and the layers in the order they ran.
     """
+    (run, tokens), (run_twice, twice) = trial(1), trial(2)
+    small, layers = kept(model, run)
+    large, _ = kept(model, run_twice)
+    count, more = max(len(layers), 1), twice - tokens
+    inside, outside, inputs = ((b - a) / more for a, b in zip(small, large, strict=True))
+    constant = max(small.inside + small.outside - (inside + outside) * tokens, 0.0)
+    return Footprint(inside / count, inputs / count, outside, constant, len(layers)), layers
+
+
+def kept(model: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[Kept, list[nn.Module]]:
+    """Bytes that one forward pass keeps, and the layers in the order they ran."""
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     layers: list[nn.Module] = []
-    kept: dict[int, int] = {}  # layer number, −1 outside → bytes
-    inputs = 0
-    where = [-1]
+    bytes_in = {True: 0, False: 0}  # whether inside a layer
+    inputs, depth = 0, 0
 
     def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        nonlocal inputs
+        nonlocal inputs, depth
         layers.append(module)
-        where.append(len(layers) - 1)
+        depth += 1
         hidden = args[0] if args else next(iter(kwargs.values()))
         inputs += hidden.numel() * hidden.element_size()
 
     def leave(*_: Any) -> None:
-        where.pop()
+        nonlocal depth
+        depth -= 1
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
             known.add(storage.data_ptr())
-            kept[where[-1]] = kept.get(where[-1], 0) + storage.nbytes()
+            bytes_in[depth > 0] += storage.nbytes()
         return tensor
 
     handles = []
@@ -66,10 +87,7 @@ def footprint(model: nn.Module, run: Callable[[], torch.Tensor], tokens: int) ->
         for handle in handles:
             handle.remove()
     del alive
-    count = len(layers)
-    outside = kept.pop(-1, 0)
-    inside = sum(kept.values())
-    return Footprint(inside / max(count, 1) / tokens, inputs / max(count, 1) / tokens, outside / tokens, count), layers
+    return Kept(bytes_in[True], bytes_in[False], inputs), layers
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
@@ -105,19 +123,25 @@ def checkpoint(model: nn.Module, layers: list[nn.Module], count: int, **kwargs: 
         layer.gradient_checkpointing = number < count
 
 
-def free_for_activations(model: nn.Module, optimizer: Any, optimizer_name: str, device: torch.device) -> float:
+def free_for_activations(model: nn.Module, optimizer: Any, optim: str, device: torch.device) -> float:
     """Bytes that activations may take: what is free, less what training is still going to allocate.
 
-    That is gradients and optimizer states of the trained weights, one dequantised weight matrix and its gradient's
-    working copy, and a block of logits in the LM head.
+    That is gradients and optimizer states of the trained weights, one dequantised weight matrix (in float32 at most)
+    and a block of logits in the LM head.
+
+    Args:
+        model: The `transformers` model, adapters included.
+        optimizer: Whose states exist already; `None` for one that has none yet.
+        optim: Its name among transformers' optimizers.
+        device: Where the model lives.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     state = getattr(optimizer, "state", None) or {}
     pending = sum(p.numel() * p.element_size() for p in trained if p.grad is None)
-    pending += sum(p.numel() for p in trained if p not in state) * _optimizer_bytes(optimizer_name)
+    pending += sum(p.numel() for p in trained if p not in state) * _optimizer_bytes(OptimizerNames(optim).value)
     largest = max((_unpacked_elements(p) for p in model.parameters() if p.ndim == 2), default=0)
     head = HEAD_TOKENS * min(HEAD_VOCABULARY, model.config.get_text_config().vocab_size) * 4
-    return max(USABLE * _free(device) - pending - 2 * largest - head, 0)
+    return max(USABLE * _free(device) - pending - 4 * largest - head, 0)
 
 
 def _free(device: torch.device) -> float:

@@ -20,17 +20,23 @@ from trl import RLOOTrainer
 from trl.trainer.utils import RepeatSampler, get_config_model_id
 
 from trl_ext.frozen_base import keep_exact_cpu_kernels
-from trl_ext.rl import kl
+from trl_ext.reference.implicit import FROZEN_COPY
+from trl_ext.rl import kl, truth_table
 from trl_ext.trainers import lora, merged_weights, ppo_settings, roles
 from trl_ext.trainers.metrics import MeanMetrics
+from trl_ext.trainers.model_card import ModelCard
 from trl_ext.trainers.ppo_checkpoint import PPOCheckpoint
 from trl_ext.trainers.ppo_config import PPOConfig
 from trl_ext.trainers.ppo_rollout import PPORollout
 from trl_ext.trainers.ppo_update import PPOUpdate
 from trl_ext.trainers.reward_adapter import RewardAdapter
 
+CARD_SETTINGS = (
+    "critic_learning_rate", "num_iterations", "num_generations", "max_completion_length", "temperature", "gamma", "lam",
+)  # fmt: skip
 
-class PPOTrainer(PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
+
+class PPOTrainer(ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
     """Proximal policy optimisation, constructed like `trl.RLOOTrainer`.
 
     Overrides `_get_train_sampler` of it, and through the mixins the methods named there. Attributes of the parents
@@ -112,6 +118,21 @@ class PPOTrainer(PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
         warning = kl.warning(args.kl_estimator, args.kl_placement, args.kl_level)
         if warning and args.kl_coef and self.accelerator.is_main_process:
             warnings.warn(warning, stacklevel=2)
+
+    def card_method(self) -> dict[str, str]:
+        args = self.args
+        copied = FROZEN_COPY in self.model.peft_config
+        cell = args.kl_estimator, args.kl_placement, args.kl_level
+        return {
+            "method": "PPO (arXiv:1707.06347)",
+            "reference policy": "a frozen copy of the adapter training continues from"
+            if copied
+            else "the base with its adapter off",
+            "rewards": ", ".join(f"`{name}`" for name in self.reward_func_names),
+            "KL": f"`{' '.join(cell)}`, {args.kl_controller} coefficient {args.kl_coef:g}; gradient "
+            f"{truth_table.GRADIENTS[cell][0].replace('|', chr(92) + '|')}",
+            **{name: f"`{getattr(args, name)}`" for name in CARD_SETTINGS},
+        }
 
     def _get_train_sampler(self, dataset: Any = None) -> "ResumableSampler":
         return ResumableSampler(

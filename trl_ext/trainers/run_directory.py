@@ -7,21 +7,19 @@ from typing import Any
 
 from accelerate.utils import is_peft_model
 
+from trl_ext import losses
 from trl_ext.reference.implicit import FROZEN_COPY
-from trl_ext.report import card
 from trl_ext.trainers import refresh
+from trl_ext.trainers.model_card import ModelCard
+from trl_ext.trainers.step_zero import reference_of
 
 COUNTERS = "trl_ext_counters.json"  # what transformers does not restore: trained tokens, and a reduced row budget
 
 
-class RunDirectory:
-    """Mixin before a TRL trainer; overrides `_save`, `_save_checkpoint`, `_load_from_checkpoint`, `create_model_card`.
+class RunDirectory(ModelCard):
+    """Mixin before a TRL trainer; overrides `_save`, `_save_checkpoint`, `_load_from_checkpoint`, `create_model_card`."""
 
-    Attributes:
-        card_facts: Extra lines for the model card (dataset, recipe), set by whoever builds the trainer.
-    """
-
-    card_facts: dict[str, Any] = {}  # noqa: RUF012
+    card_tags = ("preference-optimization",)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the trained adapter alone: the frozen copy it is compared with is not a result of the run."""
@@ -51,14 +49,16 @@ class RunDirectory:
         path = Path(resume_from_checkpoint, COUNTERS)
         if path.exists():
             counters = json.loads(path.read_text(encoding="utf-8"))
-            self._total_train_tokens, self._row_budget = counters["num_tokens"], counters["row_budget"]
+            self._total_train_tokens, budget = counters["num_tokens"], counters["row_budget"]
+            if budget is not None and self.args.row_tokens != "auto":
+                budget = min(budget, self.args.row_tokens)  # smaller rows may be why the run is resumed
+            self._row_budget = budget
 
-    def create_model_card(
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: Any = None
-    ) -> None:
-        if not self.is_world_process_zero():
-            return
-        directory = Path(self.args.output_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        text = card.render(self, model_name or directory.name, dataset_name, [*self._tag_names, *(tags or [])])
-        (directory / "README.md").write_text(text, encoding="utf-8")
+    def card_method(self) -> dict[str, str]:
+        loss = self.loss
+        return {
+            "reference policy": reference_of(self),
+            "loss": f"`{loss.name}`: {loss.formula}" + (f" ({loss.paper})" if loss.paper else ""),
+            "loss hyperparameters": f"`{json.dumps(loss.hyperparameters)}`",
+            "notation": losses.NOTATION,
+        }

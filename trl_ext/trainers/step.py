@@ -5,14 +5,13 @@ rows, each row runs forward and backward, and every example weighs 1/N of the st
 loss, the KTO baseline and the metrics mean the same for any `row_tokens`.
 """
 
-import contextlib
 import gc
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import gather_object
-from accelerate.utils.memory import clear_device_cache
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import DataLoader
@@ -181,7 +180,7 @@ class StepIsBatch(Rows):
         """Recompute more where a single example is the trouble, else halve the rows, on the processes that ran out."""
         rows = self._rows(examples)
         largest = max(rows, key=self._row_size)
-        recomputes = self._ran_out and len(largest) == 1 and self._checkpoint_layers(len(self._layers or ()))
+        recomputes = self._ran_out and len(largest) == 1 and self._recompute_everything()
         if self._on_any_process(self._ran_out and not recomputes and len(rows) == len(examples)):
             raise torch.OutOfMemoryError(
                 f"Out of memory with a single example of up to {self._row_size(largest):,} tokens in a row. Lower "
@@ -190,6 +189,8 @@ class StepIsBatch(Rows):
         if self._ran_out and not recomputes:
             self._row_budget = self._row_size(largest) // 2
         what = "all layers are recomputed" if recomputes else f"rows of at most {self.row_tokens} tokens"
+        if self.accelerator.num_processes > 1:
+            what = "rows are halved, or all layers recomputed, where that happened"  # this may be another process
         say(self, f"out of memory: {what} from here on, again")
 
     def _on_any_process(self, flag: bool) -> bool:
@@ -204,8 +205,11 @@ class StepIsBatch(Rows):
             RowsDoNotFitError: On every process, so that none waits for one that gave up.
         """
         result, fits = None, False
-        with contextlib.suppress(torch.OutOfMemoryError):
+        try:
             result, fits = work(), True
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
         self._ran_out = not fits
         if self._on_any_process(not fits):
             raise RowsDoNotFitError
@@ -225,6 +229,7 @@ class StepIsBatch(Rows):
 
     def _backward_rows(self, rows: list, total: float, shared: dict, sums: MeanMetrics) -> None:
         for row in rows:
+            self._checkpoint_for(row)
             batch = self._collate(row)
             with self.compute_loss_context_manager():
                 tensors, fields = self._score(self.model, batch)
@@ -264,6 +269,7 @@ class StepIsBatch(Rows):
             start = 0
             for row, state in zip(rows, generators, strict=True):
                 stop = start + len(row)
+                self._checkpoint_for(row)
                 batch = self._collate(row)
                 _restore_random_state(state)  # the same dropout masks again
                 with self.compute_loss_context_manager():
@@ -344,3 +350,9 @@ def _restore_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> Non
     torch.set_rng_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also where it is a library's allocation that fails, outside PyTorch's allocator."""
+    is_cublas = isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error) or is_cublas

@@ -81,6 +81,10 @@ class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrain
         self._settle_class_weights(args)
 
     @property
+    def _reads_live_reference(self) -> bool:
+        return super()._reads_live_reference or self._needs_baseline  # its mismatched pairs are in no column
+
+    @property
     def _needs_baseline(self) -> bool:
         return "z_ref" in self.loss.inputs
 
@@ -214,21 +218,14 @@ class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrain
         return total
 
     def _reference_sums(self, sequences: list[dict]) -> list[float]:
-        """Reference log-probability of every completion; those the cache does not know are computed and kept there."""
+        """Reference log-probability of every completion."""
         sums: dict[int, float] = {}
-        cache = self.reference_cache
-        if cache is not None:
-            known = cache.get([cache.key(*pair) for pair in self._sequences(sequences)])
-            sums = {i: float(values.sum()) for i, values in enumerate(known) if values is not None}
-        unknown = [{**sequence, "number": i} for i, sequence in enumerate(sequences) if i not in sums]
-        for row in self._rows(unknown):
-            batch = self._collate(row)
-            with self._reference() as reference, self.compute_loss_context_manager():
-                fields = completions.run(reference, batch)
-            if cache is not None:
-                cache.put(batch["reference_keys"], completions.to_arrays(fields))
-            numbers = [sequence["number"] for sequence in row]
-            sums.update(zip(numbers, fields.per_token_logps.sum(dim=1).tolist(), strict=True))
+        for row in self._rows([{**sequence, "number": i} for i, sequence in enumerate(sequences)]):
+            with self.compute_loss_context_manager():
+                fields = self._reference_fields(self._collate(row))
+            sums.update(
+                zip((sequence["number"] for sequence in row), fields.per_token_logps.sum(dim=1).tolist(), strict=True)
+            )
         return [sums[i] for i in range(len(sequences))]
 
     # Metrics: the names and definitions of trl.KTOTrainer --------------------------------------------------------

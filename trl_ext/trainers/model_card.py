@@ -1,0 +1,33 @@
+"""The model card of a run, written whenever a trainer saves."""
+
+from pathlib import Path
+from typing import Any
+
+from trl_ext.report import card
+
+
+class ModelCard:
+    """Mixin before a TRL trainer; overrides `create_model_card`.
+
+    Attributes:
+        card_facts: Extra lines for the model card (dataset, recipe), set by whoever builds the trainer.
+        card_tags: Tags on the Hub besides those of the trainer's class.
+    """
+
+    card_facts: dict[str, Any] = {}  # noqa: RUF012
+    card_tags: tuple[str, ...] = ()
+
+    def card_method(self) -> dict[str, str]:
+        """What was trained and how, as rows of the card."""
+        raise NotImplementedError
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: Any = None
+    ) -> None:
+        if not self.is_world_process_zero():
+            return
+        directory = Path(self.args.output_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        all_tags = [*self._tag_names, *self.card_tags, *(tags or [])]
+        text = card.render(self, model_name or directory.name, dataset_name, all_tags)
+        (directory / "README.md").write_text(text, encoding="utf-8")

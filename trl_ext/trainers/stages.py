@@ -1,0 +1,45 @@
+"""The stages before PPO: supervised fine-tuning and the reward model, with TRL's own trainers.
+
+How they depart from their TRL parents: adapter weights are float32 (`trl_ext.trainers.lora`), the 4-bit base stays as it
+was loaded (`trl_ext.frozen_base`), and the model card says what a run's recipe says.
+"""
+
+from typing import Any
+
+import torch
+from trl import RewardTrainer, SFTTrainer
+
+from trl_ext.frozen_base import keep_exact_cpu_kernels
+from trl_ext.trainers import lora
+from trl_ext.trainers.model_card import ModelCard
+
+
+class Float32Adapter:
+    """Mixin before a TRL trainer that casts the adapter of a quantised model."""
+
+    def __init__(self, model: Any, **kwargs: Any) -> None:
+        weights = lora.snapshot(model)
+        super().__init__(model, **kwargs)
+        keep_exact_cpu_kernels(self.model)
+        lora.restore(self.model, weights, dtype=torch.float32)
+
+
+class SupervisedTrainer(ModelCard, Float32Adapter, SFTTrainer):
+    """`trl.SFTTrainer`: the mean log-probability of demonstrations, per token of a micro-batch."""
+
+    _tag_names = ["trl", "trl-ext", "sft"]  # noqa: RUF012
+
+    def card_method(self) -> dict[str, str]:
+        return {"method": "supervised fine-tuning (TRL's SFTTrainer)"}
+
+
+class RewardModelTrainer(ModelCard, Float32Adapter, RewardTrainer):
+    """`trl.RewardTrainer`: −log σ(r(chosen) − r(rejected)), the reward a linear head on the last token's hidden state.
+
+    With an adapter, the run directory is what `PPOConfig.reward_adapter` reads.
+    """
+
+    _tag_names = ["trl", "trl-ext", "reward-trainer"]  # noqa: RUF012
+
+    def card_method(self) -> dict[str, str]:
+        return {"method": "reward model, −log σ(r(chosen) − r(rejected)) (TRL's RewardTrainer)"}
