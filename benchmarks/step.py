@@ -1,34 +1,37 @@
-"""Time of one optimizer step against TRL's own trainer: same model, pairs and seeds, interleaved in one process.
+"""Time and memory of optimizer steps against TRL's own trainer: same model, pairs and seed, interleaved in one process.
 
-    python -m benchmarks.step DATA [--pairs 16] [--rounds 4] [--hidden 256] [--layers 4]
+    python -m benchmarks.step DATA [--pairs 8] [--rounds 3] [--hidden 512] [--layers 8]
 
-DATA is any preference file or Hub name that `trl-ext run` reads. The model is a random Llama of the given size in 4
-bits with LoRA on all linear layers, its vocabulary a 16,384-token BPE trained on DATA. TRL runs a step in micro-batches,
-as its users do; ours takes the same pairs as one step. Printed and saved are ratios of medians, TRL ÷ ours. TRL is also
-fed batches sorted by length, which is kinder than what it does.
+DATA is any preference file or Hub name that `trl-ext run` reads. The model is a random Llama in 4 bits with LoRA on all
+linear layers, its vocabulary a 16,384-token BPE trained on DATA. A step takes `--pairs` pairs: TRL runs it in
+micro-batches, as its users do, ours takes it as one batch. TRL's times are taken three ways, each kinder than the one
+before: as it is; with the LM head on completion tokens only, which it does on a GPU but not on a CPU; and that with the
+whole selection sorted by length, which its DPO trainer cannot do.
+
+Printed and saved are ratios of total times, TRL ÷ ours. As it is, TRL is timed on the first round only.
 """
 
 import argparse
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import trl.trainer.utils
 from datasets import Dataset
-from peft import LoraConfig
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from trl_ext import data
+from benchmarks.measure import peak_bytes, seconds
+from benchmarks.setting import build, make_model
+from trl_ext import data, losses
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -37,213 +40,233 @@ from trl_ext.trainers import (
 )
 
 RESULTS = Path(__file__).parent / "results"
-TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{% endfor %}" + (
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
+TRIED = {"dpo": "sigmoid", "ipo": "ipo", "hinge": "hinge", "apo_zero": "apo_zero"}
+"""Losses tried in a row, all of which read a reference, and TRL's names for them."""
+
+AS_IS, NARROW, SORTED = "as is", "head on completions", "head on completions, sorted"
+WAYS = (AS_IS, NARROW, SORTED)
+
+Step = Callable[[], None]
 
 
-def make_model(folder: str, dataset: Dataset, hidden: int, layers: int) -> None:
-    """Writes a random model and a tokenizer trained on the dataset."""
-    texts = (turn["content"] for row in dataset for side in row.values() for turn in side)
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    special = ["<pad>", "</s>", "<|user|>", "<|assistant|>", "<|system|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=16384, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>")
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=hidden * 11 // 4 // 64 * 64,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=hidden // 64,
-        max_position_embeddings=2048,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+@contextmanager
+def narrow_head() -> Iterator[None]:
+    """Inside, TRL's LM head projects completion tokens only, as it does on a GPU."""
+    before = trl.trainer.utils._use_triton
+    trl.trainer.utils._use_triton = lambda device: True
+    try:
+        yield
+    finally:
+        trl.trainer.utils._use_triton = before
 
 
-def build(cls: type, config: Any, folder: str, dataset: Dataset) -> Any:
-    trainer = cls(
-        model=folder,
-        args=config,
-        train_dataset=dataset,
-        processing_class=PreTrainedTokenizerFast.from_pretrained(folder),
-        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
-        ),
-    )
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()  # TRL casts them to bfloat16, which most CPUs emulate
-    return trainer
-
-
-def trl_step(trainer: Any, examples: list[dict], batch: int, is_sorted: bool = False) -> Callable[[], None]:
-    """TRL's step: micro-batches of `batch` examples, in the order given or sorted by length."""
-    if is_sorted:
-        examples = sorted(examples, key=lambda e: sum(len(ids) for name, ids in e.items() if name.endswith("_ids")))
+def trl_step(trainer: Any, examples: list[dict], batch: int, way: str) -> Step:
+    """TRL's step over `examples` in micro-batches of `batch`."""
     batches = [trainer.data_collator(examples[i : i + batch]) for i in range(0, len(examples), batch)]
-    trainer.current_gradient_accumulation_steps = len(batches)
 
     def run() -> None:
+        trainer.current_gradient_accumulation_steps = len(batches)
+        trainer.model.zero_grad()
         for inputs in batches:
             trainer.training_step(trainer.model, dict(inputs))
+
+    def run_narrow() -> None:
+        with narrow_head():
+            run()
+
+    return run if way == AS_IS else run_narrow
+
+
+def our_step(trainer: Any, examples: list[dict], loss: str | None = None) -> Step:
+    """Our step over `examples`."""
+
+    def run() -> None:
+        if loss is not None:
+            trainer.loss = losses.get(loss)
+        trainer.training_step(trainer.model, examples)
 
     return run
 
 
-def our_step(trainer: Any, examples: list[dict]) -> Callable[[], None]:
-    return lambda: trainer.training_step(trainer.model, examples)
+def length(example: dict) -> int:
+    return sum(len(ids) for name, ids in example.items() if name.endswith("_ids") and not name.startswith("KL_"))
 
 
-def clock(trainer: Any, run: Callable[[], None]) -> float:
-    trainer.model.zero_grad()
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+def split(examples: list[dict], size: int) -> list[list[dict]]:
+    return [examples[i : i + size] for i in range(0, len(examples) - size + 1, size)]
 
 
-def saved_bytes(trainer: Any, run: Callable[[], None]) -> int:
-    """Most bytes that were kept for a backward pass at any time of a step, weights excluded."""
-    weights = {p.untyped_storage().data_ptr() for p in trainer.model.parameters()}
-    alive: dict[int, int] = {}
-    most = 0
+class Bench:
+    """The trainers, and one entry per thing that is timed: a list of steps, run once each per round."""
 
-    class Held:
-        def __init__(self, tensor: torch.Tensor) -> None:
-            nonlocal most
-            self.tensor, self.key = tensor, tensor.untyped_storage().data_ptr()
-            if self.key not in weights:
-                alive[self.key] = alive.get(self.key, 0) + 1
-                sizes[self.key] = tensor.untyped_storage().nbytes()
-                most = max(most, sum(sizes[key] for key in alive))
+    def __init__(self, words: argparse.Namespace, folder: str, dataset: Dataset) -> None:
+        settings = {
+            "output_dir": tempfile.mkdtemp(),
+            "per_device_train_batch_size": words.pairs,
+            "max_length": words.max_length,
+            "use_cpu": not torch.cuda.is_available(),
+            "bf16": torch.cuda.is_available(),
+            "report_to": "none",
+        }
+        stored = {**settings, "gradient_checkpointing": False}
 
-        def __del__(self) -> None:
-            if self.key in alive:
-                alive[self.key] -= 1
-                if not alive[self.key]:
-                    del alive[self.key]
+        def ours(**changes: Any) -> PairedPreferenceTrainer:
+            return build(PairedPreferenceTrainer, PairedPreferenceConfig(**stored, **changes), folder, dataset)
 
-    sizes: dict[int, int] = {}
-    trainer.model.zero_grad()
-    with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
-        run()
-    return most
+        self.trl = build(DPOTrainer, DPOConfig(**stored), folder, dataset)
+        self.trl_default = build(DPOTrainer, DPOConfig(**settings), folder, dataset)
+        self.trl_default.model.gradient_checkpointing_enable()  # as `train()` does, which is not called here
+        self.padded = ours(packing=False, reference_cache=False)
+        self.packed = ours(reference_cache=False)
+        self.cached = ours()
+        kto = {**stored, "train_sampling_strategy": "sequential"}
+        self.trl_kto = build(KTOTrainer, KTOConfig(**{**kto, "per_device_train_batch_size": 8}), folder, dataset)
+        self.our_kto = build(
+            UnpairedPreferenceTrainer, UnpairedPreferenceConfig(**kto, reference_cache=False), folder, dataset
+        )
+        self.pairs = list(self.trl.train_dataset)
+        self.steps = split(self.pairs, words.pairs)
+        self.kto_examples = list(self.trl_kto.train_dataset)[: 2 * len(self.pairs)]
+        self.timed: dict[str, list[Step]] = {}
+        self._pairs(words.pairs)
+        self._kto(2 * words.pairs)
+
+    def _pairs(self, size: int) -> None:
+        for way in WAYS:
+            steps = split(sorted(self.pairs, key=length), size) if way == SORTED else self.steps
+            for batch in (4, 8):
+                self.timed[f"TRL, {batch} pairs, {way}"] = [trl_step(self.trl, s, batch, way) for s in steps]
+            self.timed[f"TRL default, 8 pairs, {way}"] = [trl_step(self.trl_default, s, 8, way) for s in steps]
+        for name in ("padded", "packed", "cached"):
+            self.timed[name] = [our_step(getattr(self, name), step) for step in self.steps]
+
+    def _kto(self, size: int) -> None:
+        for way in (AS_IS, NARROW):  # sorting would pair completions with prompts of their own length
+            self.timed[f"TRL KTO, {way}"] = [trl_step(self.trl_kto, s, 8, way) for s in split(self.kto_examples, size)]
+        bare = [{k: v for k, v in example.items() if not k.startswith("KL_")} for example in self.kto_examples]
+        self.timed["our KTO"] = [our_step(self.our_kto, step) for step in split(bare, size)]
+
+    def warm_up(self) -> None:
+        """Proves packing, fills the reference cache, and touches every trainer's memory."""
+        for trainer in (self.trl, self.trl_default):
+            trl_step(trainer, self.pairs[:2], 2, NARROW)()
+        trl_step(self.trl_kto, self.kto_examples[:8], 8, NARROW)()
+        for name in ("padded", "packed", "cached", "our KTO"):
+            for step in self.timed[name][: None if name == "cached" else 1]:
+                step()
+
+    def four_losses(self) -> dict[str, float]:
+        """Seconds of one step under each loss in turn, nothing known of the pairs before the first."""
+        os.environ["TRL_EXT_CACHE"] = tempfile.mkdtemp()
+        fresh, self.cached.reference_cache = self.cached.reference_cache, None
+        self.cached._open_cache()
+        found = {way: 0.0 for way in (AS_IS, NARROW, "ours")}
+        for ours, theirs in TRIED.items():
+            self.trl.loss_types = [theirs]
+            for way in (AS_IS, NARROW):
+                found[way] += seconds(trl_step(self.trl, self.steps[0], 4, way))
+            found["ours"] += seconds(our_step(self.cached, self.steps[0], ours))
+        self.cached.reference_cache, self.trl.loss_types = fresh, ["sigmoid"]
+        return found
+
+    def tokens(self) -> dict[str, int]:
+        """Tokens of one forward pass over all pairs: padded in TRL's micro-batches, and packed."""
+        padded = {f"TRL, {batch} pairs": sum(padded_tokens(step, batch) for step in self.steps) for batch in (4, 8)}
+        return {**padded, "ours": sum(self.packed._row_size(step) for step in self.steps)}
+
+    def memory(self) -> dict[str, int]:
+        """Peak bytes of a step of 8 pairs, nothing checkpointed, no reference cached."""
+        eight = self.pairs[:8]
+        return {
+            **{way: peak_bytes(trl_step(self.trl, eight, 8, way)) for way in (AS_IS, NARROW)},
+            "ours": peak_bytes(our_step(self.packed, eight)),
+        }
+
+
+ROWS = (
+    # what, TRL's entry up to the way it is taken, ours
+    ("4 pairs per TRL micro-batch", "TRL, 4 pairs", "packed"),
+    ("8 pairs per TRL micro-batch", "TRL, 8 pairs", "packed"),
+    ("4 pairs, reference cached (the second loss tried)", "TRL, 4 pairs", "cached"),
+    ("8 pairs, reference cached, TRL at its default (checkpointing)", "TRL default, 8 pairs", "cached"),
+    ("8 pairs, our padded fallback", "TRL, 8 pairs", "padded"),
+    ("KTO, 8 completions per TRL micro-batch", "TRL KTO", "our KTO"),
+)
+
+
+def padded_tokens(examples: list[dict], batch: int) -> int:
+    """Tokens that TRL computes in one forward over `examples`, padding included."""
+    batches = split(examples, batch)
+    return sum(
+        2 * len(b) * max(len(e["prompt_ids"]) + max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in b)
+        for b in batches
+    )
+
+
+def ratios(times: dict[str, list[float]], four: dict[str, float], memory: dict[str, int]) -> dict[str, dict]:
+    """Per row of the table: TRL ÷ ours for every way TRL was taken."""
+    table = {}
+    for what, theirs, ours in ROWS:
+        found = {way: times[f"{theirs}, {way}"] for way in WAYS if f"{theirs}, {way}" in times}
+        table[what] = {way: sum(each) / sum(times[ours][: len(each)]) for way, each in found.items()}
+    table["four losses tried in a row, 4 pairs"] = {way: four[way] / four["ours"] for way in WAYS if way in four}
+    table["peak memory of a step, 8 pairs, no checkpointing"] = {
+        way: memory[way] / memory["ours"] for way in WAYS if way in memory
+    }
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
-    parser.add_argument("--pairs", type=int, default=16, help="pairs per optimizer step")
-    parser.add_argument("--rounds", type=int, default=4, help="steps timed, each once per variant")
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=8, help="pairs per optimizer step")
+    parser.add_argument("--rounds", type=int, default=3, help="optimizer steps timed, each once per variant")
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--max_length", type=int, default=1024)
     words = parser.parse_args()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
     os.environ["TRL_EXT_CACHE"] = tempfile.mkdtemp()
     folder = tempfile.mkdtemp()
     dataset = data.load(words.data).dataset
     make_model(folder, dataset, words.hidden, words.layers)
-    dataset = dataset.shuffle(seed=0).select(range(words.pairs * words.rounds))
-    settings = {
-        "output_dir": tempfile.mkdtemp(),
-        "per_device_train_batch_size": words.pairs,
-        "max_length": words.max_length,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": torch.cuda.is_available(),
-        "report_to": "none",
-    }
-    stored, recomputed = {"gradient_checkpointing": False}, {"gradient_checkpointing": True}
-    trl = build(DPOTrainer, DPOConfig(**settings, **stored), folder, dataset)
-    trl_default = build(DPOTrainer, DPOConfig(**settings, **recomputed), folder, dataset)
-    ours = {
-        name: build(PairedPreferenceTrainer, PairedPreferenceConfig(**settings, **stored, **changes), folder, dataset)
-        for name, changes in {
-            "padded": {"packing": False, "reference_cache": False},
-            "packed": {"reference_cache": False},
-            "cached": {},
-        }.items()
-    }
-    kto = {**settings, **stored, "train_sampling_strategy": "sequential"}
-    trl_kto = build(KTOTrainer, KTOConfig(**{**kto, "per_device_train_batch_size": 8}), folder, dataset)
-    our_kto = build(UnpairedPreferenceTrainer, UnpairedPreferenceConfig(**kto, reference_cache=False), folder, dataset)
+    bench = Bench(words, folder, dataset.shuffle(seed=0).select(range(words.pairs * words.rounds)))
+    bench.warm_up()
+    times: dict[str, list[float]] = {name: [] for name in bench.timed}
+    for number in range(words.rounds):
+        for name, steps in bench.timed.items():
+            if number == 0 or not name.endswith(AS_IS):
+                times[name].append(seconds(steps[number]))
+    four, memory = bench.four_losses(), bench.memory()
+    table = ratios(times, four, memory)
+    show(table)
+    save(words, table, seconds=times, seconds_four_losses=four, peak_bytes=memory, tokens=bench.tokens())
 
-    def split(examples: Iterable[dict]) -> list[list[dict]]:
-        examples = list(examples)
-        return [examples[i : i + words.pairs] for i in range(0, len(examples) - words.pairs + 1, words.pairs)]
 
-    steps, kto_steps = split(trl.train_dataset), split(trl_kto.train_dataset)[: words.rounds]
-    variants: dict[str, list[tuple[Any, Callable[[], None]]]] = {}
-    for batch in (4, 8):
-        variants[f"TRL, {batch} pairs"] = [(trl, trl_step(trl, step, batch)) for step in steps]
-        variants[f"TRL sorted, {batch} pairs"] = [(trl, trl_step(trl, step, batch, is_sorted=True)) for step in steps]
-    variants["TRL default, 8 pairs"] = [(trl_default, trl_step(trl_default, step, 8)) for step in steps]
-    for name, trainer in ours.items():
-        variants[name] = [(trainer, our_step(trainer, step)) for step in steps]
-    variants["TRL KTO"] = [(trl_kto, trl_step(trl_kto, step, 8)) for step in kto_steps]
-    variants["our KTO"] = [(our_kto, our_step(our_kto, _without_baked_pairs(step))) for step in kto_steps]
-    for name in ("padded", "packed", "cached", "our KTO"):  # fills the cache, proves packing, warms up
-        for _, run in variants[name]:
-            run()
-    times = {name: [] for name in variants}
-    for i in range(len(steps)):
-        for name, runs in variants.items():
-            if i < len(runs):
-                times[name].append(clock(*runs[i]))
-    medians = {name: statistics.median(found) for name, found in times.items()}
-    memory = {name: saved_bytes(*variants[name][0]) for name in ("TRL, 8 pairs", "packed")}
-    rows = [
-        ("4 pairs per TRL micro-batch", "TRL, 4 pairs", "packed"),
-        ("8 pairs per TRL micro-batch", "TRL, 8 pairs", "packed"),
-        ("4 pairs, TRL fed sorted batches", "TRL sorted, 4 pairs", "packed"),
-        ("8 pairs, TRL fed sorted batches", "TRL sorted, 8 pairs", "packed"),
-        ("4 pairs, reference cached (second loss tried)", "TRL, 4 pairs", "cached"),
-        ("8 pairs, reference cached, TRL at its default (checkpointing)", "TRL default, 8 pairs", "cached"),
-        ("8 pairs, our padded fallback", "TRL, 8 pairs", "padded"),
-        ("KTO, 8 completions per TRL micro-batch", "TRL KTO", "our KTO"),
-    ]
-    table = Table("step time", "TRL", "ours", "TRL ÷ ours")
-    for title, theirs, mine in rows:
-        ratio = medians[theirs] / medians[mine]
-        table.add_row(title, f"{medians[theirs]:.2f} s", f"{medians[mine]:.2f} s", f"{ratio:.2f}")
-    share = memory["packed"] / memory["TRL, 8 pairs"]
-    table.add_row(
-        "bytes kept for backward, 8 pairs, no checkpointing",
-        *(f"{memory[name] / 2**20:.0f} MiB" for name in ("TRL, 8 pairs", "packed")),
-        f"{1 / share:.2f}",
-    )
-    Console().print(table)
-    RESULTS.mkdir(exist_ok=True)
+def show(table: dict[str, dict[str, float]]) -> None:
+    shown = Table("TRL ÷ ours", *(f"TRL {way}" for way in WAYS))
+    for what, found in table.items():
+        shown.add_row(what, *(f"{found[way]:.2f}" if way in found else "" for way in WAYS))
+    Console().print(shown)
+
+
+def save(words: argparse.Namespace, table: dict[str, dict[str, float]], **measured: dict) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     record = {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "CPU",
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})",
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "versions": {module.__name__: module.__version__ for module in (torch, trl)},
+        "data": Path(words.data).name,
         "settings": {key: value for key, value in vars(words).items() if key != "data"},
-        "seconds": times,
-        "bytes_for_backward": memory,
-        "ratios": {title: medians[theirs] / medians[mine] for title, theirs, mine in rows},
+        **measured,
+        "ratios": table,
     }
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    (RESULTS / f"step-{device}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _without_baked_pairs(examples: list[dict]) -> list[dict]:
-    return [{name: value for name, value in e.items() if not name.startswith("KL_")} for e in examples]
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"step-{device}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(f"saved {path}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""Time and peak memory of a call, on a GPU or a CPU."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Time of `run`: on a GPU by the clock; on a CPU, where one thread is used, that which the process computed.
+
+    So whatever else a machine with few cores is doing at the time does not count.
+    """
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    _wait()
+    started = clock()
+    run()
+    _wait()
+    return clock() - started
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Most bytes of tensors allocated at any time of `run` beyond those allocated before it.
+
+    From the CUDA allocator, or from the profiler's log of every allocation on a CPU.
+    """
+    if torch.cuda.is_available():
+        _wait()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
+        run()
+    events = [(e.start_ns(), e.nbytes()) for e in log.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for _, size in sorted(events):
+        now += size
+        most = max(most, now)
+    return most
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
