@@ -11,7 +11,7 @@ LARGEST_ROW = 4096
 """Tokens of a row beyond which nothing is gained: a 4-bit base is dequantised once per row, in about the time that
 `DEQUANTISATION` tokens take."""
 DEQUANTISATION = 230
-BACKWARD = 1.25
+BACKWARD = 1.4
 """What the backward pass of a layer holds at its worst moment, in units of what the layer keeps for it."""
 STEP = 256
 """Rows are a multiple of this many tokens, so that a little more or less free memory changes nothing."""

@@ -8,11 +8,11 @@ import os
 import sys
 
 import trl_ext
-from trl_ext.cli import cache, kl, losses, run, validate
+from trl_ext.cli import cache, kl, losses, plan, run, validate
 from trl_ext.cli.arguments import Parser, did_you_mean, help_wanted
 from trl_ext.errors import UserError
 
-VERBS = {"run": run, "validate": validate, "losses": losses, "kl": kl, "cache": cache}
+VERBS = {"run": run, "validate": validate, "losses": losses, "kl": kl, "plan": plan, "cache": cache}
 
 
 def main(argv: list[str] | None = None) -> int:

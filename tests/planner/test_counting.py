@@ -1,0 +1,124 @@
+"""Counts of parameters, against the published numbers and against bitsandbytes and PEFT themselves."""
+
+import pytest
+import torch
+from bitsandbytes.functional import quantize_4bit
+
+from tests.planner.helpers import SHAPES, shallow
+from trl_ext.errors import UserError
+from trl_ext.planner import counting, memory
+from trl_ext.planner.models import MODELS, PARAMETERS
+from trl_ext.planner.shape import four_bit_bytes
+
+# Total, quantised and trained (rank 16, all linear layers) parameters, and GiB of weights.
+KNOWN = {
+    "Llama-3.1-8B": (8_030_261_248, 6_979_321_856, 41_943_040, 5.31),
+    "Qwen3-8B": (8_190_735_360, 6_945_767_424, 43_646_976, 5.66),
+    "Qwen3-14B": (14_768_307_200, 13_212_057_600, 64_225_280, 9.25),
+    "Mistral-7B": (7_248_023_552, 6_979_321_856, 41_943_040, 3.85),
+    "Gemma-3-12B": (11_766_034_176, 10_758_389_760, 65_470_464, 7.05),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_are_the_published_ones(name):
+    assert counting.shape(MODELS[name], 8).parameters == PARAMETERS[name]
+
+
+def test_every_listed_model_has_a_published_count():
+    assert set(MODELS) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_counts_of_known_models(name):
+    shape = counting.shape(SHAPES[name], 16)
+    size = sum(memory.weights(shape, memory.Storage()).values()) / memory.GIB
+    assert (shape.parameters, shape.quantised, shape.adapter.parameters) == KNOWN[name][:3]
+    assert round(size, 2) == KNOWN[name][3]
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"], r".*\.(gate|up|down)_proj", None])
+@pytest.mark.parametrize("name", ["meta-llama/Llama-3.1-8B", "google/gemma-2-9b-it"])
+def test_rules_are_those_of_bitsandbytes_and_peft(name, targets):
+    assert_as_built(shallow(MODELS[name], 2), targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("mistralai/Ministral-3-8B-Instruct-2512-BF16", "all-linear"),
+        ("mistralai/Ministral-3-8B-Instruct-2512-BF16", r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"),
+        ("google/gemma-3-12b-it", "all-linear"),
+        ("Qwen/Qwen3-30B-A3B", "all-linear"),
+        ("openai/gpt-oss-20b", "all-linear"),
+        ("HuggingFaceTB/SmolLM3-3B", "all-linear"),
+        ("allenai/OLMo-2-1124-7B-SFT", "all-linear"),
+    ],
+)
+def test_towers_and_experts_are_counted_as_built(name, targets):
+    assert_as_built(shallow(MODELS[name], 2), targets)
+
+
+def assert_as_built(config: dict, targets) -> None:
+    import bitsandbytes as bnb
+
+    from trl_ext.planner import fake_model
+
+    shape = counting.shape(config, 16, targets)
+    built = fake_model.build(config, memory.Storage(), 16, targets)
+    linear = [m for m in built.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    assert shape.quantised == sum(m.in_features * m.out_features for m in linear)
+    assert shape.adapter.parameters == sum(p.numel() for p in built.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(("name", "experts"), [("openai/gpt-oss-20b", 19.1e9), ("Qwen/Qwen3-30B-A3B", 29.0e9)])
+def test_experts_stay_in_16_bits(name, experts):
+    shape = counting.shape(MODELS[name], 16)
+    assert shape.experts == pytest.approx(experts, rel=0.002)
+    assert memory.weights(shape, memory.Storage())["experts"] == 2 * shape.experts
+
+
+def test_heads_and_towers_have_their_own_counts():
+    tied, untied = counting.shape(MODELS["Qwen/Qwen3-4B"], 16), counting.shape(MODELS["Qwen/Qwen3-8B"], 16)
+    assert tied.head == 0 and untied.head == untied.embedding == 151_936 * 4096
+    vision = counting.shape(MODELS["google/gemma-3-12b-it"], 16).vision
+    assert vision == PARAMETERS["google/gemma-3-12b-it"] - KNOWN["Gemma-3-12B"][0]
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("sides", [(64, 64), (192, 512), (1024, 96)])
+def test_four_bit_bytes_are_those_bitsandbytes_makes(sides, double):
+    packed, state = quantize_4bit(torch.randn(*sides), quant_type="nf4", compress_statistics=double)
+    tensors = [packed, state.absmax, state.code]
+    if double:
+        tensors += [state.offset, state.state2.absmax, state.state2.code]
+    assert four_bit_bytes(sides[0] * sides[1], double) == sum(t.numel() * t.element_size() for t in tensors)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "model_type None"),
+        ({"model_type": ["llama"]}, "model_type"),
+        ({"model_type": "no-such-model"}, "no-such-model"),
+        ({"model_type": "llama", "hidden_size": "wide"}, "cannot be built"),
+        ({"model_type": "llama", "num_attention_heads": 0}, "cannot be built"),
+        ({"model_type": "llama", "num_hidden_layers": 0}, "no decoder layers"),
+        ({"model_type": "mamba"}, "num_attention_heads"),
+        ({"model_type": "t5"}, "cannot be built"),
+    ],
+)
+def test_a_model_that_cannot_be_counted_is_one_sentence(config, said):
+    with pytest.raises(UserError, match=said):
+        counting.shape(config, 8)
+
+
+def test_a_family_without_default_targets():
+    with pytest.raises(UserError, match="no default LoRA targets for olmo2"):
+        counting.shape(shallow(MODELS["allenai/OLMo-2-1124-7B-SFT"], 1), 8, None)
+
+
+@pytest.mark.parametrize(("targets", "said"), [(["qproj"], "all-linear"), ("(", "not a regular expression")])
+def test_targets_that_name_nothing(targets, said):
+    with pytest.raises(UserError, match=said):
+        counting.shape(shallow(MODELS["meta-llama/Llama-3.1-8B"], 1), 8, targets)

@@ -1,0 +1,185 @@
+"""Plans of recipes: verdicts, advice that works, and sentences for what cannot be planned."""
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from tests.planner.conftest import RECIPES
+from tests.planner.helpers import SHAPES, shallow
+from trl_ext.errors import UserError
+from trl_ext.planner import plan, refuse
+from trl_ext.planner.memory import GIB
+from trl_ext.planner.models import MODELS
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_fit_the_card_they_name(path):
+    vram = 16 if "16 GB card" in path.read_text(encoding="utf-8") else 24
+    planned = plan(path, vram=vram)
+    assert planned.fits and planned.peak <= planned.budget * GIB
+    assert planned.peak == pytest.approx(sum(term.bytes for term in planned.terms))
+    assert planned.row_tokens >= planned.longest and planned.flags == ()
+    assert planned.largest_row >= planned.row_tokens
+    assert json.loads(json.dumps(planned.to_dict()))["model"] == planned.model
+
+
+def test_fewer_layers_are_recomputed_on_a_larger_card(shipped):
+    counts = [plan(shipped("llama-3.1-8b-ipo"), vram=vram).checkpointed_layers for vram in (12, 16, 24, 32, 48)]
+    assert counts == sorted(counts, reverse=True) and len(set(counts)) == 5 and counts[-1] == 0
+
+
+def test_experts_that_stay_in_16_bits_are_the_reason(shipped):
+    recipe = shipped("qwen3-8b-kto", model_name_or_path="Qwen/Qwen3-30B-A3B")
+    planned = plan(recipe)
+    assert not planned.fits and not planned.flags_suffice
+    assert any("29.0 of 30.5 billion weights are experts" in note for note in planned.notes)
+    with pytest.raises(UserError, match=r"Qwen3-30B-A3B needs .* GiB .* Choose a smaller model"):
+        refuse(recipe, 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "vram", "changes", "expected"),
+    [
+        ("zephyr-7b-dpo", 8, {}, ["--lora_r 16"]),
+        ("llama-3.1-8b-ipo", 14, {"gradient_checkpointing": False}, ["--gradient_checkpointing auto"]),
+        ("llama-3.1-8b-ipo", 12, {"row_tokens": 32768}, ["--row_tokens auto"]),
+        ("qwen3-1.7b-hh-16gb", 4, {}, ["--max_length 512"]),
+        ("smollm3-3b-smoke", 6, {"dtype": "float32", "max_length": 4096}, None),
+    ],
+)
+def test_flags_make_it_fit(shipped, name, vram, changes, expected):
+    planned = plan(shipped(name, **changes), vram=vram)
+    assert not planned.fits and planned.flags_suffice
+    if expected is not None:
+        assert list(planned.flags) == expected
+    given = dict(flag.removeprefix("--").split(" ") for flag in planned.flags)
+    given = {key: int(value) if value.isdigit() else value for key, value in given.items()}
+    assert plan(shipped(name, **changes | given), vram=vram).fits
+    for dropped in given:  # each is needed
+        rest = {key: value for key, value in given.items() if key != dropped}
+        assert not plan(shipped(name, **changes | rest), vram=vram).fits
+
+
+def test_a_run_is_refused_only_if_nothing_can_be_chosen(shipped):
+    refuse(shipped("llama-3.1-8b-ipo"), 24)
+    tight = plan(shipped("llama-3.1-8b-ipo"), vram=9.5)
+    assert tight.is_tight and not tight.fits
+    refuse(shipped("llama-3.1-8b-ipo"), 9.5)
+    with pytest.raises(UserError, match=r"zephyr-7b-dpo\.yaml does not fit this card: .* Add `--lora_r 16`"):
+        refuse(shipped("zephyr-7b-dpo"), 8)
+
+
+def test_float32_embeddings_are_named(shipped):
+    planned = plan(shipped("llama-3.1-8b-ipo", dtype="float32"))
+    assert any("1.96 GiB more than bfloat16" in note for note in planned.notes)
+
+
+def test_pairs_need_twice_the_row(shipped):
+    assert plan(shipped("llama-3.1-8b-ipo")).longest == 2 * plan(shipped("qwen3-8b-kto")).longest
+
+
+def test_a_choice_of_a_run_is_planned_as_it_is(shipped):
+    planned = plan(shipped("llama-3.1-8b-ipo"), choice=(1536, 5))
+    assert (planned.row_tokens, planned.checkpointed_layers) == (1536, 5)
+
+
+def test_epochs_need_a_number_of_examples(shipped):
+    assert all(time.epoch is None for time in plan(shipped("llama-3.1-8b-ipo")).times)
+    time = plan(shipped("llama-3.1-8b-ipo"), examples=321).times[0]
+    assert time.epoch == pytest.approx(11 * time.step)  # 32 a step
+
+
+def test_the_embedded_data_is_counted(shipped):
+    assert plan(shipped("demo")).examples == 1000
+    assert plan(shipped("demo", loss="kto")).examples == 2000
+
+
+def other_trainer(folder: Path, **settings: object) -> str:
+    common = {
+        "model_name_or_path": "Qwen/Qwen3-4B",
+        "dataset_name": "trl-lib/tldr-preference",
+        "load_in_4bit": True,
+        "use_bnb_nested_quant": True,
+        "use_peft": True,
+        "lora_r": 16,
+        "lora_target_modules": "all-linear",
+        "optim": "paged_adamw_8bit",
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 8,
+        "gradient_checkpointing": True,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(common | settings), encoding="utf-8")
+    return str(path)
+
+
+def terms(path: str) -> dict[str, float]:
+    return {term.name: term.bytes for term in plan(path).terms}
+
+
+def test_ppo_has_a_critic_and_a_cache(tmp_path):
+    settings = {"trainer": "ppo", "reward_funcs": ["sentiment"], "max_completion_length": 512}
+    found = terms(other_trainer(tmp_path, **settings))
+    adapter = 33_030_144  # rank 16 on all linear layers of Qwen3-4B
+    assert found["LoRA weights"] == found["gradients"] == 2 * 4 * adapter
+    # 16 completions of 512 + 512 tokens; keys and values of 36 layers, 8 heads of 128, 2 bytes
+    assert found["KV cache"] == 16 * 1024 * 2 * 36 * 8 * 128 * 2
+
+
+def test_a_reward_model_has_no_language_head(tmp_path):
+    settings = {"trainer": "reward", "model_name_or_path": "Qwen/Qwen3-8B", "max_length": 1024}
+    planned = plan(other_trainer(tmp_path, **settings))
+    assert "weights: LM head (16-bit)" not in {term.name for term in planned.terms}
+    assert planned.row_tokens == 2 * 2 * 1024 and planned.checkpointed_layers == 36
+
+
+def write(folder: Path, name: str, content: object) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return str(folder)
+
+
+def test_a_folder_is_planned_from_its_config(shipped, tmp_path):
+    folder = write(tmp_path / "model", "config.json", shallow(SHAPES["Qwen3-8B"], 3))
+    planned = plan(shipped("qwen3-8b-kto", model_name_or_path=folder))
+    assert planned.layers == 3
+
+
+def test_an_adapter_is_planned_on_its_base(shipped, tmp_path):
+    adapter = {"base_model_name_or_path": "Qwen/Qwen3-8B", "r": 64, "target_modules": ["q_proj", "v_proj"]}
+    folder = write(tmp_path / "adapter", "adapter_config.json", adapter)
+    continued = plan(shipped("qwen3-8b-kto", model_name_or_path=folder))
+    assert continued.trained == 36 * 64 * (4096 + 4096 + 4096 + 1024)
+    lora = next(term.bytes for term in continued.terms if term.name == "LoRA weights")
+    assert lora == 2 * 4 * continued.trained  # the reference is a frozen copy
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", "{", "cannot be read"),
+        ("config.json", "[1, 2]", "not a JSON object"),
+        ("config.json", {"model_type": "💥"}, "does not know"),
+        ("other.json", "{}", "holds no config.json"),
+        ("adapter_config.json", {"r": 8}, "does not name its base model"),
+        ("adapter_config.json", {"base_model_name_or_path": "Qwen/Qwen3-8B"}, "no `r` and `target_modules`"),
+    ],
+)
+def test_broken_folders_are_one_sentence(shipped, tmp_path, name, content, said):
+    folder = write(tmp_path / "model", name, content)
+    with pytest.raises(UserError, match=said):
+        plan(shipped("qwen3-8b-kto", model_name_or_path=folder))
+
+
+def test_an_unknown_model_offline(shipped, monkeypatch):
+    assert constants.HF_HUB_OFFLINE  # set for all tests
+    with pytest.raises(UserError, match=r"could not be read from the Hub .* Offline, these can be planned"):
+        plan(shipped("qwen3-8b-kto", model_name_or_path="nobody/nothing"))
+
+
+def test_every_recipe_model_is_known_offline(shipped):
+    for path in RECIPES.glob("*.yaml"):
+        name = shipped(path.stem).get("model_name_or_path")
+        assert name == "embedded" or name in MODELS

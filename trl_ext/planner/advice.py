@@ -1,0 +1,89 @@
+"""What to change in a recipe that does not fit, as the flags to add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from trl_ext.errors import UserError
+from trl_ext.planner.fitting import Fit
+from trl_ext.planner.request import Request, read
+
+SHORTEST = 256
+"""`max_length` below which nothing useful is trained."""
+
+
+def flags(recipe: Any, request: Request, fit: Callable[[Request], Fit]) -> tuple[list[str], bool]:
+    """The fewest changes that make a recipe fit, those that cost nothing first.
+
+    Args:
+        recipe: The recipe that does not fit.
+        fit: Judges a request on the card.
+
+    Returns:
+        Flags, and whether they are enough. Where nothing is, the flags that were tried.
+    """
+    chosen: list[dict[str, Any]] = []
+    for change in _changes(request):
+        chosen.append(change)
+        if _fits(recipe, chosen, fit):
+            break
+    else:
+        return [text for change in chosen for text in _as_flags(change)], False
+    for change in list(chosen):  # what the later ones made unnecessary
+        without = [other for other in chosen if other is not change]
+        if without and _fits(recipe, without, fit):
+            chosen = without
+    return [text for change in chosen for text in _as_flags(change)], True
+
+
+def _changes(request: Request) -> list[dict[str, Any]]:
+    storage, adapter = request.storage, request.shape.adapter
+    found: list[dict[str, Any]] = []
+    if adapter is None:
+        found.append({"use_peft": True, "lora_target_modules": ["all-linear"]})
+    if storage.weight == 4:
+        found.append({"dtype": "bfloat16"})
+    if storage.bits > 4:
+        found.append({"load_in_4bit": True, "use_bnb_nested_quant": True})
+        if storage.bits == 8:
+            found[-1]["load_in_8bit"] = False
+    elif not storage.is_double:
+        found.append({"use_bnb_nested_quant": True})
+    training = request.training
+    if training.checkpointing is False:
+        found.append({"gradient_checkpointing": "auto" if training.owns_rows else True})
+    if training.owns_rows and training.row_tokens is not None:
+        found.append({"row_tokens": "auto"})
+    if not training.owns_rows and training.row_tokens > request.longest:
+        found.append({"per_device_train_batch_size": 1, "gradient_accumulation_steps": request.examples_per_step})
+    if "8bit" not in storage.optimizer:
+        found.append({"optim": "paged_adamw_8bit"})
+    if training.cannot_pack == "`packing` is off" and request.shape.cannot_pack is None:
+        found.append({"packing": True})
+    if adapter is not None and adapter.rank > 16:
+        found.append({"lora_r": 16})
+    length = training.length // 2
+    while length >= SHORTEST:
+        found.append({training.length_key: length})
+        length //= 2
+    return found
+
+
+def _fits(recipe: Any, changes: list[dict[str, Any]], fit: Callable[[Request], Fit]) -> bool:
+    values = dict(recipe.values)
+    for change in changes:
+        values |= change
+    try:
+        return fit(read(replace(recipe, values=values))).choose() is not None
+    except UserError:
+        return False
+
+
+def _as_flags(change: dict[str, Any]) -> list[str]:
+    def text(value: Any) -> str:
+        value = value[0] if isinstance(value, list) else value
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return [f"--{key} {text(value)}" for key, value in change.items()]

@@ -1,0 +1,215 @@
+"""A model's `Shape` from its configuration: built on the meta device, where weights take no memory, and counted.
+
+What bitsandbytes would quantise and where PEFT would put a LoRA is decided by their own rules, spelt out here because
+importing the two takes longer than everything else together; a test compares every count with the real ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from trl_ext.errors import UserError
+from trl_ext.planner import lora
+from trl_ext.planner.shape import Shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def shape(
+    config: dict[str, Any],
+    rank: int | None = None,
+    targets: lora.Targets = lora.ALL_LINEAR,
+    *,
+    is_quantised: bool = True,
+) -> Shape:
+    """Count a model.
+
+    Args:
+        config: The content of its config.json.
+        rank: r of the LoRA; `None` if all weights are trained.
+        targets: As PEFT's `target_modules`: `all-linear`, a regular expression, or names.
+        is_quantised: Whether the linear layers will be.
+
+    Raises:
+        UserError: A model transformers cannot build, or no module has such a name.
+    """
+    model, text = on_meta(config)
+    try:
+        return _shape(model, text, rank, targets, is_quantised)
+    except AttributeError as error:
+        raise UserError(
+            f"The model ({config['model_type']}) is not built like the decoders the planner knows: {error}."
+        ) from error
+
+
+def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_quantised: bool) -> Shape:
+    modules = dict(model.named_modules())
+    head = model.get_output_embeddings()
+    skipped = not_converted(model)
+    linear = {name: module for name, module in modules.items() if _is_linear(module)}
+    quantised = [module for name, module in linear.items() if _converts(name, skipped)]
+    layers = decoder_layers(model, text)
+    layer_name = next(name for name, module in modules.items() if module is layers[0])
+    carrying = list(linear) if rank is None else lora.carrying(linear, targets, head, text.model_type)
+    in_layer = [name for name in carrying if name.startswith(f"{layer_name}.")]
+    adapter = None if rank is None else lora.adapter(rank, {name: linear[name] for name in carrying}, in_layer)
+    experts = _count(p for p in model.parameters() if p.ndim == 3)
+    embedding = model.get_input_embeddings().weight
+    is_tied = head is None or head.weight is embedding
+    heads = text.num_attention_heads
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    per_token = _experts_per_token(text, layers[0])
+    up, product = _mlp_widths(text, layers[0], per_token)
+    norms = _norms(layers[0], heads, getattr(text, "num_key_value_heads", None) or heads, head_width)
+    direct = [name for name, _ in layers[0].named_children() if "norm" in name or name.startswith("ln_")]
+    from trl_ext.batching.proof import known_to_be_wrong
+
+    counted = Shape(
+        layers=len(layers),
+        hidden=text.hidden_size,
+        query=heads * head_width,
+        key_value=(getattr(text, "num_key_value_heads", None) or heads) * head_width,
+        heads=heads,
+        head_width=head_width,
+        up=up,
+        product=product,
+        normed=sum(width for width, _ in norms),
+        norms=sum(statistics for _, statistics in norms),
+        is_pre_norm=not direct or not all(name.startswith("post_") for name in direct),
+        is_post_norm="post_feedforward_layernorm" in direct,
+        vocabulary=text.vocab_size,
+        mask_kinds=len(set(getattr(text, "layer_types", None) or ["full_attention"])),
+        parameters=_count(model.parameters()),
+        linear=tuple(sorted(Counter(module.weight.numel() for module in quantised).items())),
+        linear_width=sum(module.weight.shape[0] for module in quantised),
+        largest_linear=max((module.weight.numel() for module in quantised), default=0),
+        embedding=embedding.numel(),
+        head=0 if is_tied else head.weight.numel(),
+        experts=experts,
+        vision=_vision(model, layer_name),
+        adapter=adapter,
+        readers=lora.readers(in_layer),
+        shares_inputs=is_quantised or rank is None,
+        has_softcap=getattr(text, "attn_logit_softcapping", None) is not None,
+        cannot_pack=known_to_be_wrong(model.config),
+        experts_per_token=per_token,
+        active=_active(layers, per_token),
+    )
+    if adapter is None or not experts:
+        return counted
+    # Last, since PEFT changes the model.
+    return replace(counted, adapter=lora.adapter_with_experts(model, rank, targets, layer_name))
+
+
+def on_meta(config: dict[str, Any]) -> tuple[Any, Any]:
+    """The model on the meta device, and its text configuration. UserError if transformers cannot build it."""
+    import torch
+    import transformers
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise UserError(
+            f"The model's config.json says model_type {kind!r}, which transformers {transformers.__version__} does not "
+            "know: it cannot be planned. Models with code of their own cannot be either."
+        )
+    try:
+        known = CONFIG_MAPPING[kind].from_dict({k: v for k, v in config.items() if k != "quantization_config"})
+        architecture = getattr(transformers, (known.architectures or [""])[0], None)
+        with torch.device("meta"):
+            build = AutoModelForCausalLM.from_config if architecture is None else architecture._from_config
+            model = build(known, dtype=torch.bfloat16)
+        text = known.get_text_config()
+        if not decoder_layers(model, text) or model.get_input_embeddings() is None:
+            raise ValueError("it has no decoder layers")
+    except Exception as error:  # whatever a config that was not written for this model makes transformers say
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"The model cannot be built from its config.json ({kind}): {reason[0]}") from error
+    return model, text
+
+
+def _count(parameters: Any) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return type(module) is nn.Linear or isinstance(module, Conv1D)
+
+
+def not_converted(model: Any) -> list[str]:
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    return [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or [])]
+
+
+def _converts(name: str, skipped: list[str]) -> bool:
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    return should_convert_module(name, skipped)
+
+
+def decoder_layers(model: Any, text: Any) -> Any:
+    """The list of the language model's layers: not those of a vision tower, which texts never reach."""
+    from torch import nn
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == text.num_hidden_layers]
+    found = [m for m in lists if len(m) and isinstance(m[0], GradientCheckpointingLayer)]
+    return max(found, key=lambda m: _count(m.parameters()), default=None)
+
+
+def _experts_per_token(text: Any, layer: nn.Module) -> int:
+    if not any(parameter.ndim == 3 for parameter in layer.parameters()):
+        return 0
+    names = ("num_experts_per_tok", "experts_per_token", "moe_top_k", "top_k_experts", "moe_topk")
+    return next((getattr(text, name) for name in names if getattr(text, name, None)), 1)
+
+
+def _active(layers: nn.ModuleList, experts_per_token: int) -> int:
+    dense = _count(module.weight for layer in layers for module in layer.modules() if _is_linear(module))
+    experts = [p for p in layers.parameters() if p.ndim == 3]
+    return dense + sum(p.numel() // p.shape[0] * experts_per_token for p in experts)
+
+
+def _mlp_widths(text: Any, layer: nn.Module, experts_per_token: int) -> tuple[int, int]:
+    """Outputs of the first projections of an MLP, and inputs of its last; of the experts a token meets, together."""
+    linear = {name: module for name, module in layer.named_modules() if _is_linear(module) and lora.is_mlp(name)}
+    last = [module for name, module in linear.items() if lora.leaf(name) in lora.DOWN]
+    first = [module for name, module in linear.items() if lora.leaf(name) not in lora.DOWN]
+    up = sum(module.weight.shape[0] for module in first if not experts_per_token)
+    product = sum(module.weight.shape[1] for module in last)
+    if experts_per_token:
+        width = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+        product += experts_per_token * width
+        up = 2 * product
+    return up, product or text.intermediate_size
+
+
+def _norms(layer: nn.Module, heads: int, key_value_heads: int, head_width: int) -> list[tuple[int, int]]:
+    """Width and number of statistics of each norm in a layer, per token."""
+    found = []
+    for name, module in layer.named_modules():
+        weight = getattr(module, "weight", None)
+        if "norm" not in type(module).__name__.lower() or weight is None:
+            continue
+        times = 1
+        if weight.numel() == head_width and lora.leaf(name).startswith(("q", "k")):
+            times = heads if lora.leaf(name).startswith("q") else key_value_heads
+        found.append((times * weight.numel(), times))
+    return found
+
+
+def _vision(model: Any, layer_name: str) -> int:
+    """Parameters of everything beside the language model: vision and audio towers, projectors."""
+    backbone = layer_name.rsplit(".", 2)[0]  # what holds the list of layers
+    inside = {id(p) for p in model.get_submodule(backbone).parameters()}
+    head = model.get_output_embeddings()
+    inside |= {id(p) for p in head.parameters()} if head is not None else set()
+    inside.add(id(model.get_input_embeddings().weight))
+    return _count(p for p in model.parameters() if id(p) not in inside)

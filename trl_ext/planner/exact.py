@@ -1,0 +1,226 @@
+"""A training step on fake tensors: the real model, LoRA, 4-bit layers, packed rows and LM head, without their data.
+
+PyTorch's `FakeTensorMode` runs every operation for its shapes and dtypes alone. A tracker adds up the storages that are
+alive at any time, which gives the peak of a step on a machine without a GPU. The tensors claim to lie on a CPU, since
+fake CUDA tensors cannot be differentiated by a CPU build; the few places where the libraries do otherwise on a CPU than
+on CUDA are put right (`_as_on_cuda`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from trl_ext.errors import UserError
+from trl_ext.planner import counting, fake_model, lora
+from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes of live tensors.
+
+    Attributes:
+        row: The row that was run; its shares are those of the sequences it was made of.
+        static: Weights, adapter and gradients, before the step.
+        stored: Kept for the backward pass at the end of the forward pass.
+        peak: Most at any time, `static` included.
+    """
+
+    row: Row
+    static: float
+    stored: float
+    peak: float
+
+
+def run(
+    config: dict[str, Any],
+    row: Row,
+    storage: Storage,
+    *,
+    rank: int | None = None,
+    targets: lora.Targets = lora.ALL_LINEAR,
+    checkpointed_layers: int = 0,
+) -> Measured:
+    """One forward and backward pass.
+
+    Args:
+        config: The content of a config.json.
+        row: Packed for the variable-length kernel, or padded for `sdpa` or `eager`.
+        storage: 4-bit or unquantised weights.
+        rank, targets: Of the LoRA; without a rank all weights are trained.
+
+    Raises:
+        UserError: 8-bit weights or the kernel that goes segment by segment, which have no fake counterpart.
+    """
+    if storage.bits == 8 or row.kernel not in (VARLEN, SDPA, EAGER):
+        raise UserError(
+            "The dry run knows 4-bit and unquantised weights, and attention in one kernel: leave out `--exact` for "
+            "`load_in_8bit` and for attention that runs segment by segment."
+        )
+    with warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore")
+        model = fake_model.build(config, storage, rank, targets)
+        base = model.get_base_model() if rank is not None else model
+        step, row = _packed_step(model, base, row) if row.kernel == VARLEN else _padded_step(model, base, row)
+        _checkpoint(base, checkpointed_layers)
+        with FakeTensorMode(), _as_on_cuda():
+            live = _Live()
+            live.count(fake_model.allocate(model))
+            static, inputs = live.bytes, step.inputs()
+            with live:
+                with torch.autocast("cpu", torch.bfloat16), step.around(inputs):
+                    loss = model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum()
+                stored = live.bytes - static
+                loss.backward()
+    return Measured(row, static, stored, live.peak)
+
+
+class _Live(TorchDispatchMode):
+    """Bytes of the storages that are alive, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.peak = 0
+        self._known: dict[int, weakref.ref] = {}
+
+    def count(self, tensors: Any) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key, size = id(storage), storage.nbytes()
+            if key in self._known:
+                continue
+            self._known[key] = weakref.ref(storage, lambda _, key=key, size=size: self._free(key, size))
+            self.bytes += size
+        self.peak = max(self.peak, self.bytes)
+
+    def _free(self, key: int, size: int) -> None:
+        del self._known[key]
+        self.bytes -= size
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        self.count(value for value in tree_iter(out) if isinstance(value, torch.Tensor))
+        return out
+
+
+def _checkpoint(base: Any, count: int) -> None:
+    if not count:
+        return
+    base.gradient_checkpointing_enable({"use_reentrant": False})
+    for number, layer in enumerate(counting.decoder_layers(base, base.config.get_text_config())):
+        layer.gradient_checkpointing = number < count
+
+
+@dataclass
+class _Step:
+    """What is specific to packed or padded rows: inputs of the model, and what surrounds its forward pass."""
+
+    inputs: Any
+    around: Any
+
+
+def _packed_step(model: Any, base: Any, row: Row) -> tuple[_Step, Row]:
+    from trl_ext.batching import attention, kernels
+    from trl_ext.batching.packed import Layout, Tree, pack
+
+    prompt = max(round(row.tokens * (1 - row.completion_share)), 1)
+    chosen = (row.tokens - prompt - 1) // 2
+    packed = pack([Tree([0] * prompt, [[0] * chosen, [0] * (row.tokens - prompt - 1 - chosen)])])
+    tokens, scored = packed.input_ids.numel(), int((packed.labels != -100).sum())
+    keys = packed.layout.sequences.key_starts[-1].item()
+    attention.switch(base, kernels.VARLEN)
+
+    def inputs() -> dict[str, Any]:
+        ids = torch.empty(1, tokens, dtype=torch.long)
+        labels = torch.empty(1, scored, dtype=torch.long)
+        return {
+            "input_ids": ids,
+            "position_ids": torch.empty_like(ids),
+            "attention_mask": torch.ones_like(ids),
+            "shift_labels": labels,
+        }
+
+    @contextlib.contextmanager
+    def around(given: dict[str, Any]) -> Iterator[None]:
+        layout = Layout(packed.layout.segments, given["position_ids"][0])
+        with attention.packed(layout), _head_sees(base, scored):
+            yield
+
+    return _Step(inputs, around), replace(
+        row, tokens=tokens, completion_share=scored / tokens, keys_per_token=keys / tokens
+    )
+
+
+def _padded_step(model: Any, base: Any, row: Row) -> tuple[_Step, Row]:
+    count = max(row.tokens // row.width, 1)
+    scored = round(count * row.width * row.completion_share)
+    base.set_attn_implementation(row.kernel)
+
+    def inputs() -> dict[str, Any]:
+        ids = torch.empty(count, row.width, dtype=torch.long)
+        labels = torch.empty(1, scored, dtype=torch.long)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "shift_labels": labels}
+
+    step = _Step(inputs, lambda given: _head_sees(base, scored))
+    return step, replace(row, tokens=count * row.width)
+
+
+@contextlib.contextmanager
+def _head_sees(base: Any, scored: int) -> Iterator[None]:
+    """Inside, `scored` positions reach the LM head: which ones would depend on data, which fake tensors lack."""
+
+    def narrow(module: nn.Module, args: tuple, output: Any) -> Any:
+        places = torch.empty(scored, dtype=torch.long)
+        output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[None][:, places]
+        return output
+
+    handle = base.base_model.register_forward_hook(narrow)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _as_on_cuda() -> Iterator[None]:
+    """Inside, fake CPU tensors take the memory that CUDA tensors would.
+
+    PEFT asks CUDA's autocast state, whatever the device. The LM head folds a block of logits in place with Triton, and
+    multiplies with float32 accumulation, where its fallback for CPUs makes float32 copies.
+    """
+    from trl.kernels import chunked_logprob as head
+
+    def nothing(*args: Any, **kwargs: Any) -> None:
+        return None
+
+    was_on = torch.is_autocast_enabled("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        with mock.patch.multiple(head, _forward_tile=nothing, _backward_tile=nothing, _addmm_fp32=nothing):
+            yield
+    finally:
+        torch.set_autocast_enabled("cuda", was_on)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, bitsandbytes does not tell which optional CPU kernels it looked for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

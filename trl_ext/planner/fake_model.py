@@ -1,0 +1,100 @@
+"""The model of a run with fake weights: 4-bit layers, TRL's LM head, the adapter, and nothing in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trl_ext.planner import counting, lora
+from trl_ext.planner.memory import Storage
+
+METRICS = ("log_probs", "entropy", "mean_logits", "is_top1")
+"""What TRL's preference trainers ask of the LM head."""
+
+
+def build(config: dict[str, Any], storage: Storage, rank: int | None, targets: lora.Targets) -> Any:
+    """The model on the meta device as a run builds it: 4-bit layers, TRL's LM head, then the adapter."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from trl.trainer.utils import add_fused_lm_head
+
+    model, _ = counting.on_meta(config)
+    model = model.to({2: torch.bfloat16, 4: torch.float32}[storage.weight])
+    if storage.bits == 4:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_use_double_quant=storage.is_double,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+        model = replace_with_bnb_linear(model, counting.not_converted(model), quantization)
+        model.is_loaded_in_4bit = True  # what PEFT looks at
+    add_fused_lm_head(model, outputs=METRICS)
+    model.train()
+    if rank is None:
+        return model
+    model.requires_grad_(False)
+    with torch.device("meta"):
+        model = get_peft_model(model, LoraConfig(r=rank, target_modules=targets, task_type="CAUSAL_LM"))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to({2: torch.bfloat16, 4: torch.float32}[storage.trained])
+    return model
+
+
+def allocate(model: Any) -> list[torch.Tensor]:
+    """Give the model fake weights in place of those on the meta device, and gradients; returns all of it."""
+    import bitsandbytes as bnb
+
+    new: dict[int, nn.Parameter] = {}  # by the tensor on the meta device, so that tied weights stay tied
+    scales: list[torch.Tensor] = []
+    for module in model.modules():
+        is_quantised = isinstance(module, bnb.nn.Linear4bit)
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            if is_quantised and name == "weight":
+                module._parameters[name] = _four_bit(module, scales)
+                continue
+            if id(parameter) not in new:
+                fake = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
+                fake.grad = torch.empty_like(fake) if fake.requires_grad else None
+                new[id(parameter)] = fake
+            module._parameters[name] = new[id(parameter)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+    parameters = list(model.parameters())
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return [*parameters, *gradients, *model.buffers(), *scales]
+
+
+def _four_bit(module: Any, scales: list[torch.Tensor]) -> nn.Parameter:
+    """A 4-bit weight with its scales, as bitsandbytes leaves it on a GPU. It cannot be a `Params4bit`: a fake tensor
+    cannot be another subclass at the same time."""
+    from bitsandbytes.functional import QuantState
+
+    shape = torch.Size((module.out_features, module.in_features))
+    blocks = -(-shape.numel() // 64)
+    is_double = module.weight.compress_statistics
+    nested = None
+    if is_double:
+        nested = QuantState(torch.empty(-(-blocks // 256)), code=torch.empty(256), blocksize=256, dtype=torch.float32)
+    state = QuantState(
+        torch.empty(blocks, dtype=torch.uint8 if is_double else torch.float32),
+        shape=shape,
+        code=torch.empty(16),
+        blocksize=64,
+        quant_type="nf4",
+        dtype=torch.bfloat16,
+        offset=torch.empty(()) if is_double else None,
+        state2=nested,
+    )
+    scales += [state.absmax, state.code] + ([state.offset, nested.absmax, nested.code] if is_double else [])
+    weight = nn.Parameter(torch.empty((shape.numel() + 1) // 2, 1, dtype=torch.uint8), requires_grad=False)
+    weight.quant_state = module.quant_state = state
+    module.support_avx512bf16_for_cpu = False
+    return weight

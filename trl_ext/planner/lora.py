@@ -1,0 +1,87 @@
+"""Which linear modules of a model get a LoRA, and what it adds: PEFT's rules, without importing PEFT."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from trl_ext.errors import UserError
+from trl_ext.planner.shape import Adapter, Readers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ALL_LINEAR = "all-linear"
+Targets = str | list[str] | set[str] | None
+DOWN = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "wo")
+"""Names of an MLP's last projection."""
+OUT = ("o_", "out", "dense", "c_proj")
+"""How names of an attention's last projection begin."""
+
+
+def carrying(linear: dict[str, nn.Module], targets: Targets, head: Any, model_type: str) -> list[str]:
+    """Names of the modules that get a LoRA, by PEFT's rules."""
+    if targets is None:
+        from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
+
+        targets = DEFAULTS.get(model_type)
+        if targets is None:
+            raise UserError(
+                f"PEFT has no default LoRA targets for {model_type} models: set `lora_target_modules: all-linear`."
+            )
+    if isinstance(targets, str) and targets.lower() == ALL_LINEAR:
+        return [name for name, module in linear.items() if module is not head]
+    try:
+        matches = re.compile(targets).fullmatch if isinstance(targets, str) else None
+    except re.error as error:
+        raise UserError(f"`lora_target_modules` is {targets!r}, not a regular expression: {error}.") from error
+    if matches is None:
+        names = list(targets)
+        found = [n for n in linear if n in names or any(n.endswith(f".{target}") for target in names)]
+    else:
+        found = [name for name in linear if matches(name)]
+    if not found:
+        raise UserError(
+            f"`lora_target_modules` is {targets!r}, which names no linear layer of this model. It has "
+            f"{', '.join(sorted({name.rpartition('.')[2] for name in linear}))}; `all-linear` takes all but the head."
+        )
+    return found
+
+
+def adapter(rank: int, carrying: dict[str, nn.Module], in_layer: list[str]) -> Adapter:
+    def parameters(names: Any) -> int:
+        return rank * sum(sum(carrying[name].weight.shape) for name in names)
+
+    return Adapter(rank, len(carrying), parameters(carrying), len(in_layer), parameters(in_layer))
+
+
+def adapter_with_experts(model: Any, rank: int, targets: Targets, layer_name: str) -> Adapter:
+    """The adapter of a mixture of experts, which PEFT translates to the experts' 3-D tensors by rules of its own."""
+    import torch
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels it looks for
+    from peft import LoraConfig, get_peft_model
+
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft_model = get_peft_model(model, LoraConfig(r=rank, target_modules=targets, task_type="CAUSAL_LM"))
+    sizes = {name: p.numel() for name, p in peft_model.named_parameters() if p.requires_grad}
+    in_layer = [size for name, size in sizes.items() if f"{layer_name}." in name]
+    return Adapter(rank, len(sizes) // 2, sum(sizes.values()), len(in_layer) // 2, sum(in_layer))
+
+
+def readers(names: list[str]) -> Readers:
+    """What the linear modules of a layer read, judged by their names."""
+    mlp = [leaf(name) in DOWN for name in names if is_mlp(name)]
+    attention = [leaf(name).startswith(OUT) for name in names if not is_mlp(name)]
+    return Readers(attention.count(False), min(attention.count(True), 1), mlp.count(False), min(mlp.count(True), 1))
+
+
+def leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def is_mlp(name: str) -> bool:
+    return leaf(name).startswith("fc") or any(part in name for part in ("mlp", "feed_forward", "ffn", "experts"))

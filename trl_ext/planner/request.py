@@ -1,0 +1,180 @@
+"""What a recipe asks for, as the planner needs it: a counted model, how it is stored, and the rows it is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from trl_ext.errors import UserError
+from trl_ext.planner import configs, training
+from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
+from trl_ext.planner.shape import Shape
+from trl_ext.planner.training import Training
+
+TOKENS_OF_A_PAIR, TOKENS_OF_AN_ANSWER = 800, 400
+"""Mean tokens of an example assumed where nobody says: instruction data, the prompt of a pair counted once."""
+PADDED_OVER_PACKED = 2.25
+"""Tokens that padded rows compute for one of packed rows: the least that was measured, on long pairs."""
+COMPLETION_SHARE = 0.6
+"""Share of a row that completions make up in instruction data; short prompts have more of it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A recipe in numbers.
+
+    Attributes:
+        model: Its name or folder.
+        config: The content of its config.json.
+        shape: The model, counted.
+        targets: LoRA targets as PEFT takes them.
+        storage: How weights are kept.
+        training: What its trainer does with examples.
+        attention: Attention implementation of padded rows.
+        cannot_pack: Why rows are padded, or `None`.
+        examples_per_step: On this process.
+        examples: In an epoch, or `None` if only the data can tell.
+        notes: Sentences about what was assumed.
+    """
+
+    model: str
+    config: dict[str, Any]
+    shape: Shape
+    targets: Any
+    storage: Storage
+    training: Training
+    attention: str
+    cannot_pack: str | None
+    examples_per_step: int
+    examples: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example there can be, which a row has to hold."""
+        return self.training.sequences * self.training.length
+
+    def row(self, tokens: int, kernel: str = VARLEN, width: int | None = None) -> Row:
+        """A row of so many tokens.
+
+        Args:
+            kernel: For packed rows; padded ones have their own.
+            width: Of the sequences in padded rows; as long as they may be if not given.
+        """
+        activation = self.storage.weight
+        if self.cannot_pack is not None:
+            width = min(width or self.training.length, tokens)
+            share = 0.0 if self.training.is_classifier else COMPLETION_SHARE
+            return Row(tokens, share, 1.0, self.attention, width, activation, self.training.cached_tokens)
+        shared = 1 + self.training.sequences * (1 - COMPLETION_SHARE)
+        kernel = kernel if activation == 2 and self.shape.head_width <= 256 else "segments"
+        return Row(tokens, COMPLETION_SHARE, shared, kernel, 0, activation)
+
+    def mean_tokens(self, given: int | None = None) -> float:
+        """Tokens an example takes on average; an assumption unless it is given."""
+        assumed = given or (TOKENS_OF_A_PAIR if self.training.sequences == 2 else TOKENS_OF_AN_ANSWER)
+        return min(assumed * (PADDED_OVER_PACKED if self.cannot_pack is not None else 1), self.longest)
+
+
+def read(recipe: Any) -> Request:
+    """A `trl_ext.recipe.Recipe` as a `Request`.
+
+    Raises:
+        UserError: No model, or one that cannot be counted.
+    """
+    effective, get = recipe.effective, recipe.get
+    model = effective("model_name_or_path")
+    if not isinstance(model, str) or not model:
+        raise UserError("The recipe names no `model_name_or_path`, so there is nothing to plan.")
+    adapter = configs.adapter(model)
+    has_adapter = adapter is not None or bool(get("use_peft"))
+    base = _base(adapter, model) if adapter is not None else model
+    config = configs.find(base, get("model_revision"))
+    rank, targets = _lora(recipe, adapter) if has_adapter else (None, None)
+    bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 16
+    shape = _count(_Config(config), rank, _hashable(targets), bits < 16)
+    weight = 4 if (get("dtype") or ("bfloat16" if has_adapter else "float32")) == "float32" else 2
+    asked = training.read(recipe)
+    if asked.is_classifier:
+        shape = replace(shape, parameters=shape.parameters - shape.head, head=0)
+    frozen = asked.frozen_adapters + int(adapter is not None and asked.needs_reference)
+    storage = Storage(
+        bits=bits,
+        is_double=bool(get("use_bnb_nested_quant")),
+        weight=weight,
+        trained=2 if effective("lora_dtype") == "bfloat16" or (not has_adapter and weight == 2) else 4,
+        optimizer=str(effective("optim") or "adamw_torch"),
+        copies=1 if has_adapter or not asked.needs_reference else 2,
+        trained_adapters=asked.trained_adapters,
+        frozen_adapters=frozen,
+    )
+    notes = list(asked.notes)
+    if config.get("quantization_config") and bits == 16:
+        notes.append("The checkpoint is quantised already; it is counted as if it were stored in 16 bits.")
+    if shape.experts_per_token:
+        notes.append("Activations of a mixture of experts are a lower bound.")
+    return Request(
+        model=model,
+        config=config,
+        shape=shape,
+        targets=targets,
+        storage=storage,
+        training=asked,
+        attention=EAGER if effective("attn_implementation") == "eager" else SDPA,
+        cannot_pack=asked.cannot_pack or shape.cannot_pack,
+        examples_per_step=effective("per_device_train_batch_size") * effective("gradient_accumulation_steps"),
+        examples=_examples(recipe),
+        notes=tuple(notes),
+    )
+
+
+def _examples(recipe: Any) -> int | None:
+    """Examples of an epoch where the recipe tells: a limit, or the embedded data."""
+    limit = recipe.get("max_train_samples")
+    if recipe.get("dataset_name") != configs.EMBEDDED:
+        return limit
+    from trl_ext import demo
+
+    with open(demo.DATA / "train.jsonl", encoding="utf-8") as lines:
+        pairs = sum(1 for _ in lines)
+    return min(limit or pairs, pairs) * (1 if recipe.paired else 2)
+
+
+def _base(adapter: dict[str, Any], folder: str) -> str:
+    base = adapter.get("base_model_name_or_path")
+    if not isinstance(base, str):
+        raise UserError(f"The adapter in {folder} does not name its base model (`base_model_name_or_path`).")
+    return base
+
+
+def _lora(recipe: Any, adapter: dict[str, Any] | None) -> tuple[int, Any]:
+    """Rank and targets: those of the adapter that is continued, else the recipe's."""
+    if adapter is not None:
+        rank, targets = adapter.get("r"), adapter.get("target_modules")
+        if not isinstance(rank, int) or not isinstance(targets, str | list):
+            raise UserError("The adapter_config.json of `model_name_or_path` has no `r` and `target_modules`.")
+        return rank, targets
+    targets = recipe.effective("lora_target_modules")
+    # TRL reads a list of one string as that string: `all-linear` or a regular expression.
+    is_pattern = isinstance(targets, list) and len(targets) == 1 and not targets[0].isidentifier()
+    return int(recipe.effective("lora_r")), targets[0] if is_pattern else targets
+
+
+class _Config(dict):
+    """A configuration that can be looked up in a cache: the same model is counted again and again for advice."""
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+def _hashable(targets: Any) -> Any:
+    return tuple(targets) if isinstance(targets, list | set) else targets
+
+
+@lru_cache(maxsize=64)
+def _count(config: _Config, rank: int | None, targets: Any, is_quantised: bool) -> Shape:
+    from trl_ext.planner import counting
+
+    names = list(targets) if isinstance(targets, tuple) else targets
+    return counting.shape(dict(config), rank, names, is_quantised=is_quantised)

@@ -1,0 +1,124 @@
+"""What a recipe's trainer does with examples: how long they are, how many run at once, and what runs besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+UNLIMITED = 2048
+"""Tokens of a sequence assumed where no setting limits them."""
+PROMPT = 512
+"""Tokens of a prompt that completions are sampled for, which no setting limits either."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Examples and passes.
+
+    Attributes:
+        sequences: Of an example: 2 for pairs.
+        length: Most tokens of a sequence.
+        length_key: The setting that limits it.
+        row_tokens: Given tokens of a row, or `None` where the run chooses.
+        owns_rows: Whether rows are cut to fit memory; other trainers run whole micro-batches.
+        checkpointing: `None` where the run chooses, else all layers or none.
+        cannot_pack: Why this trainer pads, or `None`.
+        needs_reference: Whether a reference is computed or cached.
+        extra_passes: Further passes without gradient.
+        is_classifier: It trains a scalar head in place of the LM head.
+        trained_adapters, frozen_adapters: Adapters on the base.
+        cached_tokens: Tokens whose keys and values are kept while completions are sampled.
+        notes: Sentences about what was assumed.
+    """
+
+    sequences: int
+    length: int
+    length_key: str = "max_length"
+    row_tokens: int | None = None
+    owns_rows: bool = False
+    checkpointing: bool | None = None
+    cannot_pack: str | None = None
+    needs_reference: bool = False
+    extra_passes: int = 0
+    is_classifier: bool = False
+    trained_adapters: int = 1
+    frozen_adapters: int = 0
+    cached_tokens: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def read(recipe: Any) -> Training:
+    """What the trainer of a `trl_ext.recipe.Recipe` does."""
+    if recipe.trainer is None:
+        return _preferences(recipe)
+    return _ppo(recipe) if recipe.trainer == "ppo" else _micro_batches(recipe)
+
+
+def _preferences(recipe: Any) -> Training:
+    effective, info = recipe.effective, recipe.info
+    length, notes = _length(recipe)
+    rows = effective("row_tokens")
+    return Training(
+        sequences=2 if info.paired else 1,
+        length=length,
+        row_tokens=None if rows in (None, "auto") else int(rows),
+        owns_rows=True,
+        checkpointing=_checkpointing(recipe),
+        cannot_pack=None if effective("packing") else "`packing` is off",
+        needs_reference=info.needs_reference,
+        extra_passes=int("z_ref" in info.inputs) + int(info.coupled),
+        notes=notes,
+    )
+
+
+def _micro_batches(recipe: Any) -> Training:
+    """A reward model on pairs, or supervised fine-tuning: a forward pass is `per_device_train_batch_size` examples."""
+    length, notes = _length(recipe)
+    sequences = 2 if recipe.trainer == "reward" else 1
+    return Training(
+        sequences=sequences,
+        length=length,
+        row_tokens=recipe.effective("per_device_train_batch_size") * sequences * length,
+        checkpointing=bool(_checkpointing(recipe)),
+        cannot_pack="its trainer runs whole micro-batches",
+        is_classifier=recipe.trainer == "reward",
+        notes=notes,
+    )
+
+
+def _ppo(recipe: Any) -> Training:
+    """Policy and critic are two trained adapters on one base, a reward model may be a third, frozen one."""
+    effective = recipe.effective
+    length = PROMPT + (effective("max_completion_length") or UNLIMITED)
+    batch = effective("per_device_train_batch_size")
+    sampled = effective("generation_batch_size") or batch * (
+        effective("steps_per_generation") or effective("gradient_accumulation_steps")
+    )
+    return Training(
+        sequences=1,
+        length=length,
+        length_key="max_completion_length",
+        row_tokens=batch * length,
+        checkpointing=bool(_checkpointing(recipe)),
+        cannot_pack="its trainer runs whole micro-batches",
+        needs_reference=True,
+        trained_adapters=2,
+        frozen_adapters=int(effective("reward_adapter") is not None),
+        cached_tokens=sampled * length,
+        notes=(f"Prompts of {PROMPT} tokens are assumed. Times leave out the sampling of completions.",),
+    )
+
+
+def _length(recipe: Any) -> tuple[int, tuple[str, ...]]:
+    length = recipe.effective("max_length")
+    if length:
+        return int(length), ()
+    return UNLIMITED, (f"`max_length` sets no limit: planned for sequences of {UNLIMITED:,} tokens.",)
+
+
+def _checkpointing(recipe: Any) -> bool | None:
+    """What `gradient_checkpointing`, or its newer name, says; `None` for `auto`."""
+    value = recipe.effective("activation_checkpointing")
+    value = recipe.effective("gradient_checkpointing") if value is None else value
+    value = {"true": True, "false": False}.get(str(value).lower(), value)
+    return value if isinstance(value, bool) else None

@@ -1,0 +1,261 @@
+"""The plan of a run: every term of its peak memory, what fits beside it, and how long a step takes at least."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trl_ext.errors import UserError
+from trl_ext.planner import advice, calibration, cards, memory, request
+from trl_ext.planner.cards import CARDS, Card, Passes
+from trl_ext.planner.fitting import Fit, Overhead
+from trl_ext.planner.memory import GIB
+from trl_ext.planner.request import Request
+
+DISPLAY = 1.5
+"""GiB of a card that are left to a display and to other programs."""
+ROWS = (512, 1024, 2048, 4096, 8192)
+"""Row lengths for which the plan says how many layers have to be recomputed."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of the peak: `bytes`, and whether it exists all the time (`static`) or at the peak alone."""
+
+    name: str
+    bytes: float
+    is_static: bool
+
+
+@dataclass(frozen=True)
+class Time:
+    """Floors on one card; seconds are `None` where the run does not fit it."""
+
+    card: str
+    row_tokens: int | None
+    checkpointed_layers: int | None
+    step: float | None
+    epoch: float | None
+
+
+@dataclass(frozen=True)
+class VramPlan:
+    """What a recipe takes on a card. Bytes, unless a name says GiB.
+
+    Attributes:
+        model: Name or folder.
+        parameters, quantised, experts, vision, trained: Numbers of weights: all, those stored in 4 or 8 bits, those of
+            experts and of towers and projectors beside the language model, and those that are trained.
+        vram: Memory of the card, GiB.
+        budget: GiB of it that a run may take.
+        fits: Whether the longest example does, within the budget.
+        is_tight: It fits the card, but only if nothing else uses it.
+        row_tokens, checkpointed_layers: What the run is going to choose, or the least there is where nothing fits.
+        layers: Decoder layers.
+        moment: When the peak is reached.
+        terms: Parts of the peak.
+        peak: Their sum.
+        longest: Tokens of the longest example the recipe allows.
+        largest_row: Most tokens of a row, every layer recomputed.
+        longest_sequence: Largest `max_length`.
+        largest_rank: Largest `lora_r`; `None` without an adapter.
+        checkpointing: Fewest recomputed layers by tokens of a row; `None` where the row does not fit.
+        times: Floors of a step and an epoch, by card.
+        mean_tokens: Tokens of an example the times assume.
+        examples: Examples of an epoch; `None` if unknown, and `times` hold none.
+        examples_per_step: On one process.
+        flags: What to add to the command so that it fits.
+        flags_suffice: Whether it then does.
+        notes: What was assumed.
+    """
+
+    model: str
+    parameters: int
+    quantised: int
+    experts: int
+    vision: int
+    trained: int
+    vram: float
+    budget: float
+    fits: bool
+    is_tight: bool
+    row_tokens: int
+    checkpointed_layers: int
+    layers: int
+    moment: str
+    terms: tuple[Term, ...]
+    peak: float
+    longest: int
+    largest_row: int
+    longest_sequence: int
+    largest_rank: int | None
+    checkpointing: dict[int, int | None]
+    times: tuple[Time, ...]
+    mean_tokens: float
+    examples: int | None
+    examples_per_step: int
+    flags: tuple[str, ...]
+    flags_suffice: bool
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    @property
+    def static(self) -> float:
+        """Bytes that are there before the first row."""
+        return sum(term.bytes for term in self.terms if term.is_static)
+
+
+def plan(
+    recipe: Any,
+    *,
+    vram: float = 24.0,
+    mean_tokens: int | None = None,
+    examples: int | None = None,
+    choice: tuple[int, int] | None = None,
+) -> VramPlan:
+    """Plan a recipe.
+
+    Args:
+        recipe: A `trl_ext.recipe.Recipe`, or the path of one.
+        vram: Memory of the card, GiB.
+        mean_tokens: Tokens of an example, where they are known: for times only.
+        examples: Examples of an epoch, where they are known: for times only.
+        choice: Tokens of a row and recomputed layers that a run settled on, to compare with what it measured.
+
+    Raises:
+        UserError: A recipe that is not in order, or a model whose configuration cannot be found or built.
+    """
+    if isinstance(recipe, str | Path):
+        from trl_ext.recipe import load
+
+        recipe = load(recipe)
+    asked = request.read(recipe)
+    overhead = calibration.load()
+    budget = max(vram - DISPLAY, 0)
+
+    def fit(asked: Request, gib: float = budget, kernel: str = memory.VARLEN) -> Fit:
+        return Fit(asked, gib * GIB, overhead, kernel)
+
+    judged = fit(asked)
+    best = judged.choose()
+    tight = None if best else fit(asked, vram).choose()
+    least = (asked.training.row_tokens or asked.longest, judged.most_checkpointed)
+    tokens, checkpointed = choice or best or tight or least
+    flags, suffice = ([], True) if best else advice.flags(recipe, asked, fit)
+    moment, terms = _terms(asked, judged, tokens, checkpointed, overhead)
+    examples = examples or asked.examples
+    return VramPlan(
+        model=asked.model,
+        parameters=asked.shape.parameters,
+        quantised=asked.shape.quantised if asked.storage.bits < 16 else 0,
+        experts=asked.shape.experts,
+        vision=asked.shape.vision,
+        trained=memory.trained(asked.shape),
+        vram=vram,
+        budget=budget,
+        fits=best is not None,
+        is_tight=best is None and tight is not None,
+        row_tokens=tokens,
+        checkpointed_layers=checkpointed,
+        layers=asked.shape.layers,
+        moment=moment,
+        terms=terms,
+        peak=sum(term.bytes for term in terms),
+        longest=asked.longest,
+        largest_row=judged.largest_row(),
+        longest_sequence=judged.longest_sequence(),
+        largest_rank=judged.largest_rank(),
+        checkpointing={size: judged.least_checkpointed(size) for size in ROWS},
+        times=tuple(_time(asked, card, overhead, mean_tokens, examples) for card in CARDS),
+        mean_tokens=asked.mean_tokens(mean_tokens),
+        examples=examples,
+        examples_per_step=asked.examples_per_step,
+        flags=tuple(flags),
+        flags_suffice=suffice,
+        notes=_notes(asked),
+    )
+
+
+def refuse(recipe: Any, vram: float) -> None:
+    """Refuse a recipe that cannot fit a card however rows and layers are chosen.
+
+    A recipe that fits if nothing else uses the card is let through: the run shortens rows where memory runs out.
+
+    Args:
+        recipe: A `trl_ext.recipe.Recipe`.
+        vram: Memory of the card, GiB.
+
+    Raises:
+        UserError: One sentence with what is missing and what to change.
+    """
+    planned = plan(recipe, vram=vram)
+    if planned.fits or planned.is_tight:
+        return
+    need = f"{planned.peak / GIB:.1f} GiB with every layer recomputed and rows of one example"
+    if planned.flags and planned.flags_suffice:
+        remedy = f"Add `{' '.join(planned.flags)}`"
+    else:
+        remedy = "Choose a smaller model"
+    raise UserError(
+        f"{recipe.path} does not fit this card: {planned.model} needs {need}, and of {vram:.1f} GiB "
+        f"{planned.budget:.1f} can be used. {remedy}; `trl-ext plan {recipe.path}` shows every part; `--force` tries anyway."
+    )
+
+
+def _terms(
+    asked: Request, judged: Fit, tokens: int, checkpointed: int, overhead: Overhead
+) -> tuple[str, tuple[Term, ...]]:
+    shape, storage = asked.shape, asked.storage
+    bits = f"{storage.bits}-bit" if storage.bits < 16 else f"{8 * storage.weight}-bit"
+    kept = f"{8 * storage.weight}-bit"
+    static = {
+        f"weights: {name} ({bits if name == 'linear layers' else kept})": size
+        for name, size in memory.weights(shape, storage).items()
+    } | memory.training_state(shape, storage)
+    row = asked.row(tokens, judged.kernel)
+    moment, parts = memory.activations(shape, row, storage, checkpointed)
+    waste = (overhead.allocator - 1) * sum(parts.values())
+    found = [Term(name, size, True) for name, size in static.items()]
+    found += [Term(name, size, False) for name, size in parts.items()]
+    found += [Term("allocator", waste, False), Term("CUDA context", overhead.context, True)]
+    return moment, tuple(term for term in found if term.bytes)
+
+
+def _time(asked: Request, card: Card, overhead: Overhead, mean_tokens: int | None, examples: int | None) -> Time:
+    fit = Fit(asked, (card.memory - DISPLAY) * GIB, overhead, card.kernel)
+    choice = fit.choose()
+    if choice is None:
+        return Time(card.name, None, None, None, None)
+    tokens, checkpointed = choice
+    passes = Passes(int(asked.training.needs_reference), asked.training.extra_passes)
+    computed = asked.examples_per_step * asked.mean_tokens(mean_tokens)
+    row = asked.row(tokens, card.kernel)
+    step = cards.step_seconds(card, asked.shape, row, asked.storage, checkpointed, computed, passes)
+    epoch = None if examples is None else step * math.ceil(examples / asked.examples_per_step)
+    return Time(card.name, tokens, checkpointed, step, epoch)
+
+
+def _notes(asked: Request) -> tuple[str, ...]:
+    found = list(asked.notes)
+    shape, storage = asked.shape, asked.storage
+    if shape.experts and storage.bits < 16:
+        found.append(
+            f"{shape.experts / 1e9:.1f} of {shape.parameters / 1e9:.1f} billion weights are experts in 3-D tensors, which "
+            f"bitsandbytes leaves in {8 * storage.weight} bits: {storage.weight * shape.experts / GIB:.1f} GiB."
+        )
+    if storage.weight == 4 and storage.bits < 16:
+        extra = (storage.weight - 2) * (shape.kept - shape.experts) / GIB
+        found.append(f"`dtype: float32` keeps embeddings and head in 32 bits, {extra:.2f} GiB more than bfloat16.")
+    if asked.cannot_pack is not None:
+        found.append(f"Rows are padded: {asked.cannot_pack}.")
+    if shape.vision:
+        found.append(
+            f"{shape.vision / 1e6:.0f} million weights belong to towers and projectors beside the language model; what they "
+            "keep of images is not counted."
+        )
+    return tuple(found)
