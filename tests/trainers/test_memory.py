@@ -121,17 +121,36 @@ def one_step(tiny_model, tmp_path, free, monkeypatch, cls=PairedPreferenceTraine
 
 
 @pytest.mark.parametrize("packing", [True, False])
-def test_auto_recomputes_only_where_memory_is_short(packing, tiny_model, tmp_path, monkeypatch, capsys):
-    plenty, flags, gradients = one_step(tiny_model, tmp_path, 2**30, monkeypatch, packing=packing)
-    step = plenty._row_size(list(plenty.train_dataset)[:8])
-    assert flags == [False, False] and 0 <= plenty.row_tokens - step < 256  # no longer than the step
+def test_auto_recomputes_in_each_row_only_what_it_needs(packing, tiny_model, tmp_path, monkeypatch, capsys):
+    rows = []
+
+    class Watched(PairedPreferenceTrainer):
+        def _checkpoint_for(self, row):
+            super()._checkpoint_for(row)
+            rows.append((self._row_size(row), self._checkpointed_layers))
+
+    settings = {"packing": packing, "row_tokens": 110, "cls": Watched}
+    plenty, flags, gradients = one_step(tiny_model, tmp_path, 2**30, monkeypatch, **settings)
+    assert flags == [False, False] and {count for _, count in rows} == {0}
     assert "a full one recomputes no layer" in capsys.readouterr().out
-    needed = plenty._activation_memory.footprint.peak(plenty.row_tokens, 1)
-    scarce, flags, same = one_step(tiny_model, tmp_path, needed, monkeypatch, packing=packing)
-    assert scarce.row_tokens == plenty.row_tokens
-    if packing:  # one row; the last layer stays, since its activations are needed at once
-        assert flags == [True, False]
-    assert "a full one recomputes 1 of 2 layers" in capsys.readouterr().out
+    footprint, (short, long) = plenty._activation_memory.footprint, (min(rows)[0], max(rows)[0])
+    assert short < long
+    rows.clear()
+    # Between what the longest row needs with one layer recomputed, and what the shortest needs with none.
+    free = max(footprint.peak(short, 0), footprint.peak(long, 1))
+    _, flags, same = one_step(tiny_model, tmp_path, free, monkeypatch, **settings)
+    assert dict(rows)[short] == 0 and dict(rows)[long] == (0 if footprint.peak(long, 0) <= free else 1)
+    assert relative_difference(same, gradients) < 1e-5
+
+
+def test_the_last_layer_is_kept_as_long_as_possible(tiny_model, tmp_path, monkeypatch):
+    """Its activations are needed at once."""
+    in_order = {"train_sampling_strategy": "sequential"}
+    plenty, _, gradients = one_step(tiny_model, tmp_path, 2**30, monkeypatch, **in_order)
+    step = plenty._row_size(list(plenty.train_dataset)[:8])
+    free = plenty._activation_memory.footprint.peak(step, 1)
+    _, flags, same = one_step(tiny_model, tmp_path, free, monkeypatch, row_tokens=4096, **in_order)
+    assert flags == [True, False]
     assert relative_difference(same, gradients) < 1e-5
 
 

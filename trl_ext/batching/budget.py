@@ -58,20 +58,18 @@ class Memory(NamedTuple):
         return next((count for count in counts if self.fits(tokens, count)), self.footprint.layers)
 
 
-def row_length(memory: Memory, step_tokens: int, checkpointed_layers: int | None = None) -> int:
-    """The row length with which a step takes least time.
+def row_length(memory: Memory, checkpointed_layers: int | None = None) -> int:
+    """The length at which full rows take least time. Shorter ones recompute less, so small steps lose nothing by it.
 
     Time per token is proportional to 6 + 2·(share of recomputed layers), forward 2, backward 2 and reference 2 with
     a frozen base, times 1 + `DEQUANTISATION` / row length.
 
     Args:
         memory: Footprint and free bytes.
-        step_tokens: Tokens of a whole step; a row longer than that would stay empty.
         checkpointed_layers: How many layers are recomputed, if that is given; else as many as a row needs.
     """
-    longest = min(LARGEST_ROW, -(-step_tokens // STEP) * STEP)
     choices = []
-    for tokens in range(STEP, longest + 1, STEP):
+    for tokens in range(STEP, LARGEST_ROW + 1, STEP):
         count = memory.layers_to_checkpoint(tokens) if checkpointed_layers is None else checkpointed_layers
         if memory.fits(tokens, count):
             time = (6 + 2 * count / max(memory.footprint.layers, 1)) * (1 + DEQUANTISATION / tokens)

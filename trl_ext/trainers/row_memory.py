@@ -59,7 +59,7 @@ class RowMemory:
         free = memory.free_for_activations(base, self.optimizer, self.args.optim, self.args.device)
         room = budget.Memory(measured, free)
         count = None if is_auto else len(layers) * bool(self.args.gradient_checkpointing)
-        self._row_budget = given or budget.row_length(room, self._row_size(examples), count)
+        self._row_budget = given or budget.row_length(room, count)
         if is_auto:
             self._activation_memory, self._layers = room, layers
         say(self, f"memory: {budget.in_words(room, self._row_budget, count)}")
