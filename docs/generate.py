@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from trl_ext import losses
+from trl_ext.rl import truth_table
 
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md",)
@@ -48,7 +49,17 @@ def benchmark_table() -> str:
     return "\n".join(lines)
 
 
-PARTS = {"losses": loss_table, "benchmark": benchmark_table}
+def kl_table() -> str:
+    """The expected gradient of every KL estimator in every place."""
+    lines = ["| estimator | place | level | expected gradient | |", "|---|---|---|---|---|"]
+    for (estimator, placement, level), (gradient, remark) in truth_table.GRADIENTS.items():
+        cell = (estimator, placement, level)
+        name = f"**`{estimator}`**" if cell in truth_table.EXACT else f"`{estimator}`"
+        lines.append(f"| {name} | {placement} | {level} | {gradient.replace('|', chr(92) + '|')} | {remark} |")
+    return "\n".join(lines)
+
+
+PARTS = {"losses": loss_table, "benchmark": benchmark_table, "kl": kl_table}
 
 
 def main(check: bool) -> int:

@@ -144,13 +144,13 @@ def test_a_misspelt_lora_target_is_refused(recipe, capsys):
 
 
 def test_both_answers_to_a_prompt_stay_on_one_side_of_a_held_out_split(recipe, tmp_path):
-    from trl_ext import build
+    from trl_ext import build, examples
     from trl_ext.recipe import load
 
     loaded = load(recipe(), {"loss": "kto", "eval_size": 4, "eval_strategy": "steps", "eval_steps": 1})
     statements: list[str] = []
     args = build.config(loaded, tmp_path / "out", build.precision(loaded))
-    train, held_out = build.datasets(loaded, args, statements)
+    train, held_out = examples.load(loaded, args, statements)
     assert (len(train), len(held_out)) == (24, 8)
     assert not set(train["prompt"]) & set(held_out["prompt"])
     assert any("4 rows held out" in statement for statement in statements)

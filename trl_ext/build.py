@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -16,22 +16,39 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.peft_utils import find_adapter_config_file
-from trl import DatasetMixtureConfig, ModelConfig, get_dataset, get_peft_config, get_quantization_config
+from trl import ModelConfig, RewardConfig, SFTConfig, get_peft_config, get_quantization_config
 from trl.trainer.utils import create_model_from_path
 
-from trl_ext import data, demo
+from trl_ext import demo, examples, reward_sources
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe
-from trl_ext.recipe.choice import text as loss_text
+from trl_ext.recipe.checks import EMBEDDED
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
+    PPOConfig,
+    PPOTrainer,
     UnpairedPreferenceConfig,
     UnpairedPreferenceTrainer,
 )
 from trl_ext.trainers.callbacks import MarginProgress, MetricsFile
+from trl_ext.trainers.stages import RewardModelTrainer, SupervisedTrainer
 
-EMBEDDED = "embedded"
+
+class Classes(NamedTuple):
+    """A trainer and its configuration."""
+
+    trainer: type
+    config: type
+
+
+TRAINERS = {
+    "paired": Classes(PairedPreferenceTrainer, PairedPreferenceConfig),
+    "unpaired": Classes(UnpairedPreferenceTrainer, UnpairedPreferenceConfig),
+    "ppo": Classes(PPOTrainer, PPOConfig),
+    "reward": Classes(RewardModelTrainer, RewardConfig),
+    "sft": Classes(SupervisedTrainer, SFTConfig),
+}
 
 
 @dataclass
@@ -90,7 +107,7 @@ def model_path(recipe: Recipe) -> str:
 class Built:
     """A trainer ready to train, and what is worth saying about how it came about."""
 
-    trainer: PairedPreferenceTrainer | UnpairedPreferenceTrainer
+    trainer: Any
     output_dir: Path
     statements: list[str]
 
@@ -108,20 +125,23 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
     statements: list[str] = []
     chosen = precision(recipe)
     args = config(recipe, output_dir, chosen)
-    train, evaluation = datasets(recipe, args, statements)
+    train, evaluation = examples.load(recipe, args, statements)
     processing_class = tokenizer(recipe)
     statements.append(f"Precision: {chosen.reason}.")
+    sources = rewards(recipe, statements)
     model, adapter = policy(recipe, args, chosen, statements)
-    cls = PairedPreferenceTrainer if recipe.paired else UnpairedPreferenceTrainer
     try:
-        built = cls(
-            model=model,
-            args=args,
-            train_dataset=train,
-            eval_dataset=evaluation,
-            processing_class=processing_class,
-            **adapter,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not give the gradient of KL")  # a note of the recipe
+            built = TRAINERS[recipe.kind].trainer(
+                model=model,
+                args=args,
+                train_dataset=train,
+                eval_dataset=evaluation,
+                processing_class=processing_class,
+                **sources,
+                **adapter,
+            )
     except ValueError as error:
         # What only the constructed model can tell: an unknown LoRA target, an adapter on the head, …
         raise UserError(str(error)) from error
@@ -129,7 +149,8 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
         if "to be installed" not in str(error):  # transformers about a tracker named in `report_to`
             raise
         raise UserError(f"`report_to`: {error} Or remove it from `report_to`.") from error
-    _count_overlong(built, train, statements)
+    if recipe.trainer is None:
+        _count_overlong(built, train, statements)
     built.card_facts = {"dataset": recipe.get("dataset_name"), "recipe": recipe.name}
     if recipe.get("model_name_or_path") != model_path(recipe):
         built.card_facts["model"] = recipe.get("model_name_or_path")
@@ -139,6 +160,17 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
         built.add_callback(MarginProgress)
     built.add_callback(MetricsFile(output_dir / "metrics.jsonl"))
     return Built(built, output_dir, statements)
+
+
+def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
+    """The reward functions PPO's trainer takes, imported, or nothing for other trainers."""
+    if recipe.trainer != "ppo":
+        return {}
+    names = recipe.get("reward_funcs") or []
+    statements += [reward_sources.statement(name) for name in names]
+    if recipe.get("reward_adapter"):
+        statements.append(f"Reward: the adapter {recipe.get('reward_adapter')}, on the policy's own base.")
+    return {"reward_funcs": [reward_sources.load(name) for name in names]}
 
 
 def _count_overlong(built: Any, given: Any, statements: list[str]) -> None:
@@ -157,84 +189,17 @@ def _count_overlong(built: Any, given: Any, statements: list[str]) -> None:
         )
 
 
-def config(recipe: Recipe, output_dir: Path, chosen: Precision) -> PairedPreferenceConfig | UnpairedPreferenceConfig:
+def config(recipe: Recipe, output_dir: Path, chosen: Precision) -> Any:
     """The trainer configuration of a recipe. UserError with what TRL or transformers object to."""
-    cls = PairedPreferenceConfig if recipe.paired else UnpairedPreferenceConfig
     # transformers' filter would log a lost (NaN) loss as 0.
     defaults = {"logging_nan_inf_filter": False, "report_to": "none"}
     if chosen.training.get("use_cpu"):
         defaults["dataloader_pin_memory"] = False
     values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}
     try:
-        return cls(**values)
+        return TRAINERS[recipe.kind].config(**values)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
-
-
-def datasets(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
-    """Training and evaluation data as the loss needs them; the latter `None` where no evaluation is asked for.
-
-    Evaluation data held out of the training split is cut off before pairs are split into single answers, so that
-    both answers to a prompt stay on one side.
-    """
-    load = _loader(recipe)
-    train = load(recipe.get("dataset_train_split") or "train", True)
-    evaluation = None
-    if recipe.get("eval_size"):
-        seed = args.seed if args.data_seed is None else args.data_seed
-        size = recipe.get("eval_size")
-        halves = train.dataset.train_test_split(test_size=size if size < 1 else int(size), seed=seed)
-        statements.append(f"{train.report.where}: {len(halves['test']):,} rows held out for evaluation.")
-        train, evaluation = (data.Loaded(halves[name], train.report) for name in ("train", "test"))
-    elif args.eval_strategy != "no":
-        evaluation = load(recipe.get("dataset_test_split") or "test", False)
-    train = _as_needed(train, recipe, recipe.get("max_train_samples"))
-    statements += train.report.sentences()
-    if recipe.get("max_train_samples"):
-        statements.append(f"Only its first {recipe.get('max_train_samples'):,} rows are used (`max_train_samples`).")
-        if isinstance(train.dataset, Dataset):
-            data.require_teachable(data.describe(train.dataset))
-    if evaluation is None:
-        return train.dataset, None
-    evaluation = _as_needed(evaluation, recipe, recipe.get("max_eval_samples"))
-    if not recipe.get("eval_size"):
-        statements += evaluation.report.sentences()
-    return train.dataset, evaluation.dataset
-
-
-def _loader(recipe: Recipe) -> Callable[[str, bool], data.Loaded]:
-    """Reads a split of the recipe's data: one dataset, or the mixture TRL makes of a `datasets:` list."""
-    source = str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name")
-    options = {
-        "columns": recipe.get("dataset_columns"),
-        "format": recipe.get("dataset_format") or "auto",
-    }
-    if recipe.get("datasets"):
-        known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
-        values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
-        mixture = get_dataset(DatasetMixtureConfig(**values))
-        return lambda split, training: data.load(mixture, split=split, training=training, **options)
-    options |= {
-        "config": recipe.get("dataset_config"),
-        "revision": recipe.get("dataset_revision"),
-        "streaming": bool(recipe.get("dataset_streaming")),
-    }
-    return lambda split, training: data.load(source, split=split, training=training, **options)
-
-
-def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.Loaded:
-    """The first `limit` rows, as pairs for a paired loss; for an unpaired one, pairs are split into single answers."""
-    dataset, report = loaded
-    if limit is not None:
-        few = isinstance(dataset, Dataset)
-        dataset = dataset.select(range(min(limit, len(dataset)))) if few else dataset.take(limit)
-        loaded = data.Loaded(dataset, report)
-    if recipe.paired and not report.paired:
-        raise UserError(
-            f"{report.where} holds single answers with a label, and the loss {loss_text(recipe.loss)} compares pairs: "
-            "choose a loss for labelled answers (`--loss kto`), or data with chosen and rejected."
-        )
-    return data.unpair(loaded) if report.paired and not recipe.paired else loaded
 
 
 def tokenizer(recipe: Recipe) -> Any:
@@ -287,7 +252,14 @@ def policy(recipe: Recipe, args: Any, chosen: Precision, statements: list[str]) 
         if peft_config is not None:
             peft_config.target_modules = _lora_targets(recipe, peft_config.target_modules)
             check_lora_targets(path, peft_config.target_modules, model_args.model_revision, args.trust_remote_code)
-            if peft_config.lora_dropout and args.disable_dropout and "lora_dropout" in recipe.explicit:
+            if recipe.kind == "reward":
+                peft_config.task_type = "SEQ_CLS"
+                peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), "score"})
+            if (
+                peft_config.lora_dropout
+                and getattr(args, "disable_dropout", False)
+                and "lora_dropout" in recipe.explicit
+            ):
                 statements.append(
                     "`lora_dropout` has no effect: `disable_dropout` is on, TRL's default, so that policy and reference "
                     "see the same network. Set `disable_dropout: false` to use it."
@@ -301,7 +273,8 @@ def policy(recipe: Recipe, args: Any, chosen: Precision, statements: list[str]) 
     if args.world_size > 1:
         init["device_map"] = None
     base = create_model_from_path(_adapter_base(path), **init)
-    statements.append(f"Continues the adapter {path}; the reference is a frozen copy of it, not the bare base.")
+    reference = "" if recipe.kind == "sft" else "; the reference is a frozen copy of it, not the bare base"
+    statements.append(f"Continues the adapter {path}{reference}.")
     return PeftModel.from_pretrained(base, path, is_trainable=True), {}
 
 

@@ -39,14 +39,17 @@ def recipe_of(directory: Path) -> Recipe:
     """The recipe of a run directory or of one of its checkpoints, its model being the run's adapter.
 
     Raises:
-        UserError: The directory holds no adapter, or not what `trl-ext run` leaves.
+        UserError: The directory holds no adapter of a policy, or not what `trl-ext run` leaves.
     """
     if not (directory / "adapter_config.json").exists():
         raise UserError(
             f"{directory} holds no adapter (adapter_config.json): name the directory of a finished run or of one of its "
             "checkpoints."
         )
-    return load(_home(directory) / RECIPE, {"model_name_or_path": str(directory)})
+    path = _home(directory) / RECIPE
+    if load(path).trainer == "reward":
+        raise UserError(f"{directory} holds a reward model, which writes no completions: name the run of a policy.")
+    return load(path, {"model_name_or_path": str(directory)})
 
 
 def open_run(directory: Path, n_prompts: int) -> Finished:
@@ -57,11 +60,11 @@ def open_run(directory: Path, n_prompts: int) -> Finished:
     """
     recipe = recipe_of(directory)
     run.quieten(recipe)
-    from trl_ext import build
+    from trl_ext import build, examples
 
     chosen = build.precision(recipe)
     args = build.config(recipe, directory, chosen)
-    train, evaluation = build.datasets(recipe, args, [])
+    train, evaluation = examples.load(recipe, args, [])
     tokenizer = build.tokenizer(recipe)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trl_ext import losses
+from trl_ext import reward_sources
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe, load
 
@@ -54,7 +54,8 @@ def main(path: str, overrides: dict[str, Any]) -> int:
         settled = replace(resolved, values={**resolved.values, "row_tokens": trainer.row_tokens})
         settled.dump(directory / "recipe.resolved.yaml")
 
-    trainer.add_callback(AfterFirstStep(keep_row_tokens))
+    if recipe.trainer is None:
+        trainer.add_callback(AfterFirstStep(keep_row_tokens))
     started = time.time()
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -62,7 +63,7 @@ def main(path: str, overrides: dict[str, Any]) -> int:
         console.print(f"\nInterrupted after step {trainer.state.global_step}. {_how_to_resume(path, directory)}")
         raise
     seconds = time.time() - started
-    counts = trainer.reference_counts()  # from every process
+    counts = trainer.reference_counts() if recipe.trainer is None else None  # from every process
     trainer.save_model(str(directory))
     trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
     if trainer.is_world_process_zero():
@@ -76,7 +77,7 @@ def main(path: str, overrides: dict[str, Any]) -> int:
 def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
     """Where a run writes, and the checkpoint it resumes from if it does.
 
-    Without `output_dir`, a new directory `runs/<recipe>-<loss>` that no earlier run used, or the latest such one
+    Without `output_dir`, a new directory `runs/<recipe>-<loss or trainer>` that no earlier run used, or the latest such one
     when resuming. A finished or interrupted run is never overwritten.
 
     Raises:
@@ -89,9 +90,8 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
     if named:
         directory = Path(named)
     else:
-        slug = re.sub(r"[^\w.]+", "-", recipe.loss if isinstance(recipe.loss, str) else "-".join(recipe.loss))
         # A resolved recipe is named after the run it stands in.
-        name = recipe.path.resolve().parent.name if recipe.name == "recipe.resolved" else f"{recipe.name}-{slug}"
+        name = recipe.path.resolve().parent.name if recipe.name == "recipe.resolved" else _run_name(recipe)
         stem = Path("runs", name)
         taken = [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
         directory = stem
@@ -119,6 +119,12 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
     return directory, None
 
 
+def _run_name(recipe: Recipe) -> str:
+    parts = [recipe.title] if recipe.loss is None or isinstance(recipe.loss, str) else list(recipe.loss)
+    slug = re.sub(r"[^\w.]+", "-", "-".join(parts))
+    return recipe.name if recipe.trainer and recipe.name.endswith(slug) else f"{recipe.name}-{slug}"
+
+
 def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
     """The main process's values on every process: a numbered directory must not depend on who looks first."""
     from accelerate import PartialState
@@ -138,9 +144,11 @@ def _how_to_resume(path: str, directory: Path) -> str:
 def _without(recipe: Recipe, *keys: str) -> Recipe:
     """The recipe without settings that say where a run is, not what it does, and with local paths made absolute."""
     values = {key: value for key, value in recipe.values.items() if key not in keys}
-    for key in ("model_name_or_path", "dataset_name"):
+    for key in ("model_name_or_path", "dataset_name", "reward_adapter"):
         if isinstance(values.get(key), str) and Path(values[key]).exists():
             values[key] = str(Path(values[key]).resolve())
+    if values.get("reward_funcs"):
+        values["reward_funcs"] = [reward_sources.absolute(name) for name in values["reward_funcs"]]
     return replace(recipe, values=values)
 
 
@@ -173,18 +181,21 @@ def quieten(recipe: Recipe) -> None:
 
 
 def _report(console: Console, recipe: Recipe, built: Built, seconds: float, counts: tuple[int, int] | None) -> None:
+    from trl.trainer.utils import get_config_model_id
+
+    from trl_ext import demo
     from trl_ext.build import EMBEDDED
     from trl_ext.report import curves, summary
 
     directory, trainer = built.output_dir, built.trainer
-    title = f"{recipe.name}: {losses.get(recipe.loss, **recipe.loss_kwargs).name} on {recipe.get('dataset_name')}"
+    title = f"{recipe.name}: {recipe.title} on {recipe.get('dataset_name')}"
     picture = curves.draw(directory / "metrics.jsonl", directory / "curves.png", title)
     console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
     if counts is not None:
         console.print(f"reference: {counts[0]:,} completions from the cache, {counts[1]:,} computed and kept")
     table = summary.first_and_last(directory / "metrics.jsonl")
-    is_demo = recipe.get("model_name_or_path") == EMBEDDED and recipe.get("dataset_name") == EMBEDDED
-    if is_demo and hasattr(trainer.model, "disable_adapter"):
+    is_demo = get_config_model_id(trainer.model.config) == str(demo.MODEL) and recipe.get("dataset_name") == EMBEDDED
+    if is_demo and recipe.trainer != "reward" and hasattr(trainer.model, "disable_adapter"):
         console.print("sampling reviews with the adapter on and off …")
         table = _measure_the_demo(directory, trainer)
     if table is not None:

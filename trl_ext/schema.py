@@ -28,6 +28,9 @@ SOURCES = {
     "_BaseConfig": ("trl", "trainer/base_config.py"),
     "DPOConfig": ("trl", "trainer/dpo_config.py"),
     "KTOConfig": ("trl", "trainer/kto_config.py"),
+    "RLOOConfig": ("trl", "trainer/rloo_config.py"),
+    "RewardConfig": ("trl", "trainer/reward_config.py"),
+    "SFTConfig": ("trl", "trainer/sft_config.py"),
     "ModelConfig": ("trl", "trainer/model_config.py"),
     "ScriptArguments": ("trl", "scripts/utils.py"),
     "DatasetConfig": ("trl", "scripts/utils.py"),
@@ -35,8 +38,19 @@ SOURCES = {
     "PreferenceOptions": ("trl_ext", "trainers/config.py"),
     "PairedPreferenceConfig": ("trl_ext", "trainers/config.py"),
     "UnpairedPreferenceConfig": ("trl_ext", "trainers/config.py"),
+    "PPOConfig": ("trl_ext", "trainers/ppo_config.py"),
+    "PPOExtras": ("trl_ext", "recipe/extras.py"),
     "ModelExtras": ("trl_ext", "recipe/extras.py"),
     "DataExtras": ("trl_ext", "recipe/extras.py"),
+}
+
+# What each kind of training is configured by. Preference training is `paired` or `unpaired`, as its loss reads.
+CONFIGS = {
+    "paired": ("PairedPreferenceConfig",),
+    "unpaired": ("UnpairedPreferenceConfig",),
+    "ppo": ("PPOConfig", "PPOExtras"),
+    "reward": ("RewardConfig",),
+    "sft": ("SFTConfig",),
 }
 
 # Values the code accepts beyond what the annotation says.
@@ -108,9 +122,10 @@ def fields(class_name: str) -> dict[str, Field]:
     return found
 
 
-def training(paired: bool) -> dict[str, Field]:
-    """Settings of the trainer for pairs, or of the one for single rated completions."""
-    return fields("PairedPreferenceConfig" if paired else "UnpairedPreferenceConfig")
+@lru_cache
+def training(kind: str) -> dict[str, Field]:
+    """Settings of one kind of training, a key of `CONFIGS`."""
+    return {name: field for class_name in CONFIGS[kind] for name, field in fields(class_name).items()}
 
 
 @lru_cache
@@ -241,6 +256,8 @@ def _kinds(annotation: ast.expr) -> set[str]:
             values = literal if isinstance(literal, tuple) else (literal,)
             return {type(value).__name__ for value in values}
         case ast.Subscript(value=ast.Name(id=name)) | ast.Name(id=name):
+            if name == "tuple":  # which YAML writes as a list
+                return {"list"}
             if name in KINDS or name == "Any":
                 return {name}
             return {"str"} if _is_enum(name) else set()

@@ -7,14 +7,15 @@ import pytest
 
 from trl_ext import losses, recipe
 
-SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+EVERY = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+SHIPPED = [path for path in EVERY if recipe.load(path).trainer is None]
 
 
 def test_there_are_some():
     assert len(SHIPPED) >= 10
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
 def test_opens_with_its_command_its_hardware_and_what_was_measured(path):
     head = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert all(line.startswith("#") for line in head.splitlines())
@@ -64,3 +65,14 @@ def test_the_trainers_take_what_a_recipe_says(path, flags, tmp_path):
     ):
         for key in sections[section]:
             assert any(key in {field.name for field in dataclasses.fields(cls)} for cls in classes), key
+
+
+@pytest.mark.parametrize("path", [path for path in EVERY if path not in SHIPPED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("flags", [{}, {"kl_estimator": "k2", "kl_placement": "loss"}], ids=str)
+def test_ppo_takes_what_a_recipe_says(path, flags, tmp_path):
+    from trl_ext.trainers import PPOConfig
+
+    read = recipe.load(path, flags | {"use_cpu": True, "bf16": False, "output_dir": str(tmp_path)})
+    assert read.trainer == "ppo" and read.notes == []
+    config = PPOConfig(**read.sections()["training"])
+    assert config.learning_rate == read.get("learning_rate") and config.kl_estimator == read.effective("kl_estimator")

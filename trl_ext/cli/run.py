@@ -8,6 +8,7 @@ HELP = "train as a recipe says"
 EXAMPLES = """examples:
   trl-ext run recipes/demo.yaml
   trl-ext run recipes/demo.yaml --loss ipo
+  trl-ext run recipes/demo-ppo.yaml
   trl-ext run recipes/demo.yaml --loss '{dpo: 1, sft: 0.1}' --learning_rate 5e-6
   accelerate launch --multi_gpu --num_processes 2 -m trl_ext run recipes/demo.yaml"""
 

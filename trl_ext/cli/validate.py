@@ -35,22 +35,16 @@ def run(args: argparse.Namespace) -> int:
 def summary(recipe: Any) -> dict[str, str]:
     """What a `trl_ext.recipe.Recipe` asks for, a line per subject, defaults included."""
     effective = recipe.effective
-    match = peek(recipe.get("dataset_name") or "", recipe.get("dataset_columns"), effective("dataset_format"))
-    data = "not opened" if match is None else f"{match.title}, {'pairs' if match.paired else 'labelled answers'}"
-    reference = "the base model, adapter off" if recipe.info.needs_reference else "none needed"
-    values = recipe.info.fill(recipe.loss_kwargs)
     each, accumulated = effective("per_device_train_batch_size"), effective("gradient_accumulation_steps")
     rate, schedule = effective("learning_rate"), effective("lr_scheduler_type")
+    limit = "max_completion_length" if recipe.trainer == "ppo" else "max_length"
+    what = _loss(recipe) if recipe.trainer is None else _ppo(recipe) if recipe.trainer == "ppo" else _stage(recipe)
     return {
-        "loss": recipe.info.name,
-        "formula": recipe.info.formula,
-        "hyperparameters": _mapping(values),
-        "data": f"{_dataset(recipe)}, {data}; the loss reads {'pairs' if recipe.paired else 'labelled answers'}",
-        "reference": reference,
+        **what,
         "model": f"{effective('model_name_or_path')}, {_weights(recipe)}",
         "adapter": _adapter(recipe),
         "step": f"{each} × {accumulated} accumulated = {each * accumulated} examples per process",
-        "length": f"at most {effective('max_length')} tokens" if effective("max_length") else "not limited",
+        "length": f"at most {effective(limit)} tokens" if effective(limit) else "not limited",
         "learning rate": f"{rate:g}, {schedule}, {_warmup(recipe)}",
         "duration": (
             f"{effective('max_steps')} steps"
@@ -58,6 +52,45 @@ def summary(recipe: Any) -> dict[str, str]:
             else f"{effective('num_train_epochs'):g} epoch{'s' * (effective('num_train_epochs') != 1)}"
         ),
     }
+
+
+def _loss(recipe: Any) -> dict[str, str]:
+    match = peek(recipe.get("dataset_name") or "", recipe.get("dataset_columns"), recipe.effective("dataset_format"))
+    data = "not opened" if match is None else f"{match.title}, {'pairs' if match.paired else 'labelled answers'}"
+    return {
+        "loss": recipe.info.name,
+        "formula": recipe.info.formula,
+        "hyperparameters": _mapping(recipe.info.fill(recipe.loss_kwargs)),
+        "data": f"{_dataset(recipe)}, {data}; the loss reads {'pairs' if recipe.paired else 'labelled answers'}",
+        "reference": "the base model, adapter off" if recipe.info.needs_reference else "none needed",
+    }
+
+
+def _ppo(recipe: Any) -> dict[str, str]:
+    from trl_ext.rl import truth_table
+
+    effective = recipe.effective
+    estimator, placement = effective("kl_estimator"), effective("kl_placement")
+    level = truth_table.check(estimator, placement, effective("kl_level"))
+    adapter = [f"the adapter {effective('reward_adapter')}"] if effective("reward_adapter") else []
+    steering = f", steered towards {effective('kl_target')}" if effective("kl_controller") == "adaptive" else ""
+    return {
+        "trainer": "PPO",
+        "rewards": ", ".join([*(recipe.get("reward_funcs") or []), *adapter]),
+        "KL": f"{estimator} in the {placement} at {level} level, coefficient {effective('kl_coef'):g}{steering}",
+        "KL gradient": " ".join(truth_table.GRADIENTS[estimator, placement, level]),
+        "data": f"{_dataset(recipe)}, prompts",
+        "reference": "the base model, adapter off",
+        "rollout": f"{effective('num_generations')} per prompt, {effective('num_iterations')} epochs over each",
+    }
+
+
+def _stage(recipe: Any) -> dict[str, str]:
+    name, reads = {
+        "reward": ("reward model: −log σ(r(chosen) − r(rejected))", "pairs"),
+        "sft": ("supervised fine-tuning: −log π of the answer's tokens", "answers to imitate"),
+    }[recipe.trainer]
+    return {"trainer": name, "data": f"{_dataset(recipe)}, {reads}"}
 
 
 def _dataset(recipe: Any) -> str:
@@ -79,7 +112,7 @@ def _adapter(recipe: Any) -> str:
     targets = recipe.get("lora_target_modules") or ["the model's default layers"]
     return (
         f"LoRA, rank {recipe.effective('lora_r')}, alpha {recipe.effective('lora_alpha')}, "
-        f"{recipe.effective('lora_dtype')}, on {', '.join(targets)}"
+        f"{recipe.effective('lora_dtype') or 'float32'}, on {', '.join(targets)}"
     )
 
 

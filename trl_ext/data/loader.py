@@ -78,7 +78,7 @@ def read(
     if isinstance(dataset, Dataset) and len(dataset) == 0:
         raise UserError(f"{place(source, split)} has no rows; choose another split or file.")
     if columns:
-        dataset = _renamed(dataset, dict(columns), source)
+        dataset = renamed(dataset, dict(columns), source)
     found = sample(dataset)
     match = recognise(found, format)
     if match is None and len(found.rows) > 0:
@@ -95,7 +95,7 @@ def describe(dataset: Dataset | IterableDataset) -> Report:
     return read(dataset).report
 
 
-def _renamed(dataset: Dataset | IterableDataset, mapping: dict[str, str], source: str) -> Dataset | IterableDataset:
+def renamed(dataset: Dataset | IterableDataset, mapping: dict[str, str], source: str) -> Dataset | IterableDataset:
     """The dataset with its columns under the names known here; a column already of that name gives way."""
     check_mapping(mapping, tuple(dataset.column_names), source)
     renames = {column: known for known, column in mapping.items() if column != known}

@@ -3,13 +3,15 @@
 A check gets the merged `Settings` and yields sentences: what was given, why it cannot work, what to do next.
 """
 
-import math
+import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from trl_ext import schema
+from trl_ext.recipe import ppo
+from trl_ext.recipe.bounds import BOUNDS, outside
 from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.settings import Settings
 from trl_ext.recipe.vocabulary import dataset_formats
@@ -21,77 +23,31 @@ DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt", ".tsv", ".ar
 
 SEVERAL_GPUS = "Remove it, and use `accelerate launch --multi_gpu` for several GPUs."
 
-_COUNT = ("a whole number of at least 1", lambda x: x >= 1)
-_POSITIVE = ("a number greater than 0", lambda x: x > 0)
-_NOT_NEGATIVE = ("a number of at least 0", lambda x: x >= 0)
-_BELOW_ONE = ("a number of at least 0 and below 1", lambda x: 0 <= x < 1)
-_SHARE = ("a number from 0 to 1", lambda x: 0 <= x <= 1)
-_HELD_OUT = (
-    "a number of examples from 1, or a share between 0 and 1",
-    lambda x: 0 < x < 1 or (x >= 1 and float(x).is_integer()),
-)
 
-BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "per_device_train_batch_size": _COUNT,
-    "per_device_eval_batch_size": _COUNT,
-    "gradient_accumulation_steps": _COUNT,
-    "max_length": _COUNT,
-    "row_tokens": _COUNT,
-    "lora_r": _COUNT,
-    "max_train_samples": _COUNT,
-    "max_eval_samples": _COUNT,
-    "save_total_limit": _COUNT,
-    "dataset_num_proc": _COUNT,
-    "precompute_ref_batch_size": _COUNT,
-    "ref_model_sync_steps": _COUNT,
-    "learning_rate": _POSITIVE,
-    "num_train_epochs": _POSITIVE,
-    "lora_alpha": _POSITIVE,
-    "logging_steps": _POSITIVE,
-    "save_steps": _POSITIVE,
-    "eval_steps": _POSITIVE,
-    "adam_epsilon": _POSITIVE,
-    "warmup_steps": _NOT_NEGATIVE,
-    "weight_decay": _NOT_NEGATIVE,
-    "max_grad_norm": _NOT_NEGATIVE,
-    "dataloader_num_workers": _NOT_NEGATIVE,
-    "seed": _NOT_NEGATIVE,
-    "lora_dropout": _BELOW_ONE,
-    "adam_beta1": _BELOW_ONE,
-    "adam_beta2": _BELOW_ONE,
-    "ld_alpha": _SHARE,
-    "ref_model_mixup_alpha": _SHARE,
-    "eval_size": _HELD_OUT,
-    "test_split_size": _HELD_OUT,
-    "max_steps": ("at least 1, or -1 to count epochs", lambda x: x >= 1 or x == -1),
-}
+def check(settings: Settings, kind: str = "paired") -> list[str]:
+    """All sentences of all checks, in the order of the functions below.
+
+    Args:
+        kind: What kind of training it is, a key of `schema.CONFIGS`.
+    """
+    of_kind = {"ppo": ppo.CHECKS, "reward": (base_of_reward,)}.get(kind, ())
+    return [problem for one in (*CHECKS, *of_kind) for problem in one(settings)]
 
 
-def check(settings: Settings) -> list[str]:
-    """All sentences of all checks, in the order of the functions below."""
-    return [problem for one in CHECKS for problem in one(settings)]
-
-
-def notes(s: Settings) -> list[str]:
+def notes(s: Settings, kind: str = "paired") -> list[str]:
     """Sentences about what is no mistake but may not be what was meant."""
     found = []
     if s["datasets"] and s["dataset_name"]:
         found.append(f"{s.named('datasets', 'dataset_name')}: the mixture is used, dataset_name is not.")
     if s["eval_size"] and s["eval_strategy"] in (None, "no"):
         found.append(f"{s.where('eval_size')} holds examples out, and without `eval_strategy` nothing uses them.")
-    if s["padding_free"]:
+    if s["padding_free"] and kind != "sft":
         found.append(f"{s.where('padding_free')} has no effect since TRL 1.0.")
-    return found
+    return [*found, *ppo.notes(s)] if kind == "ppo" else found
 
 
 def bounds(s: Settings) -> Iterator[str]:
-    for key in s:
-        phrase, holds = BOUNDS.get(key, (None, None))
-        value = s[key]
-        if phrase is None or not isinstance(value, (int, float)) or isinstance(value, bool):
-            continue
-        if not math.isfinite(value) or not holds(value):
-            yield f"{s.where(key)} is {value}: give {phrase}."
+    yield from outside(s, BOUNDS)
 
 
 def row_budget(s: Settings) -> Iterator[str]:
@@ -239,6 +195,16 @@ def best_model(s: Settings) -> Iterator[str]:
         yield (
             f"{s.where('load_best_model_at_end')} needs evaluations to tell which is best: add "
             f"{line('eval_strategy', 'steps')} and {line('save_strategy', 'steps')}."
+        )
+
+
+def base_of_reward(s: Settings) -> Iterator[str]:
+    config = Path(s["model_name_or_path"] or "").expanduser() / "adapter_config.json"
+    if config.is_file():
+        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        yield (
+            f"{s.where('model_name_or_path')} is an adapter, and PPO puts a reward adapter on the bare base: name its base, "
+            f"{base}."
         )
 
 

@@ -29,7 +29,7 @@ def choose(written: Layer, flags: Layer, problems: list[str], notes: list[str]) 
     from_file = _stated(written, problems)
     from_flags = _stated(flags, problems)
     if from_file is None:
-        only_unpaired = set(schema.training(paired=False)) - set(schema.training(paired=True))
+        only_unpaired = set(schema.training("unpaired")) - set(schema.training("paired"))
         telling = next((setting.where for key, setting in written.items() if key in only_unpaired), None)
         name = "kto" if telling else "dpo"
         from_file = Choice(name, "the default", losses.describe(name), is_stated=False)

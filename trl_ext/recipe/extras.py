@@ -18,6 +18,20 @@ class ModelExtras:
 
 
 @dataclass
+class PPOExtras:
+    """What `trainer: ppo` needs besides its configuration."""
+
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Where scores come from: a known function (`sentiment`), `module:function`, a Python file "
+            "(`rewards.py`, or `rewards.py:function`), or a sequence classifier (a folder or org/name). Several are added "
+            "up, weighted by `reward_weights`, in which the reward adapter comes last."
+        },
+    )
+
+
+@dataclass
 class DataExtras:
     """Data settings that TRL's `ScriptArguments` lacks."""
 

@@ -38,7 +38,7 @@ def loss_kwargs(layer: Layer, chosen: Choice, problems: list[str], alone: Choice
 
 def foreign(layer: Layer, chosen: Choice, problems: list[str]) -> None:
     """Remove what only the other trainer has: at its default a setting says nothing, else it is a mistake."""
-    own, other = schema.training(chosen.info.paired), schema.training(not chosen.info.paired)
+    own, other = (schema.training(kind) for kind in _kinds(chosen.info.paired))
     theirs, ours = ("single completions", "pairs") if chosen.info.paired else ("pairs", "single completions")
     for key in [key for key in layer if key in other and key not in own and key not in hyperparameters()]:
         value, where = layer.pop(key)
@@ -70,6 +70,11 @@ def inherited(merged: Layer, written: Layer, chosen: Choice, alone: Choice) -> l
         for key, default in read.items()
         if key in merged and merged[key] is written.get(key)
     ]
+
+
+def _kinds(paired: bool) -> tuple[str, str]:
+    """The kind of training that reads pairs or single completions, and the other one."""
+    return ("paired", "unpaired") if paired else ("unpaired", "paired")
 
 
 def _parts(chosen: Choice) -> list[losses.LossInfo]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from trl_ext.data.peek import peek
 from trl_ext.errors import UserError
-from trl_ext.recipe import checks, fit, reader, variants
-from trl_ext.recipe.choice import choose
+from trl_ext.recipe import checks, fit, reader, trainer, variants
+from trl_ext.recipe.choice import Choice, choose
 from trl_ext.recipe.normalise import known, meant, typed
 from trl_ext.recipe.resolved import Recipe
 from trl_ext.recipe.settings import Layer, Settings, from_file, from_flags
@@ -30,33 +30,57 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     """
     document = reader.read(path)
     problems, notes = list(document.problems), []
-    by_loss = variants.read(document.values.pop("variants", None) or {}, document.lines, problems)
-    written = known(from_file(document.values, document.lines), problems)
-    flags = known(from_flags(dict(overrides or {})), problems)
-    if flags.pop("variants", None):
-        problems.append("`--variants` cannot be a flag: a flag wins over every variant, so give the keys themselves.")
-
-    chosen, alone = choose(written, flags, problems, notes)
-    paired = chosen.info.paired if chosen.info else None
-    written, flags = typed(written, paired, problems), typed(flags, paired, problems)
-    merged = _over(_over(written, variants.of(chosen, by_loss, written, flags)), flags)
-
-    kwargs: dict[str, Any] = {}
-    if chosen.info:
-        kwargs = fit.loss_kwargs(merged, chosen, problems, alone)
-        fit.foreign(merged, chosen, problems)
-        fit.unmoved(merged, chosen, problems)
-        notes += fit.inherited(merged, written, chosen, alone)
-    settings = Settings(merged, defaults(paired), meant([*document.values, *(overrides or {})]))
-    problems += checks.check(settings)
-    problems += _first_look(settings, paired)
-    notes += checks.notes(settings)
+    keys = [*document.values, *(overrides or {})]
+    by_loss = document.values.pop("variants", None) or {}
+    written, flags = from_file(document.values, document.lines), from_flags(dict(overrides or {}))
+    named = trainer.choose(written, flags, problems)
+    if named is None:
+        merged, chosen, kwargs = _by_loss(
+            written, flags, variants.read(by_loss, document.lines, problems), problems, notes
+        )
+        kind = "unpaired" if chosen.info and not chosen.info.paired else "paired"
+    else:
+        if by_loss:
+            problems.append(f"`variants` apply to losses, and `trainer: {named}` has none: remove them.")
+        merged, chosen, kwargs, kind = _by_trainer(written, flags, named, problems), None, {}, named
+    settings = Settings(merged, defaults(kind), meant(keys, kind))
+    problems += checks.check(settings, kind)
+    problems += _first_look(settings, kind if chosen is None or chosen.info else "unpaired")
+    notes += checks.notes(settings, kind)
     if problems:
         # What is wrong in the chosen loss's variant is found twice: in the variant and after merging.
         raise UserError(sorted(dict.fromkeys(problems), key=_line), about=str(path))
-    values = {"loss": chosen.loss} | {key: setting.value for key, setting in merged.items()}
+    values = {key: setting.value for key, setting in merged.items()}
+    if chosen is None:
+        return Recipe(Path(path), {"trainer": named} | values, {"trainer", *merged}, None, {}, notes)
     explicit = set(merged) | ({"loss"} if chosen.is_stated else set())
-    return Recipe(Path(path), values, explicit, chosen.loss, kwargs, notes)
+    return Recipe(Path(path), {"loss": chosen.loss} | values, explicit, chosen.loss, kwargs, notes)
+
+
+def _by_trainer(written: Layer, flags: Layer, kind: str, problems: list[str]) -> Layer:
+    """The settings of a recipe that names a `trainer`: flags over the file."""
+    written, flags = (typed(known(layer, problems, kind), kind, problems) for layer in (written, flags))
+    return written | flags
+
+
+def _by_loss(
+    written: Layer, flags: Layer, by_loss: dict[str, Layer], problems: list[str], notes: list[str]
+) -> tuple[Layer, Choice, dict[str, Any]]:
+    """The settings of a recipe that trains a loss on preferences, the loss, and its hyperparameters."""
+    written, flags = known(written, problems), known(flags, problems)
+    if flags.pop("variants", None):
+        problems.append("`--variants` cannot be a flag: a flag wins over every variant, so give the keys themselves.")
+    chosen, alone = choose(written, flags, problems, notes)
+    kind = "unpaired" if chosen.info and not chosen.info.paired else "paired"
+    written, flags = typed(written, kind, problems), typed(flags, kind, problems)
+    merged = _over(_over(written, variants.of(chosen, by_loss, written, flags)), flags)
+    if not chosen.info:
+        return merged, chosen, {}
+    kwargs = fit.loss_kwargs(merged, chosen, problems, alone)
+    fit.foreign(merged, chosen, problems)
+    fit.unmoved(merged, chosen, problems)
+    notes += fit.inherited(merged, written, chosen, alone)
+    return merged, chosen, kwargs
 
 
 def _line(problem: str) -> float:
@@ -71,7 +95,7 @@ def _over(lower: Layer, upper: Layer) -> Layer:
     return {key: setting for key, setting in lower.items() if key not in gone} | upper
 
 
-def _first_look(settings: Settings, paired: bool | None) -> list[str]:
+def _first_look(settings: Settings, kind: str) -> list[str]:
     """What the first rows of a local file already tell: columns that are not there, or the wrong kind of data."""
     name = settings["dataset_name"]
     if not isinstance(name, str) or settings["datasets"]:
@@ -79,10 +103,13 @@ def _first_look(settings: Settings, paired: bool | None) -> list[str]:
     try:
         match = peek(name, settings["dataset_columns"], settings["dataset_format"] or "auto")
     except UserError as error:
-        return error.problems
-    if match is None or match.paired or paired is not True:
+        # Prompts alone, or answers without a verdict, are what these train on; loading tells the rest.
+        return [] if kind in ("ppo", "sft") else error.problems
+    if match is None or match.paired or kind not in ("paired", "reward"):
         return []
+    what = "the loss" if kind == "paired" else "a reward model"
+    remedy = "choose a loss for labelled answers (`--loss kto`), or data" if kind == "paired" else "choose data"
     return [
-        f"{settings.where('dataset_name')} is {name}, which holds single answers with a label, and the loss compares "
-        "pairs: choose a loss for labelled answers (`--loss kto`), or data with chosen and rejected."
+        f"{settings.where('dataset_name')} is {name}, which holds single answers with a label, and {what} compares "
+        f"pairs: {remedy} with chosen and rejected."
     ]

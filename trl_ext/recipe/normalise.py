@@ -1,16 +1,18 @@
 """One layer of settings made clean: only keys that exist, every value in its type."""
 
+import re
 from collections.abc import Iterable
+from typing import Any
 
 from trl_ext import schema
 from trl_ext.recipe.obsolete import STANDS_FOR, remedy
 from trl_ext.recipe.settings import Layer, Setting
-from trl_ext.recipe.vocabulary import hyperparameters, known_keys, nearest
+from trl_ext.recipe.vocabulary import TRAINERS, hyperparameters, known_keys, nearest, trainers_of
 
 
-def known(layer: Layer, problems: list[str]) -> Layer:
-    """The layer without keys that are no settings, ``no_key`` read as false, and `loss_kwargs` unfolded."""
-    allowed = known_keys()
+def known(layer: Layer, problems: list[str], kind: str = "paired") -> Layer:
+    """The layer without keys that are no settings here, ``no_key`` read as false, and `loss_kwargs` unfolded."""
+    allowed = known_keys(kind)
     kept: Layer = {}
     for key, setting in layer.items():
         switch = allowed.get(key.removeprefix("no_"))
@@ -18,25 +20,27 @@ def known(layer: Layer, problems: list[str]) -> Layer:
             kept[key] = setting
         elif key.startswith("no_") and switch is not None and "bool" in switch.kinds and setting.value is True:
             kept[switch.name] = Setting(False, setting.where)
-        elif (instead := remedy(key, setting.value)) is not None:
+        elif (instead := _remedy(key, setting.value, kind)) is not None:
             problems.append(f"{setting.where} is not a setting here: {instead}.")
+        elif (elsewhere := _elsewhere(key, kind)) is not None:
+            problems.append(f"{setting.where} {elsewhere}")
         else:
-            near = " or ".join(f"`{name}`" for name in nearest(key))
+            near = " or ".join(f"`{name}`" for name in nearest(key, kind))
             hint = f"did you mean {near}?" if near else "check its spelling, or remove it."
             problems.append(f"{setting.where} is not a setting: {hint}")
     return _unfold(kept, problems)
 
 
-def meant(keys: Iterable[str]) -> set[str]:
+def meant(keys: Iterable[str], kind: str = "paired") -> set[str]:
     """What keys that are no settings were probably meant to be: it need not be called missing as well."""
-    allowed = known_keys()
-    near = {key: STANDS_FOR.get(key) or next(iter(nearest(key)), None) for key in keys if key not in allowed}
+    allowed = known_keys(kind)
+    near = {key: STANDS_FOR.get(key) or next(iter(nearest(key, kind)), None) for key in keys if key not in allowed}
     return {setting for setting in near.values() if setting}
 
 
-def typed(layer: Layer, paired: bool | None, problems: list[str]) -> Layer:
+def typed(layer: Layer, kind: str, problems: list[str]) -> Layer:
     """The layer with every value in its setting's type; without the values that have another."""
-    allowed = known_keys(paired)
+    allowed = known_keys(kind)
     kept: Layer = {}
     for key, (value, where) in layer.items():
         field = allowed[key]
@@ -45,6 +49,25 @@ def typed(layer: Layer, paired: bool | None, problems: list[str]) -> Layer:
         except ValueError as error:
             problems.append(f"{where} {error}")
     return kept
+
+
+def _remedy(key: str, value: Any, kind: str) -> str | None:
+    """What to write instead of an old key, unless that is a setting which this kind of training has not."""
+    found, allowed = remedy(key, value), known_keys(kind)
+    named = re.findall(r"`(\w+)(?:: [^`]*)?`", found or "")
+    fits = all(name in allowed or not (name in known_keys() or trainers_of(name)) for name in named)
+    return found if fits else None
+
+
+def _elsewhere(key: str, kind: str) -> str | None:
+    """The end of a sentence about a key that other kinds of training have; `None` if none has it."""
+    owners = [f"`trainer: {trainer}`" for trainer in trainers_of(key)]
+    if kind not in TRAINERS:
+        here = "and this recipe trains a loss on preferences"
+    else:
+        here = f"not of `trainer: {kind}`"
+        owners += ["losses on preferences"] if key in known_keys() else []
+    return f"is a setting of {' and '.join(owners)}, {here}: remove it." if owners else None
 
 
 def _unfold(layer: Layer, problems: list[str]) -> Layer:

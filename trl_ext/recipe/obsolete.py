@@ -42,6 +42,13 @@ RENAMED = {
     "optimizer": "optim",
     "lr_scheduler": "lr_scheduler_type",
     "model": "model_name_or_path",
+    # PPO in TRL before 1.13, and what its RLOO script takes
+    "reward_model_name_or_path": "reward_funcs",
+    "reward_model_path": "reward_funcs",
+    "init_kl_coef": "kl_coef",
+    "cliprange": "epsilon",
+    "num_ppo_epochs": "num_iterations",
+    "response_length": "max_completion_length",
     "dataset": "dataset_name",
 }
 
@@ -77,7 +84,6 @@ GONE = {
     "include_tokens_per_second": "it is no longer a setting; remove it",
     "auto_insert_empty_system_msg": "the chat template decides that; remove it",
     "template": "the tokenizer's own chat template is used; remove it",
-    "stage": "`loss` says what is trained; remove it",
     "accelerate_config": _LAUNCH.format("--config_file FILE"),
     "config_file": _LAUNCH.format("--config_file FILE"),
 }
@@ -99,6 +105,7 @@ COMPUTED: dict[str, Callable[[Any], str]] = {
         f"write {line('gradient_checkpointing_kwargs', {'use_reentrant': value})}"
     ),
     "logging_dir": lambda value: f"write {line('env', {'TENSORBOARD_LOGGING_DIR': value})}",
+    "stage": lambda value: _stage(value),
     "dataset_mixer": lambda value: _mixture(value),
     "dataset_mixture": lambda value: _mixture(value),
     "dataset_splits": lambda value: _splits(value),
@@ -125,6 +132,11 @@ def line(key: str, value: Any) -> str:
 
 def _when(on: Any, instead: str) -> str:
     return f"write {instead}" if on else "that is the default; remove it"
+
+
+def _stage(value: Any) -> str:
+    trainer = {"rm": "reward", "sft": "sft", "ppo": "ppo"}.get(value)
+    return f"write {line('trainer', trainer)}" if trainer else "`loss` says what is trained; remove it"
 
 
 def _mixture(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from trl_ext import losses, schema
 from trl_ext.recipe import reader
-from trl_ext.recipe.choice import LossName, canonical
+from trl_ext.recipe.choice import LossName, canonical, text
 from trl_ext.recipe.vocabulary import OWN_KEYS, defaults, hyperparameters
 
 
@@ -16,9 +16,9 @@ class Recipe:
 
     Attributes:
         path: The file it was read from.
-        values: The settings, merged: file < variant of the loss < flags. Always holds `loss`.
+        values: The settings, merged: file < variant of the loss < flags. Always holds `loss`, or else `trainer`.
         explicit: Keys of `values` that somebody set.
-        loss: Canonical name, or {canonical name: weight}.
+        loss: Canonical name, or {canonical name: weight}; `None` with a `trainer` that has none.
         loss_kwargs: The hyperparameters of the loss that were set; in a mix, those meant for one part alone
             are a mapping under its name.
         notes: Sentences worth reading that are no mistakes.
@@ -27,7 +27,7 @@ class Recipe:
     path: Path
     values: dict[str, Any]
     explicit: set[str]
-    loss: LossName
+    loss: LossName | None
     loss_kwargs: dict[str, Any]
     notes: list[str] = field(default_factory=list, compare=False)
 
@@ -37,14 +37,29 @@ class Recipe:
         return self.path.stem
 
     @property
+    def trainer(self) -> str | None:
+        """`ppo`, `reward` or `sft`; `None` where a loss is trained on preferences."""
+        return self.values.get("trainer")
+
+    @property
+    def kind(self) -> str:
+        """What kind of training it is: a key of `schema.CONFIGS`."""
+        return self.trainer or ("paired" if self.info.paired else "unpaired")
+
+    @property
+    def title(self) -> str:
+        """What is trained, in a few characters: the loss, or the `trainer`."""
+        return self.trainer or text(self.loss)
+
+    @property
     def info(self) -> losses.LossInfo | losses.MixInfo:
-        """The declaration of the loss."""
+        """The declaration of the loss, where there is one."""
         return canonical(self.loss)[1]
 
     @property
     def paired(self) -> bool:
-        """Whether the loss reads pairs."""
-        return self.info.paired
+        """Whether it is trained on pairs."""
+        return self.kind in ("paired", "reward")
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value that was set, else `default`."""
@@ -52,18 +67,21 @@ class Recipe:
 
     def effective(self, key: str) -> Any:
         """The value that was set, else the default of the configuration it goes to, else `None`."""
-        return self.values[key] if key in self.values else defaults(self.paired).get(key)
+        return self.values[key] if key in self.values else defaults(self.kind).get(key)
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """The values by what they configure.
 
-        ``training`` holds arguments of `PairedPreferenceConfig` or `UnpairedPreferenceConfig`, with the
-        hyperparameters of the loss under `loss_kwargs` only; ``model`` those of TRL's `ModelConfig` and of
+        ``training`` holds arguments of the trainer's configuration, with the hyperparameters of a loss under
+        `loss_kwargs` only; ``model`` those of TRL's `ModelConfig` and of
         `ModelExtras`; ``data`` those of TRL's `ScriptArguments` and `DatasetMixtureConfig` and of
         `DataExtras`; ``env`` environment variables.
         """
-        training, model, data = {"loss": self.loss, "loss_kwargs": dict(self.loss_kwargs)}, {}, {}
-        elsewhere = {*OWN_KEYS, *hyperparameters()}
+        training, model, data = {}, {}, {}
+        elsewhere = {*OWN_KEYS, *schema.fields("PPOExtras")}
+        if self.trainer is None:
+            training = {"loss": self.loss, "loss_kwargs": dict(self.loss_kwargs)}
+            elsewhere |= {*hyperparameters()}
         for key, value in self.values.items():
             if key in schema.model():
                 model[key] = value

@@ -31,7 +31,7 @@ def read(variants: Any, lines: dict[tuple[str, ...], int], problems: list[str]) 
         layer = known(from_file(values or {}, lines, ("variants", name)), problems)
         for key in [key for key in (*SPELLINGS, "variants") if key in layer]:
             problems.append(f"{layer.pop(key).where} cannot be set by a variant: remove it.")
-        layer = typed(layer, info.paired, problems)
+        layer = typed(layer, "paired" if info.paired else "unpaired", problems)
         choice = Choice(info.name, where, info)
         fit.loss_kwargs(layer, choice, problems)
         fit.foreign(layer, choice, problems)

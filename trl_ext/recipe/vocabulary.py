@@ -7,15 +7,29 @@ from typing import Any
 
 from trl_ext import losses, schema
 
-OWN_KEYS = ("loss", "loss_kwargs", "variants", "env")
+LOSS_KEYS = ("loss", "loss_kwargs", "variants")
+OWN_KEYS = ("trainer", "env", *LOSS_KEYS)
 """Keys that are neither a field of a configuration nor a hyperparameter."""
+
+TRAINERS = {"ppo": "PPO", "reward": "a reward model", "sft": "supervised fine-tuning"}
+"""What `trainer` may be, and what it is called in a sentence. Without one, a loss on preferences is trained."""
 
 FORMATS = Path(__file__).parents[1] / "data" / "formats"
 
 
-def known_keys(paired: bool | None = None) -> dict[str, schema.Field | None]:
-    """Every key, with its field if it is one. Where both trainers have it, that of the one named."""
-    return dict(_known_keys(paired is not False, losses.available()))
+def known_keys(kind: str = "paired") -> dict[str, schema.Field | None]:
+    """Every key of a recipe, with its field if it is one.
+
+    Args:
+        kind: A key of `schema.CONFIGS`. A preference recipe may hold the keys of both kinds, for its variants; the
+            field is then that of the one named.
+    """
+    return dict(_known_keys(kind, losses.available()))
+
+
+def trainers_of(key: str) -> list[str]:
+    """The values of `trainer` with which a recipe may hold this key."""
+    return [trainer for trainer in TRAINERS if key in schema.training(trainer)]
 
 
 def hyperparameters() -> tuple[str, ...]:
@@ -28,9 +42,9 @@ def exclusive() -> tuple[tuple[str, ...], ...]:
     return _exclusive(losses.available())
 
 
-def defaults(paired: bool | None = None) -> dict[str, Any]:
+def defaults(kind: str = "paired") -> dict[str, Any]:
     """The defaults of all fields that have a literal one."""
-    fields = {key: field for key, field in known_keys(paired).items() if field is not None}
+    fields = {key: field for key, field in known_keys(kind).items() if field is not None}
     return {key: field.default for key, field in fields.items() if field.default is not schema.MISSING}
 
 
@@ -50,16 +64,20 @@ def _names(tree: ast.Module) -> list[str]:
     ]
 
 
-def nearest(key: str) -> list[str]:
+def nearest(key: str, kind: str = "paired") -> list[str]:
     """The keys that look like this one, the nearest first."""
-    return schema.nearest(key, known_keys())
+    return schema.nearest(key, known_keys(kind))
 
 
 # The registry looks for losses each time it is asked; the names it found are what to remember results by.
 @lru_cache
-def _known_keys(paired: bool, names: tuple[str, ...]) -> dict[str, schema.Field | None]:
+def _known_keys(kind: str, names: tuple[str, ...]) -> dict[str, schema.Field | None]:
+    if kind in TRAINERS:
+        own = dict.fromkeys(key for key in OWN_KEYS if key not in LOSS_KEYS)
+        return own | schema.training(kind) | schema.model() | schema.data()
     own = dict.fromkeys((*OWN_KEYS, *_hyperparameters(names)))
-    return own | schema.training(not paired) | schema.training(paired) | schema.model() | schema.data()
+    other = "unpaired" if kind == "paired" else "paired"
+    return own | schema.training(other) | schema.training(kind) | schema.model() | schema.data()
 
 
 @lru_cache

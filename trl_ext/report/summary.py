@@ -7,6 +7,13 @@ from rich.table import Table
 
 from trl_ext.report import metrics_file
 
+SHOWN = (
+    "loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected", "kl",
+    "score", "shaped_reward", "kl/sequence", "value_loss", "explained_variance",
+    "accuracy", "margin", "mean_token_accuracy", "entropy",
+)  # fmt: skip
+"""What people look at first, of whatever was trained."""
+
 
 def before_and_after(samples: dict[str, Any], pairs: dict[str, float]) -> Table:
     """Table of the embedded task: what was asked for (reward), what it cost (fluency, KL), how pairs rank.
@@ -46,7 +53,7 @@ def first_and_last(metrics: Path) -> Table | None:
     table.add_column("training")
     for record in (records[0], records[-1]):
         table.add_column(f"step {record['step']}", justify="right")
-    for name in ("loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected", "kl"):
+    for name in SHOWN:
         if name in records[0] and name in records[-1]:
             table.add_row(name, *(f"{float(record[name]):.4g}" for record in (records[0], records[-1])))
     return table

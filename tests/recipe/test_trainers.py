@@ -1,0 +1,149 @@
+"""`trainer: ppo | reward | sft`: which keys go with it, and what is said about the others."""
+
+import subprocess
+import sys
+
+import pytest
+
+from trl_ext import recipe, schema
+
+from .helpers import load, problem, problems, write
+
+PPO = """\
+trainer: ppo
+model_name_or_path: embedded
+dataset_name: embedded
+use_peft: true
+reward_funcs: [sentiment]
+"""
+
+
+def test_a_ppo_recipe(tmp_path):
+    read = recipe.load(write(tmp_path, "kl_coef: 1e-1\ngamma: 1\nlora_r: 8\n", PPO))
+    assert (read.trainer, read.kind, read.title, read.loss, read.paired) == ("ppo", "ppo", "ppo", None, False)
+    assert read.effective("kl_estimator") == "k1" and read.effective("num_generations") == 1
+    sections = read.sections()
+    assert sections["training"] == {"kl_coef": 0.1, "gamma": 1}
+    assert sections["model"] == {"model_name_or_path": "embedded", "use_peft": True, "lora_r": 8}
+
+
+def test_a_recipe_without_a_trainer_knows_nothing_of_ppo(tmp_path):
+    read = load(tmp_path, "")
+    assert read.trainer is None and read.kind == "paired" and read.effective("kl_estimator") is None
+    assert load(tmp_path, "trainer:\n").kind == "paired"
+
+
+@pytest.mark.parametrize(("trainer", "paired"), [("reward", True), ("sft", False)])
+def test_the_stages_before_it(tmp_path, trainer, paired):
+    read = load(tmp_path, f"trainer: {trainer}\nmax_length: 64\n")
+    assert (read.kind, read.paired) == (trainer, paired) and read.sections()["training"] == {"max_length": 64}
+
+
+def test_the_trainer_is_a_flag_away(tmp_path):
+    assert load(tmp_path, "", trainer="sft").trainer == "sft"
+    assert load(tmp_path, "trainer: sft\n", trainer=None).trainer is None
+
+
+def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
+    read = recipe.load(write(tmp_path, "max_completion_length: 9\n", PPO), {"kl_coef": 0.2})
+    read.dump(tmp_path / "resolved.yaml")
+    again = recipe.load(tmp_path / "resolved.yaml")
+    assert (again.values, again.loss, again.trainer) == (read.values, None, "ppo")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("kl_ceof: 1\n", "`kl_ceof` (line 6) is not a setting: did you mean `kl_coef`"),
+        ("kl_coef: much\n", "`kl_coef` (line 6) is 'much': give a number."),
+        ("kl_coef: -1\n", "`kl_coef` (line 6) is -1: give a number of at least 0."),
+        ("lam: 1.5\n", "`lam` (line 6) is 1.5: give a number from 0 to 1."),
+        ("kl_estimator: k4\n", "`kl_estimator` (line 6): There is no KL estimator 'k4': choose one of k1, k2, k3."),
+        ("kl_placement: nowhere\n", "There is no KL placement 'nowhere'"),
+        ("beta: 0.1\n", "PPO has one KL coefficient, `kl_coef`. Set that and remove `beta`."),
+        ("kl_target: 3\n", "would steer an adaptive KL coefficient: add `kl_controller: adaptive`"),
+        ("kl_controller: adaptive\n", "is adaptive: add `kl_target`"),
+        ("kl_controller: steady\n", "allowed are adaptive, fixed."),
+        ("dataset_streaming: true\n", "PPO draws its prompts from a dataset of known length"),
+        ("sync_ref_model: true\n", "PPO's reference stays what it is: remove it."),
+        ("reward_adapter: nowhere\n", "`reward_adapter` (line 6) is nowhere, which holds no adapter_config.json"),
+        ("reward_weights: [1, 2]\n", "has 2 weights for 1 sources of reward"),
+        ("loss: dpo\n", "`loss` (line 6) is a setting of losses on preferences, not of `trainer: ppo`: remove it."),
+        ("label_smoothing: 0.1\n", "is a setting of losses on preferences, not of `trainer: ppo`"),
+        ("packing: true\n", "is a setting of `trainer: sft` and losses on preferences, not of `trainer: ppo`"),
+        ("variants: {ipo: {beta: 1}}\n", "`variants` apply to losses, and `trainer: ppo` has none: remove them."),
+        ("response_length: 53\n", "write `max_completion_length: 53`."),
+        ("max_prompt_length: 53\n", "did you mean `max_completion_length`"),
+    ],
+)
+def test_one_mistake_one_sentence(tmp_path, text, sentence):
+    assert sentence in problem(tmp_path, text, PPO)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("trainer: po\n", "did you mean ppo? Allowed are ppo, reward, sft."),
+        ("trainer: dpo\n", "`trainer` (line 3) is dpo, which is a loss: write `loss: dpo`."),
+        ("trainer: [ppo]\n", "is a list"),
+        ("kl_coef: 1\n", "is a setting of `trainer: ppo`, and this recipe trains a loss on preferences: remove it."),
+        ("max_completion_length: 9\n", "`max_length` bounds prompt and completion together; remove it."),
+        ("stage: ppo\n", "write `trainer: ppo`."),
+        ("stage: rm\n", "write `trainer: reward`."),
+        ("trainer: sft\nkl_coef: 1\n", "is a setting of `trainer: ppo`, not of `trainer: sft`: remove it."),
+        ("trainer: reward\nbeta: 1\n", "is a setting of `trainer: ppo` and losses on preferences, not of"),
+    ],
+)
+def test_what_belongs_elsewhere(tmp_path, text, sentence):
+    assert sentence in problem(tmp_path, text)
+
+
+def test_ppo_needs_rewards_and_an_adapter(tmp_path):
+    found = problems(tmp_path, "trainer: ppo\n")
+    assert len(found) == 2
+    assert found[0].startswith("PPO has no source of reward: add `reward_funcs`")
+    assert "told apart by adapters: add `use_peft: true`" in found[1]
+
+
+def test_a_misspelt_source_is_not_also_missing(tmp_path):
+    base = PPO.replace("reward_funcs", "reward_func")
+    assert "did you mean `reward_funcs`" in problem(tmp_path, "", base)
+
+
+@pytest.mark.parametrize(
+    ("flags", "noted"),
+    [
+        ({}, False),
+        ({"kl_estimator": "k2", "kl_placement": "loss"}, False),
+        ({"kl_estimator": "k3"}, True),
+        ({"kl_estimator": "k3", "kl_coef": 0}, False),
+        ({"kl_placement": "loss"}, True),
+        ({"kl_estimator": "k2", "kl_placement": "loss", "kl_level": "token"}, True),
+    ],
+)
+def test_a_kl_that_gives_another_gradient_is_noted(tmp_path, flags, noted):
+    notes = recipe.load(write(tmp_path, "", PPO), flags).notes
+    assert len(notes) == noted and all("does not give the gradient of KL(π‖ref)" in note for note in notes)
+
+
+def test_a_reward_adapter_is_trained_on_a_base(tmp_path):
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    sentence = problem(tmp_path, "dataset_name: embedded\n", f"trainer: reward\nmodel_name_or_path: {tmp_path}/sft\n")
+    assert "is an adapter" in sentence and "name its base, org/base" in sentence
+
+
+def test_every_kind_is_judged_without_importing_anything_heavy(tmp_path):
+    paths = [str(write(tmp_path, "", PPO))]
+    code = (
+        "import sys; from trl_ext import recipe; recipe.load(sys.argv[1]);"
+        "print(sorted({'torch', 'transformers', 'trl', 'datasets', 'peft', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_what_a_trainer_reads_is_what_its_configuration_has(tmp_path):
+    assert {"kl_coef", "reward_funcs", "num_iterations", "learning_rate"} <= set(schema.training("ppo"))
+    assert "kl_coef" not in schema.training("sft") and "packing" in schema.training("sft")
+    assert "center_rewards_coefficient" in schema.training("reward")

@@ -1,0 +1,109 @@
+"""What can be known to be wrong with a PPO recipe: its rewards, its KL, its adapter."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trl_ext import reward_sources
+from trl_ext.recipe.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Bound, outside
+from trl_ext.recipe.obsolete import line
+from trl_ext.recipe.settings import Settings
+from trl_ext.rl import truth_table
+
+BOUNDS: dict[str, Bound] = {
+    "kl_coef": NOT_NEGATIVE,
+    "kl_target": POSITIVE,
+    "kl_horizon": COUNT,
+    "gamma": SHARE,
+    "lam": SHARE,
+    "critic_learning_rate": NOT_NEGATIVE,
+    "vf_coef": NOT_NEGATIVE,
+    "cliprange_value": POSITIVE,
+    "epsilon": POSITIVE,
+    "epsilon_high": POSITIVE,
+    "missing_eos_penalty": NOT_NEGATIVE,
+    "num_generations": COUNT,
+    "num_iterations": COUNT,
+    "steps_per_generation": COUNT,
+    "max_completion_length": COUNT,
+    "temperature": POSITIVE,
+    "top_p": ("a number greater than 0 and at most 1", lambda x: 0 < x <= 1),
+    "min_p": BELOW_ONE,
+}
+
+
+def bounds(s: Settings) -> Iterator[str]:
+    yield from outside(s, BOUNDS)
+
+
+def rewards(s: Settings) -> Iterator[str]:
+    if not s["reward_funcs"] and not s["reward_adapter"] and not s.meant & {"reward_funcs", "reward_adapter"}:
+        yield (
+            "PPO has no source of reward: add `reward_funcs` (a known function, `rewards.py:function`, a sequence "
+            "classifier), or `reward_adapter`, the folder of a reward model trained on the same base (`trainer: reward`)."
+        )
+    for name in s["reward_funcs"] or []:
+        if (problem := reward_sources.problem(str(name))) is not None:
+            yield f"{s.where('reward_funcs')} names {name}, {problem}"
+    weights, count = s["reward_weights"], len(s["reward_funcs"] or []) + bool(s["reward_adapter"])
+    if weights and count and len(weights) != count:
+        yield f"{s.where('reward_weights')} has {len(weights)} weights for {count} sources of reward: give one for each."
+
+
+def reward_adapter(s: Settings) -> Iterator[str]:
+    folder = s["reward_adapter"]
+    if folder and not (Path(folder).expanduser() / "adapter_config.json").exists():
+        yield (
+            f"{s.where('reward_adapter')} is {folder}, which holds no adapter_config.json: give the run directory of a "
+            "reward model trained with an adapter (`trainer: reward`)."
+        )
+
+
+def adapter(s: Settings) -> Iterator[str]:
+    path = Path(s["model_name_or_path"] or "").expanduser()
+    if not s["use_peft"] and not (path / "adapter_config.json").exists():
+        yield (
+            "PPO keeps policy, reference and critic on one base, told apart by adapters: add "
+            f"{line('use_peft', True)}, or name the folder of an adapter to go on from as `model_name_or_path`."
+        )
+
+
+def divergence(s: Settings) -> Iterator[str]:
+    if s["beta"] is not None:
+        yield f"{s.where('beta')} is {s['beta']}: PPO has one KL coefficient, `kl_coef`. Set that and remove `beta`."
+    if (problem := _cell(s)[1]) is not None:
+        named = s.named("kl_estimator", "kl_placement", "kl_level")
+        yield f"{named}: {problem}"
+    if s["kl_controller"] == "adaptive" and s["kl_target"] is None:
+        yield f"{s.where('kl_controller')} is adaptive: add `kl_target`, the wanted KL in nats per completion."
+    if s["kl_controller"] == "fixed" and (steering := s.named("kl_target", "kl_horizon")):
+        yield f"{steering} would steer an adaptive KL coefficient: add {line('kl_controller', 'adaptive')}, or remove it."
+
+
+def data(s: Settings) -> Iterator[str]:
+    if s["dataset_streaming"]:
+        yield f"{s.where('dataset_streaming')} is on, and PPO draws its prompts from a dataset of known length: remove it."
+
+
+def reference(s: Settings) -> Iterator[str]:
+    if s["sync_ref_model"]:
+        yield f"{s.where('sync_ref_model')} is on, and PPO's reference stays what it is: remove it."
+
+
+def notes(s: Settings) -> list[str]:
+    """What the chosen KL does, where that is not the gradient of the KL it is named after."""
+    cell, problem = _cell(s)
+    warning = truth_table.warning(*cell) if problem is None and s["kl_coef"] else None
+    return [] if warning is None else [warning]
+
+
+CHECKS = (bounds, rewards, reward_adapter, adapter, divergence, data, reference)
+
+
+def _cell(s: Settings) -> tuple[tuple[str, str, str | None], str | None]:
+    """Estimator, placement and level, and what is wrong with them."""
+    cell = s["kl_estimator"], s["kl_placement"], s["kl_level"]
+    try:
+        truth_table.check(*cell)
+    except ValueError as error:
+        return cell, str(error)
+    return cell, None
