@@ -39,6 +39,8 @@ class References:
     def _open_cache(self) -> None:
         if not self._reads_live_reference or not self.args.reference_cache or self.reference_cache is not None:
             return
+        if self.args.sync_ref_model:
+            return  # it moves, which is said where it is described
         reason = self._cannot_cache()
         if reason is not None:
             say(self, f"reference: not cached: {reason}")
@@ -54,8 +56,6 @@ class References:
         """Settings under which a completion's reference values depend on more than its tokens and the base."""
         if self.ref_model is not None:
             return "it is a second model"
-        if self.args.sync_ref_model:
-            return "it moves during the run (`sync_ref_model`)"
         if self._has_own_collator:
             return "a data collator was given, and what it makes of an example is unknown"
         if getattr(self.args, "truncation_mode", "keep_start") != "keep_start":
