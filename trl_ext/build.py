@@ -167,7 +167,8 @@ def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
     if recipe.trainer != "ppo":
         return {}
     names = recipe.get("reward_funcs") or []
-    statements += [reward_sources.statement(name) for name in names]
+    # Of the user's own code the recipe's notes said so, before it is run here.
+    statements += [reward_sources.statement(name) for name in names if not reward_sources.is_users_code(name)]
     if recipe.get("reward_adapter"):
         statements.append(f"Reward: the adapter {recipe.get('reward_adapter')}, on the policy's own base.")
     return {"reward_funcs": [reward_sources.load(name) for name in names]}

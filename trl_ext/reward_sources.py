@@ -70,8 +70,13 @@ def problem(name: str) -> str | None:
     return None
 
 
+def is_users_code(name: str) -> bool:
+    """Whether loading it runs code that does not come with trl-ext or TRL."""
+    return parse(name).kind in ("file", "module")
+
+
 def statement(name: str) -> str:
-    """What a source is, for the log: code of the user's is said to be run."""
+    """What a source is, for the log; of the user's own code, that it is run."""
     source = parse(name)
     if source.kind == "known":
         return f"Reward: {name} ({source.place}.{source.function})."

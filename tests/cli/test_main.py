@@ -76,6 +76,29 @@ def test_validate_shows_what_was_asked_for(recipe, capsys):
         assert shown in printed
 
 
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            ["trainer=ppo", "reward_funcs=sentiment", "num_iterations=2"],
+            [
+                "PPO",
+                "sentiment",
+                "k1 in the reward at token level, coefficient 0.05",
+                "1 per prompt, 2 epochs over each",
+            ],
+        ),
+        (["trainer=reward"], ["reward model: −log σ(r(chosen) − r(rejected))", "embedded [train], pairs"]),
+        (["trainer=sft"], ["supervised fine-tuning: −log π of the answer's tokens"]),
+    ],
+)
+def test_validate_shows_what_a_trainer_is_asked_for(words, lines, recipe, capsys):
+    path = recipe("model_name_or_path: embedded\ndataset_name: embedded\nuse_peft: true\n")
+    assert cli.main(["validate", path, *(f"--{word}" for word in words)]) == 0
+    printed = capsys.readouterr().out
+    assert all(line in printed for line in lines), printed
+
+
 def test_validate_prints_notes(recipe, capsys):
     assert cli.main(["validate", recipe(GOOD + "eval_size: 10\n")]) == 0
     assert "Note: `eval_size` (line 5)" in capsys.readouterr().out

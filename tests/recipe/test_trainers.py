@@ -64,7 +64,6 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("kl_target: 3\n", "would steer an adaptive KL coefficient: add `kl_controller: adaptive`"),
         ("kl_controller: adaptive\n", "is adaptive: add `kl_target`"),
         ("kl_controller: steady\n", "allowed are adaptive, fixed."),
-        ("dataset_streaming: true\n", "PPO draws its prompts from a dataset of known length"),
         ("sync_ref_model: true\n", "PPO's reference stays what it is: remove it."),
         ("reward_adapter: nowhere\n", "`reward_adapter` (line 6) is nowhere, which holds no adapter_config.json"),
         ("reward_weights: [1, 2]\n", "has 2 weights for 1 sources of reward"),
@@ -124,6 +123,12 @@ def test_a_misspelt_source_is_not_also_missing(tmp_path):
 def test_a_kl_that_gives_another_gradient_is_noted(tmp_path, flags, noted):
     notes = recipe.load(write(tmp_path, "", PPO), flags).notes
     assert len(notes) == noted and all("does not give the gradient of KL(π‖ref)" in note for note in notes)
+
+
+def test_code_that_will_be_run_is_noted_before(tmp_path):
+    (tmp_path / "mine.py").write_text("raise SystemExit\ndef length(completions): ...\n")
+    notes = recipe.load(write(tmp_path, "", PPO), {"reward_funcs": [f"{tmp_path}/mine.py", "sentiment"]}).notes
+    assert notes == [f"Reward: length of {tmp_path}/mine.py, whose code is run."]
 
 
 def test_a_reward_adapter_is_trained_on_a_base(tmp_path):

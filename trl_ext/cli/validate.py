@@ -1,6 +1,7 @@
 """`trl-ext validate`: everything about a recipe that can be known without weights or data."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from trl_ext.cli.arguments import add_recipe, overrides, plain
@@ -72,16 +73,18 @@ def _ppo(recipe: Any) -> dict[str, str]:
     effective = recipe.effective
     estimator, placement = effective("kl_estimator"), effective("kl_placement")
     level = truth_table.check(estimator, placement, effective("kl_level"))
+    continued = Path(recipe.get("model_name_or_path")).expanduser() / "adapter_config.json"
     adapter = [f"the adapter {effective('reward_adapter')}"] if effective("reward_adapter") else []
     steering = f", steered towards {effective('kl_target')}" if effective("kl_controller") == "adaptive" else ""
+    epochs = effective("num_iterations")
     return {
         "trainer": "PPO",
         "rewards": ", ".join([*(recipe.get("reward_funcs") or []), *adapter]),
         "KL": f"{estimator} in the {placement} at {level} level, coefficient {effective('kl_coef'):g}{steering}",
         "KL gradient": " ".join(truth_table.GRADIENTS[estimator, placement, level]),
         "data": f"{_dataset(recipe)}, prompts",
-        "reference": "the base model, adapter off",
-        "rollout": f"{effective('num_generations')} per prompt, {effective('num_iterations')} epochs over each",
+        "reference": "a frozen copy of the adapter" if continued.exists() else "the base model, adapter off",
+        "rollout": f"{effective('num_generations')} per prompt, {epochs} epoch{'s' * (epochs != 1)} over each",
     }
 
 

@@ -79,24 +79,25 @@ def divergence(s: Settings) -> Iterator[str]:
         yield f"{steering} would steer an adaptive KL coefficient: add {line('kl_controller', 'adaptive')}, or remove it."
 
 
-def data(s: Settings) -> Iterator[str]:
-    if s["dataset_streaming"]:
-        yield f"{s.where('dataset_streaming')} is on, and PPO draws its prompts from a dataset of known length: remove it."
-
-
 def reference(s: Settings) -> Iterator[str]:
     if s["sync_ref_model"]:
         yield f"{s.where('sync_ref_model')} is on, and PPO's reference stays what it is: remove it."
 
 
 def notes(s: Settings) -> list[str]:
-    """What the chosen KL does, where that is not the gradient of the KL it is named after."""
+    """Whose code is going to be run, and what the chosen KL does where it does not give the gradient of the KL."""
+    names = [str(name) for name in s["reward_funcs"] or []]
+    found = [
+        reward_sources.statement(name)
+        for name in names
+        if reward_sources.is_users_code(name) and reward_sources.problem(name) is None
+    ]
     cell, problem = _cell(s)
     warning = truth_table.warning(*cell) if problem is None and s["kl_coef"] else None
-    return [] if warning is None else [warning]
+    return found if warning is None else [*found, warning]
 
 
-CHECKS = (bounds, rewards, reward_adapter, adapter, divergence, data, reference)
+CHECKS = (bounds, rewards, reward_adapter, adapter, divergence, reference)
 
 
 def _cell(s: Settings) -> tuple[tuple[str, str, str | None], str | None]:
