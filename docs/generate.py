@@ -12,7 +12,7 @@ from trl_ext import losses
 from trl_ext.rl import truth_table
 
 ROOT = Path(__file__).parents[1]
-FILES = ("README.md",)
+FILES = ("README.md", "docs/ppo.md")
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -59,7 +59,23 @@ def kl_table() -> str:
     return "\n".join(lines)
 
 
-PARTS = {"losses": loss_table, "benchmark": benchmark_table, "kl": kl_table}
+def frontier_table() -> str:
+    """Every measured policy of the reward–KL frontier, beside what is possible at its KL."""
+    record = json.loads((ROOT / "benchmarks" / "results" / "frontier.json").read_text(encoding="utf-8"))
+    lines = [
+        "| method | coefficient | KL | true reward | best of n at that KL | most at that KL | sentences that parse |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in record["table"]:
+        lines.append(
+            f"| {row['method']} | `{row['coefficient']}` | {row['kl']:.2f} ± {row['kl_se']:.2f} "
+            f"| {row['reward']:.3f} ± {row['reward_se']:.3f} | {row['best_of_n']:.3f} | {row['optimum']:.3f} "
+            f"| {row['fluency']:.3f} |"
+        )
+    return "\n".join([*lines, "", f"± one standard error; measured {record['date']} on {record['device']}."])
+
+
+PARTS = {"losses": loss_table, "benchmark": benchmark_table, "kl": kl_table, "frontier": frontier_table}
 
 
 def main(check: bool) -> int:
