@@ -13,6 +13,7 @@ import torch
 from peft import PeftConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, safe_open
 from torch import Tensor
+from transformers import AutoTokenizer
 from trl.trainer.utils import pad
 
 from trl_ext.reference.implicit import no_grad_eval
@@ -84,14 +85,31 @@ class RewardAdapter:
         module.weight.data.copy_(head[0])
         model.add_module(roles.HEADS[roles.REWARD], module)
         self._trainer = trainer
+        has_tokenizer = (self.folder / "tokenizer_config.json").exists()
+        self._tokenizer = AutoTokenizer.from_pretrained(self.folder) if has_tokenizer else trainer.processing_class
+        self._after_eos = _after_eos(self._tokenizer)
 
     def __call__(self, prompts: list, completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
-        """One score per completion, read at its last token, in batches as large as those of a step."""
+        """One score per completion, read where the classifier was trained, in batches as large as those of a step."""
         prompt_ids = self._trainer._tokenize_prompts(prompts)[0]
-        rows = [[*prompt, *completion] for prompt, completion in zip(prompt_ids, completion_ids, strict=True)]
+        rows = [
+            self._as_trained([*ids, *completion], is_chat=isinstance(prompt, list))
+            for prompt, ids, completion in zip(prompts, prompt_ids, completion_ids, strict=True)
+        ]
         size = self._trainer.args.per_device_train_batch_size
         scores = [self._score(rows[start : start + size]) for start in range(0, len(rows), size)]
         return torch.cat(scores).tolist()
+
+    def _as_trained(self, row: list[int], is_chat: bool) -> list[int]:
+        """The tokens up to the one a sequence classifier reads: the last that is not padding.
+
+        In a chat the template may write more after the end of an answer, which sampling does not; and where padding
+        is the end-of-sequence token, the classifier reads the token before it.
+        """
+        if is_chat and row[-1] == self._tokenizer.eos_token_id:
+            row = [*row, *self._after_eos]
+        length = next((i for i in range(len(row), 1, -1) if row[i - 1] != self._tokenizer.pad_token_id), 1)
+        return row[:length]
 
     def _score(self, rows: list[list[int]]) -> Tensor:
         model, device = self._trainer.model, self._trainer.args.device
@@ -106,6 +124,16 @@ class RewardAdapter:
         ):
             hidden = roles.last_hidden_state(model, input_ids.to(device), attention_mask.to(device))
             return model.reward_head(hidden[:, -1])
+
+
+def _after_eos(tokenizer: Any) -> list[int]:
+    """Token ids that the chat template writes after an answer's end-of-sequence token."""
+    if not tokenizer.chat_template:
+        return []
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    last = next((i for i in range(len(ids) - 1, -1, -1) if ids[i] == tokenizer.eos_token_id), None)
+    return [] if last is None else list(ids[last + 1 :])
 
 
 def _is_same(name: str, other: str) -> bool:
