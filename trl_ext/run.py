@@ -60,7 +60,7 @@ def main(path: str, overrides: dict[str, Any]) -> int:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted after step {trainer.state.global_step}. {_how_to_resume(path, directory)}")
+        console.print(f"\nInterrupted after step {trainer.state.global_step}. {_how_to_resume(directory)}")
         raise
     seconds = time.time() - started
     counts = trainer.reference_counts() if recipe.trainer is None else None  # from every process
@@ -134,11 +134,15 @@ def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
     return broadcast_object_list(list(values))
 
 
-def _how_to_resume(path: str, directory: Path) -> str:
+def _how_to_resume(directory: Path) -> str:
     checkpoint = latest_checkpoint(directory)
     if checkpoint is None:
         return "No checkpoint was due yet (`save_steps`), so there is nothing to resume from."
-    return f"Kept: {checkpoint}. Continue: trl-ext run {path} --output_dir {directory} --resume_from_checkpoint true"
+    # The resolved recipe holds the flags of this run too.
+    resolved = directory / "recipe.resolved.yaml"
+    return (
+        f"Kept: {checkpoint}. Continue: trl-ext run {resolved} --output_dir {directory} --resume_from_checkpoint true"
+    )
 
 
 def _without(recipe: Recipe, *keys: str) -> Recipe:

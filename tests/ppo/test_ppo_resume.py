@@ -103,3 +103,19 @@ def test_the_frozen_copy_of_a_continued_adapter_is_not_saved(model, uninterrupte
     assert set(trainer.model.peft_config) == {"default", "ref", "critic"}
     trainer.save_model(str(tmp_path / "saved"))
     assert {path.name for path in (tmp_path / "saved").iterdir() if path.is_dir()} == {roles.CRITIC}
+
+
+@pytest.mark.parametrize("changed", [{"num_iterations": 1}, {"gradient_accumulation_steps": 4}])
+def test_another_schedule_of_rollouts_is_refused_in_one_sentence(model, uninterrupted, tmp_path, changed):
+    folder = uninterrupted[0]
+    trainer = build(model, config(tmp_path, **SETTINGS | changed), quantization_config=nf4())
+    with pytest.raises(UserError, match=f"{next(iter(changed))} was .* and is {next(iter(changed.values()))}"):
+        trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+
+
+def test_a_resumed_run_goes_by_the_fixed_coefficient_it_is_given(model, tmp_path):
+    fixed = {k: v for k, v in SETTINGS.items() if not k.startswith("kl_")} | {"max_steps": 2, "save_steps": 1}
+    build(model, config(tmp_path, **fixed, kl_coef=0.05), quantization_config=nf4()).train()
+    trainer = build(model, config(tmp_path, **fixed, kl_coef=0.5), quantization_config=nf4())
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert trainer.kl_controller.value == 0.5

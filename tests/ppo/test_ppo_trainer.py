@@ -225,6 +225,12 @@ def test_every_kl_cell_runs_and_a_biased_one_warns_once(model, tmp_path, cell):
     assert ("kl_loss" in trainer.recorder.logs[0]) == (cell[1] == "loss")
 
 
+def test_a_discounted_kl_is_said_to_be_none(model, tmp_path):
+    with pytest.warns(UserWarning, match=r"with γ = 1 only: with gamma 0\.9"):
+        trained(model, tmp_path, steps=1, kl_coef=0.5, gamma=0.9)
+    assert truth_table.warning("k2", "loss", gamma=0.9) is None
+
+
 def test_kl_in_the_loss_pulls_towards_the_reference(model, tmp_path):
     """With no reward but the KL, one step of either exact cell lowers the KL; of k1 in the loss it need not."""
     for estimator, placement in (("k1", "reward"), ("k2", "loss")):

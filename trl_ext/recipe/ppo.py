@@ -51,7 +51,10 @@ def rewards(s: Settings) -> Iterator[str]:
 
 def reward_adapter(s: Settings) -> Iterator[str]:
     folder = s["reward_adapter"]
-    if folder and not (Path(folder).expanduser() / "adapter_config.json").exists():
+    if not folder:
+        return
+    path = Path(folder).expanduser() / "adapter_config.json"
+    if not path.exists():
         yield (
             f"{s.where('reward_adapter')} is {folder}, which holds no adapter_config.json: give the run directory of a "
             "reward model trained with an adapter (`trainer: reward`)."
@@ -93,7 +96,7 @@ def notes(s: Settings) -> list[str]:
         if reward_sources.is_users_code(name) and reward_sources.problem(name) is None
     ]
     cell, problem = _cell(s)
-    warning = truth_table.warning(*cell) if problem is None and s["kl_coef"] else None
+    warning = truth_table.warning(*cell, s["gamma"]) if problem is None and s["kl_coef"] else None
     return found if warning is None else [*found, warning]
 
 

@@ -19,10 +19,11 @@ class FixedController:
         return self.value
 
     def state_dict(self) -> dict[str, float]:
-        return {"value": self.value}
+        """Nothing: a resumed run goes by the coefficient it is given."""
+        return {}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self.value = state["value"]
+        pass
 
 
 class AdaptiveController(FixedController):
@@ -54,3 +55,9 @@ class AdaptiveController(FixedController):
         error = min(max(kl / self.target - 1, -0.2), 0.2)
         self.value *= 1 + error * n / self.horizon
         return self.value
+
+    def state_dict(self) -> dict[str, float]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.value = state["value"]

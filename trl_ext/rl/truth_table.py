@@ -94,10 +94,20 @@ def bias(estimator: str, placement: str, level: str | None = None) -> str:
     return f"value {VALUES[estimator]}; gradient {formula}, {remark}"
 
 
-def warning(estimator: str, placement: str, level: str | None = None) -> str | None:
-    """One sentence on why the gradient is not the reverse KL's and what to use instead; `None` where it is."""
-    if is_exact(estimator, placement, level):
-        return None
+def warning(estimator: str, placement: str, level: str | None = None, gamma: float = 1.0) -> str | None:
+    """One sentence on why the gradient is not the reverse KL's and what to use instead; `None` where it is.
+
+    Args:
+        estimator, placement, level: As for `bias`.
+        gamma: Discount of the rewards, the KL's among them where it is placed there.
+    """
     level = check(estimator, placement, level)
     where = f"{estimator} in the {placement} at {level} level"
-    return f"{where} does not give the gradient of KL(π‖ref): {REASONS[estimator, placement]}; {INSTEAD}."
+    if not is_exact(estimator, placement, level):
+        return f"{where} does not give the gradient of KL(π‖ref): {REASONS[estimator, placement]}; {INSTEAD}."
+    if placement == "reward" and gamma != 1:
+        return (
+            f"{where} gives the gradient of KL(π‖ref) with γ = 1 only: with gamma {gamma:g} the KL of later tokens counts "
+            "less; use gamma 1, or k2 in the loss at sequence level."
+        )
+    return None

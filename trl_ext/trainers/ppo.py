@@ -115,7 +115,7 @@ class PPOTrainer(ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
             adapter.attach(self)
         if self.use_vllm:
             self.vllm_generation._iter_named_params = lambda: merged_weights.named_weights(self.model)
-        warning = kl.warning(args.kl_estimator, args.kl_placement, args.kl_level)
+        warning = kl.warning(args.kl_estimator, args.kl_placement, args.kl_level, args.gamma)
         if warning and args.kl_coef and self.accelerator.is_main_process:
             warnings.warn(warning, stacklevel=2)
 

@@ -43,6 +43,7 @@ class PPOCheckpoint:
             "step": self._step,
             "rollout": self._buffered_inputs if in_the_middle else None,
             "kl_controller": self.kl_controller.state_dict(),
+            "schedule": self._schedule(),
         }
         torch.save(state, path)
         super()._save_checkpoint(model, trial)
@@ -56,11 +57,28 @@ class PPOCheckpoint:
                     "critic would start anew against a policy that has moved on. Resume a complete checkpoint, or "
                     "start a new run from its adapter."
                 )
+        state = torch.load(self._state_file(folder), map_location=self.args.device, weights_only=True)
+        was, now = state["schedule"], self._schedule()
+        if changed := [f"{name} was {was[name]} and is {now[name]}" for name in now if was[name] != now[name]]:
+            raise UserError(
+                f"{folder} cannot be resumed with another schedule of rollouts: {', '.join(changed)}. Resume it as it was, "
+                "or start a new run from its adapter."
+            )
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.model.value_head.load_state_dict(load_file(folder / roles.CRITIC / HEAD))
-        state = torch.load(self._state_file(folder), map_location=self.args.device, weights_only=True)
         self._step, self._buffered_inputs = state["step"], state["rollout"]
         self.kl_controller.load_state_dict(state["kl_controller"])
+
+    def _schedule(self) -> dict[str, int]:
+        """What decides which rollout a step belongs to, and how it is split."""
+        names = (
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "steps_per_generation",
+            "num_iterations",
+            "num_generations",
+        )
+        return {name: getattr(self.args, name) for name in names} | {"processes": self.args.world_size}
 
     def _state_file(self, folder: Path) -> Path:
         return folder / f"ppo_state_{self.args.process_index}.pt"

@@ -38,7 +38,7 @@ class RewardAdapter:
     __name__ = "reward_adapter"  # under which its rewards are logged
 
     def __init__(self, folder: str, base: str) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self._trainer: Any = None
         if not (self.folder / "adapter_config.json").exists() or not (self.folder / WEIGHTS).exists():
             raise ValueError(
