@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from trl import RLOOConfig, RLOOTrainer
 
 from tests.ppo.helpers import build, config, count_the
-from tests.trainers.helpers import relative_difference
+from tests.trainers.helpers import lora, relative_difference
 from trl_ext import PPOConfig
 from trl_ext.rl import truth_table
 from trl_ext.trainers.step_zero import WrongInitialLossError
@@ -328,6 +328,11 @@ def test_settings_that_cannot_work_are_one_sentence(tmp_path, settings, message)
     with pytest.raises(ValueError, match=message) as raised:
         config(tmp_path, **settings)
     assert "\n" not in str(raised.value)
+
+
+def test_an_adapter_that_changes_the_base_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="takes its share out of the base"):
+        build(model, config(tmp_path), peft_config=lora(init_lora_weights="olora"))
 
 
 def test_defaults_are_those_of_the_papers(tmp_path):

@@ -54,6 +54,6 @@ def first_and_last(metrics: Path) -> Table | None:
     for record in (records[0], records[-1]):
         table.add_column(f"step {record['step']}", justify="right")
     for name in SHOWN:
-        if name in records[0] and name in records[-1]:
+        if records[0].get(name) is not None and records[-1].get(name) is not None:
             table.add_row(name, *(f"{float(record[name]):.4g}" for record in (records[0], records[-1])))
     return table

@@ -150,6 +150,12 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
     adapters: list[PeftConfig] = [given["peft_config"]] if given.get("peft_config") is not None else []
     if isinstance(model, PeftModel):
         adapters += model.peft_config.values()
+    init = lora.takes_from_the_base(given.get("peft_config"))
+    if init is not None and loss.needs_reference and not args.sync_ref_model:
+        raise ValueError(
+            f"The adapter starts as {init!r}, which takes its share out of the base: with the adapter off the base is not "
+            "the model the run starts from, and no reference for it. Use the default `init_lora_weights`, or `sync_ref_model`."
+        )
     for adapter in adapters:
         if getattr(adapter, "bias", "none") != "none":
             raise ValueError(

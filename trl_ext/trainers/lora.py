@@ -41,3 +41,12 @@ def restore(model: nn.Module, weights: dict[str, torch.Tensor], dtype: torch.dty
         if isinstance(module, ModulesToSaveWrapper) and not weights:
             for copy in module.modules_to_save.values():
                 copy.load_state_dict(module.original_module.state_dict())
+
+
+def takes_from_the_base(adapter: Any) -> str | None:
+    """The initialisation of a fresh adapter that takes its share out of the base; `None` for any other.
+
+    Switched off, such an adapter leaves something else than the model it was put on.
+    """
+    init = getattr(adapter, "init_lora_weights", None)
+    return init if isinstance(init, str) and init.startswith(("pissa", "olora", "corda", "loftq", "lora_ga")) else None

@@ -60,6 +60,11 @@ def refuse(args: Any, model: Any, sources: list, processing_class: Any, optimize
             f"`optim: {optimizer}` updates weights inside the backward pass, and policy and critic are clipped apart after "
             "theirs: choose another, for instance adamw_torch or paged_adamw_8bit."
         )
+    if (init := lora.takes_from_the_base(peft_config)) is not None:
+        raise ValueError(
+            f"The adapter starts as {init!r}, which takes its share out of the base: with the adapter off the base is not "
+            "the model the run starts from, and no reference for it. Use the default `init_lora_weights`."
+        )
     adapters = list(model.peft_config.values()) if isinstance(model, PeftModel) else [peft_config]
     for adapter in adapters:
         if adapter.is_prompt_learning:
