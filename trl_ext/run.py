@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl_ext import reward_sources
-from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe, load
+from trl_ext.runs import how_to_resume, run_directory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +19,14 @@ if TYPE_CHECKING:
     from trl_ext.build import Built
 
 
-def main(path: str, overrides: dict[str, Any]) -> int:
-    """Run a recipe. Returns the exit code 0; raises UserError for what the user can put right."""
+def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
+    """Run a recipe. Returns the exit code 0; raises UserError for what the user can put right.
+
+    Args:
+        path: The recipe.
+        overrides: Keys that win over it.
+        force: Try even what cannot fit this machine's memory.
+    """
     recipe = load(path, overrides)
     is_main = int(os.environ.get("RANK", "0")) == 0
     directory, checkpoint = run_directory(recipe)
@@ -36,9 +41,12 @@ def main(path: str, overrides: dict[str, Any]) -> int:
         console.print(note)
     console.print(f"[bold]{recipe.name}[/bold] → {directory}")
 
-    from trl_ext import build, environment
+    from trl_ext import build, environment, foresight
     from trl_ext.trainers.callbacks import AfterFirstStep
 
+    if not force:
+        for warning in foresight.check(recipe):
+            console.print(warning)
     built = build.trainer(recipe, directory)
     for statement in built.statements:
         console.print(statement)
@@ -60,7 +68,7 @@ def main(path: str, overrides: dict[str, Any]) -> int:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted after step {trainer.state.global_step}. {_how_to_resume(directory)}")
+        console.print(f"\nInterrupted after step {trainer.state.global_step}. {how_to_resume(directory)}")
         raise
     seconds = time.time() - started
     counts = trainer.reference_counts() if recipe.trainer is None else None  # from every process
@@ -68,61 +76,12 @@ def main(path: str, overrides: dict[str, Any]) -> int:
     trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
     if trainer.is_world_process_zero():
         _report(console, recipe, built, seconds, counts)
+        if (memory := foresight.compare(recipe, trainer, directory)) is not None:
+            console.print(memory)
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
     trainer.end()
     return 0
-
-
-def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
-    """Where a run writes, and the checkpoint it resumes from if it does.
-
-    Without `output_dir`, a new directory `runs/<recipe>-<loss or trainer>` that no earlier run used, or the latest such one
-    when resuming. A finished or interrupted run is never overwritten.
-
-    Raises:
-        UserError: The directory holds a run and no resume was asked for, or a resume finds no checkpoint.
-    """
-    resume = recipe.get("resume_from_checkpoint")
-    if isinstance(resume, str) and resume.lower() in ("true", "false"):
-        resume = resume.lower() == "true"
-    named = recipe.get("output_dir")
-    if named:
-        directory = Path(named)
-    else:
-        # A resolved recipe is named after the run it stands in.
-        name = recipe.path.resolve().parent.name if recipe.name == "recipe.resolved" else _run_name(recipe)
-        stem = Path("runs", name)
-        taken = [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
-        directory = stem
-        if taken:
-            number = len(taken) + 1
-            directory = taken[-1] if resume is True else stem.with_name(f"{stem.name}-{number}")
-    if isinstance(resume, str):
-        if not Path(resume, "trainer_state.json").exists():
-            raise UserError(
-                f"`resume_from_checkpoint` is {resume}, which holds no trainer_state.json: not a checkpoint."
-            )
-        return directory, resume
-    if resume:
-        checkpoint = latest_checkpoint(directory)
-        if checkpoint is None:
-            raise UserError(
-                f"Nothing to resume: {directory} holds no checkpoint. Start without `resume_from_checkpoint`."
-            )
-        return directory, checkpoint
-    if _holds_a_run(directory):
-        raise UserError(
-            f"{directory} already holds a run. Continue it with `--resume_from_checkpoint true`, or choose another "
-            "`--output_dir`."
-        )
-    return directory, None
-
-
-def _run_name(recipe: Recipe) -> str:
-    parts = [recipe.title] if recipe.loss is None or isinstance(recipe.loss, str) else list(recipe.loss)
-    slug = re.sub(r"[^\w.]+", "-", "-".join(parts))
-    return recipe.name if recipe.trainer and recipe.name.endswith(slug) else f"{recipe.name}-{slug}"
 
 
 def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
@@ -134,17 +93,6 @@ def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
     return broadcast_object_list(list(values))
 
 
-def _how_to_resume(directory: Path) -> str:
-    checkpoint = latest_checkpoint(directory)
-    if checkpoint is None:
-        return "No checkpoint was due yet (`save_steps`), so there is nothing to resume from."
-    # The resolved recipe holds the flags of this run too.
-    resolved = directory / "recipe.resolved.yaml"
-    return (
-        f"Kept: {checkpoint}. Continue: trl-ext run {resolved} --output_dir {directory} --resume_from_checkpoint true"
-    )
-
-
 def _without(recipe: Recipe, *keys: str) -> Recipe:
     """The recipe without settings that say where a run is, not what it does, and with local paths made absolute."""
     values = {key: value for key, value in recipe.values.items() if key not in keys}
@@ -154,16 +102,6 @@ def _without(recipe: Recipe, *keys: str) -> Recipe:
     if values.get("reward_funcs"):
         values["reward_funcs"] = [reward_sources.absolute(name) for name in values["reward_funcs"]]
     return replace(recipe, values=values)
-
-
-def latest_checkpoint(directory: Path) -> str | None:
-    """The checkpoint with the highest step that has a trainer state, or `None`."""
-    found = [p for p in directory.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
-    return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
-
-
-def _holds_a_run(directory: Path) -> bool:
-    return any((directory / name).exists() for name in ("recipe.resolved.yaml", "adapter_config.json"))
 
 
 def quieten(recipe: Recipe) -> None:

@@ -76,6 +76,14 @@ def test_float32_embeddings_are_named(shipped):
     assert any("1.96 GiB more than bfloat16" in note for note in planned.notes)
 
 
+@pytest.mark.parametrize(("alpha", "adapters"), [(0.6, 3), (1.0, 2)])
+def test_a_moving_reference_is_a_further_adapter_of_up_to_twice_the_rank(shipped, alpha, adapters):
+    def lora(**changes):
+        return next(term.bytes for term in plan(shipped("llama-3.1-8b-ipo", **changes)).terms if "LoRA" in term.name)
+
+    assert lora(sync_ref_model=True, ref_model_mixup_alpha=alpha) == adapters * lora()
+
+
 def test_pairs_need_twice_the_row(shipped):
     assert plan(shipped("llama-3.1-8b-ipo")).longest == 2 * plan(shipped("qwen3-8b-kto")).longest
 

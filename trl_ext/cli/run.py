@@ -3,6 +3,7 @@
 import argparse
 
 from trl_ext.cli.arguments import add_recipe, overrides
+from trl_ext.errors import UserError
 
 HELP = "train as a recipe says"
 EXAMPLES = """examples:
@@ -10,6 +11,7 @@ EXAMPLES = """examples:
   trl-ext run recipes/demo.yaml --loss ipo
   trl-ext run recipes/demo-ppo.yaml
   trl-ext run recipes/demo.yaml --loss '{dpo: 1, sft: 0.1}' --learning_rate 5e-6
+  trl-ext run my.yaml --force                     try what does not fit this machine's memory
   accelerate launch --multi_gpu --num_processes 2 -m trl_ext run recipes/demo.yaml"""
 
 
@@ -19,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     values = overrides(args.overrides)
+    force = values.pop("force", False)
+    if not isinstance(force, bool):
+        raise UserError(f"`--force` is {force!r}: give it alone; it takes no value.")
     from trl_ext import run as job
 
-    return job.main(args.recipe, values)
+    return job.main(args.recipe, values, force=force)

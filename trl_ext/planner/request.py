@@ -98,7 +98,8 @@ def read(recipe: Any) -> Request:
     asked = training.read(recipe)
     if asked.is_classifier:
         shape = replace(shape, parameters=shape.parameters - shape.head, head=0)
-    frozen = asked.frozen_adapters + int(adapter is not None and asked.needs_reference)
+    copied = adapter is not None and asked.needs_reference and not effective("sync_ref_model")
+    frozen = asked.frozen_adapters + int(copied)
     storage = Storage(
         bits=bits,
         is_double=bool(get("use_bnb_nested_quant")),

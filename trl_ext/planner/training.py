@@ -26,7 +26,8 @@ class Training:
         needs_reference: Whether a reference is computed or cached.
         extra_passes: Further passes without gradient.
         is_classifier: It trains a scalar head in place of the LM head.
-        trained_adapters, frozen_adapters: Adapters on the base.
+        trained_adapters, frozen_adapters: Adapters on the base; of the frozen ones, in units of the trained rank, those
+            that this trainer adds.
         cached_tokens: Tokens whose keys and values are kept while completions are sampled.
         notes: Sentences about what was assumed.
     """
@@ -67,8 +68,16 @@ def _preferences(recipe: Any) -> Training:
         cannot_pack=None if effective("packing") else "`packing` is off",
         needs_reference=info.needs_reference,
         extra_passes=int("z_ref" in info.inputs) + int(info.coupled),
+        frozen_adapters=_moving_reference(recipe),
         notes=notes,
     )
+
+
+def _moving_reference(recipe: Any) -> int:
+    """Adapters that hold a reference refreshed during the run: mixtures of two have twice the rank."""
+    if not recipe.effective("sync_ref_model"):
+        return 0
+    return 1 if recipe.effective("ref_model_mixup_alpha") == 1 else 2
 
 
 def _micro_batches(recipe: Any) -> Training:

@@ -181,14 +181,15 @@ def plan(
     )
 
 
-def refuse(recipe: Any, vram: float) -> None:
-    """Refuse a recipe that cannot fit a card however rows and layers are chosen.
+def refuse(recipe: Any, vram: float, where: str = "this card") -> None:
+    """Refuse a recipe that cannot fit however rows and layers are chosen.
 
     A recipe that fits if nothing else uses the card is let through: the run shortens rows where memory runs out.
 
     Args:
         recipe: A `trl_ext.recipe.Recipe`.
         vram: Memory of the card, GiB.
+        where: What has this memory, for the sentence.
 
     Raises:
         UserError: One sentence with what is missing and what to change.
@@ -202,7 +203,7 @@ def refuse(recipe: Any, vram: float) -> None:
     else:
         remedy = "Choose a smaller model"
     raise UserError(
-        f"{recipe.path} does not fit this card: {planned.model} needs {need}, and of {vram:.1f} GiB "
+        f"{recipe.path} does not fit {where}: {planned.model} needs {need}, and of {vram:.1f} GiB "
         f"{planned.budget:.1f} can be used. {remedy}; `trl-ext plan {recipe.path}` shows every part; `--force` tries anyway."
     )
 

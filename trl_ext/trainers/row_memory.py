@@ -29,6 +29,7 @@ class RowMemory:
     _activation_memory: budget.Memory | None = None  # known where checkpointing is ours to choose
     _layers: list[nn.Module] | None = None  # in the order they run, likewise
     _checkpointed_layers: int | None = None  # of them, in the row at hand
+    _longest_row: int = 0  # tokens of the longest row trained on so far
 
     @property
     def row_tokens(self) -> int:
@@ -36,6 +37,16 @@ class RowMemory:
         if self._row_budget is not None:
             return self._row_budget
         return budget.LARGEST_ROW if self.args.row_tokens == "auto" else self.args.row_tokens
+
+    @property
+    def longest_row(self) -> tuple[int, int]:
+        """Tokens of the longest row trained on so far, and how many layers were recomputed in it."""
+        if self._activation_memory is not None:
+            return self._longest_row, self._activation_memory.layers_to_checkpoint(self._longest_row)
+        if self._checkpointed_layers is not None:
+            return self._longest_row, self._checkpointed_layers
+        all_layers = len(memory.layers_of(self._base_model()))
+        return self._longest_row, all_layers * bool(self.args.gradient_checkpointing)
 
     def _settle_memory(self, examples: list[dict]) -> None:
         """Measure the model and choose the length of rows, where either is asked for.
@@ -93,8 +104,10 @@ class RowMemory:
 
     def _checkpoint_for(self, row: list[dict]) -> None:
         """Recompute as many layers as this row needs."""
+        tokens = self._row_size(row)
+        self._longest_row = max(self._longest_row, tokens)
         if self._activation_memory is not None:
-            self._checkpoint_layers(self._activation_memory.layers_to_checkpoint(self._row_size(row)))
+            self._checkpoint_layers(self._activation_memory.layers_to_checkpoint(tokens))
 
     def _recompute_everything(self) -> bool:
         """From here on recompute all layers, if that is ours to choose; whether it changed anything."""

@@ -1,0 +1,81 @@
+"""Where a run writes, and what it goes on from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from trl_ext.errors import UserError
+from trl_ext.recipe import Recipe
+
+
+def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
+    """Where a run writes, and the checkpoint it resumes from if it does.
+
+    Without `output_dir`, a new directory `runs/<recipe>-<loss or trainer>` that no earlier run used, or the latest such one
+    when resuming. A finished or interrupted run is never overwritten.
+
+    Raises:
+        UserError: The directory holds a run and no resume was asked for, or a resume finds no checkpoint.
+    """
+    resume = recipe.get("resume_from_checkpoint")
+    if isinstance(resume, str) and resume.lower() in ("true", "false"):
+        resume = resume.lower() == "true"
+    named = recipe.get("output_dir")
+    if named:
+        directory = Path(named)
+    else:
+        # A resolved recipe is named after the run it stands in.
+        name = recipe.path.resolve().parent.name if recipe.name == "recipe.resolved" else _run_name(recipe)
+        stem = Path("runs", name)
+        taken = [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
+        directory = stem
+        if taken:
+            number = len(taken) + 1
+            directory = taken[-1] if resume is True else stem.with_name(f"{stem.name}-{number}")
+    if isinstance(resume, str):
+        if not Path(resume, "trainer_state.json").exists():
+            raise UserError(
+                f"`resume_from_checkpoint` is {resume}, which holds no trainer_state.json: not a checkpoint."
+            )
+        return directory, resume
+    if resume:
+        checkpoint = latest_checkpoint(directory)
+        if checkpoint is None:
+            raise UserError(
+                f"Nothing to resume: {directory} holds no checkpoint. Start without `resume_from_checkpoint`."
+            )
+        return directory, checkpoint
+    if _holds_a_run(directory):
+        raise UserError(
+            f"{directory} already holds a run. Continue it with `--resume_from_checkpoint true`, or choose another "
+            "`--output_dir`."
+        )
+    return directory, None
+
+
+def _run_name(recipe: Recipe) -> str:
+    parts = [recipe.title] if recipe.loss is None or isinstance(recipe.loss, str) else list(recipe.loss)
+    slug = re.sub(r"[^\w.]+", "-", "-".join(parts))
+    return recipe.name if recipe.trainer and recipe.name.endswith(slug) else f"{recipe.name}-{slug}"
+
+
+def latest_checkpoint(directory: Path) -> str | None:
+    """The checkpoint with the highest step that has a trainer state, or `None`."""
+    found = [p for p in directory.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
+    return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
+
+
+def _holds_a_run(directory: Path) -> bool:
+    return any((directory / name).exists() for name in ("recipe.resolved.yaml", "adapter_config.json"))
+
+
+def how_to_resume(directory: Path) -> str:
+    checkpoint = latest_checkpoint(directory)
+    if checkpoint is None:
+        return "No checkpoint was due yet (`save_steps`), so there is nothing to resume from."
+    # The resolved recipe holds the flags of this run too.
+    resolved = directory / "recipe.resolved.yaml"
+    return (
+        f"Kept: {checkpoint}. Continue: trl-ext run {resolved} --output_dir {directory} --resume_from_checkpoint true"
+    )
