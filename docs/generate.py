@@ -3,6 +3,8 @@
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in a Markdown file.
 """
 
+import importlib
+import inspect
 import json
 import re
 import sys
@@ -12,7 +14,7 @@ from trl_ext import losses
 from trl_ext.rl import truth_table
 
 ROOT = Path(__file__).parents[1]
-FILES = ("README.md", "docs/ppo.md")
+FILES = ("README.md", "docs/losses.md", "docs/ppo.md")
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -28,6 +30,32 @@ def loss_table() -> str:
             f"| {'yes' if info.needs_reference else 'no'} | {knobs} | {paper} |"
         )
     return "\n".join([*lines, "", f"{losses.NOTATION}."])
+
+
+def loss_pages() -> str:
+    """What every loss file says of itself."""
+    pages = []
+    for name in losses.available():
+        module = importlib.import_module(f"trl_ext.losses.{name}")
+        info = losses.describe(name)
+        paper = f"[{info.paper}](https://arxiv.org/abs/{info.paper.removeprefix('arXiv:')})"
+        start = inspect.getdoc(getattr(module, "initial_value", None)) or "depends on the data"
+        pages += [
+            f"## `{name}`",
+            "",
+            f"{inspect.getdoc(module)}",
+            "",
+            f"    {info.formula}",
+            "",
+            f"- Reduced: {module.REDUCTION}.",
+            f"- Unit of beta: {module.BETA_UNIT}." if getattr(module, "BETA_UNIT", None) else None,
+            f"- At the start: {start.rstrip('.')}.",
+            f"- Reads: {', '.join(f'`{tensor}`' for tensor in info.inputs)}. {paper}",
+            "",
+            inspect.getdoc(getattr(module, name)),
+            "",
+        ]
+    return "\n".join(line for line in pages if line is not None).rstrip()
 
 
 def benchmark_table() -> str:
@@ -75,7 +103,7 @@ def frontier_table() -> str:
     return "\n".join([*lines, "", f"± one standard error; measured {record['date']} on {record['device']}."])
 
 
-PARTS = {"losses": loss_table, "benchmark": benchmark_table, "kl": kl_table, "frontier": frontier_table}
+PARTS = {"losses": loss_table, "losspages": loss_pages, "benchmark": benchmark_table, "kl": kl_table, "frontier": frontier_table}
 
 
 def main(check: bool) -> int:

@@ -1,10 +1,13 @@
 """Tiny models and data shared by the tests; everything runs offline on a CPU."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", CI="1")
 os.environ["TRL_EXT_CACHE"] = tempfile.mkdtemp(prefix="trl-ext-cache-")
+atexit.register(shutil.rmtree, os.environ["TRL_EXT_CACHE"], ignore_errors=True)
 # Matrices this small are slower on two threads than on one, and the tests may run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
