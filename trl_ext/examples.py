@@ -4,55 +4,112 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from datasets import Dataset
+import numpy as np
+from datasets import Dataset, IterableDataset
 from trl import DatasetMixtureConfig, get_dataset
 
 from trl_ext import data, demo
-from trl_ext.data import unlabelled
+from trl_ext.data import sources, unlabelled
+from trl_ext.data.hub import said_by_the_hub
+from trl_ext.data.loader import renamed
+from trl_ext.data.report import count
+from trl_ext.data.sampling import without_format
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe
 from trl_ext.recipe.checks import EMBEDDED
 
-READINGS = {"ppo": unlabelled.PROMPTS, "sft": unlabelled.DEMONSTRATIONS}
+READINGS = {"ppo": unlabelled.PROMPTS, "online": unlabelled.PROMPTS, "sft": unlabelled.DEMONSTRATIONS}
 """Kinds of training that need no preferences."""
 
 
+class Examples(NamedTuple):
+    """What a recipe trains and evaluates on.
+
+    Attributes:
+        train: Examples to train on, as the trainer takes them.
+        evaluation: The same to evaluate on, or `None` where no evaluation is asked for.
+        report: What was found while the training data was read.
+        numbers: The row of the source, counted from 0, that each training example comes from; `None` for a stream.
+    """
+
+    train: Dataset | IterableDataset
+    evaluation: Dataset | IterableDataset | None
+    report: Any
+    numbers: np.ndarray | None
+
+
+class Source(NamedTuple):
+    """Rows as they are stored, and what to call them in sentences."""
+
+    rows: Dataset | IterableDataset
+    name: str
+
+
 def load(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
-    """Training and evaluation data as the trainer needs them; the latter `None` where no evaluation is asked for.
+    """Training and evaluation data of `read`."""
+    found = read(recipe, args, statements)
+    return found.train, found.evaluation
+
+
+def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = None) -> Examples:
+    """Training and evaluation data as the trainer needs them.
 
     Evaluation data held out of the training split is cut off before pairs are split into single answers, so that
     both answers to a prompt stay on one side.
+
+    Args:
+        recipe: Names the data.
+        args: The trainer's configuration.
+        statements: Receives what is worth saying.
+        first: Read only so many rows of the training split, which are then no stream.
     """
-    read = _reader(recipe)
-    train = read(recipe.get("dataset_train_split") or "train", True)
+    read_split = _reader(recipe)
+    split = recipe.get("dataset_train_split") or "train"
+    train = read_split(split, True, None if first is None else source(recipe, first))
     evaluation = None
     if recipe.get("eval_size"):
-        seed = args.seed if args.data_seed is None else args.data_seed
-        size = recipe.get("eval_size")
-        halves = train.dataset.train_test_split(test_size=size if size < 1 else int(size), seed=seed)
-        statements.append(f"{train.report.where}: {len(halves['test']):,} rows held out for evaluation.")
-        train, evaluation = (data.Loaded(halves[name], train.report) for name in ("train", "test"))
+        train, evaluation = _held_out(train, recipe, args, statements)
     elif args.eval_strategy != "no":
-        evaluation = read(recipe.get("dataset_test_split") or "test", False)
-    train = _as_needed(train, recipe, recipe.get("max_train_samples"))
+        evaluation = read_split(recipe.get("dataset_test_split") or "test", False, None)
+    limit = recipe.get("max_train_samples")
+    train = _as_needed(train, recipe, limit)
     statements += train.report.sentences()
-    if recipe.get("max_train_samples"):
-        statements.append(f"Only its first {recipe.get('max_train_samples'):,} rows are used (`max_train_samples`).")
+    if limit:
+        statements.append(f"Only its first {limit:,} rows are used (`max_train_samples`).")
         if recipe.trainer is None and isinstance(train.dataset, Dataset):
             data.require_teachable(data.describe(train.dataset))
-    if evaluation is None:
-        return train.dataset, None
-    evaluation = _as_needed(evaluation, recipe, recipe.get("max_eval_samples"))
-    if not recipe.get("eval_size"):
-        statements += evaluation.report.sentences()
-    return train.dataset, evaluation.dataset
+    if evaluation is not None:
+        evaluation = _as_needed(evaluation, recipe, recipe.get("max_eval_samples"))
+        if not recipe.get("eval_size"):
+            statements += evaluation.report.sentences()
+        evaluation = evaluation.dataset
+    return Examples(train.dataset, evaluation, train.report, _numbers(train))
 
 
-def _reader(recipe: Recipe) -> Callable[[str, bool], data.Loaded]:
-    """Reads a split of the recipe's data: one dataset, or the mixture TRL makes of a `datasets:` list."""
-    source = str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name")
+def source(recipe: Recipe, first: int | None = None) -> Source:
+    """The training split as it is stored, columns under the names known here; of it the `first` rows, if given."""
+    given, options = _source(recipe)
+    split = recipe.get("dataset_train_split") or "train"
+    names = ("config", "revision", "streaming")
+    opened = {name: options.get(name) for name in names} | {"streaming": bool(options.get("streaming"))}
+    dataset, name = sources.open_source(given, split=split, **opened)
+    dataset = without_format(dataset)
+    if options["columns"]:
+        dataset = renamed(dataset, dict(options["columns"]), name)
+    if first is None:
+        return Source(dataset, name)
+    if isinstance(dataset, Dataset):
+        return Source(dataset.select(range(min(first, len(dataset)))), name)
+    rows = list(dataset.take(first))
+    if not rows:
+        raise UserError(f"{name} ({split}) has no rows; choose another split or file.")
+    return Source(Dataset.from_list(rows, features=dataset.features), name)
+
+
+def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
+    """Where a recipe's data is, and how to read it: one dataset, or the mixture TRL makes of a `datasets:` list."""
     options = {
         "columns": recipe.get("dataset_columns"),
         "format": recipe.get("dataset_format") or "auto",
@@ -60,30 +117,74 @@ def _reader(recipe: Recipe) -> Callable[[str, bool], data.Loaded]:
     if recipe.get("datasets"):
         known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
         values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
-        mixture = get_dataset(DatasetMixtureConfig(**values))
-        return _of_kind(recipe, mixture, options)
+        try:
+            return get_dataset(DatasetMixtureConfig(**values)), options
+        except Exception as error:  # whatever a file, the Hub or two sets of columns may raise
+            raise said_by_the_hub(error, "The mixture `datasets`", None) from error
     options |= {
         "config": recipe.get("dataset_config"),
         "revision": recipe.get("dataset_revision"),
         "streaming": bool(recipe.get("dataset_streaming")),
     }
-    return _of_kind(recipe, source, options)
+    return str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name"), options
 
 
-def _of_kind(recipe: Recipe, source: Any, options: dict[str, Any]) -> Callable[[str, bool], data.Loaded]:
-    """Reads a split of a source as what the recipe trains on: preferences, prompts, or answers to imitate."""
-    if recipe.kind in READINGS:
-        return lambda split, training: unlabelled.load(source, READINGS[recipe.kind], split=split, **options)
-    return lambda split, training: data.load(source, split=split, training=training, **options)
+def _reader(recipe: Recipe) -> Callable[[str, bool, Source | None], data.Loaded]:
+    """Reads a split as what the recipe trains on: preferences, prompts, or answers to imitate.
+
+    The reader takes the split's name, whether it is to train on, and its rows where they are open already.
+    """
+    given, options = _source(recipe)
+
+    def read_split(split: str, training: bool, opened: Source | None) -> data.Loaded:
+        where, how = given, options
+        if opened is not None:  # with its columns under the names known here
+            where, how = opened.rows, {"format": options["format"], "title": opened.name}
+        if recipe.kind in READINGS:
+            return unlabelled.load(where, READINGS[recipe.kind], split=split, **how)
+        return data.load(where, split=split, training=training, **how)
+
+    return read_split
+
+
+def _numbers(loaded: data.Loaded) -> np.ndarray | None:
+    """The row of the source that each row of the dataset comes from."""
+    if not isinstance(loaded.dataset, Dataset):
+        return None
+    return np.arange(len(loaded.dataset)) if loaded.report.kept is None else loaded.report.kept
+
+
+def _held_out(train: data.Loaded, recipe: Recipe, args: Any, statements: list[str]) -> tuple[data.Loaded, data.Loaded]:
+    """Rows to train on and rows to evaluate on."""
+    size, (dataset, report) = recipe.get("eval_size"), train
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            "`eval_size` holds rows out of the training split, which a stream has no number of: remove "
+            "`dataset_streaming`, or evaluate on a split of its own (`dataset_test_split`)."
+        )
+    seed = args.seed if args.data_seed is None else args.data_seed
+    try:
+        halves = dataset.train_test_split(test_size=size if size < 1 else int(size), seed=seed)
+    except ValueError as error:
+        rows = count(len(dataset), "rows")
+        raise UserError(f"`eval_size` is {size:g}, which cannot be held out of {rows}: give fewer.") from error
+    statements.append(f"{report.where}: {len(halves['test']):,} rows held out for evaluation.")
+    # The same split of the numbers, since that of the dataset does not say which rows it took.
+    numbers = Dataset.from_dict({"row": _numbers(train)}).train_test_split(test_size=len(halves["test"]), seed=seed)
+    return tuple(
+        data.Loaded(halves[name], dataclasses.replace(report, kept=np.asarray(numbers[name]["row"])))
+        for name in ("train", "test")
+    )
 
 
 def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.Loaded:
     """The first `limit` rows, as pairs for a paired loss; for an unpaired one, pairs are split into single answers."""
     dataset, report = loaded
-    if limit is not None:
-        few = isinstance(dataset, Dataset)
-        dataset = dataset.select(range(min(limit, len(dataset)))) if few else dataset.take(limit)
-        loaded = data.Loaded(dataset, report)
+    if limit is not None and isinstance(dataset, Dataset):
+        kept = _numbers(loaded)[:limit]
+        loaded = data.Loaded(dataset.select(range(len(kept))), dataclasses.replace(report, kept=kept))
+    elif limit is not None:
+        loaded = data.Loaded(dataset.take(limit), report)
     if recipe.kind in READINGS:
         return loaded
     if recipe.paired and not report.paired:

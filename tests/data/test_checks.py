@@ -24,6 +24,15 @@ def test_nothing_usable_is_refused_with_the_reasons():
         data.load(Dataset.from_list(rows), training=False)
 
 
+def test_rows_keep_the_numbers_they_had():
+    same, broken = {"prompt": "q", "chosen": " a", "rejected": " a"}, {"prompt": "q", "chosen": None, "rejected": "b"}
+    report = data.load(Dataset.from_list([broken, PLAIN[0], same, broken, same, PLAIN[1], *[same] * 9])).report
+    assert report.kept.tolist() == [1, 2, *range(4, 15)]
+    assert report.examples == {Reason.NULL.value: (0, 3), Note.IDENTICAL.value: (2, 4, 6)}
+    single = data.unpair(data.load(Dataset.from_list([broken, PLAIN[0], {**PLAIN[1], "rejected": ""}]))).report
+    assert single.kept.tolist() == [1, 1, 2, 2] and single.examples[Note.EMPTY_COMPLETION.value] == (2,)
+
+
 def test_all_pairs_identical_is_refused_and_some_are_counted():
     same = {"prompt": "q", "chosen": " a", "rejected": " a"}
     with pytest.raises(UserError, match="chosen and rejected are the same in all 2 pairs"):

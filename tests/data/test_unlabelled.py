@@ -71,3 +71,25 @@ def test_demonstrations_of_their_own_columns(row):
 def test_no_demonstrations():
     with pytest.raises(UserError, match="needed are messages; prompt, completion; text"):
         load([{"question": "x"}], DEMONSTRATIONS)
+
+
+def test_rows_without_content_are_counted_with_their_numbers():
+    rows = [{"prompt": "", "chosen": " a", "rejected": " b"}, {"prompt": "p", "chosen": "", "rejected": " b"}, *PAIRS]
+    dataset, report = unlabelled.load(Dataset.from_list(rows), PROMPTS)
+    assert len(dataset) == report.rows_out == 4 and report.kept.tolist() == [1, 2, 3, 4]
+    assert "1 row dropped of 5: its prompt is empty (first: row 0)." in report.sentences()
+    dataset, report = unlabelled.load(Dataset.from_list(rows), DEMONSTRATIONS)
+    assert len(dataset) == report.rows_out == 4 and report.kept.tolist() == [0, 2, 3, 4]
+    assert report.examples["the answer is empty"] == (1,)
+    dataset, report = unlabelled.load(Dataset.from_list(RATED), DEMONSTRATIONS)
+    assert report.kept.tolist() == [0, 2]
+    dataset, report = unlabelled.load(
+        Dataset.from_list([{"text": "a"}, {"text": None}, {"text": "b"}]), DEMONSTRATIONS
+    )
+    assert dataset.to_list() == [{"text": "a"}, {"text": "b"}] and report.kept.tolist() == [0, 2]
+    assert report.sentences()[1:] == ["1 row dropped: nothing in text."]
+
+
+def test_nothing_left_is_refused():
+    with pytest.raises(UserError, match=r"none of its 2 rows can be used.*2 rows: its prompt is empty"):
+        unlabelled.load(Dataset.from_list([{"prompt": "", "chosen": "a", "rejected": "b"}] * 2), PROMPTS)

@@ -7,8 +7,8 @@
 Files: ``sources`` opens (``hub``, ``unreadable`` explain failures), ``formats/`` recognises and reads rows
 in plain Python, ``sampling`` looks at some and ``normalise`` converts all to the types in ``columns``;
 ``tally`` counts, ``report`` says it, ``checks`` refuses, ``hints`` helps with unknown columns, ``unpairing``
-makes single answers of pairs; ``unlabelled`` reads prompts and demonstrations, for PPO and SFT. Importing the
-package imports nothing heavy.
+makes single answers of pairs; ``unlabelled`` reads prompts and demonstrations, for PPO and SFT; ``classes`` tells what
+each row of a mixed file is. Importing the package imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ def load(
     format: str = "auto",
     streaming: bool = False,
     training: bool = True,
+    title: str | None = None,
 ) -> Loaded:
     """Read one split, recognise its format, and return it in TRL's type with a report.
 
@@ -44,6 +45,7 @@ def load(
         format: "auto", or the name of a format to insist on; see ``formats.NAMES``.
         streaming: Read while training instead of before; nothing is counted then.
         training: Refuse data that cannot teach (`require_teachable`); False for data to evaluate on.
+        title: What to call it in sentences; its own name if not given.
 
     Returns:
         (dataset, report). Pairs have prompt, chosen, rejected; single answers prompt, completion and label
@@ -54,7 +56,7 @@ def load(
     """
     check_format(format)
     dataset, source = open_source(name_or_path, split=split, config=config, revision=revision, streaming=streaming)
-    loaded = read(dataset, columns=columns, format=format, source=source, split=split)
+    loaded = read(dataset, columns=columns, format=format, source=title or source, split=split)
     require_rows(loaded.report)
     if training:
         require_teachable(loaded.report)

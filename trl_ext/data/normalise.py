@@ -51,7 +51,7 @@ def normalise(
         counted = scan(narrow.select_columns(_read(match)), match)
         if not tally.any_changed(counted):
             done = narrow.select_columns([*outputs, *passed])
-            return _keep(done, counted), _counted(report, counted, match, passed, changed=False)
+            return _keep(done, _counted(report, counted, match, passed, changed=False))
     text = narrow.select_columns(_read(match))
     converted = text.map(
         _convert,
@@ -66,7 +66,7 @@ def normalise(
     done = converted.select_columns(outputs)
     if passed:  # set beside the text afterwards: images are neither decoded nor written again
         done = concatenate_datasets([done, narrow.select_columns(passed)], axis=1)
-    return _keep(done, counted), _counted(report, counted, match, passed, changed=True)
+    return _keep(done, _counted(report, counted, match, passed, changed=True))
 
 
 def scan(dataset: Dataset, match: Match) -> Dataset:
@@ -124,9 +124,8 @@ def _read(match: Match) -> list[str]:
     return list(dict.fromkeys([*match.columns, *([match.label] if match.label else [])]))
 
 
-def _keep(dataset: Dataset, counted: Dataset) -> Dataset:
-    rows = tally.kept_rows(counted)
-    return dataset if rows is None else dataset.select(rows)
+def _keep(dataset: Dataset, report: Report) -> tuple[Dataset, Report]:
+    return (dataset if report.kept is None else dataset.select(report.kept)), report
 
 
 def _counted(report: Report, counted: Dataset, match: Match, passed: list[str], changed: bool) -> Report:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset, IterableDataset
 
 
@@ -33,6 +34,7 @@ class Report:
         rows_out: Rows kept; None for a stream.
         dropped: {reason: how many and the first}.
         notes: {remark: number of kept rows it holds for}.
+        examples: {reason or remark: numbers of the first few rows it holds for, counted from 0}.
         duplicates: Kept rows that repeat an earlier one word for word; None for a stream or with images,
             which are not compared.
         desirable: Answers with a positive label; None for pairs.
@@ -41,6 +43,8 @@ class Report:
         earlier: Sentences on the pairs that the answers were made of.
         content: A hash of the kept rows in their order, the same wherever and however they are stored; empty
             for a stream.
+        kept: The number of the row, counted from 0, that each row kept comes from; None where every row became one,
+            or for a stream.
     """
 
     source: str
@@ -54,12 +58,14 @@ class Report:
     rows_out: int | None = None
     dropped: dict[str, Dropped] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, tuple[int, ...]] = field(default_factory=dict)
     duplicates: int | None = None
     desirable: int | None = None
     undesirable: int | None = None
     ignored: tuple[str, ...] = ()
     earlier: tuple[str, ...] = ()
     content: str = ""
+    kept: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def where(self) -> str:

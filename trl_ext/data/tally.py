@@ -18,6 +18,9 @@ from .report import Dropped
 REASON, NOTES, HASH, DESIRABLE, CHANGED = (
     f"_trl_ext_{n}" for n in ("reason", "notes", "hash", "desirable", "changed")
 )
+EXAMPLES = 3
+"""Rows of each kind whose numbers are kept to be shown."""
+
 FEATURES = Features(
     {
         REASON: Value("uint8"),
@@ -51,27 +54,21 @@ def counts(tally: Dataset) -> dict[str, Any]:
     table = tally.with_format("numpy")
     reasons, notes, hashes = (_column(table, name) for name in (REASON, NOTES, HASH))
     keep = reasons == 0
-    found = {}
-    for reason in Reason:
-        rows = np.flatnonzero(reasons == reason.code)
-        if len(rows):
-            found[reason.value] = Dropped(len(rows), int(rows[0]))
-    remarks = {note.value: int(((notes & note.bit) > 0).sum()) for note in Note}
+    found = {reason.value: np.flatnonzero(reasons == reason.code) for reason in Reason}
+    remarks = {note.value: np.flatnonzero(notes & note.bit) for note in Note}
     return {
         "rows_in": len(tally),
         "rows_out": int(keep.sum()),
-        "dropped": found,
-        "notes": {text: n for text, n in remarks.items() if n},
+        "dropped": {text: Dropped(len(rows), int(rows[0])) for text, rows in found.items() if len(rows)},
+        "notes": {text: len(rows) for text, rows in remarks.items() if len(rows)},
+        "examples": {
+            text: tuple(map(int, rows[:EXAMPLES])) for text, rows in {**found, **remarks}.items() if len(rows)
+        },
+        "kept": None if keep.all() else np.flatnonzero(keep),
         "duplicates": int(keep.sum()) - len(np.unique(hashes[keep])),
         "desirable": int(_column(table, DESIRABLE)[keep].sum()),
         "content": xxhash.xxh128_hexdigest(np.ascontiguousarray(hashes[keep]).tobytes()),
     }
-
-
-def kept_rows(tally: Dataset) -> np.ndarray | None:
-    """Numbers of the rows to keep, or None if that is all of them."""
-    keep = _column(tally.with_format("numpy"), REASON) == 0
-    return None if keep.all() else np.flatnonzero(keep)
 
 
 def any_changed(tally: Dataset) -> bool:

@@ -7,19 +7,23 @@ load(name, DEMONSTRATIONS)    # of pairs: the chosen answers, of rated ones: the
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from datasets import Dataset, IterableDataset
 
 from trl_ext.errors import UserError
 
+from .checks import require_rows
 from .formats import recognise
 from .hints import check_format
 from .loader import read, renamed
-from .report import Loaded, count, place
+from .report import Dropped, Loaded, count, place
 from .sampling import sample, without_format
 from .sources import open_source
+from .tally import EXAMPLES
 
 TRAVELLING = ("tools", "chat_template_kwargs")
 """Columns that belong to a prompt or conversation whatever answers it."""
@@ -30,12 +34,13 @@ SHAPES = (("messages",), ("prompt", "completion"), ("text",), ("conversations",)
 
 @dataclasses.dataclass(frozen=True)
 class PlainReport:
-    """What was found in data that is no preference data."""
+    """What was found in data that is no preference data; `kept` as in `Report`."""
 
     where: str
     what: str
     rows: int | None
     remark: str = ""
+    kept: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def sentences(self) -> list[str]:
         number = "a stream" if self.rows is None else count(self.rows, "rows")
@@ -59,6 +64,7 @@ def load(
     columns: Mapping[str, str] | None = None,
     format: str = "auto",
     streaming: bool = False,
+    title: str | None = None,
 ) -> Loaded:
     """Read one split; arguments as of `trl_ext.data.load`. What preference data it is of is said in the report.
 
@@ -67,11 +73,13 @@ def load(
     """
     check_format(format)
     dataset, source = open_source(name_or_path, split=split, config=config, revision=revision, streaming=streaming)
-    dataset = without_format(dataset)
+    dataset, source = without_format(dataset), title or source
     if columns:
         dataset = renamed(dataset, dict(columns), source)
     if format != "auto" or recognise(sample(dataset)) is not None:
-        return reading.from_preferences(read(dataset, format=format, source=source, split=split))
+        loaded = reading.from_preferences(read(dataset, format=format, source=source, split=split))
+        require_rows(loaded.report)
+        return loaded
     loaded = reading.from_columns(dataset, place(source, split))
     if loaded.report.rows == 0:
         raise UserError(f"{loaded.report.where} has no rows that can be used; choose another split or file.")
@@ -80,9 +88,9 @@ def load(
 
 def _prompts_of_preferences(loaded: Loaded) -> Loaded:
     dataset, report = loaded
-    kept = [name for name in dataset.column_names if name in ("prompt", *TRAVELLING)]
-    dataset = _with_content(dataset.select_columns(kept), "prompt")
-    return Loaded(dataset, dataclasses.replace(report, done=f"{report.done}; only the prompts are used"))
+    names = [name for name in dataset.column_names if name in ("prompt", *TRAVELLING)]
+    report = dataclasses.replace(report, done=f"{report.done}; only the prompts are used")
+    return _with_content(Loaded(dataset.select_columns(names), report), "prompt", "its prompt is empty")
 
 
 def _prompt_column(dataset: Dataset | IterableDataset, where: str) -> Loaded:
@@ -91,13 +99,12 @@ def _prompt_column(dataset: Dataset | IterableDataset, where: str) -> Loaded:
             f"{where} has no column of prompts among its own ({', '.join(dataset.column_names)}): name one with "
             "`dataset_columns: {prompt: <the column with it>}`. Preference data serves too."
         )
-    kept = _with_content(dataset, "prompt")
     if isinstance(dataset, IterableDataset):
-        return Loaded(kept, PlainReport(where, "prompts", None))
-    empty = len(dataset) - len(kept)
-    return Loaded(
-        kept, PlainReport(where, "prompts", len(kept), f"{count(empty, 'rows')} dropped: no prompt." if empty else "")
-    )
+        return Loaded(dataset.filter(bool, input_columns="prompt"), PlainReport(where, "prompts", None))
+    rows = _where(bool, dataset, "prompt")
+    empty = len(dataset) - len(rows)
+    remark = f"{count(empty, 'rows')} dropped: no prompt." if empty else ""
+    return Loaded(dataset.select(rows), PlainReport(where, "prompts", len(rows), remark, rows))
 
 
 def _demonstrations_of_preferences(loaded: Loaded) -> Loaded:
@@ -106,10 +113,14 @@ def _demonstrations_of_preferences(loaded: Loaded) -> Loaded:
         dataset = dataset.remove_columns("rejected").rename_column("chosen", "completion")
         which = "only the chosen answers are used"
     else:
-        dataset = dataset.filter(lambda label: label, input_columns="label").remove_columns("label")
         which = "only the desirable answers are used"
-    dataset = _with_content(dataset, "completion")
-    return Loaded(dataset, dataclasses.replace(report, done=f"{report.done}; {which}"))
+        if isinstance(dataset, IterableDataset):
+            dataset = dataset.filter(bool, input_columns="label")
+        else:
+            dataset, report = _only(Loaded(dataset, report), _where(bool, dataset, "label"))
+        dataset = dataset.remove_columns("label")
+    report = dataclasses.replace(report, done=f"{report.done}; {which}")
+    return _with_content(Loaded(dataset, report), "completion", "the answer is empty")
 
 
 def _demonstration_columns(dataset: Dataset | IterableDataset, where: str) -> Loaded:
@@ -121,14 +132,49 @@ def _demonstration_columns(dataset: Dataset | IterableDataset, where: str) -> Lo
             "preference data. Say which are which with `dataset_columns`."
         )
     travelling = [name for name in (*TRAVELLING, "images", "image") if name in dataset.column_names]
-    rows = None if isinstance(dataset, IterableDataset) else len(dataset)
-    return Loaded(
-        dataset.select_columns([*shape, *travelling]), PlainReport(where, f"answers in {', '.join(shape)}", rows)
+    what = f"answers in {', '.join(shape)}"
+    dataset = dataset.select_columns([*shape, *travelling])
+    if isinstance(dataset, IterableDataset):
+        return Loaded(dataset, PlainReport(where, what, None))
+    # A prompt may be empty, an answer may not.
+    rows = np.intersect1d(_where(_is_there, dataset, shape[0]), _where(bool, dataset, shape[-1]))
+    empty = len(dataset) - len(rows)
+    remark = f"{count(empty, 'rows')} dropped: nothing in {', '.join(shape)}." if empty else ""
+    return Loaded(dataset.select(rows), PlainReport(where, what, len(rows), remark, rows))
+
+
+def _with_content(loaded: Loaded, column: str, reason: str) -> Loaded:
+    """The rows whose `column` is not empty; the others are dropped for `reason`."""
+    dataset, report = loaded
+    if isinstance(dataset, IterableDataset):
+        return Loaded(dataset.filter(bool, input_columns=column), report)
+    empty = _where(operator.not_, dataset, column)
+    if not len(empty):
+        return loaded
+    numbers = empty if report.kept is None else report.kept[empty]
+    gone = {reason: Dropped(len(empty), int(numbers[0]))}
+    examples = {reason: tuple(numbers[:EXAMPLES].tolist())}
+    loaded = _only(loaded, _where(bool, dataset, column))
+    return loaded._replace(
+        report=dataclasses.replace(
+            loaded.report, dropped={**report.dropped, **gone}, examples={**report.examples, **examples}
+        )
     )
 
 
-def _with_content(dataset: Dataset | IterableDataset, column: str) -> Dataset | IterableDataset:
-    return dataset.filter(bool, input_columns=column)
+def _only(loaded: Loaded, rows: np.ndarray) -> Loaded:
+    kept = rows if loaded.report.kept is None else loaded.report.kept[rows]
+    return Loaded(loaded.dataset.select(rows), dataclasses.replace(loaded.report, kept=kept, rows_out=len(rows)))
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None
+
+
+def _where(test: Callable[[Any], bool], dataset: Dataset, column: str) -> np.ndarray:
+    """Numbers of the rows whose `column` passes the test."""
+    passed = [test(value) for batch in dataset.select_columns([column]).iter(1000) for value in batch[column]]
+    return np.flatnonzero(passed)
 
 
 PROMPTS = Reading(_prompts_of_preferences, _prompt_column)

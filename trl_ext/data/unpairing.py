@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 from datasets import Dataset, Features, IterableDataset, Value
 
 from .loader import describe, read
@@ -43,7 +44,12 @@ def unpair(data: Loaded | Dataset | IterableDataset) -> Loaded:
     earlier = tuple(report.sentences()[1:])
     if report.ignored:  # the last sentence, which the new report says itself
         earlier = earlier[:-1]
-    return Loaded(single, dataclasses.replace(describe(single), done=done, earlier=earlier, **known))
+    answers = describe(single)
+    pair = np.arange(len(single)) // 2
+    number = pair if report.kept is None else report.kept[pair]
+    examples = {text: tuple(dict.fromkeys(number[list(rows)].tolist())) for text, rows in answers.examples.items()}
+    known |= {"kept": number, "examples": {**report.examples, **examples}}
+    return Loaded(single, dataclasses.replace(answers, done=done, earlier=earlier, **known))
 
 
 def _two_answers(batch: dict[str, list]) -> dict[str, list]:

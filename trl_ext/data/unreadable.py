@@ -27,6 +27,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
         return found
     # datasets wraps what went wrong in "An error occurred while generating the dataset".
     cause = error.__cause__ or error
+    if "corresponds to no data" in str(cause):
+        return "it holds no rows"
     return (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
 
 

@@ -1,0 +1,165 @@
+"""`trl-ext data`: the training data of a recipe as its trainer will see it."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from trl_ext.cli.arguments import add_recipe, overrides
+from trl_ext.errors import UserError
+
+HELP = "show the data as the trainer sees it: what is dropped, cut, equal, learned from"
+EXAMPLES = """examples:
+  trl-ext data recipes/demo.yaml
+  trl-ext data recipes/qwen3-8b-kto.yaml --max_length 512 --rows 10000
+  trl-ext data recipes/demo.yaml --loss kto --json
+
+Of the model only the tokenizer and small files are read. --rows N looks at the first N rows of the data (of a stream:
+1000 unless given), --output DIR says where the picture of lengths goes (runs/<recipe>-data/data.png), --json prints
+JSON for scripts. Any key of a recipe can follow, as for `run`. exit code: 0; 2 if no training could use the data"""
+
+OWN = {"output": None, "json": False, "rows": None}
+PICTURE = "data.png"
+
+COLOURS = {"prompt": "dim", "cut": "strike dim red"}
+ANSWERS = {"chosen": "green", "rejected": "red", "completion": "blue", "prompt": ""}
+MARKS = {"learned": ("⟦", "⟧"), "cut": ("✂", "✂"), "prompt": ("", "")}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    values = overrides(args.overrides)
+    # What follows the recipe is read as its keys; these are the verb's own.
+    own = {name: values.pop(name, default) for name, default in OWN.items()}
+    rows = _rows(own["rows"])
+    from trl_ext import recipe, run
+
+    loaded = recipe.load(args.recipe, values)
+    run.quieten(loaded)
+    output = Path(own["output"] or Path("runs", f"{loaded.name}-data"))
+
+    from trl_ext import build
+    from trl_ext.inspection import picture, report
+
+    config = build.config(loaded, output, build.precision(loaded))
+    found = report.inspect(loaded, config, rows)
+    output.mkdir(parents=True, exist_ok=True)
+    title = f"{loaded.name}: {loaded.title} on {Path(loaded.get('dataset_name') or 'a mixture').name}"
+    drawn = picture.draw(output / PICTURE, found.checked.findings.facts, title)
+    if own["json"]:
+        print(json.dumps(found.to_dict() | {"picture": str(drawn)}, indent=2, ensure_ascii=False))
+    else:
+        _show(found, drawn)
+    found.checked.findings.require_teachable()
+    return 0
+
+
+def _rows(given: Any) -> int | None:
+    if given is None or (isinstance(given, int) and not isinstance(given, bool) and given > 0):
+        return given
+    raise UserError(f"`--rows` is {given!r}: give a number of rows from 1 up, for instance 1000.")
+
+
+def _show(found: Any, picture: Path) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    findings = found.checked.findings
+    if found.partial:
+        console.print(found.partial)
+    for statement in found.statements:
+        console.print(statement)
+        for shown in found.read:
+            if shown.sentence in statement:
+                _rows_of(console, shown)
+    if len(found.classes) > 1:
+        console.print("\nRows by themselves, of more than one kind:", style="bold")
+        for shown in found.classes:
+            _finding(console, shown, "rows")
+    else:
+        console.print("\n".join(f"Every row by itself: {shown.sentence}." for shown in found.classes))
+    console.print(f"\nAs tokens: {findings.kept:,} {findings.unit} to train on", style="bold")
+    for shown in found.found:
+        _finding(console, shown, findings.unit)
+    if not found.found:
+        console.print("Nothing is dropped, cut, repeated or without an end.")
+    if (labels := findings.labels()) is not None:
+        console.print(f"Labels: {labels[0]:,} desirable, {labels[1]:,} undesirable.")
+    if findings.kept:
+        console.print(_lengths(findings))
+    if found.layout is not None:
+        console.print(_layout(found.layout))
+    _example(console, found)
+    console.print(f"\npicture  {picture}")
+
+
+def _finding(console: Any, shown: Any, unit: str) -> None:
+    from trl_ext.data.report import count
+
+    left_out = " left out" if shown.name == "dropped" else ""
+    console.print(f"{count(shown.rows, unit)} ({_share(shown.share)}){left_out}: {shown.sentence}.")
+    _rows_of(console, shown)
+
+
+def _rows_of(console: Any, shown: Any) -> None:
+    for number, text in shown.examples:
+        console.print(f"    row {number:,}: {text}", style="dim")
+
+
+def _share(share: float) -> str:
+    return "all" if share == 1 else f"{share:.1%}" if share >= 0.001 else "< 0.1%"
+
+
+def _lengths(findings: Any) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("tokens, nothing cut")
+    for heading in ("mean", "median", "95 %", "longest"):
+        table.add_column(heading, justify="right")
+    for name, part in findings.lengths().items():
+        table.add_row(name, f"{part.mean:,.1f}", f"{part.median:,.0f}", f"{part.p95:,.0f}", f"{part.longest:,}")
+    return table
+
+
+def _layout(layout: Any) -> str:
+    from trl_ext.data.report import count
+
+    how = "packed, shared prompts once" if layout.is_packed else "padded, sorted by length"
+    return (
+        f"Tokens of a forward pass, {layout.examples:,} examples in {count(layout.steps, 'random steps')}: {layout.trl:,} as TRL pads "
+        f"its micro-batches, {layout.here:,} here ({how}): {1 - layout.here / layout.trl:.0%} saved, a factor of "
+        f"{layout.trl / layout.here:.2f}."
+    )
+
+
+def _example(console: Any, found: Any) -> None:
+    from rich.text import Text
+
+    is_plain = not console.is_terminal
+    number = int(found.checked.numbers[found.example])
+    console.print(f"\nRow {number:,} as the trainer sees it", style="bold")
+    legend = "⟦ ⟧ learned from, ✂ ✂ cut off" if is_plain else "coloured: learned from; dim: read only; struck: cut off"
+    console.print(f"{legend}; special tokens{'' if is_plain else ' (bold)'} are shown", style="dim")
+    for heading, parts, answer in _sequences(found.rendered):
+        tokens = ", ".join(f"{part.tokens:,} {part.role}" for part in parts)
+        text = Text()
+        for part in parts:
+            opening, closing = MARKS[part.role] if is_plain else ("", "")
+            text.append(f"{opening}{part.text}{closing}", style=COLOURS.get(part.role, ANSWERS[answer]))
+        text.highlight_words(found.special_tokens, "bold cyan not dim")
+        console.print(f"── {heading}: {tokens or 'no'} tokens", style="bold")
+        console.print(text)
+
+
+def _sequences(rendered: dict[str, list]) -> list[tuple[str, list, str]]:
+    """Heading, parts and name of the answer; what two answers share at their beginning comes once, before them."""
+    sequences = list(rendered.values())
+    shared = sequences[0][:1]
+    if len(sequences) == 1 or shared != sequences[1][:1] or not shared or shared[0].role != "prompt":
+        return [(name, parts, name) for name, parts in rendered.items()]
+    return [("prompt", shared, "prompt"), *((f"… {name}", parts[1:], name) for name, parts in rendered.items())]

@@ -1,0 +1,43 @@
+"""What a model's small files say of it: where a sequence ends, and how long one may be."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from transformers import AutoConfig, GenerationConfig
+
+from trl_ext.inspection.tokenise import text_tokenizer
+
+
+class ModelFiles(NamedTuple):
+    """What is known of a model without its weights.
+
+    Attributes:
+        stops: Ids of the tokens that end a sequence: the tokenizer's, and those at which the model stops to generate.
+        stop_tokens: The same as text.
+        positions: Positions the model was made for, if its configuration says.
+    """
+
+    stops: set[int]
+    stop_tokens: list[str]
+    positions: int | None
+
+
+def read(path: str, revision: str, trust_remote_code: bool, processing_class: Any) -> ModelFiles:
+    """Read the configuration files of a model, in a folder or on the Hub.
+
+    Files that are not there, or not in order, say nothing; loading the model will say it better.
+    """
+    tokenizer = text_tokenizer(processing_class)
+    stops, positions = {tokenizer.eos_token_id}, None
+    try:
+        more = GenerationConfig.from_pretrained(path, revision=revision).eos_token_id
+        stops |= {more} if isinstance(more, int) else set(more or ())
+    except (OSError, ValueError):
+        pass
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    except (OSError, ValueError):
+        pass
+    return ModelFiles(stops, tokenizer.convert_ids_to_tokens(sorted(stops)), positions)

@@ -1,0 +1,74 @@
+"""One example as the trainer sees it: special tokens, what is learned from, what is cut off."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset
+
+from trl_ext.inspection.facts import ANSWERS, Facts
+
+VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+"""Control characters and the signs that stand for them: data must not steer the terminal."""
+LONGEST = 600
+"""Characters of a part that are shown; the middle of a longer one is left out."""
+
+
+class Part(NamedTuple):
+    """Consecutive tokens of a sequence that are treated alike.
+
+    Attributes:
+        text: The tokens as text, special ones included.
+        role: "prompt" (read only), "learned" (the loss is taken of it) or "cut" (the model never sees it).
+        tokens: How many tokens.
+    """
+
+    text: str
+    role: str
+    tokens: int
+
+
+def render(facts: Facts, tokenised: Dataset, place: int, tokenizer: Any) -> dict[str, list[Part]]:
+    """Parts of the sequences made of an example, by the answer's name; of a prompt alone under "prompt".
+
+    Args:
+        facts: Of the whole dataset.
+        tokenised: The dataset they are of.
+        place: Which example.
+        tokenizer: Turns tokens into text.
+    """
+    row = tokenised[place]
+    if facts.kind == "prompts":
+        return {"prompt": _parts(row["prompt_ids"], ["prompt"] * len(row["prompt_ids"]), tokenizer)}
+    if facts.kind == "sft":
+        roles = np.where(np.array(row["labels"]) == -100, "prompt", "learned")
+        return {"completion": _parts(row["input_ids"], _cut(roles, facts).tolist(), tokenizer)}
+    shown = {}
+    prompt = row.get("prompt_ids", [])
+    for name in ANSWERS[facts.kind]:
+        ids = [*prompt, *row[f"{name}_ids"]]
+        roles = np.array(["prompt"] * len(prompt) + ["learned"] * (len(ids) - len(prompt)), dtype="<U7")
+        shown[name] = _parts(ids, _cut(roles, facts).tolist(), tokenizer)
+    return shown
+
+
+def _cut(roles: np.ndarray, facts: Facts) -> np.ndarray:
+    limit = facts.limits.max_length
+    if limit is not None and facts.limits.is_cut and len(roles) > limit:
+        roles[slice(0, len(roles) - limit) if facts.limits.keep_end else slice(limit, None)] = "cut"
+    return roles
+
+
+def _parts(ids: list[int], roles: list[str], tokenizer: Any) -> list[Part]:
+    parts, start = [], 0
+    for stop in range(1, len(ids) + 1):
+        if stop == len(ids) or roles[stop] != roles[start]:
+            text = tokenizer.decode(ids[start:stop], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            text = text.translate(VISIBLE)
+            if len(text) > LONGEST:
+                half = LONGEST // 2
+                text = f"{text[:half]} […] {text[-half:]}"
+            parts.append(Part(text, roles[start], stop - start))
+            start = stop
+    return parts

@@ -1,0 +1,180 @@
+"""Everything that is found out about a recipe's data, as one object to print, draw or write as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+
+from trl_ext import build, examples
+from trl_ext.data import classes
+from trl_ext.data.classes import excerpt
+from trl_ext.inspection import layout, rendering
+from trl_ext.inspection.check import Checked, check
+from trl_ext.inspection.findings import Finding
+from trl_ext.inspection.layout import Layout
+from trl_ext.inspection.rendering import Part
+from trl_ext.inspection.tokenise import has_images, kind_of, text_tokenizer
+from trl_ext.recipe import Recipe
+
+EXAMPLES = 3
+"""Rows shown of each finding."""
+STREAMED = 1000
+"""Rows of a stream that are looked at unless another number is asked for."""
+
+
+@dataclass
+class Shown:
+    """Some rows of which the same is true.
+
+    Attributes:
+        name: For scripts.
+        sentence: Completes "12 pairs: …".
+        rows: How many; `None` where the report of the pairs that answers were made of has the number in a sentence.
+        share: Of all rows, or of the examples that are kept.
+        examples: Row number in the source and an excerpt, of the first few.
+    """
+
+    name: str
+    sentence: str
+    rows: int | None
+    share: float | None
+    examples: list[tuple[int, str]]
+
+
+@dataclass
+class Report:
+    """What `trl-ext data` says.
+
+    Attributes:
+        statements: What was read and how, in sentences.
+        partial: What of the data was looked at, if not all of it; else empty.
+        classes: What the rows of the source are, each by itself.
+        read: What was true of rows when they were read: why they were dropped, and what else is worth knowing.
+        checked: The examples as tokens.
+        found: What is true of some of them.
+        layout: Tokens of padded and of packed batches, where batches are packed.
+        example: Place of the example that is shown.
+        rendered: Its sequences.
+        special_tokens: As they stand in its texts.
+    """
+
+    statements: list[str]
+    partial: str
+    classes: list[Shown]
+    read: list[Shown]
+    checked: Checked
+    found: list[Shown]
+    layout: Layout | None
+    example: int
+    rendered: dict[str, list[Part]]
+    special_tokens: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for scripts: numbers, strings and lists alone."""
+        findings = self.checked.findings
+        labels = findings.labels()
+        return {
+            "statements": self.statements,
+            "partial": self.partial or None,
+            "kind": findings.facts.kind,
+            "examples": len(findings.facts),
+            "kept": findings.kept,
+            "max_length": findings.facts.limits.max_length,
+            "classes": [_plain(shown) for shown in self.classes],
+            "read": [_plain(shown) for shown in self.read],
+            "found": [_plain(shown) for shown in self.found],
+            "labels": None if labels is None else {"desirable": labels[0], "undesirable": labels[1]},
+            "lengths": {name: lengths._asdict() for name, lengths in findings.lengths().items()},
+            "layout": None if self.layout is None else self.layout._asdict(),
+            "example": {
+                "row": int(self.checked.numbers[self.example]),
+                "sequences": {name: [part._asdict() for part in parts] for name, parts in self.rendered.items()},
+            },
+        }
+
+
+def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
+    """Look at the training data of a recipe as its trainer will see it; no weights are loaded.
+
+    Args:
+        recipe: A loaded recipe.
+        args: The trainer's configuration.
+        first: Look at so many rows of the source only. Of a stream `STREAMED` are looked at if not given.
+
+    Raises:
+        UserError: The data cannot be read or turned into tokens.
+    """
+    rows, name = examples.source(recipe)
+    partial = ""
+    if isinstance(rows, IterableDataset):
+        first = first or STREAMED
+        partial = f"Of the stream {name} only the first {first:,} rows are looked at."
+    elif first is not None and first < len(rows):
+        partial = f"Only the first {first:,} of {len(rows):,} rows are looked at (`--rows`)."
+    rows = rows if first is None else examples.source(recipe, first).rows
+    statements: list[str] = []
+    given = examples.read(recipe, args, statements, first)
+    processing_class = build.tokenizer(recipe)
+    build.check_template(recipe, args, processing_class, given.train)
+    checked = check(kind_of(recipe), given, processing_class, args, build.model_files_of(recipe, processing_class))
+    if has_images(given.train):
+        partial = (
+            f"{partial} Of the examples, which have images, the first {len(checked.numbers)} are looked at.".strip()
+        )
+    facts = checked.findings.facts
+    kept = np.flatnonzero(~facts.is_dropped)
+    example = int(kept[0]) if len(kept) else 0
+    return Report(
+        statements=statements,
+        partial=partial,
+        classes=[
+            Shown("class", text, number, number / len(rows), _raw(rows, numbers))
+            for text, (number, numbers) in classes.count(rows).items()
+        ],
+        read=_read(given.report, rows),
+        checked=checked,
+        found=[_shown(finding, checked, given.train) for finding in checked.findings.found],
+        layout=layout.compare(facts, checked.tokenised, args),
+        example=example,
+        rendered=rendering.render(facts, checked.tokenised, example, text_tokenizer(processing_class)),
+        special_tokens=list(text_tokenizer(processing_class).all_special_tokens),
+    )
+
+
+def _read(report: Any, rows: Dataset) -> list[Shown]:
+    """Reasons and remarks of a report with some rows of each; data without preferences has none."""
+    known = {text: gone.rows for text, gone in getattr(report, "dropped", {}).items()} | getattr(report, "notes", {})
+    return [
+        Shown("read", text, number := known.get(text), number and number / len(rows), _raw(rows, numbers))
+        for text, numbers in getattr(report, "examples", {}).items()
+    ]
+
+
+def _raw(rows: Dataset, numbers: tuple[int, ...]) -> list[tuple[int, str]]:
+    """Rows of the source, without their images."""
+    text = rows.select_columns([name for name in rows.column_names if name not in ("images", "image")])
+    return [(number, excerpt(text[number])) for number in numbers]
+
+
+def _shown(finding: Finding, checked: Checked, train: Dataset) -> Shown:
+    facts = checked.findings.facts
+    of = len(facts) if finding.name == "dropped" else checked.findings.kept
+    text = train.select_columns([name for name in train.column_names if name not in ("images", "image")])
+    places = finding.rows[:EXAMPLES].tolist()
+    return Shown(
+        finding.name,
+        finding.sentence,
+        len(finding.rows),
+        len(finding.rows) / of,
+        [(int(checked.numbers[place]), excerpt(text[place])) for place in places],
+    )
+
+
+def _plain(shown: Shown) -> dict[str, Any]:
+    plain = dataclasses.asdict(shown)
+    plain["examples"] = [{"row": row, "excerpt": text} for row, text in shown.examples]
+    return plain
