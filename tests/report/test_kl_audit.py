@@ -8,9 +8,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.rl.helpers import expected_gradient, gradient, language_and_policies
-from trl_ext.demo.sampling import logps, sample
 from trl_ext.report import kl_audit, kl_rollouts
 from trl_ext.rl import objectives, truth_table
+from trl_ext.sampling import logps, sample
 
 
 def test_the_exact_audit_is_what_enumeration_gives():

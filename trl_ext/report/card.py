@@ -26,8 +26,8 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
     base = get_config_model_id(trainer.model.config)
     dataset = dataset or facts.get("dataset")
     metadata = ModelCardData(
-        base_model=base if _on_hub(base) else None,
-        datasets=[dataset] if dataset and _on_hub(dataset) else None,
+        base_model=base if on_hub(base) else None,
+        datasets=[dataset] if dataset and on_hub(dataset) else None,
         library_name="peft" if is_peft_model(trainer.model) else "transformers",
         tags=sorted(set(tags)),
         model_name=name,
@@ -54,7 +54,7 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _on_hub(name: str) -> bool:
+def on_hub(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 

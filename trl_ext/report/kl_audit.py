@@ -22,7 +22,8 @@ class Row:
     Attributes:
         estimator, placement, level: The cell.
         value_bias, value_variance: Of the value of one completion, in units of KL and KL².
-        cosine: Of the expected gradient with the true one; NaN where it is zero, or not told from zero.
+        cosine: Of the expected gradient with the true one; NaN where it is zero, or not told from zero. By sampling a
+            quotient of unbiased estimates of products and lengths, beyond 1 at times.
         squared_error: Squared length of the expected gradient's difference from the true one; by sampling an unbiased
             estimate, negative at times.
         gradient_variance: Of one completion's gradient, summed over its components.

@@ -13,9 +13,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from trl_ext.demo.sampling import Completion, completion_logits, inference
 from trl_ext.report.kl_audit import CELLS, Audit, Row, values
 from trl_ext.rl import masked, objectives
+from trl_ext.sampling import Completion, completion_logits, inference
 
 GRADIENT_CHUNKS = 32
 """Means over so many parts of the completions tell a gradient from its noise."""

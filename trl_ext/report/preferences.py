@@ -4,7 +4,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from trl_ext.demo.sampling import Completion, as_messages, logps
+from trl_ext.sampling import Completion, as_messages, logps
 
 
 def held_out(model: PeftModel, tokenizer: PreTrainedTokenizerBase, pairs: list[dict]) -> dict[str, float]:

@@ -41,12 +41,17 @@ def sample(
     A prompt is a question, a conversation, or the token ids of any text, taken as they are.
     The global random state is left as it was, so sampling in the middle of a run does not change the run.
     """
-    end_ids = _end_ids(model, tokenizer)
+    end_ids = end_ids_of(model, tokenizer)
     config = GenerationConfig(
         do_sample=True,
         temperature=1.0,
         top_k=0,
         top_p=1.0,
+        # What is left unset here would be taken from the model's own configuration.
+        min_p=0.0,
+        typical_p=1.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
         max_new_tokens=max_new_tokens,
         eos_token_id=sorted(end_ids),
         pad_token_id=tokenizer.pad_token_id,
@@ -125,7 +130,7 @@ def _prompt_ids(prompt: str | Messages | list[int], tokenizer: PreTrainedTokeniz
     return tokenizer.apply_chat_template(as_messages(prompt), add_generation_prompt=True, return_dict=False)
 
 
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokenizer's end token and those the model itself stops at (chat models often name several)."""
     own = model.generation_config.eos_token_id
     return {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}

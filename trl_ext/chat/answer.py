@@ -1,0 +1,109 @@
+"""One answer: generated, and handed over piece by piece while it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, TextStreamer
+
+from trl_ext.errors import UserError
+from trl_ext.sampling import end_ids_of
+
+Write = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How answers are sampled.
+
+    Attributes:
+        temperature: 0 for the likeliest token; `None` for the model's own way of sampling, or temperature 1 of the whole
+            distribution if it has none.
+        max_new_tokens: Of an answer, at most.
+        seed: Answers to the same conversation are the same for the same seed.
+    """
+
+    temperature: float | None
+    max_new_tokens: int
+    seed: int
+
+
+class Streamer(TextStreamer):
+    """Hands pieces of text to a function instead of printing them.
+
+    Attributes:
+        text: All that was handed over.
+    """
+
+    def __init__(self, tokenizer: Any, write: Write) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._write = write
+        self.text = ""
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.text += text
+        if text:
+            self._write(text)
+
+
+@torch.no_grad()
+def generate(
+    model: Any, tokenizer: Any, prompt_ids: list[int], settings: Settings, write: Write, *, is_stoppable: bool
+) -> str:
+    """The answer's text.
+
+    The same seed gives the same random numbers to every answer, so that two models differ by themselves alone.
+
+    Args:
+        model: In evaluation mode.
+        tokenizer: Of the model.
+        prompt_ids: The conversation up to the answer.
+        settings: How to sample.
+        write: Takes the text in pieces, whole words where the language has spaces.
+        is_stoppable: On Ctrl-C, return what there is, rather than raise KeyboardInterrupt.
+
+    Raises:
+        UserError: The conversation leaves no room for an answer.
+    """
+    if not prompt_ids:
+        raise UserError("There is nothing to answer: the question has no tokens.")
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    room = settings.max_new_tokens if longest is None else longest - len(prompt_ids)
+    if room < 1:
+        raise UserError(
+            f"The conversation has {len(prompt_ids):,} tokens, and the model takes {longest:,}: begin a new one."
+        )
+    streamer = Streamer(tokenizer, write)
+    input_ids = torch.tensor([prompt_ids], device=model.device)
+    torch.manual_seed(settings.seed)
+    try:
+        output = model.generate(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            generation_config=_config(model, tokenizer, settings, room),
+            streamer=streamer,
+        )
+    except KeyboardInterrupt:
+        if not is_stoppable:
+            raise
+        streamer.end()  # the word in progress
+        return streamer.text
+    return tokenizer.decode(output[0, len(prompt_ids) :], skip_special_tokens=True)
+
+
+def _config(model: Any, tokenizer: Any, settings: Settings, room: int) -> GenerationConfig:
+    own, temperature = model.generation_config, settings.temperature
+    values: dict[str, Any] = {}
+    if not own.do_sample:
+        values = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    if temperature == 0:
+        values = {"do_sample": False}
+    elif temperature is not None:
+        values |= {"do_sample": True, "temperature": temperature}
+    return GenerationConfig(
+        max_new_tokens=min(settings.max_new_tokens, room),
+        eos_token_id=sorted(end_ids_of(model, tokenizer)),
+        pad_token_id=tokenizer.pad_token_id,
+        **values,
+    )
