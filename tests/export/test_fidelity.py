@@ -1,0 +1,127 @@
+"""Drifts against log-probabilities of whole models run one sequence at a time, without padding, hooks or kept states."""
+
+import random
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, Gemma2Config, LlamaConfig
+
+from tests.export.helpers import SIZES
+from trl_ext.export import fidelity, verdict
+from trl_ext.export.fidelity import Drift, Fidelity
+from trl_ext.sampling import Completion
+
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES),
+    "logits scaled": CohereConfig(**SIZES, logit_scale=0.3),
+    "logits capped": Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0, attn_implementation="eager"),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model):
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def completions():
+    rng = random.Random(0)
+    lengths = [(3, 5), (9, 1), (1, 12), (4, 4), (2, 7)]
+    return [
+        Completion([rng.randrange(4, 96) for _ in range(a)], [rng.randrange(4, 96) for _ in range(b)], "", True)
+        for a, b in lengths
+    ]
+
+
+def model_of(config, seed, scale=4.0):
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    for parameter in model.parameters():
+        if parameter.ndim >= 2:
+            parameter.data.mul_(scale)
+    return model
+
+
+@torch.no_grad()
+def by_hand(earlier, later, completions) -> Drift:
+    kl, token, sequence, same = [], [], [], []
+    for prompt, ids, *_ in completions:
+        p, q = (
+            model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1)
+            for model in (earlier, later)
+        )
+        kl.append(torch.nn.functional.kl_div(q, p, reduction="none", log_target=True).sum(-1))
+        drift = (p - q)[range(len(ids)), ids]
+        token.append(drift.abs().max())
+        sequence.append(drift.sum().abs())
+        same.append((p.argmax(-1) == q.argmax(-1)).double())
+    return Drift(torch.cat(kl).mean().item(), max(token).item(), max(sequence).item(), torch.cat(same).mean().item())
+
+
+def close(found: Drift, expected: Drift) -> bool:
+    return vars(found) == pytest.approx(vars(expected), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_drift_is_that_of_whole_models(name, tokenizer, completions, monkeypatch):
+    earlier, later = model_of(CONFIGS[name], 0), model_of(CONFIGS[name], 1)  # their heads differ too
+    expected = by_hand(earlier, later, completions)
+    assert expected.kl > 0.01
+    monkeypatch.setattr(fidelity, "BLOCK", 3 * 2 * 96)  # blocks that end in the middle of a completion
+    for limit in (2**27, 2 * 3 * 13 * 96, 1):  # one batch, some, one each
+        monkeypatch.setattr(fidelity, "LARGEST_LOGITS", limit)
+        batches = fidelity._batches(completions, 96)
+        assert [c for batch in batches for c in batch] == sorted(completions, key=lambda c: -len(c.ids))
+        kept = fidelity.keep(earlier, tokenizer, batches)
+        assert close(fidelity.compare(kept, later, tokenizer, batches), expected)
+    assert not any(model.get_output_embeddings()._forward_hooks for model in (earlier, later))
+
+
+@pytest.mark.parametrize("options", [{"modules_to_save": ["lm_head"]}, {"target_modules": ["lm_head", "q_proj"]}])
+def test_an_adapter_on_the_head_is_off_where_it_was_off(options, tokenizer, completions):
+    config = LlamaConfig(**SIZES)
+    bare = model_of(config, 0)
+    lora = LoraConfig(
+        **{"r": 4, "target_modules": ["q_proj"], "init_lora_weights": False, "task_type": "CAUSAL_LM"} | options
+    )
+    model = get_peft_model(model_of(config, 0), lora)
+    for name, parameter in model.named_parameters():
+        if "modules_to_save" in name:
+            parameter.data.add_(0.1)
+    batches = fidelity._batches(completions, 96)
+    with model.disable_adapter():
+        kept = fidelity.keep(model, tokenizer, batches)
+    expected = by_hand(bare, model, completions)
+    assert expected.kl > 1e-4
+    assert close(fidelity.compare(kept, model, tokenizer, batches), expected)
+    back = fidelity.compare(fidelity.keep(model, tokenizer, batches), bare, tokenizer, batches)
+    assert close(back, by_hand(model, bare, completions))
+
+
+def measured(total, training, quantisation=None, rounding=None) -> Fidelity:
+    drifts = [None if kl is None else Drift(kl, 0.1, 0.2, 0.99) for kl in (total, training, quantisation, rounding)]
+    return Fidelity(*drifts, base="4-bit", tokens=100, dtype="bfloat16", what="64 rows")
+
+
+def test_the_verdict_names_the_main_part():
+    cases = [
+        (
+            measured(0.01, 0.5, 0.009, 1e-5),
+            ["Faithful", "2 % of what", "comes from the 4-bit base", "0.009 nats apart"],
+        ),
+        (measured(0.1, 0.5, 0.009, 1e-5), ["Not quite faithful", "more than the bases differ", "relies on the 4-bit"]),
+        (measured(0.4, 0.5, 0.39, 1e-5), ["Not faithful", "comes from the 4-bit base", "serve the adapter"]),
+        (measured(0.01, 0.5, 0.009, 0.002), ["Faithful", "merge's own", "`--dtype float32` avoids"]),
+        (measured(1e-5, 0.5), ["Faithful", "All of it is the rounding of the merged weights to bfloat16"]),
+    ]
+    for fidelity_, expected in cases:
+        text = verdict.in_words(fidelity_, "bfloat16")
+        assert all(part in text for part in expected), text
+    assert [row[0] for row in verdict.rows(cases[-1][0], "bfloat16")] == [
+        "trained → merged",
+        "for scale: base → trained",
+    ]
+    assert verdict.rows(cases[0][0], "bfloat16")[1] == (
+        "base alone, 4-bit → unquantised", "0.009", "0.1", "0.2", "99.0 %",
+    )  # fmt: skip

@@ -1,0 +1,52 @@
+"""Token sequences against those TRL's own trainer makes of the same rows."""
+
+import pytest
+from datasets import Dataset
+from transformers import AutoTokenizer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments
+from trl_ext import demo
+from trl_ext.export.held_out import completions_of
+
+CHAT = [
+    {
+        "prompt": [{"role": "user", "content": "Write a review of the hotel."}],
+        "chosen": [{"role": "assistant", "content": "The hotel was lovely."}],
+        "rejected": [{"role": "assistant", "content": "It was bad."}],
+    }
+]
+
+
+@pytest.mark.parametrize("model, rows", [("tiny", pairs(5)), ("embedded", CHAT)])
+def test_pairs_are_tokenised_as_trl_does(model, rows, tiny_model, tmp_path):
+    path = tiny_model if model == "tiny" else str(demo.MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    config = DPOConfig(**arguments(tmp_path, max_length=None))
+    trained = DPOTrainer(path, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    for row, expected in zip(rows, trained.train_dataset, strict=True):
+        chosen, rejected = completions_of(row, tokenizer, None)
+        assert chosen.prompt_ids == rejected.prompt_ids == expected["prompt_ids"]
+        assert (chosen.ids, rejected.ids) == (expected["chosen_ids"], expected["rejected_ids"])
+        cut = completions_of(row, tokenizer, len(chosen.prompt_ids) + 2)
+        assert [c.ids for c in cut] == [chosen.ids[:2], rejected.ids[:2]]
+    assert completions_of(rows[0], tokenizer, 1) == []  # no room for an answer
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "the word of the day"},
+        {"prompt": "the word", "completion": " of the day"},
+        {"messages": CHAT[0]["prompt"] + CHAT[0]["chosen"]},
+        {"conversations": [{"from": "user", "value": "Hi."}, {"from": "assistant", "value": "Good day."}]},
+    ],
+)
+def test_demonstrations_are_tokenised_as_trl_does(row, tiny_model, tmp_path):
+    path = str(demo.MODEL) if {"messages", "conversations"} & set(row) else tiny_model
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    config = SFTConfig(**arguments(tmp_path, max_length=64))
+    trained = SFTTrainer(path, args=config, train_dataset=Dataset.from_list([row]), processing_class=tokenizer)
+    [found] = completions_of(row, tokenizer, 64)
+    assert found.prompt_ids + found.ids == trained.train_dataset[0]["input_ids"]

@@ -1,0 +1,77 @@
+"""The model card of a merged model."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from trl_ext import demo
+from trl_ext.export import verdict
+from trl_ext.export.fidelity import Fidelity
+from trl_ext.export.source import Source
+from trl_ext.report.card import on_hub
+
+
+def render(source: Source, output: Path, dtype: str, fidelity: Fidelity | None) -> str:
+    """Markdown with Hub metadata: base, adapter, data, how far it is from what was trained, how it is loaded.
+
+    Args:
+        source: What was merged.
+        output: Where to; its name is the title.
+        dtype: Of the weights.
+        fidelity: `None` if nothing was compared.
+    """
+    recipe = source.recipe
+    dataset = recipe and recipe.get("dataset_name")
+    metadata = ModelCardData(
+        base_model=source.base if on_hub(source.base) else None,
+        datasets=[dataset] if dataset and on_hub(dataset) else None,
+        library_name="transformers",
+        pipeline_tag="text-classification" if source.is_classifier else "text-generation",
+        tags=["merged", "lora", "trl-ext"],
+    )
+    base = "embedded" if source.base == str(demo.MODEL) else source.base
+    facts = {"base model": f"`{base}`", "weights": dtype}
+    if recipe:
+        facts["method"] = f"`{recipe.title}`"
+    if dataset:
+        facts["dataset"] = f"`{dataset}`"
+    kind = "DoRA" if source.adapter.get("use_dora") else "rsLoRA" if source.adapter.get("use_rslora") else "LoRA"
+    facts["adapter"] = f"{kind}, r {source.adapter['r']}, lora_alpha {source.adapter['lora_alpha']}"
+    packages = ("trl-ext", "peft", "transformers")
+    facts["merged with"] = ", ".join(f"{package} {version(package)}" for package in packages)
+    table = _table(("", ""), facts.items())
+    parts = [f"---\n{metadata.to_yaml()}\n---\n\n# {output.resolve().name}", table, _how(source)]
+    if fidelity is not None:
+        parts += ["## How far it is from what was trained", verdict.in_words(fidelity, dtype)]
+        parts += [_table(verdict.HEADINGS, verdict.rows(fidelity, dtype)), _about(fidelity)]
+    parts += ["## Use", _usage(source)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _how(source: Source) -> str:
+    what = "a reward model with one score" if source.is_classifier else "a language model"
+    return f"The adapter is merged into the original weights, in float32 and rounded once: {what}, without PEFT."
+
+
+def _usage(source: Source) -> str:
+    loader = "AutoModelForSequenceClassification" if source.is_classifier else "AutoModelForCausalLM"
+    return (
+        "```python\n"
+        f"from transformers import AutoTokenizer, {loader}\n\n"
+        f'model = {loader}.from_pretrained("<this directory>")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("<this directory>")\n'
+        "```"
+    )
+
+
+def _about(fidelity: Fidelity) -> str:
+    return (
+        f"Measured on {fidelity.what}, {fidelity.tokens:,} tokens, all models computing in {fidelity.dtype}. KL over the "
+        "whole vocabulary at every token and largest differences of log-probabilities, in nats."
+    )
+
+
+def _table(headings: tuple, rows: object) -> str:
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])

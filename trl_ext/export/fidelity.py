@@ -1,0 +1,204 @@
+"""How far a merged model is from the one that was trained, and what it comes from.
+
+Training computed with a 4-bit base and the adapter beside it; the merged model has 16-bit weights with the adapter
+rounded into them. Both differences are measured, each over the whole vocabulary at every token of the same completions.
+
+The distributions of one model are kept for the next, without holding two models, by what enters the head: a state of H
+numbers a token instead of V log-probabilities. The next model's own forward pass runs the kept head on the kept states,
+so whatever the model does to its logits is done to both.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from trl.trainer.utils import create_model_from_path
+
+from trl_ext import build, finished
+from trl_ext.export import merging
+from trl_ext.export.held_out import HeldOut
+from trl_ext.export.source import Source
+from trl_ext.sampling import Completion, completion_logits, inference, sample
+
+LARGEST_LOGITS = 2**27
+"""Elements of the logits of one forward pass, those of the earlier model included; at least one sequence is run."""
+
+BLOCK = 2**24
+"""Elements of the log-probabilities that are compared at a time."""
+
+
+@dataclass
+class Drift:
+    """From an earlier model p to a later one q, over all tokens of all completions.
+
+    Attributes:
+        kl: KL(p‖q) summed over the vocabulary, mean over tokens, nats.
+        largest_token: Largest |log p − log q| of a token that is in the data, nats.
+        largest_sequence: The same for whole completions, summed before the absolute value is taken.
+        same_top: Share of tokens at which both find the same token likeliest.
+    """
+
+    kl: float
+    largest_token: float
+    largest_sequence: float
+    same_top: float
+
+
+@dataclass
+class Fidelity:
+    """What was compared.
+
+    Attributes:
+        total: From the trained model to the merged one.
+        training: From the base to the trained model: what there is to lose.
+        quantisation: From the quantised base to the 16-bit one, both without adapter; `None` if none was quantised.
+        rounding: From the 16-bit base with the adapter beside it to the merged one; `None` likewise.
+        base: What the base was in training: `4-bit`, say.
+        tokens: Of completions.
+        dtype: All models computed in.
+        what: Which completions.
+    """
+
+    total: Drift
+    training: Drift
+    quantisation: Drift | None
+    rounding: Drift | None
+    base: str
+    tokens: int
+    dtype: str
+    what: str
+
+
+class Kept(NamedTuple):
+    """A model's predictions: what enters its head, one (B, C + 1, H) on the CPU per batch, and the head."""
+
+    states: list[Tensor]
+    head: nn.Module
+
+
+def measure(source: Source, merged: Path, data: HeldOut) -> Fidelity:
+    """Compare the trained model, the base in either precision and the merged model, one in memory at a time.
+
+    Args:
+        source: A run that left an adapter.
+        merged: The folder of the merged model.
+        data: To compare on.
+    """
+    opened = finished.open_model(source.folder)
+    model, tokenizer = opened.model, opened.tokenizer
+    dtype = build.precision(finished.recipe_of(source.folder)).model_dtype
+    completions = data.completions or sample(
+        model, tokenizer, data.prompts, seed=0, max_new_tokens=source.recipe.effective("max_completion_length") or 128
+    )
+    batches = _batches(completions, model.config.get_text_config().vocab_size)
+    with model.disable_adapter():
+        base = keep(model, tokenizer, batches)
+    trained = keep(model, tokenizer, batches)
+    training = compare(base, model, tokenizer, batches)
+    quantised, name = hasattr(model.get_base_model(), "hf_quantizer"), _precision(model.get_base_model(), dtype)
+    del opened, model
+    _free()
+    quantisation = rounding = None
+    if quantised:
+        plain = merging.load_base(source, dtype=dtype)
+        quantisation = compare(base, plain, tokenizer, batches)
+        with_adapter = keep(merging.put_on(plain, source), tokenizer, batches)
+        del plain, base
+        _free()
+    model = create_model_from_path(str(merged), dtype=dtype, trust_remote_code=source.trust_remote_code)
+    total = compare(trained, model, tokenizer, batches)
+    if quantised:
+        rounding = compare(with_adapter, model, tokenizer, batches)
+    tokens = sum(len(completion.ids) for completion in completions)
+    return Fidelity(total, training, quantisation, rounding, name, tokens, str(dtype), data.what)
+
+
+@torch.no_grad()
+def keep(model: PreTrainedModel, tokenizer: Any, batches: list[list[Completion]]) -> Kept:
+    """The model's predictions for every token of the completions; an adapter that is switched off has no part in them."""
+    states: list[Tensor] = []
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda module, inputs: states.append(inputs[0].cpu()))
+    try:
+        with inference(model):
+            for batch in batches:
+                completion_logits(model, tokenizer, batch)
+    finally:
+        hook.remove()
+    return Kept(states, _without_adapter(head) if getattr(head, "disable_adapters", False) else head)
+
+
+@torch.no_grad()
+def compare(earlier: Kept, model: PreTrainedModel, tokenizer: Any, batches: list[list[Completion]]) -> Drift:
+    """From predictions that were kept to those of a model on the same batches."""
+    kl, token_drift, sequence_drift, same_top = [], [], [], []
+    states = iter(earlier.states)
+
+    def add_earlier(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        # `forward`, because the kept head may be this very module, hook and all.
+        return torch.cat([output, earlier.head.forward(next(states).to(output.device)).to(output.dtype)])
+
+    hook = model.get_output_embeddings().register_forward_hook(add_earlier)
+    try:
+        with inference(model):
+            for batch in batches:
+                logits, tokens, mask = completion_logits(model, tokenizer, batch)
+                divergence, drift, same = _compare(*logits.chunk(2), tokens)
+                kl.append(divergence[mask])
+                token_drift.append(drift[mask].abs())
+                sequence_drift.append((drift * mask).sum(1).abs())
+                same_top.append(same[mask])
+    finally:
+        hook.remove()
+    return Drift(
+        kl=torch.cat(kl).double().mean().item(),
+        largest_token=torch.cat(token_drift).max().item(),
+        largest_sequence=torch.cat(sequence_drift).max().item(),
+        same_top=torch.cat(same_top).double().mean().item(),
+    )
+
+
+def _compare(later: Tensor, earlier: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """KL(earlier‖later), log-ratio of the tokens and whether the likeliest agree, each (B, C); logits are (B, C, V)."""
+    parts = []
+    step = max(1, BLOCK // (later.shape[0] * later.shape[2]))
+    for start in range(0, tokens.shape[1], step):
+        q, p = (logits[:, start : start + step].log_softmax(-1) for logits in (later, earlier))
+        there = tokens[:, start : start + step, None]
+        ratio = (p.gather(2, there) - q.gather(2, there)).squeeze(2)
+        parts.append(((p.exp() * (p - q)).sum(-1), ratio, p.argmax(-1) == q.argmax(-1)))
+    return tuple(torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+
+
+def _batches(completions: list[Completion], vocabulary: int) -> list[list[Completion]]:
+    """Completions of similar lengths together, as many as the limit on logits allows."""
+    batches: list[list[Completion]] = []
+    for completion in sorted(completions, key=lambda c: len(c.ids), reverse=True):
+        longest = len(batches[-1][0].ids) if batches else 0
+        if not batches or 2 * (len(batches[-1]) + 1) * (longest + 1) * vocabulary > LARGEST_LOGITS:
+            batches.append([])
+        batches[-1].append(completion)
+    return batches
+
+
+def _without_adapter(head: nn.Module) -> nn.Module:
+    return getattr(head, "original_module", None) or head.get_base_layer()
+
+
+def _precision(model: PreTrainedModel, dtype: str) -> str:
+    for bits in (4, 8):
+        if getattr(model, f"is_loaded_in_{bits}bit", False):
+            return f"{bits}-bit"
+    return "quantised" if hasattr(model, "hf_quantizer") else str(dtype)
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()

@@ -1,0 +1,204 @@
+"""An adapter added to the weights of its base: in float32, rounded once, one matrix at a time.
+
+The base is the original one, never the 4-bit copy the adapter was trained on. Its files are mapped into memory and a
+merged matrix takes the place of the one it was made from, so that the whole takes little more than the merged model.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoProcessor, PreTrainedModel
+from transformers.trainer_utils import align_special_tokens
+from trl.trainer.utils import create_model_from_path
+
+from trl_ext.checkpoints import staging
+from trl_ext.errors import UserError
+from trl_ext.export.source import Source
+
+SPARE = 2**26
+"""Bytes to leave for the files beside the weights."""
+
+
+def merge(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The base with the adapter in its weights, on the CPU.
+
+    PEFT computes each merged matrix, so every kind of LoRA that it can merge is merged as it defines it.
+
+    Args:
+        source: Adapter and base.
+        dtype: Of the merged weights; the base's own if `None`. What a model always computes in float32 stays so.
+
+    Raises:
+        UserError: The adapter does not fit the base, or a merged weight is not finite.
+    """
+    # Into float32 from the start, because PEFT rounds what an adapter saves whole to the dtype of the base.
+    model = load_base(source, dtype=dtype if dtype == torch.float32 else "auto", device_map=None)
+    dtype = dtype or model.dtype
+    kept = _in_float32(model, dtype)
+    wrapped = put_on(model, source)
+    shared = _uses(model)
+    for layer in list(wrapped.modules()):
+        if isinstance(layer, BaseTunerLayer):
+            _untie(layer.get_base_layer(), shared)
+            _merge_layer(layer, dtype, kept)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All adapters are already merged|Input and output embeddings")
+        model = wrapped.merge_and_unload()
+    if not getattr(model.config, "tie_word_embeddings", True):
+        model.config.get_text_config().tie_word_embeddings = False
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(torch.float32 if id(parameter) in kept else dtype)
+            _require_finite(parameter, name)
+    return model.eval()
+
+
+def load_base(source: Source, **options: Any) -> PreTrainedModel:
+    """The 16-bit base; for a reward model as a sequence classifier whose head is yet to come from the adapter."""
+    if source.is_classifier:
+        options |= {"architecture": AutoModelForSequenceClassification, "num_labels": 1}
+    return create_model_from_path(
+        source.base, revision=source.revision, trust_remote_code=source.trust_remote_code, **options
+    )
+
+
+def put_on(model: PreTrainedModel, source: Source) -> PeftModel:
+    """The model with the adapter on it, active and in float32.
+
+    Raises:
+        UserError: Not every weight of the adapter has its place in the model.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            wrapped = PeftModel.from_pretrained(model, source.folder)
+        # Again, because only this tells what was left over; the weights stay what they are.
+        found = wrapped.load_adapter(str(source.folder), "default")
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"The adapter {source.folder} does not fit {source.base}: {str(error).strip().splitlines()[-1].strip()}"
+        ) from error
+    if astray := [*found.missing_keys, *found.unexpected_keys]:
+        raise UserError(
+            f"The adapter {source.folder} does not fit {source.base}: {astray[0]} is missing on one side. Name the model "
+            "it was trained on with `--base`."
+        )
+    return wrapped.eval()
+
+
+def processor_of(source: Source) -> Any:
+    """The processor or tokenizer the adapter was trained with: the one beside it, else the base's.
+
+    Raises:
+        UserError: It cannot be loaded.
+    """
+    is_beside = (source.folder / "tokenizer_config.json").exists()
+    path, revision = (str(source.folder), None) if is_beside else (source.base, source.revision)
+    try:
+        return AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=source.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"No tokenizer can be loaded from {path}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def staged(output: Path, size: int) -> Iterator[Path]:
+    """A folder aside that becomes `output`, once the block is left without an error.
+
+    Args:
+        output: Not there yet, or empty.
+        size: Bytes that will be written.
+
+    Raises:
+        UserError: There is no room for them.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(output.parent).free
+    if size + SPARE > free:
+        raise UserError(
+            f"The merged model takes {size / 1e9:.1f} GB and {output.parent.resolve()} has {free / 1e9:.1f} GB free: "
+            "choose another `--output`."
+        )
+    aside = output.parent / f".{output.name}.unfinished"
+    shutil.rmtree(aside, ignore_errors=True)
+    folder = aside / output.name
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    staging.publish(folder, output)
+
+
+def bytes_of(model: nn.Module) -> int:
+    """What the weights take on disk, tied ones counted once."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def save(model: PreTrainedModel, processor: Any, folder: Path, shard_size: str) -> None:
+    """Weights, configuration and tokenizer with its chat template, as `from_pretrained` reads them.
+
+    The model stops at the tokens the tokenizer ends answers with, as it did in training.
+    """
+    align_special_tokens(model, processor)
+    if model.can_generate():
+        try:
+            model.generation_config.validate(strict=True)
+        except ValueError:
+            # Published configurations set temperatures without saying that they sample; strict when saved changed.
+            model.generation_config.do_sample = True
+    model.save_pretrained(folder, max_shard_size=shard_size)
+    processor.save_pretrained(folder)
+
+
+def _in_float32(model: PreTrainedModel, dtype: torch.dtype) -> set[int]:
+    """Ids of the parameters that transformers keeps in float32 when a model is loaded in `dtype`."""
+    patterns = [re.escape(name).replace(r"\*", ".*") for name in model._get_dtype_plan(dtype)]
+    found = model.named_parameters()
+    return {id(parameter) for name, parameter in found if any(re.search(pattern, name) for pattern in patterns)}
+
+
+def _uses(model: nn.Module) -> Counter[int]:
+    """How many modules use each parameter, by its id."""
+    return Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
+
+
+def _untie(module: nn.Module, uses: Counter[int]) -> None:
+    """Give a module its own copy of a weight that another one uses too: the adapter is on this one only."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if uses[id(parameter)] > 1:
+            uses[id(parameter)] -= 1
+            module.register_parameter(name, nn.Parameter(parameter.data.clone(), requires_grad=False))
+
+
+@torch.no_grad()
+def _merge_layer(layer: BaseTunerLayer, dtype: torch.dtype, kept: set[int]) -> None:
+    parameters = list(layer.get_base_layer().parameters(recurse=False))
+    before = [parameter.data for parameter in parameters]
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+    layer.merge()
+    for parameter, old in zip(parameters, before, strict=True):
+        target = torch.float32 if id(parameter) in kept else dtype
+        # In place, a mapped page of the file becomes one of ours, and no second matrix is kept.
+        parameter.data = old.copy_(parameter.data) if old.dtype == target else parameter.data.to(target)
+
+
+def _require_finite(weight: torch.Tensor, name: str) -> None:
+    if not torch.isfinite(weight).all():
+        raise UserError(
+            f"The merged weight {name} holds infinities or NaN as {str(weight.dtype).removeprefix('torch.')}: if the "
+            "adapter is sound, `--dtype bfloat16` has the range of float32."
+        )

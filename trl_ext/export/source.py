@@ -1,0 +1,134 @@
+"""What is merged: an adapter, the model it goes into, and the run it comes from if there was one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trl_ext import finished, model_folder
+from trl_ext.errors import UserError
+from trl_ext.recipe import Recipe
+
+
+class Source(NamedTuple):
+    """An adapter and its base.
+
+    Attributes:
+        folder: With adapter_config.json: a run, one of its checkpoints, or what PEFT saved.
+        adapter: The content of adapter_config.json.
+        base: Path or Hub name of the model to merge into.
+        revision: Of the base.
+        recipe: What the run was asked to do; `None` where that is not known.
+        why_no_recipe: A sentence in that case.
+    """
+
+    folder: Path
+    adapter: dict[str, Any]
+    base: str
+    revision: str | None
+    recipe: Recipe | None
+    why_no_recipe: str = ""
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it is a reward model: a sequence classifier with a scalar head."""
+        return self.adapter.get("task_type") == "SEQ_CLS"
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any module's adapter."""
+        return max(self.adapter["r"], *(self.adapter.get("rank_pattern") or {}).values(), 0)
+
+    @property
+    def trust_remote_code(self) -> bool:
+        return bool(self.recipe and self.recipe.get("trust_remote_code"))
+
+    @property
+    def settings(self) -> Recipe:
+        """The recipe, or an empty one."""
+        return self.recipe or Recipe(self.folder, {"trainer": "sft"}, set(), None, {})
+
+
+def find(given: Path, base: str | None = None) -> Source:
+    """The adapter of a run, of a checkpoint, of the latest run of a recipe, or of a plain folder.
+
+    Args:
+        given: One of these.
+        base: The model to merge into instead of the one that the adapter names.
+
+    Raises:
+        UserError: There is no adapter, or none that can be merged.
+    """
+    folder = finished.directory_of(given)
+    if not (folder / finished.ADAPTER).exists():
+        if (folder / "config.json").exists():
+            raise UserError(
+                f"{folder} holds a whole model and no adapter, so there is nothing to merge: use it as it is."
+            )
+        raise UserError(
+            f"{folder} holds no adapter ({finished.ADAPTER}): name the directory of a finished run, of one of its "
+            "checkpoints, or one that PEFT saved an adapter in."
+        )
+    if base is None and (problem := model_folder.problem(str(folder))):
+        raise UserError(problem)
+    adapter = json.loads((folder / finished.ADAPTER).read_text(encoding="utf-8"))
+    if adapter.get("peft_type") != "LORA":
+        raise UserError(f"{folder} holds an adapter of type {adapter.get('peft_type')}: only LoRA can be merged.")
+    recipe, why_not = _recipe(folder)
+    if base is not None:
+        return Source(folder, adapter, base, None, recipe, why_not)
+    revision = (recipe and recipe.get("model_revision")) or adapter.get("revision")
+    return Source(folder, adapter, adapter["base_model_name_or_path"], revision, recipe, why_not)
+
+
+def check_base(source: Source) -> None:
+    """Refuse a base whose 16-bit weights are not there, from its configuration alone.
+
+    Raises:
+        UserError: It is stored quantised, or cannot be found.
+    """
+    from transformers import PreTrainedConfig
+
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source.base, revision=source.revision)
+    except OSError as error:
+        raise UserError(
+            f"The base {source.base} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network, or "
+            "name a copy with `--base`."
+        ) from error
+    found = next((part for part in (config, config.get("text_config") or {}) if part.get("quantization_config")), None)
+    if found is None:
+        return
+    method = found["quantization_config"].get("quant_method") or "unknown method"
+    origin = _made_from(source.base, config)
+    remedy = f"`--base {origin}`" if origin else "its name, which its model card may tell, with `--base`"
+    raise UserError(
+        f"The base {source.base} is stored quantised ({method}), and merging would round what is rounded already: merge "
+        f"into the model it was made from; give {remedy}."
+    )
+
+
+def _recipe(folder: Path) -> tuple[Recipe | None, str]:
+    """The run's recipe, or why there is none: a merge needs no data, which may have been moved since."""
+    if not any((home / finished.RECIPE).exists() for home in (folder, folder.parent)):
+        return None, f"{folder} was not left by `trl-ext run`, so neither its data nor its precision is known."
+    try:
+        return finished.began_as(folder), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _made_from(base: str, config: dict[str, Any]) -> str | None:
+    """The model a quantised one was made from, as its configuration or its card tells."""
+    named = config.get("_name_or_path")
+    if named and named != base:
+        return named
+    from huggingface_hub import ModelCard
+
+    try:
+        card = ModelCard.load(str(Path(base, "README.md")) if Path(base).is_dir() else base)
+    except (OSError, ValueError):  # no card, or no network
+        return None
+    origin = card.data.base_model
+    return origin[0] if isinstance(origin, list) and origin else origin or None
