@@ -1,0 +1,146 @@
+"""The page of a comparison: what it says, and how it looks in a browser."""
+
+import base64
+import csv
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from trl_ext.comparison import measure, page, pictures
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def estimate(value, half=0.1):
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def evaluation(score, kl, accuracy=0.8):
+    """As `trl_ext.report.evaluation` writes it, as far as it is read."""
+    examples = [{"prompt": "Was it <b>good</b>?", "text": f"It scored {score}."}]
+    return {
+        "ranking": {"log_ratio": {"accuracy": estimate(accuracy), "margin": estimate(2.0)}},
+        "log_ratio": {"chosen": estimate(1.0), "rejected": estimate(-1.0)},
+        "sampled": {
+            "kl": {"k1": estimate(kl)},
+            "tokens": {"tuned": estimate(20), "base": estimate(18)},
+            "ended": {"tuned": estimate(0.9), "base": estimate(0.95)},
+            "scores": {"sentiment": {"tuned": estimate(score), "base": estimate(0.5)}},
+            "examples": {"tuned": examples, "base": [{"prompt": "Was it <b>good</b>?", "text": "Base."}]},
+        },
+    }
+
+
+def row(name, score, kl, loss=None):
+    facts = {"name": name, "loss": loss or name, "beta": 0.1, "seed": 0}
+    return measure.of_run(evaluation(score, kl), **facts, seconds=12.0, peak_bytes=2**30, cached=10, computed=0)
+
+
+ROWS = [
+    row("dpo", 0.9, 1.1),
+    row("ipo", 0.85, 0.6),
+    row("simpo-beta1", 0.6, 0.2, "simpo"),
+    row("simpo-beta2", 0.7, 0.3, "simpo"),
+]
+BASE = measure.of_base(evaluation(0, 0))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    metrics = folder / "metrics.jsonl"
+    records = [
+        {"step": s, "rewards/accuracies": 0.5 + s / 10, "logps/chosen": -20 - s, "logps/rejected": -22 - 2 * s}
+        for s in range(4)
+    ]
+    metrics.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    pictures.frontier(folder / "frontier.png", ROWS, BASE)
+    pictures.movement(folder / "movement.png", {run["name"]: metrics for run in ROWS}, ROWS, BASE)
+    shown = [("Frontier", "What.", folder / "frontier.png"), ("Movement", "How.", folder / "movement.png")]
+    page.write(folder / "report.html", "A comparison", ROWS, BASE, shown, ["Made here."])
+    page.write_csv(folder / "comparison.csv", ROWS)
+    return folder
+
+
+def test_the_page_stands_alone(written):
+    text = (written / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["'](?!data:)""", text)
+    inline = re.findall(r"data:image/png;base64,([^\"]+)", text)
+    assert [base64.b64decode(data)[1:4] for data in inline] == [b"PNG", b"PNG"]
+    assert "0.900 ± 0.100" in text and "-1.00 ± 0.10" in text and "12</td>" in text
+
+
+def test_texts_are_shown_as_they_are(written):
+    text = (written / "report.html").read_text(encoding="utf-8")
+    assert "Was it &lt;b&gt;good&lt;/b&gt;?" in text and "It scored 0.9." in text and "Base." in text
+
+
+def test_the_summary_claims_what_intervals_tell():
+    said = page.summary(ROWS)
+    assert said.startswith("dpo has the highest sentiment of sampled completions: 0.900, not told apart from ipo ")
+    assert "simpo-beta1 stays nearest to the base, at 0.20 nats" in said
+    assert "not told apart" not in page.summary(ROWS[::2])
+    assert page.summary(ROWS[:1]) == ""
+
+
+def test_without_scores_accuracy_is_compared():
+    plain = [{key: value for key, value in run.items() if not key.startswith(measure.SCORE)} for run in ROWS]
+    assert measure.gain(plain)[0] == "accuracy" and "accuracy" in page.summary(plain)
+
+
+def test_the_table_for_spreadsheets(written):
+    with (written / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["name"] for line in lines] == ["dpo", "ipo", "simpo-beta1", "simpo-beta2"]
+    assert float(lines[0]["score/sentiment"]) == 0.9 and float(lines[1]["kl_low"]) == pytest.approx(0.5)
+
+
+def test_the_frontier_is_at_the_measured_places(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, _: drawn.append(figure))
+    pictures.frontier(tmp_path / "x.png", ROWS, BASE)
+    (axis,) = drawn[0].axes
+    places = [container.lines[0].get_xydata().tolist() for container in axis.containers]
+    assert places == [[[1.1, 0.9]], [[0.6, 0.85]], [[0.2, 0.6], [0.3, 0.7]]]
+    assert axis.lines[-1].get_xydata().tolist() == [[0, 0.5]]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser(written, tmp_path, width):
+    """No console message, every picture loaded, and nothing wider than the window, on a phone too."""
+    probe = """<script>addEventListener('load', () => { document.title = JSON.stringify({
+      images: [...document.images].map(image => image.naturalWidth),
+      page: document.documentElement.scrollWidth, window: innerWidth,
+      font: parseFloat(getComputedStyle(document.querySelector('p')).fontSize)}) })</script>"""
+    text = (written / "report.html").read_text(encoding="utf-8")
+    probed = tmp_path / "probed.html"
+    probed.write_text(text.replace("</html>", f"{probe}</html>"), encoding="utf-8")
+    found, log = dump(probed, width, tmp_path)
+    assert "CONSOLE" not in log, log
+    assert len(found["images"]) == 2 and min(found["images"]) > 500
+    assert found["page"] <= found["window"] and found["font"] >= 15
+
+
+def dump(file: Path, width: int, scratch: Path) -> tuple[dict, str]:
+    """What the probe found, and the browser's log. The window of a headless browser is no narrower than 500 pixels, so the
+    page stands in a frame."""
+    frame = scratch / "frame.html"
+    frame.write_text(
+        f"<iframe id=f src='{file.name}' style='width:{width}px;height:3000px;border:0'></iframe>"
+        "<script>const f = document.getElementById('f');"
+        "f.onload = () => setTimeout(() => {document.body.id = f.contentDocument.title}, 300)</script>",
+        encoding="utf-8",
+    )
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    command += ["--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files"]
+    command += [f"--user-data-dir={scratch / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=5000"]
+    done = subprocess.run([*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120)
+    found = re.search(r'<body id="(.*?)"', done.stdout)
+    assert found, done.stdout[-500:] + done.stderr[-500:]
+    return json.loads(html.unescape(found[1])), done.stderr

@@ -1,0 +1,108 @@
+"""Runs that share a base are the runs they would be alone; what is finished is not repeated."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from trl_ext import run
+from trl_ext.comparison import shared_base, training
+from trl_ext.comparison.grid import cells
+from trl_ext.errors import UserError
+
+QUICK = {"max_steps": 3, "max_train_samples": 64, "per_device_train_batch_size": 8, "disable_tqdm": True}
+QUICK |= {"lora_target_modules": ["q_proj", "down_proj"]}
+DEMO = "recipes/demo.yaml"
+SILENT = Console(quiet=True)
+
+
+def nothing(cell, trained):
+    return {"name": cell.name, "steps": trained.built.trainer.state.global_step}
+
+
+def adapter(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Four losses on one base, with what was loaded and what the reference cache gave."""
+    directory = tmp_path_factory.mktemp("compared")
+    loaded, counts = [], {}
+    create = shared_base.create_model_from_path
+
+    def counting(*args, **kwargs):
+        loaded.append(args)
+        return create(*args, **kwargs)
+
+    def measure(cell, trained):
+        counts[cell.name] = trained.counts
+        return nothing(cell, trained)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_base, "create_model_from_path", counting)
+        patch.setenv("TRL_EXT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        settings = QUICK | {"gradient_checkpointing": True}
+        training.train(cells(DEMO, settings, "dpo,ipo,simpo,kto"), directory, SILENT, measure)
+    return directory, loaded, counts
+
+
+def test_the_base_is_loaded_once(compared):
+    assert len(compared[1]) == 1
+
+
+def test_later_losses_take_the_reference_from_the_cache(compared):
+    counts = compared[2]
+    assert counts["dpo"][1] > 0
+    assert counts["ipo"] == (counts["dpo"][1], 0)
+    assert counts["simpo"] is None  # reads no reference
+    assert counts["kto"][0] > 0  # mismatched answers are new to it
+
+
+@pytest.mark.parametrize("loss", ["dpo", "simpo", "kto"])
+def test_each_is_the_run_it_would_be_alone(compared, loss, tmp_path):
+    """Bit for bit, whatever was trained on the base before."""
+    overrides = QUICK | {"gradient_checkpointing": True, "loss": loss, "output_dir": str(tmp_path / "alone")}
+    assert run.main(DEMO, overrides) == 0
+    alone, shared = adapter(tmp_path / "alone"), adapter(compared[0] / loss)
+    assert alone.keys() == shared.keys() and all(torch.equal(alone[name], shared[name]) for name in alone)
+
+
+def test_what_is_finished_is_not_repeated(compared, monkeypatch):
+    trained = []
+    monkeypatch.setattr(run, "train", lambda recipe, *_: trained.append(recipe.loss) or pytest.fail("trained again"))
+    settings = QUICK | {"gradient_checkpointing": True}
+    found = training.train(cells(DEMO, settings, "dpo,ipo,simpo,kto"), compared[0], SILENT, nothing)
+    assert found == [{"name": name, "steps": 3} for name in ("dpo", "ipo", "simpo", "kto")] and not trained
+
+
+def test_an_interrupted_run_goes_on_and_an_abandoned_one_starts_again(tmp_path):
+    grid = cells(DEMO, QUICK | {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}, "dpo,simpo")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    training.train(grid, whole, SILENT, nothing)
+
+    def stop(cell, trained):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(grid, parts, SILENT, stop)
+    (parts / "dpo" / "checkpoint-4").rename(tmp_path / "lost")  # as if stopped after the checkpoint of step 2
+    (parts / "simpo").mkdir()
+    (parts / "simpo" / "leftover").touch()
+    found = training.train(grid, parts, SILENT, nothing)
+    assert [json.loads((parts / name / "measured.json").read_text())["steps"] for name in ("dpo", "simpo")] == [4, 4]
+    assert [each["name"] for each in found] == ["dpo", "simpo"] and not (parts / "simpo" / "leftover").exists()
+    for name in ("dpo", "simpo"):
+        alone, resumed = adapter(whole / name), adapter(parts / name)
+        assert all(torch.equal(alone[key], resumed[key]) for key in alone)
+
+
+def test_another_grid_in_the_same_directory_is_refused(compared):
+    grid = cells(DEMO, QUICK | {"gradient_checkpointing": True}, "dpo,ipo")
+    training.refuse_others(grid, compared[0])
+    grid = cells(DEMO, QUICK | {"gradient_checkpointing": True, "learning_rate": 1e-3}, "dpo,ipo")
+    with pytest.raises(UserError, match=r"learning_rate was 0\.0005 and is 0\.001"):
+        training.refuse_others(grid, compared[0])

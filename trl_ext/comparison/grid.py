@@ -1,0 +1,113 @@
+"""The runs of a comparison: every loss with every beta and seed."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl_ext import losses
+from trl_ext.errors import UserError
+from trl_ext.recipe import Recipe, load
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Attributes:
+        name: Of its directory and in tables: `ipo`, or `ipo-beta0.3-seed1` where those vary.
+        recipe: What it trains.
+    """
+
+    name: str
+    recipe: Recipe
+
+
+def cells(path: str | Path, overrides: dict[str, Any], names: Any, betas: Any = None, seeds: Any = None) -> list[Cell]:
+    """The grid of a recipe, in the order of the losses given: loss by loss, beta by beta, seed by seed.
+
+    Args:
+        path: The recipe; its `variants` apply to the losses they are for.
+        overrides: Keys for every cell.
+        names: Losses: a list, or names separated by commas.
+        betas: For all losses, as `names`; or a mapping from loss to its betas. The recipe's where none are given.
+        seeds: As `names`. The recipe's if not given.
+
+    Raises:
+        UserError: With every problem of every cell.
+    """
+    chosen = _losses(names)
+    by_loss = {_loss("betas", name): given for name, given in (betas if isinstance(betas, dict) else {}).items()}
+    if unknown := [name for name in by_loss if name not in chosen]:
+        raise UserError(f"`--betas` names {', '.join(unknown)}, and the losses compared are {', '.join(chosen)}.")
+    if not isinstance(betas, dict):
+        by_loss = dict.fromkeys(chosen, betas)
+    for key in ("loss", "beta", "seed"):
+        if key in overrides:
+            raise UserError(f"`--{key}` is set for every cell, and the grid varies it: give `--{_PLURAL[key]}`.")
+    found: dict[str, Cell] = {}
+    problems: list[str] = []
+    for name in chosen:
+        loss_betas, all_seeds = _numbers("betas", by_loss.get(name)), _numbers("seeds", seeds)
+        for beta, seed in itertools.product(loss_betas or [None], all_seeds or [None]):
+            varied = {key: value for key, value in (("beta", beta), ("seed", seed)) if value is not None}
+            label = "-".join([name, *(f"{key}{value:g}" for key, value in varied.items())])
+            try:
+                recipe = load(path, {**overrides, "loss": name, **varied})
+            except UserError as error:
+                problems += [f"{label}: {problem}" for problem in error.problems]
+                continue
+            found[label] = Cell(label, recipe)
+    if problems:
+        raise UserError(list(dict.fromkeys(problems)), about=str(path))
+    return list(found.values())
+
+
+_PLURAL = {"loss": "losses", "beta": "betas", "seed": "seeds"}
+
+
+def _losses(given: Any) -> list[str]:
+    names = _list(given)
+    if not names:
+        raise UserError(
+            "`--losses` names nothing to compare: give two or more, `--losses dpo,ipo,simpo,kto` for instance."
+        )
+    return list(dict.fromkeys(_loss("losses", name) for name in names))
+
+
+def _loss(flag: str, name: Any) -> str:
+    try:
+        return losses.describe(str(name)).name
+    except ValueError as error:
+        raise UserError(f"`--{flag}`: {error}") from error
+
+
+def _numbers(name: str, given: Any) -> list[float]:
+    values = _list(given)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or (name == "seeds" and value != int(value)):
+            kind = "whole numbers" if name == "seeds" else "numbers"
+            raise UserError(f"`--{name}` holds {value!r}: give {kind}, `--{name} 0,1` for instance.")
+    return list(dict.fromkeys(values))
+
+
+def _list(given: Any) -> list[Any]:
+    """A list from what a command line gives: a list, one value, or text with commas."""
+    if given is None:
+        return []
+    if isinstance(given, str):
+        given = [_number(word) for word in re.split(r"[,\s]+", given) if word]
+    parts = given if isinstance(given, list | tuple) else [given]
+    return [part for one in parts for part in (_list(one) if isinstance(one, str) and "," in one else [one])]
+
+
+def _number(word: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            pass
+    return word

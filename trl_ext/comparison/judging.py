@@ -1,0 +1,115 @@
+"""What every run of a comparison is judged by: the same rows, the same prompts, the same scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trl_ext import build, finished, reward_sources
+from trl_ext.comparison.grid import Cell
+from trl_ext.errors import UserError
+from trl_ext.opened import Opened
+from trl_ext.recipe import Recipe
+from trl_ext.recipe.checks import EMBEDDED
+from trl_ext.report import evaluation, evaluation_rows, metrics_file
+from trl_ext.run import Trained
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Measures runs alike.
+
+    Attributes:
+        rows: Preferences that no run was trained on, unless they say so.
+        sampling: How much each is sampled.
+        scores: Reward functions by name.
+        say: Is told what goes on.
+        watch: Shows how far scoring is.
+    """
+
+    rows: evaluation_rows.Rows
+    sampling: evaluation.Sampling
+    scores: dict[str, Callable[..., list[float]]]
+    say: Callable[[str], None]
+    watch: evaluation.Watch
+
+    def trained(self, cell: Cell, trained: Trained) -> dict[str, Any]:
+        """A record of a run that is still in memory."""
+        trainer, home = trained.built.trainer, trained.built.output_dir
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False).eval()
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        began = cell.recipe.get("model_name_or_path")
+        opened = Opened(home, finished.recipe_at(home), began, model, trainer.processing_class)
+        started = time.time()
+        record = evaluation.judge(opened, self.rows, self.sampling, self.say, self.watch, self.scores)
+        cached, computed = trained.counts or (0, 0)
+        return {
+            **facts(cell.name, cell.recipe),
+            "seconds": round(trained.seconds, 1),
+            "evaluation_seconds": round(time.time() - started, 1),
+            "peak_bytes": peak,
+            "cached": cached,
+            "computed": computed,
+            "evaluation": record,
+        }
+
+    def finished(self, name: str, directory: Path) -> dict[str, Any]:
+        """A record of a run that is loaded for it."""
+        opened = finished.open_model(directory, needs_reference=True)
+        started = time.time()
+        record = evaluation.judge(opened, self.rows, self.sampling, self.say, self.watch, self.scores)
+        metrics = directory / "metrics.jsonl"
+        logged = metrics_file.read(metrics) if metrics.exists() else []
+        return {
+            **facts(name, opened.recipe),
+            "seconds": max((line["seconds"] for line in logged), default=None),
+            "evaluation_seconds": round(time.time() - started, 1),
+            "peak_bytes": None,
+            "cached": None,
+            "computed": None,
+            "evaluation": record,
+        }
+
+
+def facts(name: str, recipe: Recipe) -> dict[str, Any]:
+    """What a run was."""
+    return {
+        "name": name,
+        "loss": recipe.title,
+        "beta": recipe.loss_kwargs.get("beta"),
+        "seed": recipe.effective("seed"),
+    }
+
+
+def rows(recipes: Sequence[Recipe], directory: Path, asked: evaluation_rows.Asked) -> evaluation_rows.Rows:
+    """What all are evaluated on: by default what the first run on pairs, or else the first, holds out."""
+    recipe = next((recipe for recipe in recipes if recipe.trainer is None and recipe.paired), recipes[0])
+    return evaluation_rows.find(recipe, build.config(recipe, directory, build.precision(recipe)), asked)
+
+
+def scores(names: Any, recipe: Recipe) -> dict[str, Callable[..., list[float]]]:
+    """Reward functions by name: those named, or the known ones of the embedded data.
+
+    Raises:
+        UserError: A name that is no function.
+    """
+    if names is None:
+        if recipe.get("dataset_name") != EMBEDDED:
+            return {}
+        from trl_ext.demo import rewards
+
+        return {"sentiment": rewards.sentiment, "sentences that parse": rewards.fluency}
+    found = {}
+    for name in names if isinstance(names, list) else [names]:
+        if (problem := reward_sources.problem(str(name))) is not None:
+            raise UserError(f"`--reward_funcs` names {name!r}, {problem}")
+        function = reward_sources.load(str(name))
+        if isinstance(function, str):
+            raise UserError(f"`--reward_funcs` names {name!r}, a model: completions are compared by functions only.")
+        found[function.__name__] = function
+    return found

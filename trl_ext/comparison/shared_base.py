@@ -1,0 +1,50 @@
+"""One loaded base for several trainers, one after the other."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import torch
+from trl.trainer.utils import create_model_from_path
+
+
+class SharedBase:
+    """A base model that is loaded once, lent to a trainer and taken back without its adapters.
+
+    Adapters are the only thing a trainer changes, so what comes back is what was lent.
+
+    Attributes:
+        model: The base while nobody has it; `None` before the first loan and during one.
+    """
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self._key: Any = None
+
+    def lend(self, path: str, **init: Any) -> Any:
+        """The model of a path; loaded if it is another than the one at hand, or loaded in another way."""
+        key = (path, repr(sorted(init.items(), key=lambda item: item[0])))
+        if self.model is None or key != self._key:
+            self.model, self._key = None, key
+            _free()
+            self.model = create_model_from_path(path, **init)
+        model, self.model = self.model, None
+        return model
+
+    def take_back(self, trainer: Any) -> None:
+        """Strip a trainer's model of its adapters and keep the base; the trainer is of no use afterwards."""
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+        trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
+        trainer.accelerator.free_memory()
+        base = model.unload()
+        base.gradient_checkpointing_disable()
+        base.eval()
+        self.model = base
+        _free()
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
