@@ -8,6 +8,7 @@ import ast
 import difflib
 import importlib.util
 import math
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,10 +36,16 @@ SOURCES = {
     "ScriptArguments": ("trl", "scripts/utils.py"),
     "DatasetConfig": ("trl", "scripts/utils.py"),
     "DatasetMixtureConfig": ("trl", "scripts/utils.py"),
+    "LossOptions": ("trl_ext", "trainers/config.py"),
     "PreferenceOptions": ("trl_ext", "trainers/config.py"),
     "PairedPreferenceConfig": ("trl_ext", "trainers/config.py"),
     "UnpairedPreferenceConfig": ("trl_ext", "trainers/config.py"),
     "PPOConfig": ("trl_ext", "trainers/ppo_config.py"),
+    "OnlinePreferenceConfig": ("trl_ext", "trainers/online_config.py"),
+    "RewardModelConfig": ("trl_ext", "trainers/stages.py"),
+    "SupervisedConfig": ("trl_ext", "trainers/stages.py"),
+    "CheckpointOptions": ("trl_ext", "trainers/checkpoint_options.py"),
+    "FiniteStepOptions": ("trl_ext", "trainers/finite.py"),
     "PPOExtras": ("trl_ext", "recipe/extras.py"),
     "ModelExtras": ("trl_ext", "recipe/extras.py"),
     "DataExtras": ("trl_ext", "recipe/extras.py"),
@@ -49,12 +56,16 @@ CONFIGS = {
     "paired": ("PairedPreferenceConfig",),
     "unpaired": ("UnpairedPreferenceConfig",),
     "ppo": ("PPOConfig", "PPOExtras"),
-    "reward": ("RewardConfig",),
-    "sft": ("SFTConfig",),
+    "online": ("OnlinePreferenceConfig", "PPOExtras"),
+    "reward": ("RewardModelConfig",),
+    "sft": ("SupervisedConfig",),
 }
 
 # Values the code accepts beyond what the annotation says.
 WIDER = {"resume_from_checkpoint": "bool"}
+
+LONGEST = 120
+"""Characters of a value or name that a sentence repeats."""
 
 KINDS = {
     "bool": "true or false",
@@ -178,14 +189,22 @@ def one_of(given: str, allowed: tuple[str, ...] | list[str]) -> str:
 
 def nearest(given: str, allowed: Any) -> list[str]:
     """Up to three allowed names that look like the given one, the nearest first."""
-    return difflib.get_close_matches(given, [str(name) for name in allowed], n=3, cutoff=0.66)
+    return difflib.get_close_matches(given[:LONGEST], [str(name) for name in allowed], n=3, cutoff=0.66)
 
 
 def shown(value: Any) -> str:
     """A value as the user wrote it, near enough."""
     if isinstance(value, bool):
         return str(value).lower()
-    return {list: "a list", dict: "a mapping"}.get(type(value), repr(value))
+    if isinstance(value, int) and abs(value) >= 10**LONGEST:
+        return f"a number of more than {LONGEST} digits"
+    return {list: "a list", dict: "a mapping"}.get(type(value)) or shown_text(repr(value))
+
+
+def shown_text(text: str) -> str:
+    """A text in a sentence: on one line, without what cannot be printed, and not longer than anybody reads."""
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: LONGEST + 1])
+    return printable if len(printable) <= LONGEST else f"{printable[:LONGEST]}…"
 
 
 def _readings(value: Any, kinds: set[str], choices: tuple[str, ...] | None):
@@ -228,7 +247,9 @@ def _number(value: Any) -> int | float | None:
         except ValueError:
             return None
         return value if math.isfinite(value) else None
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return None if isinstance(value, int) and abs(value) > sys.float_info.max else value
 
 
 def _allowed(field: Field) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from trl_ext import losses, recipe
 
-from .helpers import load, problem, problems
+from .helpers import load, problem, problems, write
 
 
 def test_nothing_is_filled_in(tmp_path):
@@ -190,3 +190,24 @@ def test_variants_that_are_none(tmp_path):
     assert "`variants` is not a mapping" in problem(tmp_path, "variants: [ipo]\n")
     assert "has a variant already" in problem(tmp_path, "variants:\n  dpo: {beta: 1}\n  sigmoid: {beta: 1}\n")
     assert "cannot be a flag" in problem(tmp_path, "", variants={"ipo": {}})
+
+
+def test_settings_of_an_adapter_that_is_continued_are_its_own(tmp_path):
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "adapter_config.json").write_text(
+        '{"r": 4, "lora_alpha": 32, "target_modules": ["v_proj", "q_proj"]}'
+    )
+    base = f"model_name_or_path: {tmp_path}/sft\ndataset_name: embedded\nuse_peft: true\n"
+    text = "lora_r: 8\nlora_alpha: 32\nlora_target_modules: [q_proj, o_proj]\n"
+    rank, targets = recipe.load(write(tmp_path, text, base)).notes
+    assert (
+        rank == f"`lora_r` (line 4) is 8 and has no effect: the adapter in {tmp_path}/sft, which is continued, has 4."
+    )
+    assert "is o_proj, q_proj and has no effect" in targets and "has q_proj, v_proj." in targets
+    for same in ("[q_proj, v_proj]", "all-linear"):
+        assert recipe.load(write(tmp_path, f"lora_target_modules: {same}\n", base)).notes == []
+
+
+def test_control_characters_are_never_printed(tmp_path):
+    (found,) = problems(tmp_path, '"be\\u001b[31mta": 1\n')
+    assert "`be\\x1b[31mta` (line 3)" in found

@@ -76,3 +76,32 @@ def test_a_path_that_is_not_there_gets_the_nearest(tmp_path):
             reader.read(tmp_path / wrong)
     with pytest.raises(UserError, match=r"is a folder: name one recipe, for instance .*demo\.yaml"):
         reader.read(tmp_path)
+
+
+def test_keys_are_what_is_written(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("no: 1\nnull: 2\n5e-6: 3\n1: 4\n")
+    document = reader.read(path)
+    assert document.values == {"no": 1, "null": 2, "5e-6": 3, "1": 4} and document.lines[("5e-6",)] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: 0x_\n", "is not what its tag says"),  # PyYAML takes it for a number and then cannot read it
+        ("a: !!int x\n", "is not what its tag says"),
+        ("a: " + "[" * 5000, "it is nested too deeply"),
+        ("a: b\n\x01", r"line 2 is not YAML (it has the character '\x01')"),
+    ],
+)
+def test_what_pyyaml_stumbles_over(tmp_path, text, sentence):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        reader.read(tmp_path / "r.yaml")
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_alias_of_itself(tmp_path):
+    (tmp_path / "r.yaml").write_text("a: &x [1, *x]\n")
+    values = reader.read(tmp_path / "r.yaml").values
+    assert values["a"][1] is values["a"]

@@ -8,7 +8,8 @@ import pytest
 from trl_ext import losses, recipe
 
 EVERY = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-SHIPPED = [path for path in EVERY if recipe.load(path).trainer is None]
+TRAINER = {path: recipe.load(path).trainer for path in EVERY}
+SHIPPED = [path for path in EVERY if TRAINER[path] is None]
 
 
 def test_there_are_some():
@@ -67,7 +68,7 @@ def test_the_trainers_take_what_a_recipe_says(path, flags, tmp_path):
             assert any(key in {field.name for field in dataclasses.fields(cls)} for cls in classes), key
 
 
-@pytest.mark.parametrize("path", [path for path in EVERY if path not in SHIPPED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in EVERY if TRAINER[path] == "ppo"], ids=lambda path: path.stem)
 @pytest.mark.parametrize("flags", [{}, {"kl_estimator": "k2", "kl_placement": "loss"}], ids=str)
 def test_ppo_takes_what_a_recipe_says(path, flags, tmp_path):
     from trl_ext.trainers import PPOConfig
@@ -76,3 +77,15 @@ def test_ppo_takes_what_a_recipe_says(path, flags, tmp_path):
     assert read.trainer == "ppo" and read.notes == []
     config = PPOConfig(**read.sections()["training"])
     assert config.learning_rate == read.get("learning_rate") and config.kl_estimator == read.effective("kl_estimator")
+
+
+@pytest.mark.parametrize("path", [path for path in EVERY if TRAINER[path] == "online"], ids=lambda path: path.stem)
+def test_every_loss_on_pairs_is_a_flag_away_online(path, tmp_path):
+    from trl_ext.trainers import OnlinePreferenceConfig
+
+    on_pairs = [name for name in losses.available() if losses.describe(name).paired]
+    for name in [name for name in on_pairs if not losses.describe(name).coupled]:
+        read = recipe.load(path, {"loss": name, "use_cpu": True, "bf16": False, "output_dir": str(tmp_path)})
+        config = OnlinePreferenceConfig(**read.sections()["training"])
+        assert (config.loss, read.notes) == (name, [])
+        assert config.loss_kwargs == read.info.fill(read.loss_kwargs)

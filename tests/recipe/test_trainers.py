@@ -67,7 +67,10 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("sync_ref_model: true\n", "PPO's reference stays what it is: remove it."),
         ("reward_adapter: nowhere\n", "`reward_adapter` (line 6) is nowhere, which holds no adapter_config.json"),
         ("reward_weights: [1, 2]\n", "has 2 weights for 1 sources of reward"),
-        ("loss: dpo\n", "`loss` (line 6) is a setting of losses on preferences, not of `trainer: ppo`: remove it."),
+        (
+            "loss: dpo\n",
+            "is a setting of `trainer: online` and losses on preferences, not of `trainer: ppo`: remove it.",
+        ),
         ("label_smoothing: 0.1\n", "is a setting of losses on preferences, not of `trainer: ppo`"),
         ("packing: true\n", "is a setting of `trainer: sft` and losses on preferences, not of `trainer: ppo`"),
         ("variants: {ipo: {beta: 1}}\n", "`variants` apply to losses, and `trainer: ppo` has none: remove them."),
@@ -82,7 +85,7 @@ def test_one_mistake_one_sentence(tmp_path, text, sentence):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("trainer: po\n", "did you mean ppo? Allowed are ppo, reward, sft."),
+        ("trainer: po\n", "did you mean ppo? Allowed are online, ppo, reward, sft."),
         ("trainer: dpo\n", "`trainer` (line 3) is dpo, which is a loss: write `loss: dpo`."),
         ("trainer: [ppo]\n", "is a list"),
         ("kl_coef: 1\n", "is a setting of `trainer: ppo`, and this recipe trains a loss on preferences: remove it."),
@@ -90,7 +93,10 @@ def test_one_mistake_one_sentence(tmp_path, text, sentence):
         ("stage: ppo\n", "write `trainer: ppo`."),
         ("stage: rm\n", "write `trainer: reward`."),
         ("trainer: sft\nkl_coef: 1\n", "is a setting of `trainer: ppo`, not of `trainer: sft`: remove it."),
-        ("trainer: reward\nbeta: 1\n", "is a setting of `trainer: ppo` and losses on preferences, not of"),
+        (
+            "trainer: reward\nbeta: 1\n",
+            "is a setting of `trainer: ppo` and `trainer: online` and losses on preferences, not of",
+        ),
     ],
 )
 def test_what_belongs_elsewhere(tmp_path, text, sentence):
@@ -126,7 +132,7 @@ def test_a_kl_that_gives_another_gradient_is_noted(tmp_path, flags, noted):
 
 
 def test_code_that_will_be_run_is_noted_before(tmp_path):
-    (tmp_path / "mine.py").write_text("raise SystemExit\ndef length(completions): ...\n")
+    (tmp_path / "mine.py").write_text("raise SystemExit\ndef length(completions, **kwargs): ...\n")
     notes = recipe.load(write(tmp_path, "", PPO), {"reward_funcs": [f"{tmp_path}/mine.py", "sentiment"]}).notes
     assert notes == [f"Reward: length of {tmp_path}/mine.py, whose code is run."]
 

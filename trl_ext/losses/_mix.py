@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import numbers
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +116,7 @@ def describe_mix(weights: Mapping[str, float]) -> MixInfo:
         problems.append("A mix needs at least one loss: write {name: weight, …}.")
     for name, weight in weights.items():
         number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-        if not number or not math.isfinite(weight) or weight <= 0:
+        if not number or not 0 < weight <= sys.float_info.max:
             problems.append(f"The weight of {name} must be a positive finite number, not {weight!r}.")
         try:
             target = canonical(name)

@@ -52,7 +52,7 @@ def read(recipe: Any) -> Training:
     """What the trainer of a `trl_ext.recipe.Recipe` does."""
     if recipe.trainer is None:
         return _preferences(recipe)
-    return _ppo(recipe) if recipe.trainer == "ppo" else _micro_batches(recipe)
+    return _sampled(recipe) if recipe.trainer in ("ppo", "online") else _micro_batches(recipe)
 
 
 def _preferences(recipe: Any) -> Training:
@@ -95,8 +95,8 @@ def _micro_batches(recipe: Any) -> Training:
     )
 
 
-def _ppo(recipe: Any) -> Training:
-    """Policy and critic are two trained adapters on one base, a reward model may be a third, frozen one."""
+def _sampled(recipe: Any) -> Training:
+    """The policy and, of PPO, the critic are trained adapters on one base, a reward model may be another, frozen one."""
     effective = recipe.effective
     length = PROMPT + (effective("max_completion_length") or UNLIMITED)
     batch = effective("per_device_train_batch_size")
@@ -110,8 +110,8 @@ def _ppo(recipe: Any) -> Training:
         row_tokens=batch * length,
         checkpointing=bool(_checkpointing(recipe)),
         cannot_pack="its trainer runs whole micro-batches",
-        needs_reference=True,
-        trained_adapters=2,
+        needs_reference=recipe.trainer == "ppo" or recipe.info.needs_reference,
+        trained_adapters=2 if recipe.trainer == "ppo" else 1,
         frozen_adapters=int(effective("reward_adapter") is not None),
         cached_tokens=sampled * length,
         notes=(f"Prompts of {PROMPT} tokens are assumed. Times leave out the sampling of completions.",),

@@ -43,6 +43,7 @@ BOUNDS: dict[str, Bound] = {
     "max_grad_norm": NOT_NEGATIVE,
     "dataloader_num_workers": NOT_NEGATIVE,
     "seed": NOT_NEGATIVE,
+    "skip_nonfinite_steps": NOT_NEGATIVE,
     "lora_dropout": BELOW_ONE,
     "adam_beta1": BELOW_ONE,
     "adam_beta2": BELOW_ONE,

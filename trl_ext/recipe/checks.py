@@ -8,11 +8,14 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from trl_ext import schema
-from trl_ext.recipe import ppo
+from trl_ext.losses import LossInfo, MixInfo
+from trl_ext.recipe import online, ppo
 from trl_ext.recipe.bounds import BOUNDS, outside
 from trl_ext.recipe.obsolete import line
+from trl_ext.recipe.paths import absent, in_full, is_path
 from trl_ext.recipe.settings import Settings
 from trl_ext.recipe.vocabulary import dataset_formats
 
@@ -24,14 +27,16 @@ DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt", ".tsv", ".ar
 SEVERAL_GPUS = "Remove it, and use `accelerate launch --multi_gpu` for several GPUs."
 
 
-def check(settings: Settings, kind: str = "paired") -> list[str]:
+def check(settings: Settings, kind: str = "paired", loss: LossInfo | MixInfo | None = None) -> list[str]:
     """All sentences of all checks, in the order of the functions below.
 
     Args:
         kind: What kind of training it is, a key of `schema.CONFIGS`.
+        loss: What is trained, if it is a loss and there is such a one.
     """
-    of_kind = {"ppo": ppo.CHECKS, "reward": (base_of_reward,)}.get(kind, ())
-    return [problem for one in (*CHECKS, *of_kind) for problem in one(settings)]
+    of_kind = {"ppo": ppo.CHECKS, "online": online.checks(loss), "reward": (base_of_reward,)}.get(kind, ())
+    general = [one for one in CHECKS if kind != "ppo" or one.__name__ not in ppo.REPLACED]
+    return [problem for one in (*general, *of_kind) for problem in one(settings)]
 
 
 def notes(s: Settings, kind: str = "paired") -> list[str]:
@@ -41,9 +46,15 @@ def notes(s: Settings, kind: str = "paired") -> list[str]:
         found.append(f"{s.named('datasets', 'dataset_name')}: the mixture is used, dataset_name is not.")
     if s["eval_size"] and s["eval_strategy"] in (None, "no"):
         found.append(f"{s.where('eval_size')} holds examples out, and without `eval_strategy` nothing uses them.")
+    if s["trust_remote_code"]:
+        found.append(
+            f"{s.where('trust_remote_code')} is on: Python code that comes with {s['model_name_or_path']} is run on this "
+            "computer, with all your rights."
+        )
     if s["padding_free"] and kind != "sft":
         found.append(f"{s.where('padding_free')} has no effect since TRL 1.0.")
-    return [*found, *ppo.notes(s)] if kind == "ppo" else found
+    found += continued_adapter(s)
+    return [*found, *{"ppo": ppo.notes, "online": ppo.users_code}.get(kind, lambda s: [])(s)]
 
 
 def bounds(s: Settings) -> Iterator[str]:
@@ -75,8 +86,8 @@ def model(s: Settings) -> Iterator[str]:
         inside = sorted(file.parent for file in path.glob("*/*config.json"))
         hint = f"did you mean {inside[-1]}?" if inside else "name the folder a model was saved in."
         yield f"{where} is the folder {name}, which holds no config.json: {hint}"
-    elif not path.exists() and _is_path(name):
-        yield f"{where} is {name}, and {_absent(path, 'folder')}"
+    elif not path.exists() and is_path(name):
+        yield f"{where} is {name}, and {absent(path, 'folder')}"
 
 
 def dataset(s: Settings) -> Iterator[str]:
@@ -184,10 +195,22 @@ def checkpoint(s: Settings) -> Iterator[str]:
     path = Path(given).expanduser()
     found = sorted(path.glob("checkpoint-*"), key=os.path.getmtime) if path.is_dir() else []
     if not path.is_dir():
-        yield f"{s.where('resume_from_checkpoint')} is {given}, and {_absent(path, 'folder')}"
+        yield f"{s.where('resume_from_checkpoint')} is {given}, and {absent(path, 'folder')}"
     elif not (path / "trainer_state.json").exists():
         hint = f"did you mean {found[-1]}?" if found else "name a folder called checkpoint-…, or give true."
         yield f"{s.where('resume_from_checkpoint')} is {given}, which holds no trainer_state.json: {hint}"
+
+
+def output(s: Settings) -> Iterator[str]:
+    given = s["output_dir"]
+    if not isinstance(given, str):
+        return
+    path = Path(given).absolute()
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        yield f"{s.where('output_dir')} is {given}, and {there} is a file: name a folder, which need not exist yet."
+    elif not os.access(there, os.W_OK):
+        yield f"{s.where('output_dir')} is {given}, and {there} cannot be written to: name another folder."
 
 
 def best_model(s: Settings) -> Iterator[str]:
@@ -201,11 +224,27 @@ def best_model(s: Settings) -> Iterator[str]:
 def base_of_reward(s: Settings) -> Iterator[str]:
     config = Path(s["model_name_or_path"] or "").expanduser() / "adapter_config.json"
     if config.is_file():
-        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = _json(config).get("base_model_name_or_path")
         yield (
             f"{s.where('model_name_or_path')} is an adapter, and PPO puts a reward adapter on the bare base: name its base, "
             f"{base}."
         )
+
+
+def continued_adapter(s: Settings) -> Iterator[str]:
+    """Notes on settings of a new adapter in a recipe that goes on from one."""
+    folder = Path(s["model_name_or_path"] or "")
+    theirs = _json(folder / "adapter_config.json")
+    for key, field in (("lora_r", "r"), ("lora_alpha", "lora_alpha"), ("lora_target_modules", "target_modules")):
+        ours, given = s[key], theirs.get(field)
+        if isinstance(ours, list) and isinstance(given, list):
+            # `all-linear` and patterns are written out in what PEFT saves.
+            are_names = all(str(name).isidentifier() for name in [*ours, *given])
+            ours, given = (", ".join(sorted(map(str, names))) if are_names else None for names in (ours, given))
+        if key in s and isinstance(given, type(ours)) and ours != given:
+            yield (
+                f"{s.where(key)} is {ours} and has no effect: the adapter in {folder}, which is continued, has {given}."
+            )
 
 
 CHECKS = (
@@ -222,8 +261,18 @@ CHECKS = (
     unsupported,
     reference_refresh,
     checkpoint,
+    output,
     best_model,
 )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The mapping in a file; empty where there is none, which loading it will say better."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _targets_the_head(targets: list[str]) -> bool:
@@ -248,7 +297,7 @@ def _mixture(s: Settings) -> Iterator[str]:
         for key, value in entry.items():
             if key not in known:
                 meant = schema.one_of(str(key), tuple(known))
-                yield f"{where}: `{key}` is not a setting of a dataset: {meant}"
+                yield f"{where}: `{schema.shown_text(str(key))}` is not a setting of a dataset: {meant}"
                 continue
             try:
                 schema.convert(known[key], value)
@@ -263,25 +312,12 @@ def _mixture(s: Settings) -> Iterator[str]:
 
 def _dataset_path(name: str) -> str | None:
     """The end of a sentence about a dataset's path that is not there; `None` if it may be a Hub name."""
-    path = Path(name).expanduser()
+    try:
+        path = Path(in_full(name))
+    except ValueError as error:
+        return str(error)
     if name == EMBEDDED or path.exists():
         return None
-    if name.endswith(DATA_FILES) or _is_path(name):
-        return f"is {name}, and {_absent(path, 'file or folder')}"
+    if name.endswith(DATA_FILES) or is_path(name):
+        return f"is {name}, and {absent(path, 'file or folder')}"
     return None
-
-
-def _is_path(name: str) -> bool:
-    """Whether a name cannot be a Hub repository's (org/name, or name alone)."""
-    return not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith((".", "~", "/"))
-
-
-def _absent(path: Path, what: str) -> str:
-    """The end of a sentence about a path that is not there."""
-    parent = path.parent
-    if not parent.is_dir():
-        return f"there is no folder {parent}: check the path (it is relative to {Path.cwd()})."
-    near = schema.nearest(path.name, [entry.name for entry in parent.iterdir()])
-    if near:
-        return f"there is no such {what}: did you mean {parent / near[0]}?"
-    return f"{parent.resolve()} holds no such {what}: check the path."

@@ -19,7 +19,7 @@ class ModelExtras:
 
 @dataclass
 class PPOExtras:
-    """What `trainer: ppo` needs besides its configuration."""
+    """What `trainer: ppo` and `trainer: online` need besides their configurations."""
 
     reward_funcs: list[str] | None = field(
         default=None,

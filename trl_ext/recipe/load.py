@@ -13,7 +13,7 @@ from trl_ext.recipe.choice import Choice, choose
 from trl_ext.recipe.normalise import known, meant, typed
 from trl_ext.recipe.resolved import Recipe
 from trl_ext.recipe.settings import Layer, Settings, from_file, from_flags
-from trl_ext.recipe.vocabulary import defaults, exclusive
+from trl_ext.recipe.vocabulary import WITH_LOSS, defaults, exclusive
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -34,17 +34,17 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     by_loss = document.values.pop("variants", None) or {}
     written, flags = from_file(document.values, document.lines), from_flags(dict(overrides or {}))
     named = trainer.choose(written, flags, problems)
-    if named is None:
-        merged, chosen, kwargs = _by_loss(
-            written, flags, variants.read(by_loss, document.lines, problems), problems, notes
-        )
-        kind = "unpaired" if chosen.info and not chosen.info.paired else "paired"
+    if named is None or named in WITH_LOSS:
+        by_name = variants.read(by_loss, document.lines, problems, named)
+        merged, chosen, kwargs = _by_loss(written, flags, by_name, problems, notes, named)
+        kind = named or ("unpaired" if chosen.info and not chosen.info.paired else "paired")
     else:
         if by_loss:
             problems.append(f"`variants` apply to losses, and `trainer: {named}` has none: remove them.")
         merged, chosen, kwargs, kind = _by_trainer(written, flags, named, problems), None, {}, named
-    settings = Settings(merged, defaults(kind), meant(keys, kind))
-    problems += checks.check(settings, kind)
+    # What was given and is of no use was said to be so, and is not missing as well.
+    settings = Settings(merged, defaults(kind), meant(keys, kind) | ({*keys} - {*merged}))
+    problems += checks.check(settings, kind, chosen.info if chosen is not None else None)
     problems += _first_look(settings, kind if chosen is None or chosen.info else "unpaired")
     notes += checks.notes(settings, kind)
     if problems:
@@ -53,8 +53,9 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     values = {key: setting.value for key, setting in merged.items()}
     if chosen is None:
         return Recipe(Path(path), {"trainer": named} | values, {"trainer", *merged}, None, {}, notes)
-    explicit = set(merged) | ({"loss"} if chosen.is_stated else set())
-    return Recipe(Path(path), {"loss": chosen.loss} | values, explicit, chosen.loss, kwargs, notes)
+    explicit = set(merged) | ({"loss"} if chosen.is_stated else set()) | ({"trainer"} if named else set())
+    what = ({"trainer": named} if named else {}) | {"loss": chosen.loss}
+    return Recipe(Path(path), what | values, explicit, chosen.loss, kwargs, notes)
 
 
 def _by_trainer(written: Layer, flags: Layer, kind: str, problems: list[str]) -> Layer:
@@ -64,21 +65,27 @@ def _by_trainer(written: Layer, flags: Layer, kind: str, problems: list[str]) ->
 
 
 def _by_loss(
-    written: Layer, flags: Layer, by_loss: dict[str, Layer], problems: list[str], notes: list[str]
+    written: Layer,
+    flags: Layer,
+    by_loss: dict[str, Layer],
+    problems: list[str],
+    notes: list[str],
+    named: str | None,
 ) -> tuple[Layer, Choice, dict[str, Any]]:
-    """The settings of a recipe that trains a loss on preferences, the loss, and its hyperparameters."""
-    written, flags = known(written, problems), known(flags, problems)
+    """The settings of a recipe that trains a loss, with or without a `trainer`; the loss, and its hyperparameters."""
+    written, flags = known(written, problems, named or "paired"), known(flags, problems, named or "paired")
     if flags.pop("variants", None):
         problems.append("`--variants` cannot be a flag: a flag wins over every variant, so give the keys themselves.")
     chosen, alone = choose(written, flags, problems, notes)
-    kind = "unpaired" if chosen.info and not chosen.info.paired else "paired"
+    kind = named or ("unpaired" if chosen.info and not chosen.info.paired else "paired")
     written, flags = typed(written, kind, problems), typed(flags, kind, problems)
     merged = _over(_over(written, variants.of(chosen, by_loss, written, flags)), flags)
     if not chosen.info:
         return merged, chosen, {}
     kwargs = fit.loss_kwargs(merged, chosen, problems, alone)
-    fit.foreign(merged, chosen, problems)
-    fit.unmoved(merged, chosen, problems)
+    if named is None:
+        fit.foreign(merged, chosen, problems)
+        fit.unmoved(merged, chosen, problems)
     notes += fit.inherited(merged, written, chosen, alone)
     return merged, chosen, kwargs
 
@@ -104,7 +111,7 @@ def _first_look(settings: Settings, kind: str) -> list[str]:
         match = peek(name, settings["dataset_columns"], settings["dataset_format"] or "auto")
     except UserError as error:
         # Prompts alone, or answers without a verdict, are what these train on; loading tells the rest.
-        return [] if kind in ("ppo", "sft") else error.problems
+        return [] if kind in ("ppo", "online", "sft") else error.problems
     if match is None or match.paired or kind not in ("paired", "reward"):
         return []
     what = "the loss" if kind == "paired" else "a reward model"

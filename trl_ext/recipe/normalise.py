@@ -6,6 +6,7 @@ from typing import Any
 
 from trl_ext import schema
 from trl_ext.recipe.obsolete import STANDS_FOR, remedy
+from trl_ext.recipe.paths import PLACES, in_full
 from trl_ext.recipe.settings import Layer, Setting
 from trl_ext.recipe.vocabulary import TRAINERS, hyperparameters, known_keys, nearest, trainers_of
 
@@ -39,16 +40,26 @@ def meant(keys: Iterable[str], kind: str = "paired") -> set[str]:
 
 
 def typed(layer: Layer, kind: str, problems: list[str]) -> Layer:
-    """The layer with every value in its setting's type; without the values that have another."""
+    """The layer with every value in its setting's type, `~` written out; without the values of another type."""
     allowed = known_keys(kind)
     kept: Layer = {}
     for key, (value, where) in layer.items():
         field = allowed[key]
         try:
-            kept[key] = Setting(value if field is None else schema.convert(field, value), where)
+            converted = value if field is None else schema.convert(field, value)
+            if any(_is_torn(text) for text in (converted if isinstance(converted, list) else [converted])):
+                raise ValueError(
+                    "holds half of a surrogate pair (\\ud800–\\udfff), which is no character: write it anew."
+                )
+            is_place = key in PLACES and isinstance(converted, str)
+            kept[key] = Setting(in_full(converted) if is_place else converted, where)
         except ValueError as error:
             problems.append(f"{where} {error}")
     return kept
+
+
+def _is_torn(value: Any) -> bool:
+    return isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _remedy(key: str, value: Any, kind: str) -> str | None:
@@ -80,7 +91,12 @@ def _unfold(layer: Layer, problems: list[str]) -> Layer:
             f"{where} is {schema.shown(value)}: give a mapping, for instance `loss_kwargs: {{beta: 0.1}}`."
         )
         return layer
-    for_parts = {key: part for key, part in value.items() if isinstance(part, dict)}
+    value = {str(key): given for key, given in value.items()}
+    for_parts = {
+        key: {str(name): given for name, given in part.items()}
+        for key, part in value.items()
+        if isinstance(part, dict)
+    }
     for key, given in value.items():
         if key in for_parts:
             continue
@@ -89,7 +105,7 @@ def _unfold(layer: Layer, problems: list[str]) -> Layer:
         elif key not in hyperparameters():
             near = schema.nearest(str(key), hyperparameters())
             hint = f"did you mean `{near[0]}`?" if near else "`trl-ext losses` lists them."
-            problems.append(f"`{key}` in {where} is not a hyperparameter of any loss: {hint}")
+            problems.append(f"`{schema.shown_text(key)}` in {where} is not a hyperparameter of any loss: {hint}")
         else:
             layer[key] = Setting(given, f"`{key}` in {where}")
     return layer | {"loss_kwargs": Setting(for_parts, where)} if for_parts else layer

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from trl_ext.recipe import reader
+from trl_ext.schema import shown_text
+
+LONGEST_LINE = 500
+"""Characters of a setting that a sentence writes out."""
 
 RENAMED = {
     # transformers and TRL
@@ -96,7 +100,9 @@ COMPUTED: dict[str, Callable[[Any], str]] = {
     "group_by_length": lambda _: "remove it; rows are packed, or sorted by length, so there is no padding to save",
     "adafactor": lambda on: _when(on, line("optim", "adafactor")),
     "reference_free": lambda on: f"{_REFERENCE}; " + (f"write {line('loss', 'simpo')}" if on else "remove it"),
-    "quantization_bit": lambda bits: f"write {line(f'load_in_{bits}bit', True)} and {line('use_peft', True)}",
+    "quantization_bit": lambda bits: (
+        f"write {line('load_in_8bit' if str(bits) == '8' else 'load_in_4bit', True)} and {line('use_peft', True)}"
+    ),
     "finetuning_type": lambda kind: _when(kind == "lora", line("use_peft", True)),
     "adapter": lambda kind: (
         f"write {line('use_peft', True)}" + (f" and {line('load_in_4bit', True)}" if kind == "qlora" else "")
@@ -109,7 +115,7 @@ COMPUTED: dict[str, Callable[[Any], str]] = {
     "dataset_mixer": lambda value: _mixture(value),
     "dataset_mixture": lambda value: _mixture(value),
     "dataset_splits": lambda value: _splits(value),
-    "num_processes": lambda value: _LAUNCH.format(f"--multi_gpu --num_processes {value}"),
+    "num_processes": lambda value: _LAUNCH.format(f"--multi_gpu --num_processes {shown_text(str(value))}"),
 }
 
 
@@ -125,9 +131,9 @@ def remedy(key: str, value: Any) -> str | None:
 
 
 def line(key: str, value: Any) -> str:
-    """``key: value`` as one line of YAML, in backquotes."""
-    flow = reader.write({key: value}, flow=True)
-    return f"`{flow.strip()[1:-1]}`"
+    """``key: value`` as one line of YAML, in backquotes; the value left out if it needs several."""
+    flow = reader.write({key: value}, flow=True).strip()[1:-1]
+    return f"`{flow}`" if "\n" not in flow and len(flow) <= LONGEST_LINE else f"`{key}: …`"
 
 
 def _when(on: Any, instead: str) -> str:
@@ -135,7 +141,7 @@ def _when(on: Any, instead: str) -> str:
 
 
 def _stage(value: Any) -> str:
-    trainer = {"rm": "reward", "sft": "sft", "ppo": "ppo"}.get(value)
+    trainer = {"rm": "reward", "sft": "sft", "ppo": "ppo"}.get(str(value))
     return f"write {line('trainer', trainer)}" if trainer else "`loss` says what is trained; remove it"
 
 

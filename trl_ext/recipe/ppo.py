@@ -1,13 +1,15 @@
 """What can be known to be wrong with a PPO recipe: its rewards, its KL, its adapter."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext import reward_sources
+from trl_ext import demo, ppo_rules, reward_folder, reward_sources
 from trl_ext.recipe.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Bound, outside
 from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.settings import Settings
 from trl_ext.rl import truth_table
+from trl_ext.schema import shown_text
 
 BOUNDS: dict[str, Bound] = {
     "kl_coef": NOT_NEGATIVE,
@@ -24,10 +26,22 @@ BOUNDS: dict[str, Bound] = {
     "num_generations": COUNT,
     "num_iterations": COUNT,
     "steps_per_generation": COUNT,
+    "generation_batch_size": COUNT,
     "max_completion_length": COUNT,
     "temperature": POSITIVE,
     "top_p": ("a number greater than 0 and at most 1", lambda x: 0 < x <= 1),
     "min_p": BELOW_ONE,
+}
+
+SEVERAL_GPUS = (
+    "the critic runs past the wrapper that shards the model. Use `accelerate launch --multi_gpu`: one 4-bit copy each."
+)
+
+UNSUPPORTED = {
+    "deepspeed": SEVERAL_GPUS,
+    "fsdp": SEVERAL_GPUS,
+    "auto_find_batch_size": "after running out of memory it restarts at step 0 with another batch. Remove it: an update that "
+    "does not fit runs again in halves anyway.",
 }
 
 
@@ -35,15 +49,15 @@ def bounds(s: Settings) -> Iterator[str]:
     yield from outside(s, BOUNDS)
 
 
-def rewards(s: Settings) -> Iterator[str]:
+def rewards(s: Settings, who: str = "PPO") -> Iterator[str]:
     if not s["reward_funcs"] and not s["reward_adapter"] and not s.meant & {"reward_funcs", "reward_adapter"}:
         yield (
-            "PPO has no source of reward: add `reward_funcs` (a known function, `rewards.py:function`, a sequence "
+            f"{who} has no source of reward: add `reward_funcs` (a known function, `rewards.py:function`, a sequence "
             "classifier), or `reward_adapter`, the folder of a reward model trained on the same base (`trainer: reward`)."
         )
     for name in s["reward_funcs"] or []:
         if (problem := reward_sources.problem(str(name))) is not None:
-            yield f"{s.where('reward_funcs')} names {name}, {problem}"
+            yield f"{s.where('reward_funcs')} names {shown_text(str(name))}, {problem}"
     weights, count = s["reward_weights"], len(s["reward_funcs"] or []) + bool(s["reward_adapter"])
     if weights and count and len(weights) != count:
         yield f"{s.where('reward_weights')} has {len(weights)} weights for {count} sources of reward: give one for each."
@@ -53,12 +67,10 @@ def reward_adapter(s: Settings) -> Iterator[str]:
     folder = s["reward_adapter"]
     if not folder:
         return
-    path = Path(folder).expanduser() / "adapter_config.json"
-    if not path.exists():
-        yield (
-            f"{s.where('reward_adapter')} is {folder}, which holds no adapter_config.json: give the run directory of a "
-            "reward model trained with an adapter (`trainer: reward`)."
-        )
+    name = s["model_name_or_path"]
+    base = str(demo.MODEL) if name == "embedded" else name and reward_folder.base_of(name)
+    if (problem := reward_folder.problem(folder, base)) is not None:
+        yield f"{s.where('reward_adapter')} is {folder}, {problem}"
 
 
 def adapter(s: Settings) -> Iterator[str]:
@@ -87,20 +99,39 @@ def reference(s: Settings) -> Iterator[str]:
         yield f"{s.where('sync_ref_model')} is on, and PPO's reference stays what it is: remove it."
 
 
-def notes(s: Settings) -> list[str]:
-    """Whose code is going to be run, and what the chosen KL does where it does not give the gradient of the KL."""
+def unsupported(s: Settings) -> Iterator[str]:
+    for key, reason in UNSUPPORTED.items():
+        if s[key]:
+            yield f"{s.where(key)} is not supported: {reason}"
+
+
+def together(s: Settings) -> Iterator[str]:
+    yield from ppo_rules.problems(s)
+    yield from ppo_rules.batches(s, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def users_code(s: Settings) -> list[str]:
+    """Whose code is going to be run."""
     names = [str(name) for name in s["reward_funcs"] or []]
-    found = [
+    return [
         reward_sources.statement(name)
         for name in names
         if reward_sources.is_users_code(name) and reward_sources.problem(name) is None
     ]
+
+
+def notes(s: Settings) -> list[str]:
+    """Whose code is going to be run, and what settings do that may not be what was meant."""
+    found = users_code(s)
     cell, problem = _cell(s)
     warning = truth_table.warning(*cell, s["gamma"]) if problem is None and s["kl_coef"] else None
-    return found if warning is None else [*found, warning]
+    return [*found, *([] if warning is None else [warning]), *ppo_rules.notes(s)]
 
 
-CHECKS = (bounds, rewards, reward_adapter, adapter, divergence, reference)
+CHECKS = (bounds, rewards, reward_adapter, adapter, divergence, reference, unsupported, together)
+
+REPLACED = ("unsupported", "reference_refresh")
+"""General checks whose advice does not hold for PPO."""
 
 
 def _cell(s: Settings) -> tuple[tuple[str, str, str | None], str | None]:

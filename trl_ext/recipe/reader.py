@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from trl_ext.errors import UserError
+from trl_ext.schema import shown_text
 
 
 @dataclass
@@ -36,11 +37,9 @@ def read(path: str | Path) -> Document:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a text file in UTF-8: give a recipe in YAML.") from None
     try:
-        root = yaml.compose(text, Loader=_Loader)
-        lines, problems = _keys(root)
-        values = parse(text)
+        values, lines, problems = _load(text, keys_are_text=True)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: {_syntax(error)}") from None
+        raise UserError(f"{path}: {_syntax(error, text)}") from None
     if values is None:
         raise UserError(f"{path} is empty: a recipe names at least a model and a dataset.")
     if not isinstance(values, dict):
@@ -50,7 +49,7 @@ def read(path: str | Path) -> Document:
 
 def parse(text: str) -> Any:
     """One value (or a whole document) as YAML, the way `read` reads it. yaml.YAMLError if it cannot be."""
-    return yaml.load(text, Loader=_Loader)
+    return _load(text)[0]
 
 
 def write(value: Any, *, flow: bool = False) -> str:
@@ -80,12 +79,47 @@ for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
     _Loader.yaml_implicit_resolvers[_first] = [(t, r) for t, r in _resolvers if not t.endswith(":timestamp")]
 
 
+def _load(text: str, *, keys_are_text: bool = False) -> tuple[Any, dict[tuple[str, ...], int], list[str]]:
+    """A document, its lines and its problems; with `keys_are_text`, top-level keys are what is written: `no`, `5e-6`.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, or nothing a recipe can hold.
+    """
+    loader = None
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if keys_are_text and isinstance(root, yaml.MappingNode):
+            for key, _ in root.value:
+                if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                    key.tag = "tag:yaml.org,2002:str"
+        lines, problems = _keys(root)  # before merge keys are resolved, which puts their mappings in place of them
+        return None if root is None else loader.construct_document(root), lines, problems
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+    ) as error:  # `!!int x`, `0x_`: PyYAML lets these through
+        raise yaml.YAMLError(f"a value is not what its tag says, {error}") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
 def _keys(root: yaml.Node | None) -> tuple[dict[tuple[str, ...], int], list[str]]:
     """Lines of all keys, and a sentence for each key given twice in one mapping."""
     lines: dict[tuple[str, ...], int] = {}
     problems: list[str] = []
+    seen: set[int] = set()  # an alias leads to the same node again, perhaps inside itself
 
     def visit(node: yaml.Node, path: tuple[str, ...]) -> None:
+        if id(node) in seen:
+            return
+        if isinstance(node, yaml.CollectionNode):
+            seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             for index, entry in enumerate(node.value):
                 visit(entry, (*path, str(index)))
@@ -98,7 +132,9 @@ def _keys(root: yaml.Node | None) -> tuple[dict[tuple[str, ...], int], list[str]
             line = key.start_mark.line + 1
             if key.value in first and key.value != "<<":
                 name = ".".join([*path, key.value])
-                problems.append(f"`{name}` is given twice, on lines {first[key.value]} and {line}: keep one of them.")
+                problems.append(
+                    f"`{shown_text(name)}` is given twice, on lines {first[key.value]} and {line}: keep one of them."
+                )
             first.setdefault(key.value, line)
             lines[*path, key.value] = line
             visit(value, (*path, key.value))
@@ -122,9 +158,11 @@ def _not_there(path: Path) -> str:
     return f"There is no recipe {path}" + (f"; here are {here}." if here else ": check the path.")
 
 
-def _syntax(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
+def _syntax(error: yaml.YAMLError, text: str) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+    line = None if mark is None else mark.line + 1
+    if isinstance(error, yaml.reader.ReaderError):
+        line, problem = text[: error.position].count("\n") + 1, f"it has the character {chr(error.character)!a}"
     remedy = "indent with spaces, not tabs." if r"'\t'" in problem else "a recipe is YAML, one `key: value` a line."
-    place = f"line {mark.line + 1} is not YAML" if mark else "not YAML"
-    return f"{place} ({problem}): {remedy}"
+    place = "not YAML" if line is None else f"line {line} is not YAML"
+    return f"{place} ({shown_text(problem)}): {remedy}"

@@ -1,5 +1,7 @@
 """The recipe a run goes by, once everything is merged and judged."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ class Recipe:
 
     Attributes:
         path: The file it was read from.
-        values: The settings, merged: file < variant of the loss < flags. Always holds `loss`, or else `trainer`.
+        values: The settings, merged: file < variant of the loss < flags. Always holds `loss`, or `trainer`, or both.
         explicit: Keys of `values` that somebody set.
         loss: Canonical name, or {canonical name: weight}; `None` with a `trainer` that has none.
         loss_kwargs: The hyperparameters of the loss that were set; in a mix, those meant for one part alone
@@ -38,7 +40,7 @@ class Recipe:
 
     @property
     def trainer(self) -> str | None:
-        """`ppo`, `reward` or `sft`; `None` where a loss is trained on preferences."""
+        """`ppo`, `online`, `reward` or `sft`; `None` where a loss is trained on given preferences."""
         return self.values.get("trainer")
 
     @property
@@ -48,8 +50,8 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """What is trained, in a few characters: the loss, or the `trainer`."""
-        return self.trainer or text(self.loss)
+        """What is trained, in a few characters: the loss, or a `trainer` without one."""
+        return text(self.loss) if self.loss is not None else self.trainer
 
     @property
     def info(self) -> losses.LossInfo | losses.MixInfo:
@@ -79,7 +81,7 @@ class Recipe:
         """
         training, model, data = {}, {}, {}
         elsewhere = {*OWN_KEYS, *schema.fields("PPOExtras")}
-        if self.trainer is None:
+        if self.loss is not None:
             training = {"loss": self.loss, "loss_kwargs": dict(self.loss_kwargs)}
             elsewhere |= {*hyperparameters()}
         for key, value in self.values.items():
@@ -91,6 +93,10 @@ class Recipe:
                 training[key] = value
         env = {name: str(value) for name, value in (self.values.get("env") or {}).items()}
         return {"training": training, "model": model, "data": data, "env": env}
+
+    def digest(self) -> str:
+        """Digest of the settings: two runs of one recipe with the same flags have the same."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def dump(self, path: str | Path) -> None:
         """Write the merged settings as a recipe that asks for the same run."""

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from trl_ext.schema import shown_text
+
 
 class Setting(NamedTuple):
     """One value. `where` is how a sentence names it: `` `beta` (line 7) `` or `` `--beta` ``."""
@@ -49,14 +51,14 @@ class Settings:
 def from_file(values: dict[str, Any], lines: dict[tuple[str, ...], int], path: tuple[str, ...] = ()) -> Layer:
     """The settings in one mapping of a recipe file; `path` leads to it: ``("variants", "ipo")``, say."""
     return {
-        str(key): Setting(value, f"`{'.'.join([*path, str(key)])}`{_line(lines, (*path, str(key)))}")
+        str(key): Setting(value, f"`{shown_text('.'.join([*path, str(key)]))}`{_line(lines, (*path, str(key)))}")
         for key, value in values.items()
     }
 
 
 def from_flags(values: dict[str, Any]) -> Layer:
     """The settings given on the command line."""
-    return {key: Setting(value, f"`--{key}`") for key, value in values.items()}
+    return {key: Setting(value, f"`--{shown_text(key)}`") for key, value in values.items()}
 
 
 def _line(lines: dict[tuple[str, ...], int], path: tuple[str, ...]) -> str:

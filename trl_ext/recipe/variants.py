@@ -10,14 +10,21 @@ from trl_ext.recipe.settings import Layer, Setting, from_file
 from trl_ext.recipe.vocabulary import hyperparameters
 
 
-def read(variants: Any, lines: dict[tuple[str, ...], int], problems: list[str]) -> dict[str, Layer]:
-    """All variants by canonical name, judged whether or not they will be used."""
+def read(
+    variants: Any, lines: dict[tuple[str, ...], int], problems: list[str], trainer: str | None = None
+) -> dict[str, Layer]:
+    """All variants by canonical name, judged whether or not they will be used.
+
+    Args:
+        trainer: The recipe's, if it names one that trains a loss.
+    """
     if not isinstance(variants, dict):
         problems.append("`variants` is not a mapping: write `variants: {ipo: {beta: 0.1}}`, for instance.")
         return {}
     found: dict[str, Layer] = {}
-    for name, values in variants.items():
-        where = f"`variants.{name}`"
+    for key, values in variants.items():
+        name = str(key)
+        where = f"`variants.{schema.shown_text(name)}`"
         try:
             info = losses.describe(name)
         except ValueError as error:
@@ -28,13 +35,14 @@ def read(variants: Any, lines: dict[tuple[str, ...], int], problems: list[str]) 
             continue
         if info.name in found:
             problems.append(f"{where} is the loss {info.name}, which has a variant already: keep one of them.")
-        layer = known(from_file(values or {}, lines, ("variants", name)), problems)
+        layer = known(from_file(values or {}, lines, ("variants", name)), problems, trainer or "paired")
         for key in [key for key in (*SPELLINGS, "variants") if key in layer]:
             problems.append(f"{layer.pop(key).where} cannot be set by a variant: remove it.")
-        layer = typed(layer, "paired" if info.paired else "unpaired", problems)
+        layer = typed(layer, trainer or ("paired" if info.paired else "unpaired"), problems)
         choice = Choice(info.name, where, info)
         fit.loss_kwargs(layer, choice, problems)
-        fit.foreign(layer, choice, problems)
+        if trainer is None:
+            fit.foreign(layer, choice, problems)
         found[info.name] = layer
     return found
 

@@ -11,8 +11,16 @@ LOSS_KEYS = ("loss", "loss_kwargs", "variants")
 OWN_KEYS = ("trainer", "env", *LOSS_KEYS)
 """Keys that are neither a field of a configuration nor a hyperparameter."""
 
-TRAINERS = {"ppo": "PPO", "reward": "a reward model", "sft": "supervised fine-tuning"}
+TRAINERS = {
+    "ppo": "PPO",
+    "online": "a loss on sampled pairs",
+    "reward": "a reward model",
+    "sft": "supervised fine-tuning",
+}
 """What `trainer` may be, and what it is called in a sentence. Without one, a loss on preferences is trained."""
+
+WITH_LOSS = ("online",)
+"""Values of `trainer` with which `loss` says what is trained."""
 
 FORMATS = Path(__file__).parents[1] / "data" / "formats"
 
@@ -73,7 +81,8 @@ def nearest(key: str, kind: str = "paired") -> list[str]:
 @lru_cache
 def _known_keys(kind: str, names: tuple[str, ...]) -> dict[str, schema.Field | None]:
     if kind in TRAINERS:
-        own = dict.fromkeys(key for key in OWN_KEYS if key not in LOSS_KEYS)
+        own = dict.fromkeys(key for key in OWN_KEYS if kind in WITH_LOSS or key not in LOSS_KEYS)
+        own |= dict.fromkeys(_hyperparameters(names) if kind in WITH_LOSS else ())
         return own | schema.training(kind) | schema.model() | schema.data()
     own = dict.fromkeys((*OWN_KEYS, *_hyperparameters(names)))
     other = "unpaired" if kind == "paired" else "paired"

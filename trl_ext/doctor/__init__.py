@@ -1,0 +1,97 @@
+"""What this computer and a recipe have and lack: one check, one function, one line of the report.
+
+A check yields `Finding`s and imports what is heavy by itself. Whatever breaks in one never hides the others.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from trl_ext.doctor import gpu, kernels, model, packages, recipe, room
+from trl_ext.doctor.finding import Finding, Status, fails, first_line
+
+__all__ = ["Finding", "Status", "examine"]
+
+
+def examine(path: str | None = None, overrides: dict[str, Any] | None = None) -> Iterator[Finding]:
+    """All checks, cheap ones first, each finding as soon as it is known.
+
+    Args:
+        path: A recipe, if one is to be judged with the computer.
+        overrides: Its values by key, as flags give them.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's about drivers, which the findings say better
+        yield from _examine(path, overrides or {})
+
+
+def _examine(path: str | None, overrides: dict[str, Any]) -> Iterator[Finding]:
+    yield from guarded("packages", packages.python_and_packages)
+    loaded = planned = device = None
+    if path is not None:
+        loaded, findings = recipe.read(path, overrides)
+        yield from findings
+    broken = list(guarded("torch", imports_torch))
+    yield from broken
+    if not broken:
+        device = device_of(loaded)
+        for name, check in (("GPU", gpu.gpu), ("VRAM", gpu.memory), ("precision", gpu.bfloat16)):
+            yield from guarded(name, check)
+        for name, check in (("bitsandbytes", kernels.bitsandbytes), ("Triton", kernels.triton)):
+            yield from guarded(name, check, device)
+        yield from guarded("attention", kernels.attention, device, loaded and loaded.get("attn_implementation"))
+    if loaded is not None:
+        planned = yield from _planned(loaded)
+        yield from guarded("model", model.on_this_computer, loaded, planned)
+        yield from guarded("tokenizer", model.tokenizer, loaded)
+    yield from guarded("disk", lambda: room.disks(room.places(loaded, planned, _downloads(loaded, planned))))
+    yield from guarded("RAM", room.memory)
+
+
+def guarded(name: str, check: Callable[..., Iterator[Finding]], *arguments: Any) -> Iterator[Finding]:
+    """The findings of a check, or that it broke."""
+    try:
+        yield from check(*arguments)
+    except Exception as error:
+        remedy = "set right what it names, and look again; a run will most likely break there too."
+        yield fails(name, f"could not be checked ({first_line(error)})", remedy)
+
+
+def imports_torch() -> Iterator[Finding]:
+    """Nothing if torch can be imported."""
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: a library it needs is not there
+        yield fails("torch", f"cannot be imported ({first_line(error)})", "pip install --force-reinstall torch")
+
+
+def device_of(loaded: Any) -> Any:
+    """Where a run would compute."""
+    import torch
+
+    on_cpu = loaded is not None and loaded.get("use_cpu")
+    found = None if on_cpu else torch.accelerator.current_accelerator(check_available=True)
+    return found or torch.device("cpu")
+
+
+def _planned(loaded: Any) -> Any:
+    try:
+        planned, findings = recipe.plan(loaded)
+    except Exception as error:
+        planned, findings = (
+            None,
+            [fails("plan", f"could not be made ({first_line(error)})", "this is a mistake of ours.")],
+        )
+    yield from findings
+    return planned
+
+
+def _downloads(loaded: Any, planned: Any) -> float:
+    """GiB of weights that are still to be fetched, where they can be counted."""
+    if loaded is None or planned is None or model.missing(loaded) is None:
+        return 0.0
+    return 2 * planned.parameters / gpu.GIB

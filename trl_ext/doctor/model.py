@@ -1,0 +1,160 @@
+"""The recipe's model as far as it lies on this computer: is it here, and does its tokenizer fit it. Asks no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trl_ext import demo, special_tokens
+from trl_ext.doctor.finding import Finding, fails, first_line, passed, warns
+from trl_ext.recipe.checks import EMBEDDED
+
+GIB = 2**30
+WEIGHTS = ("*.safetensors", "*.bin")
+
+
+def local(name: str, revision: str | None = None) -> Path | None:
+    """The folder a model lies in, in the Hub's cache too; `None` if it has to be downloaded."""
+    if name == EMBEDDED:
+        return demo.MODEL
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ("config.json", "adapter_config.json"):
+        found = try_to_load_from_cache(name, file, revision=revision or "main")
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether all files of the weights are there, going by the index if there is one."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return all((folder / file).exists() for file in json.loads(index.read_text())["weight_map"].values())
+    return any(True for pattern in WEIGHTS for _ in folder.glob(pattern))
+
+
+def base_of(folder: Path) -> str | None:
+    """The base of the adapter in a folder; `None` if it holds none."""
+    file = folder / "adapter_config.json"
+    return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.exists() else None
+
+
+def is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def missing(recipe: Any) -> str | None:
+    """The model, or the base of the adapter, whose weights are not on this computer; `None` if all is here."""
+    name, revision = recipe.get("model_name_or_path"), recipe.get("model_revision")
+    folder = local(name, revision)
+    if folder is None or not has_weights(folder):
+        return name
+    base = base_of(folder)
+    there = local(base) if base else folder
+    return base if there is None or not has_weights(there) else None
+
+
+def on_this_computer(recipe: Any, planned: Any) -> Iterator[Finding]:
+    """Whether the weights are here; nobody asks the Hub whether it would answer."""
+    name = missing(recipe)
+    if name is None:
+        where = "comes with trl-ext" if recipe.get("model_name_or_path") == EMBEDDED else "is on this computer"
+        yield passed("model", f"{recipe.get('model_name_or_path')} {where}")
+        return
+    if Path(name).is_dir():
+        yield fails("model", f"{name} holds no weights, or not all of them", "save or copy the model again.")
+        return
+    size = f" ({2 * planned.parameters / GIB:.0f} GiB)" if planned is not None else ""
+    if is_offline():
+        remedy = f"where there is a network: hf download {name}; or unset HF_HUB_OFFLINE."
+        yield fails("model", f"{name} is not in the Hub's cache, and HF_HUB_OFFLINE is set", remedy)
+    else:
+        yield warns(
+            "model", f"{name} is not in the Hub's cache", f"the first run downloads it{size}: hf download {name}"
+        )
+
+
+def tokenizer(recipe: Any) -> Iterator[Finding]:
+    """The tokens that end, pad and begin; an embedding for each; a chat template whose answers end."""
+    folder = local(recipe.get("model_name_or_path"), recipe.get("model_revision"))
+    base = base_of(folder) if folder else None
+    holds_model = local(base) if base else folder
+    holds_tokens = folder if folder and (folder / "tokenizer_config.json").exists() else holds_model
+    if holds_tokens is None:
+        return
+    from transformers import AutoConfig, AutoTokenizer
+
+    trust = {"trust_remote_code": bool(recipe.get("trust_remote_code")), "local_files_only": True}
+    try:
+        found = AutoTokenizer.from_pretrained(holds_tokens, **trust)
+    except (OSError, ValueError) as error:
+        yield fails("tokenizer", f"cannot be loaded ({first_line(error)})", "save or download the model again.")
+        return
+    rows = special_tokens.embeddings(AutoConfig.from_pretrained(holds_model, **trust)) if holds_model else None
+    problems = [*_ends(found, recipe, holds_model), *_fits(found, rows)]
+    yield from problems
+    if not any(problem.check == "tokenizer" for problem in problems):
+        yield passed("tokenizer", ", ".join(_summary(found, rows)))
+
+
+def _summary(tokenizer: Any, rows: int | None) -> list[str]:
+    last = special_tokens.last_of_an_answer(tokenizer)
+    return [
+        f"eos {tokenizer.eos_token}",
+        f"pad {tokenizer.pad_token or 'none, so eos'}",
+        "no chat template" if last is None else f"chat template ends with {tokenizer.convert_ids_to_tokens(last)}",
+        f"{len(tokenizer):,} tokens" + (f" in {rows:,} embeddings" if rows else ""),
+    ]
+
+
+def _fits(tokenizer: Any, rows: int | None) -> Iterator[Finding]:
+    beyond = special_tokens.unembedded(tokenizer, rows) if rows else []
+    if beyond:
+        yield fails(
+            "tokenizer",
+            f"{len(beyond):,} of its tokens ({', '.join(beyond[:3])}) are beyond the model's {rows:,} embeddings",
+            "take the tokenizer the model was trained with, or resize the embeddings and save both.",
+        )
+
+
+def _ends(tokenizer: Any, recipe: Any, folder: Path | None) -> Iterator[Finding]:
+    if tokenizer.eos_token is None:
+        yield fails("tokenizer", "has no end-of-sequence token", "set `eos_token` in its tokenizer_config.json.")
+        return
+    generation = _generation_ends(folder)
+    if recipe.trainer == "ppo" and generation and tokenizer.eos_token_id not in generation:
+        ends = ", ".join(map(str, tokenizer.convert_ids_to_tokens(sorted(generation))))
+        yield warns(
+            "generation",
+            f"ends at {ends} by generation_config.json, and the tokenizer's end is {tokenizer.eos_token}: PPO samples to either",
+            f"add {tokenizer.eos_token_id} to `eos_token_id` there, so that the trained model stops where PPO did.",
+        )
+    ids = special_tokens.exchange(tokenizer)
+    if ids is None:
+        return
+    last = special_tokens.last_of_an_answer(tokenizer)
+    if last != tokenizer.eos_token_id and last not in generation:
+        yield warns(
+            "chat template",
+            f"ends answers with {tokenizer.convert_ids_to_tokens(last)!r}, which ends no generation",
+            f"set it as `eos_token`, now {tokenizer.eos_token}, or let the template write {tokenizer.eos_token}.",
+        )
+    if tokenizer.bos_token_id is not None and ids[:2] == 2 * [tokenizer.bos_token_id]:
+        yield warns("chat template", f"begins with {tokenizer.bos_token} twice", "remove one from the template.")
+
+
+def _generation_ends(folder: Path | None) -> set[int]:
+    """Tokens at which the model's own generation_config.json stops; none where it has none."""
+    try:
+        content = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return set()
+    ends = content.get("eos_token_id")
+    return set(ends) if isinstance(ends, list) else set() if ends is None else {ends}
