@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from pathlib import Path
 
+from trl_ext.checkpoints import found
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe
 
@@ -16,7 +19,7 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
     when resuming. A finished or interrupted run is never overwritten.
 
     Raises:
-        UserError: The directory holds a run and no resume was asked for, or a resume finds no checkpoint.
+        UserError: The directory holds a run and no resume was asked for, or a resume finds no whole checkpoint.
     """
     resume = recipe.get("resume_from_checkpoint")
     if isinstance(resume, str) and resume.lower() in ("true", "false"):
@@ -34,18 +37,11 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
             number = len(taken) + 1
             directory = taken[-1] if resume is True else stem.with_name(f"{stem.name}-{number}")
     if isinstance(resume, str):
-        if not Path(resume, "trainer_state.json").exists():
-            raise UserError(
-                f"`resume_from_checkpoint` is {resume}, which holds no trainer_state.json: not a checkpoint."
-            )
-        return directory, resume
+        checkpoint = Path(resume).expanduser()
+        found.require_whole(checkpoint)
+        return directory, str(checkpoint)
     if resume:
-        checkpoint = latest_checkpoint(directory)
-        if checkpoint is None:
-            raise UserError(
-                f"Nothing to resume: {directory} holds no checkpoint. Start without `resume_from_checkpoint`."
-            )
-        return directory, checkpoint
+        return directory, str(found.require_latest(directory))
     if _holds_a_run(directory):
         raise UserError(
             f"{directory} already holds a run. Continue it with `--resume_from_checkpoint true`, or choose another "
@@ -60,22 +56,23 @@ def _run_name(recipe: Recipe) -> str:
     return recipe.name if recipe.trainer and recipe.name.endswith(slug) else f"{recipe.name}-{slug}"
 
 
-def latest_checkpoint(directory: Path) -> str | None:
-    """The checkpoint with the highest step that has a trainer state, or `None`."""
-    found = [p for p in directory.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
-    return str(max(found, key=lambda p: int(p.name.rpartition("-")[2]))) if found else None
-
-
 def _holds_a_run(directory: Path) -> bool:
     return any((directory / name).exists() for name in ("recipe.resolved.yaml", "adapter_config.json"))
 
 
+def latest_checkpoint(directory: Path) -> str | None:
+    """The whole checkpoint with the highest step, or `None`."""
+    checkpoint = found.latest(directory)
+    return None if checkpoint is None else str(checkpoint)
+
+
 def how_to_resume(directory: Path) -> str:
+    """What is kept of a run that ends early, and the command that goes on from it."""
     checkpoint = latest_checkpoint(directory)
     if checkpoint is None:
         return "No checkpoint was due yet (`save_steps`), so there is nothing to resume from."
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    launcher = "trl-ext" if processes == 1 else f"torchrun --nproc_per_node {processes} -m trl_ext"
     # The resolved recipe holds the flags of this run too.
-    resolved = directory / "recipe.resolved.yaml"
-    return (
-        f"Kept: {checkpoint}. Continue: trl-ext run {resolved} --output_dir {directory} --resume_from_checkpoint true"
-    )
+    recipe, output = (shlex.quote(str(path)) for path in (directory / "recipe.resolved.yaml", directory))
+    return f"Kept: {checkpoint}. Continue: {launcher} run {recipe} --output_dir {output} --resume_from_checkpoint true"

@@ -1,0 +1,106 @@
+"""The list of a checkpoint's files, written last: with it a checkpoint is whole, and says which run it is of."""
+
+import hashlib
+import json
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+FILE = "trl_ext_checkpoint.json"
+STATE = "trainer_state.json"
+OPTIMIZER = "optimizer.pt"
+ARCHIVES = (OPTIMIZER, "scheduler.pt", "scaler.pt", "rng_state*.pth", "*_state_[0-9]*.pt")
+"""What torch saved: zip archives, whose directory is at the end, so that a truncated one has none."""
+
+
+def write(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest of a checkpoint whose other files are all there.
+
+    Args:
+        folder: The checkpoint.
+        facts: What else the manifest is to say, as JSON.
+    """
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)} for name in _names(folder)
+    }
+    text = json.dumps({**facts, "files": files}, indent=1, ensure_ascii=False)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest; empty for a checkpoint without one, which plain TRL wrote."""
+    path = folder / FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def damage(folder: Path) -> str | None:
+    """What is missing or broken in a checkpoint, as a clause that begins with a file's name; `None` if it is whole."""
+    try:
+        files = read(folder).get("files")
+        expected = files and {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return f"{FILE} cannot be read"
+    if not expected:
+        return _damage_without_manifest(folder)
+    for name, (size, _) in expected.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
+    changed = [name for name, (_, digest) in expected.items() if _digest(folder / name) != digest]
+    return f"{changed[0]} is not as it was written" if changed else None
+
+
+def _names(folder: Path) -> list[str]:
+    """All files but model cards, which anybody may edit."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def _digest(path: Path) -> str:
+    stat = path.stat()
+    return _digest_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)  # a resume looks before and after the heavy imports
+def _digest_of(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damage_without_manifest(folder: Path) -> str | None:
+    """The same, judged by the order in which transformers writes and by what each format says about its own length."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if not isinstance(state.get("global_step"), int):
+            return f"{STATE} names no step"
+    except FileNotFoundError:
+        return f"{STATE} is missing"
+    except (ValueError, AttributeError):
+        return f"{STATE} is not JSON"
+    weights = [
+        p for pattern in ("*.safetensors", "adapter_model.bin", "pytorch_model*.bin") for p in folder.glob(pattern)
+    ]
+    if not weights:
+        return "adapter_model.safetensors (or model.safetensors) is missing"
+    # `save_only_model` leaves all three out; one or two of them are the rest of a save that did not end.
+    parts = {name: any(folder.glob(name)) for name in (OPTIMIZER, "scheduler.pt", "rng_state*.pth")}
+    if any(parts.values()) and not all(parts.values()):
+        return f"{next(name for name, is_there in parts.items() if not is_there)} is missing"
+    broken = [path for path in sorted(folder.rglob("*.safetensors")) if not _is_whole_safetensors(path)]
+    broken += [path for pattern in ARCHIVES for path in sorted(folder.glob(pattern)) if not zipfile.is_zipfile(path)]
+    return f"{broken[0].relative_to(folder).as_posix()} is truncated" if broken else None
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    """Whether a file is as long as its header says."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, TypeError, KeyError, IndexError):
+            return False
+    return path.stat().st_size == 8 + length + max(ends, default=0)
