@@ -25,6 +25,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_rewards.py").write_text(CODE.replace("RAISE", "0"))
     (tmp_path / "two.py").write_text("def a(completions): ...\ndef b(prompts, completions): ...\n")
+    (tmp_path / "narrow.py").write_text("def a(prompts, completions): ...\nasync def b(completions, *, c=1): ...\n")
     (tmp_path / "none.py").write_text("def a(texts): ...\n")
     (tmp_path / "broken.py").write_text("def a(:\n")
     (tmp_path / "scorer").mkdir()
@@ -59,6 +60,11 @@ def test_names(here, name, source):
         ("two.py", "which has a, b: say which one with `two.py:function`."),
         ("none.py", "which has no function that takes `completions`: say which one"),
         ("broken.py", "which is not Python"),
+        (
+            "narrow.py:a",
+            "where a takes no completion_ids, log_extra, log_metric, trainer_state, all of which it is given",
+        ),
+        ("narrow.py:b", "where b takes no completion_ids, log_extra, log_metric, prompts, trainer_state, all of"),
         ("nowhere_at_all:f", "and there is no module nowhere_at_all here or installed"),
         ("./empty", "which is no folder with a config.json"),
     ],

@@ -8,6 +8,8 @@ __version__ = "0.1.0"
 # Name -> module. Loaded on first use: the trainers take seconds to import, `trl-ext --help` must not.
 _LAZY = {
     "losses": "trl_ext.losses",
+    "OnlinePreferenceConfig": "trl_ext.trainers",
+    "OnlinePreferenceTrainer": "trl_ext.trainers",
     "PairedPreferenceConfig": "trl_ext.trainers",
     "PairedPreferenceTrainer": "trl_ext.trainers",
     "PPOConfig": "trl_ext.trainers",

@@ -7,32 +7,41 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import transformers
-from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils.peft_utils import find_adapter_config_file
-from trl import ModelConfig, RewardConfig, SFTConfig, get_peft_config, get_quantization_config
+from trl import ModelConfig, get_peft_config, get_quantization_config, is_conversational
 from trl.trainer.utils import create_model_from_path
 
-from trl_ext import demo, examples, reward_sources
+from trl_ext import demo, examples, model_folder, reward_sources, special_tokens
 from trl_ext.errors import UserError
+from trl_ext.inspection import check, model_files
+from trl_ext.inspection.tokenise import kind_of
 from trl_ext.recipe import Recipe
 from trl_ext.recipe.checks import EMBEDDED
 from trl_ext.trainers import (
+    OnlinePreferenceConfig,
+    OnlinePreferenceTrainer,
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
     PPOConfig,
     PPOTrainer,
     UnpairedPreferenceConfig,
     UnpairedPreferenceTrainer,
+    provenance,
 )
 from trl_ext.trainers.callbacks import MarginProgress, MetricsFile
-from trl_ext.trainers.stages import RewardModelTrainer, SupervisedTrainer
+from trl_ext.trainers.ppo_settings import SettingsWarning
+from trl_ext.trainers.stages import RewardModelConfig, RewardModelTrainer, SupervisedConfig, SupervisedTrainer
+from trl_ext.trainers.watch import Watch
+
+if TYPE_CHECKING:
+    from trl_ext.comparison.shared_base import SharedBase
 
 
 class Classes(NamedTuple):
@@ -46,8 +55,9 @@ TRAINERS = {
     "paired": Classes(PairedPreferenceTrainer, PairedPreferenceConfig),
     "unpaired": Classes(UnpairedPreferenceTrainer, UnpairedPreferenceConfig),
     "ppo": Classes(PPOTrainer, PPOConfig),
-    "reward": Classes(RewardModelTrainer, RewardConfig),
-    "sft": Classes(SupervisedTrainer, SFTConfig),
+    "online": Classes(OnlinePreferenceTrainer, OnlinePreferenceConfig),
+    "reward": Classes(RewardModelTrainer, RewardModelConfig),
+    "sft": Classes(SupervisedTrainer, SupervisedConfig),
 }
 
 
@@ -67,8 +77,17 @@ def precision(recipe: Recipe) -> Precision:
     Without an accelerator everything is float32: most CPUs have no bfloat16 matrix products and emulate them at
     a small fraction of float32's speed. On an accelerator weights and matrix products are bfloat16, float16
     where the card has no bfloat16. What the recipe sets is kept.
+
+    Raises:
+        UserError: 16 bits are asked for without an accelerator, and `use_cpu` does not say that this is meant.
     """
     on_cpu = bool(recipe.get("use_cpu")) or not torch.accelerator.is_available()
+    asked = next((key for key in ("bf16", "fp16") if recipe.get(key)), None)
+    if asked and on_cpu and not recipe.get("use_cpu"):
+        raise UserError(
+            f"`{asked}` is true, and there is no GPU here that computes in 16 bits: remove it (float32 is then chosen), or "
+            "add `use_cpu: true` to have it emulated, many times slower."
+        )
     if on_cpu:
         default, training = "float32", {"use_cpu": True, "bf16": False, "fp16": False}
         why = "no accelerator in use"
@@ -112,32 +131,40 @@ class Built:
     statements: list[str]
 
 
-def trainer(recipe: Recipe, output_dir: Path) -> Built:
+def trainer(recipe: Recipe, output_dir: Path, base: SharedBase | None = None, checkpoint: str | None = None) -> Built:
     """Build the trainer of a recipe: data first, since it is the cheapest thing to get wrong.
 
     Args:
         recipe: A loaded recipe.
         output_dir: Run directory; metrics and checkpoints go there.
+        base: Lends the base model where several trainers share one; otherwise it is loaded.
+        checkpoint: What training will go on from; refused early where the settings are others.
 
     Raises:
         UserError: Data, tokenizer or settings that cannot work, before any weights are loaded where possible.
     """
     statements: list[str] = []
+    if problem := model_folder.problem(model_path(recipe)):
+        raise UserError(problem)
     chosen = precision(recipe)
     args = config(recipe, output_dir, chosen)
-    train, evaluation = examples.load(recipe, args, statements)
+    if checkpoint is not None:
+        provenance.refuse_other_settings(Path(checkpoint), args)
+    given = examples.read(recipe, args, statements)
     processing_class = tokenizer(recipe)
+    check_template(recipe, args, processing_class, given.train)
     statements.append(f"Precision: {chosen.reason}.")
     sources = rewards(recipe, statements)
-    model, adapter = policy(recipe, args, chosen, statements)
+    train = _checked(recipe, args, given, processing_class, statements)
+    model, adapter = policy(recipe, args, chosen, statements, base)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not give the gradient of KL")  # a note of the recipe
+            warnings.filterwarnings("ignore", category=SettingsWarning)  # which the recipe's notes say too
             built = TRAINERS[recipe.kind].trainer(
                 model=model,
                 args=args,
                 train_dataset=train,
-                eval_dataset=evaluation,
+                eval_dataset=given.evaluation,
                 processing_class=processing_class,
                 **sources,
                 **adapter,
@@ -145,12 +172,18 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
     except ValueError as error:
         # What only the constructed model can tell: an unknown LoRA target, an adapter on the head, …
         raise UserError(str(error)) from error
+    except ImportError as error:
+        if "FlashAttention" not in str(error):
+            raise
+        why = str(error).rpartition("error: ")[2]
+        raise UserError(
+            f"`attn_implementation` is {recipe.get('attn_implementation')}, and {why} Remove it: packed rows use PyTorch's "
+            "own flash kernels."
+        ) from error
     except RuntimeError as error:
         if "to be installed" not in str(error):  # transformers about a tracker named in `report_to`
             raise
         raise UserError(f"`report_to`: {error} Or remove it from `report_to`.") from error
-    if recipe.trainer is None:
-        _count_overlong(built, train, statements)
     built.card_facts = {"dataset": recipe.get("dataset_name"), "recipe": recipe.name}
     if recipe.get("model_name_or_path") != model_path(recipe):
         built.card_facts["model"] = recipe.get("model_name_or_path")
@@ -159,12 +192,13 @@ def trainer(recipe: Recipe, output_dir: Path) -> Built:
     if not args.disable_tqdm:
         built.add_callback(MarginProgress)
     built.add_callback(MetricsFile(output_dir / "metrics.jsonl"))
+    built.add_callback(Watch(built, output_dir / "metrics.jsonl"))
     return Built(built, output_dir, statements)
 
 
 def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
-    """The reward functions PPO's trainer takes, imported, or nothing for other trainers."""
-    if recipe.trainer != "ppo":
+    """The reward functions that trainers with rewards take, imported, or nothing for others."""
+    if recipe.trainer not in ("ppo", "online"):
         return {}
     names = recipe.get("reward_funcs") or []
     # Of the user's own code the recipe's notes said so, before it is run here.
@@ -174,20 +208,25 @@ def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
     return {"reward_funcs": [reward_sources.load(name) for name in names]}
 
 
-def _count_overlong(built: Any, given: Any, statements: list[str]) -> None:
-    """Say how many examples TRL dropped because their prompt leaves no room for a completion."""
-    if not isinstance(given, Dataset):
-        return
-    dropped, limit = len(given) - len(built.train_dataset), built.args.max_length
-    if not len(built.train_dataset):
-        raise UserError(
-            f"Every training example was dropped: all prompts have {limit} tokens or more. Raise `max_length`."
-        )
-    if dropped:
-        statements.append(
-            f"{dropped:,} of {len(given):,} training examples are left out: their prompt alone has {limit} tokens "
-            "(`max_length`) or more."
-        )
+def _checked(recipe: Recipe, args: Any, given: examples.Examples, processing_class: Any, statements: list[str]) -> Any:
+    """The training data for the trainer; UserError if it cannot teach."""
+    return check.before_training(
+        kind_of(recipe),
+        given,
+        processing_class,
+        args,
+        model_files_of(recipe, processing_class),
+        statements,
+        peek=lambda first: examples.read(recipe, args, [], first),
+    )
+
+
+def model_files_of(recipe: Recipe, processing_class: Any) -> model_files.ModelFiles:
+    """What the small files of the recipe's base model say."""
+    path, revision = model_path(recipe), recipe.get("model_revision") or "main"
+    if find_adapter_config_file(path) is not None:
+        path, revision = _adapter_base(path), "main"
+    return model_files.read(path, revision, bool(recipe.get("trust_remote_code")), processing_class)
 
 
 def config(recipe: Recipe, output_dir: Path, chosen: Precision) -> Any:
@@ -212,7 +251,7 @@ def tokenizer(recipe: Recipe) -> Any:
         path = _adapter_base(path)
     try:
         processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network; a gated model needs "
             "`hf auth login` and its licence accepted on its page."
@@ -225,10 +264,38 @@ def tokenizer(recipe: Recipe) -> Any:
             f"The tokenizer of {path} has no end-of-sequence token, so completions would never end: set one in its "
             "tokenizer_config.json."
         )
+    _check_embeddings(text, path, revision, trust)
     return processor
 
 
-def policy(recipe: Recipe, args: Any, chosen: Precision, statements: list[str]) -> tuple[Any, dict[str, Any]]:
+def check_template(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> None:
+    """UserError if the data are conversations and nothing says how to write them as text."""
+    if getattr(processing_class, "chat_template", None) or getattr(args, "chat_template_path", None):
+        return
+    if is_conversational(next(iter(train), {})):
+        raise UserError(
+            f"The data are conversations, and the tokenizer of {model_path(recipe)} has no chat template to write them with: "
+            "choose an instruction-tuned model, or put a chat_template.jinja beside its tokenizer."
+        )
+
+
+def _check_embeddings(tokenizer: Any, path: str, revision: str, trust: bool) -> None:
+    """UserError if there are tokens without an embedding; an adapter's own tokenizer is not judged."""
+    if find_adapter_config_file(path):
+        return
+    rows = special_tokens.embeddings(AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust))
+    beyond = special_tokens.unembedded(tokenizer, rows) if rows else []
+    if beyond:
+        raise UserError(
+            f"The tokenizer of {path} has tokens that its {rows:,} embeddings do not reach, {len(beyond):,} of them, for "
+            f"instance {', '.join(map(repr, beyond[:3]))}: take the tokenizer the model was trained with, or call "
+            "`model.resize_token_embeddings(len(tokenizer))` and save both."
+        )
+
+
+def policy(
+    recipe: Recipe, args: Any, chosen: Precision, statements: list[str], lender: SharedBase | None = None
+) -> tuple[Any, dict[str, Any]]:
     """The model argument of the trainer, and the adapter and quantisation arguments that go with it.
 
     A path to an adapter is continued: the base is loaded, the adapter put on it, and the reference is a frozen
@@ -267,13 +334,17 @@ def policy(recipe: Recipe, args: Any, chosen: Precision, statements: list[str]) 
                 )
         if peft_config is None:
             statements.append("No adapter (use_peft is off): all weights are trained.")
+        elif lender is not None:
+            args.model_init_kwargs = None
+            init |= {"quantization_config": quantization, "trust_remote_code": args.trust_remote_code}
+            return lender.lend(path, **init), {"peft_config": peft_config}
         return path, {"peft_config": peft_config, "quantization_config": quantization}
     set_seed(args.seed)
     args.model_init_kwargs = None
     init |= {"quantization_config": quantization, "trust_remote_code": args.trust_remote_code, "revision": None}
     if args.world_size > 1:
         init["device_map"] = None
-    base = create_model_from_path(_adapter_base(path), **init)
+    base = (create_model_from_path if lender is None else lender.lend)(_adapter_base(path), **init)
     reference = "" if recipe.kind == "sft" else "; the reference is a frozen copy of it, not the bare base"
     statements.append(f"Continues the adapter {path}{reference}.")
     return PeftModel.from_pretrained(base, path, is_trainable=True), {}

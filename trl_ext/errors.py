@@ -11,7 +11,7 @@ class UserError(Exception):
     """
 
     def __init__(self, problems: str | list[str], *, about: str = "") -> None:
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.problems = [_printable(problem) for problem in ([problems] if isinstance(problems, str) else problems)]
         self.about = about
         super().__init__(self.problems)
 
@@ -20,3 +20,8 @@ class UserError(Exception):
             return f"{self.about}: {self.problems[0]}" if self.about else self.problems[0]
         title = f"{len(self.problems)} problems" + (f" in {self.about}" if self.about else "")
         return "\n".join([f"{title}:", *(f"  {i}. {p}" for i, p in enumerate(self.problems, 1))])
+
+
+def _printable(text: str) -> str:
+    """What was given may hold anything; a terminal is shown no control characters but our own line breaks."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -46,7 +46,7 @@ def check(recipe: Recipe) -> list[str]:
         UserError: The recipe fits in no way.
     """
     here = machine(recipe)
-    judged = recipe if here.is_cuda else _in_float32(recipe)
+    judged = recipe if here.is_cuda else in_float32(recipe)
     try:
         planned = planner.plan(judged, vram=here.total / GIB)
     except UserError as error:  # a model the planner cannot count may train all the same
@@ -89,7 +89,7 @@ def compare(recipe: Recipe, trainer: Any, directory: Path) -> str | None:
     )
 
 
-def _in_float32(recipe: Recipe) -> Recipe:
+def in_float32(recipe: Recipe) -> Recipe:
     """As it runs on a CPU, where weights that are not quantised are float32 unless the recipe says otherwise."""
     return replace(recipe, values={"dtype": "float32", **recipe.values})
 

@@ -27,6 +27,9 @@ KNOWN = {
 READS = "completions"
 """The argument that tells a reward function from the other functions of a file."""
 
+PASSED = {"prompts", READS, "completion_ids", "trainer_state", "log_extra", "log_metric"}
+"""What TRL gives a reward function by name, besides the data's columns."""
+
 
 class Source(NamedTuple):
     """A name taken apart. `kind` is `known`, `file`, `module`, `model`, or `nothing` if it is none of them."""
@@ -137,18 +140,30 @@ def _problem_of_file(path: Path, function: str | None) -> str | None:
     if function is None and len(found) != 1:
         which = f"which has {', '.join(found)}" if found else f"which has no function that takes `{READS}`"
         return f"{which}: say which one with `{path.name}:function`."
+    definition = next((node for node in _definitions(path) if node.name == (function or found[0])), None)
+    if definition is not None and not definition.decorator_list and (missing := PASSED - _names(definition)):
+        return (
+            f"where {definition.name} takes no {', '.join(sorted(missing))}, all of which it is given, as well as the data's "
+            "columns: let it take **kwargs."
+        )
     return None
 
 
 def _functions(path: Path) -> list[str]:
     """The public functions of a file that take completions, as it is written; it is not run."""
-    return [
-        node.name
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and not node.name.startswith("_")
-        and READS in {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}
-    ]
+    found = [node for node in _definitions(path) if not node.name.startswith("_")]
+    return [node.name for node in found if READS in {arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)}]
+
+
+def _definitions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def _names(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """What a function can be given by name; with **kwargs, everything."""
+    arguments = definition.args
+    return PASSED if arguments.kwarg else {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)}
 
 
 def _is_local(name: str) -> bool:

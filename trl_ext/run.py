@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trl_ext import reward_sources
+from trl_ext.checkpoints import staging
+from trl_ext.errors import UserError
+from trl_ext.interruption import guard
 from trl_ext.recipe import Recipe, load
-from trl_ext.runs import how_to_resume, run_directory
+from trl_ext.runs import how_to_resume, latest_checkpoint, run_directory
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from trl_ext.build import Built
+    from trl_ext.comparison.shared_base import SharedBase
+
+
+PLACE = ("resume_from_checkpoint", "resume_changed", "output_dir")
+"""Settings that say where a run is and what it goes on from."""
 
 
 def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
@@ -40,22 +49,60 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
     for note in recipe.notes:
         console.print(note)
     console.print(f"[bold]{recipe.name}[/bold] → {directory}")
-
-    from trl_ext import build, environment, foresight
-    from trl_ext.trainers.callbacks import AfterFirstStep
-
     if not force:
+        from trl_ext import foresight
+
         for warning in foresight.check(recipe):
             console.print(warning)
-    built = build.trainer(recipe, directory)
+    trained = train(recipe, directory, checkpoint, console)
+    trainer = trained.built.trainer
+    if trainer.is_world_process_zero():
+        _report(console, recipe, trained)
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
+    trainer.end()
+    return 0
+
+
+class Trained(NamedTuple):
+    """What a run left in memory.
+
+    Attributes:
+        built: Its trainer, after its last step.
+        seconds: Spent in training, the reference pass included.
+        counts: Completions whose reference came from the cache and was computed, over all processes; `None` where
+            no reference is read or cached.
+    """
+
+    built: Built
+    seconds: float
+    counts: tuple[int, int] | None
+
+
+def train(
+    recipe: Recipe, directory: Path, checkpoint: str | None, console: Console, base: SharedBase | None = None
+) -> Trained:
+    """Train a recipe and leave its run directory: adapter, tokenizer, resolved recipe, metrics, environment, card.
+
+    Args:
+        recipe: What to train.
+        directory: Where it goes.
+        checkpoint: What it goes on from.
+        console: Where statements are printed.
+        base: Lends the base model, where several runs share one.
+    """
+    from trl_ext import build, environment
+    from trl_ext.trainers.callbacks import AfterFirstStep, StopWhenAsked
+
+    if checkpoint is not None:
+        guard.last_words = lambda: how_to_resume(directory)
+    built = build.trainer(recipe, directory, base, checkpoint)
     for statement in built.statements:
         console.print(statement)
     trainer = built.trainer
-    resolved = _without(recipe, "resume_from_checkpoint", "output_dir")
-    if trainer.is_world_process_zero():
-        directory.mkdir(parents=True, exist_ok=True)
-        resolved.dump(directory / "recipe.resolved.yaml")
-        _write_json(directory / "environment.json", environment.describe())
+    resolved = without_place(recipe)
+    trainer.recipe_digest = resolved.digest()
+    trainer.add_callback(StopWhenAsked(guard, trainer.accelerator))
 
     def keep_row_tokens() -> None:
         """Row lengths change no result but the order of its additions; with them a rerun is exact to the bit."""
@@ -64,24 +111,52 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
 
     if recipe.trainer is None:
         trainer.add_callback(AfterFirstStep(keep_row_tokens))
+    if checkpoint is not None:
+        trainer.check_resume(checkpoint)  # before the directory's recipe is replaced
     started = time.time()
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    except KeyboardInterrupt:
-        console.print(f"\nInterrupted after step {trainer.state.global_step}. {how_to_resume(directory)}")
+        guard.last_words = lambda: how_to_resume(directory)
+        with guard.deferred():
+            if trainer.is_world_process_zero():
+                directory.mkdir(parents=True, exist_ok=True)
+                resolved.dump(directory / "recipe.resolved.yaml")
+                write_json(directory / "environment.json", environment.describe())
+            trainer.train(resume_from_checkpoint=checkpoint)
+            seconds = time.time() - started
+            counts = trainer.reference_counts() if recipe.trainer is None else None  # from every process
+            trainer.save_model(str(directory))
+            trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
+            guard.last_words = lambda: f"{directory} is complete; what follows training is left out."
+    except (KeyboardInterrupt, UserError):
+        _close(recipe, built)
         raise
-    seconds = time.time() - started
-    counts = trainer.reference_counts() if recipe.trainer is None else None  # from every process
-    trainer.save_model(str(directory))
-    trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
-    if trainer.is_world_process_zero():
-        _report(console, recipe, built, seconds, counts)
-        if (memory := foresight.compare(recipe, trainer, directory)) is not None:
-            console.print(memory)
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
-    trainer.end()
-    return 0
+    except Exception as error:
+        if not staging.is_disk_full(error):
+            raise
+        raise UserError(f"The disk of {directory} is full: free some space. {how_to_resume(directory)}") from error
+    return Trained(built, seconds, counts)
+
+
+def _close(recipe: Recipe, built: Built) -> None:
+    """Of a run that ends early, leave the curves, and a directory that can be resumed or else used again."""
+    directory, trainer = built.output_dir, built.trainer
+    if not trainer.is_in_train:
+        return  # it was complete
+    trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)  # progress bar, trackers
+    if not trainer.is_world_process_zero():
+        return
+    if latest_checkpoint(directory) is None:
+        (directory / "recipe.resolved.yaml").unlink(missing_ok=True)
+    if (directory / "metrics.jsonl").exists():
+        with contextlib.suppress(OSError):  # no room for the picture must not hide why the run ended
+            _draw(recipe, directory)
+
+
+def _draw(recipe: Recipe, directory: Path) -> Path:
+    from trl_ext.report import curves
+
+    title = f"{recipe.name}: {recipe.title} on {recipe.get('dataset_name')}"
+    return curves.draw(directory / "metrics.jsonl", directory / "curves.png", title)
 
 
 def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
@@ -93,9 +168,9 @@ def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
     return broadcast_object_list(list(values))
 
 
-def _without(recipe: Recipe, *keys: str) -> Recipe:
+def without_place(recipe: Recipe) -> Recipe:
     """The recipe without settings that say where a run is, not what it does, and with local paths made absolute."""
-    values = {key: value for key, value in recipe.values.items() if key not in keys}
+    values = {key: value for key, value in recipe.values.items() if key not in PLACE}
     for key in ("model_name_or_path", "dataset_name", "reward_adapter"):
         if isinstance(values.get(key), str) and Path(values[key]).exists():
             values[key] = str(Path(values[key]).resolve())
@@ -111,6 +186,7 @@ def quieten(recipe: Recipe) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # what it cannot read is said by the exception too
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait starve each other as soon as a core has anything else to do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -122,16 +198,17 @@ def quieten(recipe: Recipe) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
-def _report(console: Console, recipe: Recipe, built: Built, seconds: float, counts: tuple[int, int] | None) -> None:
+def _report(console: Console, recipe: Recipe, trained: Trained) -> None:
     from trl.trainer.utils import get_config_model_id
 
-    from trl_ext import demo
+    from trl_ext import demo, foresight
     from trl_ext.build import EMBEDDED
-    from trl_ext.report import curves, summary
+    from trl_ext.report import summary
+    from trl_ext.trainers.watch import warnings_in
 
+    built, seconds, counts = trained
     directory, trainer = built.output_dir, built.trainer
-    title = f"{recipe.name}: {recipe.title} on {recipe.get('dataset_name')}"
-    picture = curves.draw(directory / "metrics.jsonl", directory / "curves.png", title)
+    picture = _draw(recipe, directory)
     console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
     if counts is not None:
         console.print(f"reference: {counts[0]:,} completions from the cache, {counts[1]:,} computed and kept")
@@ -144,6 +221,10 @@ def _report(console: Console, recipe: Recipe, built: Built, seconds: float, coun
         console.print(table)
     what = "adapter" if hasattr(trainer.model, "disable_adapter") else "model"
     console.print(f"{what:8} {directory}\ncurves   {picture}")
+    for _, warning in warnings_in(directory / "metrics.jsonl"):
+        console.print(f"warning, {warning}", markup=False)
+    if (memory := foresight.compare(recipe, trainer, directory)) is not None:
+        console.print(memory)
 
 
 def _measure_the_demo(directory: Path, trainer: Any) -> Any:
@@ -154,9 +235,12 @@ def _measure_the_demo(directory: Path, trainer: Any) -> Any:
     lines = (demo.DATA / "test.jsonl").read_text(encoding="utf-8").splitlines()
     pairs = preferences.held_out(trainer.model, trainer.processing_class, [json.loads(line) for line in lines])
     samples = evaluate.evaluate(trainer.model, trainer.processing_class)
-    _write_json(directory / "evaluation.json", {"samples": samples, "pairs": pairs})
+    write_json(directory / "evaluation.json", {"samples": samples, "pairs": pairs})
     return summary.before_and_after(samples, pairs)
 
 
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_json(path: Path, content: Any) -> None:
+    """Content as indented JSON, whole or not at all."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)

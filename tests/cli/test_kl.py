@@ -84,8 +84,66 @@ def test_a_run_is_sampled(run, tmp_path, capsys):
 def test_a_recipe_without_a_run_gets_the_exact_audit(run, capsys):
     shutil.copy("small.yaml", "all.yaml")  # the run there is was not of this one
     assert main(["kl", "all.yaml"]) == 0
-    printed = capsys.readouterr().out.replace("\n", " ")
-    assert "small language, exactly" in printed and "No finished run of all.yaml" in printed
+    lines = capsys.readouterr().out.splitlines()
+    assert any("small language, exactly" in line for line in lines)
+    assert (
+        "No finished run of all.yaml to sample from yet, and at its start policy and reference are the same, so every KL is "
+        "0: `trl-ext run all.yaml` first."
+    ) in lines
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"trainer": "reward"}, "other.yaml trains a reward model, which writes no completions to sample."),
+        (
+            {"use_peft": False, "load_in_4bit": False},
+            "other.yaml trains no adapter, and it is by switching one off that",
+        ),
+    ],
+)
+def test_what_no_run_of_a_recipe_could_be_sampled_from(run, tmp_path, capsys, settings, why):
+    written = yaml.safe_load((tmp_path / "small.yaml").read_text()) | settings
+    if "trainer" in settings:
+        del written["loss"]
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(written))
+    assert main(["kl", "other.yaml"]) == 0
+    printed = capsys.readouterr().out
+    assert why in printed and "sampling" not in printed
+
+
+def test_a_recipe_that_continues_an_adapter_is_sampled_with_it(run, tmp_path, capsys):
+    """As the adapter's own run is, on the prompts of the recipe's data; the picture stays out of the adapter's folder."""
+    written = yaml.safe_load((tmp_path / "small.yaml").read_text()) | {"model_name_or_path": str(run)}
+    (tmp_path / "on.yaml").write_text(yaml.safe_dump(written))
+    assert main(["kl", "on.yaml", "--n", "64", "--max_new_tokens", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert f"sampling 64 completions of {run}" in printed.replace("\n", "")
+    (note,) = [line for line in printed.splitlines() if "No finished run" in line]
+    assert "sampled was the adapter it continues, against the base without any" in note
+    assert "frozen copy of that adapter, so at its start every KL is 0." in note
+    assert (tmp_path / "kl-audit.png").exists() and not (run / "kl-audit.png").exists()
+    audits = []
+    for given in ("on.yaml", str(run)):
+        assert main(["kl", given, "--n", "64", "--max_new_tokens", "5", "--json"]) == 0
+        audits.append(json.loads(capsys.readouterr().out)["sampled"])
+    assert audits[0] == audits[1] and audits[0]["kl"] > 0
+
+
+def test_an_estimate_beyond_1_is_printed_as_the_cosine_it_can_be(capsys):
+    from rich.console import Console
+
+    from trl_ext.cli import kl
+
+    def audit(cosine):
+        row = kl_audit.Row("k1", "reward", "token", 0.0, 1.0, cosine, 0.01, 1.0, 0.1, 0.04, 0.01)
+        return kl_audit.Audit(0.5, [row], kl_se=0.1, n=64, n_weights=10)
+
+    for cosine, shown in ((1.0123, "1.00 ± 0.04"), (-1.2, "-1.00 ± 0.04"), (0.987, "0.99 ± 0.04")):
+        Console(width=200).print(kl._table(audit(cosine), "x", None))
+        assert shown in capsys.readouterr().out
+        said = [line for line in kl._legend({"sampled": audit(cosine)}) if "beyond 1, which is printed as 1" in line]
+        assert len(said) == (abs(cosine) > 1)
 
 
 def test_wrong_input(tmp_path, capsys):

@@ -166,11 +166,11 @@ def test_version(capsys):
 
 def test_run_hands_over_the_recipe_and_the_flags(monkeypatch):
     seen = []
-    stand_in = types.SimpleNamespace(main=lambda path, values: seen.append((path, values)) or 7)
+    stand_in = types.SimpleNamespace(main=lambda *given, **more: seen.append((*given, more)) or 7)
     monkeypatch.setitem(sys.modules, "trl_ext.run", stand_in)
     monkeypatch.setattr(trl_ext, "run", stand_in, raising=False)
-    assert cli.main(["run", "x.yaml", "--loss", "ipo", "--bf16"]) == 7
-    assert seen == [("x.yaml", {"loss": "ipo", "bf16": True})]
+    assert cli.main(["run", "x.yaml", "--loss", "ipo", "--force", "--bf16"]) == 7
+    assert seen == [("x.yaml", {"loss": "ipo", "bf16": True}, {"force": True})]
 
 
 def test_ctrl_c(monkeypatch, capsys):

@@ -1,10 +1,13 @@
 """The same gradients from separate models: full logits, formulas written out, one model per role."""
 
+from typing import Any
+
 import torch
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from tests.trainers.helpers import lora
+from trl_ext.frozen_base import keep_exact_cpu_kernels
 
 
 class WeightsBefore(TrainerCallback):
@@ -26,9 +29,14 @@ def is_critic(name: str) -> bool:
     return ".critic." in name or name.startswith("value_head")
 
 
-def gradients(path: str, weights: dict[str, torch.Tensor], batches: list[dict]) -> dict[str, torch.Tensor]:
-    """Gradients of both roles' losses, averaged over micro-batches, under the names they have on the shared base."""
-    policy, critic = (_model(path, weights, adapter) for adapter in ("default", "critic"))
+def gradients(
+    path: str, weights: dict[str, torch.Tensor], batches: list[dict], quantization: Any = None
+) -> dict[str, torch.Tensor]:
+    """Gradients of both roles' losses, averaged over micro-batches, under the names they have on the shared base.
+
+    Each model is loaded from `path`, and quantised, for itself.
+    """
+    policy, critic = (_model(path, weights, adapter, quantization) for adapter in ("default", "critic"))
     head = {name: weights[f"value_head.{name}"].clone().requires_grad_() for name in ("weight", "bias")}
     for batch in batches:
         (_policy_loss(policy, batch) / len(batches)).backward()
@@ -41,8 +49,10 @@ def gradients(path: str, weights: dict[str, torch.Tensor], batches: list[dict]) 
     return found
 
 
-def _model(path: str, weights: dict[str, torch.Tensor], adapter: str) -> torch.nn.Module:
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(path), lora())
+def _model(path: str, weights: dict[str, torch.Tensor], adapter: str, quantization: Any) -> torch.nn.Module:
+    base = AutoModelForCausalLM.from_pretrained(path, quantization_config=quantization)
+    model = get_peft_model(base, lora())
+    keep_exact_cpu_kernels(model)
     for name, parameter in model.named_parameters():
         if ".default." in name:
             parameter.data.copy_(weights[name.replace(".default.", f".{adapter}.")])
@@ -56,12 +66,22 @@ def _sequences(batch: dict) -> dict[str, torch.Tensor]:
     }
 
 
+def log_ratios(path: str, weights: dict[str, torch.Tensor], batches: list[dict]) -> list[torch.Tensor]:
+    """log π − log π_old per token of each batch, 0 outside the mask, of a policy with these weights."""
+    policy = _model(path, weights, "default", None)
+    with torch.no_grad():
+        return [(_logps(policy, batch) - batch["old_per_token_logps"]) * batch["loss_mask"] for batch in batches]
+
+
+def _logps(model: torch.nn.Module, batch: dict) -> torch.Tensor:
+    logits = model(**_sequences(batch)).logits[:, -batch["completion_ids"].size(1) - 1 : -1]
+    return logits.log_softmax(-1).gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2)
+
+
 def _policy_loss(model: torch.nn.Module, batch: dict) -> torch.Tensor:
     """Eq. 7 of the PPO paper, over the mean length of the rollout."""
-    length, mask = batch["completion_ids"].size(1), batch["loss_mask"]
-    logits = model(**_sequences(batch)).logits[:, -length - 1 : -1]
-    logps = logits.log_softmax(-1).gather(2, batch["completion_ids"].unsqueeze(2)).squeeze(2)
-    ratio = ((logps - batch["old_per_token_logps"]) * mask).exp()
+    mask = batch["loss_mask"]
+    ratio = ((_logps(model, batch) - batch["old_per_token_logps"]) * mask).exp()
     advantages = batch["token_advantages"]
     surrogate = torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
     return -(surrogate * mask).sum() / len(mask) / batch["mean_length"]

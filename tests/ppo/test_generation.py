@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from trl.generation.vllm_generation import VLLMGeneration
 
 from tests.ppo.helpers import build, config
-from tests.trainers.helpers import lora, nf4
+from tests.trainers.helpers import lora, nf4, relative_difference
 from trl_ext.trainers import merged_weights, ppo_settings
 
 
@@ -54,3 +54,41 @@ def test_a_cast_for_generation_is_undone(model, tmp_path):
         trainer.model.to(torch.bfloat16)
         assert next(trainer.model.parameters()).dtype == torch.bfloat16
     assert {name: (p.dtype, p.data_ptr()) for name, p in trainer.model.named_parameters()} == before
+
+
+@pytest.mark.parametrize("quantization", [None, nf4()], ids=["float32 base", "NF4 base"])
+def test_a_step_on_completions_of_continuous_batching(model, tmp_path, quantization):
+    """Greedily, so that it has to write what `generate` writes, for the same prompts and by the same policy."""
+    trainers = []
+    for is_continuous in (False, True):
+        args = config(
+            tmp_path,
+            max_steps=1,
+            generation_kwargs={"do_sample": False},
+            use_transformers_continuous_batching=is_continuous,
+            transformers_continuous_batching_config={"num_blocks": 64, "max_batch_tokens": 64}
+            if is_continuous
+            else None,
+        )
+        with pytest.warns(UserWarning, match="not sampled from the distribution that is scored"):
+            trainer = build(model, args, quantization_config=quantization)
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        trainer.train()
+        trained = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+        assert trained and all(".default." in n or ".critic." in n or n.startswith("value_head") for n in trained)
+        trainers.append(trainer)
+    plain, continuous = (written(trainer) for trainer in trainers)
+    assert plain == continuous and len(plain) == 8
+    gradients = [trainer.recorder.gradients[0] for trainer in trainers]
+    assert relative_difference(gradients[1], gradients[0]) < 1e-5
+
+
+def written(trainer) -> list[tuple]:
+    """Prompts and completions of the rollout, sorted: a rollout is shuffled before it is cut."""
+    return sorted(
+        (tuple(prompt[on.bool()].tolist()), tuple(completion[valid.bool()].tolist()))
+        for batch in trainer._buffered_inputs
+        for prompt, on, completion, valid in zip(
+            *(batch[name] for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")), strict=True
+        )
+    )

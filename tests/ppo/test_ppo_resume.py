@@ -1,5 +1,6 @@
 """Checkpoints: what lies where, and that a resumed run is the uninterrupted one."""
 
+import pickle
 import shutil
 
 import pytest
@@ -9,7 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.ppo.helpers import build, config
-from tests.trainers.helpers import nf4
+from tests.trainers.helpers import Payload, nf4
+from trl_ext.checkpoints import manifest, staging
 from trl_ext.errors import UserError
 from trl_ext.trainers import roles
 
@@ -87,6 +89,24 @@ def test_a_rollout_is_saved_only_while_it_is_needed(uninterrupted):
     assert [step for step, state in states.items() if state["rollout"] is None] == [4, 8]
 
 
+def test_a_checkpoint_is_listed_whole_with_its_critic_and_its_rollout(uninterrupted):
+    checkpoint = uninterrupted[0] / "checkpoint-2"
+    listed = set(manifest.read(checkpoint)["files"])
+    critic = {"critic/adapter_model.safetensors", "critic/value_head.safetensors"}
+    assert critic | {"ppo_state_0.pt", "optimizer.pt", "trainer_state.json"} <= listed
+    assert manifest.damage(checkpoint) is None and not (uninterrupted[0] / staging.FOLDER).exists()
+
+
+@pytest.mark.parametrize("how", [torch.save, lambda payload, path: path.write_bytes(pickle.dumps(payload))])
+def test_a_pickle_in_place_of_the_rollout_never_runs(model, uninterrupted, tmp_path, how):
+    checkpoint = shutil.copytree(uninterrupted[0] / "checkpoint-2", tmp_path / "checkpoint-2")
+    (checkpoint / manifest.FILE).unlink()
+    how(Payload(tmp_path / "ran"), checkpoint / "ppo_state_0.pt")
+    with pytest.raises(UserError, match=r"never loaded|ppo_state_0.pt is truncated"):
+        trained(model, tmp_path / "resumed", str(checkpoint))
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("missing", ["critic/value_head.safetensors", "ppo_state_0.pt"])
 def test_a_checkpoint_without_its_critic_or_state_is_refused(model, uninterrupted, tmp_path, missing):
     checkpoint = tmp_path / "checkpoint-2"
@@ -109,13 +129,16 @@ def test_the_frozen_copy_of_a_continued_adapter_is_not_saved(model, uninterrupte
 def test_another_schedule_of_rollouts_is_refused_in_one_sentence(model, uninterrupted, tmp_path, changed):
     folder = uninterrupted[0]
     trainer = build(model, config(tmp_path, **SETTINGS | changed), quantization_config=nf4())
-    with pytest.raises(UserError, match=f"{next(iter(changed))} was .* and is {next(iter(changed.values()))}"):
+    sentence = (
+        f"`{next(iter(changed))}` . → {next(iter(changed.values()))} .the rollout in the checkpoint is cut for it"
+    )
+    with pytest.raises(UserError, match=sentence):
         trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
 
 
 def test_a_resumed_run_goes_by_the_fixed_coefficient_it_is_given(model, tmp_path):
     fixed = {k: v for k, v in SETTINGS.items() if not k.startswith("kl_")} | {"max_steps": 2, "save_steps": 1}
     build(model, config(tmp_path, **fixed, kl_coef=0.05), quantization_config=nf4()).train()
-    trainer = build(model, config(tmp_path, **fixed, kl_coef=0.5), quantization_config=nf4())
+    trainer = build(model, config(tmp_path, **fixed, kl_coef=0.5, resume_changed=True), quantization_config=nf4())
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert trainer.kl_controller.value == 0.5

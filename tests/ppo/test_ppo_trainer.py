@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from trl import RLOOConfig, RLOOTrainer
 
+from tests.ppo import separate
 from tests.ppo.helpers import build, config, count_the
 from tests.trainers.helpers import lora, relative_difference
 from trl_ext import PPOConfig
@@ -222,7 +223,8 @@ def test_every_kl_cell_runs_and_a_biased_one_warns_once(model, tmp_path, cell):
     expected = truth_table.warning(*cell)
     assert said == ([expected] if expected else [])
     assert all(math.isfinite(log["loss"]) for log in trainer.recorder.logs)
-    assert ("kl_loss" in trainer.recorder.logs[0]) == (cell[1] == "loss")
+    for name in ("kl_loss", "kl_weight/mean", "kl_weight/max"):
+        assert (name in trainer.recorder.logs[0]) == (cell[1] == "loss")
 
 
 def test_a_discounted_kl_is_said_to_be_none(model, tmp_path):
@@ -249,6 +251,31 @@ def test_kl_in_the_loss_pulls_towards_the_reference(model, tmp_path):
         )
         k2 = [log["kl/k2"] for log in trainer.recorder.logs]
         assert sum(k2[-3:]) < 0.5 * sum(k2[:3]), (estimator, placement)
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+def test_importance_weights_of_a_kl_in_the_loss_are_logged(model, tmp_path, level):
+    """Of completions or tokens of the second epoch, those that no source could score left out."""
+
+    def half(completions, **kwargs):
+        return [None if i % 2 else value for i, value in enumerate(count_the(completions))]
+
+    kl = {"kl_estimator": "k2", "kl_placement": "loss", "kl_level": level}
+    args = config(tmp_path, max_steps=2, num_iterations=2, learning_rate=0.3, **kl)
+    trainer = build(model, args, reward_funcs=half)
+    before = separate.WeightsBefore()
+    trainer.add_callback(before)
+    trainer.train()
+    fresh, stale = trainer.recorder.logs
+    assert fresh["kl_weight/mean"] == pytest.approx(1, abs=1e-5) and fresh["kl_weight/max"] == pytest.approx(
+        1, abs=1e-5
+    )
+    ratios = torch.cat(separate.log_ratios(model, before.steps[1], trainer._buffered_inputs))
+    mask = rollout(trainer)["loss_mask"].bool()
+    weights = ratios.sum(1)[mask.any(1)].exp() if level == "sequence" else ratios[mask].exp()
+    assert len(weights) == (4 if level == "sequence" else mask.sum()) and weights.max() > 1.05
+    assert stale["kl_weight/mean"] == pytest.approx(weights.mean().item(), rel=1e-4)
+    assert stale["kl_weight/max"] == pytest.approx(weights.max().item(), rel=1e-4)
 
 
 def test_the_adaptive_controller_follows_its_formula(model, tmp_path):
@@ -322,6 +349,11 @@ def test_an_adapter_that_is_continued_is_its_own_reference(model, tmp_path):
         ({"gamma": 1.5}, "`gamma` is 1.5"),
         ({"missing_eos_penalty": -1.0}, "`missing_eos_penalty` is -1.0"),
         ({"sync_ref_model": True}, "PPO's reference stays what it is"),
+        ({"missing_eos_penalty": 1.0, "mask_truncated_completions": True}, "which only they would pay, has no effect"),
+        ({"neftune_noise_alpha": 5.0}, "adds noise to the embeddings"),
+        ({"torch_compile": True}, "`torch_compile` would have no effect"),
+        ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor` would have no effect"),
+        ({"reward_clip_range": (1.0, -1.0)}, "`reward_clip_range` is .*: give two numbers, the lower one first"),
     ],
 )
 def test_settings_that_cannot_work_are_one_sentence(tmp_path, settings, message):

@@ -14,16 +14,27 @@ from tests.trainers.helpers import relative_difference
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def ranks(model, tmp_path_factory) -> list[dict]:
-    output = tmp_path_factory.mktemp("two")
+def launched(script: str, model: str, output: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "tests.ppo.two_processes", model, str(output)]
+    command += ["-m", f"tests.ppo.{script}", model, str(output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
     finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def ranks(model, tmp_path_factory) -> list[dict]:
+    output = tmp_path_factory.mktemp("two")
+    launched("two_processes", model, output)
     return [torch.load(output / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def resumed(model, tmp_path_factory) -> list[dict]:
+    output = tmp_path_factory.mktemp("resumed")
+    launched("two_processes_resumed", model, output)
+    return [torch.load(output / f"resumed{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
 def test_both_roles_step_on_the_mean_of_both_processes(model, ranks):
@@ -49,3 +60,32 @@ def test_whitening_length_and_kl_are_those_of_the_whole_rollout(ranks):
     kl = ranks[0]["logs"][0]["kl/sequence"]
     expected = 0.05 * (1 + min(max(kl / 0.05 - 1, -0.2), 0.2) * 8 / 100)
     assert ranks[0]["kl_coef"] == ranks[1]["kl_coef"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_a_run_resumed_on_two_processes_is_the_uninterrupted_run(resumed, step):
+    """Steps 1 and 3 lie inside the first rollout, 4 between two."""
+    for rank in resumed:
+        whole, again = rank["whole"], rank[step]
+        assert [
+            name for name in whole["weights"] if not torch.equal(whole["weights"][name], again["weights"][name])
+        ] == []
+        assert whole["kl_coef"] == again["kl_coef"] != 0.05
+        for log, expected in zip(again["logs"], whole["logs"][step:], strict=True):
+            assert log.keys() == expected.keys()
+            assert {name for name in log if log[name] != expected[name]} <= {"step_time"}
+    first, second = (rank["whole"]["last batches"][0]["completion_ids"] for rank in resumed)
+    assert first.shape != second.shape or not torch.equal(first, second)  # each process has its own rollout
+
+
+def test_importance_weights_are_those_of_both_processes(model, resumed):
+    """The last step is the second on its rollout, but the first epoch over these completions: the policy has moved once."""
+    ratios = []
+    for rank in resumed:
+        whole = rank["whole"]
+        found = separate.log_ratios(model, whole["weights before the last step"], whole["last batches"])
+        ratios.append(torch.cat([ratio.sum(1).exp() for ratio in found]))
+    log = resumed[0]["whole"]["logs"][-1]
+    assert log["kl_weight/mean"] == pytest.approx(torch.cat(ratios).mean().item(), rel=1e-4)
+    assert log["kl_weight/max"] == pytest.approx(torch.cat(ratios).max().item(), rel=1e-4)
+    assert ratios[0].max() != pytest.approx(ratios[1].max().item(), rel=1e-3) and log["kl_weight/max"] > 1.001

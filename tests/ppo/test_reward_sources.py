@@ -91,6 +91,10 @@ def test_a_reward_adapter_of_another_base_is_refused_before_anything_is_loaded(r
 def test_a_reward_adapter_without_its_head_is_refused(model, tmp_path):
     trainer = build(model, config(tmp_path))
     trainer.save_model(str(tmp_path / "policy"))
+    with pytest.raises(ValueError, match="is an adapter for CAUSAL_LM, and a reward model is one for SEQ_CLS"):
+        build(model, config(tmp_path, reward_adapter=str(tmp_path / "policy")))
+    path = tmp_path / "policy" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task_type": "SEQ_CLS"}))
     with pytest.raises(ValueError, match="has no head with one output"):
         build(model, config(tmp_path, reward_adapter=str(tmp_path / "policy")))
 

@@ -17,17 +17,21 @@ CHECKPOINTING = {
 }
 
 
+@pytest.mark.parametrize("quantization", [None, nf4()], ids=["float32 base", "NF4 base"])
 @pytest.mark.parametrize("how", CHECKPOINTING)
-def test_gradients_are_those_of_two_separate_models(model, tmp_path, how):
-    """In the second epoch over a rollout, when ratios and value clipping matter and a stale gradient would show."""
+def test_gradients_are_those_of_two_separate_models(model, tmp_path, how, quantization):
+    """In the second epoch over a rollout, when ratios and value clipping matter and a stale gradient would show.
+
+    The separate models quantise the base each for itself, to the same numbers.
+    """
     args = config(tmp_path, max_steps=2, num_iterations=2, learning_rate=0.3, **CHECKPOINTING[how])
-    trainer = build(model, args)
+    trainer = build(model, args, quantization_config=quantization)
     before = separate.WeightsBefore()
     trainer.add_callback(before)
     trainer.train()
     weights, measured = before.steps[1], trainer.recorder.gradients[1]
 
-    expected = separate.gradients(model, weights, trainer._buffered_inputs)
+    expected = separate.gradients(model, weights, trainer._buffered_inputs, quantization)
     assert measured.keys() == expected.keys()
     for is_role in (is_critic, lambda name: not is_critic(name)):
         part = [{name: g for name, g in gradients.items() if is_role(name)} for gradients in (measured, expected)]
@@ -38,15 +42,42 @@ def test_each_loss_reaches_its_own_role_alone(model, tmp_path):
     trainer = build(model, config(tmp_path, max_steps=1))
     trainer.train()
     batch = trainer._buffered_inputs[0]
-    trainer._train_critic(batch)
+    trainer._learn(roles.CRITIC, batch)
     assert {name for name, p in trainer.model.named_parameters() if p.grad is not None} == {
         name for name, _ in trainer.model.named_parameters() if is_critic(name)
     }
     trainer.model.zero_grad()
-    trainer._compute_loss(trainer.model, batch).backward()
+    trainer._learn(roles.POLICY, batch)
     assert {name for name, p in trainer.model.named_parameters() if p.grad is not None} == {
         name for name, _ in trainer.model.named_parameters() if ".default." in name
     }
+
+
+def test_gradients_do_not_pile_up_over_steps(model, tmp_path):
+    """Three steps on one rollout with learning rates of 0 have the same gradients, the value head's among them."""
+    args = config(tmp_path, max_steps=3, num_iterations=3, learning_rate=0.0, critic_learning_rate=0.0)
+    trainer = build(model, args)
+    trainer.train()
+    first, second, third = trainer.recorder.gradients
+    assert first["value_head.weight"].norm() > 0 and first["value_head.bias"] != 0
+    for later in (second, third):
+        assert relative_difference(later, first) < 1e-6
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())  # zeroed after the last step too
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw_torch"])
+def test_the_value_head_is_moved_by_its_own_loss_alone(model, tmp_path, optimizer):
+    trained = {}
+    for vf_coef in (0.0, 0.1):
+        args = config(tmp_path, max_steps=3, num_iterations=3, learning_rate=0.1, vf_coef=vf_coef, optim=optimizer)
+        trainer = build(model, args)
+        before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if is_trained(name)}
+        trainer.train()
+        after = dict(trainer.model.named_parameters())
+        trained[vf_coef] = {name for name, weight in before.items() if not torch.equal(after[name], weight)}
+    policy = {name for name in before if not is_critic(name)}
+    assert trained[0.0] == policy
+    assert trained[0.1] >= {*policy, "value_head.weight", "value_head.bias"}
 
 
 def test_the_4_bit_base_stays_bit_identical_and_exists_once(model, tmp_path):

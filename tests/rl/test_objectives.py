@@ -102,3 +102,14 @@ def test_fresh_rollouts_have_weight_one():
         settings = {"estimator": estimator, "level": "token"}
         fresh = objectives.kl_loss(logps, ref_logps, torch.ones(1, 2), old_logps=logps, **settings)
         torch.testing.assert_close(fresh, objectives.kl_loss(logps, ref_logps, torch.ones(1, 2), **settings))
+
+
+def test_the_weights_are_those_of_completions_or_tokens_that_count():
+    """log π/π_old = (log 2, log 3), (log 5, masked), nothing: 6, 5 and no completion; 2, 3, 5 of tokens."""
+    logps = torch.tensor([[2.0, 3.0], [5.0, math.nan], [7.0, 7.0]]).log().requires_grad_()
+    mask = torch.tensor([[1, 1], [1, 0], [0, 0]])
+    weights, weighs = objectives.kl_weights(logps, torch.zeros(3, 2), mask, level="sequence")
+    assert weighs.tolist() == [[True], [True], [False]] and not weights.requires_grad
+    torch.testing.assert_close(weights[weighs], torch.tensor([6.0, 5.0]))
+    weights, weighs = objectives.kl_weights(logps, torch.zeros(3, 2), mask, level="token")
+    torch.testing.assert_close(weights[weighs], torch.tensor([2.0, 3.0, 5.0]))

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.trainer.callbacks import SyncRefModelCallback
 
+from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
 from trl_ext.errors import UserError
 from trl_ext.trainers import (
@@ -224,14 +225,20 @@ def test_a_checkpoint_of_another_kind_of_reference_is_refused(tiny_model, tmp_pa
     config = {"max_steps": 3, "save_strategy": "steps", "save_steps": 3}
     paired(tiny_model, tmp_path / "moving", config=config).train()
     paired(tiny_model, tmp_path / "fixed", config={**config, "sync_ref_model": False}).train()
+    with pytest.raises(UserError, match=r"`sync_ref_model` true → false \(the reference is in the checkpoint\)"):
+        paired(tiny_model, tmp_path, config={**config, "sync_ref_model": False}).train(
+            str(tmp_path / "moving/checkpoint-3")
+        )
+    with pytest.raises(UserError, match="other shapes than this run's"):
+        paired(tiny_model, tmp_path, config={**config, "ref_model_mixup_alpha": 1.0, "resume_changed": True}).train(
+            str(tmp_path / "moving/checkpoint-3")
+        )
+    for name in ("moving", "fixed"):
+        (tmp_path / name / "checkpoint-3" / manifest.FILE).unlink()  # as plain TRL leaves it
     with pytest.raises(UserError, match="written with a moving reference, and this run has a fixed one"):
         paired(tiny_model, tmp_path, config={"sync_ref_model": False}).train(str(tmp_path / "moving/checkpoint-3"))
     with pytest.raises(UserError, match="`sync_ref_model: false` as it was"):
         paired(tiny_model, tmp_path).train(str(tmp_path / "fixed/checkpoint-3"))
-    with pytest.raises(UserError, match="other shapes than this run's"):
-        paired(tiny_model, tmp_path, config={"ref_model_mixup_alpha": 1.0}).train(
-            str(tmp_path / "moving/checkpoint-3")
-        )
 
 
 def test_full_fine_tuning_moves_trls_second_model_and_resumes_it(tiny_model, tmp_path, capsys):

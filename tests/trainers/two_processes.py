@@ -4,6 +4,7 @@ Usage: two_processes.py MODEL OUTPUT
 """
 
 import sys
+from pathlib import Path
 
 import torch
 from datasets import Dataset
@@ -11,6 +12,7 @@ from transformers import AutoTokenizer  # noqa: F401  (imported before the proce
 
 from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, nf4
+from trl_ext.checkpoints import manifest, staging
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -75,6 +77,10 @@ def resume(model: str, output: str) -> tuple[list[float], list[float]]:
         trainer = build(UnpairedPreferenceTrainer, config, model, examples=pairs(6))
         trainer.train(resume_from_checkpoint=checkpoint)
         losses.append([log["loss"] for log in trainer.state.log_history if "loss" in log])
+    # Both wrote into the one folder that the first of them listed and renamed.
+    listed = manifest.read(Path(checkpoint))["files"]
+    assert {"rng_state_0.pth", "rng_state_1.pth", "adapter_model.safetensors"} <= set(listed), listed
+    assert manifest.damage(Path(checkpoint)) is None and not Path(output, "kto", staging.FOLDER).exists()
     return tuple(losses)
 
 

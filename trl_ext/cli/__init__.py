@@ -8,11 +8,25 @@ import os
 import sys
 
 import trl_ext
-from trl_ext.cli import cache, kl, losses, plan, run, validate
+from trl_ext.cli import cache, chat, compare, data, doctor, eval, kl, losses, merge, plan, run, validate
 from trl_ext.cli.arguments import Parser, did_you_mean, help_wanted
 from trl_ext.errors import UserError
+from trl_ext.interruption import EXIT_CODE
 
-VERBS = {"run": run, "validate": validate, "losses": losses, "kl": kl, "plan": plan, "cache": cache}
+VERBS = {
+    "run": run,
+    "validate": validate,
+    "data": data,
+    "losses": losses,
+    "plan": plan,
+    "compare": compare,
+    "chat": chat,
+    "eval": eval,
+    "merge": merge,
+    "kl": kl,
+    "cache": cache,
+    "doctor": doctor,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,9 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"trl-ext: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ntrl-ext: interrupted.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        if os.environ.get("RANK", "0") == "0":  # once, however many processes there are
+            print(f"\ntrl-ext: interrupted. {error}".rstrip(), file=sys.stderr)
+        return EXIT_CODE
     except BrokenPipeError:
         # The reader (`| head`) has seen enough: keep the interpreter from complaining while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trl_ext.errors import UserError
 
@@ -13,7 +13,7 @@ HELP = "audit KL estimators: bias and variance of value and gradient, exactly an
 EXAMPLES = """examples:
   trl-ext kl                                 exactly, on a language of fifteen completions
   trl-ext kl runs/demo-dpo                   also by sampling from what a run trained
-  trl-ext kl recipes/demo.yaml --n 1024      the same for the latest run of a recipe"""
+  trl-ext kl recipes/demo.yaml --n 1024      the same for the latest run of a recipe, else for the adapter it continues"""
 
 LEAST = 64
 PICTURE = "kl-audit.png"
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"`--n` is {args.n}: gradients are not told from noise with fewer than {LEAST} completions.")
     if args.max_new_tokens < 1:
         raise UserError(f"`--max_new_tokens` is {args.max_new_tokens}: give a number from 1 up.")
-    directory, recipe, notes = _find(args.run)
+    source = _find(args.run)
 
     from rich.console import Console
 
@@ -41,20 +41,20 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(highlight=False, quiet=args.json)
     audits = {"exact": kl_audit.exact()}
-    chosen = _cell(recipe)
+    chosen = _cell(source.recipe)
     console.print(_table(audits["exact"], "small language, exactly", chosen))
-    if directory is not None:
-        console.print(f"\nsampling {args.n} completions of {directory} …")
-        audits["sampled"] = _sample(directory, args, console)
-        console.print(_table(audits["sampled"], str(directory), chosen))
+    if source.adapter is not None:
+        console.print(f"\nsampling {args.n} completions of {source.adapter} …")
+        audits["sampled"] = _sample(source, args, console)
+        console.print(_table(audits["sampled"], str(source.adapter), chosen))
     console.print(*_legend(audits), sep="\n", style="dim", markup=False)
-    for note in notes:
-        console.print(note)
-    picture = args.output or (directory or Path()) / PICTURE
+    if source.note:
+        console.print(source.note, soft_wrap=True)
+    picture = args.output or (Path() if source.is_start or source.adapter is None else source.adapter) / PICTURE
     if not picture.suffix:
         picture = picture.with_suffix(".png")
     picture.parent.mkdir(parents=True, exist_ok=True)
-    kl_picture.draw(picture, audits.get("sampled"), str(directory))
+    kl_picture.draw(picture, audits.get("sampled"), str(source.adapter))
     console.print(f"picture  {picture}", soft_wrap=True)
     if args.json:
         facts = {name: dataclasses.asdict(audit) for name, audit in audits.items()} | {"picture": str(picture)}
@@ -62,24 +62,56 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _find(given: Path | None) -> tuple[Path | None, Any, list[str]]:
-    """The run's directory and recipe as far as there are any, and what is worth saying about them."""
+class Source(NamedTuple):
+    """What there is to sample from.
+
+    Attributes:
+        recipe: `None` if nothing was named.
+        adapter: Directory of a run, or of the adapter that a recipe without a run continues; `None` if there is none.
+        is_start: Whether it is the latter.
+        note: Why nothing is sampled, or what the sampled KL is not.
+    """
+
+    recipe: Any = None
+    adapter: Path | None = None
+    is_start: bool = False
+    note: str = ""
+
+
+def _find(given: Path | None) -> Source:
     if given is None:
-        return None, None, []
+        return Source()
     from trl_ext import finished, recipe
 
     if given.is_dir():
-        return given, finished.recipe_of(given), []
+        return Source(finished.recipe_of(given), given)
     if not given.exists():
         raise UserError(f"{given} does not exist: name a recipe (a YAML file) or the directory of a run.")
     directory = finished.run_of(given)
     if directory is not None:
-        return directory, finished.recipe_of(directory), []
-    return (
-        None,
-        recipe.load(given),
-        [f"No finished run of {given} to sample from yet: `trl-ext run {given}` makes one."],
+        return Source(finished.recipe_of(directory), directory)
+    return _start(given, recipe.load(given))
+
+
+def _start(path: Path, recipe: Any) -> Source:
+    """A recipe without a finished run: where it begins, policy and reference are the same."""
+    begin = Path(recipe.get("model_name_or_path")).expanduser()
+    if (begin / "adapter_config.json").exists():
+        note = (
+            f"No finished run of {path} yet: sampled was the adapter it continues, against the base without any; the run's own "
+            "reference is a frozen copy of that adapter, so at its start every KL is 0."
+        )
+        return Source(recipe, begin, True, note)
+    if recipe.trainer == "reward":
+        return Source(recipe, note=f"{path} trains a reward model, which writes no completions to sample.")
+    if not recipe.get("use_peft"):
+        note = f"{path} trains no adapter, and it is by switching one off that a run is held against its reference."
+        return Source(recipe, note=note)
+    note = (
+        f"No finished run of {path} to sample from yet, and at its start policy and reference are the same, so every KL is "
+        f"0: `trl-ext run {path}` first."
     )
+    return Source(recipe, note=note)
 
 
 def _cell(recipe: Any) -> tuple[str, str, str] | None:
@@ -92,12 +124,16 @@ def _cell(recipe: Any) -> tuple[str, str, str] | None:
     return estimator, placement, kl.check(estimator, placement, level)
 
 
-def _sample(directory: Path, args: argparse.Namespace, console: Any) -> Any:
+def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:
     from trl_ext import finished
 
-    model, tokenizer, prompts, continued = finished.open_run(directory, args.n)  # quietens what is imported next
-    from trl_ext.demo.sampling import sample
+    # Both quieten what is imported next.
+    opened = (
+        finished.open_start(source.recipe, args.n) if source.is_start else finished.open_run(source.adapter, args.n)
+    )
+    model, tokenizer, prompts, continued = opened
     from trl_ext.report import kl_rollouts
+    from trl_ext.sampling import sample
 
     # Plain text goes in as the trainer saw it, without a chat template.
     prompts = [tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt for prompt in prompts]
@@ -118,7 +154,7 @@ def _sample(directory: Path, args: argparse.Namespace, console: Any) -> Any:
     try:
         return kl_rollouts.measure(model, tokenizer, completions)
     except ValueError as error:
-        raise UserError(f"{directory}: {error}") from error
+        raise UserError(f"{source.adapter}: {error}") from error
 
 
 def _table(audit: Any, title: str, chosen: tuple[str, str, str] | None) -> Any:
@@ -164,9 +200,10 @@ def _percent(row: Any) -> str:
 
 
 def _cosine(row: Any) -> str:
+    """The cosine; an estimate beyond 1, which no cosine is, as 1."""
     if math.isnan(row.cosine):
         return "—"
-    return f"{row.cosine:.2f}" + (f" ± {row.cosine_se:.2f}" if row.cosine_se else "")
+    return f"{max(-1.0, min(row.cosine, 1.0)):.2f}" + (f" ± {row.cosine_se:.2f}" if row.cosine_se else "")
 
 
 def _error(row: Any) -> str:
@@ -192,6 +229,11 @@ def _legend(audits: dict[str, Any]) -> list[str]:
             "Sampled: ± one standard error, < two; gradients of "
             f"{audits['sampled'].n_weights:,} adapter weights; the true KL is summed over the vocabulary at each state."
         )
+        if any(abs(row.cosine) > 1 for row in audits["sampled"].rows):
+            lines.append(
+                "A sampled cosine is a quotient of unbiased estimates and may come out beyond 1, which is printed as 1 (in "
+                "the JSON as it came out)."
+            )
     return lines
 
 

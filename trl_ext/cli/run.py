@@ -25,5 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(force, bool):
         raise UserError(f"`--force` is {force!r}: give it alone; it takes no value.")
     from trl_ext import run as job
+    from trl_ext.interruption import guard
 
-    return job.main(args.recipe, values, force=force)
+    with guard:
+        return job.main(args.recipe, values, force=force)

@@ -38,10 +38,9 @@ def summary(recipe: Any) -> dict[str, str]:
     effective = recipe.effective
     each, accumulated = effective("per_device_train_batch_size"), effective("gradient_accumulation_steps")
     rate, schedule = effective("learning_rate"), effective("lr_scheduler_type")
-    limit = "max_completion_length" if recipe.trainer == "ppo" else "max_length"
-    what = _loss(recipe) if recipe.trainer is None else _ppo(recipe) if recipe.trainer == "ppo" else _stage(recipe)
+    limit = "max_completion_length" if recipe.trainer in ("ppo", "online") else "max_length"
     return {
-        **what,
+        **{None: _loss, "ppo": _ppo, "online": _online}.get(recipe.trainer, _stage)(recipe),
         "model": f"{effective('model_name_or_path')}, {_weights(recipe)}",
         "adapter": _adapter(recipe),
         "step": f"{each} × {accumulated} accumulated = {each * accumulated} examples per process",
@@ -59,11 +58,31 @@ def _loss(recipe: Any) -> dict[str, str]:
     match = peek(recipe.get("dataset_name") or "", recipe.get("dataset_columns"), recipe.effective("dataset_format"))
     data = "not opened" if match is None else f"{match.title}, {'pairs' if match.paired else 'labelled answers'}"
     return {
+        **_declared(recipe),
+        "data": f"{_dataset(recipe)}, {data}; the loss reads {'pairs' if recipe.paired else 'labelled answers'}",
+    }
+
+
+def _declared(recipe: Any) -> dict[str, str]:
+    return {
         "loss": recipe.info.name,
         "formula": recipe.info.formula,
         "hyperparameters": _mapping(recipe.info.fill(recipe.loss_kwargs)),
-        "data": f"{_dataset(recipe)}, {data}; the loss reads {'pairs' if recipe.paired else 'labelled answers'}",
         "reference": "the base model, adapter off" if recipe.info.needs_reference else "none needed",
+    }
+
+
+def _online(recipe: Any) -> dict[str, str]:
+    effective = recipe.effective
+    generations, epochs = effective("num_generations"), effective("num_iterations")
+    step = effective("per_device_train_batch_size") * effective("gradient_accumulation_steps")
+    return {
+        "trainer": "a loss on sampled pairs",
+        **_declared(recipe),
+        "rewards": _rewards(recipe),
+        "data": f"{_dataset(recipe)}, prompts",
+        "pairs": f"best and worst of {generations} per prompt, {step // generations} a step and process, "
+        f"{epochs} epoch{'s' * (epochs != 1)} over each rollout",
     }
 
 
@@ -74,18 +93,22 @@ def _ppo(recipe: Any) -> dict[str, str]:
     estimator, placement = effective("kl_estimator"), effective("kl_placement")
     level = truth_table.check(estimator, placement, effective("kl_level"))
     continued = Path(recipe.get("model_name_or_path")).expanduser() / "adapter_config.json"
-    adapter = [f"the adapter {effective('reward_adapter')}"] if effective("reward_adapter") else []
     steering = f", steered towards {effective('kl_target')}" if effective("kl_controller") == "adaptive" else ""
     epochs = effective("num_iterations")
     return {
         "trainer": "PPO",
-        "rewards": ", ".join([*(recipe.get("reward_funcs") or []), *adapter]),
+        "rewards": _rewards(recipe),
         "KL": f"{estimator} in the {placement} at {level} level, coefficient {effective('kl_coef'):g}{steering}",
         "KL gradient": " ".join(truth_table.GRADIENTS[estimator, placement, level]),
         "data": f"{_dataset(recipe)}, prompts",
         "reference": "a frozen copy of the adapter" if continued.exists() else "the base model, adapter off",
         "rollout": f"{effective('num_generations')} per prompt, {epochs} epoch{'s' * (epochs != 1)} over each",
     }
+
+
+def _rewards(recipe: Any) -> str:
+    adapter = [f"the adapter {recipe.get('reward_adapter')}"] if recipe.get("reward_adapter") else []
+    return ", ".join([*(recipe.get("reward_funcs") or []), *adapter])
 
 
 def _stage(recipe: Any) -> dict[str, str]:

@@ -61,7 +61,7 @@ def reference_identity(model: nn.Module, autocast_dtype: torch.dtype | None = No
         ValueError: If some weights are not in memory (offloaded to disk).
     """
     base = base_model(model)
-    tensors = list(_base_tensors(base))
+    tensors = list(base_tensors(base))
     facts: dict[str, Any] = {
         "class": type(base).__qualname__,
         "source": _source_digest(type(base)),
@@ -105,7 +105,7 @@ def base_model(model: nn.Module) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _base_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def base_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """What a checkpoint of the base would hold, under the names it has without adapters.
 
     Asking each module for what it saves also gives the quantisation state kept beside quantised weights.
@@ -119,7 +119,7 @@ def _base_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, to
         if isinstance(value, torch.Tensor):
             yield name, value.detach()
     for name, child in module.named_children():
-        yield from _base_tensors(child, f"{prefix}{name}.")
+        yield from base_tensors(child, f"{prefix}{name}.")
 
 
 def _frozen_adapter_tensors(model: PeftModel) -> Iterator[tuple[str, torch.Tensor]]:

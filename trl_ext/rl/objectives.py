@@ -81,12 +81,27 @@ def kl_loss(
         ValueError: The estimator or level is none of the allowed ones.
     """
     check(estimator, "loss", level)
-    old_logps = logps if old_logps is None else old_logps
-    logps, ref_logps, old_logps = (apply(x, mask) for x in (logps, ref_logps, old_logps))
+    weights, _ = kl_weights(logps, logps if old_logps is None else old_logps, mask, level=level)
+    logps, ref_logps = (apply(x, mask) for x in (logps, ref_logps))
     if level == "sequence":
-        logps, ref_logps, old_logps = (x.sum(-1, keepdim=True) for x in (logps, ref_logps, old_logps))
-    weights = importance_weights(logps, old_logps).detach()
+        logps, ref_logps = (x.sum(-1, keepdim=True) for x in (logps, ref_logps))
     return (weights * ESTIMATORS[estimator](logps, ref_logps)).sum(-1)
+
+
+def kl_weights(logps: Tensor, old_logps: Tensor, mask: Tensor, *, level: str) -> tuple[Tensor, Tensor]:
+    """The weights of `kl_loss` for rollouts that are no longer fresh, without gradient, and where they weigh (bool).
+
+    π/π_old of the whole completion, (B, 1), at level `sequence`, where a completion without any token weighs nothing; of
+    each token, (B, C), at level `token`. Far from 1 they say that few samples decide the gradient.
+
+    Args:
+        logps, old_logps, mask: (B, C).
+    """
+    logps, old_logps, weighs = apply(logps.detach(), mask), apply(old_logps.detach(), mask), mask.bool()
+    if level == "sequence":
+        logps, old_logps = (x.sum(-1, keepdim=True) for x in (logps, old_logps))
+        weighs = weighs.any(-1, keepdim=True)
+    return importance_weights(logps, old_logps), weighs
 
 
 def kl_surrogate(

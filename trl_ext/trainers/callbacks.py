@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import Accelerator
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from trl_ext.interruption import Guard, Interrupted
 from trl_ext.report import metrics_file
 
 IN_THE_BAR = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "kl": "z"} | {
@@ -27,6 +30,10 @@ class MarginProgress(ProgressCallback):
             shown = {short: f"{logs[name]:.3g}" for name, short in IN_THE_BAR.items() if name in logs}
             self.training_bar.set_postfix(shown)
 
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        if self.training_bar is not None:  # it is, where training ended before its first step
+            super().on_train_end(*args, **kwargs)
+
 
 class AfterFirstStep(TrainerCallback):
     """Calls `action` once, after the first step of this process: what depends on the device is settled by then."""
@@ -38,6 +45,46 @@ class AfterFirstStep(TrainerCallback):
         action, self.action = self.action, None
         if action is not None and state.is_world_process_zero:
             action()
+
+
+class StopWhenAsked(TrainerCallback):
+    """After a signal: the step in progress ends, a checkpoint of it is saved, and training ends with `Interrupted`.
+
+    Processes get a signal at different steps, so they agree once per step and all stop after the same one. The last step
+    is no place to stop: what remains is to save its result. An evaluation in progress is finished first; one that is due
+    is left out unless the best checkpoint is chosen by it.
+    """
+
+    def __init__(self, guard: Guard, accelerator: Accelerator) -> None:
+        self.guard = guard
+        self.accelerator = accelerator
+        self.is_stopping = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._stop_if_asked(args, state, control)
+        if self.is_stopping:
+            control.should_log = True  # the steps since the last log would be lost
+            control.should_evaluate = control.should_evaluate and args.load_best_model_at_end
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._stop_if_asked(args, state, control)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.is_stopping:
+            # A launcher ends all processes when the first one leaves.
+            self.accelerator.wait_for_everyone()
+            raise Interrupted(self.guard.last_words())
+
+    def _stop_if_asked(self, args: Any, state: Any, control: Any) -> None:
+        if state.global_step >= state.max_steps:
+            return
+        asked = self.guard.is_requested
+        if self.accelerator.num_processes > 1:
+            flag = torch.tensor(float(asked), device=self.accelerator.device)
+            asked = self.accelerator.reduce(flag, reduction="sum").item() > 0
+        if asked:
+            self.is_stopping = control.should_save = True
+            args.save_only_model = False  # this one is saved to go on from
 
 
 class MetricsFile(TrainerCallback):
@@ -56,7 +103,9 @@ class MetricsFile(TrainerCallback):
             return
         kept = []
         if state.global_step and self.path.exists():
-            kept = [record for record in metrics_file.read(self.path) if record["step"] <= state.global_step]
+            # A closing summary is that of the steps until then.
+            records = [record for record in metrics_file.read(self.path) if "train_runtime" not in record]
+            kept = [record for record in records if record["step"] <= state.global_step]
         self.path.write_text("".join(f"{json.dumps(record)}\n" for record in kept), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:

@@ -10,15 +10,17 @@ from typing import Any
 from trl import DPOConfig, KTOConfig
 
 from trl_ext import losses
+from trl_ext.trainers.checkpoint_options import CheckpointOptions
+from trl_ext.trainers.finite import FiniteStepOptions
 
 
 @dataclass
-class PreferenceOptions:
-    """What both preference trainers add to TRL's configurations.
+class LossOptions(FiniteStepOptions, CheckpointOptions):
+    """Which loss, and its hyperparameters.
 
-    The hyperparameters of a loss may be given in `loss_kwargs` or, where TRL has a field for them, in that field
-    (`beta`, `label_smoothing`, …). A field left at `None` takes the loss's own default, and one that the chosen
-    loss does not read is an error: betas of different losses do not mean the same thing.
+    The latter may be given in `loss_kwargs` or, where TRL has a field for them, in that field (`beta`, `label_smoothing`,
+    …). A field left at `None` takes the loss's own default, and one that the chosen loss does not read is an error: betas
+    of different losses do not mean the same thing.
     """
 
     loss: dict | str | None = field(
@@ -31,6 +33,34 @@ class PreferenceOptions:
             "help": "Hyperparameters of the loss. In a mix, a mapping under a loss's name is for that loss alone."
         },
     )
+
+    def _resolve_loss(self, default: str, trl_spelling: dict | str | None, fields: tuple[str, ...]) -> None:
+        """Settle `loss` and `loss_kwargs`, then mirror the latter into TRL's fields.
+
+        Raises:
+            ValueError: Two different losses, an unknown loss, or a hyperparameter the loss does not read.
+        """
+        ours = losses.canonical(self.loss) if isinstance(self.loss, str) else self.loss
+        if ours is not None and trl_spelling is not None and trl_spelling != ours:
+            raise ValueError(f"`loss` is {ours!r} and `loss_type` says {trl_spelling!r}: set one of the two.")
+        chosen = ours or trl_spelling or default
+        given = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
+        kwargs = dict(self.loss_kwargs or {})
+        for name, value in kwargs.items():
+            if given.get(name, value) != value:
+                raise ValueError(f"`{name}` is {given[name]!r} and {value!r} in `loss_kwargs`: set it in one place.")
+        resolved = losses.get(chosen, **{**given, **kwargs})
+        self._check_loss(resolved)
+        self.loss = dict(chosen) if isinstance(chosen, dict) else chosen
+        self.loss_kwargs = dict(resolved.hyperparameters)
+        for name in fields:
+            setattr(self, name, resolved.hyperparameters.get(name))
+
+
+@dataclass
+class PreferenceOptions(LossOptions):
+    """What both trainers on given preferences add to TRL's configurations."""
+
     packing: bool = field(
         default=True,
         metadata={
@@ -92,28 +122,6 @@ class PreferenceOptions:
                     f"`gradient_checkpointing_kwargs` sets {', '.join(sorted(chosen))}, and `gradient_checkpointing: auto` "
                     "chooses the layers itself: set `gradient_checkpointing: true`, or remove it."
                 )
-
-    def _resolve_loss(self, default: str, trl_spelling: dict | str | None, fields: tuple[str, ...]) -> None:
-        """Settle `loss` and `loss_kwargs`, then mirror the latter into TRL's fields.
-
-        Raises:
-            ValueError: Two different losses, an unknown loss, or a hyperparameter the loss does not read.
-        """
-        ours = losses.canonical(self.loss) if isinstance(self.loss, str) else self.loss
-        if ours is not None and trl_spelling is not None and trl_spelling != ours:
-            raise ValueError(f"`loss` is {ours!r} and `loss_type` says {trl_spelling!r}: set one of the two.")
-        chosen = ours or trl_spelling or default
-        given = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
-        kwargs = dict(self.loss_kwargs or {})
-        for name, value in kwargs.items():
-            if given.get(name, value) != value:
-                raise ValueError(f"`{name}` is {given[name]!r} and {value!r} in `loss_kwargs`: set it in one place.")
-        resolved = losses.get(chosen, **{**given, **kwargs})
-        self._check_loss(resolved)
-        self.loss = dict(chosen) if isinstance(chosen, dict) else chosen
-        self.loss_kwargs = dict(resolved.hyperparameters)
-        for name in fields:
-            setattr(self, name, resolved.hyperparameters.get(name))
 
     def _check_rows(self) -> None:
         if self.train_sampling_strategy not in ("random", "sequential"):

@@ -18,7 +18,8 @@ class Construction:
     1. keeps TRL from casting the adapter of a quantised model to bfloat16 (`trl_ext.trainers.lora`);
     2. keeps it from loading a second model for a loss that reads no reference;
     3. keeps bitsandbytes from repacking the 4-bit base (`trl_ext.frozen_base`);
-    4. refreshes the reference of an adapter, which TRL refuses to (`trl_ext.trainers.refresh`).
+    4. refreshes the reference of an adapter, which TRL refuses to (`trl_ext.trainers.refresh`);
+    5. takes data that is tokenised already (`trl_ext.inspection`) as it is.
     """
 
     _config_class: type
@@ -95,6 +96,12 @@ class Construction:
         if args.sync_ref_model and has_adapter:
             refresh.begin(self)
         self._has_own_collator = given.get("data_collator") is not None
+
+    def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+        """TRL's, but data that is tokenised already is taken as it is."""
+        if "prompt_ids" in (dataset.column_names or ()):
+            return dataset
+        return super()._prepare_dataset(dataset, *args)
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         if not self.loss.needs_reference:

@@ -24,11 +24,13 @@ from trl_ext.trainers.completions import Completions, num_tokens
 from trl_ext.trainers.config import PairedPreferenceConfig
 from trl_ext.trainers.construction import Construction
 from trl_ext.trainers.evaluation import Evaluation
+from trl_ext.trainers.finite import FiniteSteps
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.run_directory import RunDirectory
+from trl_ext.trainers.staged_checkpoint import StagedCheckpoint
 
 
-class PairedPreferenceTrainer(RunDirectory, Evaluation, Construction, DPOTrainer):
+class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Evaluation, Construction, DPOTrainer):
     """Preference optimisation from pairs, constructed exactly like `trl.DPOTrainer`.
 
     Overrides `_precompute_ref_logps` of `trl.DPOTrainer`, and through the mixins the methods named there.
@@ -132,6 +134,7 @@ class PairedPreferenceTrainer(RunDirectory, Evaluation, Construction, DPOTrainer
         sums.add("rewards/margins", margins.sum(), count)
         sums.add("logps/chosen", tensors["chosen_logps"].sum(), count)
         sums.add("logps/rejected", tensors["rejected_logps"].sum(), count)
+        sums.add("logps_per_token/chosen", tensors["chosen_logps"].sum(), tensors["chosen_lens"].sum())
         if fields.aux_loss is not None:
             sums.add("aux_loss", fields.aux_loss * count, count)
 

@@ -9,7 +9,8 @@ How it departs from `trl.RLOOTrainer` (1.16), whose generation, reward functions
 4. policy and critic have their own learning rates and are clipped apart;
 5. adapter weights are float32 (`trl_ext.trainers.lora`), and the base stays as it was loaded;
 6. a resumed run goes on with the very rollout it was in (`trl_ext.trainers.ppo_checkpoint`);
-7. the order of prompts is a function of seed and epoch, and so survives a resume too.
+7. the order of prompts is a function of seed and epoch, and so survives a resume too;
+8. where memory runs out in an update, the same micro-batch runs again in halves (`trl_ext.trainers.micro_batches`).
 """
 
 import warnings
@@ -21,8 +22,9 @@ from trl.trainer.utils import RepeatSampler, get_config_model_id
 
 from trl_ext.frozen_base import keep_exact_cpu_kernels
 from trl_ext.reference.implicit import FROZEN_COPY
-from trl_ext.rl import kl, truth_table
-from trl_ext.trainers import lora, merged_weights, ppo_settings, roles
+from trl_ext.rl import truth_table
+from trl_ext.trainers import lora, merged_weights, out_of_memory, ppo_settings, reward_functions, roles
+from trl_ext.trainers.finite import FiniteSteps
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.model_card import ModelCard
 from trl_ext.trainers.ppo_checkpoint import PPOCheckpoint
@@ -30,17 +32,21 @@ from trl_ext.trainers.ppo_config import PPOConfig
 from trl_ext.trainers.ppo_rollout import PPORollout
 from trl_ext.trainers.ppo_update import PPOUpdate
 from trl_ext.trainers.reward_adapter import RewardAdapter
+from trl_ext.trainers.staged_checkpoint import StagedCheckpoint
+
+ROOM = "`per_device_train_batch_size`, `max_completion_length` or `lora_r`, or set `gradient_checkpointing: true`"
 
 CARD_SETTINGS = (
     "critic_learning_rate", "num_iterations", "num_generations", "max_completion_length", "temperature", "gamma", "lam",
 )  # fmt: skip
 
 
-class PPOTrainer(ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
+class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
     """Proximal policy optimisation, constructed like `trl.RLOOTrainer`.
 
-    Overrides `_get_train_sampler` of it, and through the mixins the methods named there. Attributes of the parents
-    read: `beta`, `num_generations`, `num_iterations`, `shuffle_dataset`, `use_vllm`, `vllm_generation`.
+    Overrides `train`, `evaluate` and `_get_train_sampler` of it, and through the mixins the methods named there.
+    Attributes of the parents read: `beta`, `num_generations`, `num_iterations`, `shuffle_dataset`, `use_vllm`,
+    `vllm_generation`, `generation_kwargs`.
 
     Attributes:
         kl_controller: Holds the KL coefficient in use.
@@ -86,6 +92,8 @@ class PPOTrainer(ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
         args = args or PPOConfig(output_dir="PPO-output")
         sources = [] if reward_funcs is None else [*reward_funcs] if isinstance(reward_funcs, list) else [reward_funcs]
         ppo_settings.refuse(args, model, sources, processing_class, optimizers, peft_config)
+        ppo_settings.refuse_data(args, train_dataset)
+        sources = [reward_functions.checked(source) for source in sources]
         adapter = None
         if args.reward_adapter is not None:
             base = model if isinstance(model, str) else get_config_model_id(model.config)
@@ -93,6 +101,7 @@ class PPOTrainer(ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
             if isinstance(reward_processing_classes, list):
                 reward_processing_classes = [*reward_processing_classes, None]
         self._sums = {"train": MeanMetrics(), "eval": MeanMetrics()}
+        self._largest_weights = []
         self.kl_controller = ppo_settings.controller(args)
         weights = lora.snapshot(model)
         super().__init__(
@@ -115,9 +124,19 @@ class PPOTrainer(ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
             adapter.attach(self)
         if self.use_vllm:
             self.vllm_generation._iter_named_params = lambda: merged_weights.named_weights(self.model)
-        warning = kl.warning(args.kl_estimator, args.kl_placement, args.kl_level, args.gamma)
-        if warning and args.kl_coef and self.accelerator.is_main_process:
-            warnings.warn(warning, stacklevel=2)
+        if self.accelerator.is_main_process:
+            for note in ppo_settings.notes(args):
+                warnings.warn(note, ppo_settings.SettingsWarning, stacklevel=2)
+            if (note := ppo_settings.note_on_model(self)) is not None:
+                warnings.warn(note, stacklevel=2)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with out_of_memory.saying("in training", f"lower {ROOM}"):
+            return super().train(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        with out_of_memory.saying("in evaluation", "lower `per_device_eval_batch_size` or `max_completion_length`"):
+            return super().evaluate(*args, **kwargs)
 
     def card_method(self) -> dict[str, str]:
         args = self.args

@@ -5,14 +5,31 @@ importing it.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import RLOOConfig
 
+from trl_ext import ppo_rules
 from trl_ext.rl import truth_table
+from trl_ext.trainers.checkpoint_options import CheckpointOptions
+from trl_ext.trainers.finite import FiniteStepOptions
+
+
+class Given:
+    """A configuration as `trl_ext.ppo_rules` reads it."""
+
+    def __init__(self, args: "PPOConfig") -> None:
+        self._args = args
+
+    def __getitem__(self, key: str) -> Any:
+        return getattr(self._args, key, None)
+
+    def where(self, key: str) -> str:
+        return f"`{key}`"
 
 
 @dataclass
-class PPOConfig(RLOOConfig):
+class PPOConfig(FiniteStepOptions, CheckpointOptions, RLOOConfig):
     """`trl.RLOOConfig` with a critic, per-token rewards and a choice of KL estimator.
 
     Of TRL's fields, `num_iterations` is the number of epochs over a rollout, `epsilon` and `epsilon_high` clip the
@@ -128,6 +145,8 @@ class PPOConfig(RLOOConfig):
             self.critic_learning_rate = 10 * self.learning_rate
         if self.sync_ref_model:
             raise ValueError("`sync_ref_model` is on: PPO's reference stays what it is. Remove it.")
+        for problem in ppo_rules.problems(Given(self)):
+            raise ValueError(problem)
 
     def _check_kl(self) -> None:
         self.kl_level = truth_table.check(self.kl_estimator, self.kl_placement, self.kl_level)

@@ -1,5 +1,6 @@
 """How PPO samples: TRL's rollout, watched, and what PPO learns from it added."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from trl_ext.reference.implicit import no_grad_eval, policy_is_reference
 from trl_ext.rl import masked
-from trl_ext.trainers import ppo_settings, roles
+from trl_ext.trainers import out_of_memory, ppo_settings, reward_functions, roles
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.rollout import Rollout
 from trl_ext.trainers.step_zero import WrongInitialLossError
@@ -36,25 +37,30 @@ class PPORollout:
     """Mixin before `trl.RLOOTrainer`; overrides `_generate_and_score_completions`, `_generate_single_turn`,
     `_get_per_token_logps_and_entropies` and `_calculate_rewards`.
 
-    Attributes read: `args`, `model`, `state`, `reward_weights`, `reward_clip_range`, `eos_token_ids`,
-    `num_generations`, `kl_controller`, `_metrics`, `_logs`.
+    Attributes read: `args`, `model`, `state`, `reward_funcs`, `reward_func_names`, `reward_weights`,
+    `reward_clip_range`, `eos_token_ids`, `num_generations`, `kl_controller`, `_metrics`, `_logs`.
     """
 
     _seen: Seen | None = None  # what TRL computed so far, during a rollout
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         # TRL casts the whole model for continuous batching, for good.
-        with ppo_settings.unchanged(self.model):
+        saying = self._saying("while completions were sampled", is_generation=True)
+        with ppo_settings.unchanged(self.model), saying, self._sampling():
             return super()._generate_single_turn(*args, **kwargs)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple:
-        output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if self._seen is not None:
-            self._seen.logps.append(output[0])
+        if self._seen is None:
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        with self._saying("while completions were scored under policy and reference"):
+            output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._seen.logps.append(output[0])
         return output
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        with self._saying("while rewards were computed"):
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        reward_functions.check_models(self.reward_funcs, self.reward_func_names, rewards)
         if self._seen is not None:
             self._seen.rewards = rewards
             self._seen.is_ended = [ids[-1] in self.eos_token_ids for ids in completion_ids_list]
@@ -107,6 +113,7 @@ class PPORollout:
         input_ids, attention_mask = sequences(batch)
         length = batch["completion_ids"].size(1)
         with (
+            self._saying("while the critic valued completions"),
             roles.acting_as(self.model, roles.CRITIC),
             no_grad_eval(self.model),
             self.compute_loss_context_manager(),
@@ -144,6 +151,16 @@ class PPORollout:
         for _ in range(min(len(gathered), len(shown))):
             shown.pop()
         shown.extend(gathered)
+
+    def _saying(self, phase: str, is_generation: bool = False) -> AbstractContextManager:
+        """Inside, running out of memory names the phase and the settings that its memory grows with."""
+        batch = f"`per_device_{'train' if self.model.training else 'eval'}_batch_size`"
+        # A rollout is sampled whole, and scored a micro-batch at a time.
+        rollout = self.model.training and is_generation
+        together = f"{batch}, `steps_per_generation` or `gradient_accumulation_steps`" if rollout else batch
+        return out_of_memory.saying(
+            phase, f"lower {together}, or `max_completion_length`, or free memory on the device"
+        )
 
     def _add_up(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, reduction="sum")

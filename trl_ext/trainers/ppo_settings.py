@@ -1,6 +1,6 @@
 """What PPO refuses before a run, its KL controller, and a guard against casts during generation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -9,9 +9,41 @@ from peft import PeftModel
 from torch import nn
 from transformers import ProcessorMixin
 
+from trl_ext import ppo_rules, ppo_sampling
 from trl_ext.rl import kl
 from trl_ext.trainers import lora, merged_weights, roles
-from trl_ext.trainers.ppo_config import PPOConfig
+from trl_ext.trainers.ppo_config import Given, PPOConfig
+
+
+class SettingsWarning(UserWarning):
+    """What a recipe's notes say too: the settings do something else than one may think."""
+
+
+def notes(args: PPOConfig) -> list[str]:
+    """What works and may not be what was meant, a sentence each."""
+    cell = args.kl_estimator, args.kl_placement, args.kl_level
+    warning = kl.warning(*cell, args.gamma) if args.kl_coef else None
+    return [*([warning] if warning else []), *ppo_rules.notes(Given(args))]
+
+
+def note_on_model(trainer: Any) -> str | None:
+    """A sentence if a setting of the model's own generation_config.json changes what is sampled."""
+    if trainer.use_vllm:
+        return None
+    inherited = trainer.model.generation_config.to_diff_dict()
+    return ppo_sampling.sampling_of_model(
+        {key: value for key, value in inherited.items() if key not in trainer.generation_kwargs}
+    )
+
+
+def refuse_data(args: PPOConfig, dataset: Any) -> None:
+    """ValueError if there are too few prompts for a single rollout, from which nothing would be trained."""
+    prompts = args.generation_batch_size // args.num_generations
+    if isinstance(dataset, Sized) and len(dataset) < prompts:
+        raise ValueError(
+            f"The training data has {len(dataset)} prompts and a rollout takes {prompts}, so there would be none: give more "
+            "prompts, or lower `per_device_train_batch_size`, `gradient_accumulation_steps` or `steps_per_generation`."
+        )
 
 
 def controller(args: PPOConfig) -> kl.FixedController:

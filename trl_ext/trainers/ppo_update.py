@@ -1,27 +1,33 @@
 """How PPO learns: the policy's and the critic's losses, their gradients apart, and one optimizer for both."""
 
+import time
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from trl_ext.rl import masked, objectives
 from trl_ext.trainers import roles
 from trl_ext.trainers.metrics import MeanMetrics
+from trl_ext.trainers.micro_batches import MicroBatches
 from trl_ext.trainers.ppo_rollout import sequences
 
 
-class PPOUpdate:
+class PPOUpdate(MicroBatches):
     """Mixin before `trl.RLOOTrainer`; overrides its `_compute_loss` and `training_step`, and of transformers' `Trainer`
     `create_optimizer` and `_clip_grad_norm`.
 
-    Attributes read: `args`, `model`, `accelerator`, `epsilon_low`, `epsilon_high`, `aux_loss_enabled`,
-    `router_aux_loss_coef`, `current_gradient_accumulation_steps`, `_step`, `_buffered_inputs`, `_metrics`, and `_sums`,
-    the running sums of an optimizer step's metrics.
+    Attributes read besides those of `MicroBatches`: `model`, `epsilon_low`, `epsilon_high`, `aux_loss_enabled`,
+    `router_aux_loss_coef`, `_step`, `_current_train_step_time`, `_metrics`.
+
+    Attributes:
+        _largest_weights: The largest importance weight of each part of an optimizer step so far, where a KL is in the
+            loss.
     """
 
-    _sums: dict[str, MeanMetrics]
+    _largest_weights: list[Tensor]
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """The policy's loss: per completion Σ_t clipped loss + kl_coef·KL, over the rollout's mean length."""
@@ -59,6 +65,7 @@ class PPOUpdate:
                 old_logps=old_logps,
             )
             sums.add("kl_loss", divergence.sum(), completions)
+            self._record_weights(sums, logps.detach(), old_logps, mask)
             per_completion = per_completion + inputs["loss_kl_coef"] * divergence
         loss = per_completion.mean() / inputs["mean_length"]
         if self.aux_loss_enabled:
@@ -68,37 +75,62 @@ class PPOUpdate:
             self._log_means("eval")
         return loss
 
-    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """The policy's forward and backward, then the critic's: never two roles' graphs at once."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        batch = self._buffered_inputs[(self._step - 1) % self.args.steps_per_generation]
-        loss = loss + self._train_critic(batch) / self.current_gradient_accumulation_steps
-        if self.accelerator.sync_gradients:
-            self._average_critic_gradients()
-            self._log_means("train")
-        return loss
+    def _record_weights(self, sums: MeanMetrics, logps: Tensor, old_logps: Tensor, mask: Tensor) -> None:
+        """Add the importance weights of the KL in the loss: of completions at sequence level, of tokens at token level."""
+        weights, weighs = objectives.kl_weights(logps, old_logps, mask, level=self.args.kl_level)
+        sums.add("kl_weight/mean", masked.apply(weights, weighs).sum(), weighs.sum())
+        self._largest_weights.append(masked.apply(weights, weighs).max())
 
-    def _train_critic(self, batch: dict[str, Any]) -> Tensor:
-        """Forward and backward of the critic on a micro-batch; returns its weighted loss, without gradient."""
+    def _critic_loss(self, batch: dict[str, Any]) -> Tensor:
+        """The critic's loss, weighted: per completion Σ_t clipped squared error, over the rollout's mean length."""
         input_ids, attention_mask = sequences(batch)
         mask = batch["loss_mask"]
-        with roles.acting_as(self.model, roles.CRITIC):
-            with self.compute_loss_context_manager():
-                values = roles.values(self.model, input_ids, attention_mask, mask.size(1))
-            clipped = objectives.value_loss(
-                values, batch["values"], batch["returns"], mask, epsilon=self.args.cliprange_value
-            )
-            loss = self.args.vf_coef * clipped.losses.sum(1).mean() / batch["mean_length"]
-            self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
+        values = roles.values(self.model, input_ids, attention_mask, mask.size(1))
+        clipped = objectives.value_loss(
+            values, batch["values"], batch["returns"], mask, epsilon=self.args.cliprange_value
+        )
         self._sums["train"].add("value_loss", clipped.losses.sum(), mask.sum())
         self._sums["train"].add("clip_fraction/value", clipped.is_clipped.sum(), mask.sum())
-        return loss.detach()
+        return self.args.vf_coef * clipped.losses.sum(1).mean() / batch["mean_length"]
 
-    def _average_critic_gradients(self) -> None:
-        """Mean over processes; the critic bypasses the wrapper that does this for the policy."""
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """The policy's forward and backward, then the critic's: never two roles' graphs at once."""
+        started = time.perf_counter()
+        self.model.train()
+        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
+            self.optimizer.train()  # schedule-free optimizers
+        batch = self._prepare_inputs(inputs)
+        loss = self._learn(roles.POLICY, batch) + self._learn(roles.CRITIC, batch)
+        if self.args.torch_empty_cache_steps and self.state.global_step % self.args.torch_empty_cache_steps == 0:
+            clear_device_cache()
+        if self.accelerator.sync_gradients:
+            self._average_gradients()
+            self._log_means("train")
+        self._count_step(time.perf_counter() - started)
+        return loss / self.current_gradient_accumulation_steps
+
+    def _learn(self, role: str, batch: dict[str, Any]) -> Tensor:
+        """Forward and backward of one role on a micro-batch; returns its loss, without gradient."""
+        is_policy = role == roles.POLICY
+        loss_of = (lambda part: self._compute_loss(self.model, part)) if is_policy else self._critic_loss
+        phase = f"in the {'policy' if is_policy else 'critic'}'s update"
+        with roles.acting_as(self.model, role):
+            parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            return self._backward(phase, loss_of, batch, parameters)
+
+    def _count_step(self, seconds: float) -> None:
+        """TRL's counters of micro-batches and of time per optimizer step."""
+        self._step += 1
+        self._current_train_step_time += seconds
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            self._metrics["train"]["step_time"].append(self._current_train_step_time)
+            self._current_train_step_time = 0.0
+
+    def _average_gradients(self) -> None:
+        """Mean over processes, for both roles: their backward passes run past the wrapper that does this."""
         if self.accelerator.num_processes == 1:
             return
-        parameters = roles.critic_parameters(self.model)
+        parameters = [*roles.policy_parameters(self.model), *roles.critic_parameters(self.model)]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         vector_to_parameters(self.accelerator.reduce(parameters_to_vector(gradients), reduction="mean"), gradients)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -109,6 +141,10 @@ class PPOUpdate:
         for name, value in self._sums[mode].reduce(self.accelerator).means().items():
             self._metrics[mode][name].append(value)
         self._sums[mode] = MeanMetrics()
+        if self._largest_weights:
+            largest = self.accelerator.gather(torch.stack(self._largest_weights).max())
+            self._metrics[mode]["kl_weight/max"].append(largest.max().item())
+            self._largest_weights.clear()
 
     # The optimizer --------------------------------------------------------------------------------------------
 

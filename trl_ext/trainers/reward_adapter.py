@@ -4,24 +4,20 @@ The folder is what TRL's RewardTrainer leaves behind: a PEFT adapter of a sequen
 among the saved modules. It is put on the causal language model under the name `reward`, head apart.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer
 from trl.trainer.utils import pad
 
+from trl_ext import reward_folder
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers import roles
 from trl_ext.trainers.value_head import ValueHead
-
-WEIGHTS = "adapter_model.safetensors"
-HEAD_SUFFIXES = (".score.weight", ".classifier.weight")
 
 
 class RewardAdapter:
@@ -38,29 +34,10 @@ class RewardAdapter:
     __name__ = "reward_adapter"  # under which its rewards are logged
 
     def __init__(self, folder: str, base: str) -> None:
+        if (problem := reward_folder.problem(folder, base)) is not None:
+            raise ValueError(f"`reward_adapter` is {folder}, {problem}")
         self.folder = Path(folder).expanduser()
         self._trainer: Any = None
-        if not (self.folder / "adapter_config.json").exists() or not (self.folder / WEIGHTS).exists():
-            raise ValueError(
-                f"`reward_adapter` is {folder}, which holds no adapter_config.json and {WEIGHTS}: give the folder of a "
-                "reward model trained with an adapter."
-            )
-        own = json.loads((self.folder / "adapter_config.json").read_text(encoding="utf-8"))
-        if not _is_same(own["base_model_name_or_path"], base):
-            raise ValueError(
-                f"The reward adapter {folder} was trained on {own['base_model_name_or_path']} and the policy's base is "
-                f"{base}: an adapter means nothing on another base. Train it on this one, or give that model as a "
-                "reward function."
-            )
-        with safe_open(self.folder / WEIGHTS, framework="pt") as weights:
-            heads = [key for key in weights.keys() if key.endswith(HEAD_SUFFIXES)]  # noqa: SIM118
-            shapes = [tuple(weights.get_slice(key).get_shape()) for key in heads]
-        if len(heads) != 1 or shapes[0][0] != 1:
-            raise ValueError(
-                f"The reward adapter {folder} has no head with one output (score.weight of shape (1, H)): train it with "
-                "`modules_to_save: [score]`, so that its head is saved."
-            )
-        self._head = heads[0]
 
     def attach(self, trainer: Any) -> None:
         """Put adapter and head on the trainer's model, frozen.
@@ -69,8 +46,9 @@ class RewardAdapter:
             ValueError: The adapter's weights do not fit this model.
         """
         model: PeftModel = trainer.model
-        weights = load_file(self.folder / WEIGHTS)
-        head = weights.pop(self._head)
+        weights = load_file(self.folder / reward_folder.WEIGHTS)
+        (name,) = reward_folder.heads_of(weights)
+        head = weights.pop(name)
         config = PeftConfig.from_pretrained(str(self.folder))
         config.task_type, config.modules_to_save, config.inference_mode = "CAUSAL_LM", None, True
         model.add_adapter(roles.REWARD, config)
@@ -134,8 +112,3 @@ def _after_eos(tokenizer: Any) -> list[int]:
     ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
     last = next((i for i in range(len(ids) - 1, -1, -1) if ids[i] == tokenizer.eos_token_id), None)
     return [] if last is None else list(ids[last + 1 :])
-
-
-def _is_same(name: str, other: str) -> bool:
-    """Whether two names or paths mean the same base."""
-    return name == other or (os.path.exists(name) and os.path.exists(other) and os.path.samefile(name, other))

@@ -16,23 +16,24 @@ from trl_ext.trainers.ppo_config import PPOConfig
 
 WHITENING_EPSILON = 1e-8
 
+ROUNDING = 1e-6
+"""What float32 makes of equal returns that were computed in different ways, relative to their size."""
+
 
 @dataclass
-class Rollout:
-    """Completions of one process, B of at most C tokens.
+class Sampled:
+    """Completions of one process, B of at most C tokens, whatever is learned from them.
 
     Attributes:
         logps, ref_logps: (B, C), log-probabilities per token under the policy that sampled and the reference, at the
-            sampling temperature.
-        values: (B, C), the critic's.
+            sampling temperature; the latter `None` where nothing reads a reference.
         mask: (B, C), 1 on the tokens to learn from.
         scores: (B,), what the reward sources say; NaN where none of them applies, whose tokens are masked.
         is_ended: bool (B,), whether the completion ended by itself.
     """
 
     logps: Tensor
-    ref_logps: Tensor
-    values: Tensor
+    ref_logps: Tensor | None
     mask: Tensor
     scores: Tensor
     is_ended: Tensor
@@ -48,11 +49,36 @@ class Rollout:
         per_sequence = kl.sequence("k1", self.logps, self.ref_logps, self.mask)
         return torch.stack([per_sequence.sum(), self.mask.any(1).sum().to(per_sequence.dtype)])
 
+    def penalised_scores(self, missing_eos_penalty: float | None) -> Tensor:
+        """(B,): the scores, less the penalty where a completion did not end; NaN stays NaN."""
+        if missing_eos_penalty is None:
+            return self.scores
+        return rewards.penalise_missing_eos(self.scores, self.is_ended, missing_eos_penalty)
+
+    def record_samples(self, sums: MeanMetrics) -> None:
+        """Add the metrics of all rollouts: a KL estimator is divided by tokens, the others by completions."""
+        mask = self.mask
+        sums.add("score", self.scores.nansum(), (~self.scores.isnan()).sum())
+        if self.ref_logps is not None:
+            for name, estimator in kl.ESTIMATORS.items():
+                sums.add(f"kl/{name}", masked.total(estimator(self.logps, self.ref_logps), mask).sum(), mask.sum())
+            sums.add("kl/sequence", *self.kl_total_and_count())
+        sums.add("completions/eos_share", self.is_ended.sum(), len(mask))
+
+
+@dataclass
+class Rollout(Sampled):
+    """A rollout of PPO.
+
+    Attributes:
+        values: (B, C), the critic's.
+    """
+
+    values: Tensor
+
     def shaped_rewards(self, args: PPOConfig, kl_coef: float) -> Tensor:
         """(B, C): the score, less the penalty of a missing end, on the last valid token; less the KL if placed here."""
-        scores = self.scores.nan_to_num()
-        if args.missing_eos_penalty is not None:
-            scores = rewards.penalise_missing_eos(scores, self.is_ended, args.missing_eos_penalty)
+        scores = self.penalised_scores(args.missing_eos_penalty).nan_to_num()
         if args.kl_placement == "reward":
             placed = {"kl_coef": kl_coef, "estimator": args.kl_estimator, "level": args.kl_level}
         else:
@@ -87,18 +113,18 @@ class Rollout:
 
     def record(self, sums: MeanMetrics, shaped: Tensor, returns: Tensor) -> None:
         """Add the rollout's metrics; sums over tokens are divided by tokens, those over completions by completions."""
-        mask, count = self.mask, self.mask.any(1).sum()
-        sums.add("score", self.scores.nansum(), (~self.scores.isnan()).sum())
-        sums.add("shaped_reward", masked.total(shaped, mask).sum(), count)
-        for name, estimator in kl.ESTIMATORS.items():
-            sums.add(f"kl/{name}", masked.total(estimator(self.logps, self.ref_logps), mask).sum(), mask.sum())
-        sums.add("kl/sequence", *self.kl_total_and_count())
-        sums.add("completions/eos_share", self.is_ended.sum(), len(mask))
+        self.record_samples(sums)
+        mask = self.mask
+        sums.add("shaped_reward", masked.total(shaped, mask).sum(), mask.any(1).sum())
         sums.add("values/mean", masked.total(self.values, mask).sum(), mask.sum())
         sums.add("returns/mean", masked.total(returns, mask).sum(), mask.sum())
 
     def explained_variance(self, returns: Tensor, add_up: Callable[[Tensor], Tensor]) -> Tensor:
-        """1 − Var(returns − values)/Var(returns) over all tokens: 1 for a perfect critic, 0 for one that says nothing."""
+        """1 − Var(returns − values)/Var(returns) over all tokens: 1 for a perfect critic, 0 for one that says nothing.
+
+        Also 0 where all returns are the same but for rounding, and there is nothing to explain.
+        """
         _, unexplained = advantages.moments(returns - self.values, self.mask, add_up)
-        _, variance = advantages.moments(returns, self.mask, add_up)
-        return 1 - unexplained / variance
+        mean, variance = advantages.moments(returns, self.mask, add_up)
+        is_flat = variance <= ROUNDING**2 * (mean.square() + unexplained)
+        return torch.where(is_flat, 0, 1 - unexplained / variance)

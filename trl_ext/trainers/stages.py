@@ -1,17 +1,32 @@
 """The stages before PPO: supervised fine-tuning and the reward model, with TRL's own trainers.
 
 How they depart from their TRL parents: adapter weights are float32 (`trl_ext.trainers.lora`), the 4-bit base stays as it
-was loaded (`trl_ext.frozen_base`), and the model card says what a run's recipe says.
+was loaded (`trl_ext.frozen_base`), checkpoints are whole (`trl_ext.trainers.staged_checkpoint`), and the model card says
+what a run's recipe says.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from trl import RewardTrainer, SFTTrainer
+from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from trl_ext.frozen_base import keep_exact_cpu_kernels
 from trl_ext.trainers import lora
+from trl_ext.trainers.checkpoint_options import CheckpointOptions
+from trl_ext.trainers.finite import FiniteStepOptions, FiniteSteps
 from trl_ext.trainers.model_card import ModelCard
+from trl_ext.trainers.staged_checkpoint import StagedCheckpoint
+
+
+@dataclass
+class SupervisedConfig(FiniteStepOptions, CheckpointOptions, SFTConfig):
+    """`trl.SFTConfig`, and what a resume may change."""
+
+
+@dataclass
+class RewardModelConfig(FiniteStepOptions, CheckpointOptions, RewardConfig):
+    """`trl.RewardConfig`, and what a resume may change."""
 
 
 class Float32Adapter:
@@ -24,7 +39,7 @@ class Float32Adapter:
         lora.restore(self.model, weights, dtype=torch.float32)
 
 
-class SupervisedTrainer(ModelCard, Float32Adapter, SFTTrainer):
+class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter, SFTTrainer):
     """`trl.SFTTrainer`: the mean log-probability of demonstrations, per token of a micro-batch."""
 
     _tag_names = ["trl", "trl-ext", "sft"]  # noqa: RUF012
@@ -33,7 +48,7 @@ class SupervisedTrainer(ModelCard, Float32Adapter, SFTTrainer):
         return {"method": "supervised fine-tuning (TRL's SFTTrainer)"}
 
 
-class RewardModelTrainer(ModelCard, Float32Adapter, RewardTrainer):
+class RewardModelTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter, RewardTrainer):
     """`trl.RewardTrainer`: −log σ(r(chosen) − r(rejected)), the reward a linear head on the last token's hidden state.
 
     With an adapter, the run directory is what `PPOConfig.reward_adapter` reads.

@@ -5,13 +5,12 @@ rows, each row runs forward and backward, and every example weighs 1/N of the st
 loss, the KTO baseline and the metrics mean the same for any `row_tokens`.
 """
 
-import gc
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import gather_object
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import DataLoader
@@ -21,6 +20,7 @@ from trl_ext.trainers import step_zero
 from trl_ext.trainers.completions import Completions
 from trl_ext.trainers.memory import RowsDoNotFitError
 from trl_ext.trainers.metrics import MeanMetrics
+from trl_ext.trainers.out_of_memory import is_out_of_memory, release
 from trl_ext.trainers.rows import Rows
 from trl_ext.trainers.step_zero import say
 
@@ -48,6 +48,7 @@ class StepIsBatch(Rows):
     _is_described = False
     _is_first_step = True
     _ran_out = False  # whether this process was the one whose memory ran out
+    _losses: list[tuple[list[dict], torch.Tensor]]  # rows of the step in hand, and the losses of their examples
 
     # What a subclass provides ---------------------------------------------------------------------------------
 
@@ -134,6 +135,8 @@ class StepIsBatch(Rows):
         """Reduce a step's sums over processes, keep its metrics for the next log, return its mean loss."""
         means = sums.reduce(self.accelerator).means()
         loss = means.pop("loss")
+        if mode == "train" and not math.isfinite(loss):
+            return loss  # for `trl_ext.trainers.finite` to judge; it measures nothing
         if mode == "train" and self._is_first_step:
             self._is_first_step = False
             if self.state.global_step == 0:
@@ -171,8 +174,7 @@ class StepIsBatch(Rows):
                 pass
             # Outside the handler, so that no traceback keeps the failed attempt's activations alive.
             self.model.zero_grad(set_to_none=True)
-            gc.collect()
-            clear_device_cache()
+            release()
             self._make_room(examples)
             _restore_random_state(state)
 
@@ -208,7 +210,7 @@ class StepIsBatch(Rows):
         try:
             result, fits = work(), True
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         self._ran_out = not fits
         if self._on_any_process(not fits):
@@ -217,6 +219,7 @@ class StepIsBatch(Rows):
 
     def _backward(self, examples: list[dict], sums: MeanMetrics) -> None:
         """Accumulate the gradient of the step's mean loss, this process's share of it."""
+        self._losses = []
         self._prepare_rows(examples)
         count = torch.tensor(float(len(examples)), device=self.args.device)
         total = self.accelerator.reduce(count, reduction="sum").item()
@@ -238,6 +241,7 @@ class StepIsBatch(Rows):
                 losses = self._weighted(output.losses, fields)
                 loss = losses.sum() / total + self._aux_loss(fields, len(row) / total)
             self.accelerator.backward(loss)
+            self._losses.append((row, losses.detach()))
             sums.add("loss", losses.sum(), len(row))
             self._record(sums, batch, tensors, fields, output)
 
@@ -280,6 +284,7 @@ class StepIsBatch(Rows):
                             surrogate = surrogate + (tensors[name] * gradient[mine][start:stop]).sum()
                 self.accelerator.backward(surrogate)
                 part = type(output)(*(field[mine][start:stop].detach() for field in output))
+                self._losses.append((row, part.losses))
                 sums.add("loss", part.losses.sum(), len(row))
                 self._record(sums, batch, tensors, fields, part)
                 start = stop
@@ -350,9 +355,3 @@ def _restore_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> Non
     torch.set_rng_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Also where it is a library's allocation that fails, outside PyTorch's allocator."""
-    is_cublas = isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error) or is_cublas

@@ -31,15 +31,17 @@ from trl_ext.trainers.completions import Completions, num_tokens
 from trl_ext.trainers.config import UnpairedPreferenceConfig
 from trl_ext.trainers.construction import Construction, has_images
 from trl_ext.trainers.evaluation import Evaluation
+from trl_ext.trainers.finite import FiniteSteps
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.run_directory import RunDirectory
 from trl_ext.trainers.sampler import ClassMixedSampler
+from trl_ext.trainers.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.step_zero import say
 
 CLASS_WEIGHTS = ("desirable_weight", "undesirable_weight")
 
 
-class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrainer):
+class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Evaluation, Construction, KTOTrainer):
     """Preference optimisation from desirable and undesirable completions, constructed like `trl.KTOTrainer`.
 
     Overrides `_get_train_sampler` and `_run_epoch` of `trl.KTOTrainer`, and through the mixins the methods named there.
@@ -241,6 +243,7 @@ class UnpairedPreferenceTrainer(RunDirectory, Evaluation, Construction, KTOTrain
             sums.add(f"logits/{name}", fields.mean_logits[tokens].sum(), tokens.sum())
             sums.add(f"rewards/{name}", output.rewards[members].sum(), members.sum())
             sums.add(f"logps/{name}", tensors["logps"][members].sum(), members.sum())
+            sums.add(f"logps_per_token/{name}", tensors["logps"][members].sum(), tokens.sum())
         if fields.aux_loss is not None:
             sums.add("aux_loss", fields.aux_loss * len(output.losses), len(output.losses))
 

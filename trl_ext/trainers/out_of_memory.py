@@ -1,0 +1,41 @@
+"""Memory that runs out: how to tell, what to say, and how to begin again."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from trl_ext.errors import UserError
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Also where it is a library's allocation that fails, outside PyTorch's allocator."""
+    is_cublas = isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error) or is_cublas
+
+
+def release() -> None:
+    """Give back what a failed attempt held; call it outside the handler, whose traceback keeps the graph alive."""
+    gc.collect()
+    clear_device_cache()
+
+
+@contextmanager
+def saying(phase: str, remedy: str) -> Iterator[None]:
+    """Inside, running out of memory ends in a sentence.
+
+    Args:
+        phase: What is done inside, after "Out of memory".
+        remedy: What to lower or switch on, after a colon.
+
+    Raises:
+        UserError: Memory ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"Out of memory {phase}: {remedy}.") from error
