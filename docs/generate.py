@@ -3,6 +3,7 @@
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in a Markdown file.
 """
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -11,10 +12,14 @@ import sys
 from pathlib import Path
 
 from trl_ext import losses
+from trl_ext.data import formats
+from trl_ext.recipe import load
+from trl_ext.recipe.extras import DataExtras, ModelExtras
 from trl_ext.rl import truth_table
+from trl_ext.trainers.config import PairedPreferenceConfig, UnpairedPreferenceConfig
 
 ROOT = Path(__file__).parents[1]
-FILES = ("README.md", "docs/losses.md", "docs/ppo.md")
+FILES = ("README.md", "docs/data.md", "docs/losses.md", "docs/ppo.md", "docs/recipes.md")
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -56,6 +61,64 @@ def loss_pages() -> str:
             "",
         ]
     return "\n".join(line for line in pages if line is not None).rstrip()
+
+
+def format_table() -> str:
+    """Every format of preference data that is recognised."""
+    lines = ["| `dataset_format` | what it is | columns |", "|---|---|---|"]
+    for format in formats.FORMATS:
+        lines.append(f"| `{format.NAME}` | {format.TITLE} | {format.NEEDS} |")
+    return "\n".join(lines)
+
+
+def recipe_table() -> str:
+    """Every shipped recipe with its model, what it trains, its hardware and what was measured."""
+    lines = ["| recipe | model | trains | on | hardware | measured peak and time |", "|---|---|---|---|---|---|"]
+    for path in sorted((ROOT / "recipes").glob("*.yaml")):
+        recipe, text = load(path), path.read_text(encoding="utf-8")
+        hardware, measured = (_header(text, name) for name in ("Hardware", "Measured peak and time"))
+        lines.append(
+            f"| [{path.stem}](../recipes/{path.name}) | {recipe.get('model_name_or_path')} | {recipe.title} "
+            f"| {recipe.get('dataset_name') or 'a mixture'} | {hardware} | {measured} |"
+        )
+    return "\n".join(lines)
+
+
+def _header(text: str, name: str) -> str:
+    """What stands after `# name:` in a recipe's header, without remarks in brackets and further lines."""
+    found = re.search(rf"^# {name}: (.+)$", text, re.MULTILINE)
+    return found[1].split(" (")[0].rstrip(".") if found else ""
+
+
+def settings_table() -> str:
+    """Keys of preference recipes that are ours: those TRL lacks, and those that mean more or start elsewhere."""
+    lines = ["| key | default | what it does |", "|---|---|---|"]
+    classes = (PairedPreferenceConfig, UnpairedPreferenceConfig, ModelExtras, DataExtras)
+    ours = {
+        name
+        for cls in classes
+        for part in cls.__mro__
+        if part.__module__.startswith("trl_ext")
+        for name in vars(part).get("__annotations__", ())
+    }
+    fields = {
+        field.name: field for cls in classes for field in dataclasses.fields(cls) if field.name in ours - LOSS_FIELDS
+    }
+    for name, field in sorted(fields.items()):
+        default = (
+            ""
+            if field.default in (None, dataclasses.MISSING)
+            else f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+        )
+        lines.append(f"| `{name}` | {default} | {field.metadata.get('help', '')} |")
+    return "\n".join(lines)
+
+
+LOSS_FIELDS = {
+    "loss_type", "beta", "label_smoothing", "discopop_tau", "f_divergence_type", "f_alpha_divergence_coef",
+    "desirable_weight", "undesirable_weight",
+}  # fmt: skip
+"""TRL's fields for hyperparameters of a loss: unset here, as each loss has its own defaults."""
 
 
 def benchmark_table() -> str:
@@ -103,7 +166,16 @@ def frontier_table() -> str:
     return "\n".join([*lines, "", f"± one standard error; measured {record['date']} on {record['device']}."])
 
 
-PARTS = {"losses": loss_table, "losspages": loss_pages, "benchmark": benchmark_table, "kl": kl_table, "frontier": frontier_table}
+PARTS = {
+    "losses": loss_table,
+    "losspages": loss_pages,
+    "formats": format_table,
+    "recipes": recipe_table,
+    "settings": settings_table,
+    "benchmark": benchmark_table,
+    "kl": kl_table,
+    "frontier": frontier_table,
+}
 
 
 def main(check: bool) -> int:

@@ -165,12 +165,13 @@ def _cell(text: str, is_best: bool = False) -> dict[str, Any]:
 
 
 def _side_by_side(measured: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[dict[str, Any]]:
-    """Prompts that the base and every run answered, with the answers."""
+    """Prompts that the base and every run answered, with the answers; those with most different ones first."""
     answered = [
         (run.get("name", "base"), {s["prompt"]: s["text"] for s in run.get("samples", ())})
         for run in (base, *measured)
     ]
     prompts = [prompt for prompt in answered[0][1] if all(prompt in answers for _, answers in answered)]
+    prompts.sort(key=lambda prompt: -len({answers[prompt] for _, answers in answered}))
     return [
         {"prompt": prompt, "answers": [{"name": name, "text": answers[prompt]} for name, answers in answered]}
         for prompt in prompts

@@ -57,20 +57,22 @@ def movement(picture: Path, runs: dict[str, Path], measured: Sequence[dict[str, 
         measured: Rows of the runs.
         base: Row of the base.
     """
-    figure, (ranked, chosen, rejected, length) = _figure(2, 2, (9.6, 6.4))
+    figure, (gap, chosen, rejected, length) = _figure(2, 2, (9.6, 6.4))
     for run in measured:
         path = runs.get(run["name"])
         series = curves.read(path) if path is not None and path.exists() else {}
-        style = {"color": _colour(run["name"], measured), "label": run["name"], "linewidth": 1.4}
-        if "rewards/accuracies" in series:
-            ranked.plot(*series["rewards/accuracies"], **style)
-        for axis, name in ((chosen, "logps/chosen"), (rejected, "logps/rejected")):
-            if name in series:
-                steps, values = series[name]
-                axis.plot(steps, [value - values[0] for value in values], **style)
-    ranked.set_ylim(0, 1.03)
+        if not {"logps/chosen", "logps/rejected"} <= series.keys():
+            continue
+        steps, of_chosen = series["logps/chosen"]
+        of_rejected = series["logps/rejected"][1]
+        between = [one - other for one, other in zip(of_chosen, of_rejected, strict=True)]
+        colour = _colour(run["name"], measured)
+        for axis, values in ((gap, between), (chosen, of_chosen), (rejected, of_rejected)):
+            moved = [value - values[0] for value in values]
+            axis.plot(steps, moved, color=colour, linewidth=0.8, alpha=0.25)
+            axis.plot(steps, _smooth(moved), color=colour, linewidth=1.6, label=run["name"])
     for axis, title in (
-        (ranked, "reward accuracy in training"),
+        (gap, "chosen less rejected, nats since the first step"),
         (chosen, "log-prob of chosen, nats since the first step"),
         (rejected, "log-prob of rejected, nats since the first step"),
     ):
@@ -82,10 +84,17 @@ def movement(picture: Path, runs: dict[str, Path], measured: Sequence[dict[str, 
     length.barh(list(lengths), list(lengths.values()), color=colours[: len(lengths)], height=0.6)
     length.invert_yaxis()
     length.set_title("tokens per completion", fontsize=10, loc="left")
-    handles, names = ranked.get_legend_handles_labels()
+    handles, names = gap.get_legend_handles_labels()
     if len(names) > 1:
         figure.legend(handles, names, frameon=False, fontsize=8, ncols=min(len(names), 6), loc="outside lower center")
     _save(figure, picture)
+
+
+def _smooth(values: list[float], width: int = 5) -> list[float]:
+    """Each value's mean with its neighbours, `width` in all where there are as many."""
+    half = width // 2
+    windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
 
 
 def _errors(runs: Sequence[dict[str, Any]], key: str) -> list[list[float]]:

@@ -47,8 +47,8 @@ def write(
     shown.append(
         (
             "How it got there",
-            "Chosen and rejected answers both lose probability where only their difference counts; chosen ones that fall "
-            "far mean the policy moves to answers that are in neither. Steps see different examples, hence the noise.",
+            "Log-probabilities of the answers trained on; pale lines are single logs, which see different examples. Where only "
+            "the difference counts both may fall; chosen answers that fall far mean the policy moves to ones in neither.",
             directory / MOVEMENT,
         )
     )
