@@ -12,10 +12,10 @@ atexit.register(shutil.rmtree, os.environ["TRL_EXT_CACHE"], ignore_errors=True)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import random
-from pathlib import Path
+import random  # noqa: E402
+from pathlib import Path  # noqa: E402
 
-import pytest
+import pytest  # noqa: E402
 
 WORDS = (
     "the a of to and in is that it for you was on are with as be this have from or one had by word but not what "

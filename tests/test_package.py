@@ -1,7 +1,9 @@
 """The names at the top of the package, and its one exception."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,10 @@ def test_user_errors():
     several = UserError(["One.", "Two."], about="r.yaml")
     assert several.problems == ["One.", "Two."]
     assert str(several) == "2 problems in r.yaml:\n  1. One.\n  2. Two."
+
+
+def test_the_readme_names_every_package():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    tree = readme.partition("## Files")[2].partition("###")[0]
+    packages = {path.parent.name for path in Path(trl_ext.__file__).parent.glob("*/__init__.py")}
+    assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == packages

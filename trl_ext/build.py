@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,14 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from trl import ModelConfig, get_peft_config, get_quantization_config, is_conversational
 from trl.trainer.utils import create_model_from_path
 
-from trl_ext import demo, examples, model_folder, reward_sources, special_tokens
+from trl_ext import demo, examples, reward_sources
+from trl_ext.demo import EMBEDDED
 from trl_ext.errors import UserError
-from trl_ext.inspection import check, model_files
+from trl_ext.folders import adapter as adapter_folder
+from trl_ext.folders import model as model_folder
+from trl_ext.inspection import check, model_files, special_tokens
 from trl_ext.inspection.tokenise import kind_of
 from trl_ext.recipe import Recipe
-from trl_ext.recipe.checks import EMBEDDED
 from trl_ext.trainers import (
     OnlinePreferenceConfig,
     OnlinePreferenceTrainer,
@@ -383,4 +384,4 @@ def check_lora_targets(path: str, targets: Any, revision: str = "main", trust_re
 
 
 def _adapter_base(path: str) -> str:
-    return json.loads(Path(find_adapter_config_file(path)).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return adapter_folder.base_of(Path(find_adapter_config_file(path)).parent)

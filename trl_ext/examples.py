@@ -16,9 +16,9 @@ from trl_ext.data.hub import said_by_the_hub
 from trl_ext.data.loader import renamed
 from trl_ext.data.report import count
 from trl_ext.data.sampling import without_format
+from trl_ext.demo import EMBEDDED
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe
-from trl_ext.recipe.checks import EMBEDDED
 
 READINGS = {"ppo": unlabelled.PROMPTS, "online": unlabelled.PROMPTS, "sft": unlabelled.DEMONSTRATIONS}
 """Kinds of training that need no preferences."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from trl_ext.errors import UserError
 from trl_ext.planner import calibration
 from trl_ext.planner.memory import GIB
 from trl_ext.recipe import Recipe
+from trl_ext.run import write_json
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files that hold the memory limit of a container, in versions 2 and 1."""
@@ -82,7 +82,7 @@ def compare(recipe: Recipe, trainer: Any, directory: Path) -> str | None:
         "allocated": torch.cuda.max_memory_allocated(),
         "device": torch.cuda.get_device_name(),
     }
-    (directory / calibration.FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(directory / calibration.FILE, content)
     return (
         f"memory: {measured / GIB:.2f} GiB at the peak, {planned.peak / GIB:.2f} planned "
         f"({content['relative_error']:+.1%})"

@@ -127,11 +127,9 @@ def train(
             trainer.save_model(str(directory))
             trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
             guard.last_words = lambda: f"{directory} is complete; what follows training is left out."
-    except (KeyboardInterrupt, UserError):
+    except BaseException as error:
         _close(recipe, built)
-        raise
-    except Exception as error:
-        if not staging.is_disk_full(error):
+        if isinstance(error, UserError | KeyboardInterrupt) or not staging.is_disk_full(error):
             raise
         raise UserError(f"The disk of {directory} is full: free some space. {how_to_resume(directory)}") from error
     return Trained(built, seconds, counts)
@@ -149,10 +147,11 @@ def _close(recipe: Recipe, built: Built) -> None:
         (directory / "recipe.resolved.yaml").unlink(missing_ok=True)
     if (directory / "metrics.jsonl").exists():
         with contextlib.suppress(OSError):  # no room for the picture must not hide why the run ended
-            _draw(recipe, directory)
+            draw_curves(recipe, directory)
 
 
-def _draw(recipe: Recipe, directory: Path) -> Path:
+def draw_curves(recipe: Recipe, directory: Path) -> Path:
+    """Draw what a run logged so far. Returns the picture."""
     from trl_ext.report import curves
 
     title = f"{recipe.name}: {recipe.title} on {recipe.get('dataset_name')}"
@@ -208,7 +207,7 @@ def _report(console: Console, recipe: Recipe, trained: Trained) -> None:
 
     built, seconds, counts = trained
     directory, trainer = built.output_dir, built.trainer
-    picture = _draw(recipe, directory)
+    picture = draw_curves(recipe, directory)
     console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
     if counts is not None:
         console.print(f"reference: {counts[0]:,} completions from the cache, {counts[1]:,} computed and kept")

@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import DPOConfig
 
 from tests.conftest import pairs
 from trl_ext import finished, recipe
@@ -66,7 +68,8 @@ def test_a_run_is_merged_and_compared(base, tmp_path, capsys):
 
     facts = merge_as_json(capsys, run, "--output", "exact", "--dtype", "float32", "--pairs", "5")
     tokenizer = AutoTokenizer.from_pretrained("exact")
-    completions = [completion for row in ROWS[:5] for completion in completions_of(row, tokenizer, None)]
+    args = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
+    completions = completions_of("paired", Dataset.from_list(ROWS[:5]), tokenizer, args)
     merged = AutoModelForCausalLM.from_pretrained("exact")
     assert merged.dtype == torch.float32
     unmerged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), run)

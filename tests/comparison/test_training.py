@@ -54,6 +54,10 @@ def test_the_base_is_loaded_once(compared):
     assert len(compared[1]) == 1
 
 
+def test_every_run_leaves_its_curves(compared):
+    assert all((compared[0] / loss / "curves.png").stat().st_size for loss in ("dpo", "ipo", "simpo", "kto"))
+
+
 def test_later_losses_take_the_reference_from_the_cache(compared):
     counts = compared[2]
     assert counts["dpo"][1] > 0

@@ -29,7 +29,7 @@ def test_peft_loads_what_was_trained(tiny_model, tmp_path):
         AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=nf4()), tmp_path / "run"
     )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
-    completions = [completion for row in rows for completion in completions_of(row, tokenizer, 24)]
+    completions = completions_of("paired", Dataset.from_list(rows), tokenizer, trainer.args)
     found = logps(model, tokenizer, completions)
     with model.disable_adapter():
         assert (logps(model, tokenizer, completions) - found).abs().min() > 1e-3  # training moved every one of them

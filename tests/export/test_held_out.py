@@ -1,5 +1,7 @@
 """Token sequences against those TRL's own trainer makes of the same rows."""
 
+import copy
+
 import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
@@ -26,27 +28,36 @@ def test_pairs_are_tokenised_as_trl_does(model, rows, tiny_model, tmp_path):
     config = DPOConfig(**arguments(tmp_path, max_length=None))
     trained = DPOTrainer(path, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     for row, expected in zip(rows, trained.train_dataset, strict=True):
-        chosen, rejected = completions_of(row, tokenizer, None)
+        given, args = Dataset.from_list([row]), copy.copy(config)
+        chosen, rejected = completions_of("paired", given, tokenizer, args)
         assert chosen.prompt_ids == rejected.prompt_ids == expected["prompt_ids"]
         assert (chosen.ids, rejected.ids) == (expected["chosen_ids"], expected["rejected_ids"])
-        cut = completions_of(row, tokenizer, len(chosen.prompt_ids) + 2)
+        args.max_length = len(chosen.prompt_ids) + 2
+        cut = completions_of("paired", given, tokenizer, args)
         assert [c.ids for c in cut] == [chosen.ids[:2], rejected.ids[:2]]
-    assert completions_of(rows[0], tokenizer, 1) == []  # no room for an answer
+        args.max_length = 1
+        assert completions_of("paired", given, tokenizer, args) == []  # no room for an answer
 
 
 @pytest.mark.parametrize(
-    "row",
+    "row, completion",
     [
-        {"text": "the word of the day"},
-        {"prompt": "the word", "completion": " of the day"},
-        {"messages": CHAT[0]["prompt"] + CHAT[0]["chosen"]},
-        {"conversations": [{"from": "user", "value": "Hi."}, {"from": "assistant", "value": "Good day."}]},
+        ({"text": "the word of the other"}, "word of the other"),
+        ({"prompt": "the word", "completion": " of the other"}, "of the other"),
+        ({"messages": CHAT[0]["prompt"] + CHAT[0]["chosen"]}, "The hotel was lovely."),
+        (
+            {"conversations": [{"from": "user", "value": "Hi."}, {"from": "assistant", "value": "Good day."}]},
+            "Good day.",
+        ),
     ],
 )
-def test_demonstrations_are_tokenised_as_trl_does(row, tiny_model, tmp_path):
+def test_demonstrations_are_tokenised_as_trl_does(row, completion, tiny_model, tmp_path):
     path = str(demo.MODEL) if {"messages", "conversations"} & set(row) else tiny_model
     tokenizer = AutoTokenizer.from_pretrained(path)
     config = SFTConfig(**arguments(tmp_path, max_length=64))
     trained = SFTTrainer(path, args=config, train_dataset=Dataset.from_list([row]), processing_class=tokenizer)
-    [found] = completions_of(row, tokenizer, 64)
-    assert found.prompt_ids + found.ids == trained.train_dataset[0]["input_ids"]
+    for learned in (None, False):
+        config.completion_only_loss = learned
+        [found] = completions_of("sft", Dataset.from_list([row]), tokenizer, config)
+        assert found.prompt_ids + found.ids == trained.train_dataset[0]["input_ids"]
+        assert tokenizer.decode(found.ids).lstrip().startswith(completion)

@@ -15,14 +15,8 @@ def few_levels(completions: list[str], **kwargs: Any) -> list[float]:
 
 def config(output_dir: Any, **changes: Any) -> OnlinePreferenceConfig:
     """Eight pairs of completions of at most six tokens per step in two micro-batches, SGD, everything logged."""
-    settings = {"per_device_train_batch_size": 8, "max_steps": 1, "logging_first_step": True, **changes}
-    plain = helpers.config(output_dir)
-    kept = {name: getattr(plain, name) for name in (
-        "output_dir", "gradient_accumulation_steps", "max_completion_length", "learning_rate", "optim",
-        "lr_scheduler_type", "max_grad_norm", "logging_steps", "report_to", "save_strategy", "use_cpu", "bf16",
-        "gradient_checkpointing", "seed", "disable_tqdm", "dataloader_pin_memory",
-    )}  # fmt: skip
-    return OnlinePreferenceConfig(**kept | settings)
+    own = {"output_dir": str(output_dir), "per_device_train_batch_size": 8, "max_steps": 1, "logging_first_step": True}
+    return OnlinePreferenceConfig(**{**helpers.ROLLOUT, **own, **changes})
 
 
 def build(model: Any, args: OnlinePreferenceConfig, **options: Any) -> OnlinePreferenceTrainer:

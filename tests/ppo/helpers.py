@@ -7,9 +7,10 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from tests.conftest import WORDS
-from tests.trainers.helpers import Recorder, lora, randomise_lora_b
+from tests.trainers.helpers import COMMON, Recorder, lora, randomise_lora_b
 from trl_ext import PPOConfig, PPOTrainer
 
+ROLLOUT = {**COMMON, "gradient_accumulation_steps": 2, "max_completion_length": 6}
 PROMPTS = [" ".join(WORDS[i : i + 2 + i % 4]) for i in range(24)]
 
 
@@ -20,29 +21,7 @@ def count_the(completions: list[str], **kwargs: Any) -> list[float]:
 
 def config(output_dir: Any, **changes: Any) -> PPOConfig:
     """Eight completions of at most six tokens per step, SGD, everything logged."""
-    return PPOConfig(
-        **{
-            "output_dir": str(output_dir),
-            "per_device_train_batch_size": 4,
-            "gradient_accumulation_steps": 2,
-            "max_completion_length": 6,
-            "max_steps": 3,
-            "learning_rate": 0.01,
-            "optim": "sgd",
-            "lr_scheduler_type": "constant",
-            "max_grad_norm": 0.0,
-            "logging_steps": 1,
-            "report_to": "none",
-            "save_strategy": "no",
-            "use_cpu": True,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "seed": 3,
-            "disable_tqdm": True,
-            "dataloader_pin_memory": False,
-            **changes,
-        }
-    )
+    return PPOConfig(**{**ROLLOUT, "output_dir": str(output_dir), "per_device_train_batch_size": 4, **changes})
 
 
 def build(model: Any, args: PPOConfig, *, cls: type = PPOTrainer, randomise: bool = True, **kwargs: Any) -> Any:

@@ -33,27 +33,33 @@ def nf4() -> BitsAndBytesConfig:
     )
 
 
+COMMON = {
+    "max_steps": 3,
+    "learning_rate": 0.01,
+    "optim": "sgd",
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "logging_steps": 1,
+    "report_to": "none",
+    "save_strategy": "no",
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "seed": 3,
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
+"""Settings of every trainer here: three plain SGD steps, everything logged."""
+
+
 def arguments(output_dir: Any, **changes: Any) -> dict[str, Any]:
     """Settings both TRL's and our configs take: three SGD steps of eight examples."""
     return {
+        **COMMON,
         "output_dir": str(output_dir),
         "per_device_train_batch_size": 8,
         "gradient_accumulation_steps": 1,
-        "max_steps": 3,
-        "learning_rate": 0.01,
-        "optim": "sgd",
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "logging_steps": 1,
-        "report_to": "none",
-        "save_strategy": "no",
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "seed": 3,
         "max_length": 24,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
         **changes,
     }
 

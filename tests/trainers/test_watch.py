@@ -1,11 +1,13 @@
 """Runs that go wrong say so once, on the console and in the metrics file; the demo's own runs are silent elsewhere."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import pairs
+from trl_ext.cli import main
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 from trl_ext.trainers.callbacks import MetricsFile
 from trl_ext.trainers.watch import Watch, facts_of, sample, still, warnings_in
@@ -82,3 +84,14 @@ def test_a_resumed_run_does_not_repeat_itself(tiny_model, tmp_path, capsys):
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "loss" in record] == list(range(1, 25))
     assert [record["warning"] for record in records if "warning" in record] == ["no_gradient", "constant_loss"]
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_warnings(tmp_path, capsys):
+    recipe = str(Path(__file__).parents[2] / "recipes" / "demo.yaml")
+    small = ["--max_steps", "30", "--per_device_train_batch_size", "2", "--max_train_samples", "40"]
+    given = ["--learning_rate", "1e-12", "--logging_steps", "1", "--use_cpu", "true", "--disable_tqdm", "true"]
+    assert main(["run", recipe, *small, *given, "--output_dir", str(tmp_path / "run")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("the loss is still 0.6931, its value at policy = reference") == 2  # when it showed, and last
+    assert printed.rindex("the loss is still") > printed.index("trained 30 steps")

@@ -7,7 +7,7 @@ from typing import Any
 from trl_ext.chat.answer import Settings, Write, generate
 from trl_ext.chat.conversation import Conversation
 from trl_ext.errors import UserError
-from trl_ext.opened import Opened
+from trl_ext.finished.opened import Opened
 
 TUNED, BASE = "tuned", "base"
 

@@ -21,6 +21,7 @@ HARMLESS = {
     "bf16_full_eval", "fp16_full_eval", "num_generations_eval", "load_best_model_at_end", "metric_for_best_model",
     "greater_is_better", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint", "resume_changed",
     "resume_from_checkpoint", "full_determinism", "include_num_input_tokens_seen", "local_rank",
+    "skip_nonfinite_steps",
     "row_tokens", "reference_cache", "use_cache", "use_liger_kernel", "liger_kernel_config", "tf32", "use_cpu",
     "torch_empty_cache_steps", "trust_remote_code", "num_completions_to_print", "accelerator_config",
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",

@@ -83,6 +83,17 @@ def overrides(words: list[str]) -> dict[str, Any]:
     return values
 
 
+def own(args: argparse.Namespace, values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A verb's own flags, by name: what follows the recipe is read as its keys, so they are taken out of `values`.
+
+    Args:
+        args: Where they are if they came before the recipe.
+        values: Of `overrides`.
+        defaults: Of the flags.
+    """
+    return {name: values.pop(name, getattr(args, name, None) or default) for name, default in defaults.items()}
+
+
 def plain(value: Any) -> str:
     """A value as a recipe writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

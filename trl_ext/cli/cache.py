@@ -4,6 +4,8 @@ import argparse
 import time
 from typing import Any
 
+from trl_ext.cli import tables
+
 HELP = "show or clear the cached reference log-probabilities"
 EXAMPLES = """examples:
   trl-ext cache
@@ -85,11 +87,9 @@ def _chosen(beginning: str, found: list[Any]) -> str:
 
 
 def _table(found: list[Any], now: float) -> Any:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = tables.plain()
     table.add_column("identity", style="bold", no_wrap=True)
     table.add_column("reference", ratio=1)
     for heading in ("completions", "size"):

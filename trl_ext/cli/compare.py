@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli.arguments import overrides
+from trl_ext.cli import tables
+from trl_ext.cli.arguments import overrides, own
 from trl_ext.errors import UserError
 
 HELP = "train several losses on one loaded base, or take finished runs, and show which one won"
@@ -54,8 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     values = overrides(args.overrides)
-    # What follows the recipe is read as its keys; these are the verb's own.
-    given = {name: values.pop(name, getattr(args, name) or default) for name, default in OWN.items()}
+    given = own(args, values, OWN)
     for name, least in (("limit", 1), ("samples", 0), ("max_new_tokens", 1)):
         if isinstance(given[name], bool) or not isinstance(given[name], int) or given[name] < least:
             raise UserError(f"`--{name}` is {given[name]!r}: give a whole number from {least} up.")
@@ -184,11 +184,8 @@ def _report(directory: Path, title: str, records: list[dict[str, Any]], runs: di
 
 
 def _table(rows: list[dict[str, Any]], base: dict[str, Any], page: Any) -> Any:
-    from rich import box
-    from rich.table import Table
-
     content = page.table(rows, base, without=ON_THE_PAGE)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = tables.plain()
     for number, heading in enumerate(content["headings"][:-2]):
         table.add_column(
             heading, justify="right" if number else "left", min_width=max(map(len, heading.split()), default=0)

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli.arguments import add_recipe, overrides
+from trl_ext.cli import tables
+from trl_ext.cli.arguments import add_recipe, overrides, own
 from trl_ext.errors import UserError
 
 HELP = "show the data as the trainer sees it: what is dropped, cut, equal, learned from"
@@ -32,14 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     values = overrides(args.overrides)
-    # What follows the recipe is read as its keys; these are the verb's own.
-    own = {name: values.pop(name, default) for name, default in OWN.items()}
-    rows = _rows(own["rows"])
+    given = own(args, values, OWN)
+    rows = _rows(given["rows"])
     from trl_ext import recipe, run
 
     loaded = recipe.load(args.recipe, values)
     run.quieten(loaded)
-    output = Path(own["output"] or Path("runs", f"{loaded.name}-data"))
+    output = Path(given["output"] or Path("runs", f"{loaded.name}-data"))
 
     from trl_ext import build
     from trl_ext.inspection import picture, report
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     title = f"{loaded.name}: {loaded.title} on {Path(loaded.get('dataset_name') or 'a mixture').name}"
     drawn = picture.draw(output / PICTURE, found.checked.findings.facts, title)
-    if own["json"]:
+    if given["json"]:
         print(json.dumps(found.to_dict() | {"picture": str(drawn)}, indent=2, ensure_ascii=False))
     else:
         _show(found, drawn)
@@ -114,13 +114,7 @@ def _share(share: float) -> str:
 
 
 def _lengths(findings: Any) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("tokens, nothing cut")
-    for heading in ("mean", "median", "95 %", "longest"):
-        table.add_column(heading, justify="right")
+    table = tables.table("tokens, nothing cut", "mean", "median", "95 %", "longest")
     for name, part in findings.lengths().items():
         table.add_row(name, f"{part.mean:,.1f}", f"{part.median:,.0f}", f"{part.p95:,.0f}", f"{part.longest:,}")
     return table

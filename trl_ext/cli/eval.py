@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from trl_ext.cli import tables
 from trl_ext.cli.arguments import overrides
 from trl_ext.errors import UserError
 
@@ -116,7 +117,7 @@ def _show(console: Any, record: dict[str, Any]) -> None:
 
 def _ranking(ranking: dict[str, Any]) -> Any:
     by = {"log_ratio": "log-ratio", "tuned": "log-prob, tuned", "base": "log-prob, base"}
-    table = _table("", *by.values())
+    table = tables.table("", *by.values())
     for name in ranking["log_ratio"]:
         label = "  per token" if name.endswith("per_token") else LABELS[name]
         digits = 2 if name == "margin" else 3
@@ -125,7 +126,7 @@ def _ranking(ranking: dict[str, Any]) -> Any:
 
 
 def _completions(record: dict[str, Any]) -> Any:
-    table = _table("completions", "log-ratio, nats", "tokens")
+    table = tables.table("completions", "log-ratio, nats", "tokens")
     kinds = {name: (record["log_ratio"][name], record["tokens"][name]) for name in record["log_ratio"]}
     if sampled := record.get("sampled"):
         kinds |= {
@@ -133,17 +134,6 @@ def _completions(record: dict[str, Any]) -> Any:
         }
     for name, (log_ratio, tokens) in kinds.items():
         table.add_row(name, _shown(log_ratio), _shown(tokens, 1))
-    return table
-
-
-def _table(first: str, *others: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 

@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trl_ext.cli import tables
 from trl_ext.errors import UserError
+from trl_ext.folders import adapter
 
 HELP = "audit KL estimators: bias and variance of value and gradient, exactly and on a run's own samples"
 EXAMPLES = """examples:
@@ -96,7 +98,7 @@ def _find(given: Path | None) -> Source:
 def _start(path: Path, recipe: Any) -> Source:
     """A recipe without a finished run: where it begins, policy and reference are the same."""
     begin = Path(recipe.get("model_name_or_path")).expanduser()
-    if (begin / "adapter_config.json").exists():
+    if adapter.is_in(begin):
         note = (
             f"No finished run of {path} yet: sampled was the adapter it continues, against the base without any; the run's own "
             "reference is a frozen copy of that adapter, so at its start every KL is 0."
@@ -158,20 +160,12 @@ def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:
 
 
 def _table(audit: Any, title: str, chosen: tuple[str, str, str] | None) -> Any:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     from trl_ext.rl import truth_table
 
     error = f" ± {audit.kl_se:.2f}" if audit.kl_se else ""
-    table = Table(
-        title=f"{title}: KL {audit.kl:.2f}{error} nats per completion",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+    table = tables.plain(title=f"{title}: KL {audit.kl:.2f}{error} nats per completion", title_justify="left")
     for heading in ("estimator,\nplace, level", "value\nbias", "value\nvar.", "gradient\ncosine", "gradient\nerror"):
         table.add_column(heading, justify="left" if "level" in heading else "right", no_wrap=True)
     table.add_column("gradient\nvar.", justify="right", no_wrap=True)

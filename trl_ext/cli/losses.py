@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from trl_ext.cli import tables
 from trl_ext.cli.arguments import plain
 
 HELP = "list the losses"
@@ -63,11 +64,9 @@ def _hyperparameters(info: Any) -> str:
 
 
 def _table(described: list[Any], wide: bool) -> Any:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_lines=False)
+    table = tables.plain()
     table.add_column("loss", style="bold", no_wrap=True)
     table.add_column("formula" if wide else "formula, hyperparameters", ratio=3)
     if wide:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trl_ext.cli import tables
 from trl_ext.errors import UserError
 
 HELP = "merge an adapter into the original 16-bit weights, and measure what that changes"
@@ -127,14 +128,9 @@ def _what_to_compare(source: Any, processor: Any, args: argparse.Namespace) -> t
 
 
 def _show(console: Any, fidelity: Any, dtype: str) -> None:
-    from rich import box
-    from rich.table import Table
-
     from trl_ext.export import verdict
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for index, heading in enumerate(verdict.HEADINGS):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    table = tables.table(*verdict.HEADINGS)
     for row in verdict.rows(fidelity, dtype):
         table.add_row(*row)
     console.print(table)

@@ -6,7 +6,8 @@ import logging
 import math
 from typing import Any
 
-from trl_ext.cli.arguments import overrides
+from trl_ext.cli import tables
+from trl_ext.cli.arguments import overrides, own
 from trl_ext.errors import UserError
 
 HELP = "say whether a recipe fits a card, before anything is downloaded"
@@ -38,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrate:
         return _calibrate(args.calibrate)
     values = overrides(args.overrides)
-    # What follows the recipe is read as its keys; these are the verb's own.
-    given = {name: values.pop(name, getattr(args, name) or default) for name, default in OWN.items()}
+    given = own(args, values, OWN)
     if args.recipe is None:
         raise UserError("Name a recipe: `trl-ext plan recipes/demo.yaml`.")
     from trl_ext import recipe
@@ -154,9 +154,7 @@ def _verdict(recipe: Any, planned: Any) -> str:
 def _terms(planned: Any) -> Any:
     from trl_ext.planner.memory import GIB
 
-    table = _table()
-    table.add_column("at the peak")
-    table.add_column("GiB", justify="right")
+    table = tables.table("at the peak", "GiB")
     for term in planned.terms:
         if term.bytes >= 0.005 * GIB:
             table.add_row(term.name, f"{term.bytes / GIB:.2f}", style=None if term.is_static else "cyan")
@@ -172,9 +170,7 @@ def _recomputed(planned: Any) -> str:
 
 
 def _limits(planned: Any) -> Any:
-    table = _table()
-    table.add_column("with every layer recomputed, at most")
-    table.add_column("", justify="right")
+    table = tables.table("with every layer recomputed, at most", "")
     table.add_row("tokens of a row", f"{planned.largest_row:,}" if planned.largest_row else "none fits")
     table.add_row("tokens of a sequence", f"{planned.longest_sequence:,}" if planned.longest_sequence else "none fits")
     if planned.largest_rank is not None:
@@ -186,9 +182,7 @@ def _limits(planned: Any) -> Any:
 
 
 def _times(planned: Any) -> Any:
-    table = _table()
-    for heading in ("at least", "step", "epoch", "rows", "layers recomputed"):
-        table.add_column(heading, justify="left" if heading == "at least" else "right")
+    table = tables.table("at least", "step", "epoch", "rows", "layers recomputed")
     for time in planned.times:
         if time.step is None:
             table.add_row(time.card, "does not fit")
@@ -214,10 +208,3 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _table() -> Any:
-    from rich import box
-    from rich.table import Table
-
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

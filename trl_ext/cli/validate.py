@@ -6,6 +6,7 @@ from typing import Any
 
 from trl_ext.cli.arguments import add_recipe, overrides, plain
 from trl_ext.data.peek import peek
+from trl_ext.folders import adapter
 
 HELP = "check a recipe without loading weights or data"
 EXAMPLES = """examples:
@@ -92,7 +93,7 @@ def _ppo(recipe: Any) -> dict[str, str]:
     effective = recipe.effective
     estimator, placement = effective("kl_estimator"), effective("kl_placement")
     level = truth_table.check(estimator, placement, effective("kl_level"))
-    continued = Path(recipe.get("model_name_or_path")).expanduser() / "adapter_config.json"
+    is_continued = adapter.is_in(Path(recipe.get("model_name_or_path")).expanduser())
     steering = f", steered towards {effective('kl_target')}" if effective("kl_controller") == "adaptive" else ""
     epochs = effective("num_iterations")
     return {
@@ -101,7 +102,7 @@ def _ppo(recipe: Any) -> dict[str, str]:
         "KL": f"{estimator} in the {placement} at {level} level, coefficient {effective('kl_coef'):g}{steering}",
         "KL gradient": " ".join(truth_table.GRADIENTS[estimator, placement, level]),
         "data": f"{_dataset(recipe)}, prompts",
-        "reference": "a frozen copy of the adapter" if continued.exists() else "the base model, adapter off",
+        "reference": "a frozen copy of the adapter" if is_continued else "the base model, adapter off",
         "rollout": f"{effective('num_generations')} per prompt, {epochs} epoch{'s' * (epochs != 1)} over each",
     }
 

@@ -12,10 +12,10 @@ import torch
 
 from trl_ext import build, finished, reward_sources
 from trl_ext.comparison.grid import Cell
+from trl_ext.demo import EMBEDDED
 from trl_ext.errors import UserError
-from trl_ext.opened import Opened
+from trl_ext.finished.opened import Opened
 from trl_ext.recipe import Recipe
-from trl_ext.recipe.checks import EMBEDDED
 from trl_ext.report import evaluation, evaluation_rows, metrics_file
 from trl_ext.run import Trained
 

@@ -76,6 +76,7 @@ def train(
             console.print(note)
         lender = base if cell.recipe.get("use_peft") else None  # training all weights leaves no base to share
         trained = run.train(cell.recipe, home, checkpoint, console, lender)
+        run.draw_curves(cell.recipe, home)
         measurement = measure(cell, trained)
         run.write_json(home / MEASURED, measurement)
         found.append(measurement)

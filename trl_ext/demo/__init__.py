@@ -5,5 +5,6 @@
 
 from pathlib import Path
 
+EMBEDDED = "embedded"
 MODEL = Path(__file__).parent / "model"
 DATA = Path(__file__).parent / "data"

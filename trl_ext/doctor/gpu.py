@@ -13,8 +13,6 @@ from pathlib import Path
 from trl_ext.doctor.finding import Finding, fails, passed, warns
 
 GIB = 2**30
-KERNELS = (8, 0)
-"""Compute capability from which bfloat16 is native and the variable-length attention kernels run (Ampere)."""
 GET_TORCH = "https://pytorch.org/get-started/locally has the command for your card"
 NEEDS_A_GPU = "the demo runs, and so do plan and validate; real models need a GPU"
 

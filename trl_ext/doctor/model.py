@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trl_ext import demo, special_tokens
+from trl_ext import demo
+from trl_ext.demo import EMBEDDED
 from trl_ext.doctor.finding import Finding, fails, first_line, passed, warns
-from trl_ext.recipe.checks import EMBEDDED
+from trl_ext.folders import adapter
+from trl_ext.inspection import special_tokens
 
 GIB = 2**30
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -23,7 +25,7 @@ def local(name: str, revision: str | None = None) -> Path | None:
         return Path(name).expanduser()
     from huggingface_hub import try_to_load_from_cache
 
-    for file in ("config.json", "adapter_config.json"):
+    for file in ("config.json", adapter.CONFIG):
         found = try_to_load_from_cache(name, file, revision=revision or "main")
         if isinstance(found, str):
             return Path(found).parent
@@ -38,12 +40,6 @@ def has_weights(folder: Path) -> bool:
     return any(True for pattern in WEIGHTS for _ in folder.glob(pattern))
 
 
-def base_of(folder: Path) -> str | None:
-    """The base of the adapter in a folder; `None` if it holds none."""
-    file = folder / "adapter_config.json"
-    return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"] if file.exists() else None
-
-
 def is_offline() -> bool:
     from huggingface_hub import constants
 
@@ -56,7 +52,7 @@ def missing(recipe: Any) -> str | None:
     folder = local(name, revision)
     if folder is None or not has_weights(folder):
         return name
-    base = base_of(folder)
+    base = adapter.base_of(folder)
     there = local(base) if base else folder
     return base if there is None or not has_weights(there) else None
 
@@ -84,7 +80,7 @@ def on_this_computer(recipe: Any, planned: Any) -> Iterator[Finding]:
 def tokenizer(recipe: Any) -> Iterator[Finding]:
     """The tokens that end, pad and begin; an embedding for each; a chat template whose answers end."""
     folder = local(recipe.get("model_name_or_path"), recipe.get("model_revision"))
-    base = base_of(folder) if folder else None
+    base = adapter.base_of(folder) if folder else None
     holds_model = local(base) if base else folder
     holds_tokens = folder if folder and (folder / "tokenizer_config.json").exists() else holds_model
     if holds_tokens is None:

@@ -30,7 +30,7 @@ def render(source: Source, output: Path, dtype: str, fidelity: Fidelity | None) 
         pipeline_tag="text-classification" if source.is_classifier else "text-generation",
         tags=["merged", "lora", "trl-ext"],
     )
-    base = "embedded" if source.base == str(demo.MODEL) else source.base
+    base = demo.EMBEDDED if source.base == str(demo.MODEL) else source.base
     facts = {"base model": f"`{base}`", "weights": dtype}
     if recipe:
         facts["method"] = f"`{recipe.title}`"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from trl.data_utils import common_prefix_length, is_conversational, maybe_convert_to_chatml
+from datasets import Dataset
+from trl.data_utils import maybe_convert_to_chatml
 
 from trl_ext import build, examples
+from trl_ext.demo import EMBEDDED
 from trl_ext.errors import UserError
 from trl_ext.export.source import Source
-from trl_ext.recipe.checks import EMBEDDED
+from trl_ext.inspection.tokenise import COLUMNS, has_images, kind_of, tokenise
 from trl_ext.sampling import Completion
 
-ANSWERS = ("chosen", "rejected", "completion")
+UNSCORED = -100
+"""The label of a token that is not learned from."""
 
 
 class HeldOut(NamedTuple):
@@ -47,50 +50,52 @@ def of_run(source: Source, tokenizer: Any, rows: int) -> HeldOut:
     if recipe.get("dataset_name") == EMBEDDED:
         args.eval_strategy = "steps"  # it has a test split, whether the run looked at it or not
     train, evaluation = examples.load(recipe, args, [])
-    found = list(itertools.islice(train if evaluation is None else evaluation, rows))
-    if any(name in found[0] for name in ("image", "images")):
+    found = Dataset.from_list(list(itertools.islice(train if evaluation is None else evaluation, rows)))
+    if has_images(found):
         raise UserError("The run's data holds images, and models are compared on text alone.")
     where = "of its training data, since it holds none out" if evaluation is None else "held out"
-    limit = getattr(args, "max_length", None)
-    completions = [c for row in found for c in completions_of(row, tokenizer, limit)]
-    if completions:
-        return HeldOut(completions, [], f"{len(completions):,} completions of {len(found):,} rows {where}")
-    prompts = [_ids(row["prompt"], row, tokenizer, add_generation_prompt=True) for row in found]
-    return HeldOut([], prompts, f"{len(prompts):,} completions sampled for prompts {where}")
+    kind = kind_of(recipe)
+    if kind == "prompts":
+        prompts = tokenise(kind, found, tokenizer, args)["prompt_ids"][:]
+        return HeldOut([], prompts, f"{len(prompts):,} completions sampled for prompts {where}")
+    completions = completions_of(kind, found, tokenizer, args)
+    return HeldOut(completions, [], f"{len(completions):,} completions of {len(found):,} rows {where}")
 
 
-def completions_of(row: Mapping[str, Any], tokenizer: Any, limit: int | None) -> list[Completion]:
-    """Every completion of a row of TRL's dataset types, tokenised as TRL does and cut at `limit` tokens with its prompt.
+def completions_of(kind: str, rows: Dataset, tokenizer: Any, args: Any) -> list[Completion]:
+    """Every completion of the rows, tokenised as the trainer does and cut at `max_length` tokens with its prompt.
 
     A conversation without a prompt is its last message after the others; of plain text, all but the first token counts.
+
+    Args:
+        kind: `paired`, `unpaired` or `sft`.
+        rows: Of TRL's dataset types.
+        tokenizer: Of the run.
+        args: The trainer's configuration.
     """
+    if kind == "sft":
+        rows = Dataset.from_list([_last_message_apart(row) for row in rows])
+        args = copy.copy(args)
+        args.completion_only_loss, args.assistant_only_loss = None, False  # compared is all of an answer
+    found = [
+        _completion(row["prompt_ids"], row[name], args.max_length)
+        for row in map(_demonstration if kind == "sft" else dict, tokenise(kind, rows, tokenizer, args))
+        for name in COLUMNS["unpaired" if kind == "sft" else kind][1:]
+    ]
+    return [completion for completion in found if completion.prompt_ids and completion.ids]
+
+
+def _last_message_apart(row: dict[str, Any]) -> dict[str, Any]:
     row = maybe_convert_to_chatml(dict(row))
-    if "messages" in row:
-        row = {**row, "prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
-    if "text" in row:
-        ids = tokenizer(_ended(row["text"], tokenizer))["input_ids"]
-        return _cut(ids[:1], [ids], limit)
-    answers = [row[name] for name in ANSWERS if name in row]
-    if not is_conversational(row):
-        answers = [_ended(answer, tokenizer) for answer in answers]
-    prompt = _ids(row["prompt"], row, tokenizer, add_generation_prompt=True)
-    return _cut(prompt, [_ids(row["prompt"] + answer, row, tokenizer) for answer in answers], limit)
+    messages = row.pop("messages", None)
+    return row if messages is None else {**row, "prompt": messages[:-1], "completion": messages[-1:]}
 
 
-def _ended(text: str, tokenizer: Any) -> str:
-    return text if text.endswith(tokenizer.eos_token) else text + tokenizer.eos_token
+def _demonstration(row: dict[str, Any]) -> dict[str, list[int]]:
+    ids, labels = row["input_ids"], row["labels"]
+    start = next((place for place, label in enumerate(labels) if place and label != UNSCORED), len(ids))
+    return {"prompt_ids": ids[:start], "completion_ids": ids[start:]}
 
 
-def _ids(text: str | list, row: Mapping[str, Any], tokenizer: Any, **options: Any) -> list[int]:
-    if isinstance(text, str):
-        return tokenizer(text)["input_ids"]
-    options |= {"tools": row.get("tools"), **(row.get("chat_template_kwargs") or {})}
-    return tokenizer.apply_chat_template(text, return_dict=False, **options)
-
-
-def _cut(prompt: list[int], whole: Iterable[list[int]], limit: int | None) -> list[Completion]:
-    """The prompt's tokens end where any of the sequences leaves it."""
-    whole = list(whole)
-    length = min((common_prefix_length(prompt, ids) for ids in whole), default=len(prompt))
-    cut = [Completion(ids[:length], ids[length:limit], "", True) for ids in whole]
-    return [completion for completion in cut if completion.prompt_ids and completion.ids]
+def _completion(prompt: list[int], ids: list[int], limit: int | None) -> Completion:
+    return Completion(prompt, ids if limit is None else ids[: max(limit - len(prompt), 0)], "", True)

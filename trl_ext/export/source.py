@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext import finished, model_folder
+from trl_ext import finished
 from trl_ext.errors import UserError
+from trl_ext.folders import adapter as adapter_folder
+from trl_ext.folders import model as model_folder
 from trl_ext.recipe import Recipe
 
 
@@ -61,18 +62,18 @@ def find(given: Path, base: str | None = None) -> Source:
         UserError: There is no adapter, or none that can be merged.
     """
     folder = finished.directory_of(given)
-    if not (folder / finished.ADAPTER).exists():
+    if not adapter_folder.is_in(folder):
         if (folder / "config.json").exists():
             raise UserError(
                 f"{folder} holds a whole model and no adapter, so there is nothing to merge: use it as it is."
             )
         raise UserError(
-            f"{folder} holds no adapter ({finished.ADAPTER}): name the directory of a finished run, of one of its "
+            f"{folder} holds no adapter ({adapter_folder.CONFIG}): name the directory of a finished run, of one of its "
             "checkpoints, or one that PEFT saved an adapter in."
         )
     if base is None and (problem := model_folder.problem(str(folder))):
         raise UserError(problem)
-    adapter = json.loads((folder / finished.ADAPTER).read_text(encoding="utf-8"))
+    adapter = adapter_folder.config(folder)
     if adapter.get("peft_type") != "LORA":
         raise UserError(f"{folder} holds an adapter of type {adapter.get('peft_type')}: only LoRA can be merged.")
     recipe, why_not = _recipe(folder)

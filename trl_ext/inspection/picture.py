@@ -68,7 +68,7 @@ def _histogram(axis, tokens: np.ndarray, is_dropped: np.ndarray, colour: str) ->
     if tokens.max(initial=0) > top:
         axis.text(0.99, 0.5, f"longest {tokens.max():,} →", fontsize=7, ha="right", transform=axis.transAxes)
     if is_dropped.any():
-        axis.legend(fontsize=7, frameon=False)
+        axis.legend(loc="upper right", fontsize=7, frameon=False)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25, axis="y")
     for side in ("top", "right"):

@@ -8,9 +8,9 @@ from typing import Any
 
 from trl_ext import demo
 from trl_ext.errors import UserError
+from trl_ext.folders.adapter import CONFIG
 from trl_ext.planner.models import MODELS
 
-EMBEDDED = "embedded"
 SECONDS = 10
 """How long the Hub may take to answer."""
 
@@ -25,7 +25,7 @@ def find(name: str, revision: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: There is none, or it cannot be read.
     """
-    if name == EMBEDDED:
+    if name == demo.EMBEDDED:
         name = str(demo.MODEL)
     if Path(name).is_dir():
         return _read(Path(name, "config.json"), name)
@@ -36,7 +36,7 @@ def find(name: str, revision: str | None = None) -> dict[str, Any]:
 
 def adapter(name: str) -> dict[str, Any] | None:
     """The content of the adapter_config.json in a folder, `None` if it holds none."""
-    path = Path(name, "adapter_config.json")
+    path = Path(name, CONFIG)
     return _read(path, name) if path.is_file() else None
 
 

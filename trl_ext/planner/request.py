@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from trl_ext import demo
 from trl_ext.errors import UserError
 from trl_ext.planner import configs, training
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
@@ -133,10 +134,8 @@ def read(recipe: Any) -> Request:
 def _examples(recipe: Any) -> int | None:
     """Examples of an epoch where the recipe tells: a limit, or the embedded data."""
     limit = recipe.get("max_train_samples")
-    if recipe.get("dataset_name") != configs.EMBEDDED:
+    if recipe.get("dataset_name") != demo.EMBEDDED:
         return limit
-    from trl_ext import demo
-
     with open(demo.DATA / "train.jsonl", encoding="utf-8") as lines:
         pairs = sum(1 for _ in lines)
     return min(limit or pairs, pairs) * (1 if recipe.paired else 2)

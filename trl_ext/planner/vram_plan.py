@@ -138,8 +138,8 @@ def plan(
     overhead = calibration.load()
     budget = max(vram - DISPLAY, 0)
 
-    def fit(asked: Request, gib: float = budget, kernel: str = memory.VARLEN) -> Fit:
-        return Fit(asked, gib * GIB, overhead, kernel)
+    def fit(asked: Request, gib: float = budget) -> Fit:
+        return Fit(asked, gib * GIB, overhead)
 
     judged = fit(asked)
     best = judged.choose()

@@ -3,14 +3,14 @@
 A check gets the merged `Settings` and yields sentences: what was given, why it cannot work, what to do next.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from trl_ext import schema
+from trl_ext.demo import EMBEDDED
+from trl_ext.folders import adapter as adapter_folder
 from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.recipe import online, ppo
 from trl_ext.recipe.bounds import BOUNDS, outside
@@ -18,9 +18,6 @@ from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.paths import absent, in_full, is_path
 from trl_ext.recipe.settings import Settings
 from trl_ext.recipe.vocabulary import dataset_formats
-
-EMBEDDED = "embedded"
-"""Name of the model and of the dataset that come with the package."""
 
 DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt", ".tsv", ".arrow", ".zst")
 
@@ -82,7 +79,7 @@ def model(s: Settings) -> Iterator[str]:
     where = s.where("model_name_or_path")
     if path.is_file():
         yield f"{where} is the file {name}: name the folder that holds config.json and the weights."
-    elif path.is_dir() and not any((path / file).exists() for file in ("config.json", "adapter_config.json")):
+    elif path.is_dir() and not any((path / file).exists() for file in ("config.json", adapter_folder.CONFIG)):
         inside = sorted(file.parent for file in path.glob("*/*config.json"))
         hint = f"did you mean {inside[-1]}?" if inside else "name the folder a model was saved in."
         yield f"{where} is the folder {name}, which holds no config.json: {hint}"
@@ -222,19 +219,18 @@ def best_model(s: Settings) -> Iterator[str]:
 
 
 def base_of_reward(s: Settings) -> Iterator[str]:
-    config = Path(s["model_name_or_path"] or "").expanduser() / "adapter_config.json"
-    if config.is_file():
-        base = _json(config).get("base_model_name_or_path")
+    folder = Path(s["model_name_or_path"] or "").expanduser()
+    if adapter_folder.is_in(folder):
         yield (
             f"{s.where('model_name_or_path')} is an adapter, and PPO puts a reward adapter on the bare base: name its base, "
-            f"{base}."
+            f"{adapter_folder.base_of(folder)}."
         )
 
 
 def continued_adapter(s: Settings) -> Iterator[str]:
     """Notes on settings of a new adapter in a recipe that goes on from one."""
     folder = Path(s["model_name_or_path"] or "")
-    theirs = _json(folder / "adapter_config.json")
+    theirs = adapter_folder.config(folder)
     for key, field in (("lora_r", "r"), ("lora_alpha", "lora_alpha"), ("lora_target_modules", "target_modules")):
         ours, given = s[key], theirs.get(field)
         if isinstance(ours, list) and isinstance(given, list):
@@ -264,15 +260,6 @@ CHECKS = (
     output,
     best_model,
 )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The mapping in a file; empty where there is none, which loading it will say better."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _targets_the_head(targets: list[str]) -> bool:

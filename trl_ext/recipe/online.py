@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from trl_ext.folders import adapter as adapter_folder
 from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.recipe import ppo
 from trl_ext.recipe.obsolete import line
@@ -50,7 +51,7 @@ def batches(s: Settings) -> Iterator[str]:
 
 def adapter(s: Settings) -> Iterator[str]:
     path = Path(s["model_name_or_path"] or "").expanduser()
-    if not s["use_peft"] and not (path / "adapter_config.json").exists():
+    if not s["use_peft"] and not adapter_folder.is_in(path):
         yield (
             f"Policy and reference share one base, told apart by an adapter: add {line('use_peft', True)}, or name the "
             "folder of an adapter to go on from as `model_name_or_path`."

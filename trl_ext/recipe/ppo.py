@@ -4,11 +4,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext import demo, ppo_rules, reward_folder, reward_sources
+from trl_ext import demo, reward_sources
+from trl_ext.folders import adapter as adapter_folder
+from trl_ext.folders import reward as reward_folder
 from trl_ext.recipe.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Bound, outside
 from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.settings import Settings
 from trl_ext.rl import truth_table
+from trl_ext.rules import ppo as rules
 from trl_ext.schema import shown_text
 
 BOUNDS: dict[str, Bound] = {
@@ -67,15 +70,15 @@ def reward_adapter(s: Settings) -> Iterator[str]:
     folder = s["reward_adapter"]
     if not folder:
         return
-    name = s["model_name_or_path"]
-    base = str(demo.MODEL) if name == "embedded" else name and reward_folder.base_of(name)
+    name = str(demo.MODEL) if s["model_name_or_path"] == demo.EMBEDDED else s["model_name_or_path"]
+    base = name and (adapter_folder.base_of(Path(name).expanduser()) or name)
     if (problem := reward_folder.problem(folder, base)) is not None:
         yield f"{s.where('reward_adapter')} is {folder}, {problem}"
 
 
 def adapter(s: Settings) -> Iterator[str]:
     path = Path(s["model_name_or_path"] or "").expanduser()
-    if not s["use_peft"] and not (path / "adapter_config.json").exists():
+    if not s["use_peft"] and not adapter_folder.is_in(path):
         yield (
             "PPO keeps policy, reference and critic on one base, told apart by adapters: add "
             f"{line('use_peft', True)}, or name the folder of an adapter to go on from as `model_name_or_path`."
@@ -106,8 +109,8 @@ def unsupported(s: Settings) -> Iterator[str]:
 
 
 def together(s: Settings) -> Iterator[str]:
-    yield from ppo_rules.problems(s)
-    yield from ppo_rules.batches(s, int(os.environ.get("WORLD_SIZE", "1")))
+    yield from rules.problems(s)
+    yield from rules.batches(s, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def users_code(s: Settings) -> list[str]:
@@ -125,7 +128,7 @@ def notes(s: Settings) -> list[str]:
     found = users_code(s)
     cell, problem = _cell(s)
     warning = truth_table.warning(*cell, s["gamma"]) if problem is None and s["kl_coef"] else None
-    return [*found, *([] if warning is None else [warning]), *ppo_rules.notes(s)]
+    return [*found, *([] if warning is None else [warning]), *rules.notes(s)]
 
 
 CHECKS = (bounds, rewards, reward_adapter, adapter, divergence, reference, unsupported, together)

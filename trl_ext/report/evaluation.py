@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import find_executable_batch_size
 
 from trl_ext import build, finished
-from trl_ext.opened import Opened
+from trl_ext.finished.opened import Opened
 from trl_ext.report import evaluation_estimates as estimates
 from trl_ext.report import evaluation_rows
 from trl_ext.report.evaluation_estimates import Estimate

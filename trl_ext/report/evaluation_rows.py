@@ -10,9 +10,9 @@ from datasets import Dataset, IterableDataset
 
 from trl_ext import data, demo, examples
 from trl_ext.data.sources import COMPRESSED, READERS, splits
+from trl_ext.demo import EMBEDDED
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe
-from trl_ext.recipe.checks import EMBEDDED
 
 
 class Asked(NamedTuple):

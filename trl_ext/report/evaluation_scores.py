@@ -12,7 +12,7 @@ import numpy as np
 from trl_ext import build
 from trl_ext.batching.budget import LARGEST_ROW
 from trl_ext.errors import UserError
-from trl_ext.opened import Opened
+from trl_ext.finished.opened import Opened
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.report.evaluation_rows import Rows
 from trl_ext.trainers import (

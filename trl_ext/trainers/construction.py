@@ -20,6 +20,8 @@ class Construction:
     3. keeps bitsandbytes from repacking the 4-bit base (`trl_ext.frozen_base`);
     4. refreshes the reference of an adapter, which TRL refuses to (`trl_ext.trainers.refresh`);
     5. takes data that is tokenised already (`trl_ext.inspection`) as it is.
+
+    Overrides `_prepare_dataset` and `_precompute_ref_logps`, both of which TRL calls from its constructor.
     """
 
     _config_class: type

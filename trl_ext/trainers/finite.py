@@ -57,33 +57,36 @@ class FiniteSteps:
 
     _skipped = 0  # steps left out by this process
     _overflows = 0  # of the gradient scaler, in a row
+    _micro_batches: tuple[tuple[Any, Tensor, Tensor], ...] = ()  # of this step: inputs, loss, what was logged of it
+    _since_log = (0, 0)  # steps taken and left out
     _losses = ()  # `StepIsBatch`'s, per example; losses of transformers' own loop are means over micro-batches
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        self._micro_batches: list[tuple[Any, Tensor, Tensor]] = []  # of this step: inputs, loss, what was logged of it
-        self._since_log = {"taken": 0, "skipped": 0}
+        self._micro_batches = ()
+        self._since_log = (0, 0)
         return super().train(*args, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
         logged = loss.where(loss.isfinite(), 0.0)  # a NaN would stay in transformers' running sum
-        self._micro_batches.append((inputs, loss, logged))
+        self._micro_batches = (*self._micro_batches, (inputs, loss, logged))
         return logged
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The last thing before the optimizer's step."""
         norm = super()._get_grad_norm(model, grad_norm)
-        micro_batches, self._micro_batches = self._micro_batches, []
+        taken, skipped = self._since_log
+        micro_batches, self._micro_batches = self._micro_batches, ()
         losses = torch.stack([loss for _, loss, _ in micro_batches])
         # Roles that are clipped apart, PPO's critic, log their norm.
         roles = [values[-1] for name, values in self._metrics["train"].items() if name.startswith("grad_norm/")]
-        norms = [float(norm), *roles]
+        norms = [float(value) for value in (norm, *roles) if value is not None]  # DeepSpeed may not know its norm
         is_lost = not losses.isfinite().all().item()
         overflows = not all(map(math.isfinite, norms))
         scaler = self.accelerator.scaler
         if self._anywhere(is_lost or (overflows and scaler is None)):
             self._leave_out(micro_batches, "loss" if self._anywhere(is_lost) else "gradient", losses, norms)
-            self._since_log["skipped"] += 1
+            self._since_log = taken, skipped + 1
             return norm
         self._overflows = self._overflows + 1 if overflows else 0
         if self._overflows > OVERFLOWS:
@@ -92,10 +95,10 @@ class FiniteSteps:
                 f"loss scale of {scaler.get_scale():g}, and no step was taken since. Set `bf16: true` instead of `fp16` "
                 "on a card that has bfloat16, or both to false for float32."
             )
-        self._since_log["taken"] += 1
+        self._since_log = taken + 1, skipped
         return norm
 
-    def _leave_out(self, micro_batches: list, what: str, losses: Tensor, norms: list[float]) -> None:
+    def _leave_out(self, micro_batches: tuple, what: str, losses: Tensor, norms: list[float]) -> None:
         """Make the optimizer's step one that changes nothing.
 
         Raises:
@@ -105,7 +108,8 @@ class FiniteSteps:
         value = "not finite on another process" if math.isfinite(value) else f"{value:g}"
         examples, is_some = self._blame([pair[0] for pair in micro_batches if not pair[1].isfinite().all()])
         fault = f"Step {self._step_number}: the {what} is {value}{examples}"
-        if self._skipped >= self.args.skip_nonfinite_steps:
+        allowed = getattr(self.args, "skip_nonfinite_steps", 0)  # TRL's own configurations do not have it
+        if self._skipped >= allowed:
             raise UserError(
                 f"{fault}. The step was not taken: the weights are those before it. {self._advice(is_some)}"
             )
@@ -113,7 +117,6 @@ class FiniteSteps:
         self._tr_loss = self._tr_loss - torch.stack([logged for *_, logged in micro_batches]).sum()
         # Without gradients an optimizer passes over every parameter, its averages and weight decay included.
         self.model.zero_grad(set_to_none=True)
-        allowed = self.args.skip_nonfinite_steps
         say(self, f"{fault}; left out, {self._skipped} of {allowed} (`skip_nonfinite_steps`)")
 
     @property
@@ -156,22 +159,25 @@ class FiniteSteps:
         return " ".join(self.processing_class.decode(ids, skip_special_tokens=True).split()[:WORDS])
 
     def _advice(self, is_some: bool) -> str:
+        """What to do, the likeliest first."""
         is_half = self.args.fp16 or self.model.dtype == torch.float16
-        half = "set `bf16: true` instead of `fp16`, whose largest number is 65504"
+        half = "set `bf16: true` instead of `fp16`, whose largest number is 65504" if is_half else ""
+        lower = f"lower `learning_rate` (it is {self._get_learning_rate():.3g} at this step)"
         if is_some:
-            advice = (
-                "Look for what is special about these examples, or leave such steps out with `skip_nonfinite_steps`"
-            )
-            return f"{advice}; or {half}." if is_half else f"{advice}."
-        if self.state.global_step == 0:
-            way = half if is_half else "try `dtype: float32`, or another copy of the weights"
+            look = "Look for what is special about these examples"
+            ways = [look, half, "leave such steps out with `skip_nonfinite_steps`", lower if self._may_be_rate else ""]
+            return f"{', or '.join(filter(None, ways))}."
+        if not self._may_be_rate:
+            way = half or "try `dtype: float32`, or another copy of the weights"
             return f"No weight was changed yet, so it is the model's own numbers: {way}."
-        lower = f"Lower `learning_rate` (it is {self._get_learning_rate():.3g} at this step)"
-        if is_half:
-            lower = f"{lower}, or {half}"
         checkpoint = latest_checkpoint(Path(self.args.output_dir))
         again = f"go on from {checkpoint} with `resume_changed: true`" if checkpoint else "start again"
-        return f"{lower}, and {again}."
+        return f"{', or '.join(filter(None, [lower.capitalize(), half]))}, and {again}."
+
+    @property
+    def _may_be_rate(self) -> bool:
+        """Whether weights were changed since the run began, so that a smaller change may be the cure."""
+        return self.state.global_step > 0
 
     @contextlib.contextmanager
     def _sampling(self) -> Iterator[None]:
@@ -190,12 +196,12 @@ class FiniteSteps:
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self._skipped:
-            taken, skipped = self._since_log["taken"], self._since_log["skipped"]
+            taken, skipped = self._since_log
             # transformers divides by all steps; those left out had no loss.
             logs["loss"] = logs["loss"] * (taken + skipped) / taken if taken else math.nan
             logs["skipped_steps"] = self._skipped
         if "loss" in logs:
-            self._since_log = {"taken": 0, "skipped": 0}
+            self._since_log = (0, 0)
         super().log(logs, *args, **kwargs)
 
     # Weights that a finite step made infinite -------------------------------------------------------------------

@@ -134,7 +134,8 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Evalu
         sums.add("rewards/margins", margins.sum(), count)
         sums.add("logps/chosen", tensors["chosen_logps"].sum(), count)
         sums.add("logps/rejected", tensors["rejected_logps"].sum(), count)
-        sums.add("logps_per_token/chosen", tensors["chosen_logps"].sum(), tensors["chosen_lens"].sum())
+        for side in ("chosen", "rejected"):
+            sums.add(f"logps_per_token/{side}", tensors[f"{side}_logps"].sum(), tensors[f"{side}_lens"].sum())
         if fields.aux_loss is not None:
             sums.add("aux_loss", fields.aux_loss * count, count)
 

@@ -14,7 +14,7 @@ HEAD = "value_head.safetensors"
 class PPOCheckpoint(RolloutCheckpoint):
     """The critic's adapter and head lie in `critic/`, beside the policy's adapter at the root.
 
-    Attributes read besides: `kl_controller`.
+    Overrides `_save` and `_load_from_checkpoint` besides. Attributes read besides: `kl_controller`.
     """
 
     _saved_adapters = (roles.POLICY, roles.CRITIC)

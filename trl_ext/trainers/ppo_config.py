@@ -9,14 +9,14 @@ from typing import Any
 
 from trl import RLOOConfig
 
-from trl_ext import ppo_rules
 from trl_ext.rl import truth_table
+from trl_ext.rules import ppo as rules
 from trl_ext.trainers.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.finite import FiniteStepOptions
 
 
 class Given:
-    """A configuration as `trl_ext.ppo_rules` reads it."""
+    """A configuration as `trl_ext.rules` read it."""
 
     def __init__(self, args: "PPOConfig") -> None:
         self._args = args
@@ -145,7 +145,7 @@ class PPOConfig(FiniteStepOptions, CheckpointOptions, RLOOConfig):
             self.critic_learning_rate = 10 * self.learning_rate
         if self.sync_ref_model:
             raise ValueError("`sync_ref_model` is on: PPO's reference stays what it is. Remove it.")
-        for problem in ppo_rules.problems(Given(self)):
+        for problem in rules.problems(Given(self)):
             raise ValueError(problem)
 
     def _check_kl(self) -> None:

@@ -9,8 +9,9 @@ from peft import PeftModel
 from torch import nn
 from transformers import ProcessorMixin
 
-from trl_ext import ppo_rules, ppo_sampling
 from trl_ext.rl import kl
+from trl_ext.rules import ppo as rules
+from trl_ext.rules import sampling
 from trl_ext.trainers import lora, merged_weights, roles
 from trl_ext.trainers.ppo_config import Given, PPOConfig
 
@@ -23,7 +24,7 @@ def notes(args: PPOConfig) -> list[str]:
     """What works and may not be what was meant, a sentence each."""
     cell = args.kl_estimator, args.kl_placement, args.kl_level
     warning = kl.warning(*cell, args.gamma) if args.kl_coef else None
-    return [*([warning] if warning else []), *ppo_rules.notes(Given(args))]
+    return [*([warning] if warning else []), *rules.notes(Given(args))]
 
 
 def note_on_model(trainer: Any) -> str | None:
@@ -31,7 +32,7 @@ def note_on_model(trainer: Any) -> str | None:
     if trainer.use_vllm:
         return None
     inherited = trainer.model.generation_config.to_diff_dict()
-    return ppo_sampling.sampling_of_model(
+    return sampling.sampling_of_model(
         {key: value for key, value in inherited.items() if key not in trainer.generation_kwargs}
     )
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from trl.trainer.utils import pad
 
-from trl_ext import reward_folder
+from trl_ext.folders import adapter as adapter_folder
+from trl_ext.folders import reward as reward_folder
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers import roles
 from trl_ext.trainers.value_head import ValueHead
@@ -46,7 +47,7 @@ class RewardAdapter:
             ValueError: The adapter's weights do not fit this model.
         """
         model: PeftModel = trainer.model
-        weights = load_file(self.folder / reward_folder.WEIGHTS)
+        weights = load_file(self.folder / adapter_folder.WEIGHTS)
         (name,) = reward_folder.heads_of(weights)
         head = weights.pop(name)
         config = PeftConfig.from_pretrained(str(self.folder))

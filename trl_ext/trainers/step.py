@@ -38,8 +38,9 @@ class StepIsBatch(Rows):
     3. `training_step` runs that batch row by row and reduces gradients and metrics once;
     4. `floating_point_ops` and `_track_num_input_tokens` count from examples.
 
-    Images have to be collated in dataloader workers, so vision data keeps the parent's path throughout. On several
-    processes accelerate repeats examples to fill the last step of an epoch, as everywhere; they count there.
+    Images have to be collated in dataloader workers, so vision data keeps the parent's path throughout (`_compute_loss`);
+    `train` settles checkpointing for it, and writes the reference cache out at the end. On several processes accelerate
+    repeats examples to fill the last step of an epoch, as everywhere; they count there.
 
     A subclass provides the methods under "What a subclass provides", here and in `Rows`. Attributes read: `loss`,
     `data_collator`, `_is_vision_dataset`, `_metrics`, `router_aux_loss_coef`, `maybe_activation_offload_context`.

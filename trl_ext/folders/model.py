@@ -1,4 +1,4 @@
-"""What is wrong with a model or an adapter in a local folder, told from its files alone, before anything heavy is imported.
+"""What is wrong with a model or an adapter in a local folder.
 
 Only what a run needs is judged: a plan does without weights.
 """
@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trl_ext.folders import adapter, weights
+
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
-LFS = b"version https://git-lfs"
 
 
 def problem(name: str) -> str | None:
@@ -16,30 +17,11 @@ def problem(name: str) -> str | None:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return None
-    return _adapter(folder) if (folder / "adapter_config.json").exists() else _model(folder)
-
-
-def why_unreadable(path: Path) -> str | None:
-    """Why a safetensors file cannot be read, as the end of a sentence; `None` if it is as long as its header says."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        first = file.read(8)
-        length = int.from_bytes(first, "little")
-        header = file.read(length) if length <= size else b""
-    if (first + header).startswith(LFS[:8]):
-        return "is a pointer of Git LFS, not the file itself: run `git lfs pull` in its folder"
-    try:
-        tensors = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
-        expected = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors), default=0)
-    except (ValueError, AttributeError, LookupError, TypeError):
-        return f"is no whole safetensors file ({size:,} bytes): copy, download or save it again"
-    if size == expected:
-        return None
-    return f"holds {size:,} of {expected:,} bytes: copy, download or save it again"
+    return _adapter(folder) if adapter.is_in(folder) else _model(folder)
 
 
 def _adapter(folder: Path) -> str | None:
-    content = _json(folder / "adapter_config.json")
+    content = _json(folder / adapter.CONFIG)
     if isinstance(content, str):
         return content
     base = content.get("base_model_name_or_path")
@@ -53,7 +35,7 @@ def _adapter(folder: Path) -> str | None:
             f"The adapter in {folder} was trained on {base}, and there is no such folder: put the model back, or correct "
             "`base_model_name_or_path` in its adapter_config.json."
         )
-    files = [path for name in ("adapter_model.safetensors", "adapter_model.bin") if (path := folder / name).exists()]
+    files = [path for name in (adapter.WEIGHTS, "adapter_model.bin") if (path := folder / name).exists()]
     if not files:
         return (
             f"{folder} holds an adapter_config.json and no adapter_model.safetensors: copy or train the adapter again."
@@ -89,7 +71,7 @@ def _model(folder: Path) -> str | None:
 
 def _unreadable(files: list[Path]) -> str | None:
     for path in sorted(files):
-        if path.suffix == ".safetensors" and (why := why_unreadable(path)):
+        if path.suffix == ".safetensors" and (why := weights.why_unreadable(path)):
             return f"{path} {why}."
     return None
 

@@ -6,7 +6,9 @@ import pytest
 
 from tests.ppo.helpers import build, config
 from tests.recipe.helpers import problem, problems, write
-from trl_ext import ppo_rules, ppo_sampling, recipe, schema
+from trl_ext import recipe, schema
+from trl_ext.rules import ppo as rules
+from trl_ext.rules import sampling
 from trl_ext.trainers import ppo_settings
 from trl_ext.trainers.ppo_config import Given
 
@@ -33,18 +35,18 @@ def test_neutral_values_are_those_of_the_libraries(tmp_path):
     from transformers import GenerationConfig
 
     defaults = {name: field.default for name, field in schema.training("ppo").items()}
-    for key, neutral in ppo_sampling.NEUTRAL.items():
+    for key, neutral in sampling.NEUTRAL.items():
         assert defaults[key] in (neutral, None), key
     known = vars(GenerationConfig()).keys() | GenerationConfig()._get_default_generation_params().keys()
     of_vllm = {"presence_penalty", "frequency_penalty", "min_tokens", "bad_words", "logit_bias", "allowed_token_ids"}
     of_vllm |= {"structured_outputs", "vllm_structured_outputs_regex"}
-    assert ppo_sampling.NEUTRAL_IN_GENERATION.keys() <= known | of_vllm
-    everything = {**ppo_sampling.NEUTRAL_IN_GENERATION, "temperature": 1.0, "max_new_tokens": 5, "bad_words_ids": []}
+    assert sampling.NEUTRAL_IN_GENERATION.keys() <= known | of_vllm
+    everything = {**sampling.NEUTRAL_IN_GENERATION, "temperature": 1.0, "max_new_tokens": 5, "bad_words_ids": []}
     flags = {"top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1, "generation_kwargs": everything}
     assert notes(tmp_path, "", **flags) == []
     for key, value in GenerationConfig()._get_default_generation_params().items():
-        if key in ppo_sampling.NEUTRAL_IN_GENERATION and key not in ("do_sample", "top_k"):
-            assert value in (None, ppo_sampling.NEUTRAL_IN_GENERATION[key]), key
+        if key in sampling.NEUTRAL_IN_GENERATION and key not in ("do_sample", "top_k"):
+            assert value in (None, sampling.NEUTRAL_IN_GENERATION[key]), key
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_batches_are_judged_as_trl_judges_them(tmp_path, monkeypatch, processes)
         refused += raised is not None
         given = {"num_generations_eval": None, **settings, **evaluation}
         values = type("Values", (dict,), {"where": lambda self, key: f"`{key}`"})(given)
-        said = list(ppo_rules.batches(values, processes))
+        said = list(rules.batches(values, processes))
         assert bool(said) == (raised is not None), (settings, said, raised)
     assert 0.2 < refused / len(combinations) < 0.95
 
@@ -182,7 +184,7 @@ def test_batches_are_judged_as_trl_judges_them(tmp_path, monkeypatch, processes)
 @pytest.mark.parametrize("total", range(1, 25))
 @pytest.mark.parametrize("wanted", range(1, 9))
 def test_the_proposed_number_of_generations_divides(total, wanted):
-    found = ppo_rules._near_divisor(total, wanted)
+    found = rules._near_divisor(total, wanted)
     assert total % found == 0
     assert not any(total % n == 0 for n in range(1, total + 1) if abs(n - wanted) < abs(found - wanted))
 
@@ -264,7 +266,7 @@ def test_what_has_an_effect_is_not(tmp_path, text):
 def test_defaults_are_in_order_for_the_trainer_too(tmp_path):
     """As the configuration leaves them: it fills in some, and transformers switches some off on one process."""
     args = config(tmp_path, learning_rate=1e-6)
-    assert ppo_settings.notes(args) == [] and list(ppo_rules.problems(Given(args))) == []
+    assert ppo_settings.notes(args) == [] and list(rules.problems(Given(args))) == []
     assert ppo_settings.notes(config(tmp_path, data_seed=3)) == [
         "`data_seed` has no effect in PPO: the order of prompts follows `seed`."
     ]
@@ -275,10 +277,10 @@ def test_defaults_are_in_order_for_the_trainer_too(tmp_path):
 
 def test_every_name_in_the_rules_is_a_setting():
     known = schema.training("ppo")
-    named = {*ppo_rules.WITHOUT_EFFECT, *ppo_rules.HARMFUL, *ppo_sampling.NEUTRAL, *ppo_rules.CLIPPING}
-    named |= {*ppo_rules.NEEDS.values()} | {n for names in ppo_rules.SWITCHES_OF.values() for n in names}
+    named = {*rules.WITHOUT_EFFECT, *rules.HARMFUL, *sampling.NEUTRAL, *rules.CLIPPING}
+    named |= {*rules.NEEDS.values()} | {n for names in rules.SWITCHES_OF.values() for n in names}
     assert named <= known.keys()
-    assert all(any(key.startswith(start) for key in known) for start in ppo_rules.NEEDS)
+    assert all(any(key.startswith(start) for key in known) for start in rules.NEEDS)
 
 
 def test_several_mistakes_are_several_sentences(tmp_path):

@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from tests.recipe.helpers import problem, write
-from trl_ext import demo, recipe, reward_folder
+from trl_ext import demo, recipe
+from trl_ext.folders import reward as reward_folder
+from trl_ext.folders.weights import header
 
 SCORE = "base_model.model.score.weight"
 BASE = """\
@@ -114,7 +116,8 @@ def test_what_peft_leaves_is_read_as_safetensors_reads_it(tiny_model, tmp_path):
     assert reward_folder.problem(str(tmp_path / "reward"), tiny_model) is None
     with safe_open(tmp_path / "reward" / "adapter_model.safetensors", framework="pt") as weights:
         expected = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
-    assert reward_folder._shapes(tmp_path / "reward" / "adapter_model.safetensors") == expected
+    tensors = header(tmp_path / "reward" / "adapter_model.safetensors").tensors
+    assert {name: tensor["shape"] for name, tensor in tensors.items()} == expected
 
 
 def test_nothing_heavy_is_imported(tmp_path):

@@ -1,13 +1,13 @@
-"""The folder of a reward model trained as an adapter: what can be told without loading it, or torch."""
+"""What is wrong with the folder of a reward model trained as an adapter."""
 
 import json
 import os
-import struct
 from pathlib import Path
 from typing import Any
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+from trl_ext.folders.adapter import CONFIG, WEIGHTS
+from trl_ext.folders.weights import header
+
 HEAD_SUFFIXES = (".score.weight", ".classifier.weight")
 
 
@@ -26,7 +26,8 @@ def problem(folder: str, base: str | None = None) -> str | None:
             "(`trainer: reward`)."
         )
     try:
-        config, shapes = json.loads((path / CONFIG).read_text(encoding="utf-8")), _shapes(path / WEIGHTS)
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        shapes = {name: tensor["shape"] for name, tensor in header(path / WEIGHTS).tensors.items()}
     except ValueError as error:
         return f"which cannot be read ({error}): it is damaged, or was not downloaded whole."
     own = config.get("base_model_name_or_path")
@@ -54,30 +55,7 @@ def heads_of(names: Any) -> list[str]:
     return [name for name in names if name.endswith(HEAD_SUFFIXES)]
 
 
-def base_of(name: str) -> str:
-    """The base model of what a recipe names: of a local adapter its own, else the name itself."""
-    config = Path(name).expanduser() / CONFIG
-    if not config.is_file():
-        return name
-    return json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path") or name
-
-
 def is_same(name: str, other: str) -> bool:
     """Whether two names or paths mean the same model."""
     first, second = (os.path.expanduser(each) for each in (name, other))
     return name == other or (os.path.exists(first) and os.path.exists(second) and os.path.samefile(first, second))
-
-
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes by name, from the header of a safetensors file: eight bytes for its length, then JSON.
-
-    Raises:
-        ValueError: It is none.
-    """
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 0 < length <= path.stat().st_size - 8:
-            raise ValueError(f"{path.name} is no safetensors file")
-        header = json.loads(file.read(length))
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}

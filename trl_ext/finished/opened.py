@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.errors import UserError
+from trl_ext.folders import adapter as adapter_folder
 from trl_ext.recipe import Recipe
-
-ADAPTER = "adapter_config.json"
 
 
 @dataclass
@@ -43,12 +41,12 @@ class Opened:
 
     @property
     def is_adapter(self) -> bool:
-        return (self.directory / ADAPTER).exists()
+        return adapter_folder.is_in(self.directory)
 
     @property
     def continued(self) -> str | None:
         """The adapter the run began with, which was its reference; `None` if it began with a bare model."""
-        return self.began_with if self.began_with and Path(self.began_with, ADAPTER).exists() else None
+        return self.began_with if self.began_with and adapter_folder.is_in(Path(self.began_with)) else None
 
     @property
     def base_in_words(self) -> str:
@@ -126,10 +124,10 @@ def adapter(recipe: Recipe) -> Any:
     try:
         model, _ = build.policy(recipe, build.config(recipe, directory, chosen), chosen, [])
     except OSError as error:
-        base = json.loads((directory / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = adapter_folder.base_of(directory)
         raise UserError(
             f"The base of {directory}, {base}, cannot be loaded: {str(error).splitlines()[0]} Put it back, or correct "
-            f"`base_model_name_or_path` in {ADAPTER}."
+            f"`base_model_name_or_path` in {adapter_folder.CONFIG}."
         ) from error
     keep_exact_cpu_kernels(model)
     return model.eval()

@@ -1,14 +1,10 @@
-"""What PPO's settings do together, judged by their values alone: for a recipe before torch is imported, and a trainer.
-
-Each rule reads `Values` and yields sentences: what was given, why it cannot work or does not do what it says, what to
-set instead.
-"""
+"""What PPO's settings do together."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from trl_ext import schema
-from trl_ext.ppo_sampling import Values, joined, sampling
+from trl_ext.rules.sampling import Values, joined, sampling
 
 WITHOUT_EFFECT = {
     "data_seed": "the order of prompts follows `seed`",

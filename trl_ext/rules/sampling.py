@@ -1,4 +1,4 @@
-"""Whether PPO samples from the distribution it scores, judged by settings alone: no torch is imported.
+"""Whether PPO samples from the distribution it scores.
 
 Log-probabilities are those of the whole policy at `temperature`; truncating or reshaping what is sampled biases every
 estimate made from the samples.

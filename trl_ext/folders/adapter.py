@@ -1,0 +1,26 @@
+"""The folder of an adapter, as PEFT saves it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def is_in(folder: Path) -> bool:
+    return (folder / CONFIG).exists()
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """The content of the adapter's configuration; empty where there is none in order, which loading it will say better."""
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def base_of(folder: Path) -> str | None:
+    """Path or Hub name of the model under the adapter; `None` if there is no adapter, or it names none."""
+    return config(folder).get("base_model_name_or_path")
