@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from trl_ext.trainers import (
     UnpairedPreferenceTrainer,
     provenance,
 )
-from trl_ext.trainers.callbacks import MarginProgress, MetricsFile
+from trl_ext.trainers.callbacks import MarginProgress, MetricsFile, ProgressLines
 from trl_ext.trainers.ppo_settings import SettingsWarning
 from trl_ext.trainers.stages import RewardModelConfig, RewardModelTrainer, SupervisedConfig, SupervisedTrainer
 from trl_ext.trainers.watch import Watch
@@ -155,6 +156,7 @@ def trainer(recipe: Recipe, output_dir: Path, base: SharedBase | None = None, ch
     processing_class = tokenizer(recipe)
     check_template(recipe, args, processing_class, given.train)
     statements.append(f"Precision: {chosen.reason}.")
+    statements += _on_templates(recipe, args, processing_class, given.train)
     sources = rewards(recipe, statements)
     train = _checked(recipe, args, given, processing_class, statements)
     model, adapter = policy(recipe, args, chosen, statements, base)
@@ -185,6 +187,13 @@ def trainer(recipe: Recipe, output_dir: Path, base: SharedBase | None = None, ch
         if "to be installed" not in str(error):  # transformers about a tracker named in `report_to`
             raise
         raise UserError(f"`report_to`: {error} Or remove it from `report_to`.") from error
+    except Exception as error:
+        if not args.push_to_hub or not _is_of_the_hub(error):
+            raise
+        raise UserError(
+            f"`push_to_hub` is on, and the repository cannot be made on the Hub: {str(error).splitlines()[0].rstrip('.')}. Check the network "
+            "and `hf auth login`, or push the finished run with `hf upload`."
+        ) from error
     built.card_facts = {"dataset": recipe.get("dataset_name"), "recipe": recipe.name}
     if recipe.get("model_name_or_path") != model_path(recipe):
         built.card_facts["model"] = recipe.get("model_name_or_path")
@@ -192,9 +201,16 @@ def trainer(recipe: Recipe, output_dir: Path, base: SharedBase | None = None, ch
         built.remove_callback(callback)
     if not args.disable_tqdm:
         built.add_callback(MarginProgress)
+    elif "disable_tqdm" not in recipe.explicit:
+        built.add_callback(ProgressLines)
     built.add_callback(MetricsFile(output_dir / "metrics.jsonl"))
     built.add_callback(Watch(built, output_dir / "metrics.jsonl"))
     return Built(built, output_dir, statements)
+
+
+def _is_of_the_hub(error: Exception) -> bool:
+    """Whether an error comes from the Hub's client or from the connection below it."""
+    return type(error).__module__.partition(".")[0].startswith(("huggingface_hub", "httpx", "httpcore", "requests"))
 
 
 def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
@@ -234,6 +250,7 @@ def config(recipe: Recipe, output_dir: Path, chosen: Precision) -> Any:
     """The trainer configuration of a recipe. UserError with what TRL or transformers object to."""
     # transformers' filter would log a lost (NaN) loss as 0.
     defaults = {"logging_nan_inf_filter": False, "report_to": "none"}
+    defaults["disable_tqdm"] = not sys.stderr.isatty()  # transformers derives it from its verbosity
     if chosen.training.get("use_cpu"):
         defaults["dataloader_pin_memory"] = False
     values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}
@@ -278,6 +295,19 @@ def check_template(recipe: Recipe, args: Any, processing_class: Any, train: Any)
             f"The data are conversations, and the tokenizer of {model_path(recipe)} has no chat template to write them with: "
             "choose an instruction-tuned model, or put a chat_template.jinja beside its tokenizer."
         )
+
+
+def _on_templates(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> list[str]:
+    """What is not done with a chat template, where that may surprise."""
+    is_chat = is_conversational(next(iter(train), {}))
+    if not is_chat and getattr(processing_class, "chat_template", None) and recipe.kind != "sft":
+        return [
+            "The data are plain text, so the model's chat template is not applied: if people are to chat with the result, "
+            "write prompts and answers as messages."
+        ]
+    if is_chat and recipe.kind == "sft" and "messages" in next(iter(train), {}) and not args.assistant_only_loss:
+        return ["Every token is learned, questions too; `assistant_only_loss: true` learns the answers alone."]
+    return []
 
 
 def _check_embeddings(tokenizer: Any, path: str, revision: str, trust: bool) -> None:

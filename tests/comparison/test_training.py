@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -19,8 +20,16 @@ DEMO = "recipes/demo.yaml"
 SILENT = Console(quiet=True)
 
 
-def nothing(cell, trained):
-    return {"name": cell.name, "steps": trained.built.trainer.state.global_step}
+class Judge:
+    """Measures nothing but the steps."""
+
+    asked: ClassVar = {"rows": 1}
+
+    def trained(self, cell, trained):
+        return {"name": cell.name, "steps": trained.built.trainer.state.global_step}
+
+    def finished(self, name, directory):
+        return {"evaluation": f"{name} again"}
 
 
 def adapter(directory: Path) -> dict[str, torch.Tensor]:
@@ -38,15 +47,16 @@ def compared(tmp_path_factory):
         loaded.append(args)
         return create(*args, **kwargs)
 
-    def measure(cell, trained):
-        counts[cell.name] = trained.counts
-        return nothing(cell, trained)
+    class Counting(Judge):
+        def trained(self, cell, trained):
+            counts[cell.name] = trained.counts
+            return super().trained(cell, trained)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared_base, "create_model_from_path", counting)
         patch.setenv("TRL_EXT_CACHE", str(tmp_path_factory.mktemp("cache")))
         settings = QUICK | {"gradient_checkpointing": True}
-        training.train(cells(DEMO, settings, "dpo,ipo,simpo,kto"), directory, SILENT, measure)
+        training.train(cells(DEMO, settings, "dpo,ipo,simpo,kto"), directory, SILENT, Counting())
     return directory, loaded, counts
 
 
@@ -79,24 +89,37 @@ def test_what_is_finished_is_not_repeated(compared, monkeypatch):
     trained = []
     monkeypatch.setattr(run, "train", lambda recipe, *_: trained.append(recipe.loss) or pytest.fail("trained again"))
     settings = QUICK | {"gradient_checkpointing": True}
-    found = training.train(cells(DEMO, settings, "dpo,ipo,simpo,kto"), compared[0], SILENT, nothing)
-    assert found == [{"name": name, "steps": 3} for name in ("dpo", "ipo", "simpo", "kto")] and not trained
+    found = training.train(cells(DEMO, settings, "dpo,ipo,simpo,kto"), compared[0], SILENT, Judge())
+    names = ("dpo", "ipo", "simpo", "kto")
+    assert found == [{"name": name, "steps": 3, "asked": Judge.asked} for name in names] and not trained
+
+
+def test_another_measurement_is_made_without_training(compared, monkeypatch):
+    monkeypatch.setattr(run, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Judge, "asked", {"rows": 2})
+    for _ in range(2):  # the second time it is known
+        found = training.train(
+            cells(DEMO, QUICK | {"gradient_checkpointing": True}, "dpo,ipo"), compared[0], SILENT, Judge()
+        )
+        assert [each["evaluation"] for each in found] == ["dpo again", "ipo again"] and found[0]["steps"] == 3
+        monkeypatch.setattr(Judge, "finished", lambda *_: pytest.fail("measured again"))
 
 
 def test_an_interrupted_run_goes_on_and_an_abandoned_one_starts_again(tmp_path):
     grid = cells(DEMO, QUICK | {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}, "dpo,simpo")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    training.train(grid, whole, SILENT, nothing)
+    training.train(grid, whole, SILENT, Judge())
 
-    def stop(cell, trained):
-        raise KeyboardInterrupt
+    class Stopped(Judge):
+        def trained(self, cell, trained):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.train(grid, parts, SILENT, stop)
+        training.train(grid, parts, SILENT, Stopped())
     (parts / "dpo" / "checkpoint-4").rename(tmp_path / "lost")  # as if stopped after the checkpoint of step 2
     (parts / "simpo").mkdir()
     (parts / "simpo" / "leftover").touch()
-    found = training.train(grid, parts, SILENT, nothing)
+    found = training.train(grid, parts, SILENT, Judge())
     assert [json.loads((parts / name / "measured.json").read_text())["steps"] for name in ("dpo", "simpo")] == [4, 4]
     assert [each["name"] for each in found] == ["dpo", "simpo"] and not (parts / "simpo" / "leftover").exists()
     for name in ("dpo", "simpo"):

@@ -227,4 +227,4 @@ def test_checkpoints(tmp_path, monkeypatch):
 
 def test_notes(tmp_path):
     assert "the mixture is used" in load(tmp_path, "datasets: [{path: a/b}]\n").notes[0]
-    assert "nothing uses them" in load(tmp_path, "eval_size: 10\n").notes[0]
+    assert "the run does not look at them" in load(tmp_path, "eval_size: 10\n").notes[0]

@@ -57,3 +57,10 @@ def test_area_under_the_curve_is_covered_as_often_as_promised():
         estimates.area_under_curve, ((generator.normal(1, 1, 60), generator.normal(0, 1, 60)) for _ in range(1000))
     )
     assert sum(found.low <= true <= found.high for found in draws) / 1000 == pytest.approx(0.95, abs=0.025)
+
+
+@pytest.mark.parametrize("n", [20, 108, 250, 256, 293, 400])
+def test_a_share_lies_in_its_interval_however_extreme(n):
+    for successes in (0, n):
+        found = estimates.share(successes, n)
+        assert 0 <= found.low <= found.value <= found.high <= 1

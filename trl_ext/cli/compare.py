@@ -36,6 +36,10 @@ ON_THE_PAGE = ("margin", "chosen", "rejected", "ended")
 """Figures that a terminal has no room for."""
 
 
+NOT_SHOWN = ("evaluation_seconds", "asked")
+"""Parts of a run's record that are not about the run."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="RECIPE or RUN", nargs="+", help="a YAML file, or the directories of runs")
     parser.add_argument("--losses", metavar="A,B", help="of the grid; a recipe needs them")
@@ -93,7 +97,7 @@ def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
     for warning in {warning: None for cell in grid for warning in foresight.check(cell.recipe)}:
         console.print(warning)
     with guard:
-        records = training.train(grid, directory, console, judge.trained)
+        records = training.train(grid, directory, console, judge)
     _report(
         directory,
         f"{first.name}: {len(grid)} runs compared",
@@ -115,6 +119,12 @@ def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) 
         finished.check(path)
     names = _names(paths)
     recipes = [finished.began_as(path) for path in paths]
+    began = {recipe.get("model_name_or_path") for recipe in recipes}
+    if len(began) > 1:
+        raise UserError(
+            f"These runs began with different models ({', '.join(sorted(map(str, began)))}), so their KL and log-ratios are to "
+            "different references: compare runs that began with the same one."
+        )
     run.quieten(recipes[0])
     directory = Path(given["output_dir"] or Path("runs", "compare-" + "-".join(names)))
     console = Console(highlight=False, soft_wrap=True)
@@ -159,8 +169,7 @@ def _report(directory: Path, title: str, records: list[dict[str, Any]], runs: di
     from trl_ext.comparison import measure, page, report
 
     rows = [
-        measure.of_run(**{key: value for key, value in record.items() if key != "evaluation_seconds"})
-        for record in records
+        measure.of_run(**{key: value for key, value in record.items() if key not in NOT_SHOWN}) for record in records
     ]
     evaluation = records[0]["evaluation"]
     data, sampled = evaluation["data"], evaluation.get("sampled")

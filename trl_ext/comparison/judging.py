@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,16 @@ class Judge:
     scores: dict[str, Callable[..., list[float]]]
     say: Callable[[str], None]
     watch: evaluation.Watch
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is measured, and how much of it, as plain values."""
+        return {
+            "data": self.rows.name,
+            "rows": len(self.rows.dataset),
+            "sampling": asdict(self.sampling),
+            "scores": sorted(self.scores),
+        }
 
     def trained(self, cell: Cell, trained: Trained) -> dict[str, Any]:
         """A record of a run that is still in memory."""

@@ -98,16 +98,17 @@ def summary(measured: Sequence[dict[str, Any]]) -> str:
         return ""
     first, *others = sorted(known, key=lambda run: -run[key]["value"])
     level = [run["name"] for run in others if _reaches(run[key], first[key])]
-    start = f"{first['name']} has the highest {what}: {first[key]['value']:.3f}"
-    tied = f", not told apart from {', '.join(level)} by these samples" if level else ""
-    moved = [run for run in known if run.get("kl")]
-    nearest = min(moved, key=lambda run: run["kl"]["value"], default=None)
-    kept = (
-        f" {nearest['name']} stays nearest to the base, at {nearest['kl']['value']:.2f} nats per completion."
-        if nearest
-        else ""
-    )
-    return f"{start}{tied}.{kept} More of one usually costs the other: compare runs at the same KL."
+    said = [f"{first['name']} has the highest {what}: {first[key]['value']:.3f}{_tied(level)}."]
+    nearest, *others = sorted((run for run in known if run.get("kl")), key=lambda run: run["kl"]["value"]) or [None]
+    if nearest:
+        level = [run["name"] for run in others if _reaches(nearest["kl"], run["kl"])]
+        nats = abs(round(nearest["kl"]["value"], 2))
+        said.append(f"{nearest['name']} stays nearest to the base, at {nats:.2f} nats per completion{_tied(level)}.")
+    return " ".join([*said, "More of one usually costs the other: compare runs at the same KL."])
+
+
+def _tied(names: list[str]) -> str:
+    return f", not told apart from {', '.join(names)} by these samples" if names else ""
 
 
 def _reaches(figure: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trl_ext import run, runs
 from trl_ext.comparison.grid import Cell
 from trl_ext.comparison.shared_base import SharedBase
 from trl_ext.errors import UserError
+from trl_ext.interruption import Interrupted, guard
 from trl_ext.recipe import Recipe, load
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MEASURED = "measured.json"
 """In the directory of a run that is trained and measured: nothing of it is repeated."""
+HOW_TO_GO_ON = "The same command goes on where this one stopped."
 SETTLED = {"row_tokens", "resume_from_checkpoint", "output_dir"}
 """Settings that a resolved recipe holds and a grid does not, or the other way round."""
 
@@ -42,19 +43,29 @@ def refuse_others(cells: list[Cell], directory: Path) -> None:
             )
 
 
-def train(
-    cells: list[Cell],
-    directory: Path,
-    console: Console,
-    measure: Callable[[Cell, run.Trained], dict[str, Any]],
-) -> list[dict[str, Any]]:
+class Measures(Protocol):
+    """Judges runs; `trl_ext.comparison.judging.Judge` does."""
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is measured, and how much of it, as plain values."""
+
+    def trained(self, cell: Cell, trained: run.Trained) -> dict[str, Any]:
+        """A record of a run that is still in memory."""
+
+    def finished(self, name: str, directory: Path) -> dict[str, Any]:
+        """A record of a run that is loaded for it."""
+
+
+def train(cells: list[Cell], directory: Path, console: Console, judge: Measures) -> list[dict[str, Any]]:
     """Train and measure what is not finished yet.
 
     Args:
         cells: The grid.
         directory: Each run goes into a directory of its name in there.
         console: Where progress is printed.
-        measure: Judges a run whose adapter is still on the base; its result is kept as `measured.json`.
+        judge: Measures a run whose adapter is still on the base. The record is kept as `measured.json`; one of another
+            measurement is made anew, without training again.
 
     Returns:
         A measurement per cell, in their order.
@@ -65,8 +76,14 @@ def train(
         home = directory / cell.name
         heading = f"[bold]{cell.name}[/bold] ({number} of {len(cells)})"
         if (home / MEASURED).exists():
-            console.print(f"{heading}: finished before")
-            found.append(json.loads((home / MEASURED).read_text(encoding="utf-8")))
+            record = json.loads((home / MEASURED).read_text(encoding="utf-8"))
+            if record["asked"] == judge.asked:
+                console.print(f"{heading}: finished before")
+            else:
+                console.print(f"{heading}: trained before, measured anew")
+                record |= {"asked": judge.asked, "evaluation": judge.finished(cell.name, home)["evaluation"]}
+                run.write_json(home / MEASURED, record)
+            found.append(record)
             continue
         checkpoint = runs.latest_checkpoint(home)
         if checkpoint is None:
@@ -75,11 +92,15 @@ def train(
         for note in cell.recipe.notes:
             console.print(note)
         lender = base if cell.recipe.get("use_peft") else None  # training all weights leaves no base to share
-        trained = run.train(cell.recipe, home, checkpoint, console, lender)
+        try:
+            trained = run.train(cell.recipe, home, checkpoint, console, lender)
+        except Interrupted as error:
+            raise Interrupted(HOW_TO_GO_ON) from error
+        guard.last_words = lambda: HOW_TO_GO_ON
         run.draw_curves(cell.recipe, home)
-        measurement = measure(cell, trained)
-        run.write_json(home / MEASURED, measurement)
-        found.append(measurement)
+        record = judge.trained(cell, trained) | {"asked": judge.asked}
+        run.write_json(home / MEASURED, record)
+        found.append(record)
         trained.built.trainer.end()
         if lender is not None:
             lender.take_back(trained.built.trainer)

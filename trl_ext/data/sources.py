@@ -106,7 +106,10 @@ def _from_file(path: Path, split: str, streaming: bool) -> AnyDataset:
             f"{', '.join(READERS)}, each also with {', '.join(COMPRESSED)}."
         )
     if _split_name(split) != "train":
-        raise UserError(f"{path.name} is one file, which has the split `train` only; `{split}` was asked for.")
+        raise UserError(
+            f"{path.name} is one file, which has the split `train` only; `{split}` was asked for. Name another "
+            "split, or hold rows out of it with `eval_size: 200`."
+        )
     if path.stat().st_size == 0:
         raise UserError(f"{path.name} is empty (0 bytes).")
     options: dict[str, Any] = {"data_files": {"train": str(path)}, "streaming": streaming}

@@ -42,7 +42,9 @@ def notes(s: Settings, kind: str = "paired") -> list[str]:
     if s["datasets"] and s["dataset_name"]:
         found.append(f"{s.named('datasets', 'dataset_name')}: the mixture is used, dataset_name is not.")
     if s["eval_size"] and s["eval_strategy"] in (None, "no"):
-        found.append(f"{s.where('eval_size')} holds examples out, and without `eval_strategy` nothing uses them.")
+        found.append(
+            f"{s.where('eval_size')} holds examples out, and without `eval_strategy` the run does not look at them; `trl-ext eval` and `compare` do."
+        )
     if s["trust_remote_code"]:
         found.append(
             f"{s.where('trust_remote_code')} is on: Python code that comes with {s['model_name_or_path']} is run on this "

@@ -40,7 +40,8 @@ def share(successes: float, n: int) -> Estimate:
     p, spread = successes / n, Z**2 / n
     centre = (p + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return Estimate(p, max(centre - half, 0.0), min(centre + half, 1.0))
+    # At 0 and 1 rounding would leave the share itself outside.
+    return Estimate(p, min(max(centre - half, 0.0), p), max(min(centre + half, 1.0), p))
 
 
 def share_above(margins: Sequence[float]) -> Estimate:

@@ -128,7 +128,7 @@ def _default_split(name: str, options: dict[str, Any], recipe: Recipe | None) ->
     if not usable:
         raise UserError(
             f"The run held no data out, and {name} has no split but `{trained}`, which it trained on: name other data with "
-            f"`--dataset`, or `--split {trained}` to measure on training data."
+            f"`--dataset`, `--split {trained}` to measure on training data, or train with `eval_size: 200`, which holds rows out."
         )
     if recipe is None and len(usable) == 1:
         return usable[0]

@@ -35,6 +35,23 @@ class MarginProgress(ProgressCallback):
             super().on_train_end(*args, **kwargs)
 
 
+class ProgressLines(TrainerCallback):
+    """The same numbers as a line now and then, where there is no terminal to draw a bar on."""
+
+    SECONDS = 30
+
+    def __init__(self) -> None:
+        self.said = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        now = time.monotonic()
+        if not state.is_world_process_zero or "loss" not in (logs or {}) or now - self.said < self.SECONDS:
+            return
+        self.said = now
+        shown = ", ".join(f"{short} {logs[name]:.3g}" for name, short in IN_THE_BAR.items() if name in logs)
+        print(f"  step {state.global_step:,} of {state.max_steps:,}: {shown}", flush=True)
+
+
 class AfterFirstStep(TrainerCallback):
     """Calls `action` once, after the first step of this process: what depends on the device is settled by then."""
 

@@ -1,6 +1,7 @@
 """What a run is: its settings, adapter, model and data, as plain values that a checkpoint keeps and a resume compares."""
 
 import json
+import os
 from collections.abc import Iterator
 from hashlib import blake2b
 from importlib.metadata import version
@@ -57,8 +58,14 @@ def of_arguments(args: Any) -> dict[str, Any]:
     values = {name: value for name, value in args.to_dict().items() if name not in RECORDED_ELSEWHERE}
     for name, value in (getattr(args, "loss_kwargs", None) or {}).items():
         values |= {f"{name}.{part}": v for part, v in value.items()} if isinstance(value, dict) else {name: value}
-    settled = {name: value for name, value in values.items() if value != "auto"}
+    settled = {name: _in_full(value) for name, value in values.items() if value != "auto"}
     return _plain(settled | {"processes": args.world_size})
+
+
+def _in_full(value: Any) -> Any:
+    """The same place under one name, however it was written."""
+    is_place = isinstance(value, str) and os.sep in value and Path(value).expanduser().exists()
+    return str(Path(value).expanduser().resolve()) if is_place else value
 
 
 def _rewards(trainer: Any) -> dict[str, Any]:
