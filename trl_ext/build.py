@@ -26,6 +26,7 @@ from trl_ext.folders import model as model_folder
 from trl_ext.inspection import check, model_files, special_tokens
 from trl_ext.inspection.tokenise import kind_of
 from trl_ext.recipe import Recipe
+from trl_ext.rules.ppo import kl_in_words
 from trl_ext.trainers import (
     OnlinePreferenceConfig,
     OnlinePreferenceTrainer,
@@ -222,6 +223,9 @@ def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
     statements += [reward_sources.statement(name) for name in names if not reward_sources.is_users_code(name)]
     if recipe.get("reward_adapter"):
         statements.append(f"Reward: the adapter {recipe.get('reward_adapter')}, on the policy's own base.")
+    if recipe.trainer == "ppo":
+        kl, gradient = kl_in_words(recipe.effective)
+        statements.append(f"KL: {kl}; its gradient: {gradient}.")
     return {"reward_funcs": [reward_sources.load(name) for name in names]}
 
 

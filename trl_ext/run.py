@@ -211,12 +211,12 @@ def _report(console: Console, recipe: Recipe, trained: Trained) -> None:
     console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
     if counts is not None:
         console.print(f"reference: {counts[0]:,} completions from the cache, {counts[1]:,} computed and kept")
-    table = summary.first_and_last(directory / "metrics.jsonl")
+    tables = summary.first_and_last(directory / "metrics.jsonl")
     is_demo = get_config_model_id(trainer.model.config) == str(demo.MODEL) and recipe.get("dataset_name") == EMBEDDED
     if is_demo and recipe.trainer != "reward" and hasattr(trainer.model, "disable_adapter"):
         console.print("sampling reviews with the adapter on and off …")
-        table = _measure_the_demo(directory, trainer)
-    if table is not None:
+        tables = [_measure_the_demo(directory, trainer), *tables[1:]]
+    for table in tables:
         console.print(table)
     what = "adapter" if hasattr(trainer.model, "disable_adapter") else "model"
     console.print(f"{what:8} {directory}\ncurves   {picture}")

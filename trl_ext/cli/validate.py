@@ -7,6 +7,7 @@ from typing import Any
 from trl_ext.cli.arguments import add_recipe, overrides, plain
 from trl_ext.data.peek import peek
 from trl_ext.folders import adapter
+from trl_ext.rules.ppo import kl_in_words
 
 HELP = "check a recipe without loading weights or data"
 EXAMPLES = """examples:
@@ -88,19 +89,15 @@ def _online(recipe: Any) -> dict[str, str]:
 
 
 def _ppo(recipe: Any) -> dict[str, str]:
-    from trl_ext.rl import truth_table
-
     effective = recipe.effective
-    estimator, placement = effective("kl_estimator"), effective("kl_placement")
-    level = truth_table.check(estimator, placement, effective("kl_level"))
+    kl, gradient = kl_in_words(effective)
     is_continued = adapter.is_in(Path(recipe.get("model_name_or_path")).expanduser())
-    steering = f", steered towards {effective('kl_target')}" if effective("kl_controller") == "adaptive" else ""
     epochs = effective("num_iterations")
     return {
         "trainer": "PPO",
         "rewards": _rewards(recipe),
-        "KL": f"{estimator} in the {placement} at {level} level, coefficient {effective('kl_coef'):g}{steering}",
-        "KL gradient": " ".join(truth_table.GRADIENTS[estimator, placement, level]),
+        "KL": kl,
+        "KL gradient": gradient,
         "data": f"{_dataset(recipe)}, prompts",
         "reference": "a frozen copy of the adapter" if is_continued else "the base model, adapter off",
         "rollout": f"{effective('num_generations')} per prompt, {epochs} epoch{'s' * (epochs != 1)} over each",

@@ -44,16 +44,27 @@ def _pm(values: dict[str, float], name: str) -> str:
     return f"{values[name]:.3f} ± {values[f'{name}_se']:.3f}"
 
 
-def first_and_last(metrics: Path) -> Table | None:
-    """First and last logged value of what people look at first; `None` if nothing was logged."""
-    records = [record for record in metrics_file.read(metrics) if "loss" in record]
+def first_and_last(metrics: Path) -> list[Table]:
+    """First and last logged value of what people look at first, a table for training and one for evaluation.
+
+    There is none for what was not logged.
+    """
+    records = metrics_file.read(metrics)
+    found = (_ends("training", "", records), _ends("evaluation", "eval_", records))
+    return [table for table in found if table is not None]
+
+
+def _ends(title: str, prefix: str, records: list[dict[str, Any]]) -> Table | None:
+    records = [record for record in records if f"{prefix}loss" in record]
     if not records:
         return None
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("training")
-    for record in (records[0], records[-1]):
+    table.add_column(title)
+    ends = (records[0], records[-1])
+    for record in ends:
         table.add_column(f"step {record['step']}", justify="right")
     for name in SHOWN:
-        if records[0].get(name) is not None and records[-1].get(name) is not None:
-            table.add_row(name, *(f"{float(record[name]):.4g}" for record in (records[0], records[-1])))
+        values = [record.get(f"{prefix}{name}") for record in ends]
+        if None not in values:
+            table.add_row(name, *(f"{float(value):.4g}" for value in values))
     return table

@@ -1,10 +1,28 @@
 """What PPO's settings do together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from trl_ext import schema
 from trl_ext.rules.sampling import Values, joined, sampling
+
+
+def kl_in_words(effective: Callable[[str], Any]) -> tuple[str, str]:
+    """Which KL is taken where and how much of it, and the gradient this gives.
+
+    Args:
+        effective: Gives a setting by its name.
+    """
+    from trl_ext.rl import truth_table
+
+    estimator, placement = effective("kl_estimator"), effective("kl_placement")
+    level = truth_table.check(estimator, placement, effective("kl_level"))
+    steering = f", steered towards {effective('kl_target')}" if effective("kl_controller") == "adaptive" else ""
+    return (
+        f"{estimator} in the {placement} at {level} level, coefficient {effective('kl_coef'):g}{steering}",
+        " ".join(truth_table.GRADIENTS[estimator, placement, level]),
+    )
+
 
 WITHOUT_EFFECT = {
     "data_seed": "the order of prompts follows `seed`",
