@@ -3,6 +3,7 @@
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in a Markdown file.
 """
 
+import argparse
 import dataclasses
 import importlib
 import inspect
@@ -12,6 +13,8 @@ import sys
 from pathlib import Path
 
 from trl_ext import losses
+from trl_ext.cli import VERBS
+from trl_ext.cli.arguments import Parser
 from trl_ext.data import formats
 from trl_ext.recipe import load
 from trl_ext.recipe.extras import DataExtras, ModelExtras
@@ -19,7 +22,7 @@ from trl_ext.rl import truth_table
 from trl_ext.trainers.config import PairedPreferenceConfig, UnpairedPreferenceConfig
 
 ROOT = Path(__file__).parents[1]
-FILES = ("README.md", "docs/data.md", "docs/losses.md", "docs/ppo.md", "docs/recipes.md")
+FILES = ("README.md", "docs/cli.md", "docs/data.md", "docs/losses.md", "docs/ppo.md", "docs/recipes.md")
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -61,6 +64,24 @@ def loss_pages() -> str:
             "",
         ]
     return "\n".join(line for line in pages if line is not None).rstrip()
+
+
+def verb_pages() -> str:
+    """Every verb of the command line with its arguments and examples."""
+    pages = []
+    for name, module in VERBS.items():
+        parser = Parser(prog=f"trl-ext {name}")
+        module.add_arguments(parser)
+        pages += [f"## `trl-ext {name}`", "", f"{module.HELP[0].upper()}{module.HELP[1:]}.", ""]
+        pages += [f"- {_argument(action)}: {action.help}" for action in parser._actions if action.dest != "help"]
+        pages += ["", "```", module.EXAMPLES.strip(), "```", ""]
+    return "\n".join(pages).rstrip()
+
+
+def _argument(action: argparse.Action) -> str:
+    """An argument as it is written on the command line."""
+    value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
+    return f"`{' '.join(filter(None, [*action.option_strings[-1:], str(value)]))}`"
 
 
 def format_table() -> str:
@@ -167,6 +188,7 @@ def frontier_table() -> str:
 
 
 PARTS = {
+    "verbs": verb_pages,
     "losses": loss_table,
     "losspages": loss_pages,
     "formats": format_table,
