@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from transformers import ProcessorMixin
 from trl import RLOOTrainer
-from trl.trainer.utils import get_config_model_id
 
 from trl_ext import losses
 from trl_ext.frozen_base import keep_exact_cpu_kernels
@@ -31,7 +30,6 @@ from trl_ext.trainers.model_card import ModelCard
 from trl_ext.trainers.online_config import OnlinePreferenceConfig
 from trl_ext.trainers.ppo import PPOTrainer
 from trl_ext.trainers.ppo_rollout import PPORollout, Seen, sequences
-from trl_ext.trainers.reward_adapter import RewardAdapter
 from trl_ext.trainers.rollout import Sampled
 from trl_ext.trainers.rollout_checkpoint import RolloutCheckpoint
 from trl_ext.trainers.run_directory import RunDirectory
@@ -65,16 +63,12 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutC
             ValueError: Settings that cannot work here; where possible before weights are loaded.
         """
         args = args or OnlinePreferenceConfig(output_dir="Online-output")
-        sources = [] if reward_funcs is None else [*reward_funcs] if isinstance(reward_funcs, list) else [reward_funcs]
+        sources = reward_functions.listed(reward_funcs)
         refuse(args, model, sources, given)
-        sources = [reward_functions.checked(source) for source in sources]
         self.loss = losses.get(args.loss, **args.loss_kwargs)
-        adapter = None
-        if args.reward_adapter is not None:
-            base = model if isinstance(model, str) else get_config_model_id(model.config)
-            sources.append(adapter := RewardAdapter(args.reward_adapter, base))
-            if isinstance(given.get("reward_processing_classes"), list):
-                given["reward_processing_classes"] = [*given["reward_processing_classes"], None]
+        sources, adapter, given["reward_processing_classes"] = reward_functions.complete(
+            sources, args, model, given.get("reward_processing_classes")
+        )
         self._sums = {"train": MeanMetrics(), "eval": MeanMetrics()}
         weights = lora.snapshot(model)
         super().__init__(model, reward_funcs=sources, args=args, **given)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from trl import RLOOTrainer
-from trl.trainer.utils import RepeatSampler, get_config_model_id
+from trl.trainer.utils import RepeatSampler
 
 from trl_ext.frozen_base import keep_exact_cpu_kernels
 from trl_ext.reference.implicit import FROZEN_COPY
@@ -31,7 +31,6 @@ from trl_ext.trainers.ppo_checkpoint import PPOCheckpoint
 from trl_ext.trainers.ppo_config import PPOConfig
 from trl_ext.trainers.ppo_rollout import PPORollout
 from trl_ext.trainers.ppo_update import PPOUpdate
-from trl_ext.trainers.reward_adapter import RewardAdapter
 from trl_ext.trainers.staged_checkpoint import StagedCheckpoint
 
 ROOM = "`per_device_train_batch_size`, `max_completion_length` or `lora_r`, or set `gradient_checkpointing: true`"
@@ -90,16 +89,12 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORol
             ValueError: Settings that cannot work here; where possible before weights are loaded.
         """
         args = args or PPOConfig(output_dir="PPO-output")
-        sources = [] if reward_funcs is None else [*reward_funcs] if isinstance(reward_funcs, list) else [reward_funcs]
+        sources = reward_functions.listed(reward_funcs)
         ppo_settings.refuse(args, model, sources, processing_class, optimizers, peft_config)
         ppo_settings.refuse_data(args, train_dataset)
-        sources = [reward_functions.checked(source) for source in sources]
-        adapter = None
-        if args.reward_adapter is not None:
-            base = model if isinstance(model, str) else get_config_model_id(model.config)
-            sources.append(adapter := RewardAdapter(args.reward_adapter, base))
-            if isinstance(reward_processing_classes, list):
-                reward_processing_classes = [*reward_processing_classes, None]
+        sources, adapter, reward_processing_classes = reward_functions.complete(
+            sources, args, model, reward_processing_classes
+        )
         self._sums = {"train": MeanMetrics(), "eval": MeanMetrics()}
         self._largest_weights = []
         self.kl_controller = ppo_settings.controller(args)

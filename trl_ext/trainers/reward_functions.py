@@ -12,13 +12,43 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from trl.trainer.utils import get_callable_name, is_async_callable
+from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable
 
 from trl_ext.errors import UserError
 from trl_ext.trainers.out_of_memory import is_out_of_memory
 from trl_ext.trainers.reward_adapter import RewardAdapter
 
 WANTED = "return a list with one number for each completion, or None where the function does not apply."
+
+
+def listed(reward_funcs: Any) -> list:
+    """One source of rewards, several or none, as a list."""
+    if reward_funcs is None:
+        return []
+    return [*reward_funcs] if isinstance(reward_funcs, list) else [reward_funcs]
+
+
+def complete(sources: list, args: Any, model: Any, processing_classes: Any) -> tuple[list, RewardAdapter | None, Any]:
+    """All sources as TRL's trainer takes them: functions checked, the reward adapter of `args` last.
+
+    Args:
+        sources: Reward functions and models.
+        args: The trainer's configuration.
+        model: The policy, or its path: the reward adapter must belong to its base.
+        processing_classes: Of the sources, as TRL takes them.
+
+    Returns:
+        The sources, the reward adapter among them or `None`, and processing classes for them.
+    """
+    sources = [checked(source) for source in sources]
+    if args.reward_adapter is None:
+        return sources, None, processing_classes
+    adapter = RewardAdapter(
+        args.reward_adapter, model if isinstance(model, str) else get_config_model_id(model.config)
+    )
+    if isinstance(processing_classes, list):
+        processing_classes = [*processing_classes, None]
+    return [*sources, adapter], adapter, processing_classes
 
 
 def checked(function: Any) -> Any:
