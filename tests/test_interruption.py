@@ -71,12 +71,12 @@ from trl_ext.interruption import guard
 def in_c():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # a call that signals do not interrupt
 def work():
+    print("ready", flush=True)
     time.sleep(60)
 if __name__ == "__main__":
     with guard, guard.deferred():
         guard.last_words = lambda: "Kept: nothing."
         multiprocessing.get_context("fork").Process(target=work).start()
-        print("ready", flush=True)
         in_c()
 """
 
@@ -110,6 +110,15 @@ def test_children_do_not_outlive_a_killed_command():
     process.kill()
     process.wait()
     assert children and gone(children, within=2)
+
+
+def test_not_even_children_forked_in_the_moment_of_the_kill():
+    slow = "import os, time\nos.register_at_fork(after_in_child=lambda: (print('ready', flush=True), time.sleep(2)))"
+    process = started(slow + WORKER)
+    children = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    assert children and not gone(children, within=0.2) and gone(children, within=10)
 
 
 def test_a_process_whose_launcher_is_gone_is_asked_to_stop():

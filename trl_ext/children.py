@@ -17,7 +17,7 @@ SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 _is_on = False
 _is_registered = False
-_forked_by_main_thread = False
+_parent: int | None = None  # who forks, where that is the main thread
 
 
 def bind() -> None:
@@ -47,14 +47,17 @@ def kill() -> None:
 
 def _before_fork() -> None:
     # The kernel goes by the thread that forked: a child of one that ends early would be killed with it.
-    global _forked_by_main_thread
-    _forked_by_main_thread = _is_on and threading.current_thread() is threading.main_thread()
+    global _parent
+    from_main_thread = _is_on and threading.current_thread() is threading.main_thread()
+    _parent = os.getpid() if from_main_thread else None
 
 
 def _after_fork(prctl: "ctypes._NamedFuncPointer") -> None:
-    if not _forked_by_main_thread:
+    if _parent is None:
         return
     prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != _parent:  # it ended before the kernel knew whom to kill
+        os._exit(1)
     os.setpgid(0, 0)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
