@@ -1,6 +1,7 @@
 # make run    install into .venv if needed, then train the embedded model (no GPU, no download of weights)
 # make test   install if needed, then run every test
 # make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data
+# make bench-gpu  every recipe's step on an NVIDIA GPU, held to 24 GB; no network; ARGS="--help" for more
 # make soak   kill a run 20 times, resume it each time, compare the adapters; about 15 minutes
 # make lint   ruff, and the generated parts of the docs
 PYTHON ?= python3
@@ -12,7 +13,7 @@ JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 # Real preference data for the benchmark, where a folder of it is known.
 DATA   ?= $(firstword $(wildcard $(TRL_EXT_DATA)/hh_harmless_test.jsonl.gz ../shared/data/hh_harmless_test.jsonl.gz))
 
-.PHONY: run test bench soak lint format docs clean
+.PHONY: run test bench bench-gpu soak lint format docs clean
 
 run: $(VENV)/installed
 	$(BIN)/trl-ext run recipes/demo.yaml $(ARGS)
@@ -23,6 +24,9 @@ test: $(VENV)/installed
 bench: $(VENV)/installed
 	@test -n "$(DATA)" || { echo "Name preference data: make bench DATA=my_pairs.jsonl, or DATA=Anthropic/hh-rlhf"; exit 2; }
 	$(BIN)/python -m benchmarks.step $(DATA) $(ARGS)
+
+bench-gpu: $(VENV)/installed
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 soak: $(VENV)/installed
 	$(BIN)/python -m benchmarks.soak $(ARGS)

@@ -14,8 +14,8 @@ TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{% e
 )
 
 
-def make_model(folder: str, dataset: Dataset, hidden: int, layers: int) -> None:
-    """Write a random Llama and a byte-pair tokenizer trained on the dataset."""
+def make_tokenizer(folder: str, dataset: Dataset) -> PreTrainedTokenizerFast:
+    """Write a byte-pair tokenizer trained on the dataset."""
     texts = (turn["content"] for row in dataset for side in row.values() for turn in side)
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -31,6 +31,12 @@ def make_model(folder: str, dataset: Dataset, hidden: int, layers: int) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def make_model(folder: str, dataset: Dataset, hidden: int, layers: int) -> None:
+    """Write a random Llama, and the tokenizer of `make_tokenizer`."""
+    tokenizer = make_tokenizer(folder, dataset)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -1,6 +1,7 @@
 """Writes the generated parts of the docs; `--check` fails if they are out of date.
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in a Markdown file.
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in a Markdown file; in the recipes for
+real models it is what their headers say of measurements on a GPU.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import re
 import sys
 from pathlib import Path
 
+from benchmarks.gpu import results
+from docs import measured
 from trl_ext import losses
 from trl_ext.cli import VERBS
 from trl_ext.cli.arguments import Parser
@@ -195,13 +198,14 @@ PARTS = {
     "recipes": recipe_table,
     "settings": settings_table,
     "benchmark": benchmark_table,
+    "gpu": lambda: measured.tables(results.measured()),
     "kl": kl_table,
     "frontier": frontier_table,
 }
 
 
 def main(check: bool) -> int:
-    stale = []
+    stale = measured.headers(ROOT / "recipes", results.measured(), check)  # first, as a table quotes them
     for name in FILES:
         path = ROOT / name
         old = path.read_text(encoding="utf-8")

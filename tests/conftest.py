@@ -6,8 +6,15 @@ import shutil
 import tempfile
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", CI="1")
-os.environ["TRL_EXT_CACHE"] = tempfile.mkdtemp(prefix="trl-ext-cache-")
-atexit.register(shutil.rmtree, os.environ["TRL_EXT_CACHE"], ignore_errors=True)
+os.environ["COLUMNS"] = "80"  # tables are cut to the width of a terminal
+# Caches, and what libraries leave in the folder for temporary files, go when the tests end; the user's stay as they are.
+TEMPORARY = os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # and `tmp_path` is there as ever
+tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="trl-ext-", dir=TEMPORARY)
+atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+for name in ("TRL_EXT_CACHE", "HF_HOME", "MPLCONFIGDIR", "HYPOTHESIS_STORAGE_DIRECTORY"):
+    os.environ[name] = os.path.join(tempfile.tempdir, name)
+for name in ("HF_DATASETS_CACHE", "FORCE_COLOR"):
+    os.environ.pop(name, None)
 # Matrices this small are slower on two threads than on one, and the tests may run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -215,7 +215,7 @@ IN_THE_RECIPE = [
 
 # Told once the data are opened or the model's files looked at, before weights are loaded.
 IN_DATA_OR_MODEL = [
-    Fault("a split that is not there", {"dataset_train_split": "trian"}, ("has the split `train` only", "`trian`")),
+    Fault("a split that is not there", {"dataset_train_split": "trian"}, ("trian", "whose rows are the split `train`")),
     Fault("no rows", {"dataset_name": "none.jsonl"}, ("none.jsonl is empty (0 bytes)",), text("none.jsonl", "")),
     Fault("blank lines", {"dataset_name": "none.jsonl"}, ("none.jsonl", "holds no rows"), text("none.jsonl", "\n\n")),
     Fault(
@@ -259,14 +259,14 @@ IN_DATA_OR_MODEL = [
     ),
     with_label("yep", "nope", given="labels in unknown words", said=("'nope', 'yep'", "allowed are true/false")),
     with_label(True, given="one label only", said=("all 8 answers are desirable", "Add the missing class")),
-    Fault("data nobody has", {"dataset_name": "org/nowhere"}, ("org/nowhere", "Give a path, or connect")),
+    Fault("data nobody has", {"dataset_name": "org/nowhere"}, ("org/nowhere", "Give a path, or unset it")),
     Fault(
-        "a model nobody has", {"model_name_or_path": "org/nowhere"}, ("org/nowhere cannot be loaded", "Check the name")
+        "a model nobody has", {"model_name_or_path": "org/nowhere"}, ("org/nowhere is no folder here", "HF_HUB_OFFLINE is set: unset it")
     ),
     Fault(
         "one LoRA target of two misspelt",
         {"lora_target_modules": ["q_proj", "v_porj"]},
-        ("names v_porj", "k_proj, lm_head, o_proj, q_proj"),
+        ("names v_porj", "did you mean v_proj?", "k_proj, o_proj, q_proj"),
     ),
     Fault(
         "flash-attn that is not installed",
@@ -491,7 +491,7 @@ def test_a_resume_goes_on_with_the_same_run_or_not_at_all(change, recipe, said, 
 
 
 def test_a_loss_that_is_lost_stops_the_run(capsys):
-    assert main(write({"learning_rate": 1e10, "max_steps": 20, "save_strategy": "no"})) == 2
+    assert main(write({"lora_alpha": 10**18, "max_steps": 20, "save_strategy": "no"})) == 2
     said = capsys.readouterr().err
     assert "is nan" in said and "Lower `learning_rate`" in said and "Traceback" not in said
 

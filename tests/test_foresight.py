@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from trl_ext import cli, foresight, run
+from trl_ext.errors import UserError
+from trl_ext.interruption import Interrupted, guard
 from trl_ext.planner import calibration, plan
 from trl_ext.planner.memory import GIB
 from trl_ext.recipe import load
@@ -31,6 +33,7 @@ def card(monkeypatch):
 
 def test_a_hopeless_recipe_is_refused_before_anything_is_built(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(foresight.psutil, "virtual_memory", lambda: SimpleNamespace(total=4 * GIB, available=3 * GIB))
+    monkeypatch.setattr("trl_ext.hub.require_model", lambda *_: None)
     built = []
     monkeypatch.setattr("trl_ext.build.trainer", lambda *given: built.append(given) or pytest.skip.Exception("built"))
     words = ["run", str(RECIPES / "zephyr-7b-dpo.yaml"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
@@ -42,6 +45,8 @@ def test_a_hopeless_recipe_is_refused_before_anything_is_built(tmp_path, monkeyp
 
 def test_force_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(foresight.psutil, "virtual_memory", lambda: SimpleNamespace(total=4 * GIB, available=3 * GIB))
+
+    monkeypatch.setattr("trl_ext.hub.require_model", lambda *_: None)
 
     class Reached(Exception):
         pass
@@ -61,6 +66,17 @@ def test_a_model_that_cannot_be_counted_is_no_reason_to_refuse(tmp_path):
     recipe = load(RECIPES / "zephyr-7b-dpo.yaml", {"use_cpu": True, "model_name_or_path": str(tmp_path)})
     (warning,) = foresight.check(recipe)
     assert warning.startswith("Memory is not planned: ") and "\n" not in warning
+
+
+def test_an_interruption_is_not_taken_for_a_model_that_cannot_be_counted(monkeypatch):
+    def interrupted(*_, **__):  # as transformers words an import that a signal ended
+        guard.is_requested = True
+        raise UserError("The model cannot be built from its config.json: Could not import module 'LlamaConfig'.")
+
+    monkeypatch.setattr(foresight.planner, "plan", interrupted)
+    monkeypatch.setattr(guard, "is_requested", False)
+    with pytest.raises(Interrupted, match="Nothing was trained yet"):
+        foresight.check(load(RECIPES / "demo.yaml"))
 
 
 def test_force_takes_no_value(capsys):
@@ -98,8 +114,8 @@ def test_plan_and_measurement_are_kept_and_can_be_fitted(card, tmp_path):
     assert content["plan"]["row_tokens"] == 2048 and content["plan"]["checkpointed_layers"] == 8
     assert content["relative_error"] == pytest.approx(expected.peak / content["measured"] - 1)
     assert "15.75 GiB at the peak" in sentence
-    _, ((_, fitted, measured),) = calibration.fit([tmp_path])
-    assert fitted == pytest.approx(measured)
+    (point,) = calibration.points([tmp_path])
+    assert point.planned(calibration.fit([point])) == pytest.approx(point.measured)
 
 
 def test_nothing_is_kept_without_a_gpu(tmp_path):

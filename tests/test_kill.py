@@ -16,7 +16,8 @@ def test_three_kills_change_nothing(tmp_path):
     renaming = next(i for i, name in enumerate(moments) if "rename" in name)
     run = soak.Run(tmp_path, "killed")
     run.begin_from(whole, soak.EVERY)
-    for mode, value in (("moment", optimizer), ("time", facts["seconds"] / 2), ("moment", renaming)):
+    early = facts["seconds"] / 8  # a machine that was busy may have become several times faster
+    for mode, value in (("moment", optimizer), ("time", early), ("moment", renaming)):
         record = soak.kill(run, mode, value)
         assert record["was_killed"] and record["is_newest_whole"], record
     code, _, printed = run.start(save_total_limit=2)

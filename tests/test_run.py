@@ -149,7 +149,7 @@ def test_both_answers_to_a_prompt_stay_on_one_side_of_a_held_out_split(recipe, t
 
     loaded = load(recipe(), {"loss": "kto", "eval_size": 4, "eval_strategy": "steps", "eval_steps": 1})
     statements: list[str] = []
-    args = build.config(loaded, tmp_path / "out", build.precision(loaded))
+    args = build.config(loaded, tmp_path / "out")
     train, held_out = examples.load(loaded, args, statements)
     assert (len(train), len(held_out)) == (24, 8)
     assert not set(train["prompt"]) & set(held_out["prompt"])

@@ -161,9 +161,7 @@ def test_a_sequence_classifier_and_a_function_are_added_up(recipe, tmp_path, tin
 
 
 def test_what_fails_before_weights_are_loaded(recipe, tmp_path, capsys, monkeypatch):
-    from trl_ext import build
-
-    monkeypatch.setattr(build, "policy", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("trl_ext.build.policy", lambda *_: pytest.fail("weights were loaded"))
     assert main(["run", recipe("ppo", reward_funcs=None)]) == 2
     assert "PPO has no source of reward" in capsys.readouterr().err
     assert main(["run", recipe("ppo", reward_funcs=["my_rewards:width"])]) == 2

@@ -3,18 +3,19 @@
 import errno
 import json
 import os
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from trl_ext import build, runs
+from trl_ext import runs
 from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
 from trl_ext.errors import UserError
 from trl_ext.recipe import load
-from trl_ext.report import curves
+from trl_ext.report import curves, metrics_file
 from trl_ext.trainers import PairedPreferenceTrainer
 
 from .test_run import recipe  # noqa: F401  (a fixture)
@@ -31,7 +32,7 @@ def saved(recipe, tmp_path):  # noqa: F811
 def test_a_change_is_refused_before_weights_are_loaded_and_can_be_allowed(saved, tmp_path, capsys, monkeypatch):
     resume = ["run", saved, "--output_dir", "out", "--resume_from_checkpoint", "out/checkpoint-1"]
     with monkeypatch.context() as patch:
-        patch.setattr(build, "policy", None)
+        patch.setattr("trl_ext.build.policy", None)
         assert main([*resume, "--beta", "0.3", "--learning_rate", "1e-3"]) == 2
         printed = capsys.readouterr().err
         assert "`learning_rate` 0.0005 → 0.001" in printed and "`beta` 0.1 → 0.3" in printed
@@ -92,7 +93,27 @@ def test_a_resume_takes_the_latest_whole_checkpoint(saved, tmp_path):
         UserError, match=r"no whole checkpoint \(checkpoint-2: scheduler.pt has 0 bytes .*; checkpoint-1: "
     ):
         runs.run_directory(load(saved, flags))
-    assert "nothing to resume from" in runs.how_to_resume(directory)
+    assert "No checkpoint was due yet (`save_steps: 1`), so there" in runs.how_to_resume(directory, load(saved))
+    unsaved = load(saved, {"save_strategy": "no"})
+    assert "asks for no checkpoints (`save_strategy: no`), so" in runs.how_to_resume(directory, unsaved)
+
+
+def test_a_resume_counts_on_and_keeps_the_recipes_name(saved, tmp_path, capsys):
+    out = tmp_path / "out"
+    seconds = [manifest.read(out / f"checkpoint-{step}")["seconds"] for step in (1, 2)]
+    assert 0 < seconds[0] < seconds[1]
+    path = out / "checkpoint-1" / manifest.FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": 5000.0}))
+    capsys.readouterr()
+    again = ["--output_dir", "out", "--resume_from_checkpoint", "out/checkpoint-1"]
+    assert main(["run", "out/recipe.resolved.yaml", *again]) == 0
+    printed = capsys.readouterr().out
+    (said,) = re.findall(r"trained 2 steps in (\d+) s", printed)
+    assert int(said) >= 5000 and "small → out" in printed
+    logged = {record["step"]: record["seconds"] for record in metrics_file.read(out / "metrics.jsonl")}
+    assert logged[1] < 5000 <= logged[2]
+    assert "| recipe | `small` |" in (out / "README.md").read_text()
+    assert (out / "recipe.resolved.yaml").read_text().startswith("# small.yaml with everything merged.")
 
 
 def test_a_run_that_ended_before_it_wrote_its_adapter_only_writes_it(saved, tmp_path, capsys):

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+from trl_ext import quiet
+
 __version__ = "0.1.0"
 
 # Name -> module. Loaded on first use: the trainers take seconds to import, `trl-ext --help` must not.
@@ -19,6 +21,8 @@ _LAZY = {
 }
 
 __all__ = ["__version__", *_LAZY]
+
+quiet.hide_what_nobody_can_act_upon()
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +13,8 @@ from datasets import Dataset, IterableDataset
 from trl import DatasetMixtureConfig, get_dataset
 
 from trl_ext import data, demo
-from trl_ext.data import sources, unlabelled
-from trl_ext.data.hub import said_by_the_hub
+from trl_ext.data import apart, sources, unlabelled
+from trl_ext.data.hub import require_hub_dataset, said_by_the_hub
 from trl_ext.data.loader import renamed
 from trl_ext.data.report import count
 from trl_ext.data.sampling import without_format
@@ -56,8 +58,8 @@ def load(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
 def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = None) -> Examples:
     """Training and evaluation data as the trainer needs them.
 
-    Evaluation data held out of the training split is cut off before pairs are split into single answers, so that
-    both answers to a prompt stay on one side.
+    Evaluation data held out of the training split is cut off before pairs are split into single answers, and all rows
+    of a prompt stay on one side.
 
     Args:
         recipe: Names the data.
@@ -83,7 +85,7 @@ def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = N
     if evaluation is not None:
         evaluation = _as_needed(evaluation, recipe, recipe.get("max_eval_samples"))
         if not recipe.get("eval_size"):
-            statements += evaluation.report.sentences()
+            statements += [*evaluation.report.sentences(), *_in_common(train, evaluation)]
         evaluation = evaluation.dataset
     return Examples(train.dataset, evaluation, train.report, _numbers(train))
 
@@ -117,8 +119,12 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
     if recipe.get("datasets"):
         known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
         values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
+        mixture = DatasetMixtureConfig(**values)
+        for entry in mixture.datasets:
+            if not entry.data_files and not Path(entry.path).expanduser().exists():
+                require_hub_dataset(entry.path, None)
         try:
-            return get_dataset(DatasetMixtureConfig(**values)), options
+            return get_dataset(mixture), options
         except Exception as error:  # whatever a file, the Hub or two sets of columns may raise
             raise said_by_the_hub(error, "The mixture `datasets`", None) from error
     options |= {
@@ -162,19 +168,43 @@ def _held_out(train: data.Loaded, recipe: Recipe, args: Any, statements: list[st
             "`eval_size` holds rows out of the training split, which a stream has no number of: remove "
             "`dataset_streaming`, or evaluate on a split of its own (`dataset_test_split`)."
         )
-    seed = args.seed if args.data_seed is None else args.data_seed
-    try:
-        halves = dataset.train_test_split(test_size=size if size < 1 else int(size), seed=seed)
-    except ValueError as error:
+    held_out = math.ceil(size * len(dataset)) if size < 1 else int(size)
+    if held_out >= len(dataset):
         rows = count(len(dataset), "rows")
-        raise UserError(f"`eval_size` is {size:g}, which cannot be held out of {rows}: give fewer.") from error
-    statements.append(f"{report.where}: {len(halves['test']):,} rows held out for evaluation.")
-    # The same split of the numbers, since that of the dataset does not say which rows it took.
-    numbers = Dataset.from_dict({"row": _numbers(train)}).train_test_split(test_size=len(halves["test"]), seed=seed)
+        raise UserError(f"`eval_size` is {size:g}, which cannot be held out of {rows}: give fewer.")
+    split = apart.hold_out(dataset, held_out, args.seed if args.data_seed is None else args.data_seed)
+    if not len(split.held_out):
+        raise UserError(
+            f"`eval_size` is {size:g}, and nothing can be held out: rows that are the same stay on one side, and in "
+            f"{report.where} each is there more often. Give more, or remove repeated rows."
+        )
+    statements.append(f"{report.where}: {_how(split, dataset)}.")
+    numbers = _numbers(train)
     return tuple(
-        data.Loaded(halves[name], dataclasses.replace(report, kept=np.asarray(numbers[name]["row"])))
-        for name in ("train", "test")
+        data.Loaded(dataset.select(rows), dataclasses.replace(report, kept=numbers[rows]))
+        for rows in (split.train, split.held_out)
     )
+
+
+def _how(split: apart.Split, dataset: Dataset) -> str:
+    """What was held out, as the end of a sentence."""
+    rows = f"{count(len(split.held_out), 'rows')} held out for evaluation"
+    if split.by_prompt:
+        return f"{rows}, none of their prompts is trained on"
+    if "prompt" in dataset.column_names:
+        return f"{rows}; their prompts, of which there are too few or which go with images, are trained on too"
+    return f"{rows}, none of them is trained on"
+
+
+def _in_common(train: data.Loaded, evaluation: data.Loaded) -> list[str]:
+    """A sentence if rows to evaluate on are trained on."""
+    if not isinstance(train.dataset, Dataset) or not isinstance(evaluation.dataset, Dataset):
+        return []
+    found, rows = apart.overlap(train.dataset, evaluation.dataset), count(len(evaluation.dataset), "rows")
+    parts = [f"{found.rows:,} in the training data word for word"] if found.rows else []
+    parts += [f"{found.prompts:,} with a prompt that is there with other answers"] if found.prompts else []
+    said = f"Among the {rows} to evaluate on are {' and '.join(parts)}: these only tell how well they were learnt."
+    return [said] if parts else []
 
 
 def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.Loaded:

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 
-from trl_ext import planner
+from trl_ext import atomic, planner
 from trl_ext.errors import UserError
+from trl_ext.interruption import Interrupted, guard
 from trl_ext.planner import calibration
 from trl_ext.planner.memory import GIB
 from trl_ext.recipe import Recipe
-from trl_ext.run import write_json
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files that hold the memory limit of a container, in versions 2 and 1."""
@@ -50,6 +50,8 @@ def check(recipe: Recipe) -> list[str]:
     try:
         planned = planner.plan(judged, vram=here.total / GIB)
     except UserError as error:  # a model the planner cannot count may train all the same
+        if guard.is_requested:  # a signal inside an import arrives as a module that cannot be imported
+            raise Interrupted(guard.last_words()) from error
         return [f"Memory is not planned: {error}"]
     planner.refuse(judged, here.total / GIB, here.name)
     if not here.is_cuda or planned.peak <= here.free:
@@ -82,7 +84,7 @@ def compare(recipe: Recipe, trainer: Any, directory: Path) -> str | None:
         "allocated": torch.cuda.max_memory_allocated(),
         "device": torch.cuda.get_device_name(),
     }
-    write_json(directory / calibration.FILE, content)
+    atomic.write_json(directory / calibration.FILE, content)
     return (
         f"memory: {measured / GIB:.2f} GiB at the peak, {planned.peak / GIB:.2f} planned "
         f"({content['relative_error']:+.1%})"

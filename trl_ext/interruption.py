@@ -64,7 +64,8 @@ class Guard:
         self._socket, received = socket.socketpair()
         self._socket.setblocking(False)
         signal.set_wakeup_fd(self._socket.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(received,), name="signals", daemon=True).start()
+        launcher = os.getppid() if any(name in os.environ for name in LAUNCHED) else None
+        threading.Thread(target=self._watch, args=(received, launcher), name="signals", daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, *error: object) -> None:
@@ -113,10 +114,9 @@ class Guard:
             raise Interrupted(self.last_words())
         say(f"{signal.Signals(number).name}: the step in progress is finished and kept; once more to stop at once.")
 
-    def _watch(self, received: socket.socket) -> None:
+    def _watch(self, received: socket.socket, launcher: int | None) -> None:
         """Runs beside the main thread, which may be in a call that returns to Python late or never."""
-        launcher = os.getppid() if any(name in os.environ for name in LAUNCHED) else None
-        first = None
+        is_asked = False
         received.settimeout(1)
         while time.monotonic() < self._deadline:
             try:
@@ -125,14 +125,19 @@ class Guard:
                 numbers = None
             if numbers == b"":
                 return
-            now = time.monotonic()
             if set(numbers or ()).intersection(SIGNALS):
-                first = first or now
-                if now - first > SAME:
+                if is_asked:
                     break
+                is_asked = True
+                # Not told apart by when they are read: on a busy machine this thread is late for either.
+                time.sleep(SAME)
+                received.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    received.recv(64)
+                received.settimeout(1)
             if launcher is not None and os.getppid() != launcher:
-                launcher, self._deadline = None, now + GRACE
-                if first is None:
+                launcher, self._deadline = None, time.monotonic() + GRACE
+                if not is_asked:
                     os.kill(os.getpid(), signal.SIGTERM)
         self._stop_at_once()
 

@@ -13,7 +13,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext import schema
+from trl_ext import sentences
 from trl_ext.errors import UserError
 
 KNOWN = {
@@ -57,7 +57,7 @@ def problem(name: str) -> str | None:
     source = parse(name)
     if source.kind == "nothing":
         return (
-            f"which is no reward function: {schema.one_of(name, tuple(KNOWN))} Your own is `module:function`, or a file "
+            f"which is no reward function: {sentences.one_of(name, tuple(KNOWN))} Your own is `module:function`, or a file "
             "with `.py:function`; a sequence classifier is a folder or org/name."
         )
     path = Path(source.place).expanduser()

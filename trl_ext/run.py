@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trl_ext import reward_sources
+from trl_ext import atomic, quiet, reward_sources
 from trl_ext.checkpoints import staging
 from trl_ext.errors import UserError
 from trl_ext.interruption import guard
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from trl_ext.build import Built
     from trl_ext.comparison.shared_base import SharedBase
+    from trl_ext.peak_memory import Peak
 
 
 PLACE = ("resume_from_checkpoint", "resume_changed", "output_dir")
@@ -37,6 +37,8 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
         force: Try even what cannot fit this machine's memory.
     """
     recipe = load(path, overrides)
+    if recipe.awaits is not None:
+        raise UserError(recipe.awaits, about=path)
     is_main = int(os.environ.get("RANK", "0")) == 0
     directory, checkpoint = run_directory(recipe)
     quieten(recipe)
@@ -49,9 +51,11 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
     for note in recipe.notes:
         console.print(note)
     console.print(f"[bold]{recipe.name}[/bold] → {directory}")
-    if not force:
-        from trl_ext import foresight
+    from trl_ext import foresight, hub
 
+    if (copy := hub.require_model(recipe.get("model_name_or_path"), recipe.get("model_revision"))) is not None:
+        console.print(copy, markup=False)
+    if not force:
         for warning in foresight.check(recipe):
             console.print(warning)
     trained = train(recipe, directory, checkpoint, console)
@@ -60,7 +64,7 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
         _report(console, recipe, trained)
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
-    trainer.end()
+    trainer.accelerator.end_training()
     return 0
 
 
@@ -69,14 +73,16 @@ class Trained(NamedTuple):
 
     Attributes:
         built: Its trainer, after its last step.
-        seconds: Spent in training, the reference pass included.
+        seconds: Spent in training, the reference pass included, and what was trained before a resume.
         counts: Completions whose reference came from the cache and was computed, over all processes; `None` where
             no reference is read or cached.
+        peak: The most memory it took, loading included, of this process; `None` where the system does not tell it.
     """
 
     built: Built
     seconds: float
     counts: tuple[int, int] | None
+    peak: Peak | None
 
 
 def train(
@@ -92,10 +98,12 @@ def train(
         base: Lends the base model, where several runs share one.
     """
     from trl_ext import build, environment
+    from trl_ext.peak_memory import PeakMemory
     from trl_ext.trainers.callbacks import AfterFirstStep, StopWhenAsked
 
+    memory = PeakMemory()
     if checkpoint is not None:
-        guard.last_words = lambda: how_to_resume(directory)
+        guard.last_words = lambda: how_to_resume(directory, recipe)
     built = build.trainer(recipe, directory, base, checkpoint)
     for statement in built.statements:
         console.print(statement)
@@ -113,16 +121,15 @@ def train(
         trainer.add_callback(AfterFirstStep(keep_row_tokens))
     if checkpoint is not None:
         trainer.check_resume(checkpoint)  # before the directory's recipe is replaced
-    started = time.time()
     try:
-        guard.last_words = lambda: how_to_resume(directory)
+        guard.last_words = lambda: how_to_resume(directory, recipe)
         with guard.deferred():
             if trainer.is_world_process_zero():
                 directory.mkdir(parents=True, exist_ok=True)
                 resolved.dump(directory / "recipe.resolved.yaml")
-                write_json(directory / "environment.json", environment.describe())
+                atomic.write_json(directory / "environment.json", environment.describe())
             trainer.train(resume_from_checkpoint=checkpoint)
-            seconds = time.time() - started
+            seconds, peak = trainer.trained_seconds, memory.read()
             counts = trainer.reference_counts() if recipe.trainer is None else None  # from every process
             trainer.save_model(str(directory))
             trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
@@ -131,8 +138,10 @@ def train(
         _close(recipe, built)
         if isinstance(error, UserError | KeyboardInterrupt) or not staging.is_disk_full(error):
             raise
-        raise UserError(f"The disk of {directory} is full: free some space. {how_to_resume(directory)}") from error
-    return Trained(built, seconds, counts)
+        raise UserError(
+            f"The disk of {directory} is full: free some space. {how_to_resume(directory, recipe)}"
+        ) from error
+    return Trained(built, seconds, counts, peak)
 
 
 def _close(recipe: Recipe, built: Built) -> None:
@@ -189,30 +198,26 @@ def quieten(recipe: Recipe) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait starve each other as soon as a core has anything else to do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import logging
-    import warnings
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels it looks for on the Hub
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl|peft")
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    quiet.hide_progress_off_terminals()
 
 
 def _report(console: Console, recipe: Recipe, trained: Trained) -> None:
     from trl.trainer.utils import get_config_model_id
 
     from trl_ext import demo, foresight
-    from trl_ext.build import EMBEDDED
     from trl_ext.report import summary
     from trl_ext.trainers.watch import warnings_in
 
-    built, seconds, counts = trained
+    built, seconds, counts, _ = trained
     directory, trainer = built.output_dir, built.trainer
     picture = draw_curves(recipe, directory)
     console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
     if counts is not None:
         console.print(f"reference: {counts[0]:,} completions from the cache, {counts[1]:,} computed and kept")
     tables = summary.first_and_last(directory / "metrics.jsonl")
-    is_demo = get_config_model_id(trainer.model.config) == str(demo.MODEL) and recipe.get("dataset_name") == EMBEDDED
+    is_demo = (
+        get_config_model_id(trainer.model.config) == str(demo.MODEL) and recipe.get("dataset_name") == demo.EMBEDDED
+    )
     if is_demo and recipe.trainer != "reward" and hasattr(trainer.model, "disable_adapter"):
         console.print("sampling reviews with the adapter on and off …")
         tables = [_measure_the_demo(directory, trainer), *tables[1:]]
@@ -234,12 +239,5 @@ def _measure_the_demo(directory: Path, trainer: Any) -> Any:
     lines = (demo.DATA / "test.jsonl").read_text(encoding="utf-8").splitlines()
     pairs = preferences.held_out(trainer.model, trainer.processing_class, [json.loads(line) for line in lines])
     samples = evaluate.evaluate(trainer.model, trainer.processing_class)
-    write_json(directory / "evaluation.json", {"samples": samples, "pairs": pairs})
+    atomic.write_json(directory / "evaluation.json", {"samples": samples, "pairs": pairs})
     return summary.before_and_after(samples, pairs)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Content as indented JSON, whole or not at all."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)

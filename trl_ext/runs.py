@@ -10,6 +10,8 @@ from pathlib import Path
 from trl_ext.checkpoints import found
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe
+from trl_ext.recipe.paths import unwritable
+from trl_ext.recipe.resolved import RESOLVED
 
 
 def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
@@ -29,7 +31,7 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
         directory = Path(named)
     else:
         # A resolved recipe is named after the run it stands in.
-        name = recipe.path.resolve().parent.name if recipe.name == "recipe.resolved" else _run_name(recipe)
+        name = recipe.path.resolve().parent.name if recipe.path.name == RESOLVED else _run_name(recipe)
         stem = Path("runs", name)
         taken = [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
         directory = stem
@@ -42,6 +44,8 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
         return directory, str(checkpoint)
     if resume:
         return directory, str(found.require_latest(directory))
+    if (problem := unwritable(directory)) is not None:
+        raise UserError(f"The run would go to {directory}, and {problem} `--output_dir` says where.")
     if _holds_a_run(directory):
         raise UserError(
             f"{directory} already holds a run. Continue it with `--resume_from_checkpoint true`, or choose another "
@@ -57,7 +61,7 @@ def _run_name(recipe: Recipe) -> str:
 
 
 def _holds_a_run(directory: Path) -> bool:
-    return any((directory / name).exists() for name in ("recipe.resolved.yaml", "adapter_config.json"))
+    return any((directory / name).exists() for name in (RESOLVED, "adapter_config.json"))
 
 
 def latest_checkpoint(directory: Path) -> str | None:
@@ -66,13 +70,23 @@ def latest_checkpoint(directory: Path) -> str | None:
     return None if checkpoint is None else str(checkpoint)
 
 
-def how_to_resume(directory: Path) -> str:
-    """What is kept of a run that ends early, and the command that goes on from it."""
+def how_to_resume(directory: Path, recipe: Recipe) -> str:
+    """What is kept of a run of a recipe that ends early, and the command that goes on from it."""
     checkpoint = latest_checkpoint(directory)
     if checkpoint is None:
-        return "No checkpoint was due yet (`save_steps`), so there is nothing to resume from."
+        return f"{_why_no_checkpoint(recipe)}, so there is nothing to resume from."
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     launcher = "trl-ext" if processes == 1 else f"torchrun --nproc_per_node {processes} -m trl_ext"
     # The resolved recipe holds the flags of this run too.
-    recipe, output = (shlex.quote(str(path)) for path in (directory / "recipe.resolved.yaml", directory))
-    return f"Kept: {checkpoint}. Continue: {launcher} run {recipe} --output_dir {output} --resume_from_checkpoint true"
+    resolved, output = (shlex.quote(str(path)) for path in (directory / RESOLVED, directory))
+    return (
+        f"Kept: {checkpoint}. Continue: {launcher} run {resolved} --output_dir {output} --resume_from_checkpoint true"
+    )
+
+
+def _why_no_checkpoint(recipe: Recipe) -> str:
+    when = recipe.effective("save_strategy")
+    if when == "no":
+        return "This recipe asks for no checkpoints (`save_strategy: no`)"
+    due = f"save_steps: {recipe.effective('save_steps')}" if when == "steps" else f"save_strategy: {when}"
+    return f"No checkpoint was due yet (`{due}`)"

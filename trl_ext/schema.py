@@ -5,10 +5,7 @@ judged against the installed versions, whatever they are, before anything heavy 
 """
 
 import ast
-import difflib
 import importlib.util
-import math
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,7 +43,7 @@ SOURCES = {
     "SupervisedConfig": ("trl_ext", "trainers/stages.py"),
     "CheckpointOptions": ("trl_ext", "trainers/checkpoint_options.py"),
     "FiniteStepOptions": ("trl_ext", "trainers/finite.py"),
-    "PPOExtras": ("trl_ext", "recipe/extras.py"),
+    "RewardExtras": ("trl_ext", "recipe/extras.py"),
     "ModelExtras": ("trl_ext", "recipe/extras.py"),
     "DataExtras": ("trl_ext", "recipe/extras.py"),
 }
@@ -55,17 +52,14 @@ SOURCES = {
 CONFIGS = {
     "paired": ("PairedPreferenceConfig",),
     "unpaired": ("UnpairedPreferenceConfig",),
-    "ppo": ("PPOConfig", "PPOExtras"),
-    "online": ("OnlinePreferenceConfig", "PPOExtras"),
+    "ppo": ("PPOConfig", "RewardExtras"),
+    "online": ("OnlinePreferenceConfig", "RewardExtras"),
     "reward": ("RewardModelConfig",),
     "sft": ("SupervisedConfig",),
 }
 
 # Values the code accepts beyond what the annotation says.
 WIDER = {"resume_from_checkpoint": "bool"}
-
-LONGEST = 120
-"""Characters of a value or name that a sentence repeats."""
 
 KINDS = {
     "bool": "true or false",
@@ -149,117 +143,6 @@ def model() -> dict[str, Field]:
 def data() -> dict[str, Field]:
     """Settings of the dataset, a mixture of several included."""
     return fields("ScriptArguments") | fields("DatasetMixtureConfig") | fields("DataExtras")
-
-
-def convert(field: Field, value: Any) -> Any:
-    """The value in the field's type.
-
-    What the parser of transformers converts is converted here too: numbers and booleans in quotes, a single
-    entry where a list is meant, `no` (a boolean in YAML) where the text "no" is a choice.
-
-    Raises:
-        ValueError: Wrong type, or not among the choices. The message ends the sentence that begins with the
-            setting's name: ``is 'fast': give a number.``
-    """
-    kinds = field.kinds
-    if "Any" in kinds:
-        return value
-    for converted in _readings(value, kinds, field.choices):
-        if field.choices and isinstance(converted, str) and converted not in field.choices:
-            choices = [*field.choices, "true", "false"] if "bool" in kinds else field.choices
-            raise ValueError(f"is {value!r}: {one_of(converted, choices)}")
-        return converted
-    if value is None:
-        raise ValueError(f"is empty: give {_allowed(field)}, or remove the line.")
-    remedy = f"give {_allowed(field)}"
-    if kinds <= {"str", "None"} and not isinstance(value, (list, dict)):
-        remedy = f"give {_allowed(field)} (in quotes if it is meant literally)"
-    raise ValueError(f"is {shown(value)}: {remedy}.")
-
-
-def one_of(given: str, allowed: tuple[str, ...] | list[str]) -> str:
-    """“did you mean …” if something is near, else all that is allowed; both when the list is short."""
-    near = nearest(given, allowed)
-    everything = f"allowed are {', '.join(sorted(allowed))}."
-    if not near:
-        return everything
-    meant = f"did you mean {' or '.join(near)}?"
-    return meant if len(allowed) > 12 else f"{meant} {everything[0].upper()}{everything[1:]}"
-
-
-def nearest(given: str, allowed: Any) -> list[str]:
-    """Up to three allowed names that look like the given one, the nearest first."""
-    return difflib.get_close_matches(given[:LONGEST], [str(name) for name in allowed], n=3, cutoff=0.66)
-
-
-def shown(value: Any) -> str:
-    """A value as the user wrote it, near enough."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) and abs(value) >= 10**LONGEST:
-        return f"a number of more than {LONGEST} digits"
-    return {list: "a list", dict: "a mapping"}.get(type(value)) or shown_text(repr(value))
-
-
-def shown_text(text: str) -> str:
-    """A text in a sentence: on one line, without what cannot be printed, and not longer than anybody reads."""
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: LONGEST + 1])
-    return printable if len(printable) <= LONGEST else f"{printable[:LONGEST]}…"
-
-
-def _readings(value: Any, kinds: set[str], choices: tuple[str, ...] | None):
-    """The value in each kind it can be read as, the most literal first."""
-    number = _number(value)
-    if value is None:
-        if "None" in kinds:
-            yield None
-        return
-    if isinstance(value, bool):
-        if "bool" in kinds:
-            yield value
-        elif value is False and choices and "no" in choices:
-            yield "no"
-        return
-    if number is not None:
-        if "int" in kinds and float(number).is_integer():
-            yield int(number)
-        if "float" in kinds:
-            yield number
-    if isinstance(value, str):
-        if "bool" in kinds and value.lower() in ("true", "false"):
-            yield value.lower() == "true"
-        if "str" in kinds:
-            yield value
-        if "None" in kinds and value.lower() in ("none", "null"):
-            yield None
-    if isinstance(value, dict) and "dict" in kinds:
-        yield value
-    if isinstance(value, (list, tuple)) and "list" in kinds:
-        yield list(value)
-    if isinstance(value, (str, int, float)) and "list" in kinds:
-        yield [value]
-
-
-def _number(value: Any) -> int | float | None:
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-        return value if math.isfinite(value) else None
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    return None if isinstance(value, int) and abs(value) > sys.float_info.max else value
-
-
-def _allowed(field: Field) -> str:
-    if field.choices:
-        return "one of " + ", ".join(field.choices)
-    kinds = field.kinds
-    named = [text for kind, text in KINDS.items() if kind in kinds and not (kind == "int" and "float" in kinds)]
-    if not named or named == ["null"]:
-        return "null (it cannot be set in a recipe)"
-    return " or ".join(named)
 
 
 def _kinds(annotation: ast.expr) -> set[str]:

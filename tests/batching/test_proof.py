@@ -65,7 +65,10 @@ WRONG = {
 
 @pytest.mark.parametrize("model_type", WRONG)
 def test_families_known_to_be_wrong_are_recognised_from_their_configuration(model_type):
-    assert WRONG[model_type] in proof.known_to_be_wrong(AutoConfig.for_model(model_type))
+    reason = proof.known_to_be_wrong(AutoConfig.for_model(model_type))
+    # Before transformers 5.23 two of them named their layers otherwise, or not at all.
+    earlier = {"recurrent_gemma": "outside attention", "deepseek_v32": "sparse_attention"}
+    assert WRONG[model_type] in reason or earlier.get(model_type, WRONG[model_type]) in reason
 
 
 def test_convolutions_between_tokens_are_recognised():

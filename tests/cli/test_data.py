@@ -6,7 +6,6 @@ import datasets
 import pytest
 import yaml
 
-from trl_ext import build
 from trl_ext.cli import main
 
 PNG = b"\x89PNG"
@@ -119,6 +118,28 @@ def test_rows_held_out_or_beyond_the_first_are_not_counted(recipe, capsys):
     assert f"prompt 'q{row['row']}'" in row["excerpt"]  # the number is the row's, after shuffling too
 
 
+def test_no_prompt_is_on_both_sides_of_a_held_out_split(recipe, capsys):
+    rows = [pair(f"q{i % 4}", f"yes {i}", f"no {i}") for i in range(12)]
+    found = facts(capsys, recipe(rows=rows, eval_size=3, eval_strategy="steps", eval_steps=1))
+    assert found["statements"][0].endswith("3 rows held out for evaluation, none of their prompts is trained on.")
+    assert found["examples"] == 9
+
+
+def test_rows_to_evaluate_on_that_are_trained_on_are_told(recipe, capsys, tmp_path):
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    rows = [pair(f"q{i}", f"yes {i}", f"no {i}") for i in range(6)]
+    splits = {"train": rows, "test": [rows[0], rows[3], pair("q5", "other", "no"), pair("new", "yes", "no")]}
+    for name, content in splits.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    path = recipe(dataset_name=str(folder), eval_strategy="steps", eval_steps=1)
+    said = (
+        "Among the 4 rows to evaluate on are 2 in the training data word for word and 1 with a prompt that is there with other "
+        "answers: these only tell how well they were learnt."
+    )
+    assert said in facts(capsys, path)["statements"]
+
+
 def test_a_stream_is_looked_at_in_part(recipe, capsys):
     found = facts(capsys, recipe(), "--dataset_streaming", "true", "--max_steps", "3", "--rows", "4")
     assert found["examples"] == 3 and rows_of(found)["dropped"] == [2]
@@ -173,7 +194,7 @@ def test_what_cannot_teach_is_refused_before_weights_are_loaded(case, recipe, ca
     def load_weights(*_, **__):
         raise AssertionError("weights are being loaded")
 
-    monkeypatch.setattr(build, "policy", load_weights)
+    monkeypatch.setattr("trl_ext.build.policy", load_weights)
     for verb in ("run", "data"):
         assert main([verb, path]) == 2
         error = capsys.readouterr().err
@@ -187,7 +208,7 @@ def test_a_run_says_it_in_a_few_lines(recipe, capsys, monkeypatch):
     def load_weights(recipe, args, chosen, statements, *_):
         raise Loading(statements)
 
-    monkeypatch.setattr(build, "policy", load_weights)
+    monkeypatch.setattr("trl_ext.build.policy", load_weights)
     with pytest.raises(Loading) as reached:
         main(["run", recipe()])
     said = reached.value.args[0]

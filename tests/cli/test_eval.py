@@ -257,7 +257,7 @@ def test_prompts_that_are_too_long_are_counted(tiny_model, data, tmp_path, evalu
     [
         (["nowhere"], "nowhere does not exist"),
         (["RUN"], "The run held no data out, and DATA has no split but `train`, which it trained on"),
-        (["RUN", "--dataset", "absent.jsonl"], "there is no file or directory absent.jsonl"),
+        (["RUN", "--dataset", "absent.jsonl"], "`--dataset` is absent.jsonl, and there is no such file or folder"),
         (["RUN", "--dataset", "prompts.jsonl"], "needed are prompt, chosen and rejected for pairs"),
         (["RUN", "--split", "validation"], "`validation` was asked for"),
         (["RUN", "--split", "train", "--dataset_columns", "q"], "`--dataset_columns` is 'q'"),
@@ -282,3 +282,8 @@ def test_wrong_input(words, message, tiny_model, data, tmp_path, monkeypatch, ca
     places = [str(made[word](tmp_path / word)) if word in made else word for word in words]
     assert main(["eval", *places]) == 2
     assert message.replace("DATA", data) in capsys.readouterr().err
+
+
+def test_data_that_is_not_there_is_said_of_the_flag_that_named_it(capsys):
+    assert main(["eval", "runs/none", "--dataset", "nope.jsonl"]) == 2
+    assert capsys.readouterr().err.startswith("trl-ext: `--dataset` is nope.jsonl, and ")

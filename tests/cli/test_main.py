@@ -71,7 +71,7 @@ def test_validate_shows_what_was_asked_for(recipe, capsys):
         losses.describe("ipo").formula,
         "beta 0.3",
         "5e-06",
-        "embedded [train], not opened; the loss reads pairs",
+        "embedded [train], comes with trl-ext; the loss reads pairs",
     ):
         assert shown in printed
 
@@ -88,7 +88,10 @@ def test_validate_shows_what_was_asked_for(recipe, capsys):
                 "1 per prompt, 2 epochs over each",
             ],
         ),
-        (["trainer=reward"], ["reward model: −log σ(r(chosen) − r(rejected))", "embedded [train], pairs"]),
+        (
+            ["trainer=reward"],
+            ["reward model: −log σ(r(chosen) − r(rejected))", "embedded [train], comes with trl-ext, pairs"],
+        ),
         (["trainer=sft"], ["supervised fine-tuning: −log π of the answer's tokens"]),
     ],
 )
@@ -213,6 +216,52 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
 )
 def test_flags(words, values):
     assert overrides(words) == values
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-loss", "ipo"], ["A flag begins with two dashes: `--loss`, not '-loss'."]),
+        (["loss=ipo"], ["A flag begins with two dashes: `--loss=ipo`, not 'loss=ipo'."]),
+    ],
+)
+def test_dashes_that_are_missing(words, said):
+    with pytest.raises(UserError) as caught:
+        overrides(words)
+    assert caught.value.problems == said
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags"),
+    [
+        ("run", ("--loss", "--output_dir", "--resume_from_checkpoint", "--resume_changed", "--force")),
+        ("data", ("--rows", "--output", "--json")),
+    ],
+)
+def test_help_names_every_flag(verb, flags, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: trl-ext {verb} RECIPE [--key value ...]")
+    assert all(f"\n  {flag}" in printed for flag in flags)
+
+
+def test_numbers_that_are_none_are_told_what_is_allowed(capsys):
+    assert cli.main(["eval", "runs/none", "--limit", "many"]) == 2
+    assert capsys.readouterr().err == "trl-ext: `--limit` is 'many': give a whole number.\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "{}", "--output", "{}/x"],
+        ["merge", "none", "--output", "{}/x"],
+        ["compare", "{}", "--output_dir", "{}/x"],
+    ],
+)
+def test_a_file_in_the_way_of_what_is_written(words, recipe, capsys):
+    path = recipe(GOOD)
+    assert cli.main([word.format(path) for word in words]) == 2
+    assert f"{path} is a file: name a folder, which need not exist yet." in capsys.readouterr().err
 
 
 def test_stray_words_are_all_named():

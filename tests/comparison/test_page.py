@@ -36,9 +36,12 @@ def evaluation(score, kl, accuracy=0.8):
     }
 
 
+PEAK = {"peak_bytes": 2**30, "peak_of": "process"}
+
+
 def row(name, score, kl, loss=None):
     facts = {"name": name, "loss": loss or name, "beta": 0.1, "seed": 0}
-    return measure.of_run(evaluation(score, kl), **facts, seconds=12.0, peak_bytes=2**30, cached=10, computed=0)
+    return measure.of_run(evaluation(score, kl), **facts, seconds=12.0, **PEAK, cached=10, computed=0)
 
 
 ROWS = [
@@ -81,23 +84,55 @@ def test_texts_are_shown_as_they_are(written):
 
 
 def test_the_summary_claims_what_intervals_tell():
-    said = page.summary(ROWS)
-    assert said.startswith("dpo has the highest sentiment of sampled completions: 0.900, not told apart from ipo ")
-    assert "simpo-beta1 stays nearest to the base, at 0.20 nats" in said
-    assert "not told apart" not in page.summary(ROWS[::2])
-    assert page.summary(ROWS[:1]) == ""
+    said = page.summary(ROWS, BASE)
+    assert said.startswith(
+        "dpo has the highest sentiment of sampled completions: 0.900 ± 0.100, not separated from ipo by the data."
+    )
+    assert (
+        "simpo-beta1 stays nearest to the base, at 0.20 ± 0.10 nats per completion, not separated from simpo-beta2"
+        in said
+    )
+    assert "not separated" not in page.summary(ROWS[::2], BASE)
+    assert "separated from simpo-beta1, base by" in page.summary([row("dpo", 0.65, 1), ROWS[2]], BASE)
+    assert page.summary(ROWS[:1], BASE) == ""
+    alone = {**ROWS[2], "score/sentiment": {"value": 0.6, "low": None, "high": None}}  # of one completion
+    assert "not separated from simpo-beta1 by" in page.summary([ROWS[0], alone], BASE)
+
+
+def test_rows_are_in_the_order_of_what_they_gained_and_shaded_as_far_as_they_are_told_apart():
+    rows = page.table(ROWS, BASE)["rows"]
+    assert [line[0]["text"] for line in rows] == ["base", "dpo", "ipo", "simpo-beta2", "simpo-beta1"]
+    assert [line[1]["is_best"] for line in rows] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]  # 0.70 ± 0.10 is below 0.90 ± 0.10
+
+
+def test_a_peak_says_whose_it_is(written):
+    text = (written / "report.html").read_text(encoding="utf-8")
+    assert "peak, GiB" in text and "1.00</td>" in text and "most main memory of the process" in text
+    unknown = [{**run, "peak_bytes": None, "peak_of": None} for run in ROWS]
+    assert "peak, GiB" not in page.table(unknown, BASE)["headings"] and page.legend(unknown)[1].startswith("No peak")
+    assert page.legend([{**ROWS[0], "peak_of": "GPU"}])[1].startswith("Peak: the most GPU memory")
 
 
 def test_without_scores_accuracy_is_compared():
     plain = [{key: value for key, value in run.items() if not key.startswith(measure.SCORE)} for run in ROWS]
-    assert measure.gain(plain)[0] == "accuracy" and "accuracy" in page.summary(plain)
+    assert measure.gain(plain)[0] == "accuracy" and "accuracy" in page.summary(plain, BASE)
 
 
 def test_the_table_for_spreadsheets(written):
     with (written / "comparison.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["name"] for line in lines] == ["dpo", "ipo", "simpo-beta1", "simpo-beta2"]
-    assert float(lines[0]["score/sentiment"]) == 0.9 and float(lines[1]["kl_low"]) == pytest.approx(0.5)
+    assert (
+        lines[0]["peak_of"] == "process"
+        and float(lines[0]["score/sentiment"]) == 0.9
+        and float(lines[1]["kl_low"]) == pytest.approx(0.5)
+    )
 
 
 def test_the_frontier_is_at_the_measured_places(monkeypatch, tmp_path):
@@ -106,8 +141,34 @@ def test_the_frontier_is_at_the_measured_places(monkeypatch, tmp_path):
     pictures.frontier(tmp_path / "x.png", ROWS, BASE)
     (axis,) = drawn[0].axes
     places = [container.lines[0].get_xydata().tolist() for container in axis.containers]
-    assert places == [[[1.1, 0.9]], [[0.6, 0.85]], [[0.2, 0.6], [0.3, 0.7]]]
-    assert axis.lines[-1].get_xydata().tolist() == [[0, 0.5]]
+    assert places == [[[1.1, 0.9]], [[0.6, 0.85]], [[0.2, 0.6], [0.3, 0.7]], [[0, 0.5]]]
+
+
+def logged(file, records):
+    file.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    return file
+
+
+def test_a_loss_without_a_reference_borrows_that_of_a_run_on_the_same_examples(tmp_path):
+    """log π_base of a batch is −20 and −22 at step 1, −26 and −25 at step 2, whatever the policy gives to it."""
+    base = {1: (-20.0, -22.0), 2: (-26.0, -25.0)}
+
+    def records(ratios, has_reference, tokens=100.0):
+        for step, ratio in ratios.items():
+            logps = {f"logps/{side}": base[step][i] + ratio[i] for i, side in enumerate(("chosen", "rejected"))}
+            known = {f"log_ratio/{side}": ratio[i] for i, side in enumerate(("chosen", "rejected"))}
+            yield {"step": step, "num_tokens": step * tokens, **logps, **(known if has_reference else {})}
+        yield {"step": 2, "warning": "x", "text": "y"}
+
+    with_reference, without = {1: (0.0, 0.0), 2: (1.0, -2.0)}, {1: (0.0, 0.0), 2: (0.5, -0.25)}
+    runs = {
+        "dpo": logged(tmp_path / "dpo", records(with_reference, True)),
+        "simpo": logged(tmp_path / "simpo", records(without, False)),
+        "simpo-seed1": logged(tmp_path / "seed1", records(without, False)),
+        "orpo": logged(tmp_path / "orpo", records(without, False, tokens=90.0)),
+    }
+    found = pictures.log_ratios(runs, {"dpo": 0, "simpo": 0, "simpo-seed1": 1, "orpo": 0})
+    assert found == {"dpo": ([1, 2], ([0.0, 1.0], [0.0, -2.0])), "simpo": ([1, 2], ([0.0, 0.5], [0.0, -0.25]))}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
@@ -140,7 +201,7 @@ def dump(file: Path, width: int, scratch: Path) -> tuple[dict, str]:
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
     command += ["--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files"]
     command += [f"--user-data-dir={scratch / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=5000"]
-    done = subprocess.run([*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--dump-dom", frame.as_uri()], capture_output=True, text=True, timeout=900)
     found = re.search(r'<body id="(.*?)"', done.stdout)
     assert found, done.stdout[-500:] + done.stderr[-500:]
     return json.loads(html.unescape(found[1])), done.stderr

@@ -52,6 +52,20 @@ def test_what_cannot_be_judged_is_left_to_loading(tmp_path):
     assert peek(tmp_path / "broken.jsonl") is None
 
 
+def test_a_broken_line_in_the_middle_is_found_by_validate(tmp_path, capsys):
+    from trl_ext.cli import main
+
+    data = write(tmp_path / "rows.jsonl", PAIRS * 100)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"model_name_or_path: embedded\ndataset_name: {data}\nuse_peft: true\n")
+    assert main(["validate", str(recipe)]) == 0
+    assert "rows.jsonl [train], all of it read, TRL's own columns, pairs" in capsys.readouterr().out
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join([*lines[:150], lines[150][:-9], *lines[151:]]))
+    assert main(["validate", str(recipe)]) == 2
+    assert "of which line 151 is not JSON" in capsys.readouterr().err
+
+
 def test_a_recipe_learns_of_it_before_anything_heavy_is_imported(tmp_path):
     data = write(tmp_path / "labels.jsonl", [{"prompt": "p", "completion": "c", "label": True}] * 3)
     recipe = tmp_path / "r.yaml"

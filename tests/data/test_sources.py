@@ -159,7 +159,7 @@ def test_missing_path_names_the_nearest(write, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty is a directory without a file that can be read"):
         data.load(tmp_path / "empty")
-    with pytest.raises(UserError, match="dataset_name is empty"):
+    with pytest.raises(UserError, match="name of the dataset is empty"):
         data.load("")
 
 

@@ -41,8 +41,8 @@ def said_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kernels, "bitsandbytes", lambda device: iter([passed("bitsandbytes", "works")]))
 
-    def examine(model: str = "embedded", more: str = "") -> dict[str, Finding]:
-        Path("r.yaml").write_text(RECIPE.format(model=model, more=more))
+    def examine(model: str = "embedded", more: str = "", dataset: str = "embedded") -> dict[str, Finding]:
+        Path("r.yaml").write_text(RECIPE.format(model=model, more=more, dataset=dataset))
         return {finding.check: finding for finding in doctor.examine("r.yaml")}
 
     return examine

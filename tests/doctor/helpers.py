@@ -11,7 +11,7 @@ CPUS = Build("2.13.0+cpu", None, None, ())
 ADA = Card("NVIDIA GeForce RTX 4090", (8, 9), 23 * GIB, 24 * GIB, True)
 TURING = Card("NVIDIA GeForce RTX 2080 Ti", (7, 5), 10 * GIB, 11 * GIB, False)
 PASCAL = Card("NVIDIA GeForce GTX 1080", (6, 1), 7 * GIB, 8 * GIB, False)
-RECIPE = "model_name_or_path: {model}\ndataset_name: embedded\nuse_peft: true\n{more}"
+RECIPE = "model_name_or_path: {model}\ndataset_name: {dataset}\nuse_peft: true\n{more}"
 
 
 def only(findings: Iterable[Finding]) -> tuple[str, str, str]:

@@ -43,7 +43,7 @@ def test_templates(said_of, changed_model, tmp_path):
     template, generation = (tmp_path / "changed" / name for name in ("chat_template.jinja", "generation_config.json"))
     template.write_text(f"{pad}{pad}" + "{% for m in messages %}{{ m.content }}{% endfor %}" + pad)
     generation.write_text(json.dumps({"eos_token_id": tokenizer.eos_token_id}))
-    Path(tmp_path, "r.yaml").write_text(RECIPE.format(model="changed", more=""))
+    Path(tmp_path, "r.yaml").write_text(RECIPE.format(model="changed", dataset="embedded", more=""))
     findings = [f for f in doctor.examine("r.yaml") if f.check == "chat template"]
     assert [(str(f.status), f.found, f.remedy) for f in findings] == [
         (

@@ -148,7 +148,7 @@ def test_merged_weights_take_the_place_of_the_mapped_ones(tmp_path, monkeypatch)
     monkeypatch.setattr(merging, "put_on", recorded)
     merged = merging.merge(source.find(save_adapter(base, tmp_path / "adapter")))
     assert {name: parameter.data_ptr() for name, parameter in merged.named_parameters()} == places
-    assert merging.bytes_of(merged) == pytest.approx((base / "model.safetensors").stat().st_size, rel=0.05)
+    assert merging.bytes_of(merged) == pytest.approx((base / "model.safetensors").stat().st_size, rel=0.1)
 
 
 def test_adapters_that_do_not_fit(tmp_path):

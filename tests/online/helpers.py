@@ -20,7 +20,7 @@ def config(output_dir: Any, **changes: Any) -> OnlinePreferenceConfig:
 
 
 def build(model: Any, args: OnlinePreferenceConfig, **options: Any) -> OnlinePreferenceTrainer:
-    return helpers.build(model, args, cls=OnlinePreferenceTrainer, **options)
+    return helpers.build(model, args, **{"cls": OnlinePreferenceTrainer, **options})
 
 
 def trained(model: Any, output_dir: Any, options: dict | None = None, **changes: Any) -> OnlinePreferenceTrainer:

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from datasets import Dataset
-from peft import LoraConfig
 
 from tests.ppo import language
 from trl_ext import OnlinePreferenceConfig, OnlinePreferenceTrainer
@@ -21,48 +19,22 @@ def trained(tmp_path, worth, *, beta: float, learning_rate: float, rollouts: int
         return [worth[tuple(ids)] + extra for ids, extra in zip(completion_ids, noise.tolist(), strict=True)]
 
     args = OnlinePreferenceConfig(
+        **language.SETTINGS,
         output_dir=str(tmp_path),
         per_device_train_batch_size=batch,
         steps_per_generation=rollouts if is_stale else 1,
-        max_completion_length=language.STEPS,
         max_steps=rollouts,
         learning_rate=learning_rate,
-        lr_scheduler_type="linear",
-        optim="adamw_torch",
-        weight_decay=0.0,
         beta=beta,
-        logging_strategy="no",
-        report_to="none",
-        save_strategy="no",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        seed=0,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
-    trainer = OnlinePreferenceTrainer(
-        model=language.model(),
-        reward_funcs=score,
-        args=args,
-        train_dataset=Dataset.from_list([{"prompt": language.PROMPT}] * batch * rollouts),
-        processing_class=language.tokenizer(),
-        peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", fan_in_fan_out=True),
-    )
-    trainer.train()
-    return language.log_probabilities(trainer.model)
-
-
-def optimum(reference: torch.Tensor, worth: dict, beta: float) -> torch.Tensor:
-    """π* ∝ π_ref·exp(r/β), which minimises DPO's loss under Bradley–Terry preferences whoever sampled the pairs."""
-    values = torch.tensor([worth[ids] for ids in language.COMPLETIONS], dtype=torch.float64)
-    return (reference + values / beta).softmax(0)
+    return language.trained(OnlinePreferenceTrainer, args, score, prompts=batch * rollouts)
 
 
 @pytest.mark.slow
 def test_it_converges_to_the_optimum(tmp_path):
     reference, worth = language.log_probabilities(language.model()), language.rewards()
-    target = optimum(reference, worth, 0.7)
+    # It minimises DPO's loss under Bradley–Terry preferences, whoever sampled the pairs.
+    target = language.optimum(reference, worth, 0.7)
     policy = trained(tmp_path, worth, beta=0.7, learning_rate=0.01, rollouts=150, batch=256)
     assert language.total_variation(reference.exp(), target) > 0.4
     assert language.total_variation(policy.exp(), target) <= 0.06  # a last step's worth of noise
@@ -75,7 +47,7 @@ def test_fresh_pairs_lead_further_than_stale_ones(tmp_path):
     by_rarity = [language.COMPLETIONS[i] for i in reference.argsort(descending=True)]
     worth = dict(zip(by_rarity, sorted(language.rewards().values()), strict=True))
     values = torch.tensor([worth[ids] for ids in language.COMPLETIONS], dtype=torch.float64)
-    target = optimum(reference, worth, beta)
+    target = language.optimum(reference, worth, beta)
     settings = {"beta": beta, "learning_rate": 0.005, "rollouts": 80, "batch": 128}
     fresh, stale = (trained(tmp_path, worth, **settings, is_stale=is_stale) for is_stale in (False, True))
 

@@ -40,7 +40,7 @@ def test_a_step_is_that_of_the_trainer_of_given_pairs(model, tmp_path, loss, kwa
     sums = MeanMetrics()
     expected._backward(examples, sums)
     gradients = {name: p.grad for name, p in expected.model.named_parameters() if p.grad is not None}
-    assert relative_difference(trainer.recorder.gradients[0], gradients) < 1e-6
+    assert relative_difference(trainer.recorder.gradients[0], gradients) < 1e-5
     log, means = trainer.recorder.logs[0], sums.means()
     assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(means["loss"], abs=1e-6)
     for name in ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"):
@@ -64,7 +64,7 @@ def test_a_step_by_hand(model, tmp_path):
     value = loss(**{name: tensors[name] for name in loss.inputs}).losses.mean()
     names, parameters = zip(*[(n, p) for n, p in network.named_parameters() if ".default." in n], strict=True)
     gradients = dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
-    assert relative_difference(trainer.recorder.gradients[1], gradients) < 1e-6
+    assert relative_difference(trainer.recorder.gradients[1], gradients) < 1e-5
     assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(value.item(), abs=1e-6)
 
 
@@ -111,7 +111,7 @@ def test_gradients_do_not_depend_on_how_a_step_is_cut(model, tmp_path):
         assert (weights == 0).any() and weights.mean().item() == pytest.approx(1)
         gradients.append(trainer.recorder.gradients[0])
     for other in gradients[1:]:
-        assert relative_difference(other, gradients[0]) < 2e-6
+        assert relative_difference(other, gradients[0]) < 1e-5
 
 
 def test_equal_scores_teach_nothing(model, tmp_path):
@@ -259,6 +259,7 @@ def test_a_reference_that_is_not_the_policy_at_the_start_stops_the_run(model, tm
         ({"epsilon": 0.3}, "`epsilon` is 0.3, and no loss on pairs reads it"),
         ({"sync_ref_model": True}, "the reference of sampled pairs stays what it is"),
         ({"missing_eos_penalty": -1.0}, "`missing_eos_penalty` is -1.0"),
+        ({"missing_eos_penalty": 1.0, "mask_truncated_completions": True}, "which only they would pay, has no effect"),
     ],
 )
 def test_settings_that_cannot_work_are_one_sentence(tmp_path, settings, message):
@@ -278,8 +279,8 @@ def test_defaults(tmp_path):
     [
         ({"reward_funcs": None}, "no source of reward"),
         ({"peft_config": None}, "give `peft_config`"),
-        ({"peft_config": helpers.lora(init_lora_weights="olora")}, "changes the base itself"),
-        ({"peft_config": helpers.lora(bias="all")}, "changes the base itself"),
+        ({"peft_config": helpers.lora(init_lora_weights="olora")}, "takes its share out of the base"),
+        ({"peft_config": helpers.lora(bias="all")}, "trains biases"),
     ],
 )
 def test_what_the_trainer_cannot_do_is_said_before_anything_is_loaded(model, tmp_path, options, message):

@@ -19,7 +19,7 @@ def test_a_step_is_the_mean_over_the_pairs_of_both(model, tmp_path):
     command += ["-m", "tests.online.two_processes", model, str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
-    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=1200)
     assert finished.returncode == 0, finished.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
 
@@ -30,7 +30,7 @@ def test_a_step_is_the_mean_over_the_pairs_of_both(model, tmp_path):
     expected._backward([pair for rank in ranks for pair in rank["pairs"]], sums)
     gradients = {name: p.grad for name, p in expected.model.named_parameters() if p.grad is not None}
     for rank in ranks:
-        assert relative_difference(rank["gradients"], gradients) < 1e-6
+        assert relative_difference(rank["gradients"], gradients) < 1e-5
     log = ranks[0]["logs"][0]
     assert log["pairs/ties"] == pytest.approx(1 - sum(counts) / 16)
     assert log["rewards/margins"] == pytest.approx(sums.means()["rewards/margins"], abs=1e-6)

@@ -61,6 +61,7 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("num_generations: 1\n", "`num_generations` (line 6) is 1: a pair takes at least 2 completions of a prompt."),
         ("num_generations: 3\n", "counts completions and is 8: give a multiple of 3"),
         ("epsilon: 0.1\n", "`epsilon` (line 6) shapes a policy gradient, and no loss on pairs reads it: remove it."),
+        ("mask_truncated_completions: true\nmissing_eos_penalty: 1\n", "which only they would pay, has no effect"),
         ("sync_ref_model: true\n", "the reference of sampled pairs stays what it is: remove it."),
         ("temperature: 0\n", "`temperature` (line 6) is 0: give a number greater than 0."),
         ("reward_weights: [1, 2]\n", "has 2 weights for 1 sources of reward"),

@@ -1,7 +1,6 @@
 """`trl-ext plan`: what is printed, what is imported, and how long it takes."""
 
 import json
-import resource
 import subprocess
 import sys
 
@@ -77,16 +76,14 @@ def test_calibrating_from_runs(capsys, tmp_path, shipped):
     )
     assert cli.main(["plan", "--calibrate", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "context 1.10 GiB" in printed and str(calibration.path()) in printed
+    assert "allocator 1.080 → 1.080, context 0.60 → 1.10 GiB" in printed and str(calibration.path()) in printed
+    assert "(+0.0%) now" in printed
 
 
-def test_a_plan_takes_five_seconds_of_cpu_at_most():
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_a_plan_imports_no_trainer():
     code = (
         "import sys; from trl_ext.cli import main; code = main(sys.argv[1:]);"
         "print([m for m in ('trl', 'peft', 'bitsandbytes', 'datasets') if m in sys.modules]); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code, "plan", LLAMA], capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
     assert done.stdout.splitlines()[-1] == "[]"

@@ -7,8 +7,29 @@ from bitsandbytes.functional import quantize_4bit
 from tests.planner.helpers import SHAPES, shallow
 from trl_ext.errors import UserError
 from trl_ext.planner import counting, memory
-from trl_ext.planner.models import MODELS, PARAMETERS
+from trl_ext.planner.models import MODELS
 from trl_ext.planner.shape import four_bit_bytes
+
+PARAMETERS = {
+    "alignment-handbook/zephyr-7b-sft-full": 7_241_732_096,
+    "allenai/Llama-3.1-Tulu-3-8B-SFT": 8_030_326_784,
+    "allenai/OLMo-2-1124-7B-SFT": 7_298_617_344,
+    "google/gemma-2-9b-it": 9_241_705_984,
+    "google/gemma-3-12b-it": 12_187_325_040,
+    "HuggingFaceTB/SmolLM3-3B": 3_075_098_624,
+    "meta-llama/Llama-3.1-8B": 8_030_261_248,
+    "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
+    "mistralai/Ministral-3-8B-Instruct-2512-BF16": 8_918_026_240,
+    "mistralai/Mistral-7B-v0.3": 7_248_023_552,
+    "openai/gpt-oss-20b": 20_914_757_184,
+    "Qwen/Qwen3-0.6B": 596_049_920,
+    "Qwen/Qwen3-1.7B": 1_720_574_976,
+    "Qwen/Qwen3-4B": 4_022_468_096,
+    "Qwen/Qwen3-8B": 8_190_735_360,
+    "Qwen/Qwen3-14B": 14_768_307_200,
+    "Qwen/Qwen3-30B-A3B": 30_532_122_624,
+}
+"""Published number of weights of each listed model, tied ones counted once."""
 
 # Total, quantised and trained (rank 16, all linear layers) parameters, and GiB of weights.
 KNOWN = {

@@ -48,3 +48,20 @@ def build(model: Any, args: PPOConfig, *, cls: type = PPOTrainer, randomise: boo
     trainer.recorder = Recorder()
     trainer.add_callback(trainer.recorder)
     return trainer
+
+
+def trained(
+    model: Any, output_dir: Any, steps: int = 1, trainer_options: dict | None = None, **changes: Any
+) -> PPOTrainer:
+    trainer = build(model, config(output_dir, max_steps=steps, **changes), **(trainer_options or {}))
+    trainer.train()
+    return trainer
+
+
+def rollout(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
+    """The completions of the last rollout, the micro-batches joined."""
+    batches = trainer._buffered_inputs
+    return {
+        name: torch.cat([batch[name] for batch in batches]) if value.ndim else value
+        for name, value in batches[0].items()
+    }

@@ -1,8 +1,12 @@
 """A language small enough to sum over: three tokens, at most three steps, fifteen completions."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from datasets import Dataset
+from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -67,11 +71,43 @@ def log_probabilities(network: torch.nn.Module) -> torch.Tensor:
     return torch.stack(sums).double()
 
 
-def optimum(reference: torch.Tensor, kl_coef: float, seed: int = 2) -> torch.Tensor:
+def optimum(reference: torch.Tensor, worth: dict[tuple[int, ...], float], kl_coef: float) -> torch.Tensor:
     """π* ∝ π_ref·exp(r/β), (15,)."""
-    values = torch.tensor([rewards(seed)[ids] for ids in COMPLETIONS], dtype=torch.float64)
+    values = torch.tensor([worth[ids] for ids in COMPLETIONS], dtype=torch.float64)
     return (reference + values / kl_coef).softmax(0)
 
 
 def total_variation(p: torch.Tensor, q: torch.Tensor) -> float:
     return 0.5 * (p - q).abs().sum().item()
+
+
+SETTINGS = {
+    "max_completion_length": STEPS,
+    "lr_scheduler_type": "linear",
+    "optim": "adamw_torch",
+    "weight_decay": 0.0,
+    "logging_strategy": "no",
+    "report_to": "none",
+    "save_strategy": "no",
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "seed": 0,
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
+"""Of every trainer on this language: AdamW whose learning rate decays to zero."""
+
+
+def trained(cls: type, args: Any, reward: Callable[..., list[float]], prompts: int) -> torch.Tensor:
+    """log π (15,) of every completion after training `model()` by rewards of completions."""
+    trainer = cls(
+        model=model(),
+        reward_funcs=reward,
+        args=args,
+        train_dataset=Dataset.from_list([{"prompt": PROMPT}] * prompts),
+        processing_class=tokenizer(),
+        peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", fan_in_fan_out=True),
+    )
+    trainer.train()
+    return log_probabilities(trainer.model)

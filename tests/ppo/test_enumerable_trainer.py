@@ -1,8 +1,6 @@
 """The trainer itself, from sampling to the optimizer, on a language whose optimum is known in closed form."""
 
 import pytest
-from datasets import Dataset
-from peft import LoraConfig
 
 from tests.ppo import language
 from trl_ext import PPOConfig, PPOTrainer
@@ -17,48 +15,27 @@ def distance_to_the_optimum(
 
     Advantages are not whitened, γ = λ = 1, the learning rate decays to zero.
     """
-    network = language.model()
-    reference = language.log_probabilities(network)
-    optimum = language.optimum(reference, KL_COEF)
+    reference, worth = language.log_probabilities(language.model()), language.rewards()
+    optimum = language.optimum(reference, worth, KL_COEF)
     assert optimum.max() < 0.4, "a peaked optimum is approached by a wrong KL too"
-    worth = language.rewards()
     args = PPOConfig(
+        **language.SETTINGS,
         output_dir=str(tmp_path),
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=1,
-        max_completion_length=language.STEPS,
         max_steps=steps,
         learning_rate=learning_rate,
         critic_learning_rate=0.02,
-        lr_scheduler_type="linear",
-        optim="adamw_torch",
-        weight_decay=0.0,
         kl_coef=KL_COEF,
         normalize_advantages=False,
         lam=1.0,
         vf_coef=1.0,
         cliprange_value=10.0,
-        logging_strategy="no",
-        report_to="none",
-        save_strategy="no",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        seed=0,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
         **kl,
     )
-    trainer = PPOTrainer(
-        model=network,
-        reward_funcs=lambda completion_ids, **_: [worth[tuple(ids)] for ids in completion_ids],
-        args=args,
-        train_dataset=Dataset.from_list([{"prompt": language.PROMPT}] * batch),
-        processing_class=language.tokenizer(),
-        peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", fan_in_fan_out=True),
+    policy = language.trained(
+        PPOTrainer, args, lambda completion_ids, **_: [worth[tuple(ids)] for ids in completion_ids], prompts=batch
     )
-    trainer.train()
-    policy = language.log_probabilities(trainer.model)
     return tuple(language.total_variation(logps.exp(), optimum) for logps in (reference, policy))
 
 

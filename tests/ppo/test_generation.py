@@ -10,7 +10,8 @@ from trl.generation.vllm_generation import VLLMGeneration
 
 from tests.ppo.helpers import build, config
 from tests.trainers.helpers import lora, nf4, relative_difference
-from trl_ext.trainers import merged_weights, ppo_settings
+from trl_ext.trainers import merged_weights
+from trl_ext.trainers.unchanged import unchanged
 
 
 def test_what_vllm_is_sent_is_what_trl_would_merge(model, tmp_path):
@@ -50,7 +51,7 @@ def test_vllm_with_an_adapter_that_is_no_sum_is_refused(model, tmp_path):
 def test_a_cast_for_generation_is_undone(model, tmp_path):
     trainer = build(model, config(tmp_path))
     before = {name: (p.dtype, p.data_ptr()) for name, p in trainer.model.named_parameters()}
-    with ppo_settings.unchanged(trainer.model):
+    with unchanged(trainer.model):
         trainer.model.to(torch.bfloat16)
         assert next(trainer.model.parameters()).dtype == torch.bfloat16
     assert {name: (p.dtype, p.data_ptr()) for name, p in trainer.model.named_parameters()} == before
@@ -92,3 +93,13 @@ def written(trainer) -> list[tuple]:
             *(batch[name] for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")), strict=True
         )
     )
+
+
+def test_evaluation_on_completions_of_continuous_batching_stays_one(model, tmp_path):
+    """TRL leaves the model in training mode after them: the loss would count as one of training, dropout would be on."""
+    settings = {"num_blocks": 64, "max_batch_tokens": 64}
+    continuous = {"use_transformers_continuous_batching": True, "transformers_continuous_batching_config": settings}
+    trainer = build(model, config(tmp_path, per_device_eval_batch_size=8, **continuous))
+    metrics = trainer.evaluate(trainer.train_dataset)
+    assert {"eval_entropy", "eval_policy_loss", "eval_score"} <= metrics.keys()
+    assert not trainer.model.training and trainer._sums["train"].means() == {}

@@ -50,7 +50,7 @@ def test_an_update_runs_again_in_halves_to_the_same_result(model, tmp_path, caps
     assert printed.count("out of memory in the critic's update: one completion at a time from here on, again") == 1
     assert disturbed.failed == 2 and disturbed._step == undisturbed._step
     for gradients, expected in zip(disturbed.recorder.gradients, undisturbed.recorder.gradients, strict=True):
-        assert relative_difference(gradients, expected) < 2e-6
+        assert relative_difference(gradients, expected) < 1e-5
     for log, expected in zip(disturbed.recorder.logs, undisturbed.recorder.logs, strict=True):
         assert log.keys() == expected.keys()
         for name in log.keys() - {"step_time"}:

@@ -19,7 +19,7 @@ def launched(script: str, model: str, output: Path) -> None:
     command += ["-m", f"tests.ppo.{script}", model, str(output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
-    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=1200)
     assert finished.returncode == 0, finished.stderr[-3000:]
 
 
@@ -45,7 +45,7 @@ def test_both_roles_step_on_the_mean_of_both_processes(model, ranks):
         assert relative_difference(rank["weights"], ranks[0]["weights"]) == 0
         for is_role in (separate.is_critic, lambda name: not separate.is_critic(name)):
             part = [{n: g for n, g in found.items() if is_role(n)} for found in (rank["gradients"], expected)]
-            assert relative_difference(*part) < 1e-6
+            assert relative_difference(*part) < 1e-5
 
 
 def test_whitening_length_and_kl_are_those_of_the_whole_rollout(ranks):

@@ -12,8 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from tests.conftest import pairs
-from tests.ppo.helpers import build, config, count_the
-from tests.ppo.test_ppo_trainer import rollout
+from tests.ppo.helpers import build, config, count_the, rollout
 from tests.trainers.helpers import lora, nf4
 from trl_ext.demo import grammar
 from trl_ext.demo.rewards import sentiment

@@ -35,19 +35,19 @@ def test_gradients_are_those_of_two_separate_models(model, tmp_path, how, quanti
     assert measured.keys() == expected.keys()
     for is_role in (is_critic, lambda name: not is_critic(name)):
         part = [{name: g for name, g in gradients.items() if is_role(name)} for gradients in (measured, expected)]
-        assert relative_difference(*part) < 1e-6
+        assert relative_difference(*part) < 1e-5
 
 
 def test_each_loss_reaches_its_own_role_alone(model, tmp_path):
     trainer = build(model, config(tmp_path, max_steps=1))
     trainer.train()
     batch = trainer._buffered_inputs[0]
-    trainer._learn(roles.CRITIC, batch)
+    trainer._learn_as(roles.CRITIC, batch)
     assert {name for name, p in trainer.model.named_parameters() if p.grad is not None} == {
         name for name, _ in trainer.model.named_parameters() if is_critic(name)
     }
     trainer.model.zero_grad()
-    trainer._learn(roles.POLICY, batch)
+    trainer._learn_as(roles.POLICY, batch)
     assert {name for name, p in trainer.model.named_parameters() if p.grad is not None} == {
         name for name, _ in trainer.model.named_parameters() if ".default." in name
     }
@@ -61,7 +61,7 @@ def test_gradients_do_not_pile_up_over_steps(model, tmp_path):
     first, second, third = trainer.recorder.gradients
     assert first["value_head.weight"].norm() > 0 and first["value_head.bias"] != 0
     for later in (second, third):
-        assert relative_difference(later, first) < 1e-6
+        assert relative_difference(later, first) < 1e-5
     assert all(parameter.grad is None for parameter in trainer.model.parameters())  # zeroed after the last step too
 
 

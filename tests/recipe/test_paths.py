@@ -31,10 +31,18 @@ def test_what_no_path_can_be(tmp_path, text, sentence):
     assert problem(tmp_path, f'output_dir: "{text}"\n').endswith(sentence)
 
 
-def test_an_output_directory_that_cannot_be_written_to(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
-    sentence = problem(tmp_path, f"output_dir: {tmp_path}/a/b\n")
-    assert sentence.endswith(f"and {tmp_path} cannot be written to: name another folder.")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a file system that takes no folders is needed")
+def test_an_output_directory_that_cannot_be_written_to(tmp_path):
+    """Not even by root, whom permissions allow everything."""
+    sentence = problem(tmp_path, "output_dir: /proc/a/b\n")
+    assert sentence.startswith("`output_dir` (line 3) is /proc/a/b, and /proc cannot be written to (")
+    assert sentence.endswith("): name another folder.")
+
+
+def test_looking_whether_a_folder_can_be_written_to_leaves_nothing(tmp_path):
+    assert paths.unwritable(tmp_path / "a" / "b") is None and list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    assert paths.unwritable(tmp_path / "file" / "b").startswith(f"{tmp_path}/file is a file: name a folder")
 
 
 def test_names_on_the_hub_are_no_paths():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from trl_ext import losses, recipe
+from trl_ext.rl import truth_table
 
 EVERY = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 TRAINER = {path: recipe.load(path).trainer for path in EVERY}
@@ -34,11 +35,11 @@ def test_every_loss_is_a_flag_away(path):
         assert read.loss == name and read.notes == []
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
 def test_common_settings(path):
     read = recipe.load(path)
     examples = read.effective("per_device_train_batch_size") * read.effective("gradient_accumulation_steps")
-    assert 16 <= examples <= 32
+    assert 16 <= examples <= (64 if path.stem.startswith("demo-") else 32)
     assert read.get("load_in_4bit") and read.get("use_peft")
     assert read.effective("lora_dropout") == 0
     if read.get("model_name_or_path") != "embedded":
@@ -69,14 +70,37 @@ def test_the_trainers_take_what_a_recipe_says(path, flags, tmp_path):
 
 
 @pytest.mark.parametrize("path", [path for path in EVERY if TRAINER[path] == "ppo"], ids=lambda path: path.stem)
-@pytest.mark.parametrize("flags", [{}, {"kl_estimator": "k2", "kl_placement": "loss"}], ids=str)
-def test_ppo_takes_what_a_recipe_says(path, flags, tmp_path):
+@pytest.mark.parametrize("cell", [None, *truth_table.GRADIENTS], ids=str)
+def test_every_kl_is_a_flag_away(path, cell, tmp_path):
     from trl_ext.trainers import PPOConfig
 
+    flags = {} if cell is None else dict(zip(("kl_estimator", "kl_placement", "kl_level"), cell, strict=True))
     read = recipe.load(path, flags | {"use_cpu": True, "bf16": False, "output_dir": str(tmp_path)})
-    assert read.trainer == "ppo" and read.notes == []
     config = PPOConfig(**read.sections()["training"])
-    assert config.learning_rate == read.get("learning_rate") and config.kl_estimator == read.effective("kl_estimator")
+    assert config.learning_rate == read.get("learning_rate")
+    assert (config.kl_estimator, config.kl_placement, config.kl_level) == (cell or ("k1", "reward", "token"))
+    warning = truth_table.warning(*(cell or ("k1", "reward", "token")), config.gamma)
+    assert read.notes == [note for note in (warning, read.awaits) if note]
+
+
+def test_the_reward_recipe_leaves_what_the_ppo_recipe_reads(tmp_path, monkeypatch):
+    from trl_ext.runs import run_directory
+
+    monkeypatch.chdir(tmp_path)
+    ppo, reward = (next(path for path in EVERY if path.stem == f"qwen3-4b-{what}") for what in ("ppo", "reward"))
+    read, before = recipe.load(ppo), recipe.load(reward)
+    assert str(run_directory(before)[0]) == read.get("reward_adapter")
+    assert f"trl-ext run {reward}" in read.awaits
+    assert before.get("model_name_or_path") == read.get("model_name_or_path")
+
+
+@pytest.mark.parametrize("path", [path for path in EVERY if TRAINER[path] == "reward"], ids=lambda path: path.stem)
+def test_reward_models_take_what_a_recipe_says(path, tmp_path):
+    from trl_ext.trainers.stages import RewardModelConfig
+
+    read = recipe.load(path, {"use_cpu": True, "bf16": False, "output_dir": str(tmp_path)})
+    config = RewardModelConfig(**read.sections()["training"])
+    assert config.learning_rate == read.get("learning_rate") and read.notes == []
 
 
 @pytest.mark.parametrize("path", [path for path in EVERY if TRAINER[path] == "online"], ids=lambda path: path.stem)

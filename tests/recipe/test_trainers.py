@@ -69,7 +69,7 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("reward_weights: [1, 2]\n", "has 2 weights for 1 sources of reward"),
         (
             "loss: dpo\n",
-            "is a setting of `trainer: online` and losses on preferences, not of `trainer: ppo`: remove it.",
+            "is about losses on preferences, and `trainer: ppo` has none: remove it, or take a recipe without `trainer`.",
         ),
         ("label_smoothing: 0.1\n", "is a setting of losses on preferences, not of `trainer: ppo`"),
         ("packing: true\n", "is a setting of `trainer: sft` and losses on preferences, not of `trainer: ppo`"),

@@ -64,3 +64,44 @@ def test_a_share_lies_in_its_interval_however_extreme(n):
     for successes in (0, n):
         found = estimates.share(successes, n)
         assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_a_score_of_noughts_and_ones_is_a_share():
+    for ones, n in ((0, 20), (3, 20), (20, 20), (249, 250)):
+        values = [1.0] * ones + [0.0] * (n - ones)
+        assert estimates.score(values) == pytest.approx(estimates.share(ones, n), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [20, 200])
+def test_a_score_within_0_and_1_has_its_interval_there_and_covers_no_less_than_a_normal_one(n):
+    generator = np.random.default_rng(3)
+    draws = generator.choice([1 / 3, 2 / 3, 1.0], (2000, n), p=[0.05, 0.05, 0.9])
+    scores, means = map(estimates.score, draws), map(estimates.mean, draws)
+    covered = {kind: 0 for kind in ("score", "normal")}
+    for kind, found in (("score", scores), ("normal", means)):
+        for each in found:
+            assert kind == "normal" or 0 <= each.low <= each.value <= each.high <= 1
+            covered[kind] += each.low <= 0.95 <= each.high
+    assert covered["score"] >= covered["normal"] and covered["score"] / 2000 > (0.92 if n > 100 else 0.85)
+
+
+def test_with_many_values_a_score_has_the_interval_of_a_mean():
+    values = np.random.default_rng(4).beta(5, 2, 20_000)
+    assert estimates.score(values) == pytest.approx(estimates.mean(values), rel=1e-4)
+
+
+def test_other_scores_are_means():
+    for values in ([-0.5, 0.5, 1.0], [0.5, 1.5], [0.7]):
+        assert estimates.score(values) == estimates.mean(values)
+    assert estimates.score([0.7, 0.7]) == (0.7, 0.7, 0.7)
+
+
+def test_an_interval_is_written_as_it_is():
+    for (value, low, high), form, text in (
+        ((1.0, 0.9, 1.1), "{:.2f}", "1.00 ± 0.10"),
+        ((-0.2, -0.3, -0.1), "{:+.1f}", "-0.2 ± 0.1"),
+        ((0.998, 0.99, 0.9995), "{:.3f}", "0.998 (0.990–1.000)"),
+        ((-0.001, None, None), "{:.2f}", "0.00"),
+    ):
+        assert estimates.shown({"value": value, "low": low, "high": high}, form) == text
+    assert estimates.shown(None, "{:.2f}") == "—"

@@ -9,8 +9,8 @@ from tests.recipe.helpers import problem, problems, write
 from trl_ext import recipe, schema
 from trl_ext.rules import ppo as rules
 from trl_ext.rules import sampling
+from trl_ext.rules.given import Given
 from trl_ext.trainers import ppo_settings
-from trl_ext.trainers.ppo_config import Given
 
 PPO = """\
 trainer: ppo
@@ -211,7 +211,7 @@ def test_too_few_prompts_for_a_rollout(tiny_model, tmp_path):
             "`reward_clip_range` (line 6) is [5, -5]: give two numbers, the lower one first",
         ),
         ("auto_find_batch_size: true\n", "an update that does not fit runs again in halves anyway."),
-        ("deepspeed: zero2.json\n", "the critic runs past the wrapper that shards the model"),
+        ("deepspeed: zero2.json\n", "updates run past the wrapper that shards the model"),
     ],
 )
 def test_what_is_harmful_is_refused(tmp_path, text, sentence):

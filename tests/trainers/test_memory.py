@@ -158,8 +158,9 @@ def test_what_the_user_says_is_kept(tiny_model, tmp_path, monkeypatch, capsys):
     for given in (True, False):
         trainer, flags, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch, gradient_checkpointing=given)
         assert flags == [given, given] and trainer.args.gradient_checkpointing is given
-    _, flags, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch, activation_checkpointing=True)
-    assert flags == [True, True]
+    if hasattr(trainer.args, "activation_checkpointing"):  # since transformers 5.23
+        _, flags, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch, activation_checkpointing=True)
+        assert flags == [True, True]
     trainer, _, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch, row_tokens=100)
     assert trainer.row_tokens == 100
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer, UnpairedPreferenceConfig
-from trl_ext.trainers.unpaired import UnpairedPreferenceTrainer
+from trl_ext.build import TRAINERS
+from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 
 from ..conftest import pairs
 from .helpers import arguments, build, relative_difference, weights
@@ -28,9 +28,7 @@ def failing(cls, at: int):
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("loss", ["dpo", "aot", "kto"])
 def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model, tmp_path, capsys):
-    is_kto = loss == "kto"
-    cls = UnpairedPreferenceTrainer if is_kto else PairedPreferenceTrainer
-    config_class = UnpairedPreferenceConfig if is_kto else PairedPreferenceConfig
+    cls, config_class = TRAINERS["unpaired" if loss == "kto" else "paired"]
 
     def run(cls):
         config = config_class(**arguments(tmp_path, optim="adamw_torch"), loss=loss, row_tokens=90, packing=packing)

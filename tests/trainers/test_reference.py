@@ -8,6 +8,7 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_ext import losses
+from trl_ext.build import TRAINERS
 from trl_ext.reference.implicit import implicit_reference, policy_is_reference
 from trl_ext.trainers import (
     PairedPreferenceConfig,
@@ -151,11 +152,7 @@ def known_values():
 
 @pytest.mark.parametrize(("name", "is_paired", "value"), known_values())
 def test_the_first_step_has_the_known_loss(name, is_paired, value, tiny_model, tmp_path, capsys):
-    cls, config_class = (
-        (PairedPreferenceTrainer, PairedPreferenceConfig)
-        if is_paired
-        else (UnpairedPreferenceTrainer, UnpairedPreferenceConfig)
-    )
+    cls, config_class = TRAINERS["paired" if is_paired else "unpaired"]
     trainer = cls(
         model=tiny_model,
         args=config_class(**arguments(tmp_path, max_steps=1), loss=name),
@@ -185,6 +182,39 @@ def test_a_wrong_reference_stops_the_run_before_the_first_update(tiny_model, tmp
     with pytest.raises(WrongInitialLossError, match=r"gives 0\.693147"):
         trainer.train()
     assert all(torch.equal(before[name], after) for name, after in weights(trainer).items())
+
+
+@pytest.mark.parametrize(("name", "beta", "known"), [("dpo", 5.0, "0.6931"), ("kto", 5.0, "0.5000")])
+def test_rounding_to_16_bits_stops_no_run(name, beta, known, tiny_model, tmp_path, capsys):
+    """Values from the cache, and KTO's, come from other rows than the policy's, which other kernels may have rounded
+    otherwise: here every shape of a row has a rounding of its own."""
+
+    def rounded(module, inputs, output):
+        seed = torch.Generator().manual_seed(output.numel())
+        return output * (1 + 2**-8 * torch.randn(output.shape[-1], generator=seed))
+
+    cls, config_class = TRAINERS["unpaired" if name == "kto" else "paired"]
+    for is_cached in (False, True):
+        trainer = cls(
+            model=tiny_model,
+            args=config_class(
+                **arguments(
+                    tmp_path, max_steps=1, bf16=True, reference_cache=True, row_tokens=200 if is_cached else 4096
+                ),
+                loss=name,
+                beta=beta,
+            ),
+            train_dataset=Dataset.from_list(pairs(8)),
+            processing_class=AutoTokenizer.from_pretrained(tiny_model),
+            peft_config=lora(),
+            quantization_config=nf4(),
+        )
+        trainer.model.get_base_model().model.layers[1].register_forward_hook(rounded)
+        trainer.train()
+        assert not {"apart"} & trainer.state.log_history[0].keys()
+        said = capsys.readouterr().out
+        rounds = is_cached or name == "kto"
+        assert f"= {known}{' but for rounding to 16 bits' if rounds else ''}" in said
 
 
 @pytest.fixture

@@ -9,14 +9,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.trainer.callbacks import SyncRefModelCallback
 
+from trl_ext.build import TRAINERS
 from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
 from trl_ext.errors import UserError
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
-    UnpairedPreferenceConfig,
-    UnpairedPreferenceTrainer,
 )
 
 from ..conftest import pairs
@@ -118,11 +117,7 @@ def test_the_loss_after_a_refresh_is_that_against_a_merged_second_model(packing,
 def test_a_run_on_a_4_bit_base(is_paired, tiny_model, tmp_path, capsys, monkeypatch):
     """The base stays as it was, the optimizer never sees the reference, no cache is opened, the first loss is known."""
     monkeypatch.setenv("TRL_EXT_CACHE", str(tmp_path / "cache"))
-    cls, config_class = (
-        (PairedPreferenceTrainer, PairedPreferenceConfig)
-        if is_paired
-        else (UnpairedPreferenceTrainer, UnpairedPreferenceConfig)
-    )
+    cls, config_class = TRAINERS["paired" if is_paired else "unpaired"]
     trainer = cls(
         model=tiny_model,
         args=config_class(**settings(tmp_path / "run", gradient_checkpointing=True)),

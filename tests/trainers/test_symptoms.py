@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from trl_ext.trainers.symptoms import SYMPTOMS, Facts
+from trl_ext.trainers.records import Facts
+from trl_ext.trainers.symptoms import SYMPTOMS
 
 FACTS = Facts(("dpo",), is_paired=True, initial_loss=math.log(2), beta=0.1, learning_rate=5e-6, examples_per_step=16)
 KTO = Facts(("kto",), initial_loss=0.5, beta=0.1, learning_rate=5e-6, examples_per_step=8)

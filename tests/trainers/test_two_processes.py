@@ -22,7 +22,7 @@ def two(tiny_model, tmp_path_factory):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "tests.trainers.two_processes", tiny_model, str(output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=400)
+    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=1200)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return torch.load(output / "two.pt", weights_only=False)
 

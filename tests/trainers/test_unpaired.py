@@ -5,13 +5,15 @@ from collections import Counter
 
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, skip_first_batches
+from torch.utils.data import BatchSampler
 
 from trl_ext.batching.mismatched import mismatched
 from trl_ext.trainers import UnpairedPreferenceConfig, UnpairedPreferenceTrainer
 from trl_ext.trainers.sampler import ClassMixedSampler
 
 from ..conftest import pairs
-from .helpers import arguments, build
+from .helpers import arguments, build, relative_difference, weights
 
 
 def example(prompt: int, completion: int) -> dict:
@@ -112,3 +114,25 @@ def test_the_baseline_is_the_clamped_mean_over_the_whole_step(tiny_model, tmp_pa
     mean = torch.stack(ratios).mean()
     assert z == pytest.approx(max(mean.item(), 0.0), abs=1e-5)
     assert z > 0
+
+
+def test_a_resume_in_a_later_epoch_goes_on_in_that_epochs_order(tiny_model, tmp_path):
+    def run(checkpoint=None):
+        config = UnpairedPreferenceConfig(**arguments(tmp_path, max_steps=6, save_strategy="steps", save_steps=1))
+        trainer = build(UnpairedPreferenceTrainer, config, tiny_model, examples=unpaired(24, 3))
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return weights(trainer)
+
+    whole = run()
+    assert relative_difference(run(str(tmp_path / "checkpoint-4")), whole) < 1e-6  # 3 steps an epoch
+
+
+def test_accelerate_still_hides_the_sampler_of_a_resumed_process_among_several():
+    """Once it does not, the override of `_run_epoch` can go."""
+    sampler = ClassMixedSampler([True, False] * 8, seed=0)
+    batches = BatchSamplerShard(BatchSampler(sampler, 2, drop_last=False), num_processes=2, process_index=0)
+    loader = DataLoaderShard(list(range(16)), batch_sampler=batches)
+    loader.set_epoch(1)
+    assert sampler.epoch == 1
+    skip_first_batches(loader, 1).set_epoch(2)
+    assert sampler.epoch == 1

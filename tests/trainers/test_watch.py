@@ -24,7 +24,7 @@ def run(tiny_model, tmp_path, examples, checkpoint=None, **changes):
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(getattr(torch, config.lora_dtype)) * ("lora_A" in name)
-    trainer.add_callback(MetricsFile(tmp_path / "metrics.jsonl"))
+    trainer.add_callback(MetricsFile(trainer, tmp_path / "metrics.jsonl"))
     trainer.add_callback(Watch(trainer, tmp_path / "metrics.jsonl"))
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, dict(warnings_in(tmp_path / "metrics.jsonl"))

@@ -50,6 +50,7 @@ class Memory(NamedTuple):
     free: float
 
     def fits(self, tokens: int, checkpointed_layers: int) -> bool:
+        """Whether a row of so many tokens fits with the first `checkpointed_layers` layers recomputed."""
         return self.footprint.peak(tokens, checkpointed_layers) <= self.free
 
     def layers_to_checkpoint(self, tokens: int) -> int:

@@ -59,6 +59,7 @@ class Layout:
         return sequences(self.segments, self.positions.device)
 
     def to(self, device: torch.device) -> "Layout":
+        """The same with its tensors on `device`."""
         return Layout(self.segments, self.positions.to(device))
 
 
@@ -85,6 +86,7 @@ class PackedRow:
     completions: torch.Tensor
 
     def to(self, device: torch.device) -> "PackedRow":
+        """The same with its tensors on `device`."""
         fields = (self.input_ids, self.position_ids, self.labels, self.layout, self.branch, self.offset)
         return PackedRow(*(field.to(device) for field in fields), self.branches, self.completions.to(device))
 

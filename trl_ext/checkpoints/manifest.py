@@ -7,6 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from trl_ext import atomic
+from trl_ext.folders.weights import why_unreadable
+
 FILE = "trl_ext_checkpoint.json"
 STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.pt"
@@ -24,8 +27,7 @@ def write(folder: Path, facts: dict[str, Any]) -> None:
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)} for name in _names(folder)
     }
-    text = json.dumps({**facts, "files": files}, indent=1, ensure_ascii=False)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    atomic.write_json(folder / FILE, {**facts, "files": files})
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -89,18 +91,6 @@ def _damage_without_manifest(folder: Path) -> str | None:
     parts = {name: any(folder.glob(name)) for name in (OPTIMIZER, "scheduler.pt", "rng_state*.pth")}
     if any(parts.values()) and not all(parts.values()):
         return f"{next(name for name, is_there in parts.items() if not is_there)} is missing"
-    broken = [path for path in sorted(folder.rglob("*.safetensors")) if not _is_whole_safetensors(path)]
+    broken = [path for path in sorted(folder.rglob("*.safetensors")) if why_unreadable(path)]
     broken += [path for pattern in ARCHIVES for path in sorted(folder.glob(pattern)) if not zipfile.is_zipfile(path)]
     return f"{broken[0].relative_to(folder).as_posix()} is truncated" if broken else None
-
-
-def _is_whole_safetensors(path: Path) -> bool:
-    """Whether a file is as long as its header says."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, AttributeError, TypeError, KeyError, IndexError):
-            return False
-    return path.stat().st_size == 8 + length + max(ends, default=0)

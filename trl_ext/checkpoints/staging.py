@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+from trl_ext import atomic
+
 FOLDER = "_unfinished"
 """Where a checkpoint lies while it is written: a name nothing resumes from, and that pushes to the Hub leave out."""
 
@@ -21,21 +23,13 @@ def publish(staged: Path, final: Path) -> None:
     """
     for folder, _, names in os.walk(staged):
         for name in names:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
+            atomic.sync(Path(folder, name))
+        atomic.sync(Path(folder))
     if final.exists():
         final.rename(staged.with_name("replaced"))
     staged.rename(final)
-    _sync(final.parent)
+    atomic.sync(final.parent)
     shutil.rmtree(staged.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is either the old or the new one, never half of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    _sync(aside)
-    aside.replace(path)
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -50,11 +44,3 @@ def is_disk_full(error: BaseException) -> bool:
         return True
     cause = error.__cause__ or error.__context__
     return cause is not None and is_disk_full(cause)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,13 +2,15 @@
 
 import argparse
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
-from trl_ext import schema
+from trl_ext import sentences
 from trl_ext.errors import UserError
 from trl_ext.recipe import reader
+from trl_ext.recipe.paths import in_full, unwritable
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,17 +29,20 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, words: list[str]) -> argparse.Namespace:
         if self.takes_recipe and (not words or words[0].startswith("-")):
             recipe = next((word for word in words if word.endswith((".yaml", ".yml"))), "RECIPE")
-            rest = [word for word in words if word != recipe]
+            rest = [word for word in words if word not in (recipe, "--recipe", "--config")]
             raise UserError(f"The recipe comes first: `{' '.join([self.prog, recipe, *rest])}`.")
         return super().parse_args(words)
 
     def error(self, message: str) -> NoReturn:
+        if found := re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message):
+            raise UserError(f"`{found[1]}` is {found[3]}: give a {'whole ' * (found[2] == 'int')}number.")
         raise UserError(f"{message}. `{self.prog} --help` shows how it is used.")
 
 
 def add_recipe(parser: Parser) -> None:
     """The arguments of a verb that reads a recipe."""
     parser.takes_recipe = True
+    parser.usage = "%(prog)s RECIPE [--key value ...]"
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
     parser.add_argument(
         "overrides",
@@ -67,7 +72,9 @@ def overrides(words: list[str]) -> dict[str, Any]:
         word = words[position]
         position += 1
         if not re.match(r"--\w", word):
-            problems.append(f"{word!r} belongs to no flag: write `--key value`, as in `--learning_rate 5e-6`.")
+            problems.append(_no_flag(word))
+            while re.match(r"-\w", word) and position < len(words) and not _is_flag(words[position]):
+                position += 1
             continue
         name, has_value, text = word[2:].partition("=")
         given = [text] if has_value else []
@@ -94,6 +101,23 @@ def own(args: argparse.Namespace, values: dict[str, Any], defaults: dict[str, An
     return {name: values.pop(name, getattr(args, name, None) or default) for name, default in defaults.items()}
 
 
+def writable_folder(flag: str, given: Any) -> Path:
+    """The folder that a flag names for what will be written, judged before the work whose result would be lost.
+
+    Raises:
+        UserError: It is no name, or cannot be made or written to.
+    """
+    if isinstance(given, (bool, list, dict)):
+        raise UserError(f"`--{flag}` is {sentences.shown(given)}: name a folder.")
+    try:
+        folder = Path(in_full(str(given)))
+    except ValueError as error:
+        raise UserError(f"`--{flag}` {error}") from error
+    if (problem := unwritable(folder)) is not None:
+        raise UserError(f"`--{flag}` is {given}, and {problem}")
+    return folder
+
+
 def plain(value: Any) -> str:
     """A value as a recipe writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -105,7 +129,16 @@ def did_you_mean(verb: str, rest: list[str], verbs: tuple[str, ...]) -> str:
         return f"Say what to do with {verb}: `trl-ext run {' '.join([verb, *rest])}`, for instance."
     if verb.startswith("-"):
         return f"{verb} comes too early: a verb goes first, then the recipe, then the flags."
-    return f"There is no verb {verb!r}: {schema.one_of(verb, verbs)}"
+    return f"There is no verb {verb!r}: {sentences.one_of(verb, verbs)}"
+
+
+def _no_flag(word: str) -> str:
+    """A sentence about a word that is no flag and follows none."""
+    if re.match(r"-[A-Za-z_]{2}", word):
+        return f"A flag begins with two dashes: `-{word}`, not {word!r}."
+    if re.match(r"\w+=.", word):
+        return f"A flag begins with two dashes: `--{word}`, not {word!r}."
+    return f"{word!r} belongs to no flag: write `--key value`, as in `--learning_rate 5e-6`."
 
 
 def _is_flag(word: str) -> bool:

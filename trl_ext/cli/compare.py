@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.cli import tables
-from trl_ext.cli.arguments import overrides, own
+from trl_ext.cli.arguments import overrides, own, writable_folder
 from trl_ext.errors import UserError
 
 HELP = "train several losses on one loaded base, or take finished runs, and show which one won"
@@ -32,7 +32,7 @@ OWN = {
 }
 
 
-ON_THE_PAGE = ("margin", "chosen", "rejected", "ended")
+ON_THE_PAGE = ("margin", "chosen", "rejected", "ended", "seconds", "peak_bytes")
 """Figures that a terminal has no room for."""
 
 
@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     for name, least in (("limit", 1), ("samples", 0), ("max_new_tokens", 1)):
         if isinstance(given[name], bool) or not isinstance(given[name], int) or given[name] < least:
             raise UserError(f"`--{name}` is {given[name]!r}: give a whole number from {least} up.")
+    if given["output_dir"] is not None:
+        given["output_dir"] = writable_folder("output_dir", given["output_dir"])
     paths = [Path(word) for word in args.what]
     if all(path.is_dir() for path in paths):
         return _finished(paths, given, values)
@@ -88,15 +90,17 @@ def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
     run.quieten(first)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{first.name}[/bold]: {', '.join(cell.name for cell in grid)} → {directory}")
-    from trl_ext import foresight
+    from trl_ext import foresight, hub
     from trl_ext.comparison import training
     from trl_ext.interruption import guard
 
     training.refuse_others(grid, directory)
-    judge = _judge([cell.recipe for cell in grid], directory, given, console)
-    for warning in {warning: None for cell in grid for warning in foresight.check(cell.recipe)}:
-        console.print(warning)
     with guard:
+        if (copy := hub.require_model(first.get("model_name_or_path"), first.get("model_revision"))) is not None:
+            console.print(copy, markup=False)
+        judge = _judge([cell.recipe for cell in grid], directory, given, console)
+        for warning in {warning: None for cell in grid for warning in foresight.check(cell.recipe)}:
+            console.print(warning)
         records = training.train(grid, directory, console, judge)
     _report(
         directory,
@@ -188,17 +192,17 @@ def _report(directory: Path, title: str, records: list[dict[str, Any]], runs: di
         )
     written = report.write(directory, title, rows, measure.of_base(evaluation), runs, facts)
     console.print(_table(rows, measure.of_base(evaluation), page))
-    console.print(page.summary(rows), markup=False)
+    console.print(page.summary(rows, measure.of_base(evaluation)), markup=False)
     console.print(f"report   {written}\ntable    {directory / report.TABLE}")
 
 
 def _table(rows: list[dict[str, Any]], base: dict[str, Any], page: Any) -> Any:
     content = page.table(rows, base, without=ON_THE_PAGE)
     table = tables.plain()
-    for number, heading in enumerate(content["headings"][:-2]):
+    for number, heading in enumerate(content["headings"]):
         table.add_column(
             heading, justify="right" if number else "left", min_width=max(map(len, heading.split()), default=0)
         )
     for line in content["rows"]:
-        table.add_row(*(f"[bold]{cell['text']}[/bold]" if cell["is_best"] else cell["text"] for cell in line[:-2]))
+        table.add_row(*(f"[bold]{cell['text']}[/bold]" if cell["is_best"] else cell["text"] for cell in line))
     return table

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.cli import tables
-from trl_ext.cli.arguments import add_recipe, overrides, own
+from trl_ext.cli.arguments import add_recipe, overrides, own, writable_folder
 from trl_ext.errors import UserError
 
 HELP = "show the data as the trainer sees it: what is dropped, cut, equal, learned from"
@@ -15,9 +15,7 @@ EXAMPLES = """examples:
   trl-ext data recipes/qwen3-8b-kto.yaml --max_length 512 --rows 10000
   trl-ext data recipes/demo.yaml --loss kto --json
 
-Of the model only the tokenizer and small files are read. --rows N looks at the first N rows of the data (of a stream:
-1000 unless given), --output DIR says where the picture of lengths goes (runs/<recipe>-data/data.png), --json prints
-JSON for scripts. Any key of a recipe can follow, as for `run`. exit code: 0; 2 if no training could use the data"""
+Of the model only the tokenizer and small files are read. exit code: 0; 2 if no training could use the data"""
 
 OWN = {"output": None, "json": False, "rows": None}
 PICTURE = "data.png"
@@ -29,6 +27,11 @@ MARKS = {"learned": ("⟦", "⟧"), "cut": ("✂", "✂"), "prompt": ("", "")}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
+    parser.add_argument("--rows", metavar="N", help="look at the first N rows (all; of a stream 1000)")
+    parser.add_argument(
+        "--output", metavar="DIR", help=f"where the picture of lengths goes (runs/<recipe>-data/{PICTURE})"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
 
     loaded = recipe.load(args.recipe, values)
     run.quieten(loaded)
-    output = Path(given["output"] or Path("runs", f"{loaded.name}-data"))
+    output = writable_folder("output", given["output"] or Path("runs", f"{loaded.name}-data"))
 
     from trl_ext import build
     from trl_ext.inspection import picture, report
 
-    config = build.config(loaded, output, build.precision(loaded))
+    config = build.config(loaded, output)
     found = report.inspect(loaded, config, rows)
     output.mkdir(parents=True, exist_ok=True)
     title = f"{loaded.name}: {loaded.title} on {Path(loaded.get('dataset_name') or 'a mixture').name}"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.cli import tables
-from trl_ext.cli.arguments import overrides
+from trl_ext.cli.arguments import overrides, writable_folder
 from trl_ext.errors import UserError
+from trl_ext.recipe.data_checks import dataset_path
 
 HELP = "measure a run on held-out preferences: accuracy, margin and KL, beside its base"
 EXAMPLES = """examples:
@@ -43,11 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     columns = _check(args)
-    from trl_ext import finished
-    from trl_ext.run import quieten, write_json
+    from trl_ext import atomic, finished
+    from trl_ext.run import quieten
 
     directory = finished.directory_of(args.run)
     finished.check(directory)
+    writable_folder("output", args.output.parent if args.output else directory)
     from rich.console import Console
 
     console = Console(highlight=False, stderr=args.json)
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         )
     path = args.output or directory / f"eval-{record['data']['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
+    atomic.write_json(path, record)
     if args.json:
         print(json.dumps(record, indent=2, ensure_ascii=False))
         return 0
@@ -79,6 +81,10 @@ def _check(args: argparse.Namespace) -> dict[str, str] | None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise UserError(f"`--{name}` is {value}: give a number from {least} up.")
+    if args.dataset is not None and (problem := dataset_path(args.dataset)) is not None:
+        raise UserError(f"`--dataset` {problem}")
+    if args.output is not None and args.output.is_dir():
+        raise UserError(f"`--output` is the folder {args.output}: name a file in it.")
     if args.dataset_columns is None:
         return None
     columns = overrides(["--columns", args.dataset_columns])["columns"]
@@ -138,12 +144,6 @@ def _completions(record: dict[str, Any]) -> Any:
 
 
 def _shown(estimate: dict[str, float] | None, digits: int = 2) -> str:
-    """A number and its interval: ± where that is symmetric, from – to otherwise."""
-    if estimate is None:
-        return "—"
-    value, low, high = (estimate[name] for name in ("value", "low", "high"))
-    text = f"{value:.{digits}f}"
-    if low is None:
-        return text
-    is_symmetric = abs(high + low - 2 * value) < 1e-9 * max(abs(value), 1)
-    return f"{text} ± {high - value:.{digits}f}" if is_symmetric else f"{text} ({low:.{digits}f}–{high:.{digits}f})"
+    from trl_ext.report.evaluation_estimates import shown
+
+    return shown(estimate, f"{{:.{digits}f}}")

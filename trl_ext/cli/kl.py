@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_ext.cli import tables
+from trl_ext.cli.arguments import writable_folder
 from trl_ext.errors import UserError
 from trl_ext.folders import adapter
 
@@ -35,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"`--n` is {args.n}: gradients are not told from noise with fewer than {LEAST} completions.")
     if args.max_new_tokens < 1:
         raise UserError(f"`--max_new_tokens` is {args.max_new_tokens}: give a number from 1 up.")
+    if args.output is not None:
+        writable_folder("output", args.output.parent)
     source = _find(args.run)
 
     from rich.console import Console

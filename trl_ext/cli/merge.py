@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.cli import tables
+from trl_ext.cli.arguments import writable_folder
 from trl_ext.errors import UserError
 
 HELP = "merge an adapter into the original 16-bit weights, and measure what that changes"
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True, quiet=args.json)
     sources.check_base(source)
 
-    from trl_ext.checkpoints import staging
+    from trl_ext import atomic
     from trl_ext.export import card, commands, merging
 
     processor = merging.processor_of(source)
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
         console.print(f"comparing on {data.what} …")
         fidelity = measuring.measure(source, args.output, data)
-        staging.write_text(args.output / "README.md", card.render(source, args.output, dtype, fidelity))
+        atomic.write_text(args.output / "README.md", card.render(source, args.output, dtype, fidelity))
         _show(console, fidelity, dtype)
     next_steps = commands.after(source, args.output, dtype)
     lines = [f"{purpose:17} {command}" for purpose, command in next_steps.items()]
@@ -105,6 +106,7 @@ def _check(args: argparse.Namespace) -> None:
     """What is wrong with the flags, before anything is loaded."""
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise UserError(f"`--output` is {args.output}, which is there already and not empty: name a new folder.")
+    writable_folder("output", args.output)
     if args.pairs < 1:
         raise UserError(f"`--pairs` is {args.pairs}: give a number from 1 up, or `--no_check`.")
     if not re.fullmatch(r"[1-9]\d*\s*[KMGT]?B", args.shard_size, re.IGNORECASE):

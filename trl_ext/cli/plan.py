@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   trl-ext plan recipes/qwen3-14b-dpo-zh-en.yaml --vram 16 --max_length 512
   trl-ext plan recipes/demo.yaml --exact          the same from a training step on fake tensors
   trl-ext plan --calibrate runs/a runs/b          fit what lies beyond arithmetic to measured runs
+  trl-ext plan --calibrate benchmarks/results/gpu-nvidia-h200.json
 
 Any key of a recipe can follow, as for `run`. exit code: 0 whether it fits or not, 2 if the recipe is not in order"""
 
@@ -29,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--examples", metavar="N", help="examples of an epoch, for the times")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts")
     parser.add_argument("--exact", action="store_true", help="also run a training step on fake tensors (a minute)")
-    parser.add_argument("--calibrate", metavar="RUN", nargs="+", help="fit the arithmetic to the plan.json of runs")
+    parser.add_argument(
+        "--calibrate",
+        metavar="RUN",
+        nargs="+",
+        help="fit the arithmetic to the plan.json of runs, or to a benchmark's results",
+    )
     parser.add_argument(
         "overrides", metavar="--key value", nargs=argparse.REMAINDER, help="any key of a recipe; wins over the file"
     )
@@ -76,13 +82,18 @@ def _calibrate(runs: list[str]) -> int:
     from trl_ext.planner import calibration
     from trl_ext.planner.memory import GIB
 
-    overhead, points = calibration.fit(runs)
-    for file, planned, measured in points:
+    points = calibration.points(runs)
+    before, now = calibration.load(), calibration.fit(points)
+    for point in points:
         print(
-            f"{file}: planned {planned / GIB:.2f} GiB, measured {measured / GIB:.2f} GiB ({planned / measured - 1:+.1%})"
+            f"{point.name}: measured {point.measured / GIB:.2f} GiB, planned {point.planned(before) / GIB:.2f} "
+            f"({point.error(before):+.1%}) before and {point.planned(now) / GIB:.2f} ({point.error(now):+.1%}) now"
         )
-    kept = calibration.save(overhead)
-    print(f"allocator {overhead.allocator:.3f}, context {overhead.context / GIB:.2f} GiB: kept in {kept}")
+    kept = calibration.save(now)
+    print(
+        f"allocator {before.allocator:.3f} → {now.allocator:.3f}, context {before.context / GIB:.2f} → "
+        f"{now.context / GIB:.2f} GiB: kept in {kept}"
+    )
     return 0
 
 

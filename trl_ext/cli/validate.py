@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.cli.arguments import add_recipe, overrides, plain
-from trl_ext.data.peek import peek
+from trl_ext.data import skim
+from trl_ext.data.peek import ROWS, peek
+from trl_ext.demo import EMBEDDED
 from trl_ext.folders import adapter
 from trl_ext.rules.ppo import kl_in_words
 
@@ -58,10 +60,10 @@ def summary(recipe: Any) -> dict[str, str]:
 
 def _loss(recipe: Any) -> dict[str, str]:
     match = peek(recipe.get("dataset_name") or "", recipe.get("dataset_columns"), recipe.effective("dataset_format"))
-    data = "not opened" if match is None else f"{match.title}, {'pairs' if match.paired else 'labelled answers'}"
+    found = "" if match is None else f", {match.title}, {'pairs' if match.paired else 'labelled answers'}"
     return {
         **_declared(recipe),
-        "data": f"{_dataset(recipe)}, {data}; the loss reads {'pairs' if recipe.paired else 'labelled answers'}",
+        "data": f"{_dataset(recipe)}{found}; the loss reads {'pairs' if recipe.paired else 'labelled answers'}",
     }
 
 
@@ -120,7 +122,17 @@ def _stage(recipe: Any) -> dict[str, str]:
 def _dataset(recipe: Any) -> str:
     if mixture := recipe.get("datasets"):
         return " + ".join(entry["path"] for entry in mixture)
-    return f"{recipe.get('dataset_name')} [{recipe.effective('dataset_train_split')}]"
+    return f"{recipe.get('dataset_name')} [{recipe.effective('dataset_train_split')}], {_looked_at(recipe)}"
+
+
+def _looked_at(recipe: Any) -> str:
+    """How much of the data this verb read: what it did not read, `trl-ext data` reads."""
+    path = Path(recipe.get("dataset_name"))
+    if recipe.get("dataset_name") == EMBEDDED:
+        return "comes with trl-ext"
+    if not path.is_file() or not (kinds := {*path.suffixes} & {*skim.KINDS, ".csv"}):
+        return "not opened"
+    return f"its first {ROWS} rows read" if kinds == {".csv"} else skim.extent(path)
 
 
 def _weights(recipe: Any) -> str:

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trl_ext import build, finished, reward_sources
 from trl_ext.comparison.grid import Cell
 from trl_ext.demo import EMBEDDED
@@ -52,7 +50,6 @@ class Judge:
         """A record of a run that is still in memory."""
         trainer, home = trained.built.trainer, trained.built.output_dir
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False).eval()
-        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
         began = cell.recipe.get("model_name_or_path")
         opened = Opened(home, finished.recipe_at(home), began, model, trainer.processing_class)
         started = time.time()
@@ -62,7 +59,8 @@ class Judge:
             **facts(cell.name, cell.recipe),
             "seconds": round(trained.seconds, 1),
             "evaluation_seconds": round(time.time() - started, 1),
-            "peak_bytes": peak,
+            "peak_bytes": trained.peak and trained.peak.bytes,
+            "peak_of": trained.peak and trained.peak.of,
             "cached": cached,
             "computed": computed,
             "evaluation": record,
@@ -77,9 +75,10 @@ class Judge:
         logged = metrics_file.read(metrics) if metrics.exists() else []
         return {
             **facts(name, opened.recipe),
-            "seconds": max((line["seconds"] for line in logged), default=None),
+            "seconds": max((line["seconds"] for line in logged if "seconds" in line), default=None),
             "evaluation_seconds": round(time.time() - started, 1),
             "peak_bytes": None,
+            "peak_of": None,
             "cached": None,
             "computed": None,
             "evaluation": record,
@@ -99,7 +98,7 @@ def facts(name: str, recipe: Recipe) -> dict[str, Any]:
 def rows(recipes: Sequence[Recipe], directory: Path, asked: evaluation_rows.Asked) -> evaluation_rows.Rows:
     """What all are evaluated on: by default what the first run on pairs, or else the first, holds out."""
     recipe = next((recipe for recipe in recipes if recipe.trainer is None and recipe.paired), recipes[0])
-    return evaluation_rows.find(recipe, build.config(recipe, directory, build.precision(recipe)), asked)
+    return evaluation_rows.find(recipe, build.config(recipe, directory), asked)
 
 
 def scores(names: Any, recipe: Recipe) -> dict[str, Callable[..., list[float]]]:

@@ -9,7 +9,7 @@ SCORE = "score/"
 """Begins the key of a score of sampled completions: what a reward function gave."""
 
 Figure = dict[str, float | None]
-"""`value`, with `low` and `high` of its 95 % interval."""
+"""`value`, with `low` and `high` of its 95 % interval; a single value has none."""
 
 
 def of_run(evaluation: dict[str, Any], **facts: Any) -> dict[str, Any]:
@@ -55,4 +55,4 @@ def _of_samples(evaluation: dict[str, Any], who: str) -> dict[str, Any]:
 
 
 def _exactly(value: float) -> Figure:
-    return {"value": value, "low": None, "high": None}
+    return {"value": value, "low": value, "high": value}

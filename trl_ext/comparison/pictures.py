@@ -9,14 +9,16 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from trl_ext.comparison.measure import gain
-from trl_ext.report import curves
+from trl_ext.report import metrics_file
 
 COLOURS = (
     "#3366cc", "#dc3912", "#109618", "#990099", "#ff9900", "#0099c6", "#dd4477", "#66aa00", "#8b4513", "#555555",
 )  # fmt: skip
 MARKERS = "oDs^vP*X<>"
+SIDES = ("chosen", "rejected")
 
 
 def frontier(picture: Path, measured: Sequence[dict[str, Any]], base: dict[str, Any]) -> None:
@@ -41,7 +43,8 @@ def frontier(picture: Path, measured: Sequence[dict[str, Any]], base: dict[str, 
                 place, label = (run["kl"]["value"], run[gained]["value"]), run["name"].removeprefix(f"{loss}-")
                 axis.annotate(label, place, (5, -10), textcoords="offset points", fontsize=7)
     if base.get(gained):
-        axis.plot(0, base[gained]["value"], color="black", marker="x", linestyle="none", label="base")
+        style = {"color": "black", "marker": "x", "linestyle": "none", "linewidth": 1, "capsize": 2}
+        axis.errorbar(0, base[gained]["value"], yerr=_errors([base], gained), label="base", **style)
     axis.set_xlabel("KL to the base, nats per completion")
     axis.set_ylabel(heading)
     axis.legend(frameon=False, fontsize=9)
@@ -58,29 +61,19 @@ def movement(picture: Path, runs: dict[str, Path], measured: Sequence[dict[str, 
         base: Row of the base.
     """
     figure, (gap, chosen, rejected, length) = _figure(2, 2, (9.6, 6.4))
-    for run in measured:
-        path = runs.get(run["name"])
-        series = curves.read(path) if path is not None and path.exists() else {}
-        if not {"logps/chosen", "logps/rejected"} <= series.keys():
-            continue
-        steps, of_chosen = series["logps/chosen"]
-        of_rejected = series["logps/rejected"][1]
-        between = [one - other for one, other in zip(of_chosen, of_rejected, strict=True)]
-        colour = _colour(run["name"], measured)
-        for axis, values in ((gap, between), (chosen, of_chosen), (rejected, of_rejected)):
-            moved = [value - values[0] for value in values]
-            axis.plot(steps, moved, color=colour, linewidth=0.8, alpha=0.25)
-            axis.plot(steps, _smooth(moved), color=colour, linewidth=1.6, label=run["name"])
-    for axis, title in (
-        (gap, "chosen less rejected, nats since the first step"),
-        (chosen, "log-prob of chosen, nats since the first step"),
-        (rejected, "log-prob of rejected, nats since the first step"),
-    ):
-        axis.set_title(title, fontsize=10, loc="left")
+    for name, (steps, ratios) in log_ratios(runs, {run["name"]: run["seed"] for run in measured}).items():
+        colour = _colour(name, measured)
+        between = [one - other for one, other in zip(*ratios, strict=True)]
+        for axis, values in ((gap, between), *zip((chosen, rejected), ratios, strict=True)):
+            axis.plot(steps, values, color=colour, linewidth=1.6, label=name)
+    for axis, what in ((gap, "chosen less rejected"), (chosen, "chosen"), (rejected, "rejected")):
+        axis.set_title(f"log π − log π_base, {what}, nats", fontsize=10, loc="left")
         axis.set_xlabel("optimizer step", fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.axhline(0, color="black", linewidth=0.6)
     lengths = {"base": base.get("length")} | {run["name"]: run.get("length") for run in measured}
     lengths = {name: found["value"] for name, found in lengths.items() if found}
-    colours = ["black", *(_colour(run["name"], measured) for run in measured)]
+    colours = ["#999999", *(_colour(run["name"], measured) for run in measured)]
     length.barh(list(lengths), list(lengths.values()), color=colours[: len(lengths)], height=0.6)
     length.invert_yaxis()
     length.set_title("tokens per completion", fontsize=10, loc="left")
@@ -90,11 +83,44 @@ def movement(picture: Path, runs: dict[str, Path], measured: Sequence[dict[str, 
     _save(figure, picture)
 
 
-def _smooth(values: list[float], width: int = 5) -> list[float]:
-    """Each value's mean with its neighbours, `width` in all where there are as many."""
-    half = width // 2
-    windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
-    return [sum(window) / len(window) for window in windows]
+def log_ratios(
+    runs: dict[str, Path], seeds: dict[str, int]
+) -> dict[str, tuple[list[int], tuple[list[float], list[float]]]]:
+    """By name the logged steps, and log π − log π_base of chosen and of rejected answers, in nats.
+
+    A run whose loss reads no reference logs log π alone. Another that saw the same examples at the same steps tells
+    what the base gives to them; a run without such another one is left out.
+    """
+    logged = {name: _logged(path, seeds.get(name)) for name, path in runs.items() if path.exists()}
+    base = {
+        key: [logps - ratio for logps, ratio in zip(record["logps"], record["log_ratio"], strict=True)]
+        for records in logged.values()
+        for key, record in records.items()
+        if record["log_ratio"]
+    }
+    found = {}
+    for name, records in logged.items():
+        ratios = [
+            record["log_ratio"] or [logps - its for logps, its in zip(record["logps"], base[key], strict=True)]
+            for key, record in records.items()
+            if record["log_ratio"] or key in base
+        ]
+        if ratios and len(ratios) == len(records):
+            found[name] = ([step for _, step, _ in records], tuple(map(list, zip(*ratios, strict=True))))
+    return found
+
+
+def _logged(metrics: Path, seed: int | None) -> dict[tuple, dict[str, list[float]]]:
+    """What a run logged of its answers, by seed, step and tokens seen: runs that have these alike saw the same examples."""
+    records = {}
+    for record in metrics_file.read(metrics):
+        of_both = {
+            kind: [record[f"{kind}/{side}"] for side in SIDES if isinstance(record.get(f"{kind}/{side}"), float)]
+            for kind in ("logps", "log_ratio")
+        }
+        if len(of_both["logps"]) == len(SIDES):
+            records[seed, record["step"], record.get("num_tokens")] = of_both
+    return records
 
 
 def _errors(runs: Sequence[dict[str, Any]], key: str) -> list[list[float]]:

@@ -47,8 +47,9 @@ def write(
     shown.append(
         (
             "How it got there",
-            "Log-probabilities of the answers trained on; pale lines are single logs, which see different examples. Where only "
-            "the difference counts both may fall; chosen answers that fall far mean the policy moves to ones in neither.",
+            "The answers of each batch, as they are trained on. Where only the difference counts both may fall; chosen answers "
+            "that fall far mean the policy moves to ones in neither. A run is missing here if its loss reads no reference and "
+            "no other run saw the same batches.",
             directory / MOVEMENT,
         )
     )

@@ -28,9 +28,12 @@ class SharedBase:
         if self.model is None or key != self._key:
             self.model, self._key = None, key
             _free()
-            self.model = create_model_from_path(path, **init)
+            self.model = self._load(path, **init)
         model, self.model = self.model, None
         return model
+
+    def _load(self, path: str, **init: Any) -> Any:
+        return create_model_from_path(path, **init)
 
     def take_back(self, trainer: Any) -> None:
         """Strip a trainer's model of its adapters and keep the base; the trainer is of no use afterwards."""

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trl_ext import run, runs
+from trl_ext import atomic, run, runs
 from trl_ext.comparison.grid import Cell
 from trl_ext.comparison.shared_base import SharedBase
 from trl_ext.errors import UserError
@@ -82,7 +82,7 @@ def train(cells: list[Cell], directory: Path, console: Console, judge: Measures)
             else:
                 console.print(f"{heading}: trained before, measured anew")
                 record |= {"asked": judge.asked, "evaluation": judge.finished(cell.name, home)["evaluation"]}
-                run.write_json(home / MEASURED, record)
+                atomic.write_json(home / MEASURED, record)
             found.append(record)
             continue
         checkpoint = runs.latest_checkpoint(home)
@@ -99,9 +99,9 @@ def train(cells: list[Cell], directory: Path, console: Console, judge: Measures)
         guard.last_words = lambda: HOW_TO_GO_ON
         run.draw_curves(cell.recipe, home)
         record = judge.trained(cell, trained) | {"asked": judge.asked}
-        run.write_json(home / MEASURED, record)
+        atomic.write_json(home / MEASURED, record)
         found.append(record)
-        trained.built.trainer.end()
+        trained.built.trainer.accelerator.end_training()
         if lender is not None:
             lender.take_back(trained.built.trainer)
     return found

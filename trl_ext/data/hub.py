@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from trl_ext.errors import UserError
+from trl_ext.hub import go_offline
 
 from .hints import near
 
@@ -24,34 +25,34 @@ TIMEOUT = 10.0  # seconds for the one request that asks whether the dataset exis
 def require_hub_dataset(name: str, revision: str | None) -> None:
     """Fail now if the Hub has no such dataset, or cannot be asked and there is no copy in the cache.
 
-    Without this one request, loading repeats its own for half a minute before giving up.
+    Without this one request, loading repeats its own for half a minute before giving up. Where the copy in the cache has to do,
+    this process stays offline from then on.
 
     Raises:
         UserError
     """
     if constants.HF_HUB_OFFLINE:
-        if not _is_cached(name):
-            raise _unreachable(name, "HF_HUB_OFFLINE is set")
+        if not is_cached(name):
+            raise _unreachable(name, "HF_HUB_OFFLINE is set", "unset it")
         return
     try:
         HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT)
     except RevisionNotFoundError as error:
-        raise UserError(f"dataset_name: {name} on the Hub has no revision `{revision}`.") from error
+        raise UserError(f"{name} on the Hub has no revision `{revision}`.") from error
     except GatedRepoError as error:
-        raise UserError(
-            f"dataset_name: {name} is gated: accept its terms on its Hub page, then run `hf auth login`."
-        ) from error
+        raise UserError(f"{name} is gated: accept its terms on its Hub page, then run `hf auth login`.") from error
     except RepositoryNotFoundError as error:
         here = [entry.name for entry in Path.cwd().iterdir()]
         raise UserError(
-            f"dataset_name: {name} is neither a file here{near(name, here)} nor a dataset on the Hub that "
+            f"{name} is neither a file here{near(name, here)} nor a dataset on the Hub that "
             "can be seen without logging in; check the spelling, or run `hf auth login` if it is private."
         ) from error
     except HfHubHTTPError as error:
         raise _unreachable(name, str(error).splitlines()[0]) from error
     except Exception as error:  # httpx's, OSError's and the proxies' connection errors have no common base
-        if not _is_cached(name):
+        if not is_cached(name):
             raise _unreachable(name, type(error).__name__) from error
+        go_offline()
 
 
 def said_by_the_hub(error: Exception, name: str, config: str | None) -> UserError:
@@ -79,15 +80,16 @@ def said_by_the_hub(error: Exception, name: str, config: str | None) -> UserErro
     return UserError(f"{name} cannot be loaded: {first}.")
 
 
-def _is_cached(name: str) -> bool:
+def is_cached(name: str) -> bool:
+    """Whether there is a copy of a dataset in the cache."""
     folder = name.replace("/", "___")
     return (Path(datasets.config.HF_DATASETS_CACHE) / folder).is_dir()
 
 
-def _unreachable(name: str, why: str) -> UserError:
+def _unreachable(name: str, why: str, remedy: str = "check the network and try again") -> UserError:
     here = [entry.name for entry in Path.cwd().iterdir()]
     return UserError(
-        f"dataset_name: {name} is not a file or directory here{near(name, here)}; it looks like a name on "
+        f"{name} is not a file or directory here{near(name, here)}; it looks like a name on "
         f"the Hub, which could not be reached ({why}), and there is no copy of it in the cache. Give a path, "
-        "or connect and try again."
+        f"or {remedy}."
     )

@@ -59,7 +59,7 @@ def open_source(
         return name_or_path, IN_MEMORY
     name = os.fspath(name_or_path).strip()
     if not name:
-        raise UserError("dataset_name is empty; give a name on the Hub, a file or a directory.")
+        raise UserError("The name of the dataset is empty; give a name on the Hub, a file or a directory.")
     path = Path(name).expanduser()
     if path.is_file():
         return _from_file(path, split, streaming), path.name
@@ -193,7 +193,7 @@ def _refuse_missing_path(name: str, path: Path) -> None:
         hint = f"; there is no directory {path.parent} either"
     else:
         hint = near(path.name, beside) or (f"; {folder} holds {', '.join(beside[:8])}" if beside else "")
-    raise UserError(f"dataset_name: there is no file or directory {name}{hint}.")
+    raise UserError(f"There is no file or directory {name}{hint}.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from trl_ext.doctor import gpu, kernels, model, packages, recipe, room
+from trl_ext.doctor import data, gpu, kernels, model, packages, recipe, room, speed
 from trl_ext.doctor.finding import Finding, Status, fails, first_line
 
 __all__ = ["Finding", "Status", "examine"]
@@ -46,8 +46,11 @@ def _examine(path: str | None, overrides: dict[str, Any]) -> Iterator[Finding]:
         yield from guarded("attention", kernels.attention, device, loaded and loaded.get("attn_implementation"))
     if loaded is not None:
         planned = yield from _planned(loaded)
+        if planned is not None and device is not None and device.type == "cpu":
+            yield from guarded("speed", speed.on_cpu, loaded, planned)
         yield from guarded("model", model.on_this_computer, loaded, planned)
         yield from guarded("tokenizer", model.tokenizer, loaded)
+        yield from guarded("data", data.on_this_computer, loaded)
     yield from guarded("disk", lambda: room.disks(room.places(loaded, planned, _downloads(loaded, planned))))
     yield from guarded("RAM", room.memory)
 

@@ -46,7 +46,7 @@ def of_run(source: Source, tokenizer: Any, rows: int) -> HeldOut:
         UserError: The data cannot be read any more, or holds images.
     """
     recipe = source.recipe
-    args = build.config(recipe, source.folder, build.precision(recipe))
+    args = build.config(recipe, source.folder)
     if recipe.get("dataset_name") == EMBEDDED:
         args.eval_strategy = "steps"  # it has a test split, whether the run looked at it or not
     train, evaluation = examples.load(recipe, args, [])

@@ -78,7 +78,7 @@ def _prompts(recipe: Recipe, directory: Path, n_prompts: int) -> list:
     run.quieten(recipe)
     from trl_ext import build, examples
 
-    args = build.config(recipe, directory, build.precision(recipe))
+    args = build.config(recipe, directory)
     train, evaluation = examples.load(recipe, args, [])
     data = train if evaluation is None else evaluation
     prompts = {str(row["prompt"]): row["prompt"] for row in itertools.islice(data, 4 * n_prompts) if row["prompt"]}

@@ -7,10 +7,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from trl_ext import atomic
 from trl_ext.errors import UserError
 from trl_ext.planner.fitting import Overhead
+from trl_ext.planner.memory import GIB
 
 FILE = "plan.json"
 """Written by a run on a GPU: its plan as data, with the measured peak under `measured`."""
@@ -36,8 +38,7 @@ def load() -> Overhead:
 def save(overhead: Overhead) -> Path:
     """Keep coefficients for later plans."""
     file = path()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(overhead), indent=2) + "\n", encoding="utf-8")
+    atomic.write_json(file, asdict(overhead))
     return file
 
 
@@ -51,47 +52,91 @@ def record(plan: Any, measured: float) -> dict[str, Any]:
     return {"plan": plan.to_dict(), "measured": measured, "relative_error": plan.peak / measured - 1}
 
 
-def fit(runs: Sequence[str | Path]) -> tuple[Overhead, list[tuple[Path, float, float]]]:
-    """Least squares of measured − static = allocator · activations + context, over the `plan.json` of runs.
+class Point(NamedTuple):
+    """A measured peak beside what was planned for the same rows and recomputed layers, bytes.
 
-    With one run, or with runs whose activations are all alike, only the context is fitted.
+    Attributes:
+        name: What was measured.
+        static: Planned weights and training state.
+        activations: Planned, without the allocator's waste.
+        measured: Most the process held on the GPU, the CUDA context included.
+    """
+
+    name: str
+    static: float
+    activations: float
+    measured: float
+
+    def planned(self, overhead: Overhead) -> float:
+        """The peak by these coefficients."""
+        return self.static + overhead.allocator * self.activations + overhead.context
+
+    def error(self, overhead: Overhead) -> float:
+        """Of the plan by these coefficients, relative to what was measured."""
+        return self.planned(overhead) / self.measured - 1
+
+
+def fit(points: Sequence[Point]) -> Overhead:
+    """Least squares of measured − static = allocator · activations + context.
+
+    With one point, or with points whose activations are all alike, only the context is fitted.
+    """
+    rest = [point.measured - point.static for point in points]
+    mean_x, mean_y = sum(point.activations for point in points) / len(points), sum(rest) / len(points)
+    spread = sum((point.activations - mean_x) ** 2 for point in points)
+    slope = Overhead().allocator
+    if spread > (0.01 * mean_x) ** 2 * len(points):
+        slope = sum((p.activations - mean_x) * (y - mean_y) for p, y in zip(points, rest, strict=True)) / spread
+    return Overhead(slope, mean_y - slope * mean_x)
+
+
+def points(files: Sequence[str | Path]) -> list[Point]:
+    """The measurements in files.
 
     Args:
-        runs: Run directories, or the files themselves.
-
-    Returns:
-        The coefficients, and for each file the planned peak with them and the measured one, bytes.
+        files: Run directories, or their `plan.json`; results of `python -m benchmarks.gpu`.
 
     Raises:
         UserError: A file that is missing, or that holds no measurement.
     """
-    points = [_point(Path(run)) for run in runs]
-    activations = [activation for _, _, activation, _ in points]
-    rest = [measured - static for _, static, _, measured in points]
-    mean_x, mean_y = sum(activations) / len(points), sum(rest) / len(points)
-    spread = sum((x - mean_x) ** 2 for x in activations)
-    slope = Overhead().allocator
-    if spread > (0.01 * mean_x) ** 2 * len(points):
-        slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(activations, rest, strict=True)) / spread
-    overhead = Overhead(slope, mean_y - slope * mean_x)
-    return overhead, [
-        (file, static + slope * activation + overhead.context, measured)
-        for file, static, activation, measured in points
-    ]
+    return [point for file in files for point in _points(Path(file))]
 
 
-def _point(run: Path) -> tuple[Path, float, float, float]:
-    """File, bytes of weights and training state, bytes of activations, measured bytes."""
+def _points(run: Path) -> list[Point]:
     file = run / FILE if run.is_dir() else run
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        terms = {term["name"]: (float(term["bytes"]), bool(term["is_static"])) for term in content["plan"]["terms"]}
-        measured = float(content["measured"])
+        found = _of_benchmark(content) if "cells" in content else [_of_run(file, content)]
     except FileNotFoundError as error:
         raise UserError(f"{run} holds no {FILE}: only finished runs on a GPU write one.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is no plan with a measurement: name a run directory of a run on a GPU.") from error
+    if not found:
+        raise UserError(
+            f"{file} holds no step that was measured on a GPU and has rows: `python -m benchmarks.gpu` adds one."
+        )
+    return found
+
+
+def _of_run(file: Path, content: dict[str, Any]) -> Point:
+    terms = {term["name"]: (float(term["bytes"]), bool(term["is_static"])) for term in content["plan"]["terms"]}
     overheads = ("allocator", "CUDA context")
     static = sum(size for name, (size, is_static) in terms.items() if is_static and name not in overheads)
-    activation = sum(size for name, (size, is_static) in terms.items() if not is_static and name not in overheads)
-    return file, static, activation, measured
+    activations = sum(size for name, (size, is_static) in terms.items() if not is_static and name not in overheads)
+    return Point(str(file), static, activations, float(content["measured"]))
+
+
+def _of_benchmark(content: dict[str, Any]) -> list[Point]:
+    """Steps of recipes whose rows are chosen; others are planned for the longest examples there can be, not for those
+    that were measured."""
+    steps = {name: cells.get("step") or {} for name, cells in content["cells"].items()}
+    return [
+        Point(
+            name,
+            GIB * step["planned_static_gib"],
+            GIB * step["planned_activations_gib"],
+            GIB * (step["reserved_gib"] + step["context_gib"]),
+        )
+        for name, step in sorted(steps.items())
+        if step.get("fits") and step["checkpointed_layers"] is not None and step["context_gib"] is not None
+    ]

@@ -143,6 +143,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def not_converted(model: Any) -> list[str]:
+    """Modules that transformers leaves in 16 or 32 bits when it quantises this model."""
     from transformers.quantizers.base import get_keys_to_not_convert
 
     return [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or [])]

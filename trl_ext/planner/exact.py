@@ -12,17 +12,17 @@ import contextlib
 import logging
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from trl_ext.batching.head import head_sees
 from trl_ext.errors import UserError
 from trl_ext.planner import counting, fake_model, lora
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
@@ -156,7 +156,7 @@ def _packed_step(model: Any, base: Any, row: Row) -> tuple[_Step, Row]:
     @contextlib.contextmanager
     def around(given: dict[str, Any]) -> Iterator[None]:
         layout = Layout(packed.layout.segments, given["position_ids"][0])
-        with attention.packed(layout), _head_sees(base, scored):
+        with attention.packed(layout), head_sees(base, _some(scored)):
             yield
 
     return _Step(inputs, around), replace(
@@ -174,24 +174,13 @@ def _padded_step(model: Any, base: Any, row: Row) -> tuple[_Step, Row]:
         labels = torch.empty(1, scored, dtype=torch.long)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "shift_labels": labels}
 
-    step = _Step(inputs, lambda given: _head_sees(base, scored))
+    step = _Step(inputs, lambda given: head_sees(base, _some(scored)))
     return step, replace(row, tokens=count * row.width)
 
 
-@contextlib.contextmanager
-def _head_sees(base: Any, scored: int) -> Iterator[None]:
-    """Inside, `scored` positions reach the LM head: which ones would depend on data, which fake tensors lack."""
-
-    def narrow(module: nn.Module, args: tuple, output: Any) -> Any:
-        places = torch.empty(scored, dtype=torch.long)
-        output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[None][:, places]
-        return output
-
-    handle = base.base_model.register_forward_hook(narrow)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _some(scored: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Selects `scored` hidden states; which ones would depend on data, which fake tensors lack."""
+    return lambda hidden: hidden.flatten(0, 1)[None][:, torch.empty(scored, dtype=torch.long)]
 
 
 @contextlib.contextmanager

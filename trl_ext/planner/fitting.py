@@ -42,6 +42,7 @@ class Fit:
 
     @property
     def layers(self) -> int:
+        """Decoder layers."""
         return self.request.shape.layers
 
     def static(self, shape: Shape | None = None) -> float:
@@ -60,6 +61,7 @@ class Fit:
         return self.static(shape) + self.overhead.allocator * sum(parts.values()) + self.overhead.context
 
     def fits(self, tokens: int, checkpointed_layers: int, **other: Any) -> bool:
+        """Whether a row of so many tokens fits the card with so many layers recomputed."""
         return self.total(tokens, checkpointed_layers, **other) <= self.budget
 
     @property

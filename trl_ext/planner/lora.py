@@ -51,10 +51,11 @@ def carrying(linear: dict[str, nn.Module], targets: Targets, head: Any, model_ty
 
 
 def adapter(rank: int, carrying: dict[str, nn.Module], in_layer: list[str]) -> Adapter:
+    """The adapter on the linear modules `carrying` one, of which `in_layer` names those of one decoder layer."""
     def parameters(names: Any) -> int:
         return rank * sum(sum(carrying[name].weight.shape) for name in names)
 
-    return Adapter(rank, len(carrying), parameters(carrying), len(in_layer), parameters(in_layer))
+    return Adapter(rank, parameters(carrying), len(in_layer), parameters(in_layer))
 
 
 def adapter_with_experts(model: Any, rank: int, targets: Targets, layer_name: str) -> Adapter:
@@ -69,7 +70,7 @@ def adapter_with_experts(model: Any, rank: int, targets: Targets, layer_name: st
         peft_model = get_peft_model(model, LoraConfig(r=rank, target_modules=targets, task_type="CAUSAL_LM"))
     sizes = {name: p.numel() for name, p in peft_model.named_parameters() if p.requires_grad}
     in_layer = [size for name, size in sizes.items() if f"{layer_name}." in name]
-    return Adapter(rank, len(sizes) // 2, sum(sizes.values()), len(in_layer) // 2, sum(in_layer))
+    return Adapter(rank, sum(sizes.values()), len(in_layer) // 2, sum(in_layer))
 
 
 def readers(names: list[str]) -> Readers:
@@ -80,8 +81,10 @@ def readers(names: list[str]) -> Readers:
 
 
 def leaf(name: str) -> str:
+    """The last part of a dotted name."""
     return name.rpartition(".")[2]
 
 
 def is_mlp(name: str) -> bool:
+    """Whether a module belongs to the MLP of its decoder layer, judged by its dotted name."""
     return leaf(name).startswith("fc") or any(part in name for part in ("mlp", "feed_forward", "ffn", "experts"))

@@ -30,13 +30,12 @@ class Adapter:
 
     Attributes:
         rank: r.
-        linears: How many linear modules carry one.
         parameters: Trained weights, all modules together.
-        layer_linears, layer_parameters: The same in one decoder layer.
+        layer_linears: Linear modules of one decoder layer that carry one.
+        layer_parameters: Trained weights in one decoder layer.
     """
 
     rank: int
-    linears: int
     parameters: int
     layer_linears: int
     layer_parameters: int

@@ -8,6 +8,11 @@ from trl_ext.recipe.settings import Settings
 Bound = tuple[str, Callable[[float], bool]]
 """What is allowed, in words and as a test."""
 
+RATE = ("a number greater than 0 and at most 1, 5e-6 for instance", lambda x: 0 < x <= 1)
+SHARE_OR_STEPS = (
+    "a whole number of steps, or a share of them between 0 and 1",
+    lambda x: 0 < x < 1 or (x >= 1 and float(x).is_integer()),
+)
 COUNT = ("a whole number of at least 1", lambda x: x >= 1)
 POSITIVE = ("a number greater than 0", lambda x: x > 0)
 NOT_NEGATIVE = ("a number of at least 0", lambda x: x >= 0)
@@ -31,14 +36,17 @@ BOUNDS: dict[str, Bound] = {
     "dataset_num_proc": COUNT,
     "precompute_ref_batch_size": COUNT,
     "ref_model_sync_steps": COUNT,
-    "learning_rate": POSITIVE,
+    "learning_rate": RATE,
     "num_train_epochs": POSITIVE,
     "lora_alpha": POSITIVE,
-    "logging_steps": POSITIVE,
-    "save_steps": POSITIVE,
-    "eval_steps": POSITIVE,
+    "logging_steps": SHARE_OR_STEPS,
+    "save_steps": SHARE_OR_STEPS,
+    "eval_steps": SHARE_OR_STEPS,
     "adam_epsilon": POSITIVE,
-    "warmup_steps": NOT_NEGATIVE,
+    "warmup_steps": (
+        "0, a whole number of steps, or a share of them below 1",
+        lambda x: 0 <= x < 1 or float(x).is_integer(),
+    ),
     "weight_decay": NOT_NEGATIVE,
     "max_grad_norm": NOT_NEGATIVE,
     "dataloader_num_workers": NOT_NEGATIVE,

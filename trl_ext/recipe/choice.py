@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from trl_ext import losses, schema
+from trl_ext import losses, schema, sentences
 from trl_ext.recipe.settings import Layer
 
 SPELLINGS = ("loss", "loss_type", "loss_weights")
@@ -74,8 +74,16 @@ def _stated(layer: Layer, problems: list[str]) -> Choice | None:
 def _choice(name: Any, where: str, problems: list[str]) -> Choice:
     if not isinstance(name, (str, dict)):
         problems.append(
-            f"{where} is {schema.shown(name)}: give a name, for instance ipo, or names with weights, for "
-            "instance {dpo: 1, sft: 0.1}."
+            f"{where} is {sentences.shown(name)}: give a name, for instance ipo, or names with weights, for "
+            "instance {dpo: 1, sft: 0.1}; one run for each of several losses is what `trl-ext compare` makes."
+        )
+        return Choice("", where, None)
+    if isinstance(name, str) and name.lower() in losses.available():
+        name = name.lower()
+    elif isinstance(name, str) and "," in name:
+        problems.append(
+            f"{where} is {sentences.shown(name)}: to mix losses give them weights, for instance {{dpo: 1, sft: 0.1}}; one "
+            "run for each is what `trl-ext compare` makes."
         )
         return Choice("", where, None)
     try:

@@ -18,8 +18,8 @@ class ModelExtras:
 
 
 @dataclass
-class PPOExtras:
-    """What `trainer: ppo` and `trainer: online` need besides their configurations."""
+class RewardExtras:
+    """Where `trainer: ppo` and `trainer: online` have their rewards from, which their configurations do not say."""
 
     reward_funcs: list[str] | None = field(
         default=None,
@@ -58,6 +58,6 @@ class DataExtras:
         default=None,
         metadata={
             "help": "Examples (from 1) or share (below 1) of the training split to hold out for evaluation, "
-            "where the dataset has no test split."
+            "where the dataset has no test split: whole prompts, so that none is trained on and evaluated on."
         },
     )

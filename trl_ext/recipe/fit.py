@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trl_ext import losses, schema
+from trl_ext import losses, schema, sentences
 from trl_ext.recipe.choice import Choice, text
 from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.settings import Layer
@@ -84,7 +84,7 @@ def _parts(chosen: Choice) -> list[losses.LossInfo]:
 def _unread(key: str, value: Any, chosen: Choice, read: list[str], alone: Choice | None) -> str:
     reads = ", ".join(sorted(read)) or "no hyperparameters"
     readers = losses.readers(key)
-    near = schema.nearest(key, read)
+    near = sentences.nearest(key, read)
     meant = f"did you mean `{near[0]}`? Else " if near else ""
     if alone is not None and alone.loss in readers:
         keep = f"keep it for {alone.loss} as {line('variants', {alone.loss: {key: value}})}"

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trl_ext.data import skim
 from trl_ext.data.peek import peek
 from trl_ext.errors import UserError
-from trl_ext.recipe import checks, fit, reader, trainer, variants
+from trl_ext.recipe import checks, fit, reader, stages, trainer, variants
 from trl_ext.recipe.choice import Choice, choose
 from trl_ext.recipe.normalise import known, meant, typed
 from trl_ext.recipe.resolved import Recipe
 from trl_ext.recipe.settings import Layer, Settings, from_file, from_flags
-from trl_ext.recipe.vocabulary import WITH_LOSS, defaults, exclusive
+from trl_ext.recipe.vocabulary import WITH_LOSS, dataset_formats, defaults, exclusive
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -43,19 +44,20 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
             problems.append(f"`variants` apply to losses, and `trainer: {named}` has none: remove them.")
         merged, chosen, kwargs, kind = _by_trainer(written, flags, named, problems), None, {}, named
     # What was given and is of no use was said to be so, and is not missing as well.
-    settings = Settings(merged, defaults(kind), meant(keys, kind) | ({*keys} - {*merged}))
+    settings = Settings(merged, defaults(kind), meant(keys, kind) | ({*keys} - {*merged}), Path(path).parent)
     problems += checks.check(settings, kind, chosen.info if chosen is not None else None)
     problems += _first_look(settings, kind if chosen is None or chosen.info else "unpaired")
-    notes += checks.notes(settings, kind)
+    awaits = stages.awaited(settings)
+    notes += [*checks.notes(settings, kind), *([awaits] if awaits else [])]
     if problems:
         # What is wrong in the chosen loss's variant is found twice: in the variant and after merging.
         raise UserError(sorted(dict.fromkeys(problems), key=_line), about=str(path))
     values = {key: setting.value for key, setting in merged.items()}
     if chosen is None:
-        return Recipe(Path(path), {"trainer": named} | values, {"trainer", *merged}, None, {}, notes)
+        return Recipe(Path(path), {"trainer": named} | values, {"trainer", *merged}, None, {}, notes, awaits)
     explicit = set(merged) | ({"loss"} if chosen.is_stated else set()) | ({"trainer"} if named else set())
     what = ({"trainer": named} if named else {}) | {"loss": chosen.loss}
-    return Recipe(Path(path), what | values, explicit, chosen.loss, kwargs, notes)
+    return Recipe(Path(path), what | values, explicit, chosen.loss, kwargs, notes, awaits)
 
 
 def _by_trainer(written: Layer, flags: Layer, kind: str, problems: list[str]) -> Layer:
@@ -103,10 +105,14 @@ def _over(lower: Layer, upper: Layer) -> Layer:
 
 
 def _first_look(settings: Settings, kind: str) -> list[str]:
-    """What the first rows of a local file already tell: columns that are not there, or the wrong kind of data."""
+    """What a look at a local file already tells: it is broken, columns are not there, or it is the wrong kind of data."""
     name = settings["dataset_name"]
     if not isinstance(name, str) or settings["datasets"]:
         return []
+    if settings["dataset_format"] not in (None, *dataset_formats()):  # which a check says
+        return []
+    if (problem := skim.problem(Path(name))) is not None:
+        return [f"{settings.where('dataset_name')} is {name}, {problem}"]
     try:
         match = peek(name, settings["dataset_columns"], settings["dataset_format"] or "auto")
     except UserError as error:

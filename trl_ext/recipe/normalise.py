@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from trl_ext import schema
+from trl_ext import sentences
+from trl_ext.recipe.choice import SPELLINGS
+from trl_ext.recipe.convert import convert
 from trl_ext.recipe.obsolete import STANDS_FOR, remedy
 from trl_ext.recipe.paths import PLACES, in_full
 from trl_ext.recipe.settings import Layer, Setting
-from trl_ext.recipe.vocabulary import TRAINERS, hyperparameters, known_keys, nearest, trainers_of
+from trl_ext.recipe.vocabulary import LOSS_KEYS, TRAINERS, hyperparameters, known_keys, nearest, trainers_of
 
 
 def known(layer: Layer, problems: list[str], kind: str = "paired") -> Layer:
@@ -46,7 +48,7 @@ def typed(layer: Layer, kind: str, problems: list[str]) -> Layer:
     for key, (value, where) in layer.items():
         field = allowed[key]
         try:
-            converted = value if field is None else schema.convert(field, value)
+            converted = value if field is None else convert(field, value)
             if any(_is_torn(text) for text in (converted if isinstance(converted, list) else [converted])):
                 raise ValueError(
                     "holds half of a surrogate pair (\\ud800–\\udfff), which is no character: write it anew."
@@ -72,6 +74,8 @@ def _remedy(key: str, value: Any, kind: str) -> str | None:
 
 def _elsewhere(key: str, kind: str) -> str | None:
     """The end of a sentence about a key that other kinds of training have; `None` if none has it."""
+    if kind in TRAINERS and key in (*LOSS_KEYS, *SPELLINGS):
+        return f"is about losses on preferences, and `trainer: {kind}` has none: remove it, or take a recipe without `trainer`."
     owners = [f"`trainer: {trainer}`" for trainer in trainers_of(key)]
     if kind not in TRAINERS:
         here = "and this recipe trains a loss on preferences"
@@ -88,7 +92,7 @@ def _unfold(layer: Layer, problems: list[str]) -> Layer:
         return layer
     if not isinstance(value, dict):
         problems.append(
-            f"{where} is {schema.shown(value)}: give a mapping, for instance `loss_kwargs: {{beta: 0.1}}`."
+            f"{where} is {sentences.shown(value)}: give a mapping, for instance `loss_kwargs: {{beta: 0.1}}`."
         )
         return layer
     value = {str(key): given for key, given in value.items()}
@@ -103,9 +107,9 @@ def _unfold(layer: Layer, problems: list[str]) -> Layer:
         if key in layer and layer[key].value != given:
             problems.append(f"{layer[key].where} is {layer[key].value} and {given} in {where}: keep one of them.")
         elif key not in hyperparameters():
-            near = schema.nearest(str(key), hyperparameters())
+            near = sentences.nearest(str(key), hyperparameters())
             hint = f"did you mean `{near[0]}`?" if near else "`trl-ext losses` lists them."
-            problems.append(f"`{schema.shown_text(key)}` in {where} is not a hyperparameter of any loss: {hint}")
+            problems.append(f"`{sentences.shown_text(key)}` in {where} is not a hyperparameter of any loss: {hint}")
         else:
             layer[key] = Setting(given, f"`{key}` in {where}")
     return layer | {"loss_kwargs": Setting(for_parts, where)} if for_parts else layer

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trl_ext.recipe import reader
-from trl_ext.schema import shown_text
+from trl_ext.sentences import shown_text
 
 LONGEST_LINE = 500
 """Characters of a setting that a sentence writes out."""

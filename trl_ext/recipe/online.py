@@ -9,14 +9,12 @@ from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.recipe import ppo
 from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.settings import Settings
-
-OF_A_POLICY_GRADIENT = ("epsilon", "epsilon_high", "normalize_advantages")
-"""What TRL's configuration has and no loss on pairs reads."""
+from trl_ext.rules import online as rules
 
 
 def checks(info: LossInfo | MixInfo | None) -> tuple[Callable[[Settings], Iterator[str]], ...]:
     """The checks of a recipe whose loss is this one; `None` if there is no such loss."""
-    return (partial(loss, info=info), bounds, rewards, ppo.reward_adapter, batches, adapter, unread)
+    return (partial(loss, info=info), bounds, rewards, ppo.reward_adapter, batches, adapter, ppo.unsupported, unread)
 
 
 def loss(s: Settings, info: LossInfo | MixInfo | None) -> Iterator[str]:
@@ -59,8 +57,13 @@ def adapter(s: Settings) -> Iterator[str]:
 
 
 def unread(s: Settings) -> Iterator[str]:
-    for key in OF_A_POLICY_GRADIENT:
+    yield from rules.problems(s)
+    for key in rules.OF_A_POLICY_GRADIENT:
         if key in s:
             yield f"{s.where(key)} shapes a policy gradient, and no loss on pairs reads it: remove it."
     if s["sync_ref_model"]:
         yield f"{s.where('sync_ref_model')} is on, and the reference of sampled pairs stays what it is: remove it."
+
+
+REPLACED = ("unsupported",)
+"""General checks whose advice does not hold here."""

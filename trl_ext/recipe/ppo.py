@@ -4,15 +4,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext import demo, reward_sources
+from trl_ext import reward_sources
 from trl_ext.folders import adapter as adapter_folder
 from trl_ext.folders import reward as reward_folder
+from trl_ext.recipe import stages
 from trl_ext.recipe.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Bound, outside
 from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.settings import Settings
 from trl_ext.rl import truth_table
 from trl_ext.rules import ppo as rules
-from trl_ext.schema import shown_text
+from trl_ext.sentences import shown_text
 
 BOUNDS: dict[str, Bound] = {
     "kl_coef": NOT_NEGATIVE,
@@ -37,7 +38,7 @@ BOUNDS: dict[str, Bound] = {
 }
 
 SEVERAL_GPUS = (
-    "the critic runs past the wrapper that shards the model. Use `accelerate launch --multi_gpu`: one 4-bit copy each."
+    "updates run past the wrapper that shards the model. Use `accelerate launch --multi_gpu`: one 4-bit copy each."
 )
 
 UNSUPPORTED = {
@@ -68,11 +69,9 @@ def rewards(s: Settings, who: str = "PPO") -> Iterator[str]:
 
 def reward_adapter(s: Settings) -> Iterator[str]:
     folder = s["reward_adapter"]
-    if not folder:
+    if not folder or stages.awaited(s) is not None:
         return
-    name = str(demo.MODEL) if s["model_name_or_path"] == demo.EMBEDDED else s["model_name_or_path"]
-    base = name and (adapter_folder.base_of(Path(name).expanduser()) or name)
-    if (problem := reward_folder.problem(folder, base)) is not None:
+    if (problem := reward_folder.problem(folder, stages.base_of(s["model_name_or_path"]))) is not None:
         yield f"{s.where('reward_adapter')} is {folder}, {problem}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from trl_ext.errors import UserError
-from trl_ext.schema import shown_text
+from trl_ext.sentences import shown_text
 
 
 @dataclass

@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trl_ext import losses, schema
+from trl_ext import atomic, losses, schema
 from trl_ext.recipe import reader
 from trl_ext.recipe.choice import LossName, canonical, text
 from trl_ext.recipe.vocabulary import OWN_KEYS, defaults, hyperparameters
+
+RESOLVED = "recipe.resolved.yaml"
+"""What a run calls the recipe it goes by."""
 
 
 @dataclass
@@ -24,6 +29,7 @@ class Recipe:
         loss_kwargs: The hyperparameters of the loss that were set; in a mix, those meant for one part alone
             are a mapping under its name.
         notes: Sentences worth reading that are no mistakes.
+        awaits: The one of them that says what has to be trained before this recipe can run, if anything has.
     """
 
     path: Path
@@ -32,10 +38,15 @@ class Recipe:
     loss: LossName | None
     loss_kwargs: dict[str, Any]
     notes: list[str] = field(default_factory=list, compare=False)
+    awaits: str | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def name(self) -> str:
-        """The file's name without its ending."""
+        """The file's name without its ending; of the recipe a run left, that of the one it was merged from."""
+        if self.path.name == RESOLVED and self.path.is_file():
+            with self.path.open(encoding="utf-8") as lines:
+                if merged := re.match(r"# (.+) with everything merged\.", next(lines, "")):
+                    return Path(merged[1]).stem
         return self.path.stem
 
     @property
@@ -80,7 +91,7 @@ class Recipe:
         `DataExtras`; ``env`` environment variables.
         """
         training, model, data = {}, {}, {}
-        elsewhere = {*OWN_KEYS, *schema.fields("PPOExtras")}
+        elsewhere = {*OWN_KEYS, *schema.fields("RewardExtras")}
         if self.loss is not None:
             training = {"loss": self.loss, "loss_kwargs": dict(self.loss_kwargs)}
             elsewhere |= {*hyperparameters()}
@@ -100,5 +111,5 @@ class Recipe:
 
     def dump(self, path: str | Path) -> None:
         """Write the merged settings as a recipe that asks for the same run."""
-        title = f"# {self.path.name} with everything merged. Repeat the run: trl-ext run {path}\n"
-        Path(path).write_text(title + reader.write(self.values), encoding="utf-8")
+        title = f"# {self.name}.yaml with everything merged. Repeat the run: trl-ext run {path}\n"
+        atomic.write_text(Path(path), title + reader.write(self.values))

@@ -1,9 +1,10 @@
 """Settings that remember where they were written, so that a sentence about one can name the place."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.schema import shown_text
+from trl_ext.sentences import shown_text
 
 
 class Setting(NamedTuple):
@@ -21,12 +22,14 @@ class Settings:
 
     Attributes:
         meant: Settings that are not there because their names are old or misspelt, which was said already.
+        folder: Where the recipe stands.
     """
 
-    def __init__(self, layer: Layer, defaults: dict[str, Any], meant: set[str]) -> None:
+    def __init__(self, layer: Layer, defaults: dict[str, Any], meant: set[str], folder: Path) -> None:
         self._layer = layer
         self._defaults = defaults
         self.meant = meant
+        self.folder = folder
 
     def __contains__(self, key: str) -> bool:
         return key in self._layer

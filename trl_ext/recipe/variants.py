@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trl_ext import losses, schema
+from trl_ext import losses, sentences
 from trl_ext.recipe import fit
 from trl_ext.recipe.choice import SPELLINGS, Choice
 from trl_ext.recipe.normalise import known, typed
@@ -24,14 +24,14 @@ def read(
     found: dict[str, Layer] = {}
     for key, values in variants.items():
         name = str(key)
-        where = f"`variants.{schema.shown_text(name)}`"
+        where = f"`variants.{sentences.shown_text(name)}`"
         try:
             info = losses.describe(name)
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
         if values is not None and not isinstance(values, dict):
-            problems.append(f"{where} is {schema.shown(values)}: write `{name}: {{beta: 0.1}}`, for instance.")
+            problems.append(f"{where} is {sentences.shown(values)}: write `{name}: {{beta: 0.1}}`, for instance.")
             continue
         if info.name in found:
             problems.append(f"{where} is the loss {info.name}, which has a variant already: keep one of them.")

@@ -9,10 +9,10 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from trl_ext import atomic
 from trl_ext.errors import UserError
 
 LIMIT_BYTES = 10 * 2**30
@@ -150,32 +150,10 @@ def evict(directory: Path, limit_bytes: int, keep: Path) -> int:
     return removed
 
 
-def write_aside(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that exists whole or not at all: under another name, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(aside, "xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        remove(aside)
-    with contextlib.suppress(OSError):  # a folder cannot be synced everywhere; the file is whole either way
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def say_about(folder: Path, about: str) -> None:
     """Leave a line for people who look at the cache; nothing ever reads it as a fact."""
     if about and _about(folder) != about:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ABOUT).write_text(about + "\n", encoding="utf-8")
+        atomic.write_text(folder / ABOUT, about + "\n")
 
 
 def _about(folder: Path) -> str:
@@ -204,7 +182,7 @@ def _rows(path: Path) -> int:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    for path in folder.glob(f".*{SUFFIX}.tmp"):
+    for path in folder.glob(f".*{SUFFIX}*.tmp"):
         stat = _stat(path)
         if stat and time.time() - stat.st_mtime > ABANDONED_SECONDS:
             remove(path)

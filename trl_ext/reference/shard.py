@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trl_ext.reference.folder import HEADER, MAGIC, write_aside
+from trl_ext import atomic
+from trl_ext.reference.folder import HEADER, MAGIC
 
 KEY_BYTES = 16
 COLUMNS = ("<u8", "<u8", "<u4", "<u4", "<u8")  # key, key, start and length in values, check
@@ -56,7 +57,7 @@ def write(path: Path, identity: bytes, rows: Mapping[bytes, np.ndarray]) -> None
     )
     size = HEADER.size + len(index) + 4 * int(lengths.sum(dtype="<u8"))
     header = HEADER.pack(MAGIC, identity, len(keys), size, _digest(identity, len(keys), size, index))
-    write_aside(path, (header, index, *values))
+    atomic.write(path, (header, index, *values))
 
 
 class Shard:

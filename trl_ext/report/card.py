@@ -23,7 +23,7 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
         tags: Hub tags.
     """
     args, facts = trainer.args, dict(trainer.card_facts)
-    base = get_config_model_id(trainer.model.config)
+    base, named = get_config_model_id(trainer.model.config), facts.pop("model", None)
     dataset = dataset or facts.get("dataset")
     metadata = ModelCardData(
         base_model=base if on_hub(base) else None,
@@ -34,11 +34,11 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
     )
     examples = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     rows = {
-        "base model": f"`{base}`",
+        "base model": f"`{named or base}`" + _in_bits(trainer.model.config),
         **{key: f"`{value}`" for key, value in facts.items()},
         **trainer.card_method(),
         "examples per step": f"{examples}",
-        **{key: f"`{_plain(getattr(args, key))}`" for key in HYPERPARAMETERS if hasattr(args, key)},
+        **{key: f"`{_plain(getattr(args, key))}`" for key in _settings(args)},
     }
     if is_peft_model(trainer.model):
         adapter = trainer.model.peft_config["default"]
@@ -48,6 +48,21 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
         rows["steps trained"] = f"{trainer.state.global_step}"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\n| | |\n|---|---|\n{table}\n\n{_usage(trainer, base)}"
+
+
+def _settings(args: Any) -> list[str]:
+    """The hyperparameters there are; of how long it was trained, the one that counted."""
+    unread = "num_train_epochs" if args.max_steps > 0 else "max_steps"
+    return [key for key in HYPERPARAMETERS if hasattr(args, key) and key != unread]
+
+
+def _in_bits(config: Any) -> str:
+    """How the base was stored while it was trained on."""
+    quantised = getattr(config, "quantization_config", None) or {}
+    values = quantised if isinstance(quantised, dict) else quantised.to_dict()
+    if values.get("load_in_4bit"):
+        return f", trained in 4 bits ({values['bnb_4bit_quant_type']})"
+    return ", trained in 8 bits" if values.get("load_in_8bit") else ""
 
 
 def _plain(value: Any) -> Any:
@@ -67,8 +82,9 @@ def _usage(trainer: Any, base: str) -> str:
     return (
         "```python\n"
         "from peft import PeftModel\n"
-        f"from transformers import {loader}\n\n"
+        f"from transformers import {loader}, AutoTokenizer\n\n"
         f'model = {loader}.from_pretrained("{base}"{outputs})\n'
         'model = PeftModel.from_pretrained(model, "<this directory>")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("<this directory>")\n'
         "```\n"
     )

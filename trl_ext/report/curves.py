@@ -48,6 +48,7 @@ def draw(metrics: Path, picture: Path, title: str) -> Path:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     series = read(metrics)
     panels = [
@@ -64,12 +65,13 @@ def draw(metrics: Path, picture: Path, title: str) -> Path:
             axis.plot(
                 steps,
                 values,
-                label=name.split("/")[-1],
+                label=_label(name, names),
                 linewidth=1.6,
                 marker="." if len(steps) < 15 else None,
             )
         axis.set_title(heading, fontsize=10, loc="left")
         axis.set_xlabel("optimizer step", fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         for side in ("top", "right"):
@@ -83,3 +85,12 @@ def draw(metrics: Path, picture: Path, title: str) -> Path:
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     figure.savefig(picture, dpi=110)
     return picture
+
+
+def _label(name: str, names: list[str]) -> str:
+    """What tells a series from the others of its panel: what it is, where they differ in that, and of which data."""
+    stems = {each.removeprefix("eval_") for each in names}
+    parts = [name.removeprefix("eval_").split("/")[-1].replace("_", " ")] if len(stems) > 1 else []
+    if len({each.startswith("eval_") for each in names}) > 1:
+        parts.append("held out" if name.startswith("eval_") else "training")
+    return ", ".join(parts)

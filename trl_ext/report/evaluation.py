@@ -65,7 +65,7 @@ def evaluate(
     """
     finished.check(directory)
     recipe = finished.recipe_at(directory, needs_data=asked.dataset is None)
-    args = build.config(recipe, directory, build.precision(recipe))
+    args = build.config(recipe, directory)
     rows = evaluation_rows.find(recipe, args, asked)
     for statement in rows.statements:
         say(statement)
@@ -216,7 +216,7 @@ def _score(function: Callable[..., list[float]], prompts: list, completions: lis
         completion.text if isinstance(prompt, str) else [{"role": "assistant", "content": completion.text}]
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
-    return estimates.mean(function(prompts=prompts, completions=given))
+    return estimates.score(function(prompts=prompts, completions=given))
 
 
 def _examples(prompts: list, completions: list[Completion]) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """Means, shares and ranks of what was measured, each with a 95 % interval in closed form."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -10,7 +10,10 @@ import numpy as np
 Z = NormalDist().inv_cdf(0.975)
 """1.96, so that a normal interval of ± Z standard errors covers 95 %."""
 
-INTERVALS = "95 %: Wilson for shares, normal for means, DeLong for the area under the curve"
+INTERVALS = "95 %: Wilson for shares and for scores between 0 and 1, normal for other means, DeLong for the area under the curve"
+
+TOLERANCE = 0.05
+"""How unequal the halves of an interval may be, as a share of it, and yet be written as one."""
 
 
 class Estimate(NamedTuple):
@@ -37,7 +40,27 @@ def share(successes: float, n: int) -> Estimate:
     Args:
         successes: Of `n`; a tie may count one half.
     """
-    p, spread = successes / n, Z**2 / n
+    return _wilson(successes / n, n)
+
+
+def score(values: Sequence[float]) -> Estimate:
+    """The mean of what a reward function gave.
+
+    Where all of it lies between 0 and 1, the interval is Wilson's with as many values as the mean is worth, n·m(1−m)/s²
+    (Dean and Pagano 2015, Journal of Survey Statistics and Methodology 3:484, for shares in clusters): inside [0, 1], the
+    interval of a share where values are 0 or 1, and that of `mean` as they become many. ValueError without values.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2 or values.min() < 0 or values.max() > 1:
+        return mean(values)
+    m, variance = float(values.mean()), float(values.var())
+    if variance:
+        return _wilson(m, len(values) * m * (1 - m) / variance)
+    return _wilson(m, len(values)) if m in (0, 1) else Estimate(m, m, m)
+
+
+def _wilson(p: float, n: float) -> Estimate:
+    spread = Z**2 / n
     centre = (p + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     # At 0 and 1 rounding would leave the share itself outside.
@@ -63,8 +86,31 @@ def area_under_curve(positive: Sequence[float], negative: Sequence[float]) -> Es
     if min(len(positive), len(negative)) == 1:
         return Estimate(float(above.mean()), None, None)
     error = math.sqrt(above.var(ddof=1) / len(positive) + below.var(ddof=1) / len(negative))
-    value, low, high = _normal(above.mean(), error)
+    value, low, high = _normal(above.mean(), error)  # which, cut to where the area can be, covers it as often
     return Estimate(value, max(low, 0.0), min(high, 1.0))
+
+
+def shown(figure: Mapping[str, float | None] | None, form: str) -> str:
+    """A figure and its interval: ± half of it where it is symmetric, and from – to otherwise.
+
+    Args:
+        figure: `value`, `low` and `high`; an `Estimate` as a mapping.
+        form: How numbers are written: `{:.2f}`.
+    """
+    if figure is None:
+        return "—"
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    if low is None or low == high:
+        return _number(value, form)
+    below, above = value - low, high - value
+    if abs(above - below) > TOLERANCE * (high - low):
+        return f"{_number(value, form)} ({_number(low, form)}–{_number(high, form)})"
+    return f"{_number(value, form)} ± {form.replace('+', '').format((high - low) / 2)}"
+
+
+def _number(value: float, form: str) -> str:
+    text = form.format(value)
+    return text if float(text) else text.replace("-", "")  # no minus before a rounded zero
 
 
 def _share_below(values: np.ndarray, points: np.ndarray) -> np.ndarray:

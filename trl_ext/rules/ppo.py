@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from trl_ext import schema
+from trl_ext.rules import rewards
 from trl_ext.rules.sampling import Values, joined, sampling
 
 
@@ -70,14 +71,7 @@ def problems(s: Values) -> Iterator[str]:
     for key, reason in HARMFUL.items():
         if s[key]:
             yield f"{s.where(key)} {reason}: remove it."
-    if s["mask_truncated_completions"] and s["missing_eos_penalty"]:
-        yield (
-            f"{s.where('mask_truncated_completions')} leaves completions without an end out of the loss, so "
-            f"{s.where('missing_eos_penalty')}, which only they would pay, has no effect: keep one of them."
-        )
-    low_high = s["reward_clip_range"]
-    if low_high and not (len(low_high) == 2 and all(map(_is_number, low_high)) and low_high[0] < low_high[1]):
-        yield f"{s.where('reward_clip_range')} is {low_high}: give two numbers, the lower one first."
+    yield from rewards.problems(s)
 
 
 def batches(s: Values, processes: int) -> Iterator[str]:
@@ -174,10 +168,6 @@ def differs(s: Values, key: str) -> bool:
     """Whether a setting is set to something else than its default."""
     default = schema.training("ppo")[key].default
     return default is not schema.MISSING and s[key] != default
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _near_divisor(total: int, wanted: int) -> int:

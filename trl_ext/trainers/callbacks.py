@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
+from trl_ext import atomic
 from trl_ext.interruption import Guard, Interrupted
 from trl_ext.report import metrics_file
+from trl_ext.trainers.processes import on_any_process
 
 IN_THE_BAR = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "kl": "z"} | {
     "score": "score",
@@ -95,11 +96,7 @@ class StopWhenAsked(TrainerCallback):
     def _stop_if_asked(self, args: Any, state: Any, control: Any) -> None:
         if state.global_step >= state.max_steps:
             return
-        asked = self.guard.is_requested
-        if self.accelerator.num_processes > 1:
-            flag = torch.tensor(float(asked), device=self.accelerator.device)
-            asked = self.accelerator.reduce(flag, reduction="sum").item() > 0
-        if asked:
+        if on_any_process(self.accelerator, self.guard.is_requested):
             self.is_stopping = control.should_save = True
             args.save_only_model = False  # this one is saved to go on from
 
@@ -108,14 +105,17 @@ class MetricsFile(TrainerCallback):
     """Every log as one line of `metrics.jsonl`, flushed at once so that a crash loses nothing.
 
     A resumed run goes on in the same file; lines of steps that are trained again are dropped first.
+
+    Args:
+        trainer: Whose logs they are, and who knows how long it has trained.
+        path: The file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, trainer: Any, path: Path) -> None:
+        self.trainer = trainer
         self.path = path
-        self.started = time.time()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.started = time.time()
         if not state.is_world_process_zero:
             return
         kept = []
@@ -123,12 +123,12 @@ class MetricsFile(TrainerCallback):
             # A closing summary is that of the steps until then.
             records = [record for record in metrics_file.read(self.path) if "train_runtime" not in record]
             kept = [record for record in records if record["step"] <= state.global_step]
-        self.path.write_text("".join(f"{json.dumps(record)}\n" for record in kept), encoding="utf-8")
+        atomic.write_text(self.path, "".join(f"{json.dumps(record)}\n" for record in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not logs:
             return
-        record = {"step": state.global_step, "seconds": round(time.time() - self.started, 3), **logs}
+        record = {"step": state.global_step, "seconds": round(self.trainer.trained_seconds, 3), **logs}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({name: _plain(value) for name, value in record.items()}) + "\n")
 

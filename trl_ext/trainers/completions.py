@@ -1,7 +1,6 @@
 """One forward pass over a row, padded or packed, reduced to what losses and metrics read."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 
 from trl_ext.batching import attention
+from trl_ext.batching.head import head_sees
 from trl_ext.batching.packed import PackedRow
 
 # Keys of TRL's collators that describe the batch but are not arguments of a model.
@@ -76,7 +76,7 @@ def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False)
     def spread(values: torch.Tensor) -> torch.Tensor:
         return values.new_zeros(scored.shape).masked_scatter(scored, values)
 
-    with _head_sees(model, select):
+    with head_sees(_base(model), select):
         return _completions(model(**inputs), mask, spread)
 
 
@@ -89,7 +89,7 @@ def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Com
         "attention_mask": torch.ones_like(row.input_ids),
         "shift_labels": row.labels[:, scored],
     }
-    with attention.packed(row.layout), _head_sees(model, lambda hidden: hidden[:, scored]):
+    with attention.packed(row.layout), head_sees(_base(model), lambda hidden: hidden[:, scored]):
         output = model(**inputs)
     mask = row.scatter(torch.ones_like(row.branch))
     return _completions(output, mask, row.scatter)
@@ -116,24 +116,10 @@ def num_tokens(batch: dict[str, Any]) -> torch.Tensor | int:
     return batch["num_tokens"] if "packed" in batch else batch["attention_mask"].sum()
 
 
-@contextlib.contextmanager
-def _head_sees(model: nn.Module, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Inside, only the selected hidden states, (1, N, H), reach the LM head.
-
-    TRL's head projects every position where there is no Triton; this keeps it to completion tokens everywhere.
-    """
+def _base(model: nn.Module) -> nn.Module:
+    """The `transformers` model below an adapter and a wrapper of DDP's."""
     base = model.get_base_model() if is_peft_model(model) else getattr(model, "module", model)
-    base = base.get_base_model() if is_peft_model(base) else base
-
-    def narrow(module: nn.Module, args: tuple, output: Any) -> Any:
-        output.last_hidden_state = select(output.last_hidden_state)
-        return output
-
-    handle = base.base_model.register_forward_hook(narrow)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return base.get_base_model() if is_peft_model(base) else base
 
 
 def _completions(output: Any, mask: torch.Tensor, spread: Callable[[torch.Tensor], torch.Tensor]) -> Completions:

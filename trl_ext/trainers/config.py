@@ -104,18 +104,20 @@ class PreferenceOptions(LossOptions):
     )
 
     def __post_init__(self) -> None:
-        for name in ("activation_checkpointing", "gradient_checkpointing"):
+        # The first is the newer name, which transformers has since 5.23.
+        names = [name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(self, name)]
+        for name in names:
             value = getattr(self, name)
             if isinstance(value, str) and value.lower() in ("true", "false"):
                 setattr(self, name, value.lower() == "true")
-        given = self.gradient_checkpointing if self.activation_checkpointing is None else self.activation_checkpointing
+        given = next((value for name in names if (value := getattr(self, name)) is not None), None)
         if isinstance(given, str) and given != "auto":
             raise ValueError(f"`gradient_checkpointing` is {given!r}: give true, false or 'auto'.")
         if given == "auto":
-            self.gradient_checkpointing = self.activation_checkpointing = False  # transformers knows no "auto"
+            vars(self).update(dict.fromkeys(names, False))  # transformers knows no "auto"
         super().__post_init__()
         if given == "auto":
-            self.gradient_checkpointing, self.activation_checkpointing = "auto", None
+            vars(self).update(dict.fromkeys(names) | {"gradient_checkpointing": "auto"})
             chosen = {"every_n_layers", "offload"} & set(self.gradient_checkpointing_kwargs or {})
             if chosen:
                 raise ValueError(
@@ -140,6 +142,9 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
     """`trl.DPOConfig` with `loss`, `loss_kwargs`, `packing`, `reference_cache`, `row_tokens` and `lora_dtype`.
 
     `loss_type` and `loss_weights` are understood as TRL's spelling of `loss`.
+
+    Raises:
+        ValueError: An unknown or unpaired loss, a hyperparameter it does not read, or settings that exclude each other.
     """
 
     _VALID_DICT_FIELDS = [*DPOConfig._VALID_DICT_FIELDS, "loss", "loss_kwargs"]  # noqa: RUF012
@@ -196,6 +201,9 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
 
     `desirable_weight` and `undesirable_weight` take `"auto"`: the rarer class is weighted up until both classes
     weigh the same, λ_D·n_D = λ_U·n_U.
+
+    Raises:
+        ValueError: An unknown or paired loss, a hyperparameter it does not read, or settings that exclude each other.
     """
 
     _VALID_DICT_FIELDS = [*KTOConfig._VALID_DICT_FIELDS, "loss", "loss_kwargs"]  # noqa: RUF012

@@ -124,6 +124,7 @@ def _temporarily(args: Any, **values: Any) -> Iterator[None]:
 
 
 def has_images(dataset: Any) -> bool:
+    """Whether the first example holds images; a dataset may be a stream, which cannot be asked for its columns."""
     example = next(iter(dataset)) if dataset is not None else {}
     return "image" in example or "images" in example
 

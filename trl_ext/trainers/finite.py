@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from trl_ext.errors import UserError
 from trl_ext.runs import latest_checkpoint
+from trl_ext.trainers.processes import on_any_process
 from trl_ext.trainers.step_zero import say
 
 OVERFLOWS = 24
@@ -84,8 +85,9 @@ class FiniteSteps:
         is_lost = not losses.isfinite().all().item()
         overflows = not all(map(math.isfinite, norms))
         scaler = self.accelerator.scaler
-        if self._anywhere(is_lost or (overflows and scaler is None)):
-            self._leave_out(micro_batches, "loss" if self._anywhere(is_lost) else "gradient", losses, norms)
+        if on_any_process(self.accelerator, is_lost or (overflows and scaler is None)):
+            what = "loss" if on_any_process(self.accelerator, is_lost) else "gradient"
+            self._leave_out(micro_batches, what, losses, norms)
             self._since_log = taken, skipped + 1
             return norm
         self._overflows = self._overflows + 1 if overflows else 0
@@ -122,12 +124,6 @@ class FiniteSteps:
     @property
     def _step_number(self) -> int:
         return self.state.global_step + 1
-
-    def _anywhere(self, flag: bool) -> bool:
-        """Whether it is so on any process: all take a step or none does."""
-        if self.accelerator.num_processes == 1:
-            return flag
-        return self.accelerator.reduce(torch.tensor(float(flag), device=self.args.device), "sum").item() > 0
 
     def _blame(self, inputs: list[Any]) -> tuple[str, bool]:
         """Which examples it was, in words, and whether it was some of them only.

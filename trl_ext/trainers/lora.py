@@ -5,6 +5,9 @@ about 1/256 of a weight is rounded away: at a learning rate of 5e-6 fewer than o
 change, and the run ends with a fraction of the margin. Float32 copies cost 2 bytes more per adapter weight.
 """
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -41,6 +44,19 @@ def restore(model: nn.Module, weights: dict[str, torch.Tensor], dtype: torch.dty
         if isinstance(module, ModulesToSaveWrapper) and not weights:
             for copy in module.modules_to_save.values():
                 copy.load_state_dict(module.original_module.state_dict())
+
+
+@contextlib.contextmanager
+def saved_alone(model: nn.Module, *adapters: str) -> Iterator[None]:
+    """Inside, `model.save_pretrained` saves these adapters alone; transformers' trainer, which calls it, has no way to say so.
+
+    What is saved then is loaded by plain PEFT in `tests/trainers/test_reference.py`.
+    """
+    model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=list(adapters))
+    try:
+        yield
+    finally:
+        del model.save_pretrained
 
 
 def takes_from_the_base(adapter: Any) -> str | None:

@@ -18,10 +18,6 @@ HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768
 """Block of logits that TRL's fused LM head holds at a time, float32."""
 
 
-class RowsDoNotFitError(Exception):
-    """Memory ran out on some process in the middle of a step."""
-
-
 class Kept(NamedTuple):
     """Bytes one forward pass keeps for its backward pass, inside the layers and outside, and their inputs."""
 
@@ -118,7 +114,11 @@ def checkpoint(model: nn.Module, layers: list[nn.Module], count: int, **kwargs: 
     if not count:
         model.gradient_checkpointing_disable()
         return
-    model.activation_checkpointing_enable({"use_reentrant": False, **kwargs})
+    kwargs = {"use_reentrant": False, **kwargs}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(kwargs)
+    else:  # before transformers 5.23
+        model.gradient_checkpointing_enable(kwargs)
     for number, layer in enumerate(layers):
         layer.gradient_checkpointing = number < count
 

@@ -21,6 +21,7 @@ class MeanMetrics:
         self._sums[name] = self._sums[name] + pair if name in self._sums else pair
 
     def add_all(self, other: "MeanMetrics") -> None:
+        """Add the sums and counts of `other`."""
         for name, (total, count) in other._sums.items():
             self.add(name, total, count)
 
@@ -39,6 +40,7 @@ class MeanMetrics:
         return {name: total / count for name, (total, count) in zip(self._sums, rows, strict=True) if count}
 
     def total(self, name: str) -> float:
+        """The sum of the values added to `name`, not their mean."""
         return self._sums[name][0].item()
 
     def clear(self) -> None:

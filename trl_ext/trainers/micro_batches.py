@@ -22,26 +22,27 @@ class MicroBatches:
     """
 
     _sums: dict[str, MeanMetrics]
-    _part_size: int | None = None  # completions at most that memory was enough for; `None` while it always was
+    _part_size: int | None = None  # rows of a batch at most that memory was enough for; `None` while it always was
+    _one, _many = "completion", "completions"  # what a batch has one row of
 
     def _backward(
         self, phase: str, loss_of: Callable[[dict], Tensor], batch: dict, parameters: list[nn.Parameter]
     ) -> Tensor:
-        """Add the gradient of a mean over completions to `parameters`; where memory runs out, again in halves.
+        """Add the gradient of a mean over a batch to `parameters`; where memory runs out, again in halves.
 
-        The gradient is the same however the batch is cut, as long as `loss_of` is a mean over completions.
+        The gradient is the same however the batch is cut, as long as `loss_of` is a mean over its rows.
 
         Args:
             phase: What is done, after "Out of memory".
-            loss_of: The loss of some completions of the batch, which may add metrics to `_sums["train"]`.
-            batch: Tensors of one row per completion, and numbers (0-d) that hold for all of them.
+            loss_of: The loss of some rows of the batch, which may add metrics to `_sums["train"]`.
+            batch: Tensors of one row per completion, or pair of them, and numbers (0-d) that hold for all of them.
             parameters: Those whose gradients `loss_of` may reach.
 
         Returns:
             The loss of the whole batch, without gradient.
 
         Raises:
-            UserError: A single completion does not fit.
+            UserError: A single row does not fit.
         """
         gradients, sums = [parameter.grad for parameter in parameters], self._sums["train"]
         while True:
@@ -78,23 +79,24 @@ class MicroBatches:
         tried = min(self._part_size or size(batch), size(batch))
         if tried == 1:
             checkpointing = "" if self.args.gradient_checkpointing else "set `gradient_checkpointing: true`, "
-            tokens = batch["prompt_ids"].size(1) + batch["completion_ids"].size(1)
+            completions = batch["completion_ids"][0]  # (C,), or (2, C) of a pair
+            tokens = completions.numel() + completions[..., 0].numel() * batch["prompt_ids"].size(1)
             raise UserError(
-                f"Out of memory {phase} with a single completion of up to {tokens:,} tokens with its prompt: "
+                f"Out of memory {phase} with a single {self._one} of up to {tokens:,} tokens, prompt included: "
                 f"{checkpointing}lower `max_completion_length` or `lora_r`, or free memory on the device."
             )
         self._part_size = tried // 2
-        many = "one completion" if self._part_size == 1 else f"{self._part_size} completions"
+        many = f"one {self._one}" if self._part_size == 1 else f"{self._part_size} {self._many}"
         say(self, f"out of memory {phase}: {many} at a time from here on, again")
 
 
 def size(batch: dict[str, Any]) -> int:
-    """How many completions a batch has."""
+    """How many completions, or pairs, a batch has."""
     return len(batch["completion_ids"])
 
 
 def parts(batch: dict[str, Any], at_most: int) -> list[dict[str, Any]]:
-    """A batch cut after every `at_most` completions; numbers for all of them go with every part."""
+    """A batch cut after every `at_most` rows; numbers for all of them go with every part."""
     return [
         {name: value[start : start + at_most] if value.ndim else value for name, value in batch.items()}
         for start in range(0, size(batch), at_most)

@@ -9,6 +9,8 @@ from typing import Any
 
 from trl import RLOOConfig
 
+from trl_ext.rules import online as rules
+from trl_ext.rules.given import Given
 from trl_ext.trainers.config import LossOptions
 
 
@@ -48,7 +50,9 @@ class OnlinePreferenceConfig(LossOptions, RLOOConfig):
         self._check_groups("train", self.num_generations)
         if self.do_eval and self.eval_strategy != "no":
             self._check_groups("eval", self.num_generations_eval or self.num_generations)
-        for name in ("epsilon", "epsilon_high", "normalize_advantages"):  # of a policy gradient
+        for problem in rules.problems(Given(self)):
+            raise ValueError(problem)
+        for name in rules.OF_A_POLICY_GRADIENT:
             if getattr(self, name) != self.__dataclass_fields__[name].default:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, and no loss on pairs reads it: remove it.")
         if not (self.missing_eos_penalty or 0) >= 0:

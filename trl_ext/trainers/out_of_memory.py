@@ -10,6 +10,10 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from trl_ext.errors import UserError
 
 
+class RowsDoNotFitError(Exception):
+    """Memory ran out on some process in the middle of a step."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Also where it is a library's allocation that fails, outside PyTorch's allocator."""
     is_cublas = isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)

@@ -28,6 +28,7 @@ from trl_ext.trainers.finite import FiniteSteps
 from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.run_directory import RunDirectory
 from trl_ext.trainers.staged_checkpoint import StagedCheckpoint
+from trl_ext.trainers.step_zero import APART
 
 
 class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Evaluation, Construction, DPOTrainer):
@@ -135,14 +136,22 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Evalu
         sums.add("logps/chosen", tensors["chosen_logps"].sum(), count)
         sums.add("logps/rejected", tensors["rejected_logps"].sum(), count)
         for side in ("chosen", "rejected"):
-            sums.add(f"logps_per_token/{side}", tensors[f"{side}_logps"].sum(), tensors[f"{side}_lens"].sum())
+            logps, lens = tensors[f"{side}_logps"], tensors[f"{side}_lens"]
+            sums.add(f"logps_per_token/{side}", logps.sum(), lens.sum())
+            if (reference := tensors.get(f"ref_{side}_logps")) is not None:
+                ratio = logps - reference
+                sums.add(f"log_ratio/{side}", ratio.sum(), count)
+                sums.add(APART, (ratio.abs() / lens).sum(), count)
         if fields.aux_loss is not None:
             sums.add("aux_loss", fields.aux_loss * count, count)
 
     # Reference values on disk ----------------------------------------------------------------------------------
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """TRL's cache, keyed by truncation and `ld_alpha` too, which change the values it holds."""
+        """TRL's cache, keyed by truncation and `ld_alpha` too, which change the values it holds.
+
+        It relies on TRL naming its file by the dataset's fingerprint (`tests/trainers/test_evaluation.py`).
+        """
         if isinstance(dataset, Dataset):
             dataset = dataset.select(range(len(dataset)))  # a view with a fingerprint of its own
             settings = (self.args.max_length, self.args.truncation_mode, self.args.ld_alpha)

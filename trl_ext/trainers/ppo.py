@@ -16,36 +16,27 @@ How it departs from `trl.RLOOTrainer` (1.16), whose generation, reward functions
 import warnings
 from typing import Any
 
-import torch
-from trl import RLOOTrainer
-from trl.trainer.utils import RepeatSampler
-
-from trl_ext.frozen_base import keep_exact_cpu_kernels
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.rl import truth_table
-from trl_ext.trainers import lora, merged_weights, out_of_memory, ppo_settings, reward_functions, roles
+from trl_ext.trainers import ppo_settings, reward_functions, roles
 from trl_ext.trainers.finite import FiniteSteps
-from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.model_card import ModelCard
 from trl_ext.trainers.ppo_checkpoint import PPOCheckpoint
 from trl_ext.trainers.ppo_config import PPOConfig
 from trl_ext.trainers.ppo_rollout import PPORollout
 from trl_ext.trainers.ppo_update import PPOUpdate
+from trl_ext.trainers.rollout_trainer import RolloutTrainer
 from trl_ext.trainers.staged_checkpoint import StagedCheckpoint
-
-ROOM = "`per_device_train_batch_size`, `max_completion_length` or `lora_r`, or set `gradient_checkpointing: true`"
 
 CARD_SETTINGS = (
     "critic_learning_rate", "num_iterations", "num_generations", "max_completion_length", "temperature", "gamma", "lam",
 )  # fmt: skip
 
 
-class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RLOOTrainer):
+class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RolloutTrainer):
     """Proximal policy optimisation, constructed like `trl.RLOOTrainer`.
 
-    Overrides `train`, `evaluate` and `_get_train_sampler` of it, and through the mixins the methods named there.
-    Attributes of the parents read: `beta`, `num_generations`, `num_iterations`, `shuffle_dataset`, `use_vllm`,
-    `vllm_generation`, `generation_kwargs`.
+    Overrides the methods that its parents name. Attributes of TRL's trainer read: `beta`, `use_vllm`, `generation_kwargs`.
 
     Attributes:
         kl_controller: Holds the KL coefficient in use.
@@ -90,48 +81,27 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORol
         """
         args = args or PPOConfig(output_dir="PPO-output")
         sources = reward_functions.listed(reward_funcs)
-        ppo_settings.refuse(args, model, sources, processing_class, optimizers, peft_config)
-        ppo_settings.refuse_data(args, train_dataset)
-        sources, adapter, reward_processing_classes = reward_functions.complete(
-            sources, args, model, reward_processing_classes
-        )
-        self._sums = {"train": MeanMetrics(), "eval": MeanMetrics()}
+        given = {
+            "train_dataset": train_dataset,
+            "eval_dataset": eval_dataset,
+            "processing_class": processing_class,
+            "reward_processing_classes": reward_processing_classes,
+            "callbacks": callbacks,
+            "optimizers": optimizers,
+            "quantization_config": quantization_config,
+            "peft_config": peft_config,
+        }
+        ppo_settings.refuse(args, model, sources, given)
         self._largest_weights = []
         self.kl_controller = ppo_settings.controller(args)
-        weights = lora.snapshot(model)
-        super().__init__(
-            model,
-            reward_funcs=sources,
-            args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            reward_processing_classes=reward_processing_classes,
-            callbacks=callbacks,
-            quantization_config=quantization_config,
-            peft_config=peft_config,
-        )
+        super().__init__(model, sources, args, **given)
         self.beta = 1.0  # TRL runs a reference pass for any β but 0; what it computes with β itself is not used here
-        keep_exact_cpu_kernels(self.model)
-        lora.restore(self.model, weights, dtype=torch.float32)
         roles.add_critic(self.model, seed=args.seed)
-        if adapter is not None:
-            adapter.attach(self)
-        if self.use_vllm:
-            self.vllm_generation._iter_named_params = lambda: merged_weights.named_weights(self.model)
         if self.accelerator.is_main_process:
             for note in ppo_settings.notes(args):
                 warnings.warn(note, ppo_settings.SettingsWarning, stacklevel=2)
             if (note := ppo_settings.note_on_model(self)) is not None:
                 warnings.warn(note, stacklevel=2)
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        with out_of_memory.saying("in training", f"lower {ROOM}"):
-            return super().train(*args, **kwargs)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        with out_of_memory.saying("in evaluation", "lower `per_device_eval_batch_size` or `max_completion_length`"):
-            return super().evaluate(*args, **kwargs)
 
     def card_method(self) -> dict[str, str]:
         args = self.args
@@ -147,21 +117,3 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORol
             f"{truth_table.GRADIENTS[cell][0].replace('|', chr(92) + '|')}",
             **{name: f"`{getattr(args, name)}`" for name in CARD_SETTINGS},
         }
-
-    def _get_train_sampler(self, dataset: Any = None) -> "ResumableSampler":
-        return ResumableSampler(
-            data_source=self.train_dataset if dataset is None else dataset,
-            mini_repeat_count=self.num_generations,
-            batch_size=self.args.generation_batch_size // self.num_generations,
-            repeat_count=self.num_iterations * self.args.steps_per_generation,
-            shuffle=self.shuffle_dataset,
-            seed=self.args.seed,
-        )
-
-
-class ResumableSampler(RepeatSampler):
-    """TRL's sampler with an order that depends on seed and epoch alone; TRL's resumes every epoch as the first."""
-
-    def set_epoch(self, epoch: int) -> None:
-        if self.shuffle:
-            self.generator.manual_seed(self.seed + epoch)

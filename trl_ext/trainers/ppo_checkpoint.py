@@ -32,6 +32,8 @@ class PPOCheckpoint(RolloutCheckpoint):
         if not head.exists():
             raise self._incomplete(folder, head, "the critic would start anew against a policy that has moved on")
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # Before 5.23 transformers reads the adapters of sub-folders, and then not the one at the root.
+        self.model.load_adapter(resume_from_checkpoint, roles.POLICY, is_trainable=True)
         self.model.value_head.load_state_dict(load_file(head))
 
     def _run_state(self) -> dict[str, Any]:

@@ -5,27 +5,14 @@ importing it.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from trl import RLOOConfig
 
 from trl_ext.rl import truth_table
 from trl_ext.rules import ppo as rules
+from trl_ext.rules.given import Given
 from trl_ext.trainers.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.finite import FiniteStepOptions
-
-
-class Given:
-    """A configuration as `trl_ext.rules` read it."""
-
-    def __init__(self, args: "PPOConfig") -> None:
-        self._args = args
-
-    def __getitem__(self, key: str) -> Any:
-        return getattr(self._args, key, None)
-
-    def where(self, key: str) -> str:
-        return f"`{key}`"
 
 
 @dataclass

@@ -1,26 +1,23 @@
 """How PPO learns: the policy's and the critic's losses, their gradients apart, and one optimizer for both."""
 
-import time
 from typing import Any
 
 import torch
-from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from trl_ext.rl import masked, objectives
 from trl_ext.trainers import roles
 from trl_ext.trainers.metrics import MeanMetrics
-from trl_ext.trainers.micro_batches import MicroBatches
-from trl_ext.trainers.ppo_rollout import sequences
+from trl_ext.trainers.rollout_update import RolloutUpdate
+from trl_ext.trainers.rollouts import sequences
 
 
-class PPOUpdate(MicroBatches):
-    """Mixin before `trl.RLOOTrainer`; overrides its `_compute_loss` and `training_step`, and of transformers' `Trainer`
-    `create_optimizer` and `_clip_grad_norm`.
+class PPOUpdate(RolloutUpdate):
+    """Mixin before `trl.RLOOTrainer`; overrides its `_compute_loss`, and of transformers' `Trainer` `create_optimizer` and
+    `_clip_grad_norm`.
 
-    Attributes read besides those of `MicroBatches`: `model`, `epsilon_low`, `epsilon_high`, `aux_loss_enabled`,
-    `router_aux_loss_coef`, `_step`, `_current_train_step_time`, `_metrics`.
+    Attributes read besides those of `RolloutUpdate`: `epsilon_low`, `epsilon_high`, `aux_loss_enabled`,
+    `router_aux_loss_coef`.
 
     Attributes:
         _largest_weights: The largest importance weight of each part of an optimizer step so far, where a KL is in the
@@ -72,7 +69,7 @@ class PPOUpdate(MicroBatches):
             sums.add("aux_loss", aux_loss, 1)
             loss = loss + self.router_aux_loss_coef * aux_loss
         if not self.model.training:
-            self._log_means("eval")
+            self._close("eval")
         return loss
 
     def _record_weights(self, sums: MeanMetrics, logps: Tensor, old_logps: Tensor, mask: Tensor) -> None:
@@ -93,23 +90,11 @@ class PPOUpdate(MicroBatches):
         self._sums["train"].add("clip_fraction/value", clipped.is_clipped.sum(), mask.sum())
         return self.args.vf_coef * clipped.losses.sum(1).mean() / batch["mean_length"]
 
-    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+    def _learn(self, batch: dict[str, Any]) -> Tensor:
         """The policy's forward and backward, then the critic's: never two roles' graphs at once."""
-        started = time.perf_counter()
-        self.model.train()
-        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
-            self.optimizer.train()  # schedule-free optimizers
-        batch = self._prepare_inputs(inputs)
-        loss = self._learn(roles.POLICY, batch) + self._learn(roles.CRITIC, batch)
-        if self.args.torch_empty_cache_steps and self.state.global_step % self.args.torch_empty_cache_steps == 0:
-            clear_device_cache()
-        if self.accelerator.sync_gradients:
-            self._average_gradients()
-            self._log_means("train")
-        self._count_step(time.perf_counter() - started)
-        return loss / self.current_gradient_accumulation_steps
+        return self._learn_as(roles.POLICY, batch) + self._learn_as(roles.CRITIC, batch)
 
-    def _learn(self, role: str, batch: dict[str, Any]) -> Tensor:
+    def _learn_as(self, role: str, batch: dict[str, Any]) -> Tensor:
         """Forward and backward of one role on a micro-batch; returns its loss, without gradient."""
         is_policy = role == roles.POLICY
         loss_of = (lambda part: self._compute_loss(self.model, part)) if is_policy else self._critic_loss
@@ -118,29 +103,11 @@ class PPOUpdate(MicroBatches):
             parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             return self._backward(phase, loss_of, batch, parameters)
 
-    def _count_step(self, seconds: float) -> None:
-        """TRL's counters of micro-batches and of time per optimizer step."""
-        self._step += 1
-        self._current_train_step_time += seconds
-        if self._step % self.current_gradient_accumulation_steps == 0:
-            self._metrics["train"]["step_time"].append(self._current_train_step_time)
-            self._current_train_step_time = 0.0
+    def _trained(self) -> list[nn.Parameter]:
+        return [*super()._trained(), *roles.critic_parameters(self.model)]
 
-    def _average_gradients(self) -> None:
-        """Mean over processes, for both roles: their backward passes run past the wrapper that does this."""
-        if self.accelerator.num_processes == 1:
-            return
-        parameters = [*roles.policy_parameters(self.model), *roles.critic_parameters(self.model)]
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        vector_to_parameters(self.accelerator.reduce(parameters_to_vector(gradients), reduction="mean"), gradients)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-
-    def _log_means(self, mode: str) -> None:
-        """Close the sums of an optimizer step: one mean over all its tokens and processes."""
-        for name, value in self._sums[mode].reduce(self.accelerator).means().items():
-            self._metrics[mode][name].append(value)
-        self._sums[mode] = MeanMetrics()
+    def _close(self, mode: str) -> None:
+        super()._close(mode)
         if self._largest_weights:
             largest = self.accelerator.gather(torch.stack(self._largest_weights).max())
             self._metrics[mode]["kl_weight/max"].append(largest.max().item())

@@ -29,4 +29,4 @@ class Rates:
         rates = [base * share(schedule.last_epoch) for base, share in zip(self.base, schedule.lr_lambdas, strict=True)]
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        schedule._last_lr = rates
+        schedule._last_lr = rates  # what transformers logs until the next step (`tests/trainers/test_resume.py`)

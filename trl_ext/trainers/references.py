@@ -82,6 +82,13 @@ class References:
         hits, misses = self.accelerator.reduce(counts, reduction="sum").tolist()
         return (hits, misses) if cache is not None else None
 
+    def _reference_ran_otherwise(self) -> bool:
+        """Whether reference values may come from other rows or kernels than the policy's. Every process has to ask."""
+        counts = self.reference_counts()
+        is_cached = counts is not None and counts[0] > 0
+        has_greater_rank = self.args.sync_ref_model and self.args.ref_model_mixup_alpha < 1
+        return is_cached or has_greater_rank
+
     @contextlib.contextmanager
     def _reference(self) -> Iterator[nn.Module]:
         """The reference policy: the adapter-free base, or the second model of full fine-tuning."""

@@ -55,6 +55,14 @@ class Sampled:
             return self.scores
         return rewards.penalise_missing_eos(self.scores, self.is_ended, missing_eos_penalty)
 
+    def score_deviation(self, missing_eos_penalty: float | None, add_up: Callable[[Tensor], Tensor]) -> Tensor:
+        """Of the penalised scores of completions to learn from, over all processes; 0 where nothing tells them apart.
+
+        In float64, so that equal numbers have a deviation of 0 but for rounding far below any reward.
+        """
+        scores = self.penalised_scores(missing_eos_penalty).double()
+        return masked.moments(scores, self.mask.any(1), add_up)[1].sqrt()
+
     def record_samples(self, sums: MeanMetrics) -> None:
         """Add the metrics of all rollouts: a KL estimator is divided by tokens, the others by completions."""
         mask = self.mask

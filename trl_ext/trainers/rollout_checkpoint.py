@@ -1,13 +1,12 @@
 """What a trainer that samples leaves behind and goes on from: a plain adapter, and the rollout in the middle."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trl_ext.errors import UserError
-from trl_ext.trainers import roles
+from trl_ext.trainers import lora, roles
 
 SCHEDULE = (
     "per_device_train_batch_size",
@@ -26,19 +25,15 @@ class RolloutCheckpoint:
     middle of a rollout holds the rest of the rollout, which could not be sampled again: the policy has moved on. Frozen
     adapters are no result of the run and are not saved.
 
-    Attributes read: `_name`, `_step`, `_buffered_inputs`.
+    Attributes read: `_name`, `_step`, `_buffered_inputs`, and `_part_size` of `MicroBatches`.
     """
 
     _saved_adapters: tuple[str, ...] = (roles.POLICY,)
     _state_name: str  # of the file, without the process's number
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        selected = list(self._saved_adapters)
-        self.model.save_pretrained = functools.partial(self.model.save_pretrained, selected_adapters=selected)
-        try:
+        with lora.saved_alone(self.model, *self._saved_adapters):
             super()._save(output_dir, state_dict)
-        finally:
-            del self.model.save_pretrained
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Our own file first: transformers writes its state last, and what has one can be resumed from.
@@ -68,10 +63,12 @@ class RolloutCheckpoint:
         """What transformers does not keep, as tensors and plain values."""
         in_the_middle = self._step % (self.args.steps_per_generation * self.num_iterations) != 0
         rollout = self._buffered_inputs if in_the_middle else None
-        return {"step": self._step, "rollout": rollout, "schedule": self._schedule()}
+        found = {"step": self._step, "rollout": rollout, "schedule": self._schedule()}
+        return found | {"part_size": self._part_size}
 
     def _set_run_state(self, state: dict[str, Any]) -> None:
         self._step, self._buffered_inputs = state["step"], state["rollout"]
+        self._part_size = state.get("part_size")  # older checkpoints have none
 
     def _incomplete(self, folder: Path, missing: Path, consequence: str) -> UserError:
         return UserError(

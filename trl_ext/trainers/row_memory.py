@@ -10,6 +10,7 @@ from trl_ext.batching import budget
 from trl_ext.batching.packed import Tree, pack
 from trl_ext.batching.padded import padded_batch
 from trl_ext.trainers import completions, lora, memory
+from trl_ext.trainers.out_of_memory import RowsDoNotFitError
 from trl_ext.trainers.step_zero import say
 
 TRIAL_TOKENS = 256
@@ -61,7 +62,7 @@ class RowMemory:
         try:
             with memory.nothing_checkpointed(base):
                 measured, layers = self._locally(lambda: memory.footprint(base, self._trial_pass(examples)))
-        except memory.RowsDoNotFitError:
+        except RowsDoNotFitError:
             self._row_budget = given or max(self._row_size([example]) for example in examples)
             self._layers = memory.layers_of(base) if is_auto else None
             self._recompute_everything()

@@ -1,6 +1,7 @@
 """Rows: which forward passes the examples of a step become."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
@@ -9,20 +10,25 @@ from trl_ext.batching.packed import Tree, joined_tokens, pack_rows
 from trl_ext.batching.padded import cut_rows, padded_batch
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers import completions, lora
+from trl_ext.trainers.out_of_memory import RowsDoNotFitError, is_out_of_memory
+from trl_ext.trainers.processes import on_any_process
 from trl_ext.trainers.references import References
 from trl_ext.trainers.row_memory import RowMemory
 from trl_ext.trainers.step_zero import say
+
+T = TypeVar("T")
 
 
 class Rows(References, RowMemory):
     """Mixin: cuts examples into rows, packed where this model allows it.
 
-    Attributes read: `args`, `model`, `loss`, `ref_model`, `data_collator`, `aux_loss_enabled`.
+    Attributes read: `args`, `accelerator`, `model`, `loss`, `ref_model`, `data_collator`, `aux_loss_enabled`.
     """
 
     _sequences_per_example: int
     _is_packed: bool | None = None  # undecided before the first row
     _has_own_collator = False
+    _ran_out = False  # whether this process was one whose memory ran out
 
     # What a subclass provides ---------------------------------------------------------------------------------
 
@@ -72,7 +78,7 @@ class Rows(References, RowMemory):
             self._is_packed = False
             return
         reason, measured = self._locally(lambda: self._proof(examples))
-        if self._on_any_process(reason is not None) and reason is None:
+        if on_any_process(self.accelerator, reason is not None) and reason is None:
             reason = "another process could not prove it"
         if reason is None:
             say(self, f"rows: packed, prompts shared, {measured}")
@@ -151,3 +157,22 @@ class Rows(References, RowMemory):
         if self._is_packed:
             return joined_tokens([self._tree(example) for example in row])
         return self._sequences_per_example * len(row) * max(map(self._length, row))
+
+    # Running ----------------------------------------------------------------------------------------------------
+
+    def _locally(self, work: Callable[[], T]) -> T:
+        """Run rows without talking to other processes, then find out whether memory ran out on any of them.
+
+        Raises:
+            RowsDoNotFitError: On every process, so that none waits for one that gave up.
+        """
+        result, fits = None, False
+        try:
+            result, fits = work(), True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self._ran_out = not fits
+        if on_any_process(self.accelerator, not fits):
+            raise RowsDoNotFitError
+        return result

@@ -1,15 +1,13 @@
 """What a trainer leaves behind: a plain PEFT adapter and a model card that says how it came about."""
 
-import functools
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import is_peft_model
-
-from trl_ext import losses
+from trl_ext import atomic, losses
 from trl_ext.reference.implicit import FROZEN_COPY
-from trl_ext.trainers import refresh
+from trl_ext.trainers import lora, refresh
 from trl_ext.trainers.model_card import ModelCard
 from trl_ext.trainers.step_zero import reference_of
 
@@ -23,22 +21,16 @@ class RunDirectory(ModelCard):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the trained adapter alone: the frozen copy it is compared with is not a result of the run."""
-        frozen_copy = is_peft_model(self.model) and FROZEN_COPY in self.model.peft_config
-        if frozen_copy:
-            self.model.save_pretrained = functools.partial(self.model.save_pretrained, selected_adapters=["default"])
-        try:
+        has_copy = lora.has_adapter(self.model) and FROZEN_COPY in self.model.peft_config
+        with lora.saved_alone(self.model, "default") if has_copy else contextlib.nullcontext():
             super()._save(output_dir, state_dict)
-        finally:
-            if frozen_copy:
-                del self.model.save_pretrained
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Our own files first: transformers writes its state last, and what has one can be resumed from.
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-            folder.mkdir(parents=True, exist_ok=True)
             counters = {"num_tokens": self._total_train_tokens, "row_budget": self._row_budget}
-            (folder / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
+            atomic.write_json(folder / COUNTERS, counters)
             if self.args.sync_ref_model:
                 refresh.save(self, folder)
         super()._save_checkpoint(model, trial)

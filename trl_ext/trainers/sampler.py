@@ -24,6 +24,7 @@ class ClassMixedSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Draw the order of this epoch from the next iteration on."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ at any moment leaves the checkpoint before, and an aside nothing resumes from.
 import contextlib
 import pickle
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,19 @@ class StagedCheckpoint:
 
     Attributes:
         recipe_digest: Digest of the recipe, for the manifest, set by whoever builds the trainer.
+        trained_seconds: How long it has trained; a resume goes on counting.
     """
 
     recipe_digest: str | None = None
     _staging: Path | None = None  # while a checkpoint is written
     _checked: str | None = None  # a checkpoint that may be resumed
+    _began = 0.0  # when `train` did, on the monotonic clock
+    _seconds_before = 0.0
+
+    @property
+    def trained_seconds(self) -> float:
+        """Seconds of training, the reference pass included, in this and all earlier parts of a run that was resumed."""
+        return self._seconds_before + time.monotonic() - self._began
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As transformers' `train`.
@@ -46,11 +55,13 @@ class StagedCheckpoint:
         run = Path(self.args.output_dir)
         checkpoint = found.require_latest(run) if resume_from_checkpoint is True else resume_from_checkpoint or None
         if checkpoint is None:
-            self._described = self._provenance()
+            self._described, self._seconds_before = self._provenance(), 0.0
         else:
             checkpoint = str(checkpoint)
             self.check_resume(checkpoint)
+            self._seconds_before = self._seconds_of(Path(checkpoint))
         self._checked = None
+        self._began = time.monotonic()
         if self.args.should_save:
             staging.clear(run)
         return super().train(checkpoint, *args, **kwargs)
@@ -74,7 +85,8 @@ class StagedCheckpoint:
             self._name_best_checkpoint(run)
             if self.args.should_save:
                 self.state.save_to_json(str(staged / manifest.STATE))
-                manifest.write(staged, {"step": self.state.global_step, **self._described})
+                facts = {"step": self.state.global_step, "seconds": round(self.trained_seconds, 3)}
+                manifest.write(staged, {**facts, **self._described})
                 staging.publish(staged, run / staged.name)
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(run / staged.name))
@@ -149,6 +161,11 @@ class StagedCheckpoint:
         if was and (notes := changes.judge(checkpoint, was, self._described, is_allowed=self._may_change)):
             say(self, notes)
         self._checked = resume_from_checkpoint
+
+    def _seconds_of(self, checkpoint: Path) -> float:
+        if (seconds := manifest.read(checkpoint).get("seconds")) is None:
+            say(self, f"{checkpoint.name} does not tell how long it was trained: seconds count from here")
+        return seconds or 0.0
 
     def _provenance(self) -> dict[str, Any]:
         return provenance.of_run(self) | {"recipe": self.recipe_digest}

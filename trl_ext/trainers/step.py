@@ -6,28 +6,23 @@ loss, the KTO baseline and the metrics mean the same for any `row_tokens`.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.utils.data import DataLoader
 
 from trl_ext.batching.padded import Examples
 from trl_ext.trainers import step_zero
 from trl_ext.trainers.completions import Completions
-from trl_ext.trainers.memory import RowsDoNotFitError
+from trl_ext.trainers.coupled import CoupledBackward
 from trl_ext.trainers.metrics import MeanMetrics
-from trl_ext.trainers.out_of_memory import is_out_of_memory, release
-from trl_ext.trainers.rows import Rows
-from trl_ext.trainers.step_zero import say
-
-T = TypeVar("T")
+from trl_ext.trainers.processes import reduce_gradients
+from trl_ext.trainers.retry import Retry
 
 
-class StepIsBatch(Rows):
+class StepIsBatch(CoupledBackward, Retry):
     """Mixin before a TRL preference trainer.
 
     It departs from transformers' loop in four places:
@@ -48,7 +43,6 @@ class StepIsBatch(Rows):
 
     _is_described = False
     _is_first_step = True
-    _ran_out = False  # whether this process was the one whose memory ran out
     _losses: list[tuple[list[dict], torch.Tensor]]  # rows of the step in hand, and the losses of their examples
 
     # What a subclass provides ---------------------------------------------------------------------------------
@@ -114,7 +108,8 @@ class StepIsBatch(Rows):
             step_zero.announce(self)
         with self.maybe_activation_offload_context:
             sums = self._until_it_fits(self._backward, list(inputs))
-        self._sum_gradients()
+        # Every example weighs 1/N of the whole step already, so gradients are summed.
+        reduce_gradients(self.accelerator, (p for p in self.model.parameters() if p.requires_grad), "sum")
         loss = self._finish(sums, "train")
         # The mean over all processes on each of them: transformers averages what they return.
         return torch.tensor(loss, device=self.args.device)
@@ -135,13 +130,13 @@ class StepIsBatch(Rows):
     def _finish(self, sums: MeanMetrics, mode: str) -> float:
         """Reduce a step's sums over processes, keep its metrics for the next log, return its mean loss."""
         means = sums.reduce(self.accelerator).means()
-        loss = means.pop("loss")
+        loss, apart = means.pop("loss"), means.pop(step_zero.APART, None)
         if mode == "train" and not math.isfinite(loss):
             return loss  # for `trl_ext.trainers.finite` to judge; it measures nothing
         if mode == "train" and self._is_first_step:
             self._is_first_step = False
             if self.state.global_step == 0:
-                step_zero.check(self, loss)
+                step_zero.check(self, loss, apart if self._reference_ran_otherwise() else None)
         self._keep(sums, means, mode)
         return loss + (self.router_aux_loss_coef * means["aux_loss"] if self.aux_loss_enabled else 0.0)
 
@@ -154,69 +149,6 @@ class StepIsBatch(Rows):
         history.pop("num_tokens", None)
         for name, value in means.items():
             history[name].append(value)
-
-    def _until_it_fits(self, run: Callable[[list[dict], MeanMetrics], None], examples: list[dict]) -> MeanMetrics:
-        """Run a step; where memory runs out on any process, halve its rows and run the same step again.
-
-        Args:
-            run: Runs the examples row by row and adds their metrics to the sums it is given.
-            examples: The examples of this process.
-
-        Raises:
-            torch.OutOfMemoryError: A row of a single example does not fit.
-        """
-        state = _random_state()
-        while True:
-            sums = MeanMetrics()
-            try:
-                run(examples, sums)
-                return sums
-            except RowsDoNotFitError:
-                pass
-            # Outside the handler, so that no traceback keeps the failed attempt's activations alive.
-            self.model.zero_grad(set_to_none=True)
-            release()
-            self._make_room(examples)
-            _restore_random_state(state)
-
-    def _make_room(self, examples: list[dict]) -> None:
-        """Recompute more where a single example is the trouble, else halve the rows, on the processes that ran out."""
-        rows = self._rows(examples)
-        largest = max(rows, key=self._row_size)
-        recomputes = self._ran_out and len(largest) == 1 and self._recompute_everything()
-        if self._on_any_process(self._ran_out and not recomputes and len(rows) == len(examples)):
-            raise torch.OutOfMemoryError(
-                f"Out of memory with a single example of up to {self._row_size(largest):,} tokens in a row. Lower "
-                "`max_length` or `lora_r`, or free memory on the device."
-            )
-        if self._ran_out and not recomputes:
-            self._row_budget = self._row_size(largest) // 2
-        what = "all layers are recomputed" if recomputes else f"rows of at most {self.row_tokens} tokens"
-        if self.accelerator.num_processes > 1:
-            what = "rows are halved, or all layers recomputed, where that happened"  # this may be another process
-        say(self, f"out of memory: {what} from here on, again")
-
-    def _on_any_process(self, flag: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return flag
-        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.args.device), "sum").item())
-
-    def _locally(self, work: Callable[[], T]) -> T:
-        """Run rows without talking to other processes, then find out whether memory ran out on any of them.
-
-        Raises:
-            RowsDoNotFitError: On every process, so that none waits for one that gave up.
-        """
-        result, fits = None, False
-        try:
-            result, fits = work(), True
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        self._ran_out = not fits
-        if self._on_any_process(not fits):
-            raise RowsDoNotFitError
-        return result
 
     def _backward(self, examples: list[dict], sums: MeanMetrics) -> None:
         """Accumulate the gradient of the step's mean loss, this process's share of it."""
@@ -246,70 +178,6 @@ class StepIsBatch(Rows):
             sums.add("loss", losses.sum(), len(row))
             self._record(sums, batch, tensors, fields, output)
 
-    def _backward_coupled(self, rows: list, total: float, shared: dict, sums: MeanMetrics) -> None:
-        """The step of a loss that compares examples with each other, when it takes more than one row.
-
-        The rows run once without gradient to gather the loss's inputs over the whole step, the loss is
-        differentiated with respect to them, and the rows run again with that gradient: the one case in which
-        tokens are computed twice.
-        """
-        generators = []
-
-        def score_all() -> list[dict[str, torch.Tensor]]:
-            scored = []
-            with torch.no_grad(), self.compute_loss_context_manager():
-                for row in rows:
-                    generators.append(_random_state())
-                    scored.append(self._score(self.model, self._collate(row))[0])
-            return scored
-
-        scored = self._locally(score_all)
-        local = {name: torch.cat([tensors[name] for tensors in scored]) for name in scored[0]}
-        leaves, mine = self._gather_leaves(local)
-        output = self._evaluate_loss({**leaves, **shared})
-        policy = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-        gradients = torch.autograd.grad(output.losses.sum() / total, list(policy.values()), allow_unused=True)
-
-        def backward_all() -> None:
-            start = 0
-            for row, state in zip(rows, generators, strict=True):
-                stop = start + len(row)
-                self._checkpoint_for(row)
-                batch = self._collate(row)
-                _restore_random_state(state)  # the same dropout masks again
-                with self.compute_loss_context_manager():
-                    tensors, fields = self._score(self.model, batch)
-                    surrogate = self._aux_loss(fields, len(row) / total)
-                    for name, gradient in zip(policy, gradients, strict=True):
-                        if gradient is not None:
-                            surrogate = surrogate + (tensors[name] * gradient[mine][start:stop]).sum()
-                self.accelerator.backward(surrogate)
-                part = type(output)(*(field[mine][start:stop].detach() for field in output))
-                self._losses.append((row, part.losses))
-                sums.add("loss", part.losses.sum(), len(row))
-                self._record(sums, batch, tensors, fields, part)
-                start = stop
-
-        self._locally(backward_all)
-
-    def _gather_leaves(self, local: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], slice]:
-        """This process's tensors joined with all others', and where its own lie.
-
-        Tensors that came from the policy get gradients; reference values and lengths do not.
-        """
-        count = len(next(iter(local.values())))
-        mine = slice(0, count)
-        if self.accelerator.num_processes > 1:
-            parts = gather_object([{name: tensor.cpu() for name, tensor in local.items()}])
-            start = sum(len(next(iter(part.values()))) for part in parts[: self.accelerator.process_index])
-            mine = slice(start, start + count)
-            local = {name: torch.cat([part[name] for part in parts]).to(self.args.device) for name in local}
-        leaves = {
-            name: tensor.clone().requires_grad_(not name.startswith("ref_") and tensor.is_floating_point())
-            for name, tensor in local.items()
-        }
-        return leaves, mine
-
     def _evaluate_loss(self, tensors: dict[str, torch.Tensor]) -> Any:
         return self.loss(**{name: tensors[name] for name in self.loss.inputs})
 
@@ -320,17 +188,6 @@ class StepIsBatch(Rows):
     def _aux_loss(self, fields: Completions, share: float) -> torch.Tensor | float:
         """A row's share of the mixture-of-experts load-balancing loss, which is not separable over rows."""
         return self.router_aux_loss_coef * share * fields.aux_loss if self.aux_loss_enabled else 0.0
-
-    def _sum_gradients(self) -> None:
-        """Sum gradients over processes; every example already weighs 1/N of the whole step."""
-        if self.accelerator.num_processes == 1:
-            return
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in parameters]
-        vector_to_parameters(self.accelerator.reduce(parameters_to_vector(gradients), reduction="sum"), gradients)
 
     # Counters transformers keeps ------------------------------------------------------------------------------
 
@@ -346,13 +203,3 @@ class StepIsBatch(Rows):
         elif self.args.include_num_input_tokens_seen != "no":
             tokens = torch.tensor(sum(map(self._num_tokens, inputs)), device=self.args.device)
             self.state.num_input_tokens_seen += self.accelerator.gather(tokens).sum().item()
-
-
-def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-
-
-def _restore_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])

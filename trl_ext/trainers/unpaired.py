@@ -36,7 +36,7 @@ from trl_ext.trainers.metrics import MeanMetrics
 from trl_ext.trainers.run_directory import RunDirectory
 from trl_ext.trainers.sampler import ClassMixedSampler
 from trl_ext.trainers.staged_checkpoint import StagedCheckpoint
-from trl_ext.trainers.step_zero import say
+from trl_ext.trainers.step_zero import APART, say
 
 CLASS_WEIGHTS = ("desirable_weight", "undesirable_weight")
 
@@ -125,7 +125,8 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Eva
         return self._sampler
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        # accelerate does not hand the epoch through its wrappers to a sampler that skips batches after a resume
+        # On several processes accelerate does not hand the epoch to a sampler whose first batches are skipped after a
+        # resume (`tests/trainers/test_unpaired.py`).
         if self._sampler is not None:
             self._sampler.set_epoch(kwargs["epoch"])
         return super()._run_epoch(*args, **kwargs)
@@ -170,6 +171,9 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Eva
         if "ref_logps" in batch and (self.precompute_ref_logps or self._needs_baseline):
             return batch["ref_logps"]  # a column of the data, or known since the baseline was estimated
         return self._reference_fields(batch).per_token_logps.sum(dim=1)
+
+    def _reference_ran_otherwise(self) -> bool:
+        return self._needs_baseline or super()._reference_ran_otherwise()
 
     # The baseline ---------------------------------------------------------------------------------------------
 
@@ -244,6 +248,10 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Eva
             sums.add(f"rewards/{name}", output.rewards[members].sum(), members.sum())
             sums.add(f"logps/{name}", tensors["logps"][members].sum(), members.sum())
             sums.add(f"logps_per_token/{name}", tensors["logps"][members].sum(), tokens.sum())
+            if "ref_logps" in tensors:
+                ratio = (tensors["logps"] - tensors["ref_logps"])[members]
+                sums.add(f"log_ratio/{name}", ratio.sum(), members.sum())
+                sums.add(APART, (ratio.abs() / fields.lens[members]).sum(), members.sum())
         if fields.aux_loss is not None:
             sums.add("aux_loss", fields.aux_loss * len(output.losses), len(output.losses))
 

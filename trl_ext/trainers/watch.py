@@ -8,8 +8,10 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from trl_ext.report import metrics_file
+from trl_ext.trainers.records import PATIENCE, Facts
 from trl_ext.trainers.step_zero import say
-from trl_ext.trainers.symptoms import PATIENCE, SYMPTOMS, Facts
+from trl_ext.trainers.symptoms import SYMPTOMS
+from trl_ext.trainers.symptoms_of_sampling import is_tied
 
 SAMPLED = 8
 """Matrices of the adapter that are compared with what they were."""
@@ -48,7 +50,9 @@ class Watch(TrainerCallback):
                 self._warn(name, text)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or state.global_step != self.look_at or "no_gradient" in self.said:
+        if not state.is_world_process_zero or state.global_step != self.look_at:
+            return
+        if "no_gradient" in self.said or is_tied(self.records):
             return
         if (text := still(self.initial, self.trainer.model, self.facts)) is not None:
             self._warn("still_adapter", text)

@@ -1,0 +1,65 @@
+"""Whether packed rows give the log-probabilities of padded ones, over many rows in the precision of the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from benchmarks.gpu import training
+from benchmarks.gpu.bench import Bench
+from trl_ext.batching.proof import TOLERANCE
+from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.trainers import completions
+
+EXAMPLES = 32
+Scores = dict[tuple, float]
+
+
+def measure(bench: Bench, rate: float) -> dict[str, Any]:
+    """Cell of kind `packed_vs_padded`."""
+    found: dict[str, Any] = {}
+    with training.trainer(bench, max_steps=1) as (trainer, _):
+        trainer.add_callback(training.During(1, lambda: found.update(compare(trainer))))
+        run = training.run(trainer, 0)
+    if not found:
+        reason = next((line for line in run.said if "packing is off" in line), "rows are padded")
+        return {"fits": None, "why": f"Nothing to compare: {reason}."}
+    return found
+
+
+def compare(trainer: Any) -> dict[str, Any]:
+    """Scores of some examples in packed rows, in padded rows and in padded rows of one; empty where nothing is packed."""
+    if not trainer._is_packed:
+        return {}
+    examples = [trainer.train_dataset[i] for i in range(min(EXAMPLES, len(trainer.train_dataset)))]
+    packed = score(trainer, trainer._rows(examples))
+    trainer._is_packed = False
+    try:
+        padded = score(trainer, [[example] for example in examples])
+        again = score(trainer, trainer._rows(examples))
+    finally:
+        trainer._is_packed = True
+    difference = {key: abs(packed[key] - padded[key]) for key in padded}
+    args = trainer.args
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+    absolute, relative = TOLERANCE[dtype]
+    return {
+        "completions": len(padded),
+        "largest_difference": max(difference.values()),
+        "largest_relative": max(difference[key] / abs(padded[key]) for key in padded),
+        "noise": max(abs(again[key] - padded[key]) for key in padded),
+        "tolerance": f"{absolute:g} nats + {relative:g} of the padded log-probability ({str(dtype).removeprefix('torch.')})",
+        "within": all(difference[key] <= absolute + relative * abs(padded[key]) for key in padded),
+    }
+
+
+def score(trainer: Any, rows: list[list[dict]]) -> Scores:
+    """Log-probability of every completion of some rows, by its tokens and its prompt's."""
+    found: Scores = {}
+    with no_grad_eval(trainer.model), trainer.compute_loss_context_manager():
+        for row in rows:
+            fields = completions.run(trainer.model, trainer._collate(row))
+            keys = [(tuple(prompt), tuple(completion)) for prompt, completion in trainer._sequences(row)]
+            found.update(zip(keys, fields.per_token_logps.double().sum(dim=1).tolist(), strict=True))
+    return found

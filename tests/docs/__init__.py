@@ -1,0 +1,1 @@
+"""What the docs are generated from."""

@@ -1,0 +1,160 @@
+"""What the trainers override of TRL's and transformers' is what they mean to override, in the versions installed.
+
+A method of a parent that takes the name of one of ours would be replaced without a word, and an override of one that the
+parent no longer has would never be called: an upgrade that does either fails here.
+"""
+
+import ast
+import inspect
+import textwrap
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from trl_ext.trainers import (
+    OnlinePreferenceTrainer,
+    PairedPreferenceTrainer,
+    PPOTrainer,
+    UnpairedPreferenceTrainer,
+)
+from trl_ext.trainers.stages import RewardModelTrainer, SupervisedTrainer
+
+EVERY = {
+    "__init__": "trainers/test_parity_with_trl_dpo.py",
+    "_tag_names": "report/test_card.py",
+    "create_model_card": "report/test_card.py",
+    # `trl_ext.trainers.finite`
+    "train": "trainers/test_finite.py",
+    "training_step": "trainers/test_finite.py",
+    "_get_grad_norm": "trainers/test_finite.py",
+    "log": "trainers/test_finite.py",
+    "save_model": "trainers/test_finite.py",
+    # `trl_ext.trainers.staged_checkpoint`
+    "_save_checkpoint": "trainers/test_staged_checkpoint.py",
+    "_get_output_dir": "trainers/test_staged_checkpoint.py",
+    "_push_from_checkpoint": "trainers/test_staged_checkpoint.py",
+    "_init_training_state": "trainers/test_resume.py",
+    "_load_from_checkpoint": "trainers/test_resume.py",
+    "_load_optimizer_and_scheduler": "trainers/test_resume.py",
+    "_load_rng_state": "trainers/test_resume.py",
+    "_load_scaler": "trainers/test_resume.py",
+}
+PREFERENCES = {
+    "_name": "report/test_card.py",
+    # `trl_ext.trainers.construction`
+    "_prepare_dataset": "inspection/test_against_trl.py",
+    "_precompute_ref_logps": "trainers/test_evaluation.py",
+    # `trl_ext.trainers.run_directory`
+    "_save": "trainers/test_reference.py",
+    # `trl_ext.trainers.step`
+    "_compute_loss": "trainers/test_vision.py",
+    "_get_dataloader": "trainers/test_parity_with_trl_dpo.py",
+    "get_batch_samples": "trainers/test_parity_with_trl_dpo.py",
+    "floating_point_ops": "trainers/test_counters.py",
+    "_track_num_input_tokens": "trainers/test_counters.py",
+    # `trl_ext.trainers.evaluation`
+    "evaluation_loop": "trainers/test_evaluation.py",
+    "prediction_step": "trainers/test_evaluation.py",
+}
+CLASSES_MIXED = {"_get_train_sampler": "trainers/test_unpaired.py", "_run_epoch": "trainers/test_unpaired.py"}
+ROLLOUTS = {
+    "_name": "report/test_card.py",
+    # `trl_ext.trainers.rollout_trainer`
+    "evaluate": "ppo/test_ppo_metrics.py",
+    "_get_train_sampler": "ppo/test_ppo_resume.py",
+    # `trl_ext.trainers.rollouts`
+    "_generate_and_score_completions": "ppo/test_ppo_rollout.py",
+    "_generate_single_turn": "ppo/test_out_of_memory.py",
+    "_get_per_token_logps_and_entropies": "ppo/test_ppo_rollout.py",
+    "_calculate_rewards": "ppo/test_reward_functions.py",
+    # `trl_ext.trainers.rollout_checkpoint`
+    "_save": "ppo/test_ppo_resume.py",
+    # the update
+    "_compute_loss": "ppo/test_roles.py",
+}
+TWO_ROLES = {
+    "_paper": "report/test_card.py",
+    "create_optimizer": "ppo/test_roles.py",
+    "_clip_grad_norm": "ppo/test_roles.py",
+}
+OVERRIDES = {
+    SupervisedTrainer: EVERY,
+    RewardModelTrainer: EVERY,
+    PairedPreferenceTrainer: EVERY | PREFERENCES,
+    UnpairedPreferenceTrainer: EVERY | PREFERENCES | CLASSES_MIXED,
+    OnlinePreferenceTrainer: EVERY | ROLLOUTS,
+    PPOTrainer: EVERY | ROLLOUTS | TWO_ROLES,
+}
+"""Names that stand both in a class of ours and in a parent's, by trainer, each with the test of what it relies on."""
+
+SHARED_STATE = {"_tr_loss"}  # the running sum of losses, from which a step left out is taken back
+SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"_total_train_tokens", "data_collator", "precompute_ref_logps"}
+SHARED_STATE_OF_ROLLOUTS = SHARED_STATE | {"_buffered_inputs", "_step", "_current_train_step_time", "beta"}
+SETS = {
+    SupervisedTrainer: SHARED_STATE,
+    RewardModelTrainer: SHARED_STATE,
+    PairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES,
+    UnpairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES,
+    OnlinePreferenceTrainer: SHARED_STATE_OF_ROLLOUTS,
+    PPOTrainer: SHARED_STATE_OF_ROLLOUTS,
+}
+"""Attributes that both we and a parent set on the instance, or one sets and the other defines, by trainer."""
+
+
+def is_ours(cls):
+    return cls.__module__.startswith("trl_ext.")
+
+
+def names(cls):
+    """What a class defines in its body, Python's own names apart."""
+    return {name for name in vars(cls) if name == "__init__" or not name.startswith("__")}
+
+
+def set_on_self(cls):
+    """Attributes that methods of a class set on the instance, read from its source."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def split(trainer):
+    """Our classes of a trainer and its parents', without `object`."""
+    classes = [cls for cls in trainer.__mro__ if cls is not object]
+    return [cls for cls in classes if is_ours(cls)], [cls for cls in classes if not is_ours(cls)]
+
+
+@pytest.mark.parametrize("trainer", OVERRIDES, ids=lambda trainer: trainer.__name__)
+def test_a_name_shared_with_a_parent_is_a_deliberate_override(trainer):
+    ours, theirs = (set().union(*map(names, classes)) for classes in split(trainer))
+    assert ours & theirs == set(OVERRIDES[trainer])
+
+
+@pytest.mark.parametrize("trainer", OVERRIDES, ids=lambda trainer: trainer.__name__)
+def test_an_attribute_shared_with_a_parent_is_meant_to_be(trainer):
+    ours, theirs = (
+        set().union(*map(names, classes), *map(set_on_self, classes)).difference(OVERRIDES[trainer])
+        for classes in split(trainer)
+    )
+    assert ours & theirs == SETS[trainer]
+
+
+@pytest.mark.parametrize("trainer", OVERRIDES, ids=lambda trainer: trainer.__name__)
+def test_mixins_define_no_name_of_each_other(trainer):
+    """But for methods of a parent, which they override in turn, and those a subclass fills in."""
+    ours, _ = split(trainer)
+    for name in set().union(*map(names, ours)) - set(OVERRIDES[trainer]):
+        holders = [cls for cls in ours if name in vars(cls)]
+        for first, second in pairwise(holders):
+            assert issubclass(first, second), f"{name} of {first.__name__} hides that of {second.__name__}"
+
+
+def test_every_override_has_its_test():
+    named = {file for overrides in OVERRIDES.values() for file in overrides.values()}
+    assert [file for file in sorted(named) if not (Path(__file__).parents[1] / file).is_file()] == []

@@ -1,0 +1,91 @@
+"""Whether a local JSON file is JSON throughout, as far as an instant allows, told with the standard library."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import re
+from pathlib import Path
+
+MOST = 2**23
+"""Bytes that are looked at, a tenth of a second."""
+KINDS = {".json", ".jsonl", ".ndjson"}
+OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+SPACE = re.compile(r"\s*")
+
+
+def problem(path: Path) -> str | None:
+    """The end of a sentence about a file that no reader can read; `None` where its first `MOST` bytes are in order.
+
+    As `datasets` reads it: objects one after the other, on lines of their own or not, or one list of them.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if not KINDS & set(suffixes[-2:]) or not path.is_file():
+        return None
+    try:
+        with OPENERS.get(suffixes[-1], open)(path, "rb") as file:
+            raw = file.read(MOST + 1)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        return f"which cannot be read: {error}."
+    is_whole = len(raw) <= MOST
+    if not is_whole:
+        raw = raw[: raw.rfind(b"\n") + 1]  # no value is cut in a character or a text, which hold no line breaks
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        return f"of which line {line:,} is not UTF-8 (byte {error.object[error.start]:#04x}): correct or remove it."
+    return _first_mistake(text, is_whole)
+
+
+def extent(path: Path) -> str:
+    """How much of a file `problem` looks at, in words."""
+    return (
+        "all of it read"
+        if path.stat().st_size <= MOST and path.suffix in KINDS
+        else f"its first {MOST >> 20} MiB read"
+    )
+
+
+def _first_mistake(text: str, is_whole: bool) -> str | None:
+    decoder, end = json.JSONDecoder(), len(text.rstrip())
+    position = first = SPACE.match(text).end()
+    while position < end:
+        try:
+            value, after = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            if not is_whole and error.pos >= end:  # where we stopped reading
+                return None
+            number, why = _place(text, position, error)
+            return f"of which line {number:,} is not JSON ({why}): correct or remove it."
+        except RecursionError:
+            return f"of which line {_line(text, position):,} is nested too deeply."
+        is_the_list = isinstance(value, list) and position == first and after >= end
+        if not is_the_list and not isinstance(value, dict | None):
+            return (
+                f"of which line {_line(text, position):,} holds no object, as every row must be: correct or remove it."
+            )
+        position = SPACE.match(text, after).end()
+    return None
+
+
+def _place(text: str, position: int, error: json.JSONDecodeError) -> tuple[int, str]:
+    """The line to correct and what is wrong with it. Of objects on lines of their own, one cut off swallows the next."""
+    first, broken = (text[start:].partition("\n")[0] for start in (SPACE.match(text).end(), position))
+    if _mistake_of(first) is None and (why := _mistake_of(broken)) is not None:
+        return _line(text, position), why
+    return error.lineno, error.msg
+
+
+def _mistake_of(line: str) -> str | None:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return error.msg
+    return None
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1

@@ -1,0 +1,47 @@
+"""The recipe's data as far as it lies on this computer: opened as a run opens it. Asks no network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from trl_ext.demo import EMBEDDED
+from trl_ext.doctor.finding import Finding, fails, passed, warns
+from trl_ext.errors import UserError
+
+FIRST = 1000
+"""Rows that are recognised and converted; every row is read."""
+
+
+def on_this_computer(recipe: Any) -> Iterator[Finding]:
+    """Whether a file or folder can be read to its end, and its rows be used."""
+    from datasets import Dataset
+
+    from trl_ext import examples, run
+    from trl_ext.data import hub
+
+    run.quieten(recipe)
+    name = recipe.get("dataset_name")
+    if recipe.get("datasets"):
+        return
+    if name != EMBEDDED and not Path(name).expanduser().exists():
+        if hub.is_cached(name):
+            yield passed("data", f"{name} is in the cache")
+        else:
+            yield warns("data", f"{name} is not in the cache", "the first run downloads it.")
+        return
+    # Rows are held out when it is known how many there are.
+    values = {key: value for key, value in recipe.values.items() if key != "eval_size"}
+    looked_at = dataclasses.replace(recipe, values=values)
+    args = SimpleNamespace(eval_strategy="no" if recipe.get("eval_size") else recipe.effective("eval_strategy"))
+    try:
+        rows = examples.source(looked_at).rows
+        report = examples.read(looked_at, args, [], FIRST).report
+    except UserError as error:
+        yield fails("data", str(error), f"`trl-ext data {recipe.path}` reads it again.")
+        return
+    count = f"{len(rows):,} rows" if isinstance(rows, Dataset) else "a stream"
+    yield passed("data", f"{name}: {count}, {getattr(report, 'title', None) or report.what}")

@@ -1,0 +1,70 @@
+"""How long a recipe would train on a CPU: what fits its memory may still take days."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from trl_ext.doctor.finding import Finding, fails, warns
+
+WIDTH, TRIES = 1024, 5
+"""Of the matrices that are multiplied, and how often."""
+HOUR, DAY = 3600.0, 86400.0
+SOME = 1000
+"""Examples whose time is told where only the data knows how many there are."""
+
+
+def operations() -> float:
+    """Operations a second of a float32 matrix product on this CPU, the best of a few."""
+    import torch
+
+    matrix = torch.ones(WIDTH, WIDTH)
+    seconds = []
+    for _ in range(TRIES):
+        started = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - started)
+    return 2 * WIDTH**3 / min(seconds)
+
+
+def on_cpu(recipe: Any, planned: Any) -> Iterator[Finding]:
+    """What a run takes that is better left to a GPU, going by its matrix products; a plan's times are those of cards."""
+    from trl_ext.planner import request
+    from trl_ext.planner.cards import Card, Passes, step_seconds
+    from trl_ext.planner.memory import SEGMENTS
+
+    asked, rate = request.read(recipe), operations()
+    cpu = Card("this CPU", math.inf, rate, math.inf, SEGMENTS)
+    passes = Passes(int(asked.training.needs_reference), asked.training.extra_passes)
+    tokens = asked.examples_per_step * asked.mean_tokens()
+    row = asked.row(planned.row_tokens, SEGMENTS)
+    step = step_seconds(cpu, asked.shape, row, asked.storage, planned.checkpointed_layers, tokens, passes)
+    seconds, what = _of_the_run(recipe, planned, step)
+    found = (
+        f"a step takes about {in_words(step)} on this CPU and {what} {in_words(seconds)}, with examples of "
+        f"{asked.mean_tokens():,.0f} tokens"
+    )
+    if seconds >= DAY:
+        yield fails("speed", found, f"this needs a GPU: `trl-ext plan {recipe.path}` says how long it takes on which.")
+    elif seconds >= HOUR:
+        yield warns("speed", found, f"a GPU is faster: `trl-ext plan {recipe.path}` says by how much.")
+
+
+def _of_the_run(recipe: Any, planned: Any, step: float) -> tuple[float, str]:
+    """Seconds of the whole run, or of some examples where the number of its steps is not known, and what they are of."""
+    steps = recipe.effective("max_steps")
+    if steps <= 0 and planned.examples:
+        steps = math.ceil(recipe.effective("num_train_epochs") * planned.examples / planned.examples_per_step)
+    if steps > 0:
+        return steps * step, f"all {steps:,} steps"
+    return SOME / planned.examples_per_step * step, f"every {SOME:,} examples"
+
+
+def in_words(seconds: float) -> str:
+    """A duration with its unit."""
+    for unit, length in (("days", DAY), ("hours", HOUR), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.{0 if seconds >= 10 else 1}f} seconds"

@@ -1,0 +1,90 @@
+"""A value of a recipe in the type of its field."""
+
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from trl_ext import sentences
+from trl_ext.schema import KINDS, Field
+
+
+def convert(field: Field, value: Any) -> Any:
+    """The value in the field's type.
+
+    What the parser of transformers converts is converted here too: numbers and booleans in quotes, a single
+    entry where a list is meant, `no` (a boolean in YAML) where the text "no" is a choice.
+
+    Raises:
+        ValueError: Wrong type, or not among the choices. The message ends the sentence that begins with the
+            setting's name: ``is 'fast': give a number.``
+    """
+    kinds = field.kinds
+    if "Any" in kinds:
+        return value
+    for converted in _readings(value, kinds, field.choices):
+        if field.choices and isinstance(converted, str) and converted not in field.choices:
+            choices = [*field.choices, "true", "false"] if "bool" in kinds else field.choices
+            raise ValueError(f"is {value!r}: {sentences.one_of(converted, choices)}")
+        return converted
+    if value is None:
+        raise ValueError(f"is empty: give {_allowed(field)}, or remove the line.")
+    remedy = f"give {_allowed(field)}"
+    if kinds <= {"str", "None"} and not isinstance(value, (list, dict)):
+        remedy = f"give {_allowed(field)} (in quotes if it is meant literally)"
+    raise ValueError(f"is {sentences.shown(value)}: {remedy}.")
+
+
+def _readings(value: Any, kinds: set[str], choices: tuple[str, ...] | None) -> Iterator[Any]:
+    """The value in each kind it can be read as, the most literal first."""
+    number = _number(value)
+    if value is None:
+        if "None" in kinds:
+            yield None
+        return
+    if isinstance(value, bool):
+        if "bool" in kinds:
+            yield value
+        elif value is False and choices and "no" in choices:
+            yield "no"
+        return
+    if number is not None:
+        if "int" in kinds and float(number).is_integer():
+            yield int(number)
+        if "float" in kinds:
+            yield number
+    if isinstance(value, str):
+        if "bool" in kinds and value.lower() in ("true", "false"):
+            yield value.lower() == "true"
+        if "str" in kinds:
+            yield value
+        if "None" in kinds and value.lower() in ("none", "null"):
+            yield None
+    if isinstance(value, dict) and "dict" in kinds:
+        yield value
+    if isinstance(value, (list, tuple)) and "list" in kinds:
+        yield list(value)
+    if isinstance(value, (str, int, float)) and "list" in kinds:
+        yield [value]
+
+
+def _number(value: Any) -> int | float | None:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+        return value if math.isfinite(value) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return None if isinstance(value, int) and abs(value) > sys.float_info.max else value
+
+
+def _allowed(field: Field) -> str:
+    if field.choices:
+        return "one of " + ", ".join(field.choices)
+    kinds = field.kinds
+    named = [text for kind, text in KINDS.items() if kind in kinds and not (kind == "int" and "float" in kinds)]
+    if not named or named == ["null"]:
+        return "null (it cannot be set in a recipe)"
+    return " or ".join(named)

@@ -1,0 +1,93 @@
+"""What can be known to be wrong about the data of a recipe before any is read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trl_ext import schema, sentences
+from trl_ext.demo import EMBEDDED
+from trl_ext.recipe.convert import convert
+from trl_ext.recipe.obsolete import line
+from trl_ext.recipe.paths import absent, in_full, is_path
+from trl_ext.recipe.settings import Settings
+from trl_ext.recipe.vocabulary import dataset_formats
+
+DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt", ".tsv", ".arrow", ".zst")
+
+
+def dataset(s: Settings) -> Iterator[str]:
+    if s["datasets"]:
+        yield from _mixture(s)
+    elif not s["dataset_name"] and not s.meant & {"dataset_name", "datasets"}:
+        yield (
+            "`dataset_name` is missing: give a Hub name (org/name), a local file (JSON, JSONL, CSV, Parquet) "
+            "or folder, or 'embedded' for the preference set that comes with trl-ext."
+        )
+    elif problem := dataset_path(s["dataset_name"] or EMBEDDED):
+        yield f"{s.where('dataset_name')} {problem}"
+
+
+def split(s: Settings) -> Iterator[str]:
+    name, wanted = s["dataset_name"], s["dataset_train_split"]
+    if s["datasets"] or not isinstance(name, str) or not Path(name).is_file():
+        return
+    if isinstance(wanted, str) and wanted.partition("[")[0].strip() != "train":
+        yield (
+            f"{s.where('dataset_train_split')} is {sentences.shown_text(wanted)}, and {name} is one file, whose rows are the "
+            "split `train`: remove it."
+        )
+
+
+def columns(s: Settings) -> Iterator[str]:
+    mapping = s["dataset_columns"]
+    if mapping and not all(isinstance(column, str) for column in mapping.values()):
+        yield (
+            f"{s.where('dataset_columns')} maps to something that is not a column's name: write "
+            f"{line('dataset_columns', {'prompt': 'question', 'chosen': 'good', 'rejected': 'bad'})}."
+        )
+
+
+def dataset_format(s: Settings) -> Iterator[str]:
+    if "dataset_format" in s and s["dataset_format"] not in dataset_formats():
+        meant = sentences.one_of(s["dataset_format"], dataset_formats())
+        yield f"{s.where('dataset_format')} is {s['dataset_format']}: {meant}"
+
+
+def _mixture(s: Settings) -> Iterator[str]:
+    known = schema.fields("DatasetConfig")
+    entries = s["datasets"] if isinstance(s["datasets"], list) else [s["datasets"]]
+    for number, entry in enumerate(entries, 1):
+        where = f"Entry {number} of {s.where('datasets')}"
+        if not isinstance(entry, dict) or not entry.get("path"):
+            example = line("datasets", [{"path": "org/name", "split": "train"}])
+            yield f"{where} names no dataset: write {example}."
+            continue
+        for key, value in entry.items():
+            if key not in known:
+                meant = sentences.one_of(str(key), tuple(known))
+                yield f"{where}: `{sentences.shown_text(str(key))}` is not a setting of a dataset: {meant}"
+                continue
+            try:
+                convert(known[key], value)
+            except ValueError as error:
+                yield f"{where}: `{key}` {error}"
+        if isinstance(entry["path"], str) and (problem := dataset_path(entry["path"])):
+            yield f"{where}: `path` {problem}"
+    shares = [isinstance(entry, dict) and entry.get("fraction") is not None for entry in entries]
+    if any(shares) and not all(shares):
+        yield f"{s.where('datasets')}: give every entry a `fraction`, or none."
+
+
+def dataset_path(name: str) -> str | None:
+    """The end of a sentence about a dataset's path that is not there; `None` if it may be a Hub name."""
+    try:
+        path = Path(in_full(name))
+    except ValueError as error:
+        return str(error)
+    if name == EMBEDDED or path.exists():
+        return None
+    if name.endswith(DATA_FILES) or is_path(name):
+        return f"is {name}, and {absent(path, 'file or folder')}"
+    return None
+
+
+CHECKS = (dataset, split, columns, dataset_format)

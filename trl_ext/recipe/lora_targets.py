@@ -1,0 +1,54 @@
+"""Whether the modules a LoRA is to be put on are in the model, where a local folder tells."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from trl_ext import demo, sentences
+from trl_ext.demo import EMBEDDED
+from trl_ext.folders import adapter, modules
+from trl_ext.recipe.settings import Settings
+
+ALL = "all-linear"
+
+
+def lora_targets(s: Settings) -> Iterator[str]:
+    """PEFT trains the targets it finds and says nothing of others as long as there is one."""
+    given, model = s["lora_target_modules"], s["model_name_or_path"]
+    if not s["use_peft"] or not isinstance(given, list) or not given or given == [ALL] or not isinstance(model, str):
+        return
+    folder = demo.MODEL if model == EMBEDDED else Path(model).expanduser()
+    there, linear = ([], []) if adapter.is_in(folder) else modules.names(folder)
+    if not there:
+        return
+    where = s.where("lora_target_modules")
+    given = [target for target in given if str(target).rpartition(".")[2] != "lm_head"]  # of which another check tells
+    if len(given) == 1 and not str(given[0]).isidentifier():  # TRL hands it to PEFT as a pattern
+        yield from _pattern(where, str(given[0]), there, linear)
+        return
+    for target in map(str, given):
+        if any(name == target or name.endswith(f".{target}") for name in there):
+            continue
+        if target == ALL:
+            yield f"{where} names {ALL} and others: it stands for all of them, so give it alone."
+            continue
+        near = sentences.nearest(target.rpartition(".")[2], [ALL, *linear])
+        meant = f"did you mean {near[0]}?" if near else "check its name."
+        yield f"{where} names {sentences.shown_text(target)}, which {model} has not: {meant} {_all(linear)}"
+
+
+def _pattern(where: str, pattern: str, there: list[str], linear: list[str]) -> Iterator[str]:
+    try:
+        if not any(name.startswith("model.") for name in there) or any(re.fullmatch(pattern, name) for name in there):
+            return
+    except re.error as error:
+        yield f"{where} is {sentences.shown_text(pattern)}, which is neither a name nor a pattern ({error}). {_all(linear)}"
+        return
+    if re.fullmatch(r"\w+([, ]+\w+)+", pattern):
+        yield f"{where} is {sentences.shown_text(pattern)}: write names apart, [{', '.join(re.split('[, ]+', pattern))}]."
+        return
+    yield f"{where} is {sentences.shown_text(pattern)}, a pattern that no module's full name matches. {_all(linear)}"
+
+
+def _all(linear: list[str]) -> str:
+    return f"Its linear layers are {', '.join(linear)}; `{ALL}` takes all of them but the head."

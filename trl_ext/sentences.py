@@ -1,0 +1,37 @@
+"""What was given and what is allowed, as parts of a sentence."""
+
+import difflib
+from typing import Any
+
+LONGEST = 120
+"""Characters of a value or name that a sentence repeats."""
+
+
+def one_of(given: str, allowed: tuple[str, ...] | list[str]) -> str:
+    """“did you mean …” if something is near, else all that is allowed; both when the list is short."""
+    near = nearest(given, allowed)
+    everything = f"allowed are {', '.join(sorted(allowed))}."
+    if not near:
+        return everything
+    meant = f"did you mean {' or '.join(near)}?"
+    return meant if len(allowed) > 12 else f"{meant} {everything[0].upper()}{everything[1:]}"
+
+
+def nearest(given: str, allowed: Any) -> list[str]:
+    """Up to three allowed names that look like the given one, the nearest first."""
+    return difflib.get_close_matches(given[:LONGEST], [str(name) for name in allowed], n=3, cutoff=0.66)
+
+
+def shown(value: Any) -> str:
+    """A value as the user wrote it, near enough."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 10**LONGEST:
+        return f"a number of more than {LONGEST} digits"
+    return {list: "a list", dict: "a mapping"}.get(type(value)) or shown_text(repr(value))
+
+
+def shown_text(text: str) -> str:
+    """A text in a sentence: on one line, without what cannot be printed, and not longer than anybody reads."""
+    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: LONGEST + 1])
+    return printable if len(printable) <= LONGEST else f"{printable[:LONGEST]}…"

@@ -1,0 +1,34 @@
+"""What several processes have to agree on."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+
+def on_any_process(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether `flag` is true on any process. Every process has to ask."""
+    if accelerator.num_processes == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=accelerator.device)
+    return accelerator.reduce(flags, reduction="sum").item() > 0
+
+
+def reduce_gradients(
+    accelerator: Accelerator, parameters: Iterable[nn.Parameter], reduction: Literal["sum", "mean"]
+) -> None:
+    """Sum or average gradients over processes, where backward passes ran past DDP's wrapper, which would do it.
+
+    A parameter that no row of this process reached counts as one with gradient 0.
+    """
+    if accelerator.num_processes == 1:
+        return
+    parameters = list(parameters)
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters]
+    vector_to_parameters(accelerator.reduce(parameters_to_vector(gradients), reduction=reduction), gradients)

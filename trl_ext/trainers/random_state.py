@@ -1,0 +1,24 @@
+"""The random state of this process, on the CPU and all GPUs: the same work again draws the same dropout masks."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class RandomState(NamedTuple):
+    """States of PyTorch's generators."""
+
+    cpu: torch.Tensor
+    cuda: list[torch.Tensor]
+
+
+def capture() -> RandomState:
+    """The states now."""
+    return RandomState(torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
+
+
+def restore(state: RandomState) -> None:
+    """Go on from `state`."""
+    torch.set_rng_state(state.cpu)
+    if state.cuda:
+        torch.cuda.set_rng_state_all(state.cuda)
