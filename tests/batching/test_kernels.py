@@ -32,7 +32,7 @@ def by_definition(query, key, value, row, window):
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
-def documented_varlen(q, k, v, starts_q, starts_k, longest_q, longest_k, *, scale, window_size, enable_gqa):
+def documented_varlen(q, k, v, starts_q, starts_k, longest_q, longest_k, *, scale, window_size, enable_gqa=False):
     """What PyTorch documents for its variable-length kernel, one sequence at a time."""
     assert starts_q.dtype == starts_k.dtype == torch.int32 and window_size[1] == 0
     outputs = []
@@ -52,6 +52,16 @@ def documented_varlen(q, k, v, starts_q, starts_k, longest_q, longest_k, *, scal
     return torch.cat(outputs)
 
 
+def varlen_of_2_11(q, k, v, starts_q, starts_k, longest_q, longest_k, *, return_aux=None, scale=None, window_size):
+    """As PyTorch 2.11 has it: as many heads of keys as of queries."""
+    assert q.shape[1] == k.shape[1] == v.shape[1]
+    return documented_varlen(q, k, v, starts_q, starts_k, longest_q, longest_k, scale=scale, window_size=window_size)
+
+
+def varlen_of_2_10(q, k, v, starts_q, starts_k, longest_q, longest_k, is_causal=False, return_aux=None):
+    raise AssertionError("it knows neither scale nor window")
+
+
 def tensors(length: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(1, heads, length, WIDTH) for heads in (HEADS, HEADS // GROUPS, HEADS // GROUPS)]
@@ -65,9 +75,16 @@ def attend(kernel: str, inputs, row, window):
 
 
 @pytest.mark.parametrize("window", [None, WINDOW])
-@pytest.mark.parametrize("kernel", [kernels.SEGMENTS, kernels.VARLEN])
-def test_values_and_gradients_are_those_of_the_explicit_mask(kernel, window, monkeypatch):
-    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", documented_varlen)
+@pytest.mark.parametrize(
+    ("kernel", "provided"),
+    [
+        (kernels.SEGMENTS, documented_varlen),
+        (kernels.VARLEN, documented_varlen),
+        (kernels.VARLEN, varlen_of_2_11),
+    ],
+)
+def test_values_and_gradients_are_those_of_the_explicit_mask(kernel, provided, window, monkeypatch):
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", provided)
     monkeypatch.setattr(kernels, "VARLEN_DTYPES", (torch.float32,))
     row = pack(TREES)
     inputs = tensors(row.input_ids.shape[1])
@@ -127,6 +144,21 @@ def test_what_may_run_depends_on_device_and_dtype():
     if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0):
         assert kernels.usable(torch.device("cuda"), torch.bfloat16) == (kernels.VARLEN, kernels.SEGMENTS)
         assert kernels.usable(torch.device("cuda"), torch.float32) == (kernels.SEGMENTS,)
+
+
+@pytest.mark.parametrize(
+    ("provided", "expected"),
+    [
+        (documented_varlen, (kernels.VARLEN, kernels.SEGMENTS)),
+        (varlen_of_2_11, (kernels.VARLEN, kernels.SEGMENTS)),
+        (varlen_of_2_10, (kernels.SEGMENTS,)),
+    ],
+)
+def test_what_may_run_depends_on_what_the_kernel_takes(provided, expected, monkeypatch):
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", provided)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert kernels.usable(torch.device("cuda"), torch.bfloat16) == expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the variable-length kernel runs on CUDA only")

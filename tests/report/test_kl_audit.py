@@ -113,10 +113,10 @@ def test_sampled_gradients_are_compared_without_the_bias_of_their_noise(cell):
         ),
     ):
         values = torch.tensor([each[name] for each in found])
-        assert values.mean().item() == pytest.approx(exact, abs=5 * values.std().item() / math.sqrt(40)), name
+        assert values.mean().item() == pytest.approx(exact, abs=8 * values.std().item() / math.sqrt(40)), name
         if name != "gradient_variance":
             claimed = sum(each[f"{name}_se"] for each in found) / 40
-            assert claimed == pytest.approx(values.std().item(), rel=0.5), name
+            assert 0.5 < claimed / values.std().item() < 2, name
 
 
 @pytest.fixture(scope="module")

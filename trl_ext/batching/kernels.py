@@ -5,6 +5,7 @@ keys are its prompt's and its own. It needs an NVIDIA GPU of the Ampere generati
 `segments` runs one scaled-dot-product attention per segment, on any device and in any dtype.
 """
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -26,9 +27,16 @@ VARLEN_HEAD_DIM = 256  # most that flash attention takes
 
 def usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     """The kernels that may run on `device` in `dtype`, fastest first."""
-    if device.type != "cuda" or dtype not in VARLEN_DTYPES or torch.version.hip:
+    if device.type != "cuda" or dtype not in VARLEN_DTYPES or torch.version.hip or not _takes("scale", "window_size"):
         return (SEGMENTS,)
     return (VARLEN, SEGMENTS) if torch.cuda.get_device_capability(device) >= (8, 0) else (SEGMENTS,)
+
+
+def _takes(*names: str) -> bool:
+    """Whether this PyTorch's kernel has these parameters: scale and window since 2.11, grouped heads since 2.12."""
+    from torch.nn.attention import varlen
+
+    return all(name in inspect.signature(varlen.varlen_attn).parameters for name in names)
 
 
 class Sequences(NamedTuple):
@@ -90,6 +98,11 @@ def varlen(
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if row.keys is not None:
         k, v = k.index_select(0, row.keys), v.index_select(0, row.keys)
+    groups, grouped = q.shape[1] // k.shape[1], {}
+    if groups > 1 and _takes("enable_gqa"):
+        grouped = {"enable_gqa": True}
+    elif groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     output = varlen_attn(
         q,
         k,
@@ -100,7 +113,7 @@ def varlen(
         row.longest_key,
         scale=scaling,
         window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
+        **grouped,
     )
     return output[None]
 

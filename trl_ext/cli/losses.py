@@ -1,28 +1,56 @@
 """`trl-ext losses`: what can be given to `--loss`."""
 
 import argparse
+import importlib
+import inspect
 import json
 from typing import Any
 
 from trl_ext.cli import tables
 from trl_ext.cli.arguments import plain
+from trl_ext.errors import UserError
 
-HELP = "list the losses"
+HELP = "list the losses, or explain one"
 EXAMPLES = """examples:
   trl-ext losses
+  trl-ext losses ipo
   trl-ext losses --json"""
 
 WIDE = 130
 """From this many columns on, hyperparameters get a column of their own."""
 
 
+MEANINGS = {
+    "beta": "β, the strength of the pull towards the preference",
+    "label_smoothing": "ε, the share of pairs assumed to be labelled the wrong way round",
+    "gamma": "γ, the margin aimed at",
+    "gamma_beta_ratio": "γ/β, the margin aimed at in units of the reward before β",
+    "alpha": "α, how far the reward is bent: 0 leaves it the mean log-prob",
+    "average": "divide each log-ratio by its completion's tokens (the bar of the formula)",
+    "cpo_alpha": "α, the weight of the chosen completion's likelihood",
+    "desirable_weight": "λ_D, the weight of desirable completions",
+    "undesirable_weight": "λ_U, the weight of undesirable completions",
+    "discopop_tau": "τ, how sharply the blend turns",
+    "loss_form": "the form of the preference term; the formula is that of the default",
+    "f_divergence_type": "the divergence from the reference; under another than reverse_kl, f′ takes the place of Δ",
+    "f_alpha_divergence_coef": "α of the alpha divergence",
+}
+"""What hyperparameters mean in every loss that reads them. One that stands in a single new loss, its text explains."""
+
+BASELINE = "z, the KTO baseline: the mean Δ of completions under other prompts, at least 0, without gradient"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", nargs="?", help="explain this one")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts")
 
 
 def run(args: argparse.Namespace) -> int:
     from trl_ext import losses
 
+    if args.name is not None:
+        _explain(args.name, is_json=args.json)
+        return 0
     described = [losses.describe(name) for name in losses.available()]
     if args.json:
         print(json.dumps([facts(info) for info in described], indent=2, ensure_ascii=False))
@@ -51,6 +79,85 @@ def facts(info: Any) -> dict[str, Any]:
         "coupled": info.coupled,
         "paper": info.paper,
     }
+
+
+def _explain(name: str, *, is_json: bool) -> None:
+    """Print one loss: its formula and letters, what it reads and sums, its hyperparameters, its own text.
+
+    Raises:
+        UserError: There is no such loss.
+    """
+    from trl_ext import losses
+
+    try:
+        info = losses.describe(name.lower())
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    loss, module = losses.get(info.name), importlib.import_module(f"trl_ext.losses.{info.name}")
+    start = inspect.getdoc(getattr(module, "initial_value", None)) or "it depends on the data"
+    text = inspect.getdoc(getattr(module, info.name))
+    if is_json:
+        more = {
+            "summary": info.summary,
+            "notation": losses.NOTATION,
+            "allowed": {key: kind.phrase for key, kind in info.kinds.items()},
+            "meanings": {key: MEANINGS[key] for key in info.hyperparameters if key in MEANINGS},
+            "initial_value": loss.initial_value,
+            "at_the_start": start,
+            "description": text,
+        }
+        print(json.dumps(facts(info) | more, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    console.print(info.summary, style="bold")
+    console.print(f"\n    {info.formula}\n")
+    console.print(_facts_table(info, loss.initial_value, start.rstrip(".")))
+    if info.hyperparameters:
+        console.print(_knobs(info))
+    baseline = f"; {BASELINE}" if "z_ref" in info.inputs else ""
+    console.print(f"{losses.NOTATION}{baseline}.\n", style="dim")
+    console.print(text)
+
+
+def _facts_table(info: Any, value: float | None, start: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    rows = {
+        "also called": ", ".join(info.aliases),
+        "data": "pairs, a chosen and a rejected answer" if info.paired else "single answers, labelled",
+        "reference": "read" if info.needs_reference else "none, so there is no pass for it",
+        "reads": ", ".join(info.inputs),
+        "reduced": info.reduction,
+        "unit of beta": info.beta_unit,
+        "at policy = reference": start if value is None else f"{value:.4g} with the defaults ({start})",
+        "paper": f"https://arxiv.org/abs/{info.paper.removeprefix('arXiv:')}",
+    }
+    for name, shown in rows.items():
+        if shown:
+            table.add_row(name, shown)
+    return table
+
+
+def _knobs(info: Any) -> Any:
+    """A row for each hyperparameter: default, what it means, what is allowed and when it is read."""
+    table = tables.plain()
+    table.add_column("hyperparameter", no_wrap=True)
+    table.add_column("default", no_wrap=True)
+    table.add_column("meaning")
+    for key, value in info.hyperparameters.items():
+        said = [MEANINGS.get(key, ""), info.kinds[key].phrase]
+        if key in info.only_with:
+            said.append("only with {}: {}".format(*info.only_with[key]))
+        said += [
+            f"instead of {' or '.join(other for other in group if other != key)}"
+            for group in info.exclusive
+            if key in group
+        ]
+        table.add_row(key, "none" if value is None else plain(value), "; ".join(filter(None, said)))
+    return table
 
 
 def _hyperparameters(info: Any) -> str:
