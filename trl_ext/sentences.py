@@ -5,6 +5,8 @@ from typing import Any
 
 LONGEST = 120
 """Characters of a value or name that a sentence repeats."""
+SHORTEST = 3
+"""Characters that tell what a name might have gone on to be."""
 
 
 def one_of(given: str, allowed: tuple[str, ...] | list[str]) -> str:
@@ -18,8 +20,11 @@ def one_of(given: str, allowed: tuple[str, ...] | list[str]) -> str:
 
 
 def nearest(given: str, allowed: Any) -> list[str]:
-    """Up to three allowed names that look like the given one, the nearest first."""
-    return difflib.get_close_matches(given[:LONGEST], [str(name) for name in allowed], n=3, cutoff=0.66)
+    """Up to three allowed names that look like the given one: those it begins, in their order, then the nearest."""
+    given, names = given[:LONGEST], [str(name) for name in allowed]
+    begun = [name for name in names if len(given) >= SHORTEST and name.startswith(given)]
+    alike = difflib.get_close_matches(given, names, n=3, cutoff=0.66)
+    return list(dict.fromkeys([*begun, *alike]))[:3]
 
 
 def shown(value: Any) -> str:

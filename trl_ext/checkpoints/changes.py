@@ -16,11 +16,11 @@ HARMLESS_PREFIXES = (
 )  # fmt: skip
 
 HARMLESS = {
-    "output_dir", "run_name", "project", "report_to", "disable_tqdm", "debug", "skip_memory_metrics", "push_to_hub",
+    "output_dir", "run_name", "project", "report_to", "debug", "skip_memory_metrics", "push_to_hub",
     "per_device_eval_batch_size", "prediction_loss_only", "include_for_metrics", "batch_eval_metrics",
     "bf16_full_eval", "fp16_full_eval", "num_generations_eval", "load_best_model_at_end", "metric_for_best_model",
-    "greater_is_better", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint", "resume_changed",
-    "resume_from_checkpoint", "full_determinism", "include_num_input_tokens_seen", "local_rank",
+    "greater_is_better", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint",
+    "full_determinism", "include_num_input_tokens_seen",
     "skip_nonfinite_steps",
     "row_tokens", "reference_cache", "use_cache", "use_liger_kernel", "liger_kernel_config", "tf32", "use_cpu",
     "torch_empty_cache_steps", "trust_remote_code", "num_completions_to_print", "accelerator_config",
@@ -28,6 +28,9 @@ HARMLESS = {
     "dataloader_multiprocessing_context", "dataset_num_proc", "vllm_group_port", "vllm_gpu_memory_utilization",
 }  # fmt: skip
 """Settings that change nothing but speed, memory, and what is shown or kept; rounding apart."""
+
+UNSAID = {"disable_tqdm", "resume_changed", "resume_from_checkpoint", "local_rank"}
+"""Settings that follow from how and where a run is started: not worth a word."""
 
 BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")
 ROLLOUTS = ("steps_per_generation", "num_iterations", "num_generations", "generation_batch_size")
@@ -104,6 +107,7 @@ def compare(was: dict[str, Any], now: dict[str, Any]) -> Changes:
     for name in before:
         if (
             name in after
+            and name not in UNSAID
             and before[name] != after[name]
             and not (name == "num_train_epochs" and _steps(before, after))
         ):

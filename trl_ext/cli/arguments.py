@@ -63,7 +63,7 @@ def overrides(words: list[str]) -> dict[str, Any]:
     Values are read as YAML, as in a recipe. Of a key given twice the last one counts.
 
     Raises:
-        UserError: For every word that belongs to no flag.
+        UserError: For every word that belongs to no flag, and every key without the value it needs.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
@@ -83,8 +83,11 @@ def overrides(words: list[str]) -> dict[str, Any]:
             position += 1
         if given and given[0].startswith(("{", "[")):
             given = [" ".join(given)]  # a mapping or list the shell took apart at its spaces
+        name = name.replace("-", "_")
+        if not given and (missing := _missing(name)) is not None:
+            problems.append(f"`--{name}` has no value: give {missing}.")
         read = [_value(text) for text in given]
-        values[name.replace("-", "_")] = True if not read else read[0] if len(read) == 1 else read
+        values[name] = True if not read else read[0] if len(read) == 1 else read
     if problems:
         raise UserError(problems, about="the command line")
     return values
@@ -130,6 +133,22 @@ def did_you_mean(verb: str, rest: list[str], verbs: tuple[str, ...]) -> str:
     if verb.startswith("-"):
         return f"{verb} comes too early: a verb goes first, then the recipe, then the flags."
     return f"There is no verb {verb!r}: {sentences.one_of(verb, verbs)}"
+
+
+def _missing(key: str) -> str | None:
+    """What a key that was given alone lacks; `None` if alone it means something, or it is no key of a recipe."""
+    from trl_ext import losses, schema
+    from trl_ext.recipe.convert import allowed
+    from trl_ext.recipe.vocabulary import known_keys
+
+    found = [keys[key] for keys in map(known_keys, schema.CONFIGS) if key in keys]
+    if not found:
+        return None
+    fields = [field for field in found if field is not None]
+    if not fields:
+        kinds = [losses.describe(name).kinds[key] for name in losses.readers(key)]
+        return None if any(kind.accepts(True) for kind in kinds) else kinds[0].phrase if kinds else "one"
+    return None if any(field.kinds & {"bool", "Any"} for field in fields) else allowed(fields[0])
 
 
 def _no_flag(word: str) -> str:

@@ -118,7 +118,8 @@ def _explain(name: str, *, is_json: bool) -> None:
         console.print(_knobs(info))
     baseline = f"; {BASELINE}" if "z_ref" in info.inputs else ""
     console.print(f"{losses.NOTATION}{baseline}.\n", style="dim")
-    console.print(text)
+    for paragraph in text.split("\n\n"):
+        console.print(" ".join(paragraph.split()), end="\n\n")
 
 
 def _facts_table(info: Any, value: float | None, start: str) -> Any:

@@ -80,6 +80,10 @@ def _choice(name: Any, where: str, problems: list[str]) -> Choice:
         return Choice("", where, None)
     if isinstance(name, str) and name.lower() in losses.available():
         name = name.lower()
+    elif isinstance(name, str) and name.startswith("{"):
+        what = "is no mix of losses" if "}" in name else "lacks its closing brace"
+        problems.append(f"{where} is {sentences.shown(name)}, which {what}: write {{dpo: 1, sft: 0.1}}, say.")
+        return Choice("", where, None)
     elif isinstance(name, str) and "," in name:
         problems.append(
             f"{where} is {sentences.shown(name)}: to mix losses give them weights, for instance {{dpo: 1, sft: 0.1}}; one "

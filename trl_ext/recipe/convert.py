@@ -28,10 +28,10 @@ def convert(field: Field, value: Any) -> Any:
             raise ValueError(f"is {value!r}: {sentences.one_of(converted, choices)}")
         return converted
     if value is None:
-        raise ValueError(f"is empty: give {_allowed(field)}, or remove the line.")
-    remedy = f"give {_allowed(field)}"
+        raise ValueError(f"is empty: give {allowed(field)}, or remove the line.")
+    remedy = f"give {allowed(field)}"
     if kinds <= {"str", "None"} and not isinstance(value, (list, dict)):
-        remedy = f"give {_allowed(field)} (in quotes if it is meant literally)"
+        remedy = f"give {allowed(field)} (in quotes if it is meant literally)"
     raise ValueError(f"is {sentences.shown(value)}: {remedy}.")
 
 
@@ -80,7 +80,8 @@ def _number(value: Any) -> int | float | None:
     return None if isinstance(value, int) and abs(value) > sys.float_info.max else value
 
 
-def _allowed(field: Field) -> str:
+def allowed(field: Field) -> str:
+    """What may be given for a field, in words."""
     if field.choices:
         return "one of " + ", ".join(field.choices)
     kinds = field.kinds

@@ -1,10 +1,12 @@
 """What can be known to be wrong about the model of a recipe, its adapter and its reference before any weights are read."""
 
+import importlib.util
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
-from trl_ext import schema
+from trl_ext import schema, sentences
 from trl_ext.demo import EMBEDDED
 from trl_ext.folders import adapter as adapter_folder
 from trl_ext.recipe.lora_targets import lora_targets
@@ -66,6 +68,25 @@ def precision(s: Settings) -> Iterator[str]:
         yield f"{s.named('bf16', 'fp16')} are both true: keep bf16 (Ampere GPUs and newer) or fp16."
 
 
+def attention(s: Settings) -> Iterator[str]:
+    given = s["attn_implementation"]
+    names = attention_names()
+    if given and "/" not in given and given.removeprefix("paged|") not in names:
+        yield (
+            f"{s.where('attn_implementation')} is {given}, which transformers does not have: {sentences.one_of(given, names)} "
+            "Others are kernels on the Hub (org/name)."
+        )
+
+
+@lru_cache
+def attention_names() -> tuple[str, ...]:
+    """The implementations of attention the installed transformers has by name, from its source."""
+    package = importlib.util.find_spec("transformers").submodule_search_locations[0]
+    text = Path(package, "modeling_utils.py").read_text(encoding="utf-8")
+    mapping = text.partition("class AttentionInterface")[2].partition("_global_mapping = {")[2].partition("}")[0]
+    return ("eager", *re.findall(r'"(\w+)":', mapping))
+
+
 def reference_refresh(s: Settings) -> Iterator[str]:
     where = s.where("sync_ref_model")
     if not s["sync_ref_model"]:
@@ -122,4 +143,4 @@ def _targets_the_head(targets: list[str]) -> bool:
         return False
 
 
-CHECKS = (model, quantisation, adapter, lora_targets, precision, reference_refresh)
+CHECKS = (model, quantisation, adapter, lora_targets, precision, attention, reference_refresh)

@@ -62,7 +62,8 @@ class StepIsBatch(CoupledBackward, Retry):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if self._is_vision_dataset and self.args.gradient_checkpointing == "auto":
             # The parent's path has no rows to measure: all layers where memory is scarce, as TRL does.
-            self.args.activation_checkpointing = self.args.device.type != "cpu"
+            is_scarce = self.args.device.type != "cpu"
+            self.args.activation_checkpointing = self.args.gradient_checkpointing = is_scarce  # newer and older name
         try:
             return super().train(*args, **kwargs)
         finally:
