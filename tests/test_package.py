@@ -44,3 +44,5 @@ def test_the_readme_names_every_package():
     tree = readme.partition("## Files")[2].partition("###")[0]
     packages = {path.parent.name for path in Path(trl_ext.__file__).parent.glob("*/__init__.py")}
     assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == packages
+    modules = {path.name for path in Path(trl_ext.__file__).parent.glob("*.py")} - {"__init__.py"}
+    assert modules <= set(re.findall(r"\w+\.py", tree))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from trl_ext import examples, reward_sources
+from trl_ext import examples, hub, reward_sources
 from trl_ext.errors import UserError
 from trl_ext.folders import model as model_folder
 from trl_ext.inspection import check
@@ -35,7 +35,7 @@ from trl_ext.trainers import (
     UnpairedPreferenceTrainer,
     provenance,
 )
-from trl_ext.trainers.callbacks import MarginProgress, MetricsFile, ProgressLines
+from trl_ext.trainers.callbacks import LogTheLastStep, MarginProgress, MetricsFile, ProgressLines
 from trl_ext.trainers.ppo_settings import SettingsWarning
 from trl_ext.trainers.stages import RewardModelConfig, RewardModelTrainer, SupervisedConfig, SupervisedTrainer
 from trl_ext.trainers.watch import Watch
@@ -159,6 +159,8 @@ def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
     if recipe.trainer not in ("ppo", "online"):
         return {}
     names = recipe.get("reward_funcs") or []
+    models = [source.place for source in map(reward_sources.parse, names) if source.kind == "model"]
+    statements += filter(None, map(hub.require_model, models))
     # Of the user's own code the recipe's notes said so, before it is run here.
     statements += [reward_sources.statement(name) for name in names if not reward_sources.is_users_code(name)]
     if recipe.get("reward_adapter"):
@@ -197,5 +199,6 @@ def _follow(built: Any, recipe: Recipe, output_dir: Path) -> None:
         built.add_callback(MarginProgress)
     elif "disable_tqdm" not in recipe.explicit:
         built.add_callback(ProgressLines)
+    built.add_callback(LogTheLastStep)
     built.add_callback(MetricsFile(built, output_dir / "metrics.jsonl"))
     built.add_callback(Watch(built, output_dir / "metrics.jsonl"))

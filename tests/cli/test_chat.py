@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import termios
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from trl_ext import demo, finished
 from trl_ext.chat import screen, session
 from trl_ext.chat.answer import Settings
 from trl_ext.chat.side import BASE, TUNED, sides_of
+from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
+from trl_ext.cli.terminal import without_echo
 
 QUESTION = "How was the hotel in Rome?"
 GREEDY = Settings(temperature=0, max_new_tokens=24, seed=0)
@@ -121,7 +125,9 @@ def test_each_line_of_a_pipe_is_a_conversation_of_its_own(run, asked, monkeypatc
     assert main(["chat", str(run), "--temperature", "0", "--max_new_tokens", "24"]) == 0
     assert capsys.readouterr().out == "".join(f"{found['answer']}\n" for found in alone)
     assert main(["chat", str(run), "--compare", "--prompt", QUESTION, "--max_new_tokens", "2"]) == 0
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["base", "tuned"]
+    question, *answers, blank = capsys.readouterr().out.splitlines()
+    assert question == f"> {QUESTION}" and [line.split(":")[0] for line in answers] == ["base", "tuned"]
+    assert blank == ""
 
 
 def test_sampling_repeats_with_its_seed(run, capsys):
@@ -172,7 +178,7 @@ def test_ctrl_c_ends_an_answer_and_leaves_the_conversation_usable(opened):
 
 
 def test_a_typed_session(opened, monkeypatch, capsys):
-    lines = iter([QUESTION, "/system Be kind.", QUESTION, "/frobnicate", "", "/reset", "/quit"])
+    lines = iter([QUESTION, "/system Be kind.", QUESTION, "/help", "/frobnicate", "", "/reset", "/quit"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
     seen = []
     monkeypatch.setattr(
@@ -182,12 +188,49 @@ def test_a_typed_session(opened, monkeypatch, capsys):
     system = [{"role": "system", "content": "Be kind."}]
     assert seen == [([], QUESTION, True), (system, QUESTION, True)]
     printed = capsys.readouterr().out
-    assert "There is no command /frobnicate" in printed and "/reset forgets the conversation" in printed
+    assert "There is no command /frobnicate" in printed and "There is no command /help" not in printed
+    assert printed.count("/reset forgets the conversation") == 3  # to begin with, for help, and with what is not there
     assert "first: dpo from embedded" in printed
 
     monkeypatch.setattr("builtins.input", lambda prompt: (_ for _ in ()).throw(EOFError))
     session.typed(opened, GREEDY, None, is_compared=True)
     assert "The base is the same model with its adapter off." in capsys.readouterr().out
+
+
+def test_what_is_typed_while_a_model_loads_waits_unseen(monkeypatch):
+    controller, terminal = os.openpty()
+    with open(terminal, encoding="utf-8") as file, open(controller, "rb", buffering=0):
+        monkeypatch.setattr("sys.stdin", file)
+
+        def is_echoing() -> bool:
+            return bool(termios.tcgetattr(file)[3] & termios.ECHO)
+
+        with without_echo():
+            assert not is_echoing()
+            os.write(controller, b"How was it?\n")
+        assert is_echoing() and file.readline() == "How was it?\n"
+        with pytest.raises(KeyboardInterrupt), without_echo():
+            raise KeyboardInterrupt
+        assert is_echoing()
+
+
+def test_a_run_that_was_killed_names_its_newest_whole_checkpoint(run, tmp_path, monkeypatch, capsys):
+    killed = tmp_path / "runs" / "killed"
+    killed.mkdir(parents=True)
+    resolved = (run / "recipe.resolved.yaml").read_text()
+    (killed / "recipe.resolved.yaml").write_text(resolved)
+    for step in (2, 10, 12):
+        shutil.copytree(run, killed / f"checkpoint-{step}")
+        manifest.write(killed / f"checkpoint-{step}", {})
+    (killed / "checkpoint-12" / "adapter_config.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(resolved)
+    for verb in (["chat"], ["eval"], ["kl"], ["merge", "--output", "merged"], ["compare"]):
+        assert main([verb[0], "runs/killed", *verb[1:]]) == 2
+        said = capsys.readouterr().err
+        assert "has not ended: name its newest whole checkpoint, runs/killed/checkpoint-10." in said, verb
+    assert main(["chat", "small.yaml"]) == 2
+    assert "the newest whole checkpoint is runs/killed/checkpoint-10." in capsys.readouterr().err
 
 
 def test_plain_text_is_continued_where_there_is_no_template(tiny_model):

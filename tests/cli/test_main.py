@@ -1,6 +1,7 @@
 """The command line: what is printed, the exit code, and what is not imported."""
 
 import json
+import math
 import subprocess
 import sys
 import types
@@ -10,7 +11,7 @@ from rich.cells import cell_len
 
 import trl_ext
 from trl_ext import cli, losses
-from trl_ext.cli.arguments import overrides
+from trl_ext.cli.arguments import overrides, plain
 from trl_ext.errors import UserError
 
 GOOD = "model_name_or_path: embedded\ndataset_name: embedded\nloss: dpo\nvariants: {ipo: {beta: 0.3}}\n"
@@ -136,9 +137,32 @@ def test_losses_as_json(capsys):
     assert read["simpo"]["needs_reference"] is False and read["kto"]["data"] == "single"
 
 
+@pytest.mark.parametrize("name", losses.available())
+def test_one_loss(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["losses", name]) == 0
+    printed = capsys.readouterr().out
+    info, value = losses.describe(name), losses.get(name).initial_value
+    for part in (info.summary, info.formula, info.reduction, info.beta_unit, *info.inputs, *info.aliases):
+        assert part in printed
+    assert f"https://arxiv.org/abs/{info.paper.removeprefix('arXiv:')}" in printed
+    assert "it depends on the data" in printed if value is None else f"{value:.4g} with the defaults" in printed
+    for key, default in info.hyperparameters.items():
+        (line,) = [line for line in printed.splitlines() if line.split()[:1] == [key]]
+        assert plain("none" if default is None else default) in line and cli.losses.MEANINGS[key] in line
+
+
+def test_one_loss_as_json(capsys):
+    assert cli.main(["losses", "sigmoid", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["name"] == "dpo" and found["initial_value"] == pytest.approx(math.log(2))
+    assert found["hyperparameters"]["beta"] == 0.1 and found["allowed"]["beta"] == "a number greater than 0"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["losses", "simppo"], "There is no loss 'simppo'. Did you mean simpo"),
         (["rn", "x.yaml"], "There is no verb 'rn': did you mean run?"),
         (["frobnicate"], f"allowed are {', '.join(sorted(cli.VERBS))}."),
         (["recipes/x.yaml", "--loss", "ipo"], "`trl-ext run recipes/x.yaml --loss ipo`"),
@@ -262,6 +286,32 @@ def test_a_file_in_the_way_of_what_is_written(words, recipe, capsys):
     path = recipe(GOOD)
     assert cli.main([word.format(path) for word in words]) == 2
     assert f"{path} is a file: name a folder, which need not exist yet." in capsys.readouterr().err
+
+
+def test_merging_into_what_cannot_be_written_to(capsys):
+    assert cli.main(["merge", "none", "--output", "/proc/x"]) == 2
+    assert "`--output` is /proc/x, and /proc cannot be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "missing"),
+    [
+        ("--learning_rate", "a number"),
+        ("--learning-rate", "a number"),
+        ("--beta", "a number greater than 0"),
+        ("--loss", "one"),
+        ("--max_steps", "a whole number"),
+    ],
+)
+def test_a_flag_without_its_value(word, missing):
+    with pytest.raises(UserError) as caught:
+        overrides([word, "--bf16"])
+    assert caught.value.problems == [f"`{word.replace('-r', '_r')}` has no value: give {missing}."]
+
+
+@pytest.mark.parametrize("word", ["--average", "--resume_from_checkpoint", "--force", "--packing", "--rows"])
+def test_flags_that_mean_something_alone(word):
+    assert overrides([word]) == {word[2:]: True}
 
 
 def test_stray_words_are_all_named():

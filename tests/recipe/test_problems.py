@@ -2,6 +2,8 @@
 
 import pytest
 
+from trl_ext.recipe.model_checks import attention_names
+
 from .helpers import load, load_from, problem, problems
 
 
@@ -26,6 +28,12 @@ from .helpers import load, load_from, problem, problems
         ("per_device_train_batch_size: 1.5\n", "is 1.5: give a whole number."),
         ("num_train_epochs:\n", "is empty: give a number, or remove the line."),
         ("optim: adamw_8bits\n", "did you mean adamw_8bit"),
+        ("optim: adam\n", "did you mean adamw_torch or"),
+        ("attn_implementation: flash\n", "which transformers does not have: did you mean flash_attention_4"),
+        (
+            "loss: '{dpo: 1.0, sft'\n",
+            "is '{dpo: 1.0, sft', which lacks its closing brace: write {dpo: 1, sft: 0.1}, say.",
+        ),
         ("lr_scheduler_type: cosin\n", "did you mean cosine"),
         ("eval_size: 1.5\n", "give a number of examples from 1, or a share between 0 and 1."),
         ("max_steps: 0\n", "give at least 1, or -1 to count epochs."),
@@ -233,3 +241,15 @@ def test_checkpoints(tmp_path, monkeypatch):
 def test_notes(tmp_path):
     assert "the mixture is used" in load(tmp_path, "datasets: [{path: a/b}]\n").notes[0]
     assert "the run does not look at them" in load(tmp_path, "eval_size: 10\n").notes[0]
+
+
+def test_attention_is_what_transformers_has():
+    from transformers.modeling_utils import AttentionInterface
+
+    theirs = {name.removeprefix("paged|") for name in AttentionInterface().valid_keys() if "trl_ext" not in name}
+    assert set(attention_names()) == {"eager", *theirs}
+
+
+@pytest.mark.parametrize("name", ["sdpa", "eager", "paged|eager", "kernels-community/flash-attn2"])
+def test_attention_that_may_be_there(name, tmp_path):
+    load(tmp_path, f"attn_implementation: {name}\n")

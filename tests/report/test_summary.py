@@ -30,6 +30,12 @@ def test_training_and_evaluation_have_a_table_each(tmp_path):
     ]
 
 
+def test_one_log_is_shown_once(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "loss": 0.5}\n', encoding="utf-8")
+    (table,) = summary.first_and_last(tmp_path / "metrics.jsonl")
+    assert [column.header for column in table.columns] == ["training", "step 10"]
+
+
 def test_nothing_logged_is_no_table(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train_runtime": 3.0}\n', encoding="utf-8")
     assert summary.first_and_last(tmp_path / "metrics.jsonl") == []

@@ -50,6 +50,17 @@ def side_by_side(sides: list[Side], question: str, is_stoppable: bool) -> None:
     console.print(_columns(console, answers))
 
 
+def after_its_question(show: Show) -> Show:
+    """The same below the question, and a blank line: what was not typed is not on the screen yet."""
+
+    def shown(sides: list[Side], question: str, is_stoppable: bool) -> None:
+        _out(f"> {question}\n")
+        show(sides, question, is_stoppable)
+        _out("\n")
+
+    return shown
+
+
 def best() -> Show:
     """Side by side in a terminal that is wide enough, else one after the other."""
     return side_by_side if sys.stdout.isatty() and Console().width >= NARROWEST else written

@@ -32,6 +32,8 @@ def typed(opened: Opened, settings: Settings, system: str | None, *, is_compared
             if command in ("/reset", "/system"):
                 system = (rest.strip() or None) if command == "/system" else system
                 _begin_again(sides, system)
+            elif command == "/help":
+                print(f"{COMMANDS}.")
             elif command.startswith("/") and command[1:].isalpha():
                 print(f"There is no command {command}: {COMMANDS}.")
             elif line:

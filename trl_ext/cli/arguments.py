@@ -139,16 +139,15 @@ def _missing(key: str) -> str | None:
     """What a key that was given alone lacks; `None` if alone it means something, or it is no key of a recipe."""
     from trl_ext import losses, schema
     from trl_ext.recipe.convert import allowed
-    from trl_ext.recipe.vocabulary import known_keys
+    from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys
 
-    found = [keys[key] for keys in map(known_keys, schema.CONFIGS) if key in keys]
-    if not found:
-        return None
-    fields = [field for field in found if field is not None]
-    if not fields:
-        kinds = [losses.describe(name).kinds[key] for name in losses.readers(key)]
-        return None if any(kind.accepts(True) for kind in kinds) else kinds[0].phrase if kinds else "one"
-    return None if any(field.kinds & {"bool", "Any"} for field in fields) else allowed(fields[0])
+    if key in LOSS_KEYS:
+        return "one"
+    if readers := losses.readers(key):
+        kind = losses.describe(readers[0]).kinds[key]
+        return None if kind.accepts(True) else kind.phrase
+    found = [keys[key] for keys in map(known_keys, schema.CONFIGS) if keys.get(key) is not None]
+    return None if not found or any(field.kinds & {"bool", "Any"} for field in found) else allowed(found[0])
 
 
 def _no_flag(word: str) -> str:

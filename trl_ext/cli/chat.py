@@ -1,6 +1,7 @@
 """`trl-ext chat`: talk to what a run trained, and to what it was before."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -35,20 +36,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     _check(args)
     from trl_ext import finished
+    from trl_ext.cli.terminal import without_echo
 
     directory = finished.directory_of(args.run)
-    opened = finished.open_model(directory, needs_reference=args.compare)  # quietens what is imported next
-    if args.compare:
-        opened.add_reference()
-    from trl_ext.chat import screen, session
-    from trl_ext.chat.answer import Settings
+    is_typed = args.prompt is None and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
+    with without_echo() if is_typed else contextlib.nullcontext():
+        opened = finished.open_model(directory, needs_reference=args.compare)  # quietens what is imported next
+        if args.compare:
+            opened.add_reference()
+        from trl_ext.chat import screen, session
+        from trl_ext.chat.answer import Settings
 
     settings = Settings(args.temperature, args.max_new_tokens, args.seed)
-    is_typed = args.prompt is None and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     if is_typed:
         session.typed(opened, settings, args.system, is_compared=args.compare)
         return 0
-    show = screen.as_json if args.json else screen.best() if args.compare else screen.written
+    show = screen.as_json if args.json else screen.written
+    if args.compare and not args.json:
+        show = screen.after_its_question(screen.best())
     questions = sys.stdin if args.prompt is None else [args.prompt]
     session.piped(opened, settings, args.system, questions, show, is_compared=args.compare)
     return 0

@@ -33,7 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="S", help="of the data (default: what the run held out, or `test`)")
     parser.add_argument("--dataset_columns", metavar="'{prompt: …}'", help="columns of the data, as in a recipe")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N rows only")
-    parser.add_argument("--samples", type=int, default=256, metavar="N", help="completions to sample for the KL (256)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=256,
+        metavar="N",
+        help="completions to sample for the KL, each of another prompt (256)",
+    )
     parser.add_argument("--max_new_tokens", type=int, default=128, metavar="N", help="of a sample, at most (128)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampling (0)")
     parser.add_argument(

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         audits["sampled"] = _sample(source, args, console)
         console.print(_table(audits["sampled"], str(source.adapter), chosen))
     console.print(*_legend(audits), sep="\n", style="dim", markup=False)
+    if (hidden := _hidden(audits)) is not None:
+        console.print(hidden, soft_wrap=True)
     if source.note:
         console.print(source.note, soft_wrap=True)
     picture = args.output or (Path() if source.is_start or source.adapter is None else source.adapter) / PICTURE
@@ -232,6 +234,18 @@ def _legend(audits: dict[str, Any]) -> list[str]:
                 "the JSON as it came out)."
             )
     return lines
+
+
+def _hidden(audits: dict[str, Any]) -> str | None:
+    """A sentence on cosines that sampling does not show although the exact ones are there; `None` if it shows them."""
+    if "sampled" not in audits:
+        return None
+    sampled, exact = ({row.cell: math.isnan(row.cosine) for row in audits[name].rows} for name in ("sampled", "exact"))
+    lost = sum(sampled[cell] and not exact[cell] for cell in sampled)
+    n = audits["sampled"].n
+    if not lost:
+        return None
+    return f"{lost} of {len(sampled)} cosines (—) drown in noise with {n:,} completions: take more, `--n {max(512, 4 * n)}` say."
 
 
 def _without_nan(value: Any) -> Any:

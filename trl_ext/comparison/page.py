@@ -138,10 +138,12 @@ def _overlap(figure: dict[str, Any] | None, other: dict[str, Any]) -> bool:
 
 
 def _columns(measured: Sequence[dict[str, Any]]) -> list[Column]:
-    """Those with a figure in any row; scores first."""
+    """Those with a figure in any row: what was gained and its price, then the other scores, then the rest."""
     scores = dict.fromkeys(key for run in measured for key in run if key.startswith(SCORE))
     columns = [*(Column(key.removeprefix(SCORE), key, "{:.3f}", max) for key in scores), *COLUMNS]
-    return [column for column in columns if any(run.get(column.key) for run in measured)]
+    columns = [column for column in columns if any(run.get(column.key) for run in measured)]
+    price = [column for column in columns[1:] if column.key == "kl"]
+    return [*columns[:1], *price, *(column for column in columns[1:] if column not in price)]
 
 
 def table(measured: Sequence[dict[str, Any]], base: dict[str, Any], without: Collection[str] = ()) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trl_ext.errors import UserError
 
 from .formats.outcome import Note
-from .report import Report, count
+from .report import Report, count, every
 
 
 def require_rows(report: Report) -> None:
@@ -21,7 +21,7 @@ def require_rows(report: Report) -> None:
         for reason, dropped in report.dropped.items()
     )
     raise UserError(
-        f"{report.where}: none of its {count(report.rows_in, 'rows')} can be used, read as {report.title}: "
+        f"{report.where}: {_none(report.rows_in)} can be used, read as {report.title}: "
         f"{reasons}. Correct the data, or name the right columns with `dataset_columns`."
     )
 
@@ -38,15 +38,19 @@ def require_teachable(report: Report) -> None:
     if report.paired:
         if report.notes.get(Note.IDENTICAL.value) == n:
             raise UserError(
-                f"{where}: chosen and rejected are the same in all {count(n, 'pairs')}, so no preference can "
+                f"{where}: chosen and rejected are the same in {every(n, 'pairs')}, so no preference can "
                 "be learned; check which columns they were read from (`dataset_columns`)."
             )
         return
     if report.notes.get(Note.EMPTY_COMPLETION.value) == n:
-        raise UserError(f"{where}: the completion is empty in all {count(n, 'rows')}; check `dataset_columns`.")
+        raise UserError(f"{where}: the answer is empty in {every(n, 'rows')}; check `dataset_columns`.")
     if 0 in (report.desirable, report.undesirable):
         only = "desirable" if report.undesirable == 0 else "undesirable"
         raise UserError(
-            f"{where}: all {count(n, 'answers')} are {only}; losses on single answers need both labels. "
+            f"{where}: {every(n, 'answers')} {'is' if n == 1 else 'are'} {only}; losses on single answers need both labels. "
             "Add the missing class, or train on pairs."
         )
+
+
+def _none(rows: int) -> str:
+    return "not even its only row" if rows == 1 else f"none of its {rows:,} rows"

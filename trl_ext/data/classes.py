@@ -13,6 +13,7 @@ from datasets import Dataset, Features, Value
 
 from .formats import READ, recognise
 from .formats.match import LABELS, Row, Sample
+from .formats.messages import kind
 from .normalise import fingerprint
 from .tally import EXAMPLES
 from .unlabelled import SHAPES
@@ -60,7 +61,7 @@ def of(row: Row) -> str:
     shape = next((names for names in SHAPES if set(names) <= set(there)), None)
     if shape is not None:
         return f"answer without a label ({', '.join(shape)})"
-    if found.kind("prompt") is not None:
+    if found.kind("prompt") is not None and not {"chosen", "rejected", "completion"} & set(there):
         return "prompt alone" + (", with a label" if set(LABELS) & set(there) else "")
     return UNKNOWN
 
@@ -81,8 +82,8 @@ def excerpt(row: Row, width: int = 44) -> str:
 
 def _text(value: object) -> str:
     """A value's words; of messages the last one's."""
-    if isinstance(value, list) and value:
-        return _text(value[-1])
+    if isinstance(value, list):
+        return _text(value[-1]) if kind(value) == "messages" else json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, dict):
         return _text(
             next(

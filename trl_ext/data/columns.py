@@ -54,4 +54,4 @@ def _is_simple(feature: Any) -> bool:
         return not item.keys() & set(TEMPLATE_KEYS) and all(
             _is_string(text) or text == Value("null") for text in texts
         )
-    return _is_string(item) or item == Value("null") or isinstance(item, (List, LargeList))
+    return isinstance(item, (Value, List, LargeList))  # numbers are scores, no answers

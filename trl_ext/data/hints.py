@@ -7,7 +7,13 @@ from collections.abc import Iterable
 
 from trl_ext.errors import UserError
 
-from .formats import CHOICES, FORMATS, PASSED, READ, Sample
+from .formats import CHOICES, FORMATS, NAMED, PASSED, READ, Sample
+from .formats.labels import threshold, verdicts
+from .formats.match import LABELS
+from .separators import list_of_rows
+
+TEXTS = tuple(name for name in NAMED if name not in (*LABELS, "winner", "score_a", "score_b"))
+"""Columns that hold texts or messages."""
 
 # Names seen in published datasets; only used to fill in a suggestion that the user confirms.
 GUESSES = {
@@ -48,15 +54,26 @@ GUESSES = {
         "rating",
         "score",
     ),
+    "response_a": ("resp_a", "answer_a", "option_a", "candidate_a", "human_ref_a"),
+    "response_b": ("resp_b", "answer_b", "option_b", "candidate_b", "human_ref_b"),
+    "winner": ("preference", "preferred", "better", "choice", "verdict"),
+    "score_a": ("rating_a", "reward_a"),
+    "score_b": ("rating_b", "reward_b"),
 }
 
 
 def unrecognised(found: Sample, source: str, format: str) -> UserError:
-    """The error for a dataset whose columns fit no format, or not the one asked for."""
+    """The error for a dataset whose columns fit no format, or not the one asked for.
+
+    Args:
+        found: Some rows with all their columns.
+        source: What to call the data.
+        format: The format asked for, or "auto".
+    """
     columns = ", ".join(found.columns) or "none"
-    odd = [f"`{c}` holds {_type(found, c)}" for c in READ if found.kind(c) in ("other", "list")]
+    odd = [f"`{c}` holds {_type(found, c)}" for c in TEXTS if found.kind(c) in ("other", "list")]
     odd_text = f" ({'; '.join(odd)}: neither text nor messages)" if odd else ""
-    empty = [f"`{c}`" for c in READ if c in found.columns and found.kind(c) is None]
+    empty = [f"`{c}`" for c in NAMED if c in found.columns and found.kind(c) is None]
     empty_text = f" ({', '.join(empty)} null in every row looked at)" if empty else ""
     there = f"{source}: its columns ({columns}){odd_text}{empty_text}"
     if format != "auto":
@@ -65,22 +82,41 @@ def unrecognised(found: Sample, source: str, format: str) -> UserError:
             f"{there} are not those of `dataset_format: {format}`, which needs {module.NEEDS}. Leave "
             "`dataset_format` out to have it recognised, or name the columns with `dataset_columns`."
         )
+    if len(found.rows) == 1 and (key := list_of_rows(found.rows[0])) is not None:
+        return UserError(f"{there} are one row whose `{key}` lists the rows: write that list alone to a file of its own.")
+    scores = [column for column in found.columns if column.lower() in GUESSES["label"] and not _is_label(found, column)]
+    score_text = f" `{scores[0]}` is no label yet. {threshold(scores[0])}." if scores else ""
+    usable = tuple(column for column in found.columns if column not in scores)
     return UserError(
-        f"{there} are not recognised; needed are prompt, chosen and rejected for pairs, or prompt, "
-        "completion and label for single answers. Say in the recipe which are which:\n"
-        f"{suggestion(found.columns)}"
+        f"{there} are not recognised; needed are prompt, chosen and rejected for pairs; or prompt, response_a, response_b "
+        "and winner, or a score for each, for pairs too; or prompt, completion and label for single "
+        f"answers.{score_text} Say in the recipe which are which:\n{suggestion(usable)}"
     )
 
 
 def suggestion(columns: tuple[str, ...]) -> str:
     """The `dataset_columns:` lines to add, filled in where a column's name tells."""
-    pairs, singles = (
-        _guess(("prompt", "chosen", "rejected"), columns),
-        _guess(("prompt", "completion", "label"), columns),
+    shapes = (
+        ("prompt", "chosen", "rejected"),
+        ("prompt", "completion", "label"),
+        ("prompt", "response_a", "response_b", "winner"),
+        ("prompt", "response_a", "response_b", "score_a", "score_b"),
     )
-    best = max(pairs, singles, key=lambda mapping: sum(column is not None for column in mapping.values()))
+    best = max((_guess(places, columns) for places in shapes), key=_known)
     lines = [f"  {place}: {column or '<the column with it>'}" for place, column in best.items()]
     return "\n".join(["dataset_columns:", *lines])
+
+
+def _known(mapping: dict[str, str | None]) -> int:
+    return sum(column is not None for column in mapping.values())
+
+
+def _is_label(found: Sample, column: str) -> bool:
+    values = [row[column] for row in found.rows if isinstance(row.get(column), (str, bool, int, float))]
+    try:
+        return not values or bool(verdicts(values, column, ""))
+    except UserError:
+        return False
 
 
 def check_mapping(mapping: dict[str, str], columns: tuple[str, ...], source: str) -> None:
@@ -95,7 +131,7 @@ def check_mapping(mapping: dict[str, str], columns: tuple[str, ...], source: str
         if place not in known:
             problems.append(
                 f"dataset_columns: `{place}` is not a name known here{near(place, known)}; known are "
-                f"{', '.join(known)}."
+                f"{', '.join((*NAMED, *PASSED))}."
             )
         if not isinstance(column, str) or column not in columns:
             problems.append(

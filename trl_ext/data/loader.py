@@ -87,7 +87,7 @@ def read(
         found = sample(dataset, 16 * len(found.rows))
         match = recognise(found, format)
     if match is None:
-        raise unrecognised(found, source, format)
+        raise unrecognised(sample(dataset, known=None), source, format)
     match = with_verdicts(match, dataset, found, source)
     return Loaded(*normalise(dataset, match, found, source, split))
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from .formats import Match, Row, Sample, recognise
 from .hints import check_format, check_mapping, unrecognised
+from .separators import LARGEST_JSON, list_of_rows, other_separator
 
 ROWS = 64
-LARGEST_JSON = 2**24  # bytes; a JSON file, unlike JSONL, has to be read whole
 
 
 def peek(path: str | Path, columns: Mapping[str, str] | None = None, format: str = "auto") -> Match | None:
@@ -61,14 +61,29 @@ def _first_rows(path: Path) -> list[Row]:
     try:
         with opener(path, "rt", encoding="utf-8", newline="" if kind == ".csv" else None) as file:
             if kind == ".csv":
-                return list(itertools.islice(csv.DictReader(file), ROWS))
+                return _table(file)
             if kind in (".jsonl", ".ndjson"):
                 rows = [json.loads(line) for line in itertools.islice(file, ROWS) if line.strip()]
             elif kind == ".json" and path.stat().st_size <= LARGEST_JSON:
-                text = file.read()
-                rows = json.loads(text) if text.lstrip().startswith("[") else []
+                rows = _document(file.read())
             else:
                 return []
-    except (OSError, ValueError, csv.Error):
+    except (OSError, EOFError, ValueError, csv.Error):
         return []
     return [row for row in rows[:ROWS] if isinstance(row, dict)]
+
+
+def _table(file: Any) -> list[Row]:
+    rows = csv.DictReader(file)
+    if (separator := other_separator(rows.fieldnames or [])) is not None:
+        file.seek(0)
+        rows = csv.DictReader(file, delimiter=separator)
+    return list(itertools.islice(rows, ROWS))
+
+
+def _document(text: str) -> list[Any]:
+    document = json.loads(text)
+    if isinstance(document, list):
+        return document
+    key = list_of_rows(document)
+    return [] if key is None else document[key]

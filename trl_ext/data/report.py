@@ -112,3 +112,8 @@ def place(source: str, split: str) -> str:
 def count(n: int, plural: str) -> str:
     """``count(1, "rows")`` is "1 row", ``count(2312, "pairs")`` is "2,312 pairs"."""
     return f"{n:,} {plural[:-1] if n == 1 else plural}"
+
+
+def every(n: int, plural: str) -> str:
+    """``every(1, "rows")`` is "the only row", ``every(2, "pairs")`` is "all 2 pairs"."""
+    return f"the only {plural[:-1]}" if n == 1 else f"all {n:,} {plural}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from datasets import ClassLabel, Dataset, IterableDataset, Value
 
 from trl_ext.errors import UserError
 
 from .formats import READ, Match, Sample
-from .formats.labels import DESIRABLE, UNDESIRABLE, verdicts
+from .formats.labels import DESIRABLE, UNDESIRABLE, verdicts, word
 
 SAMPLE_ROWS = 64
 SCALARS = (str, bool, int, float)
@@ -23,10 +24,10 @@ def without_format(dataset: Dataset | IterableDataset) -> Dataset | IterableData
     return dataset
 
 
-def sample(dataset: Dataset | IterableDataset, size: int = SAMPLE_ROWS) -> Sample:
-    """`size` rows spread over the dataset (of a stream: the first), without its images."""
+def sample(dataset: Dataset | IterableDataset, size: int = SAMPLE_ROWS, known: Sequence[str] | None = READ) -> Sample:
+    """`size` rows spread over the dataset (of a stream: the first), of the `known` columns or of all but its images."""
     names = tuple(dataset.column_names)
-    read = [name for name in names if name in READ]
+    read = [name for name in names if (name not in ("images", "image") if known is None else name in known)]
     if not read:
         return Sample(names, [])
     narrow = dataset.select_columns(read)
@@ -43,8 +44,8 @@ def with_verdicts(match: Match, dataset: Dataset | IterableDataset, found: Sampl
         return match
     feature = dataset.features[match.label]
     if isinstance(feature, ClassLabel):
-        names = {name.strip().lower(): i for i, name in enumerate(feature.names)}
-        if set(names) <= set(DESIRABLE + UNDESIRABLE):
+        names = {word(name): i for i, name in enumerate(feature.names)}
+        if set(names) <= DESIRABLE | UNDESIRABLE:
             return dataclasses.replace(match, verdicts={i: name in DESIRABLE for name, i in names.items()})
     values = [row.get(match.label) for row in found.rows]
     if isinstance(dataset, Dataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import json
 import lzma
@@ -13,6 +14,7 @@ MOST = 2**23
 """Bytes that are looked at, a tenth of a second."""
 KINDS = {".json", ".jsonl", ".ndjson"}
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SPACE = re.compile(r"\s*")
 
 
@@ -35,8 +37,7 @@ def problem(path: Path) -> str | None:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        return f"of which line {line:,} is not UTF-8 (byte {error.object[error.start]:#04x}): correct or remove it."
+        return f"of which line {raw.count(b'\n', 0, error.start) + 1:,} {not_utf8(error, path)}."
     return _first_mistake(text, is_whole)
 
 
@@ -58,8 +59,8 @@ def _first_mistake(text: str, is_whole: bool) -> str | None:
         except json.JSONDecodeError as error:
             if not is_whole and error.pos >= end:  # where we stopped reading
                 return None
-            number, why = _place(text, position, error)
-            return f"of which line {number:,} is not JSON ({why}): correct or remove it."
+            number, mistake = _place(text, position, error)
+            return f"of which line {number:,} is not JSON ({why(mistake)}): correct or remove it."
         except RecursionError:
             return f"of which line {_line(text, position):,} is nested too deeply."
         is_the_list = isinstance(value, list) and position == first and after >= end
@@ -71,20 +72,35 @@ def _first_mistake(text: str, is_whole: bool) -> str | None:
     return None
 
 
-def _place(text: str, position: int, error: json.JSONDecodeError) -> tuple[int, str]:
+def _place(text: str, position: int, error: json.JSONDecodeError) -> tuple[int, json.JSONDecodeError]:
     """The line to correct and what is wrong with it. Of objects on lines of their own, one cut off swallows the next."""
     first, broken = (text[start:].partition("\n")[0] for start in (SPACE.match(text).end(), position))
-    if _mistake_of(first) is None and (why := _mistake_of(broken)) is not None:
-        return _line(text, position), why
-    return error.lineno, error.msg
+    if _mistake_of(first) is None and (mistake := _mistake_of(broken)) is not None:
+        return _line(text, position), mistake
+    return error.lineno, error
 
 
-def _mistake_of(line: str) -> str | None:
+def _mistake_of(line: str) -> json.JSONDecodeError | None:
     try:
         json.loads(line)
     except json.JSONDecodeError as error:
-        return error.msg
+        return error
     return None
+
+
+def why(error: json.JSONDecodeError) -> str:
+    """What is wrong with a line and at which of its characters: "Invalid control character '\\t', column 38"."""
+    said = error.msg.removesuffix(" at").rstrip(": ")
+    character = f" {error.doc[error.pos]!r}" if said == "Invalid control character" else ""
+    return f"{said}{character}, column {error.colno:,}"
+
+
+def not_utf8(error: UnicodeDecodeError, path: Path) -> str:
+    """What is wrong with text in another encoding and how to convert it; completes "line 2 …"."""
+    encoding = "utf-16" if b"\0" in error.object[:64] or error.object[:2] in BOMS else "latin1"
+    command = f"`iconv -f {encoding} -t utf-8 {path.name} > utf8{path.suffix}`"
+    how = f", for instance by {command}" if path.suffix not in OPENERS else ""
+    return f"is not UTF-8 (byte {error.object[error.start]:#04x}): correct it, or convert the file to UTF-8{how}"
 
 
 def _line(text: str, position: int) -> int:

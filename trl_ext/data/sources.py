@@ -28,6 +28,7 @@ from trl_ext.errors import UserError
 from .formats import READ
 from .hints import near
 from .hub import require_hub_dataset, said_by_the_hub
+from .separators import other_separator, wrapper
 from .unreadable import why_unreadable
 
 READERS = {
@@ -115,6 +116,8 @@ def _from_file(path: Path, split: str, streaming: bool) -> AnyDataset:
     options: dict[str, Any] = {"data_files": {"train": str(path)}, "streaming": streaming}
     if reader == "csv":
         options |= _csv_options(path, "\t" if ".tsv" in suffixes else ",")
+    elif (key := wrapper(path)) is not None:
+        options["field"] = key
     return _load(reader, path.name, split, path=path, **options)
 
 
@@ -122,8 +125,10 @@ def _csv_options(path: Path, separator: str) -> dict[str, Any]:
     """Every cell is text, and only an empty one is missing: an answer may well be "42", "NA" or "None"."""
     try:
         columns = pandas.read_csv(path, sep=separator, nrows=0).columns
+        if (other := other_separator(columns)) is not None:
+            separator, columns = other, pandas.read_csv(path, sep=other, nrows=0).columns
     except (ValueError, OSError) as error:
-        raise UserError(f"{path.name} cannot be read as CSV: {_first_line(error)}.") from error
+        raise UserError(f"{path.name} cannot be read: {why_unreadable(path, error)}.") from error
     features = Features({str(column): Value("string") for column in columns})
     missing = {"keep_default_na": False, "na_values": [""]}
     return {"sep": separator, "features": features, "index_col": False, **missing}

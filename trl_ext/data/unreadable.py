@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import json
 import lzma
 from pathlib import Path
 
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+from .skim import OPENERS, not_utf8, why
 
 
 def why_unreadable(path: Path, error: Exception) -> str:
-    """A clause such as "line 7 is not JSON (Expecting value at column 12)"."""
+    """A clause such as "line 7 is not JSON (Expecting value, column 12)"."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
+    opener = OPENERS.get(suffixes[-1], open)
     try:
         if {".jsonl", ".ndjson"} & set(suffixes):
-            found = _first_bad_line(path, _OPENERS.get(suffixes[-1], open))
+            found = _first_bad_line(path, opener)
         elif ".json" in suffixes:
-            found = _bad_document(path, _OPENERS.get(suffixes[-1], open))
+            found = _bad_document(path, opener)
+        elif {".csv", ".tsv"} & set(suffixes):
+            found = _first_not_utf8(path, opener)
         else:
             found = None
     except (OSError, EOFError, lzma.LZMAError) as broken:  # not a gzip file, or a cut-off one
@@ -39,27 +40,38 @@ def _first_bad_line(path: Path, opener) -> str | None:
             if not line.strip():
                 continue
             lines += 1
-            if said := _bad_json(line):
+            if said := _bad_json(line, path):
                 return f"line {number:,} {said}"
     return None if lines else "it holds no rows"
+
+
+def _first_not_utf8(path: Path, opener) -> str | None:
+    with opener(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return f"line {number:,} {not_utf8(error, path)}"
+    return None
 
 
 def _bad_document(path: Path, opener) -> str | None:
     with opener(path, "rb") as file:
         text = file.read()
-    if not (said := _bad_json(text)):
+    if not (said := _bad_json(text, path)):
         return "it must be a list of objects with the same keys" if text.strip() in (b"[]", b"{}") else None
     # Many files called .json have one object per line.
     return f"it {said}" if text.lstrip()[:1] == b"[" else _first_bad_line(path, opener)
 
 
-def _bad_json(text: bytes) -> str | None:
+def _bad_json(text: bytes, path: Path) -> str | None:
     try:
         json.loads(text.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return f"is not UTF-8 (byte {error.start:,}: {error.object[error.start]:#04x})"
+        return not_utf8(error, path)
     except json.JSONDecodeError as error:
-        return f"is not JSON ({error.msg}, line {error.lineno}, column {error.colno})"
+        line = f", line {error.lineno:,}" if b"\n" in text.rstrip() else ""
+        return f"is not JSON ({why(error)}{line})"
     except RecursionError:
         return "is nested too deeply"
     if b"\\ud" in text.lower() and _has_lone_surrogate(json.loads(text)):

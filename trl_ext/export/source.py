@@ -68,7 +68,8 @@ def find(given: Path, base: str | None = None) -> Source:
                 f"{folder} holds a whole model and no adapter, so there is nothing to merge: use it as it is."
             )
         raise UserError(
-            f"{folder} holds no adapter ({adapter_folder.CONFIG}): name the directory of a finished run, of one of its "
+            finished.unfinished(folder)
+            or f"{folder} holds no adapter ({adapter_folder.CONFIG}): name the directory of a finished run, of one of its "
             "checkpoints, or one that PEFT saved an adapter in."
         )
     if base is None and (problem := model_folder.problem(str(folder))):

@@ -3,7 +3,7 @@
 `directory` knows what `trl-ext run` leaves, `opened` is a trained model in memory with what it was before, `opening` loads it.
 """
 
-from trl_ext.finished.directory import RECIPE, began_as, check, directory_of, recipe_at, recipe_of, run_of
+from trl_ext.finished.directory import RECIPE, began_as, check, directory_of, recipe_at, recipe_of, run_of, unfinished
 from trl_ext.finished.opening import Finished, open_model, open_run, open_start
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "recipe_at",
     "recipe_of",
     "run_of",
+    "unfinished",
 ]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trl_ext.checkpoints import found
 from trl_ext.demo import EMBEDDED
 from trl_ext.errors import UserError
 from trl_ext.folders import adapter
@@ -29,16 +30,32 @@ def directory_of(given: Path) -> Path:
         raise UserError(f"{given} does not exist: name the directory of a run, or a recipe (a YAML file).")
     directory = run_of(given)
     if directory is None:
-        raise UserError(f"No finished run of {given} yet: `trl-ext run {given}` makes one.")
+        begun = [found.latest(run) for run in _runs_of(given)]
+        kept = max(filter(None, begun), key=lambda checkpoint: checkpoint.stat().st_mtime, default=None)
+        hint = f"; of one that was not, the newest whole checkpoint is {kept}" if kept else ""
+        raise UserError(f"No finished run of {given} yet: `trl-ext run {given}` makes one{hint}.")
     return directory
 
 
 def run_of(path: Path) -> Path | None:
     """The latest finished run of a recipe, in its `output_dir` or under `runs/`; `None` if there is none yet."""
+    finished = [run for run in _runs_of(path) if adapter.is_in(run)]
+    return max(finished, key=lambda run: (run / adapter.CONFIG).stat().st_mtime, default=None)
+
+
+def _runs_of(path: Path) -> list[Path]:
+    """The runs of a recipe, finished or not, in its `output_dir` or under `runs/`."""
     named = load(path).get("output_dir")
     candidates = [Path(named)] if named else Path("runs").glob("*")
-    finished = [run for run in candidates if _title(run).startswith(f"{path.name} ")]
-    return max(finished, key=lambda run: (run / adapter.CONFIG).stat().st_mtime, default=None)
+    return [run for run in candidates if _title(run).startswith(f"{path.name} ")]
+
+
+def unfinished(directory: Path) -> str | None:
+    """A sentence about the directory of a run that has not ended; `None` of any other, or without a whole checkpoint."""
+    checkpoint = found.latest(directory) if (directory / RECIPE).exists() else None
+    if checkpoint is None:
+        return None
+    return f"The run in {directory} has not ended: name its newest whole checkpoint, {checkpoint}."
 
 
 def recipe_of(directory: Path) -> Recipe:
@@ -49,7 +66,8 @@ def recipe_of(directory: Path) -> Recipe:
     """
     if not adapter.is_in(directory):
         raise UserError(
-            f"{directory} holds no adapter ({adapter.CONFIG}): name the directory of a finished run or of one of its "
+            unfinished(directory)
+            or f"{directory} holds no adapter ({adapter.CONFIG}): name the directory of a finished run or of one of its "
             "checkpoints."
         )
     check(directory)
@@ -97,7 +115,8 @@ def check(directory: Path) -> None:
         scores = any("SequenceClassification" in name for name in config.get("architectures") or [])
     else:
         raise UserError(
-            f"{directory} holds neither an adapter ({adapter.CONFIG}) nor a model (config.json): name the directory of a "
+            unfinished(directory)
+            or f"{directory} holds neither an adapter ({adapter.CONFIG}) nor a model (config.json): name the directory of a "
             "finished run, of one of its checkpoints, or of a merged model."
         )
     if scores:
@@ -126,8 +145,8 @@ def _home(directory: Path) -> Path:
 
 
 def _title(directory: Path) -> str:
-    """The first line of a finished run's resolved recipe, which names the recipe it comes from; else nothing."""
-    if not (directory / RECIPE).exists() or not adapter.is_in(directory):
+    """The first line of a run's resolved recipe, which names the recipe it comes from; else nothing."""
+    if not (directory / RECIPE).exists():
         return ""
     with (directory / RECIPE).open(encoding="utf-8") as file:
         return file.readline().removeprefix("# ")

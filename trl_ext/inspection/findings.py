@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trl_ext.data.report import count
+from trl_ext.data.report import count, every
 from trl_ext.errors import UserError
 from trl_ext.inspection.facts import Facts
 
@@ -17,12 +17,12 @@ SENTENCES = {
     "chosen_cut": "the chosen answer is cut, prompt and answer being longer than {limit:,} tokens (`max_length`)",
     "rejected_cut": "the rejected answer is cut, prompt and answer being longer than {limit:,} tokens (`max_length`)",
     "completion_cut": "the answer is cut, prompt and answer being longer than {limit:,} tokens (`max_length`)",
-    "identical_cut": "chosen and rejected differ only in what `max_length` cuts off, so they teach nothing",
-    "identical": "chosen and rejected are the same tokens, so they teach nothing",
+    "identical_cut": "chosen and rejected differ only in what `max_length` cuts off, so they teach no preference",
+    "identical": "chosen and rejected are the same tokens, so they teach no preference",
     "eos_lost": "the cut takes an answer's end-of-sequence token, so it does not teach to stop",
     "no_eos": "an answer does not end with {stops}, as neither the data nor the chat template adds it, so it does not "
     "teach to stop",
-    "empty": "the answer is empty",
+    "empty": "the answer is empty, which teaches the model to say nothing",
     "contradictory": "the same answer to the same prompt is labelled desirable and undesirable",
     "duplicate": "the same tokens as an earlier row",
     "beyond_context": "longer than the model's {context:,} positions{with_completion}",
@@ -30,18 +30,18 @@ SENTENCES = {
 """What may be true of an example the trainer keeps; each completes "12 pairs: …"."""
 
 IN_BRIEF = {
-    "prompt_cut": "prompts lose their beginning",
-    "chosen_cut": "chosen answers are cut",
-    "rejected_cut": "rejected answers are cut",
-    "completion_cut": "answers are cut",
-    "identical_cut": "differ only beyond the cut and teach nothing",
-    "eos_lost": "lose an end-of-sequence token to the cut",
-    "no_eos": "do not end with {stops}",
-    "empty": "answers are empty",
-    "contradictory": "are labelled desirable and undesirable",
-    "beyond_context": "are longer than the model's {context:,} positions{with_completion}",
+    "prompt_cut": "with the prompt's beginning cut off",
+    "chosen_cut": "with the chosen answer cut",
+    "rejected_cut": "with the rejected answer cut",
+    "completion_cut": "with the answer cut",
+    "identical_cut": "with answers that differ only beyond the cut, teaching no preference",
+    "eos_lost": "with an end-of-sequence token lost to the cut",
+    "no_eos": "with an answer that does not end with {stops}",
+    "empty": "with an empty answer",
+    "contradictory": "labelled desirable and undesirable",
+    "beyond_context": "longer than the model's {context:,} positions{with_completion}",
 }
-"""What of it a run says beforehand, after a number; the rest was said when the data was read."""
+"""What of it a run says beforehand, after any number; the rest was said when the data was read."""
 
 
 class Finding(NamedTuple):
@@ -133,8 +133,9 @@ class Findings:
         said = [f"Tokens (median / 95 % / longest): {parts}."]
         for finding in self.found:
             if finding.name == "dropped":
+                are = "is" if len(finding.rows) == 1 else "are"
                 said.append(
-                    f"{len(finding.rows):,} of {len(self.facts):,} training examples are left out: {finding.sentence}."
+                    f"{len(finding.rows):,} of {len(self.facts):,} training examples {are} left out: {finding.sentence}."
                 )
         others = [f"{len(finding.rows):,} {finding.brief}" for finding in self.found if finding.brief]
         if others:
@@ -161,20 +162,21 @@ class Findings:
             same = (facts.flags["identical"] | cut) & kept
             if same.sum() == self.kept and cut.any():
                 raise UserError(
-                    f"Chosen and rejected are the same in all {count(self.kept, 'pairs')} once they are cut to {limit:,} "
+                    f"Chosen and rejected are the same in {every(self.kept, 'pairs')} once they are cut to {limit:,} "
                     "tokens (`max_length`), so no preference can be learned: raise `max_length`."
                 )
             if same.sum() == self.kept:
                 raise UserError(
-                    f"Chosen and rejected are the same tokens in all {count(self.kept, 'pairs')}, so no preference can be "
+                    f"Chosen and rejected are the same tokens in {every(self.kept, 'pairs')}, so no preference can be "
                     "learned: check which columns they were read from (`dataset_columns`)."
                 )
         labels = self.labels()
         if labels is not None and 0 in labels:
             only = "desirable" if labels[1] == 0 else "undesirable"
             left = f" that prompts of {limit:,} tokens or more (`max_length`) leave" if facts.is_dropped.any() else ""
+            all_are = every(self.kept, "answers").capitalize()
             raise UserError(
-                f"All {count(self.kept, 'answers')}{left} are {only}; losses on single answers need both labels. Add the "
+                f"{all_are}{left} {'is' if self.kept == 1 else 'are'} {only}; losses on single answers need both labels. Add the "
                 f"missing class, or {'raise `max_length`' if left else 'train on pairs'}."
             )
 
@@ -185,10 +187,10 @@ class Findings:
             return f"{whose}chosen or rejected has more than {limit} tokens (`max_length`)"
         if self.facts.kind == "sft":
             end = "last" if self.facts.limits.keep_end else "first"
-            return f"none of their {end} {limit} tokens (`max_length`) is one to learn from"
+            return f"none of the {end} {limit} tokens (`max_length`) is one to learn from"
         if which:
             return f"all prompts have {limit} tokens or more"
-        return f"their prompt alone has {limit} tokens (`max_length`) or more"
+        return f"the prompt alone has {limit} tokens (`max_length`) or more"
 
 
 def _lengths(tokens: np.ndarray) -> Lengths:

@@ -10,6 +10,8 @@ from trl_ext.inspection.facts import Facts
 
 COLOURS = {"prompt": "tab:gray", "chosen": "tab:green", "rejected": "tab:red", "completion": "tab:blue"}
 BINS = 60
+SMALL = 7
+"""Points of the small print."""
 
 
 def draw(picture: Path, facts: Facts, title: str) -> Path:
@@ -30,63 +32,72 @@ def draw(picture: Path, facts: Facts, title: str) -> Path:
         longest = np.max([facts.lengths[name] for name in answers], axis=0)
         panels["prompt and longest answer" if len(answers) > 1 else "prompt and answer"] = prompt + longest
     limit = facts.limits.max_length
-    figure = Figure(figsize=(4.3 * len(panels), 3.4), layout="constrained")
+    figure = Figure(figsize=(4.3 * len(panels), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (name, tokens) in zip(axes, panels.items(), strict=True):
         is_whole = name not in facts.lengths or prompt is None
-        _histogram(axis, tokens, facts.is_dropped, COLOURS.get(name, "tab:purple"))
-        axis.set_title(name, fontsize=10, loc="left")
-        axis.set_xlabel("tokens", fontsize=8)
+        right = right_edge(tokens)
+        _histogram(axis, tokens, facts.is_dropped, right, COLOURS.get(name, "tab:purple"))
         if limit is not None and (is_whole or name == "prompt"):
-            _limit(axis, limit, tokens, is_whole)
+            _limit(axis, limit, tokens, right, is_whole)
+        _style(axis, name, tokens, right)
     axes[0].set_ylabel("examples", fontsize=8)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     figure.savefig(picture, dpi=110)
     return picture
 
 
-def _histogram(axis, tokens: np.ndarray, is_dropped: np.ndarray, colour: str) -> None:
-    # A few very long examples would squeeze all others into one bar.
-    edge = max(float(np.percentile(tokens, 99.5)) * 1.15, 1.0) if len(tokens) else 1.0
-    top = max(min(float(tokens.max(initial=1)), edge), 1.0)
-    edges = np.linspace(0, top, min(BINS, int(top) + 1) + 1)
-    shown = np.minimum(tokens, top)
-    axis.hist(
-        [shown[~is_dropped], shown[is_dropped]],
-        bins=edges,
-        stacked=True,
-        color=[colour, "white"],
-        edgecolor=[colour, "black"],
-        hatch=["", "////"],
-        linewidth=0.4,
-        label=["", "left out"],
-    )
-    median = float(np.median(tokens[~is_dropped])) if not is_dropped.all() else 0.0
-    axis.axvline(median, color="black", linewidth=0.8, linestyle=":")
-    axis.text(median, axis.get_ylim()[1], f" median {median:,.0f}", fontsize=7, va="top")
-    if tokens.max(initial=0) > top:
-        axis.text(0.99, 0.5, f"longest {tokens.max():,} →", fontsize=7, ha="right", transform=axis.transAxes)
-    if is_dropped.any():
-        axis.legend(loc="upper right", fontsize=7, frameon=False)
+def right_edge(tokens: np.ndarray) -> int:
+    """The longest length shown: of very long examples that would squeeze all others into one bar, none."""
+    if not len(tokens):
+        return 1
+    usual = int(1.5 * np.percentile(tokens, 98, method="lower"))
+    return max(min(int(tokens.max()), usual), 1)
+
+
+def _histogram(axis, tokens: np.ndarray, is_dropped: np.ndarray, right: int, colour: str) -> None:
+    """Bars of whole numbers of tokens, those of the examples left out on top."""
+    width = -(-(right + 1) // BINS)
+    edges = np.arange(0, right + width + 1, width) - 0.5
+    below = np.zeros(len(edges) - 1)
+    for chosen, style in (
+        (~is_dropped, {"color": colour}),
+        (is_dropped, {"color": "white", "edgecolor": "black", "hatch": "////", "linewidth": 0.4, "label": "left out"}),
+    ):
+        heights = np.histogram(tokens[chosen], edges)[0]
+        if heights.any():
+            axis.bar(edges[:-1], heights, 0.9 * width, below, align="edge", **style)
+        below = below + heights
+    if not is_dropped.all():
+        median = float(np.median(tokens[~is_dropped]))
+        axis.axvline(median, color="black", linewidth=0.8, linestyle=":", label=f"median {median:,.0f}")
+    axis.set_xlim(-0.5 - 0.02 * right, edges[-1] + 0.02 * right)
+
+
+def _limit(axis, limit: int, tokens: np.ndarray, right: int, is_whole: bool) -> None:
+    beyond = int(np.sum(tokens > limit if is_whole else tokens >= limit))
+    label = f"max_length {limit:,}: {beyond:,} {'longer' if is_whole else 'as long or longer'}"
+    if limit > right:
+        axis.plot([], [], " ", label=f"{label} →")
+    else:
+        axis.axvline(limit, color="tab:orange", linewidth=1.6, label=label)
+
+
+def _style(axis, name: str, tokens: np.ndarray, right: int) -> None:
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    axis.set_title(name, fontsize=10, loc="left")
+    beyond = int(np.sum(tokens > right))
+    more = f" ({beyond:,} beyond the edge, the longest {int(tokens.max()):,})" if beyond else ""
+    axis.set_xlabel(f"tokens{more}", fontsize=8)
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(MaxNLocator(5, integer=True))
+    axis.set_ylim(0, axis.get_ylim()[1] * 1.3)  # room for the legend
+    axis.legend(loc="upper right", fontsize=SMALL, frameon=False)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25, axis="y")
+    axis.set_axisbelow(True)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
-
-
-def _limit(axis, limit: int, tokens: np.ndarray, is_whole: bool) -> None:
-    beyond = float(np.mean(tokens > limit if is_whole else tokens >= limit))
-    right = axis.get_xlim()[1]
-    if limit > right:
-        axis.text(0.99, 0.6, f"max_length {limit:,} →", fontsize=7, ha="right", transform=axis.transAxes)
-        return
-    axis.axvline(limit, color="tab:orange", linewidth=1.6)
-    axis.text(
-        limit,
-        axis.get_ylim()[1] * 0.9,
-        f" max_length {limit:,}\n {beyond:.1%} beyond",
-        fontsize=7,
-        va="top",
-        color="tab:orange",
-    )

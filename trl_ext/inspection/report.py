@@ -120,6 +120,7 @@ def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
     given = examples.read(recipe, args, statements, first)
     processing_class = build.tokenizer(recipe)
     build.check_template(recipe, args, processing_class, given.train)
+    statements += build.on_templates(recipe, args, processing_class, given.train)
     checked = check(kind_of(recipe), given, processing_class, args, build.model_files_of(recipe, processing_class))
     if has_images(given.train):
         partial = (

@@ -58,8 +58,7 @@ def _settings(args: Any) -> list[str]:
 
 def _in_bits(config: Any) -> str:
     """How the base was stored while it was trained on."""
-    quantised = getattr(config, "quantization_config", None) or {}
-    values = quantised if isinstance(quantised, dict) else quantised.to_dict()
+    values = _quantisation(config)
     if values.get("load_in_4bit"):
         return f", trained in 4 bits ({values['bnb_4bit_quant_type']})"
     return ", trained in 8 bits" if values.get("load_in_8bit") else ""
@@ -78,13 +77,56 @@ def _usage(trainer: Any, base: str) -> str:
         return ""
     is_scorer = trainer.model.peft_config["default"].task_type == "SEQ_CLS"
     loader = "AutoModelForSequenceClassification" if is_scorer else "AutoModelForCausalLM"
-    outputs = ", num_labels=1" if is_scorer else ""
+    model = trainer.model.get_base_model()
+    quantised = _quantisation(model.config)
+    imports, given = {loader, "AutoTokenizer"}, [f'"{base}"', f"dtype={model.dtype}"]
+    revision = (trainer.args.model_init_kwargs or {}).get("revision")
+    if revision not in (None, "main"):
+        given.append(f'revision="{revision}"')
+    if is_scorer:
+        given.append("num_labels=1")
+    if quantised:
+        imports.add("BitsAndBytesConfig")
+        settings = ", ".join(_as_python(key, value) for key, value in quantised.items())
+        given.append(f"quantization_config=BitsAndBytesConfig({settings})")
+    if getattr(trainer.args, "trust_remote_code", False):
+        given.append("trust_remote_code=True")
+    arguments = ",\n    ".join(given)
     return (
+        "Loaded like this it has the log-probabilities it was trained with:\n\n"
         "```python\n"
+        "import torch\n"
         "from peft import PeftModel\n"
-        f"from transformers import {loader}, AutoTokenizer\n\n"
-        f'model = {loader}.from_pretrained("{base}"{outputs})\n'
-        'model = PeftModel.from_pretrained(model, "<this directory>")\n'
+        f"from transformers import {', '.join(sorted(imports))}\n\n"
+        f"model = {loader}.from_pretrained(\n    {arguments},\n)\n"
+        'model = PeftModel.from_pretrained(model, "<this directory>").eval()\n'
+        f"{_lines(trainer.args, quantised)}"
         'tokenizer = AutoTokenizer.from_pretrained("<this directory>")\n'
         "```\n"
     )
+
+
+def _quantisation(config: Any) -> dict[str, Any]:
+    """How bitsandbytes stored the base, as `BitsAndBytesConfig` takes it; empty if it did not."""
+    given = getattr(config, "quantization_config", None) or {}
+    values = given if isinstance(given, dict) else given.to_dict()
+    kept = {key: value for key, value in values.items() if key.startswith("bnb_4bit_") and values.get("load_in_4bit")}
+    return {key: True for key in ("load_in_4bit", "load_in_8bit") if values.get(key)} | kept
+
+
+def _as_python(key: str, value: Any) -> str:
+    """An argument of `BitsAndBytesConfig`, whose dictionary has dtypes by name."""
+    return f"{key}={f'torch.{value}' if key.endswith(('_dtype', '_storage')) else repr(value)}"
+
+
+def _lines(args: Any, quantised: dict[str, Any]) -> str:
+    """What differs by device between training and what PEFT does by itself."""
+    lines = ""
+    if "load_in_4bit" in quantised:
+        lines += (
+            "# On CPUs with AVX512-BF16, bitsandbytes would round the 4-bit weights again in evaluation mode.\n"
+            "for module in model.modules():\n    module.support_avx512bf16_for_cpu = False\n"
+        )
+    if dtype := "bfloat16" if args.bf16 else "float16" if args.fp16 else "":
+        lines += f'# Trained under `torch.autocast("cuda", dtype=torch.{dtype})`: compute under it too.\n'
+    return lines

@@ -60,7 +60,7 @@ def _ends(title: str, prefix: str, records: list[dict[str, Any]]) -> Table | Non
         return None
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title)
-    ends = (records[0], records[-1])
+    ends = [records[0], records[-1]] if records[-1]["step"] > records[0]["step"] else [records[-1]]
     for record in ends:
         table.add_column(f"step {record['step']}", justify="right")
     for name in SHOWN:

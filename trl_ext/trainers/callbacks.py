@@ -10,6 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from trl_ext import atomic
 from trl_ext.interruption import Guard, Interrupted
@@ -99,6 +100,14 @@ class StopWhenAsked(TrainerCallback):
         if on_any_process(self.accelerator, self.guard.is_requested):
             self.is_stopping = control.should_save = True
             args.save_only_model = False  # this one is saved to go on from
+
+
+class LogTheLastStep(TrainerCallback):
+    """Logs the last step too where logs come every `logging_steps`: else a run ends with numbers of some steps before."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.logging_strategy == IntervalStrategy.STEPS and state.global_step >= state.max_steps:
+            control.should_log = True
 
 
 class MetricsFile(TrainerCallback):

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 
-from . import alpaca, hh, orca, sharegpt, trl_types, ultrafeedback
+from . import alpaca, compared, hh, orca, sharegpt, trl_types, ultrafeedback
 from .match import LABELS, Match, Row, Sample
 
 # The first that matches is taken: what a more particular format says of itself comes before TRL's own
 # columns.
-FORMATS = (sharegpt, ultrafeedback, hh, orca, alpaca, trl_types)
+FORMATS = (compared, sharegpt, ultrafeedback, hh, orca, alpaca, trl_types)
 
 NAMES = tuple(sorted(module.NAME for module in FORMATS))
 CHOICES = ("auto", *NAMES)
 
-# Every column name that a format looks at, and those that travel along untouched to TRL.
-READ = (
+# Columns by the names they are called in sentences, every name that a format looks at, and columns that travel along
+# untouched to TRL.
+NAMED = (
     *("prompt", "chosen", "rejected", "completion", *LABELS),
     *(*sharegpt.CONVERSATION, *orca.SYSTEM, "question", "query"),
     *("instruction", "input", "output", "outputs", "history"),
+    *compared.NAMED,
 )
+READ = tuple(dict.fromkeys((*NAMED, *compared.READ)))
 PASSED = ("images", "image", "tools", "chat_template_kwargs")
 
-__all__ = ["CHOICES", "FORMATS", "NAMES", "PASSED", "READ", "Match", "Row", "Sample", "recognise"]
+__all__ = ["CHOICES", "FORMATS", "NAMED", "NAMES", "PASSED", "READ", "Match", "Row", "Sample", "recognise"]
 
 
 def recognise(sample: Sample, name: str = "auto") -> Match | None:

@@ -11,29 +11,35 @@ from typing import Any
 
 from trl_ext.errors import UserError
 
-DESIRABLE = (
-    "true",
-    "yes",
-    "desirable",
-    "good",
-    "chosen",
-    "positive",
-    "accepted",
-    "preferred",
-    "like",
-    "liked",
+WORDS = (
+    ("true", "false"),
+    ("yes", "no"),
+    ("desirable", "undesirable"),
+    ("good", "bad"),
+    ("chosen", "rejected"),
+    ("accepted", "rejected"),
+    ("preferred", "dispreferred"),
+    ("positive", "negative"),
+    ("like", "dislike"),
+    ("liked", "disliked"),
+    ("up", "down"),
+    ("thumbs_up", "thumbs_down"),
+    ("👍", "👎"),
 )
-UNDESIRABLE = (
-    "false",
-    "no",
-    "undesirable",
-    "bad",
-    "rejected",
-    "negative",
-    "dispreferred",
-    "dislike",
-    "disliked",
-)
+DESIRABLE, UNDESIRABLE = (frozenset(words) for words in zip(*WORDS, strict=True))
+ALLOWED = ", ".join(["true/false", "1/0", "1/-1", *("/".join(words) for words in WORDS[1:])])
+DECORATION = "\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
+"""What may follow an emoji: its variant and skin tones."""
+
+
+def word(value: Any) -> str:
+    """A label in the spelling of `WORDS`."""
+    return str(value).strip().rstrip(DECORATION).lower().replace(" ", "_").replace("-", "_")
+
+
+def threshold(column: str) -> str:
+    """How to make labels of scores, a sentence without its full stop."""
+    return f'Turn scores into labels with a threshold of your choice, in pandas `rows["label"] = rows["{column}"] >= 4`'
 
 
 def verdicts(values: Iterable[Any], column: str, source: str) -> dict[Any, bool]:
@@ -51,22 +57,20 @@ def verdicts(values: Iterable[Any], column: str, source: str) -> dict[Any, bool]
     if known - {-1.0, 0.0, 1.0} or len(values) > 50:
         shown = ", ".join(str(value) for value in sorted(values, key=str)[:6]) + (", …" if len(values) > 6 else "")
         raise UserError(
-            f"{source}: column `{column}` holds {shown}, which are not two classes; a label is one of "
-            f"true/false, 1/0, 1/-1, {', '.join(DESIRABLE[2:])} or {', '.join(UNDESIRABLE[2:])}. "
-            "Turn a score into one of these with a threshold of your choice."
+            f"{source}: column `{column}` holds {shown}, which are not two classes; a label is one of {ALLOWED}. "
+            f"{threshold(column)}."
         )
     result = {}
     for value in values:
         number = numbers[value]
         if number is not None and not (number == 0 and -1.0 in known):
             result[value] = number == 1
-        elif number is None and str(value).strip().lower() in DESIRABLE + UNDESIRABLE:
-            result[value] = str(value).strip().lower() in DESIRABLE
+        elif number is None and word(value) in DESIRABLE | UNDESIRABLE:
+            result[value] = word(value) in DESIRABLE
     if values and not result:
         shown = ", ".join(repr(value) for value in sorted(values, key=str)[:6])
         raise UserError(
-            f"{source}: none of the labels in column `{column}` ({shown}) is known; allowed are true/false, "
-            f"1/0, 1/-1, {', '.join(DESIRABLE[2:])} and {', '.join(UNDESIRABLE[2:])}."
+            f"{source}: none of the labels in column `{column}` ({shown}) is known; allowed are {ALLOWED}."
         )
     return result
 

@@ -21,6 +21,9 @@ class Reason(Enum):
     NO_PROMPT = "there is no turn before the answer, or chosen and rejected answer different prompts"
     BAD_LABEL = "its label is none of the known spellings"
     TOO_FEW_OUTPUTS = "it has fewer than two outputs to compare"
+    TIE = "neither of its two answers is better (a tie)"
+    BAD_WINNER = "its winner names neither answer by the end of its column's name (a or b; 1 or 2), nor a tie"
+    BAD_SCORE = "a score is no number"
 
     @property
     def code(self) -> int:
@@ -31,10 +34,10 @@ class Reason(Enum):
 class Note(Enum):
     """Something worth knowing about a row that is kept. The value completes "3 pairs: …"."""
 
-    IDENTICAL = "chosen and rejected are the same, so they teach nothing"
-    EMPTY_CHOSEN = "the chosen answer is empty"
+    IDENTICAL = "chosen and rejected are the same, so they teach no preference"
+    EMPTY_CHOSEN = "the chosen answer is empty, which teaches the model to say nothing"
     EMPTY_REJECTED = "the rejected answer is empty"
-    EMPTY_COMPLETION = "the completion is empty"
+    EMPTY_COMPLETION = "the answer is empty; labelled desirable, it teaches the model to say nothing"
     EMPTY_PROMPT = "the prompt is empty"
     MULTI_TURN = "an answer has more than one turn, all of them scored, the user's included"
     MERGED = "neighbouring turns of the same role were merged"

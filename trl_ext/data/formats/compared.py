@@ -1,0 +1,128 @@
+"""Two answers and which is better: chatbot arenas (arXiv:2403.04132), rated answers, and annotation tools.
+
+The answers are `response_a` and `response_b` (or another of `ANSWERS`, ending in a and b, 1 and 2, or 0 and 1). What tells which
+is better is a column such as `winner`, or a number for each such as `score_a` and `score_b`, higher being better. The
+better one is read as `chosen`, and what is left is read by the format that fits it then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from . import alpaca, hh, orca, trl_types
+from .match import Match, Row, Sample
+from .outcome import Drop, Note, Reason
+
+NAME = "compared"
+TITLE = "two answers and which is better"
+NEEDS = "response_a and response_b, with winner (a, b or tie) or with score_a and score_b; or these ending in 1 and 2"
+
+ANSWERS = ("response", "answer", "completion", "output", "conversation")
+WINNER = ("winner", "preference", "preferred", "better", "better_response_id", "choice")
+# One column for each answer; `winner_model_a` and `winner_model_b` are 1 and 0, both 0 in a tie.
+SCORES = ("score", "rating", "reward", "winner_model")
+ENDINGS = (("_a", "_b"), ("_1", "_2"), ("_0", "_1"), ("1", "2"))
+TIES = ("tie", "draw", "both", "neither", "equal", "same", "none")
+
+NAMED = ("response_a", "response_b", "winner", "score_a", "score_b")
+"""One spelling of each column, to say what is needed."""
+READ = (*WINNER, *(stem + end for stem in (*ANSWERS, *SCORES) for ends in ENDINGS for end in ends))
+
+AFTER = (hh, orca, alpaca, trl_types)
+"""Formats that read the prompt, and the answers once they are called chosen and rejected."""
+
+
+def match(sample: Sample) -> Match | None:
+    if sample.has("chosen") or sample.has("rejected"):
+        return None
+    for stem in ANSWERS:
+        for ends in ENDINGS:
+            answers = tuple(stem + end for end in ends)
+            alike = [column for column in sample.columns if re.fullmatch(rf"{stem}_?[0-9a-h]", column)]
+            if sample.has(*answers) and len(alike) == 2:  # of three answers no two are the pair
+                return _between(sample, answers, ends)
+    return None
+
+
+def _between(sample: Sample, answers: tuple[str, ...], ends: tuple[str, str]) -> Match | None:
+    judged = _judged(sample, ends)
+    if judged is None:
+        return None
+    columns, side, how = judged
+    rest = [name for name in sample.columns if name not in (*answers, *columns)]
+    rows = [{name: row.get(name) for name in rest} | _renamed(row, answers) for row in sample.rows]
+    seen = Sample((*rest, "chosen", "rejected"), rows)
+    inner = next((found for module in AFTER if (found := module.match(seen)) is not None), None)
+    if inner is None or not inner.paired:
+        return None
+    return dataclasses.replace(
+        inner,
+        format=NAME,
+        title=f"{answers[0]} and {answers[1]}, the better one by {how}",
+        read=functools.partial(_read, read=inner.read, answers=answers, columns=columns, side=side),
+        columns=(*(name for name in inner.columns if name in rest), *answers, *columns),
+    )
+
+
+def _judged(sample: Sample, ends: tuple[str, str]) -> tuple[tuple[str, ...], Callable[..., int], str] | None:
+    """The columns that tell, what tells the better answer (0 or 1) from their values, and both in words."""
+    if (winner := next((name for name in WINNER if name in sample.columns), None)) is not None:
+        names = tuple(end.removeprefix("_") for end in ends)
+        return (winner,), functools.partial(_by_name, names=names), f"`{winner}`"
+    for stem in SCORES:
+        scores = tuple(stem + end for end in ends)
+        if sample.has(*scores):
+            return scores, _by_score, f"the higher of `{scores[0]}` and `{scores[1]}`"
+    return None
+
+
+def _renamed(row: Row, answers: tuple[str, ...]) -> Row:
+    return {"chosen": row.get(answers[0]), "rejected": row.get(answers[1])}
+
+
+def _read(
+    row: Row,
+    notes: set[Note],
+    *,
+    read: Callable[[Row, set[Note]], Row],
+    answers: tuple[str, ...],
+    columns: tuple[str, ...],
+    side: Callable[..., int],
+) -> Row:
+    values = [row[name] for name in columns]
+    if any(value is None or value != value for value in values):
+        raise Drop(Reason.NULL)
+    rest = {name: value for name, value in row.items() if name not in (*answers, *columns)}
+    return read(rest | _renamed(row, answers if side(*values) == 0 else answers[::-1]), notes)
+
+
+def _by_name(winner: Any, names: tuple[str, str]) -> int:
+    """The answer a winner names by its ending: `a`, `A`, `model_a`, `Response A`, or 1 beside response_1 and response_2.
+
+    Beside response_a and response_b a bare 0 or 1 is no name: data differ in which they mean.
+    """
+    if isinstance(winner, float) and winner.is_integer():
+        winner = int(winner)
+    words = str(winner).strip().lower().replace("_", " ").split()
+    if words and words[0].strip("()") in TIES:
+        raise Drop(Reason.TIE)
+    if isinstance(winner, bool) or not words or words[-1].removesuffix(".0") not in names:
+        raise Drop(Reason.BAD_WINNER)
+    return names.index(words[-1].removesuffix(".0"))
+
+
+def _by_score(*scores: Any) -> int:
+    try:
+        first, second = map(float, scores)
+    except (TypeError, ValueError):
+        raise Drop(Reason.BAD_SCORE) from None
+    if math.isnan(first) or math.isnan(second):
+        raise Drop(Reason.NULL)
+    if first == second:
+        raise Drop(Reason.TIE)
+    return 0 if first > second else 1
