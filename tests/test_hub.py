@@ -70,6 +70,16 @@ def test_a_verb_fails_at_once_with_one_sentence(verb, key, no_network, capsys):
     assert "check the network" in said
 
 
+def test_so_does_a_run_whose_reward_model_is_not_there(no_network, capsys):
+    with open("r.yaml", "w") as file:
+        file.write("trainer: ppo\nmodel_name_or_path: embedded\ndataset_name: embedded\nuse_peft: true\nlora_r: 4\n")
+        file.write(f"reward_funcs: {NOBODYS}\n")
+    assert main(["run", "r.yaml"]) == 2
+    assert len(no_network[0]) <= 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"trl-ext: {NOBODYS} is ") and "check the network" in said
+
+
 @pytest.mark.parametrize("file", hub.FILES)
 def test_a_copy_in_the_cache_does_and_nothing_more_is_asked(file, no_network, online):
     cache(online, file=file)

@@ -1,6 +1,7 @@
 """`trl-ext run` from a recipe file to a run directory, in process."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -70,6 +71,26 @@ def test_a_run_leaves_everything_worth_having(recipe, tmp_path, tiny_model, caps
     assert any(p.abs().sum() > 0 for n, p in model.named_parameters() if "lora_B" in n)
 
 
+@pytest.mark.parametrize(("every", "logged"), [(2, [2, 3]), (10, [3])])
+def test_the_last_step_is_logged_whatever_logging_steps(every, logged, recipe, tmp_path, capsys):
+    assert main(["run", recipe(max_steps=3, logging_steps=every), "--output_dir", "out"]) == 0
+    records = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == logged
+    printed = capsys.readouterr().out
+    assert [f"step {step}" in printed for step in (2, 3)] == [2 in logged, True] and printed.count("step 3") == 1
+
+
+def test_resuming_elsewhere_is_not_a_change(recipe, tmp_path, capsys):
+    path = recipe(max_steps=2, save_strategy="steps", save_steps=1)
+    assert main(["run", path, "--output_dir", "out"]) == 0
+    (tmp_path / "out" / "adapter_model.safetensors").unlink()
+    shutil.rmtree(tmp_path / "out" / "checkpoint-2")
+    capsys.readouterr()
+    again = ["--output_dir", "out", "--resume_from_checkpoint", "true", "--disable_tqdm", "false"]
+    assert main(["run", "out/recipe.resolved.yaml", *again]) == 0
+    assert "changed since" not in capsys.readouterr().out
+
+
 def test_the_resolved_recipe_reproduces_the_run(recipe, tmp_path):
     assert main(["run", recipe(), "--loss", "ipo", "--beta", "0.2"]) == 0
     first = tmp_path / "runs" / "small-ipo"
@@ -89,7 +110,6 @@ def test_a_second_run_never_overwrites_the_first(recipe, tmp_path, capsys):
 def test_an_interrupted_run_resumes_to_the_same_adapter(recipe, tmp_path, capsys):
     path = recipe(max_steps=4, save_strategy="steps", save_steps=2)
     assert main(["run", path, "--output_dir", "whole"]) == 0
-    import shutil
 
     shutil.copytree("whole", "broken")
     for name in ("adapter_model.safetensors", "adapter_config.json", "recipe.resolved.yaml"):
@@ -125,7 +145,7 @@ def test_an_adapter_is_continued_against_its_own_copy(recipe, tmp_path, capsys):
 
 def test_overlong_prompts_are_counted_and_an_empty_rest_is_refused(recipe, capsys):
     assert main(["run", recipe(max_length=8), "--max_steps", "1"]) == 0
-    assert "training examples are left out: their prompt alone has 8 tokens" in capsys.readouterr().out
+    assert "training examples are left out: the prompt alone has 8 tokens" in capsys.readouterr().out
     assert main(["run", recipe(max_length=2), "--max_steps", "1"]) == 2
     assert "Every training example was dropped" in capsys.readouterr().err
 

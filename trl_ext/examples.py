@@ -16,7 +16,7 @@ from trl_ext import data, demo
 from trl_ext.data import apart, sources, unlabelled
 from trl_ext.data.hub import require_hub_dataset, said_by_the_hub
 from trl_ext.data.loader import renamed
-from trl_ext.data.report import count
+from trl_ext.data.report import are, count
 from trl_ext.data.sampling import without_format
 from trl_ext.demo import EMBEDDED
 from trl_ext.errors import UserError
@@ -79,13 +79,13 @@ def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = N
     train = _as_needed(train, recipe, limit)
     statements += train.report.sentences()
     if limit:
-        statements.append(f"Only its first {limit:,} rows are used (`max_train_samples`).")
+        statements.append(f"Only its first {count(limit, 'rows')} {are(limit)} used (`max_train_samples`).")
         if recipe.trainer is None and isinstance(train.dataset, Dataset):
             data.require_teachable(data.describe(train.dataset))
     if evaluation is not None:
         evaluation = _as_needed(evaluation, recipe, recipe.get("max_eval_samples"))
         if not recipe.get("eval_size"):
-            statements += [*evaluation.report.sentences(), *_in_common(train, evaluation)]
+            statements += [*evaluation.report.sentences(), *in_common(train.dataset, evaluation.dataset)]
         evaluation = evaluation.dataset
     return Examples(train.dataset, evaluation, train.report, _numbers(train))
 
@@ -196,14 +196,16 @@ def _how(split: apart.Split, dataset: Dataset) -> str:
     return f"{rows}, none of them is trained on"
 
 
-def _in_common(train: data.Loaded, evaluation: data.Loaded) -> list[str]:
-    """A sentence if rows to evaluate on are trained on."""
-    if not isinstance(train.dataset, Dataset) or not isinstance(evaluation.dataset, Dataset):
+def in_common(train: Dataset | IterableDataset, evaluation: Dataset | IterableDataset) -> list[str]:
+    """A sentence if rows to evaluate on are trained on; streams are not compared."""
+    if not isinstance(train, Dataset) or not isinstance(evaluation, Dataset):
         return []
-    found, rows = apart.overlap(train.dataset, evaluation.dataset), count(len(evaluation.dataset), "rows")
+    found, rows = apart.overlap(train, evaluation), count(len(evaluation), "rows")
+    has_same_answers = apart.answers(train) == apart.answers(evaluation)
     parts = [f"{found.rows:,} in the training data word for word"] if found.rows else []
-    parts += [f"{found.prompts:,} with a prompt that is there with other answers"] if found.prompts else []
-    said = f"Among the {rows} to evaluate on are {' and '.join(parts)}: these only tell how well they were learnt."
+    other = " with other answers" if has_same_answers else ""
+    parts += [f"{found.prompts:,} with a prompt that is there{other}"] if found.prompts else []
+    said = f"Among the {rows} to evaluate on {are(found.rows + found.prompts)} {' and '.join(parts)}: these only tell how well they were learnt."
     return [said] if parts else []
 
 

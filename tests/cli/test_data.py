@@ -66,13 +66,14 @@ def test_everything_is_said_with_rows_of_the_file(recipe, tmp_path, capsys):
     printed = capsys.readouterr().out
     for line in (
         "1 row dropped of 6: a value it needs is missing (null) (first: row 0).",
-        "1 pair (20.0%) left out: their prompt alone has 32 tokens (`max_length`) or more.",
-        "1 pair (25.0%): chosen and rejected differ only in what `max_length` cuts off, so they teach nothing.",
-        "1 pair (25.0%): chosen and rejected are the same tokens, so they teach nothing.",
+        "1 pair (20.0%) left out: the prompt alone has 32 tokens (`max_length`) or more.",
+        "1 pair (25.0%): chosen and rejected differ only in what `max_length` cuts off, so they teach no preference.",
+        "1 pair (25.0%): chosen and rejected are the same tokens, so they teach no preference.",
         "1 pair (25.0%): the same tokens as an earlier row.",
         "1 pair (25.0%): the cut takes an answer's end-of-sequence token",
         "row 5: prompt 'what film?' | chosen 'a great film' | rejected 'a dull film'",
         "Rows by themselves, of more than one kind:",
+        "1 pair: chosen and rejected are the same, so they teach no preference.",
         "5 rows (83.3%): pair, TRL's own columns, messages.",
         "1 row (16.7%): not recognised.",
         "Row 1 as the trainer sees it",
@@ -83,6 +84,20 @@ def test_everything_is_said_with_rows_of_the_file(recipe, tmp_path, capsys):
     ):
         assert line in printed
     assert (tmp_path / "runs" / "small-data" / "data.png").read_bytes().startswith(PNG)
+
+
+def test_plain_text_is_said_as_a_run_says_it(recipe, capsys):
+    rows = [{"prompt": "q", "chosen": " yes", "rejected": ""}, {"prompt": "q", "chosen": "", "rejected": " no"}]
+    said = facts(capsys, recipe(rows))["statements"]
+    assert any("so the model's chat template is not applied" in line for line in said)
+    assert "1 pair: the chosen answer is empty, which teaches the model to say nothing." in said
+    assert not any("chat template" in line for line in facts(capsys, recipe())["statements"])
+
+
+def test_an_empty_answer_is_an_end_token_alone(recipe, capsys):
+    path = recipe([{"prompt": "q", "chosen": "", "rejected": " no"}])
+    [learned] = [part for part in facts(capsys, path)["example"]["sequences"]["chosen"] if part["role"] == "learned"]
+    assert (learned["text"], learned["tokens"]) == ("<|end|>", 1)
 
 
 def test_json_is_all_there_is(recipe, tmp_path, capsys):
@@ -176,7 +191,7 @@ REFUSED = {
             {"prompt": user(LONG), "completion": assistant("a"), "label": False},
         ],
         {"loss": "kto"},
-        "All 1 answer that prompts of 32 tokens or more (`max_length`) leave are desirable",
+        "The only answer that prompts of 32 tokens or more (`max_length`) leave is desirable",
     ),
     "refused by the template": (
         [pair("q", "a", "b"), {**pair("q", "a", "b"), "tools": "no JSON"}],
@@ -213,9 +228,9 @@ def test_a_run_says_it_in_a_few_lines(recipe, capsys, monkeypatch):
         main(["run", recipe()])
     said = reached.value.args[0]
     assert any(line.startswith("Tokens (median / 95 % / longest): prompt ") for line in said)
-    assert any(line.startswith("1 of 5 training examples are left out") for line in said)
+    assert any(line.startswith("1 of 5 training examples is left out") for line in said)
     counts = next(line for line in said if line.startswith("Of 4 pairs at `max_length` 32: "))
-    assert "1 differ only beyond the cut and teach nothing" in counts
+    assert "1 with answers that differ only beyond the cut, teaching no preference" in counts
 
     with pytest.raises(Loading) as reached:  # of a stream it is only said: its beginning may mislead
         main(["run", recipe(REFUSED["same"][0]), "--dataset_streaming", "true", "--max_steps", "1"])

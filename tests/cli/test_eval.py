@@ -88,8 +88,9 @@ def test_an_unpaired_run_on_labelled_answers(tiny_model, tmp_path, evaluated, ca
         )
         assert 0.1 * value(found["log_ratio"][name]) == pytest.approx(measured[f"eval_rewards/{trainers}"], abs=1e-4)
     assert 0 < value(found["ranking"]["log_ratio"]["area_under_curve"]) < 1 and found["sampled"]["n"] == 4
-    assert main(["eval", str(run), "--samples", "0"]) == 0
-    printed = capsys.readouterr().out
+    assert main(["eval", str(run), "--samples", "99", "--max_new_tokens", "2"]) == 0
+    printed, prompts = capsys.readouterr().out, {row["prompt"] for row in rows}
+    assert f"{len(prompts)} of the 99 samples asked for: the rows have no more distinct prompts." in printed
     assert "Desirable over undesirable, by" in printed and "\n AUC  " in printed
 
 
@@ -212,6 +213,14 @@ def test_other_data_and_other_trainers(tmp_path, data, evaluated, capsys):
     found = evaluated(ppo, *words)
     assert found["data"]["name"] == "others-train" and not found["data"]["was_trained_on"]
     assert json.loads(output.read_text())["data"]["pairs"] == 3
+
+    Dataset.from_list(
+        [*Dataset.from_json(str(data)).select(range(2)), {"prompt": "a", "chosen": "b", "rejected": "c"}]
+    ).to_json(tmp_path / "seen.jsonl")
+    run = runs.leave(tmp_path / "run", "embedded", dataset_name=data, **SHORT)
+    found = evaluated(run, "--dataset", tmp_path / "seen.jsonl", "--samples", "0")
+    assert found["data"]["was_trained_on"]
+    assert any("are 2 in the training data word for word" in line for line in found["data"]["statements"])
 
     on_training = evaluated(sft, "--split", "train", "--limit", "4", "--samples", "0")
     assert on_training["data"]["was_trained_on"] and "trained on this split" in on_training["data"]["statements"][-2]

@@ -1,6 +1,7 @@
 """`trl-ext kl`: tables, picture, JSON, and what it says to wrong input."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -128,6 +129,24 @@ def test_a_recipe_that_continues_an_adapter_is_sampled_with_it(run, tmp_path, ca
         assert main(["kl", given, "--n", "64", "--max_new_tokens", "5", "--json"]) == 0
         audits.append(json.loads(capsys.readouterr().out)["sampled"])
     assert audits[0] == audits[1] and audits[0]["kl"] > 0
+
+
+def test_cosines_that_are_lost_in_noise_are_counted():
+    from trl_ext.cli import kl
+
+    def audit(*cosines, n=None):
+        cells = [("k1", "reward", "token"), ("k2", "loss", "token"), ("k1", "loss", "token")]
+        rows = [
+            kl_audit.Row(*cell, 0.0, 1.0, cosine, 0.01, 1.0, 0.1, 0.04, 0.01)
+            for cell, cosine in zip(cells, cosines, strict=True)
+        ]
+        return kl_audit.Audit(0.5, rows, kl_se=0.1, n=n, n_weights=10)
+
+    exact = audit(1.0, 0.9, math.nan)  # whose last gradient is zero
+    said = kl._hidden({"exact": exact, "sampled": audit(1.0, math.nan, math.nan, n=64)})
+    assert said == "1 of 3 cosines (—) drown in noise with 64 completions: take more, `--n 512` say."
+    assert kl._hidden({"exact": exact, "sampled": audit(1.0, 0.8, math.nan, n=64)}) is None
+    assert kl._hidden({"exact": exact}) is None
 
 
 def test_an_estimate_beyond_1_is_printed_as_the_cosine_it_can_be(capsys):

@@ -38,6 +38,28 @@ UNPAIRED = [
 
 # name: (format recognised, rows)
 PAIRED_SPELLINGS = {
+    "compared, as in a chatbot arena": (
+        "compared",
+        [
+            {
+                "conversation_a": [user(Q1), assistant(BAD1)],
+                "conversation_b": [user(Q1), assistant(GOOD1)],
+                "winner": "model_b",
+            },
+            {
+                "conversation_a": [user(Q2), assistant(GOOD2)],
+                "conversation_b": [user(Q2), assistant(BAD2)],
+                "winner": "model_a",
+            },
+        ],
+    ),
+    "compared, with scores": (
+        "compared",
+        [
+            {"question": Q1, "answer_1": BAD1, "answer_2": GOOD1, "score_1": -0.5, "score_2": 2},
+            {"question": Q2, "answer_1": GOOD2, "answer_2": BAD2, "score_1": 9, "score_2": 2},
+        ],
+    ),
     "trl": ("trl", CONVERSATIONAL),
     "trl, implicit prompt": (
         "trl",

@@ -89,6 +89,11 @@ def test_what_two_datasets_share_is_counted():
     assert sum(str(row) in texts for row in evaluation) == 2
 
 
+def test_of_pairs_and_single_answers_the_prompts_are_compared():
+    single = Dataset.from_list([{"prompt": "a", "completion": "x", "label": True}, {"prompt": "z", "completion": "x"}])
+    assert apart.overlap(rows(["a", "b"]), single) == (0, 1)
+
+
 def test_a_shared_text_in_another_column_is_not_the_same_row():
     first, second = ({"prompt": "p", "chosen": a, "rejected": b} for a, b in (("x", "y z"), ("x y", "z")))
     assert apart.overlap(Dataset.from_list([first]), Dataset.from_list([second])) == (0, 1)

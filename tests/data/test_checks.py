@@ -2,12 +2,14 @@
 
 import random
 import re
+from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 from trl.data_utils import unpair_preference_dataset
 
-from trl_ext import data
+from trl_ext import data, losses
 from trl_ext.data.formats import recognise
 from trl_ext.data.formats.match import Sample
 from trl_ext.data.formats.outcome import Drop, Note, Reason
@@ -41,9 +43,38 @@ def test_all_pairs_identical_is_refused_and_some_are_counted():
     assert report.notes == {Note.IDENTICAL.value: 1}
 
 
+def test_one_row_is_called_the_only_one():
+    same = {"prompt": "q", "chosen": " a", "rejected": " a"}
+    with pytest.raises(UserError, match="are the same in the only pair, so"):
+        data.load(Dataset.from_list([same]))
+    with pytest.raises(UserError, match="not even its only row can be used"):
+        data.load(Dataset.from_list([same | {"chosen": None}]))
+    with pytest.raises(UserError, match="the only answer is desirable; losses"):
+        data.load(Dataset.from_list([{"prompt": "q", "completion": "a", "label": True}]))
+
+
+def test_the_docs_name_the_losses_that_learn_from_identical_answers():
+    logps, ref, lens = torch.tensor([[-12.0, -7.0], [-11.0, -9.0], [10.0, 6.0]]).double()
+    learning = set()
+    for name in losses.available():
+        loss = losses.get(name)
+        if loss.paired:
+            answer = logps.clone().requires_grad_()
+            known = {"logps": answer, "lens": lens}
+            inputs = {key: ref if key.startswith("ref_") else known[key.rpartition("_")[2]] for key in loss.inputs}
+            (gradient,) = torch.autograd.grad(loss(**inputs).losses.sum(), answer)
+            learning |= {name} if gradient.abs().max() > 1e-9 else set()
+    row = next(
+        line
+        for line in (Path(__file__).parents[2] / "docs" / "data.md").read_text().splitlines()
+        if line.startswith("| chosen and rejected the same")
+    )
+    assert learning == set(re.findall(r"`(\w+)`", row))
+
+
 def test_all_answers_empty_is_refused():
     rows = [{"prompt": "q", "completion": " ", "label": label} for label in (True, False)]
-    with pytest.raises(UserError, match="the completion is empty in all 2 rows"):
+    with pytest.raises(UserError, match="the answer is empty in all 2 rows"):
         data.load(Dataset.from_list(rows))
 
 

@@ -24,6 +24,7 @@ def test_a_file_of_several_kinds():
         {"prompt": "q", "chosen": "a", "rejected": "b"},
         {"completion": "a"},
         {"prompt": "q", "completion": "a"},
+        {"prompt": "q", "chosen": "a"},
     ]
     found = classes.count(Dataset.from_list([{name: row.get(name) for name in COLUMNS} for row in rows]))
     assert found == {
@@ -32,6 +33,7 @@ def test_a_file_of_several_kinds():
         "labelled answer, TRL's own columns, plain text": (1, (2,)),
         "not recognised": (1, (4,)),
         "answer without a label (prompt, completion)": (1, (5,)),
+        "pair without its rejected answer": (1, (6,)),
     }
 
 
@@ -51,3 +53,9 @@ def test_an_excerpt_is_one_line():
         and shown.endswith("yystop'")
     )
     assert classes.excerpt({"prompt": None}) == "nothing in it"
+
+
+def test_what_is_no_text_is_shown_whole_and_no_prompt_alone():
+    row = {"prompt": "q", "chosen": ["a", "b"], "rejected": 3}
+    assert classes.excerpt(row) == """prompt 'q' | chosen '["a", "b"]' | rejected '3'"""
+    assert classes.of(row) == classes.UNKNOWN

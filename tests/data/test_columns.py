@@ -70,9 +70,38 @@ def test_unknown_columns_of_single_answers():
         data.load(Dataset.from_list([{"a": "q", "b": "r"}]))
 
 
+def test_a_rating_is_not_suggested_as_a_label():
+    rows = [{"prompt": "q", "response": "r", "rating": rating} for rating in (1, 4, 5)]
+    with pytest.raises(UserError) as error:
+        data.load(Dataset.from_list(rows))
+    said = str(error.value)
+    assert "completion: response\n  label: <the column with it>" in said and "label: rating" not in said
+    assert "`rating` is no label yet. Turn scores into labels" in said and 'rows["rating"] >= 4`' in said
+    # What it says works.
+    pandas_rows = Dataset.from_list(rows).to_pandas()
+    pandas_rows["label"] = pandas_rows["rating"] >= 4
+    dataset = data.load(Dataset.from_pandas(pandas_rows), columns={"completion": "response"}).dataset
+    assert dataset["label"][:] == [False, True, True]
+    with pytest.raises(UserError, match="label: rating"):
+        data.load(Dataset.from_list([{**row, "rating": int(row["rating"] > 2)} for row in rows]))
+
+
+def test_two_answers_of_other_names_get_the_lines_to_add():
+    rows = [{"q": "q", "human_ref_A": "yes", "human_ref_B": "no", "score_A": 7, "score_B": 2}]
+    with pytest.raises(UserError) as error:
+        data.load(Dataset.from_list(rows))
+    lines = str(error.value).split("dataset_columns:\n")[1].splitlines()
+    columns = dict(line.split(": ") for line in map(str.strip, lines)) | {"prompt": "q"}
+    assert data.load(Dataset.from_list(rows), columns=columns).dataset[0] == {
+        "prompt": "q", "chosen": "yes", "rejected": "no",
+    }  # fmt: skip
+
+
 def test_right_columns_with_wrong_things_in_them():
     with pytest.raises(UserError, match="`chosen` holds int"):
         data.load(Dataset.from_list([{"prompt": "q", "chosen": 1, "rejected": 2}]))
+    with pytest.raises(UserError, match=r"`chosen` holds list: .*messages\) cannot be read: .* a list of messages\.$"):
+        data.load(Dataset.from_list([{"prompt": "q", "chosen": ["a", "b"], "rejected": "c"}]))
     with pytest.raises(UserError, match="`chosen`, `rejected` null in every row"):
         data.load(Dataset.from_list([{"chosen": None, "rejected": None}]))
 

@@ -18,6 +18,10 @@ SPELLINGS = [
     ("desirable", "undesirable"),
     ("good", "bad"),
     ("chosen", "rejected"),
+    ("up", "down"),
+    ("thumbs_up", "Thumbs down"),
+    ("👍", "👎"),
+    ("👍🏽", "👎️"),
 ]
 
 
@@ -62,7 +66,7 @@ def test_class_names_count_more_than_their_numbers(names, expected):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ((1, 2, 3, 4, 5), ("`label` holds 1, 2, 3, 4, 5", "not two classes", "threshold")),
+        ((1, 2, 3, 4, 5), ("`label` holds 1, 2, 3, 4, 5", "not two classes", 'rows["label"] >= 4')),
         ((0.1, 0.7, 0.73), ("0.1, 0.7, 0.73", "not two classes")),
         (("red", "green"), ("'green', 'red'", "desirable")),
         (([1], [0]), ("lists or objects",)),

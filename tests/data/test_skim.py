@@ -28,10 +28,13 @@ BROKEN = {
     "cut off": (f"{LINE}\n{LINE[:-9]}\n{LINE}\n", "line 2 is not JSON"),
     "cut off before an object": (
         f'{LINE}\n{{"prompt": "p", "chosen":\n{LINE}\n',
-        "line 2 is not JSON (Expecting value)",
+        "line 2 is not JSON (Expecting value at column 26)",
     ),
     "a comma too much": (f"{LINE}\n{LINE},\n{LINE}\n", "line 2 is not JSON"),
-    "a tab in a text": ("\n".join([LINE, LINE.replace("good", "go\tod"), ""]), "line 2 is not JSON"),
+    "a tab in a text": (
+        "\n".join([LINE, LINE.replace("good", "go\tod"), ""]),
+        "line 2 is not JSON (Invalid control character '\\t' at column 30)",
+    ),
     "a number": (f"{LINE}\n5\n{LINE}\n", "line 2 holds no object"),
     "a list of numbers": (f"{LINE}\n[1]\n", "line 2 holds no object"),
     "a broken list": (json.dumps([ROW, ROW], indent=1)[:-4], "is not JSON"),
@@ -57,7 +60,12 @@ def test_what_cannot_be_read_is_told_with_its_line(case, tmp_path):
 def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_bytes(f"{LINE}\n".encode() + LINE.replace("good", "gööd").encode("latin-1") + b"\n")
-    assert skim.problem(path) == "of which line 2 is not UTF-8 (byte 0xf6): correct or remove it."
+    assert skim.problem(path) == (
+        "of which line 2 is not UTF-8 (byte 0xf6): correct it, or convert the file to UTF-8, for instance by "
+        "`iconv -f latin1 -t utf-8 p.jsonl > utf8.jsonl`."
+    )
+    path.write_text(f"{LINE}\n", encoding="utf-16")
+    assert "`iconv -f utf-16 -t utf-8 p.jsonl > utf8.jsonl`" in skim.problem(path)
 
 
 @pytest.mark.parametrize("module", [gzip, bz2, lzma], ids=lambda module: module.__name__)

@@ -144,7 +144,9 @@ def test_pairs_that_teach_something():
 
 def test_one_label_left_by_max_length():
     rows = [([1], [2], True), ([1, 2, 3], [2], False)]
-    with pytest.raises(UserError, match=r"All 1 answer that prompts of 3 tokens or more.* leave are desirable.*raise"):
+    with pytest.raises(
+        UserError, match=r"The only answer that prompts of 3 tokens or more.* leave is desirable.*raise"
+    ):
         unpaired(rows, 3).require_teachable()
     unpaired(rows, 4).require_teachable()
 
@@ -152,10 +154,10 @@ def test_one_label_left_by_max_length():
 def test_the_summary_counts():
     said = Findings(paired([SAME, LONG, ([1] * 5, [2], [3])], Limits(4)), ["<end>"]).summary()
     assert said[0] == "Tokens (median / 95 % / longest): prompt 1 / 1 / 1, chosen 3 / 4 / 4, rejected 3 / 4 / 4."
-    assert said[1].startswith("1 of 3 training examples are left out: their prompt alone has 4 tokens")
+    assert said[1].startswith("1 of 3 training examples is left out: the prompt alone has 4 tokens")
     assert said[2] == (
-        "Of 2 pairs at `max_length` 4: 1 chosen answers are cut; 1 rejected answers are cut; 1 lose an end-of-sequence "
-        "token to the cut. `trl-ext data` shows which."
+        "Of 2 pairs at `max_length` 4: 1 with the chosen answer cut; 1 with the rejected answer cut; 1 with an "
+        "end-of-sequence token lost to the cut. `trl-ext data` shows which."
     )
 
 

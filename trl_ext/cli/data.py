@@ -149,7 +149,7 @@ def _example(console: Any, found: Any) -> None:
             opening, closing = MARKS[part.role] if is_plain else ("", "")
             text.append(f"{opening}{part.text}{closing}", style=COLOURS.get(part.role, ANSWERS[answer]))
         text.highlight_words(found.special_tokens, "bold cyan not dim")
-        console.print(f"── {heading}: {tokens or 'no'} tokens", style="bold")
+        console.print(f"── {heading}, tokens: {tokens or 'none'}", style="bold")
         console.print(text)
 
 

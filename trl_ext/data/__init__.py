@@ -4,7 +4,7 @@
     print(report)                                # what was recognised, what was dropped and why, in counts
     dataset, report = data.unpair(loaded)        # pairs as single answers, for losses such as KTO
 
-Files: ``sources`` opens (``hub``, ``unreadable`` explain failures), ``formats/`` recognises and reads rows
+Files: ``sources`` opens (``separators`` tells what lies around rows, ``hub``, ``unreadable`` explain failures), ``formats/`` recognises and reads rows
 in plain Python, ``sampling`` looks at some and ``normalise`` converts all to the types in ``columns``;
 ``tally`` counts, ``report`` says it, ``checks`` refuses, ``hints`` helps with unknown columns, ``unpairing``
 makes single answers of pairs; ``unlabelled`` reads prompts and demonstrations, for PPO and SFT; ``classes`` tells what

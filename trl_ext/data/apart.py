@@ -65,7 +65,7 @@ class Overlap(NamedTuple):
 
 
 def overlap(train: Dataset, evaluation: Dataset) -> Overlap:
-    """What two datasets of the same columns have in common; nothing of data with images, which are not compared."""
+    """What two datasets have in common: of pairs and single answers the prompts, of data with images nothing."""
     shared = [name for name in train.column_names if name in evaluation.column_names]
     if not shared or {"images", "image"} & {*train.column_names, *evaluation.column_names}:
         return Overlap(0, 0)
@@ -73,8 +73,13 @@ def overlap(train: Dataset, evaluation: Dataset) -> Overlap:
     if "prompt" in shared:
         trained, asked = hashes(train, ["prompt"]), hashes(evaluation, ["prompt"])
         is_asked, train = np.isin(asked, trained), train.select(np.flatnonzero(np.isin(trained, asked)))
-    is_same = np.isin(hashes(evaluation, shared), hashes(train, shared))
+    is_same = np.isin(hashes(evaluation, shared), hashes(train, shared)) & (answers(train) == answers(evaluation))
     return Overlap(int(is_same.sum()), int((is_asked & ~is_same).sum()))
+
+
+def answers(dataset: Dataset) -> set[str]:
+    """Names of the columns with answers."""
+    return {"chosen", "rejected", "completion"} & set(dataset.column_names)
 
 
 def hashes(dataset: Dataset, names: list[str]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trl_ext.errors import UserError
 
 from .formats.outcome import Note
-from .report import Report, count, every
+from .report import Report, are, count, every
 
 
 def require_rows(report: Report) -> None:
@@ -47,7 +47,7 @@ def require_teachable(report: Report) -> None:
     if 0 in (report.desirable, report.undesirable):
         only = "desirable" if report.undesirable == 0 else "undesirable"
         raise UserError(
-            f"{where}: {every(n, 'answers')} {'is' if n == 1 else 'are'} {only}; losses on single answers need both labels. "
+            f"{where}: {every(n, 'answers')} {are(n)} {only}; losses on single answers need both labels. "
             "Add the missing class, or train on pairs."
         )
 

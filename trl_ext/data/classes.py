@@ -61,8 +61,11 @@ def of(row: Row) -> str:
     shape = next((names for names in SHAPES if set(names) <= set(there)), None)
     if shape is not None:
         return f"answer without a label ({', '.join(shape)})"
-    if found.kind("prompt") is not None and not {"chosen", "rejected", "completion"} & set(there):
+    answers = {"chosen", "rejected", "completion"} & set(there)
+    if found.kind("prompt") is not None and not answers:
         return "prompt alone" + (", with a label" if set(LABELS) & set(there) else "")
+    if answers in ({"chosen"}, {"rejected"}):
+        return f"pair without its {'rejected' if 'chosen' in there else 'chosen'} answer"
     return UNKNOWN
 
 

@@ -83,8 +83,14 @@ def unrecognised(found: Sample, source: str, format: str) -> UserError:
             "`dataset_format` out to have it recognised, or name the columns with `dataset_columns`."
         )
     if len(found.rows) == 1 and (key := list_of_rows(found.rows[0])) is not None:
-        return UserError(f"{there} are one row whose `{key}` lists the rows: write that list alone to a file of its own.")
-    scores = [column for column in found.columns if column.lower() in GUESSES["label"] and not _is_label(found, column)]
+        return UserError(
+            f"{there} are one row whose `{key}` lists the rows: write that list alone to a file of its own."
+        )
+    if odd and all(place == column for place, column in _best(found.columns).items()):
+        return UserError(f"{there} cannot be read: write prompts and answers as text, or each as a list of messages.")
+    scores = [
+        column for column in found.columns if column.lower() in GUESSES["label"] and not _is_label(found, column)
+    ]
     score_text = f" `{scores[0]}` is no label yet. {threshold(scores[0])}." if scores else ""
     usable = tuple(column for column in found.columns if column not in scores)
     return UserError(
@@ -96,15 +102,19 @@ def unrecognised(found: Sample, source: str, format: str) -> UserError:
 
 def suggestion(columns: tuple[str, ...]) -> str:
     """The `dataset_columns:` lines to add, filled in where a column's name tells."""
+    lines = [f"  {place}: {column or '<the column with it>'}" for place, column in _best(columns).items()]
+    return "\n".join(["dataset_columns:", *lines])
+
+
+def _best(columns: tuple[str, ...]) -> dict[str, str | None]:
+    """The names known here that most of these columns can be given."""
     shapes = (
         ("prompt", "chosen", "rejected"),
         ("prompt", "completion", "label"),
         ("prompt", "response_a", "response_b", "winner"),
         ("prompt", "response_a", "response_b", "score_a", "score_b"),
     )
-    best = max((_guess(places, columns) for places in shapes), key=_known)
-    lines = [f"  {place}: {column or '<the column with it>'}" for place, column in best.items()]
-    return "\n".join(["dataset_columns:", *lines])
+    return max((_guess(places, columns) for places in shapes), key=_known)
 
 
 def _known(mapping: dict[str, str | None]) -> int:

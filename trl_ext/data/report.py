@@ -117,3 +117,8 @@ def count(n: int, plural: str) -> str:
 def every(n: int, plural: str) -> str:
     """``every(1, "rows")`` is "the only row", ``every(2, "pairs")`` is "all 2 pairs"."""
     return f"the only {plural[:-1]}" if n == 1 else f"all {n:,} {plural}"
+
+
+def are(n: int) -> str:
+    """The verb after a count."""
+    return "is" if n == 1 else "are"

@@ -24,7 +24,7 @@ def other_separator(header: Sequence[str]) -> str | None:
 def wrapper(path: Path) -> str | None:
     """The key of a JSON document `{"data": [{…}, …]}` that holds the rows; `None` of any other file."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] != [".json"] and suffixes[-2:] != [".json", ".gz"] or path.stat().st_size > LARGEST_JSON:
+    if (suffixes[-1:] != [".json"] and suffixes[-2:] != [".json", ".gz"]) or path.stat().st_size > LARGEST_JSON:
         return None
     opener: Any = gzip.open if suffixes[-1] == ".gz" else open
     try:

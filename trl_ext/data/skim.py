@@ -37,7 +37,8 @@ def problem(path: Path) -> str | None:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return f"of which line {raw.count(b'\n', 0, error.start) + 1:,} {not_utf8(error, path)}."
+        line = raw.count(b"\n", 0, error.start) + 1
+        return f"of which line {line:,} {not_utf8(error, path)}."
     return _first_mistake(text, is_whole)
 
 
@@ -89,10 +90,10 @@ def _mistake_of(line: str) -> json.JSONDecodeError | None:
 
 
 def why(error: json.JSONDecodeError) -> str:
-    """What is wrong with a line and at which of its characters: "Invalid control character '\\t', column 38"."""
+    """What is wrong with a line and at which of its characters: "Invalid control character '\\t' at column 38"."""
     said = error.msg.removesuffix(" at").rstrip(": ")
     character = f" {error.doc[error.pos]!r}" if said == "Invalid control character" else ""
-    return f"{said}{character}, column {error.colno:,}"
+    return f"{said}{character} at column {error.colno:,}"
 
 
 def not_utf8(error: UnicodeDecodeError, path: Path) -> str:

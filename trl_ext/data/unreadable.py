@@ -10,7 +10,7 @@ from .skim import OPENERS, not_utf8, why
 
 
 def why_unreadable(path: Path, error: Exception) -> str:
-    """A clause such as "line 7 is not JSON (Expecting value, column 12)"."""
+    """A clause such as "line 7 is not JSON (Expecting value at column 12)"."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     opener = OPENERS.get(suffixes[-1], open)
     try:
@@ -40,7 +40,7 @@ def _first_bad_line(path: Path, opener) -> str | None:
             if not line.strip():
                 continue
             lines += 1
-            if said := _bad_json(line, path):
+            if said := _bad_json(line.rstrip(b"\r\n"), path):
                 return f"line {number:,} {said}"
     return None if lines else "it holds no rows"
 
@@ -70,7 +70,7 @@ def _bad_json(text: bytes, path: Path) -> str | None:
     except UnicodeDecodeError as error:
         return not_utf8(error, path)
     except json.JSONDecodeError as error:
-        line = f", line {error.lineno:,}" if b"\n" in text.rstrip() else ""
+        line = f" of line {error.lineno:,}" if b"\n" in text.rstrip() else ""
         return f"is not JSON ({why(error)}{line})"
     except RecursionError:
         return "is nested too deeply"

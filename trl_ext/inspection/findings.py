@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trl_ext.data.report import count, every
+from trl_ext.data.report import are, count, every
 from trl_ext.errors import UserError
 from trl_ext.inspection.facts import Facts
 
@@ -133,9 +133,9 @@ class Findings:
         said = [f"Tokens (median / 95 % / longest): {parts}."]
         for finding in self.found:
             if finding.name == "dropped":
-                are = "is" if len(finding.rows) == 1 else "are"
+                rows = len(finding.rows)
                 said.append(
-                    f"{len(finding.rows):,} of {len(self.facts):,} training examples {are} left out: {finding.sentence}."
+                    f"{rows:,} of {len(self.facts):,} training examples {are(rows)} left out: {finding.sentence}."
                 )
         others = [f"{len(finding.rows):,} {finding.brief}" for finding in self.found if finding.brief]
         if others:
@@ -176,7 +176,7 @@ class Findings:
             left = f" that prompts of {limit:,} tokens or more (`max_length`) leave" if facts.is_dropped.any() else ""
             all_are = every(self.kept, "answers").capitalize()
             raise UserError(
-                f"{all_are}{left} {'is' if self.kept == 1 else 'are'} {only}; losses on single answers need both labels. Add the "
+                f"{all_are}{left} {are(self.kept)} {only}; losses on single answers need both labels. Add the "
                 f"missing class, or {'raise `max_length`' if left else 'train on pairs'}."
             )
 

@@ -37,8 +37,9 @@ def draw(picture: Path, facts: Facts, title: str) -> Path:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (name, tokens) in zip(axes, panels.items(), strict=True):
         is_whole = name not in facts.lengths or prompt is None
-        right = right_edge(tokens)
-        _histogram(axis, tokens, facts.is_dropped, right, COLOURS.get(name, "tab:purple"))
+        edges = bins(tokens)
+        right = int(edges[-1])
+        _histogram(axis, tokens, facts.is_dropped, edges, COLOURS.get(name, "tab:purple"))
         if limit is not None and (is_whole or name == "prompt"):
             _limit(axis, limit, tokens, right, is_whole)
         _style(axis, name, tokens, right)
@@ -48,18 +49,23 @@ def draw(picture: Path, facts: Facts, title: str) -> Path:
     return picture
 
 
-def right_edge(tokens: np.ndarray) -> int:
-    """The longest length shown: of very long examples that would squeeze all others into one bar, none."""
-    if not len(tokens):
-        return 1
-    usual = int(1.5 * np.percentile(tokens, 98, method="lower"))
-    return max(min(int(tokens.max()), usual), 1)
+def bins(tokens: np.ndarray) -> np.ndarray:
+    """Edges of bars, each as many whole numbers of tokens wide: of all examples, but for a few far longer than the others.
 
-
-def _histogram(axis, tokens: np.ndarray, is_dropped: np.ndarray, right: int, colour: str) -> None:
-    """Bars of whole numbers of tokens, those of the examples left out on top."""
+    These would squeeze the others into one bar: where the longest is three times as long as 98 % are, or more, the bars
+    end at 1.5 times that length.
+    """
+    right = int(tokens.max(initial=1))
+    usual = max(int(np.percentile(tokens, 98, method="lower")), 1) if len(tokens) else 1
+    if right >= 3 * usual:
+        right = int(1.5 * usual)
     width = -(-(right + 1) // BINS)
-    edges = np.arange(0, right + width + 1, width) - 0.5
+    return np.arange(0, right + width + 1, width) - 0.5
+
+
+def _histogram(axis, tokens: np.ndarray, is_dropped: np.ndarray, edges: np.ndarray, colour: str) -> None:
+    """Bars, those of the examples left out on top."""
+    width = edges[1] - edges[0]
     below = np.zeros(len(edges) - 1)
     for chosen, style in (
         (~is_dropped, {"color": colour}),
@@ -67,12 +73,13 @@ def _histogram(axis, tokens: np.ndarray, is_dropped: np.ndarray, right: int, col
     ):
         heights = np.histogram(tokens[chosen], edges)[0]
         if heights.any():
-            axis.bar(edges[:-1], heights, 0.9 * width, below, align="edge", **style)
+            axis.bar(edges[:-1] + 0.05 * width, heights, 0.9 * width, below, align="edge", **style)
         below = below + heights
     if not is_dropped.all():
         median = float(np.median(tokens[~is_dropped]))
         axis.axvline(median, color="black", linewidth=0.8, linestyle=":", label=f"median {median:,.0f}")
-    axis.set_xlim(-0.5 - 0.02 * right, edges[-1] + 0.02 * right)
+    margin = 0.02 * edges[-1]
+    axis.set_xlim(edges[0] - margin, edges[-1] + margin)
 
 
 def _limit(axis, limit: int, tokens: np.ndarray, right: int, is_whole: bool) -> None:
@@ -95,7 +102,7 @@ def _style(axis, name: str, tokens: np.ndarray, right: int) -> None:
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_locator(MaxNLocator(5, integer=True))
     axis.set_ylim(0, axis.get_ylim()[1] * 1.3)  # room for the legend
-    axis.legend(loc="upper right", fontsize=SMALL, frameon=False)
+    axis.legend(loc="upper right", fontsize=SMALL, framealpha=1, edgecolor="none")
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25, axis="y")
     axis.set_axisbelow(True)

@@ -18,6 +18,7 @@ from trl_ext.inspection.findings import Finding
 from trl_ext.inspection.layout import Layout
 from trl_ext.inspection.rendering import Part
 from trl_ext.inspection.tokenise import has_images, kind_of, text_tokenizer
+from trl_ext.parts.processing import on_templates
 from trl_ext.recipe import Recipe
 
 EXAMPLES = 3
@@ -120,7 +121,7 @@ def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
     given = examples.read(recipe, args, statements, first)
     processing_class = build.tokenizer(recipe)
     build.check_template(recipe, args, processing_class, given.train)
-    statements += build.on_templates(recipe, args, processing_class, given.train)
+    statements += on_templates(recipe, args, processing_class, given.train)
     checked = check(kind_of(recipe), given, processing_class, args, build.model_files_of(recipe, processing_class))
     if has_images(given.train):
         partial = (

@@ -87,8 +87,8 @@ def _usage(trainer: Any, base: str) -> str:
         given.append("num_labels=1")
     if quantised:
         imports.add("BitsAndBytesConfig")
-        settings = ", ".join(_as_python(key, value) for key, value in quantised.items())
-        given.append(f"quantization_config=BitsAndBytesConfig({settings})")
+        settings = "".join(f"        {_as_python(key, value)},\n" for key, value in quantised.items())
+        given.append(f"quantization_config=BitsAndBytesConfig(\n{settings}    )")
     if getattr(trainer.args, "trust_remote_code", False):
         given.append("trust_remote_code=True")
     arguments = ",\n    ".join(given)
@@ -116,7 +116,9 @@ def _quantisation(config: Any) -> dict[str, Any]:
 
 def _as_python(key: str, value: Any) -> str:
     """An argument of `BitsAndBytesConfig`, whose dictionary has dtypes by name."""
-    return f"{key}={f'torch.{value}' if key.endswith(('_dtype', '_storage')) else repr(value)}"
+    if key.endswith(("_dtype", "_storage")):
+        return f"{key}=torch.{value}"
+    return f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
 
 
 def _lines(args: Any, quantised: dict[str, Any]) -> str:

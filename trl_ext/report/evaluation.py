@@ -120,10 +120,10 @@ def judge(
         **(_of_pairs(scored) if rows.is_paired else _of_answers(scored, is_desirable)),
     }
     if sampling.n:
-        prompts = _prompts(made)
-        few = f", as many as there are distinct prompts ({sampling.n} asked for)" if len(prompts) < sampling.n else ""
-        say(f"sampling {min(len(prompts), sampling.n)} completions of tuned and base{few} …")
-        record["sampled"] = _sampled(opened, made, prompts, sampling, scores or {})
+        say(f"sampling up to {sampling.n} completions of tuned and base …")
+        record["sampled"] = _sampled(opened, made, sampling, scores or {})
+        if (n := record["sampled"]["n"]) < sampling.n:
+            say(f"{n} of the {sampling.n} samples asked for: the rows have no more distinct prompts.")
     return _plain(record) | {"intervals": estimates.INTERVALS}
 
 
@@ -181,20 +181,12 @@ SUMS = (lambda s: s.policy.sum(dtype=float), lambda s: s.reference.sum(dtype=flo
 """Of a completion: its log-probability under policy and reference, and its tokens."""
 
 
-def _prompts(made: Scorer) -> dict[tuple[int, ...], Any]:
-    """The distinct prompts of the data by their token ids, each as it is written."""
-    data = made.train_dataset
-    return {tuple(ids): prompt for ids, prompt in zip(data["prompt_ids"], data["prompt"], strict=True) if ids}
-
-
 def _sampled(
-    opened: Opened,
-    made: Scorer,
-    texts: dict[tuple[int, ...], Any],
-    sampling: Sampling,
-    scores: Mapping[str, Callable[..., list[float]]],
+    opened: Opened, made: Scorer, sampling: Sampling, scores: Mapping[str, Callable[..., list[float]]]
 ) -> dict[str, Any]:
     """KL(π‖ref) from completions of the policy, how long those of both are, and what scores they get."""
+    data = made.train_dataset
+    texts = {tuple(ids): prompt for ids, prompt in zip(data["prompt_ids"], data["prompt"], strict=True) if ids}
     prompts, asked = [list(ids) for ids in texts][: sampling.n], list(texts.values())[: sampling.n]
     tuned = _complete(opened.model, opened.tokenizer, prompts, sampling)
     with opened.reference() as model:

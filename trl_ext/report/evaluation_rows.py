@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset, IterableDataset
 
 from trl_ext import data, demo, examples
+from trl_ext.data import apart
 from trl_ext.data.sources import COMPRESSED, READERS, splits
 from trl_ext.demo import EMBEDDED
 from trl_ext.errors import UserError
@@ -70,6 +71,8 @@ def find(recipe: Recipe, args: Any, asked: Asked) -> Rows:
         rows = _named(recipe, asked)
     if is_default and evaluates and not recipe.get("eval_size"):
         rows = _first(rows, recipe.get("max_eval_samples"), "as the run evaluated: `max_eval_samples`")
+    if asked.dataset is not None and not rows.was_trained_on:
+        rows = _compared(rows, recipe, args)
     if {"image", "images"} & set(rows.dataset.column_names):
         raise UserError(f"{rows.name} holds images, and only text is evaluated: name other data with `--dataset`.")
     return _first(rows, asked.limit, "`--limit`")
@@ -115,6 +118,18 @@ def _named(recipe: Recipe, asked: Asked) -> Rows:
         statements.append("The run trained on this split: this says how well it was learnt, nothing about other data.")
     dropped = sum(each.rows for each in report.dropped.values())
     return Rows(dataset, report.paired, f"{_short(name)}-{split}", statements, dropped, was_trained_on)
+
+
+def _compared(rows: Rows, recipe: Recipe, args: Any) -> Rows:
+    """The rows with what is to be said of those that the run trained on as well."""
+    try:
+        train = examples.load(recipe, args, [])[0]
+    except UserError as error:  # moved or deleted since
+        unknown = f"Whether some of these rows were trained on cannot be told: {error}"
+        return rows._replace(statements=[*rows.statements, unknown])
+    said = examples.in_common(train, rows.dataset)
+    was_trained_on = bool(said) and apart.overlap(train, rows.dataset).rows > 0
+    return rows._replace(statements=[*rows.statements, *said], was_trained_on=was_trained_on)
 
 
 def _default_split(name: str, options: dict[str, Any], recipe: Recipe | None) -> str:

@@ -63,7 +63,7 @@ def _between(sample: Sample, answers: tuple[str, ...], ends: tuple[str, str]) ->
     return dataclasses.replace(
         inner,
         format=NAME,
-        title=f"{answers[0]} and {answers[1]}, the better one by {how}",
+        title=f"{answers[0]} and {answers[1]}, the better one told by {how}",
         read=functools.partial(_read, read=inner.read, answers=answers, columns=columns, side=side),
         columns=(*(name for name in inner.columns if name in rest), *answers, *columns),
     )
@@ -77,7 +77,7 @@ def _judged(sample: Sample, ends: tuple[str, str]) -> tuple[tuple[str, ...], Cal
     for stem in SCORES:
         scores = tuple(stem + end for end in ends)
         if sample.has(*scores):
-            return scores, _by_score, f"the higher of `{scores[0]}` and `{scores[1]}`"
+            return scores, _by_score, f"`{scores[0]}` and `{scores[1]}` (the higher, the better)"
     return None
 
 

@@ -39,7 +39,9 @@ def word(value: Any) -> str:
 
 def threshold(column: str) -> str:
     """How to make labels of scores, a sentence without its full stop."""
-    return f'Turn scores into labels with a threshold of your choice, in pandas `rows["label"] = rows["{column}"] >= 4`'
+    return (
+        f'Turn scores into labels with a threshold of your choice, in pandas `rows["label"] = rows["{column}"] >= 4`'
+    )
 
 
 def verdicts(values: Iterable[Any], column: str, source: str) -> dict[Any, bool]:
