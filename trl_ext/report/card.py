@@ -93,7 +93,7 @@ def _usage(trainer: Any, base: str) -> str:
         given.append("trust_remote_code=True")
     arguments = ",\n    ".join(given)
     return (
-        "Loaded like this it has the log-probabilities it was trained with:\n\n"
+        "Loaded like this, it computes what it computed in training:\n\n"
         "```python\n"
         "import torch\n"
         "from peft import PeftModel\n"
