@@ -215,7 +215,9 @@ IN_THE_RECIPE = [
 
 # Told once the data are opened or the model's files looked at, before weights are loaded.
 IN_DATA_OR_MODEL = [
-    Fault("a split that is not there", {"dataset_train_split": "trian"}, ("trian", "whose rows are the split `train`")),
+    Fault(
+        "a split that is not there", {"dataset_train_split": "trian"}, ("trian", "whose rows are the split `train`")
+    ),
     Fault("no rows", {"dataset_name": "none.jsonl"}, ("none.jsonl is empty (0 bytes)",), text("none.jsonl", "")),
     Fault("blank lines", {"dataset_name": "none.jsonl"}, ("none.jsonl", "holds no rows"), text("none.jsonl", "\n\n")),
     Fault(
@@ -261,7 +263,9 @@ IN_DATA_OR_MODEL = [
     with_label(True, given="one label only", said=("all 8 answers are desirable", "Add the missing class")),
     Fault("data nobody has", {"dataset_name": "org/nowhere"}, ("org/nowhere", "Give a path, or unset it")),
     Fault(
-        "a model nobody has", {"model_name_or_path": "org/nowhere"}, ("org/nowhere is no folder here", "HF_HUB_OFFLINE is set: unset it")
+        "a model nobody has",
+        {"model_name_or_path": "org/nowhere"},
+        ("org/nowhere is no folder here", "HF_HUB_OFFLINE is set: unset it"),
     ),
     Fault(
         "one LoRA target of two misspelt",

@@ -180,7 +180,11 @@ def _report(directory: Path, title: str, records: list[dict[str, Any]], runs: di
     versions = environment.describe()["packages"]
     facts = [
         f"Ranked on {data.get('pairs', data.get('answers')):,} {'pairs' if 'pairs' in data else 'answers'} of {data['name']}"
-        + (", on some or all of which the runs were trained." if data["was_trained_on"] else ", on which none was trained."),
+        + (
+            ", on some or all of which the runs were trained."
+            if data["was_trained_on"]
+            else ", on which none was trained."
+        ),
         f"The base is {evaluation['reference']}.",
         f"Intervals: {evaluation['intervals']}.",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",

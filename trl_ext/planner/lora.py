@@ -52,6 +52,7 @@ def carrying(linear: dict[str, nn.Module], targets: Targets, head: Any, model_ty
 
 def adapter(rank: int, carrying: dict[str, nn.Module], in_layer: list[str]) -> Adapter:
     """The adapter on the linear modules `carrying` one, of which `in_layer` names those of one decoder layer."""
+
     def parameters(names: Any) -> int:
         return rank * sum(sum(carrying[name].weight.shape) for name in names)
 
