@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import datasets
 import pytest
-from huggingface_hub import close_session, constants
+from huggingface_hub import HfApi, close_session, constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from trl_ext import data, hub
 from trl_ext.cli import main
+from trl_ext.data.hub import require_hub_dataset
 from trl_ext.errors import UserError
 
 NOBODYS = "nobody/has-this"
@@ -22,6 +23,7 @@ def online(monkeypatch, tmp_path):
     """As without HF_HUB_OFFLINE, with an empty cache; what going offline changes is put back."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "_went_offline", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
@@ -76,7 +78,7 @@ def test_so_does_a_run_whose_reward_model_is_not_there(no_network, capsys):
         file.write(f"reward_funcs: {NOBODYS}\n")
     assert main(["run", "r.yaml"]) == 2
     assert len(no_network[0]) <= 2
-    said = capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()[-1]  # after the bars of the data
     assert said.startswith(f"trl-ext: {NOBODYS} is ") and "check the network" in said
 
 
@@ -107,6 +109,39 @@ def test_of_an_adapter_here_the_base_is_asked_for(no_network, online):
     assert hub.require_model(str(folder)) is None  # what is said of it, `folders.model` says
 
 
+def test_of_which_the_adapter_may_say_a_revision(no_network, online, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    cache(online)
+    (online / "hub" / "models--nobody--has-this" / "refs" / "main").rename(
+        online / "hub" / "models--nobody--has-this" / "refs" / "v2"
+    )
+    folder = online / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{NOBODYS}", "revision": "v2"}}')
+    assert hub.require_model(str(folder)) is None
+    (folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{NOBODYS}"}}')
+    assert hub.require_model(str(folder), "v2") is None  # of adapters that do not say it, the run's recipe does
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        hub.require_model(str(folder))
+
+
+@pytest.mark.parametrize("is_offline", [False, True])
+@pytest.mark.parametrize("name", ["org/name/more", "/no/such/place"])
+def test_what_is_no_name_is_refused_in_a_sentence(name, is_offline, no_network, online, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_offline)
+    with pytest.raises(UserError, match="neither a folder here nor a name on the Hub"):
+        hub.require_model(name)
+
+
+def test_going_offline_is_not_laid_to_the_user(no_network, online):
+    cache(online)
+    assert hub.require_model(NOBODYS) is not None
+    with pytest.raises(UserError, match=r"could not be reached \(the Hub cannot be reached\).*check the network"):
+        data.load("nobody/has-data")
+    with pytest.raises(UserError, match="and the Hub cannot be reached: check the network"):
+        hub.require_model("nobody/has-that")
+
+
 ANSWER = SimpleNamespace(status_code=404, headers={}, request=None)
 
 
@@ -131,6 +166,18 @@ def test_what_the_hub_answers(answer, words, online, monkeypatch):
         return
     with pytest.raises(UserError, match=words):
         hub.require_model(NOBODYS, "v9")
+
+
+def test_a_busy_hub_is_no_reason_to_refuse_data_in_the_cache(online, monkeypatch):
+    def busy(*_, **__):
+        raise HfHubHTTPError("429 Client Error: Too Many Requests", response=ANSWER)
+
+    monkeypatch.setattr(HfApi, "dataset_info", busy)
+    with pytest.raises(UserError, match=r"429 Client Error.*no copy of it in the cache"):
+        require_hub_dataset(NOBODYS, None)
+    (online / "datasets" / NOBODYS.replace("/", "___")).mkdir(parents=True)
+    require_hub_dataset(NOBODYS, None)
+    assert not constants.is_offline_mode()
 
 
 def test_data_in_the_cache_does(no_network, online):

@@ -35,9 +35,16 @@ def test_warnings_are_hidden_by_what_they_say_and_who_says_it(message, category,
     assert bool(seen) == is_shown
 
 
-def test_of_bitsandbytes_the_missing_optional_kernel_alone_is_hidden(caplog):
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s. Please make sure …", "no kernels")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("backends.cpu.ops", "Failed to load CPU gemm_4bit_forward from kernels-community: %s. Please make sure …"),
+        ("autograd._functions", "MatMul8bitLt: inputs will be cast from %s to float16 during quantization"),
+    ],
+)
+def test_of_bitsandbytes_this_alone_is_hidden(name, message, caplog):
+    logger = logging.getLogger(f"bitsandbytes.{name}")
+    logger.warning(message, "something")
     logger.warning("The library is broken")
     assert [record.getMessage() for record in caplog.records] == ["The library is broken"]
 

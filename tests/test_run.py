@@ -99,6 +99,16 @@ def test_the_resolved_recipe_reproduces_the_run(recipe, tmp_path):
     assert all(torch.equal(value, again[name]) for name, value in adapter(first).items())
 
 
+def test_a_mixture_trains_and_its_resolved_recipe_repeats_it(recipe, tmp_path):
+    entries = [{"path": "json", "data_files": "pairs.jsonl"}, {"path": "json", "data_files": ["pairs.jsonl"]}]
+    assert main(["run", recipe(dataset_name=None, datasets=entries)]) == 0
+    resolved = tmp_path / "runs" / "small-dpo" / "recipe.resolved.yaml"
+    assert yaml.safe_load(resolved.read_text())["datasets"] == entries
+    assert main(["run", str(resolved), "--output_dir", "again"]) == 0
+    again = adapter(tmp_path / "again")
+    assert all(torch.equal(value, again[name]) for name, value in adapter(resolved.parent).items())
+
+
 def test_a_second_run_never_overwrites_the_first(recipe, tmp_path, capsys):
     path = recipe()
     assert main(["run", path, "--max_steps", "1"]) == main(["run", path, "--max_steps", "1"]) == 0

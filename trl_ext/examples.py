@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable
@@ -119,7 +120,7 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
     if recipe.get("datasets"):
         known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
         values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
-        mixture = DatasetMixtureConfig(**values)
+        mixture = DatasetMixtureConfig(**copy.deepcopy(values))  # which puts objects in the place of its entries
         for entry in mixture.datasets:
             if not entry.data_files and not Path(entry.path).expanduser().exists():
                 require_hub_dataset(entry.path, None)

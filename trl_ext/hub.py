@@ -29,6 +29,8 @@ FILES = ("config.json", adapter.CONFIG)
 AGAIN = 1.0
 """Seconds until the second and last question, where the first found no way to the Hub."""
 
+_went_offline = False  # by `go_offline`, not by the user
+
 
 def require_model(name: str, revision: str | None = None) -> str | None:
     """Refuse a model on the Hub that can be had neither from there nor from the cache; of an adapter here, its base.
@@ -51,16 +53,21 @@ def require_model(name: str, revision: str | None = None) -> str | None:
     if not folder.is_dir():
         return _require(name, revision)
     base = adapter.base_of(folder)
-    return None if base is None or base.startswith((".", "/", "~")) or Path(base).is_dir() else _require(base, None)
+    if base is None or base.startswith((".", "/", "~")) or Path(base).is_dir():
+        return None
+    return _require(base, revision or adapter.revision_of(folder))
 
 
 @lru_cache
 def _require(name: str, revision: str | None) -> str | None:
-    is_cached = any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in FILES)
+    try:
+        is_cached = any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in FILES)
+    except HFValidationError as error:
+        raise UserError(f"{name!r} is neither a folder here nor a name on the Hub (org/name).") from error
     if constants.is_offline_mode():
         if is_cached:
             return None
-        raise UserError(_absent(name, "HF_HUB_OFFLINE is set", "unset it"))
+        raise UserError(_absent(name, *why_offline()))
     try:
         why = why_unreachable(name, revision)
     except (UserError, HfHubHTTPError):
@@ -81,10 +88,7 @@ def why_unreachable(name: str, revision: str | None) -> str | None:
     Raises:
         UserError: The Hub answers, and it has no such model, or not for everybody.
     """
-    try:
-        url = hf_hub_url(name, FILES[0], revision=revision)
-    except HFValidationError as error:
-        raise UserError(f"{name!r} is neither a folder here nor a name on the Hub (org/name).") from error
+    url = hf_hub_url(name, FILES[0], revision=revision)
     for attempt in (1, 2):
         try:
             get_hf_file_metadata(url)
@@ -114,10 +118,19 @@ def why_unreachable(name: str, revision: str | None) -> str | None:
 
 def go_offline() -> None:
     """Ask the Hub no more in this process or its children, as if HF_HUB_OFFLINE had been set."""
+    global _went_offline
     import datasets
 
+    _went_offline = True
     os.environ["HF_HUB_OFFLINE"] = "1"
     constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+
+
+def why_offline() -> tuple[str, str]:
+    """Why the Hub is not asked, and what to do about it."""
+    if _went_offline:
+        return "the Hub cannot be reached", "check the network and try again"
+    return "HF_HUB_OFFLINE is set", "unset it"
 
 
 def _absent(name: str, why: str, remedy: str) -> str:

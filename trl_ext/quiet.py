@@ -5,8 +5,11 @@ import os
 import sys
 import warnings
 
-OPTIONAL_KERNEL = "Failed to load CPU gemm_4bit_forward"
-"""bitsandbytes looks for it on the Hub and does without."""
+BITSANDBYTES = {
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",  # looked for on the Hub; it does without
+    "bitsandbytes.autograd._functions": "MatMul8bitLt: inputs will be cast",  # at every 8-bit layer of every pass
+}
+"""Who says it → how it begins."""
 
 RENAMED = r"`\w*gradient_checkpointing\w*` is deprecated"
 """transformers says so of calls that TRL, PEFT and its own trainer make."""
@@ -14,8 +17,8 @@ RENAMED = r"`\w*gradient_checkpointing\w*` is deprecated"
 
 def hide_what_nobody_can_act_upon() -> None:
     """For this process; before the libraries are imported."""
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    logger.addFilter(lambda record: not str(record.msg).startswith(OPTIONAL_KERNEL))
+    for name, beginning in BITSANDBYTES.items():
+        logging.getLogger(name).addFilter(lambda record, beginning=beginning: not str(record.msg).startswith(beginning))
     warnings.filterwarnings("ignore", RENAMED, FutureWarning, r"transformers\.")
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trl_ext import atomic, quiet, reward_sources
+from trl_ext import atomic, lock, quiet, reward_sources
 from trl_ext.checkpoints import staging
 from trl_ext.errors import UserError
 from trl_ext.interruption import guard
@@ -39,8 +39,14 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
     recipe = load(path, overrides)
     if recipe.awaits is not None:
         raise UserError(recipe.awaits, about=path)
-    is_main = int(os.environ.get("RANK", "0")) == 0
     directory, checkpoint = run_directory(recipe)
+    with lock.writing(directory):
+        _run(recipe, directory, checkpoint, force)
+    return 0
+
+
+def _run(recipe: Recipe, directory: Path, checkpoint: str | None, force: bool) -> None:
+    is_main = int(os.environ.get("RANK", "0")) == 0
     quieten(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         directory, checkpoint = _as_on_the_main_process(recipe, directory, checkpoint)
@@ -65,7 +71,6 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
     trainer.accelerator.end_training()
-    return 0
 
 
 class Trained(NamedTuple):

@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+from trl_ext import lock
 from trl_ext.checkpoints import found
 from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe
@@ -21,7 +22,8 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
     when resuming. A finished or interrupted run is never overwritten.
 
     Raises:
-        UserError: The directory holds a run and no resume was asked for, or a resume finds no whole checkpoint.
+        UserError: The directory holds a run and no resume was asked for, or a resume finds no whole checkpoint, or another
+            run is writing there.
     """
     resume = recipe.get("resume_from_checkpoint")
     if isinstance(resume, str) and resume.lower() in ("true", "false"):
@@ -38,6 +40,7 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
         if taken:
             number = len(taken) + 1
             directory = taken[-1] if resume is True else stem.with_name(f"{stem.name}-{number}")
+    lock.refuse_if_written(directory)
     if isinstance(resume, str):
         checkpoint = Path(resume).expanduser()
         found.require_whole(checkpoint)

@@ -17,7 +17,6 @@ transformers, peft, trl, bitsandbytes and datasets.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import tempfile
@@ -40,7 +39,6 @@ ENVIRONMENT = {
 def main(arguments: list[str] | None = None) -> int:
     words = parse(arguments)
     warnings.simplefilter("ignore")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels it looks for
     with tempfile.TemporaryDirectory(prefix="bench-gpu-data-") as folder:
         os.environ.update(ENVIRONMENT, HF_DATASETS_CACHE=folder)
         return _main(words)

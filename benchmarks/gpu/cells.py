@@ -25,6 +25,7 @@ from benchmarks.gpu import (
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.deadline import OutOfTime
 from benchmarks.gpu.store import Store
+from trl_ext.errors import UserError
 from trl_ext.trainers.out_of_memory import is_out_of_memory, release
 
 MEASURES = {
@@ -115,7 +116,7 @@ def one(bench: Bench, name: Name, rate: float, say: Callable[[str], None]) -> di
         cell = MEASURES[name.kind](bench, rate)
     except Exception as error:
         sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
-        is_memory = is_out_of_memory(error)
+        is_memory = is_out_of_memory(error) or (isinstance(error, UserError) and "Out of memory" in sentence)
         if not is_memory:
             traceback.print_exc()
         why = sentence if is_memory else f"{type(error).__name__}: {sentence}"

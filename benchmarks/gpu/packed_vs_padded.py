@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.gpu import training
 from benchmarks.gpu.bench import Bench
-from trl_ext.batching.proof import TOLERANCE
+from trl_ext.batching import proof
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers import completions
 
@@ -43,14 +43,16 @@ def compare(trainer: Any) -> dict[str, Any]:
     difference = {key: abs(packed[key] - padded[key]) for key in padded}
     args = trainer.args
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
-    absolute, relative = TOLERANCE[dtype]
+    absolute, relative, per_root = proof.TOLERANCE[dtype]
+    limits = {key: proof.allowed(padded[key], len(key[1]), dtype) for key in padded}
     return {
         "completions": len(padded),
         "largest_difference": max(difference.values()),
         "largest_relative": max(difference[key] / abs(padded[key]) for key in padded),
         "noise": max(abs(again[key] - padded[key]) for key in padded),
-        "tolerance": f"{absolute:g} nats + {relative:g} of the padded log-probability ({str(dtype).removeprefix('torch.')})",
-        "within": all(difference[key] <= absolute + relative * abs(padded[key]) for key in padded),
+        "tolerance": f"{absolute:g} nats + {relative:g} of the padded log-probability + {per_root:g} nats × √tokens "
+        f"({str(dtype).removeprefix('torch.')})",
+        "within": all(difference[key] <= limits[key] for key in padded),
     }
 
 

@@ -1,12 +1,16 @@
 """The proof accepts the families that are right and rejects wrong masks and models it does not know."""
 
+import random
+
 import pytest
 import torch
 from transformers import AutoConfig
 
-from trl_ext.batching import attention, proof
+from trl_ext.batching import attention, kernels, proof
+from trl_ext.batching.packed import Tree
 
 from .helpers import FAMILIES, alone, build, configuration, family, in_one_row, trees
+from .test_kernels import documented_varlen
 
 TREE = trees()[0]
 
@@ -89,3 +93,24 @@ def test_convolutions_between_tokens_are_recognised():
 def test_they_would_also_be_found_out_by_the_proof_itself(model_type, changes, word):
     model = build(configuration(model_type, use_cache=False, **changes)).eval()
     assert word in prove(model).reason
+
+
+@torch.no_grad()
+def test_a_deep_model_is_accepted_in_bfloat16_with_another_kernel(monkeypatch):
+    """Its layers make so much of a rounding that a gradient taken through all of them differs by a tenth."""
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", documented_varlen)
+    torch.manual_seed(0)
+    rng = random.Random(0)
+    prompt, *sides = ([rng.randrange(3, 97) for _ in range(count)] for count in (60, 90, 120))
+    model = build(configuration("llama", num_hidden_layers=32, initializer_range=0.05)).bfloat16().eval()
+    tree = Tree(prompt, sides)
+    expected = torch.cat([alone(model, [Tree(prompt, [side])]).sum(dim=1) for side in sides])
+    attention.switch(model, kernels.VARLEN)
+
+    def score(row):
+        return in_one_row(model, row).sum(dim=1)
+
+    outcome = proof.prove(score, expected, tree, torch.bfloat16)
+    assert outcome.reason is None, outcome.reason
+    outcome = proof.prove_gradient(score, tree, torch.device("cpu"), outcome)
+    assert outcome.reason is None, outcome.reason

@@ -13,6 +13,7 @@ from benchmarks.gpu.cells import Name
 from benchmarks.gpu.deadline import OutOfTime
 from benchmarks.gpu.store import Store
 from trl_ext import planner
+from trl_ext.errors import UserError
 
 SCHEMAS = {
     "step": results.Step,
@@ -153,6 +154,14 @@ def test_one_cell_out_of_memory_leaves_the_others(monkeypatch, tmp_path):
     assert store.cell(*WANTED[2])["why"] == "ValueError: no such kernel"
     measure(WANTED, open_store(tmp_path))
     assert len(stub.calls) == 2  # a failure is finished too
+
+
+def test_a_rollout_that_says_in_a_sentence_that_memory_ran_out_does_not_fit(monkeypatch, tmp_path):
+    sentence = "Out of memory in the critic's update with a single completion of up to 640 tokens, prompt included."
+    Stub(monkeypatch, {WANTED[0]: UserError(sentence)})
+    store = open_store(tmp_path)
+    measure(WANTED[:1], store)
+    assert store.cell(*WANTED[0])["fits"] is False and store.cell(*WANTED[0])["why"] == sentence
 
 
 @pytest.mark.parametrize(("largest", "size", "fits"), [(2, 2, True), (0, None, False)])

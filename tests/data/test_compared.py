@@ -1,5 +1,7 @@
 """Two answers and which is better: every spelling of the verdict, ties, and what is too ambiguous to read."""
 
+import json
+
 import pytest
 from datasets import Dataset
 
@@ -42,6 +44,51 @@ def test_zero_and_one_name_neither_a_nor_b():
         data.load(rows("winner", 0, 1))
     with pytest.raises(UserError, match="its winner names neither"):
         data.load(rows("winner", True, False))
+
+
+def test_a_model_that_ends_in_a_number_is_no_answer():
+    dataset, report = data.load(rows("winner", "Llama 2", "Claude 1", "Model 2", "1", ends="12"))
+    assert report.kept.tolist() == [2, 3] and chosen(dataset) == ["second", "first"]
+    assert list(report.dropped) == [Reason.BAD_WINNER.value]
+
+
+def test_turns_of_an_arena_are_put_together():
+    """As in lmsys-arena-human-preference-55k: lists of turns, spelled out; half an emoji, no reply, and one too few."""
+    spelled = [
+        (["hi", "and?"], ["one", "two"], ["a", "b"], 1),
+        (["hi"], ["one"], ["a"], 0),
+        (["hi"], [None], ["a"], 0),
+        (["hi"], ["\ud83d"], ["a"], 0),
+        (["hi", "and?"], ["one"], ["a", "b"], 0),
+    ]
+    table = [
+        {"prompt": json.dumps(asked), "response_a": json.dumps(a), "response_b": json.dumps(b)}
+        | {"winner_model_a": won, "winner_model_b": 1 - won}
+        for asked, a, b, won in spelled
+    ]
+    dataset, report = data.load(Dataset.from_list(table))
+    assert report.kept.tolist() == [0, 1] and list(report.dropped) == [Reason.BAD_MESSAGE.value]
+
+    def texts(messages):
+        return [f"{message['role'][0]} {message['content']}" for message in messages]
+
+    assert [texts(row["prompt"]) for row in dataset] == [["u hi"], ["u hi"]]
+    assert [texts(row["chosen"]) for row in dataset] == [["a one", "u and?", "a two"], ["a a"]]
+    assert [texts(row["rejected"]) for row in dataset] == [["a a", "u and?", "a b"], ["a one"]]
+    assert "prompt" not in str(report).partition("Columns not used")[2]
+    table[0]["prompt"] = "no list"  # then answers that happen to be lists are texts
+    assert data.load(Dataset.from_list(table[:2]))[0]["chosen"][0] == '["one", "two"]'
+
+
+def test_the_prompt_may_be_a_conversation():
+    table = [
+        {"conversations": [{"from": "human", "value": "q"}], "response_a": "first", "response_b": "second"}
+        | {"winner": winner}
+        for winner in "ab"
+    ]
+    dataset, _ = data.load(Dataset.from_list(table))
+    assert dataset["prompt"][0] == [{"role": "user", "content": "q"}]
+    assert [row["chosen"][0]["content"] for row in dataset] == ["first", "second"]
 
 
 def test_the_higher_score_is_better_and_equal_ones_are_dropped(write):
@@ -89,3 +136,9 @@ def test_chosen_and_rejected_go_before():
         [{"prompt": "q", "chosen": "good", "rejected": "bad", "response_a": "x", "response_b": "y", "winner": "a"}]
     )
     assert chosen(data.load(table).dataset) == ["good"]
+
+
+def test_so_do_single_answers_with_a_label():
+    answer = {"prompt": "q", "completion": "one", "output_1": "x", "output_2": "y", "preference": 2}
+    dataset, report = data.load(Dataset.from_list([answer | {"label": True}, answer | {"label": False}]))
+    assert not report.paired and dataset["label"][:] == [True, False]

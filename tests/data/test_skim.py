@@ -9,6 +9,7 @@ import pytest
 
 from trl_ext import data
 from trl_ext.data import skim
+from trl_ext.data.unreadable import why_unreadable
 from trl_ext.errors import UserError
 
 ROW = {"prompt": "p", "chosen": "good", "rejected": "bad"}
@@ -86,6 +87,14 @@ def test_where_looking_stops_is_no_mistake(indent, most, tmp_path, monkeypatch):
     monkeypatch.setattr(skim, "MOST", most)
     assert skim.problem(path) is None
     assert skim.extent(path).startswith("its first")
+
+
+@pytest.mark.parametrize("ending", ["json.csv", "jsonl.parquet", "jsonl.zst"])
+def test_the_last_ending_counts(ending, tmp_path):
+    path = tmp_path / f"p.{ending}"
+    path.write_bytes(b"\xb5\x2f,prompt\n")
+    assert skim.problem(path) is None
+    assert why_unreadable(path, ValueError("no such codec")).startswith("line 1 is" if "csv" in ending else "no such")
 
 
 def test_other_files_and_names_are_left_to_loading(tmp_path):

@@ -164,3 +164,9 @@ def test_broken_coefficients_say_what_to_remove():
     calibration.path().write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="remove it"):
         calibration.load()
+
+
+def test_where_there_is_no_home_the_defaults_do(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRL_EXT_CACHE", str(tmp_path / "file"))
+    assert calibration.load() == Overhead()

@@ -8,6 +8,7 @@ from tests.ppo import separate
 from tests.ppo.helpers import build, config
 from tests.ppo.separate import is_critic, is_trained
 from tests.trainers.helpers import nf4, relative_difference
+from trl_ext import PPOTrainer
 from trl_ext.trainers import roles
 
 CHECKPOINTING = {
@@ -148,3 +149,21 @@ def test_only_the_acting_role_requires_gradients(model, tmp_path):
     with trainer.model.disable_adapter():
         pass
     assert trainable() == policy
+
+
+def test_every_role_computes_in_16_bits_where_the_policy_does(model, tmp_path):
+    """The critic and the reward model run the backbone past the model's own forward, which alone has autocast."""
+    seen = {}
+
+    class Watched(PPOTrainer):
+        def train(self):
+            backbone = self.model.get_base_model().base_model
+            handle = backbone.register_forward_pre_hook(
+                lambda *_: seen.setdefault(self.model.active_adapter, []).append(torch.is_autocast_enabled("cpu"))
+            )
+            super().train()
+            handle.remove()
+
+    build(model, config(tmp_path, max_steps=1, bf16=True), cls=Watched).train()
+    assert all(seen[roles.CRITIC]) and len(seen[roles.CRITIC]) > 2  # values of the rollout, and updates
+    assert any(seen[roles.POLICY])

@@ -5,6 +5,7 @@ import torch
 
 from trl_ext.build import TRAINERS
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
+from trl_ext.trainers.out_of_memory import is_out_of_memory
 
 from ..conftest import pairs
 from .helpers import arguments, build, relative_difference, weights
@@ -58,3 +59,36 @@ def test_a_single_example_that_does_not_fit_stops_with_a_sentence(packing, tiny_
     trainer = build(Hopeless, config, tiny_model, examples=examples)
     with pytest.raises(torch.OutOfMemoryError, match=r"single example of up to .* tokens in a row"):
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported asynchronously"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory."), False),
+    ],
+)
+def test_memory_that_runs_out_is_recognised_whoever_says_so(error, is_memory):
+    assert is_out_of_memory(error) == is_memory
+
+
+def test_a_first_step_that_is_run_again_in_16_bits_is_judged_by_its_distance(tiny_model, tmp_path, capsys):
+    """Its reference values were computed in longer rows, and come from the cache the second time."""
+
+    class Shifted(failing(PairedPreferenceTrainer, at=2)):
+        def _score(self, model, batch):
+            tensors, fields = super()._score(model, batch)
+            tensors["chosen_logps"] = tensors["chosen_logps"] + 0.02  # as rounding to 16 bits does
+            return tensors, fields
+
+    config = PairedPreferenceConfig(**arguments(tmp_path, max_steps=1, bf16=True), row_tokens=90)
+    trainer = build(Shifted, config, tiny_model)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.zero_()
+    trainer.train()
+    assert "rounding to 16 bits" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from trl_ext import losses
 from trl_ext.build import TRAINERS
@@ -214,7 +214,21 @@ def test_rounding_to_16_bits_stops_no_run(name, beta, known, tiny_model, tmp_pat
         assert not {"apart"} & trainer.state.log_history[0].keys()
         said = capsys.readouterr().out
         rounds = is_cached or name == "kto"
-        assert f"= {known}{' but for rounding to 16 bits' if rounds else ''}" in said
+        assert f"= {known}{' but for rounding (' if rounds else ''}" in said
+
+
+def test_an_8_bit_base_rounds_what_its_layers_are_given(tiny_model, tmp_path, capsys):
+    """The loss is then near the known value, and the adapter learns."""
+    trainer = paired(
+        tiny_model,
+        tmp_path,
+        config={"max_steps": 2, "beta": 5.0},
+        quantization_config=BitsAndBytesConfig(load_in_8bit=True),
+    )
+    before = weights(trainer)
+    trainer.train()
+    assert "the known value at policy = reference: right" in capsys.readouterr().out
+    assert all(not torch.equal(before[name], after) for name, after in weights(trainer).items() if "lora_B" in name)
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ class Count:
 
 _LAYOUT: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
 _COUNT: contextvars.ContextVar[Count | None] = contextvars.ContextVar("count", default=None)
+_DIFFERENCES: contextvars.ContextVar[list[float] | None] = contextvars.ContextVar("differences", default=None)
 _ORDINARY: dict[str, str] = {}  # registered name → implementation on ordinary batches
 
 
@@ -68,6 +69,17 @@ def count_masks() -> Iterator[Count]:
         yield count
     finally:
         _COUNT.reset(token)
+
+
+@contextlib.contextmanager
+def compare_with_segments() -> Iterator[list[float]]:
+    """Lists how far gradients are from those of attention segment by segment, for each attention in another kernel."""
+    differences: list[float] = []
+    token = _DIFFERENCES.set(differences)
+    try:
+        yield differences
+    finally:
+        _DIFFERENCES.reset(token)
 
 
 def _layout() -> Layout | None:
@@ -187,6 +199,8 @@ def _attend(
     if (count := _COUNT.get()) is not None:
         count.kernels.add(kernel)
     if kernel == kernels.VARLEN:
+        if (differences := _DIFFERENCES.get()) is not None:
+            differences.append(kernels.gradient_difference(query, key, value, mask, scaling))
         return kernels.varlen(query, key, value, mask.layout.sequences, mask.reach, scaling)
     return kernels.by_segments(query, key, value, mask, scaling, dropout)
 

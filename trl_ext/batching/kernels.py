@@ -6,6 +6,7 @@ keys are its prompt's and its own. It needs an NVIDIA GPU of the Ampere generati
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -159,3 +160,25 @@ def by_segments(
             )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
+
+
+def gradient_difference(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, scaling: float | None
+) -> float:
+    """Relative difference between the two kernels' gradients of queries, keys or values, whichever is largest.
+
+    Args:
+        query, key, value, mask, scaling: As for `by_segments`.
+    """
+
+    def gradients(attend: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        with torch.enable_grad():
+            inputs = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
+            output = attend(*inputs)
+            direction = torch.arange(output.numel(), device=output.device).cos().view_as(output).to(output.dtype)
+            return torch.autograd.grad(output, inputs, direction)
+
+    found = gradients(lambda *inputs: varlen(*inputs, mask.layout.sequences, mask.reach, scaling))
+    right = gradients(lambda *inputs: by_segments(*inputs, mask, scaling, 0.0))
+    pairs = zip(found, right, strict=True)
+    return torch.stack([(mine - other).float().norm() / other.float().norm() for mine, other in pairs]).max().item()

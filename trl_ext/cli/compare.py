@@ -85,15 +85,24 @@ def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
 
     from rich.console import Console
 
-    from trl_ext import run
+    from trl_ext import lock, run
 
     run.quieten(first)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{first.name}[/bold]: {', '.join(cell.name for cell in grid)} → {directory}")
+    with lock.writing(directory):
+        console.print(f"[bold]{first.name}[/bold]: {', '.join(cell.name for cell in grid)} → {directory}")
+        records = _train(grid, directory, given, console)
+        runs = {cell.name: directory / cell.name for cell in grid}
+        _report(directory, f"{first.name}: {len(grid)} runs compared", records, runs, console)
+    return 0
+
+
+def _train(grid: list[Any], directory: Path, given: dict[str, Any], console: Any) -> list[dict[str, Any]]:
     from trl_ext import foresight, hub
     from trl_ext.comparison import training
     from trl_ext.interruption import guard
 
+    first = grid[0].recipe
     training.refuse_others(grid, directory)
     with guard:
         if (copy := hub.require_model(first.get("model_name_or_path"), first.get("model_revision"))) is not None:
@@ -101,15 +110,7 @@ def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
         judge = _judge([cell.recipe for cell in grid], directory, given, console)
         for warning in {warning: None for cell in grid for warning in foresight.check(cell.recipe)}:
             console.print(warning)
-        records = training.train(grid, directory, console, judge)
-    _report(
-        directory,
-        f"{first.name}: {len(grid)} runs compared",
-        records,
-        {c.name: directory / c.name for c in grid},
-        console,
-    )
-    return 0
+        return training.train(grid, directory, console, judge)
 
 
 def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) -> int:
@@ -117,7 +118,7 @@ def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) 
         raise UserError(f"`--{unread[0]}` is for a recipe, and runs that are finished are compared as they are.")
     from rich.console import Console
 
-    from trl_ext import finished, run
+    from trl_ext import finished, lock, run
 
     for path in paths:
         finished.check(path)
@@ -132,12 +133,13 @@ def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) 
     run.quieten(recipes[0])
     directory = Path(given["output_dir"] or Path("runs", "compare-" + "-".join(names)))
     console = Console(highlight=False, soft_wrap=True)
-    judge = _judge(recipes, directory, given, console)
-    records = []
-    for name, path in zip(names, paths, strict=True):
-        console.print(f"[bold]{name}[/bold]")
-        records.append(judge.finished(name, path))
-    _report(directory, f"{len(paths)} runs compared", records, dict(zip(names, paths, strict=True)), console)
+    with lock.writing(directory):
+        judge = _judge(recipes, directory, given, console)
+        records = []
+        for name, path in zip(names, paths, strict=True):
+            console.print(f"[bold]{name}[/bold]")
+            records.append(judge.finished(name, path))
+        _report(directory, f"{len(paths)} runs compared", records, dict(zip(names, paths, strict=True)), console)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import math
 from typing import Any
 
@@ -51,7 +50,6 @@ def run(args: argparse.Namespace) -> int:
     from trl_ext import recipe
     from trl_ext.planner import plan
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels it looks for on the Hub
     loaded = recipe.load(args.recipe, values)
     planned = plan(
         loaded,

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from trl_ext.errors import UserError
-from trl_ext.hub import go_offline
+from trl_ext.hub import go_offline, why_offline
 
 from .hints import near
 
@@ -33,7 +33,7 @@ def require_hub_dataset(name: str, revision: str | None) -> None:
     """
     if constants.HF_HUB_OFFLINE:
         if not is_cached(name):
-            raise _unreachable(name, "HF_HUB_OFFLINE is set", "unset it")
+            raise _unreachable(name, *why_offline())
         return
     try:
         HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT)
@@ -48,7 +48,8 @@ def require_hub_dataset(name: str, revision: str | None) -> None:
             "can be seen without logging in; check the spelling, or run `hf auth login` if it is private."
         ) from error
     except HfHubHTTPError as error:
-        raise _unreachable(name, str(error).splitlines()[0]) from error
+        if not is_cached(name):  # which loading falls back on
+            raise _unreachable(name, str(error).splitlines()[0]) from error
     except Exception as error:  # httpx's, OSError's and the proxies' connection errors have no common base
         if not is_cached(name):
             raise _unreachable(name, type(error).__name__) from error
@@ -76,6 +77,12 @@ def said_by_the_hub(error: Exception, name: str, config: str | None) -> UserErro
             "instead (revision refs/convert/parquet)."
         )
     cause = error.__cause__ or error
+    home = Path(datasets.config.HF_CACHE_HOME)
+    if isinstance(cause, OSError) and cause.filename and home.is_relative_to(cause.filename):
+        return UserError(
+            f"{home}, where Hugging Face's libraries keep data, cannot be made ({cause.strerror}): set HF_HOME to a folder that "
+            "can be written to."
+        )
     first = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
     return UserError(f"{name} cannot be loaded: {first}.")
 

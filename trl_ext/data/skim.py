@@ -9,6 +9,7 @@ import json
 import lzma
 import re
 from pathlib import Path
+from typing import IO
 
 MOST = 2**23
 """Bytes that are looked at, a tenth of a second."""
@@ -18,16 +19,28 @@ BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 SPACE = re.compile(r"\s*")
 
 
+def kind(path: Path) -> str:
+    """The ending that tells how rows are written: `.json` of `a.json.gz`. A compression not in `OPENERS` stays in the way."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] and suffixes[-1] in OPENERS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The bytes of a file, compressed or not."""
+    return OPENERS.get(path.suffix.lower(), open)(path, "rb")
+
+
 def problem(path: Path) -> str | None:
     """The end of a sentence about a file that no reader can read; `None` where its first `MOST` bytes are in order.
 
     As `datasets` reads it: objects one after the other, on lines of their own or not, or one list of them.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if not KINDS & set(suffixes[-2:]) or not path.is_file():
+    if kind(path) not in KINDS or not path.is_file():
         return None
     try:
-        with OPENERS.get(suffixes[-1], open)(path, "rb") as file:
+        with opened(path) as file:
             raw = file.read(MOST + 1)
     except (OSError, EOFError, lzma.LZMAError) as error:
         return f"which cannot be read: {error}."

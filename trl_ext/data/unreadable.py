@@ -6,22 +6,21 @@ import json
 import lzma
 from pathlib import Path
 
-from .skim import OPENERS, not_utf8, why
+from .skim import kind, not_utf8, opened, why
 
 
 def why_unreadable(path: Path, error: Exception) -> str:
     """A clause such as "line 7 is not JSON (Expecting value at column 12)"."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    opener = OPENERS.get(suffixes[-1], open)
+    looks = {
+        ".jsonl": _first_bad_line,
+        ".ndjson": _first_bad_line,
+        ".json": _bad_document,
+        ".csv": _first_not_utf8,
+        ".tsv": _first_not_utf8,
+    }
+    look = looks.get(kind(path))
     try:
-        if {".jsonl", ".ndjson"} & set(suffixes):
-            found = _first_bad_line(path, opener)
-        elif ".json" in suffixes:
-            found = _bad_document(path, opener)
-        elif {".csv", ".tsv"} & set(suffixes):
-            found = _first_not_utf8(path, opener)
-        else:
-            found = None
+        found = look and look(path)
     except (OSError, EOFError, lzma.LZMAError) as broken:  # not a gzip file, or a cut-off one
         found = str(broken)
     if found:
@@ -33,9 +32,9 @@ def why_unreadable(path: Path, error: Exception) -> str:
     return (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
 
 
-def _first_bad_line(path: Path, opener) -> str | None:
+def _first_bad_line(path: Path) -> str | None:
     lines = 0
-    with opener(path, "rb") as file:
+    with opened(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -45,8 +44,8 @@ def _first_bad_line(path: Path, opener) -> str | None:
     return None if lines else "it holds no rows"
 
 
-def _first_not_utf8(path: Path, opener) -> str | None:
-    with opener(path, "rb") as file:
+def _first_not_utf8(path: Path) -> str | None:
+    with opened(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode("utf-8")
@@ -55,13 +54,13 @@ def _first_not_utf8(path: Path, opener) -> str | None:
     return None
 
 
-def _bad_document(path: Path, opener) -> str | None:
-    with opener(path, "rb") as file:
+def _bad_document(path: Path) -> str | None:
+    with opened(path) as file:
         text = file.read()
     if not (said := _bad_json(text, path)):
         return "it must be a list of objects with the same keys" if text.strip() in (b"[]", b"{}") else None
     # Many files called .json have one object per line.
-    return f"it {said}" if text.lstrip()[:1] == b"[" else _first_bad_line(path, opener)
+    return f"it {said}" if text.lstrip()[:1] == b"[" else _first_bad_line(path)
 
 
 def _bad_json(text: bytes, path: Path) -> str | None:

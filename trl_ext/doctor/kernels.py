@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sys
@@ -58,7 +57,6 @@ def _eight_bits(device: Any, where: str) -> Iterator[Finding]:
 
 def four_bits(device: Any) -> float:
     """Largest relative error of an NF4 linear layer's output and input gradient."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels it looks for on the Hub
     import bitsandbytes as bnb
     import torch
 

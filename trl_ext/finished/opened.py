@@ -145,6 +145,7 @@ def whole(recipe: Recipe) -> Any:
     try:
         model = create_model_from_path(
             build.model_path(recipe),
+            revision=recipe.get("model_revision") or "main",
             dtype=build.precision(recipe).model_dtype if recipe.explicit else stored,
             trust_remote_code=bool(recipe.get("trust_remote_code")),
         )

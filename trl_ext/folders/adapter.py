@@ -24,3 +24,8 @@ def config(folder: Path) -> dict[str, Any]:
 def base_of(folder: Path) -> str | None:
     """Path or Hub name of the model under the adapter; `None` if there is no adapter, or it names none."""
     return config(folder).get("base_model_name_or_path")
+
+
+def revision_of(folder: Path) -> str | None:
+    """Commit, branch or tag of that model on the Hub; `None` if the adapter does not say."""
+    return config(folder).get("revision")

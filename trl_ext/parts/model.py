@@ -34,6 +34,16 @@ def adapter_base(path: str) -> str:
     return adapter_folder.base_of(Path(find_adapter_config_file(path)).parent)
 
 
+def base_revision(recipe: Recipe) -> str:
+    """Commit, branch or tag of the base of a recipe's adapter on the Hub.
+
+    Of an adapter in a local folder, `model_revision` can only be that of its base.
+    """
+    path = model_path(recipe)
+    own = recipe.get("model_revision") if Path(path).is_dir() else None
+    return own or adapter_folder.revision_of(Path(find_adapter_config_file(path)).parent) or "main"
+
+
 def policy(
     recipe: Recipe, args: Any, chosen: Precision, statements: list[str], lender: SharedBase | None = None
 ) -> tuple[Any, dict[str, Any]]:
@@ -67,7 +77,7 @@ def policy(
         args.model_init_kwargs = None
         reference = "" if recipe.kind == "sft" else "; the reference is a frozen copy of it, not the bare base"
         statements.append(f"Continues the adapter {path}{reference}.")
-        return _continued(path, args, for_loading | {"revision": None}, lender), {}
+        return _continued(path, args, for_loading | {"revision": base_revision(recipe)}, lender), {}
     peft_config = _new_adapter(recipe, args, model_args, statements)
     if peft_config is not None and lender is not None:
         args.model_init_kwargs = None
@@ -91,8 +101,9 @@ def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements:
     if peft_config is None:
         statements.append("No adapter (use_peft is off): all weights are trained.")
         return None
+    peft_config.revision = recipe.get("model_revision")  # whoever loads the adapter puts it on these very weights
     peft_config.target_modules = lora_targets.as_given(recipe, peft_config.target_modules)
-    lora_targets.check(
+    trains_experts = lora_targets.check(
         model_path(recipe), peft_config.target_modules, model_args.model_revision, args.trust_remote_code
     )
     if recipe.kind == "reward":
@@ -103,4 +114,6 @@ def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements:
             "`lora_dropout` has no effect: `disable_dropout` is on, TRL's default, so that policy and reference "
             "see the same network. Set `disable_dropout: false` to use it."
         )
+    if trains_experts and getattr(args, "disable_dropout", False):
+        peft_config.lora_dropout = 0.0  # on experts PEFT refuses it, even where it is switched off
     return peft_config

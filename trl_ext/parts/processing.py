@@ -10,7 +10,7 @@ from trl import is_conversational
 from trl_ext import hub
 from trl_ext.errors import UserError
 from trl_ext.inspection import model_files, special_tokens
-from trl_ext.parts.model import adapter_base, model_path
+from trl_ext.parts.model import adapter_base, base_revision, model_path
 from trl_ext.recipe import Recipe
 
 
@@ -25,7 +25,7 @@ def tokenizer(recipe: Recipe) -> Any:
     revision = recipe.get("model_revision") or "main"
     trust = bool(recipe.get("trust_remote_code"))
     if find_adapter_config_file(path) and not (Path(path) / "tokenizer_config.json").exists():
-        path = adapter_base(path)
+        path, revision = adapter_base(path), base_revision(recipe)
     try:
         processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
@@ -88,5 +88,5 @@ def model_files_of(recipe: Recipe, processing_class: Any) -> model_files.ModelFi
     """What the small files of the recipe's base model say."""
     path, revision = model_path(recipe), recipe.get("model_revision") or "main"
     if find_adapter_config_file(path) is not None:
-        path, revision = adapter_base(path), "main"
+        path, revision = adapter_base(path), base_revision(recipe)
     return model_files.read(path, revision, bool(recipe.get("trust_remote_code")), processing_class)

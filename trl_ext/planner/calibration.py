@@ -29,7 +29,7 @@ def load() -> Overhead:
     try:
         content = json.loads(path().read_text(encoding="utf-8"))
         return Overhead(float(content["allocator"]), float(content["context"]))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # or no home that may be looked into
         return Overhead()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path()} cannot be read ({error}): remove it, and calibrate again.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -62,8 +61,6 @@ def adapter(rank: int, carrying: dict[str, nn.Module], in_layer: list[str]) -> A
 def adapter_with_experts(model: Any, rank: int, targets: Targets, layer_name: str) -> Adapter:
     """The adapter of a mixture of experts, which PEFT translates to the experts' 3-D tensors by rules of its own."""
     import torch
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels it looks for
     from peft import LoraConfig, get_peft_model
 
     with torch.device("meta"), warnings.catch_warnings():

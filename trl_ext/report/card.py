@@ -80,7 +80,7 @@ def _usage(trainer: Any, base: str) -> str:
     model = trainer.model.get_base_model()
     quantised = _quantisation(model.config)
     imports, given = {loader, "AutoTokenizer"}, [f'"{base}"', f"dtype={model.dtype}"]
-    revision = (trainer.args.model_init_kwargs or {}).get("revision")
+    revision = trainer.model.active_peft_config.revision or (trainer.args.model_init_kwargs or {}).get("revision")
     if revision not in (None, "main"):
         given.append(f'revision="{revision}"')
     if is_scorer:

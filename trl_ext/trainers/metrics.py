@@ -28,7 +28,7 @@ class MeanMetrics:
     def reduce(self, accelerator: Accelerator) -> "MeanMetrics":
         """The same sums over all processes."""
         if accelerator.num_processes > 1 and self._sums:
-            stacked = accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum")
+            stacked = accelerator.reduce(self._stacked().to(accelerator.device), reduction="sum")
             self._sums = dict(zip(self._sums, stacked, strict=True))
         return self
 
@@ -36,7 +36,7 @@ class MeanMetrics:
         """Mean per name; names without a single value are left out rather than reported as zero."""
         if not self._sums:
             return {}
-        rows = torch.stack(list(self._sums.values())).tolist()
+        rows = self._stacked().tolist()
         return {name: total / count for name, (total, count) in zip(self._sums, rows, strict=True) if count}
 
     def total(self, name: str) -> float:
@@ -46,3 +46,9 @@ class MeanMetrics:
     def clear(self) -> None:
         """Forget the values but not the names."""
         self._sums = {name: torch.zeros_like(pair) for name, pair in self._sums.items()}
+
+    def _stacked(self) -> torch.Tensor:
+        """Sums and counts of all names, (names, 2); plain numbers were added on the CPU, and the others lie on a GPU."""
+        pairs = list(self._sums.values())
+        device = next((pair.device for pair in pairs if pair.device.type != "cpu"), torch.device("cpu"))
+        return torch.stack([pair.to(device) for pair in pairs])

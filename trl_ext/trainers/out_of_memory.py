@@ -9,6 +9,9 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from trl_ext.errors import UserError
 
+OF_LIBRARIES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "[CUDA]: out of memory")
+"""How cuBLAS, the CUDA runtime and Triton say it."""
+
 
 class RowsDoNotFitError(Exception):
     """Memory ran out on some process in the middle of a step."""
@@ -16,8 +19,8 @@ class RowsDoNotFitError(Exception):
 
 def is_out_of_memory(error: Exception) -> bool:
     """Also where it is a library's allocation that fails, outside PyTorch's allocator."""
-    is_cublas = isinstance(error, RuntimeError) and "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error) or is_cublas
+    is_librarys = isinstance(error, RuntimeError) and any(words in str(error) for words in OF_LIBRARIES)
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error) or is_librarys
 
 
 def release() -> None:

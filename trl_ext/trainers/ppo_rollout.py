@@ -39,7 +39,7 @@ class PPORollout(Rollouts):
             self._saying("while the critic valued completions"),
             roles.acting_as(self.model, roles.CRITIC),
             no_grad_eval(self.model),
-            self.compute_loss_context_manager(),
+            self.accelerator.autocast(),
         ):
             chunks = zip(input_ids.split(size), attention_mask.split(size), strict=True)
             return torch.cat([roles.values(self.model, ids, mask, length) for ids, mask in chunks])

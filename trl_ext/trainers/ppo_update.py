@@ -82,7 +82,8 @@ class PPOUpdate(RolloutUpdate):
         """The critic's loss, weighted: per completion Σ_t clipped squared error, over the rollout's mean length."""
         input_ids, attention_mask = sequences(batch)
         mask = batch["loss_mask"]
-        values = roles.values(self.model, input_ids, attention_mask, mask.size(1))
+        with self.accelerator.autocast():  # which covers the model's own forward alone
+            values = roles.values(self.model, input_ids, attention_mask, mask.size(1))
         clipped = objectives.value_loss(
             values, batch["values"], batch["returns"], mask, epsilon=self.args.cliprange_value
         )

@@ -13,7 +13,7 @@ from trl_ext.reference.identity import describe_reference, reference_identity
 from trl_ext.reference.implicit import implicit_reference
 from trl_ext.trainers import completions
 from trl_ext.trainers.completions import Completions
-from trl_ext.trainers.step_zero import say
+from trl_ext.trainers.step_zero import is_8_bit, say
 
 
 class References:
@@ -26,6 +26,7 @@ class References:
     """
 
     reference_cache: ReferenceCache | None = None
+    _has_run_again = False  # whether memory ran out: cached values are then of longer rows than the policy's
 
     def _sequences(self, row: list[dict]) -> list[tuple[list[int], list[int]]]:
         """Prompt and completion ids, truncated, of every completion of a row in the order they are scored."""
@@ -85,9 +86,9 @@ class References:
     def _reference_ran_otherwise(self) -> bool:
         """Whether reference values may come from other rows or kernels than the policy's. Every process has to ask."""
         counts = self.reference_counts()
-        is_cached = counts is not None and counts[0] > 0
+        is_cached = counts is not None and (counts[0] > 0 or self._has_run_again)
         has_greater_rank = self.args.sync_ref_model and self.args.ref_model_mixup_alpha < 1
-        return is_cached or has_greater_rank
+        return is_cached or has_greater_rank or is_8_bit(self.model)
 
     @contextlib.contextmanager
     def _reference(self) -> Iterator[nn.Module]:

@@ -37,6 +37,7 @@ class Retry(Rows):
             except RowsDoNotFitError:
                 pass
             # Outside the handler, so that no traceback keeps the failed attempt's activations alive.
+            self._has_run_again = True
             self.model.zero_grad(set_to_none=True)
             release()
             self._make_room(examples)

@@ -99,7 +99,7 @@ class RewardAdapter:
         with (
             roles.acting_as(model, roles.REWARD),
             no_grad_eval(model),
-            self._trainer.compute_loss_context_manager(),
+            self._trainer.accelerator.autocast(),
         ):
             hidden = roles.last_hidden_state(model, input_ids.to(device), attention_mask.to(device))
             return model.reward_head(hidden[:, -1])

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 
 from trl_ext.batching import attention, kernels, proof
-from trl_ext.batching.packed import Tree, joined_tokens, pack_rows
+from trl_ext.batching.packed import PackedRow, Tree, joined_tokens, pack_rows
 from trl_ext.batching.padded import cut_rows, padded_batch
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers import completions, lora
@@ -98,30 +98,19 @@ class Rows(References, RowMemory):
         def score(batch: dict[str, Any]) -> torch.Tensor:
             return completions.run(self.model, batch).per_token_logps.float().sum(dim=1)
 
-        def try_out(kernel: str) -> proof.Outcome:
-            with no_grad_eval(self.model):
-                outcome = proof.prove(lambda row: score({"packed": row}), padded, tree, dtype)
-            if outcome.reason is not None or kernel == kernels.SEGMENTS:
-                return outcome
-            # A kernel that is not ours has a backward pass of its own to prove.
-            parameters = [p for p in self.model.parameters() if p.requires_grad]
-            return proof.prove_gradient(
-                lambda row: score({"packed": row}),
-                lambda name: attention.switch(base, name),
-                kernel,
-                tree,
-                parameters,
-                outcome,
-            )
+        def score_packed(row: PackedRow) -> torch.Tensor:
+            return score({"packed": row})
 
         dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else self.model.dtype
         slower = ""
-        with self.compute_loss_context_manager():
-            with no_grad_eval(self.model):
-                padded = score(self._prepare_inputs(padded_batch(tree, self.data_collator.pad_token_id)))
+        with self.compute_loss_context_manager(), no_grad_eval(self.model):
+            padded = score(self._prepare_inputs(padded_batch(tree, self.data_collator.pad_token_id)))
             for kernel in kernels.usable(self.args.device, dtype):
                 before = attention.switch(base, kernel)
-                outcome = try_out(kernel)
+                outcome = proof.prove(score_packed, padded, tree, dtype)
+                if outcome.reason is None and kernel != kernels.SEGMENTS:
+                    # A kernel that is not ours has a backward pass of its own to prove.
+                    outcome = proof.prove_gradient(score_packed, tree, self.args.device, outcome)
                 if outcome.reason is None:
                     return proof.Outcome(None, outcome.measured + slower)
                 slower = f"; not {kernels.IN_WORDS[kernel].removeprefix('attention ')}: {outcome.reason}"

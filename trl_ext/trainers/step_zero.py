@@ -79,8 +79,8 @@ def check(trainer: Any, measured: float, apart: float | None = None) -> None:
         trainer: A preference trainer before its first optimizer step.
         measured: Mean loss of the first step over all processes.
         apart: Where reference values come from batches of other shapes or other kernels, how far from them the policy
-            is, in nats per token. In 16 bits this is judged instead: rounding moves the loss the more, the longer
-            completions are and the greater β is.
+            is, in nats per token. In 16 bits, or on an 8-bit base, this is judged instead: rounding moves the loss the
+            more, the longer completions are and the greater β is.
 
     Raises:
         WrongInitialLossError: Policy and reference have the same weights, yet the loss is another one.
@@ -91,10 +91,10 @@ def check(trainer: Any, measured: float, apart: float | None = None) -> None:
     if unknown is not None:
         say(trainer, f"{first}; not checked: {unknown}")
         return
-    if apart is not None and _is_16_bit(trainer):
-        is_right, rounding = apart <= APART_16_BIT, f" but for rounding to 16 bits ({apart:.1g} nats per token)"
+    if apart is not None and _is_rounded(trainer):
+        is_right, rounding = apart <= APART_16_BIT, f" but for rounding ({apart:.1g} nats per token)"
     else:
-        tolerance = TOLERANCE_16_BIT if _is_16_bit(trainer) else TOLERANCE
+        tolerance = TOLERANCE_16_BIT if _is_rounded(trainer) else TOLERANCE
         is_right, rounding = math.isclose(measured, expected, rel_tol=tolerance), ""
     if is_right:
         say(trainer, f"{first} = {expected:.4f}{rounding}, the known value at policy = reference: right")
@@ -124,7 +124,15 @@ def _why_unknown(trainer: Any) -> str | None:
     return None
 
 
-def _is_16_bit(trainer: Any) -> bool:
+def is_8_bit(model: Any) -> bool:
+    """Whether a model's linear layers round what they are given to 8 bits (LLM.int8)."""
+    return bool(getattr(model, "is_loaded_in_8bit", False))
+
+
+def _is_rounded(trainer: Any) -> bool:
+    """Whether what a layer computes is rounded to 16 bits, or its inputs to 8."""
+    if is_8_bit(trainer.model):
+        return True
     return trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype in (torch.bfloat16, torch.float16)
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from . import alpaca, hh, orca, trl_types
+from . import alpaca, hh, orca, sharegpt, trl_types, turns
 from .match import Match, Row, Sample
 from .outcome import Drop, Note, Reason
 
@@ -27,18 +27,25 @@ WINNER = ("winner", "preference", "preferred", "better", "better_response_id", "
 # One column for each answer; `winner_model_a` and `winner_model_b` are 1 and 0, both 0 in a tie.
 SCORES = ("score", "rating", "reward", "winner_model")
 ENDINGS = (("_a", "_b"), ("_1", "_2"), ("_0", "_1"), ("1", "2"))
+BEFORE_ENDING = {*ANSWERS, "model", "assistant", "candidate", "option", "choice"}
+"""Words that a winner may begin with; other names, of models above all, may end in a number of their own."""
 TIES = ("tie", "draw", "both", "neither", "equal", "same", "none")
+
+SIDES = ("chosen", "rejected")
+EXAMPLE = {"role": "user", "content": ""}
+"""Of what `turns` makes of a row."""
 
 NAMED = ("response_a", "response_b", "winner", "score_a", "score_b")
 """One spelling of each column, to say what is needed."""
 READ = (*WINNER, *(stem + end for stem in (*ANSWERS, *SCORES) for ends in ENDINGS for end in ends))
 
-AFTER = (hh, orca, alpaca, trl_types)
+AFTER = (sharegpt, hh, orca, alpaca, trl_types)
 """Formats that read the prompt, and the answers once they are called chosen and rejected."""
 
 
 def match(sample: Sample) -> Match | None:
-    if sample.has("chosen") or sample.has("rejected"):
+    is_labelled = sample.has("completion") and sample.label() is not None
+    if sample.has("chosen") or sample.has("rejected") or is_labelled:
         return None
     for stem in ANSWERS:
         for ends in ENDINGS:
@@ -56,7 +63,11 @@ def _between(sample: Sample, answers: tuple[str, ...], ends: tuple[str, str]) ->
     columns, side, how = judged
     rest = [name for name in sample.columns if name not in (*answers, *columns)]
     rows = [{name: row.get(name) for name in rest} | _renamed(row, answers) for row in sample.rows]
-    seen = Sample((*rest, "chosen", "rejected"), rows)
+    in_turns = "prompt" in rest and turns.are_in(rows, ("prompt", *SIDES))
+    if in_turns:
+        rest.remove("prompt")
+        rows = [{name: [EXAMPLE] for name in SIDES}]
+    seen = Sample((*rest, *SIDES), rows)
     inner = next((found for module in AFTER if (found := module.match(seen)) is not None), None)
     if inner is None or not inner.paired:
         return None
@@ -64,8 +75,8 @@ def _between(sample: Sample, answers: tuple[str, ...], ends: tuple[str, str]) ->
         inner,
         format=NAME,
         title=f"{answers[0]} and {answers[1]}, the better one told by {how}",
-        read=functools.partial(_read, read=inner.read, answers=answers, columns=columns, side=side),
-        columns=(*(name for name in inner.columns if name in rest), *answers, *columns),
+        read=functools.partial(_read, read=inner.read, answers=answers, columns=columns, side=side, in_turns=in_turns),
+        columns=(*["prompt"] * in_turns, *(name for name in inner.columns if name in rest), *answers, *columns),
     )
 
 
@@ -82,7 +93,7 @@ def _judged(sample: Sample, ends: tuple[str, str]) -> tuple[tuple[str, ...], Cal
 
 
 def _renamed(row: Row, answers: tuple[str, ...]) -> Row:
-    return {"chosen": row.get(answers[0]), "rejected": row.get(answers[1])}
+    return dict(zip(SIDES, map(row.get, answers), strict=True))
 
 
 def _read(
@@ -93,12 +104,14 @@ def _read(
     answers: tuple[str, ...],
     columns: tuple[str, ...],
     side: Callable[..., int],
+    in_turns: bool,
 ) -> Row:
     values = [row[name] for name in columns]
     if any(value is None or value != value for value in values):
         raise Drop(Reason.NULL)
     rest = {name: value for name, value in row.items() if name not in (*answers, *columns)}
-    return read(rest | _renamed(row, answers if side(*values) == 0 else answers[::-1]), notes)
+    pair = rest | _renamed(row, answers if side(*values) == 0 else answers[::-1])
+    return read(turns.joined(pair, "prompt", SIDES) if in_turns else pair, notes)
 
 
 def _by_name(winner: Any, names: tuple[str, str]) -> int:
@@ -111,9 +124,10 @@ def _by_name(winner: Any, names: tuple[str, str]) -> int:
     words = str(winner).strip().lower().replace("_", " ").split()
     if words and words[0].strip("()") in TIES:
         raise Drop(Reason.TIE)
-    if isinstance(winner, bool) or not words or words[-1].removesuffix(".0") not in names:
+    ending = words[-1].removesuffix(".0") if words else None
+    if isinstance(winner, bool) or ending not in names or not BEFORE_ENDING.issuperset(words[:-1]):
         raise Drop(Reason.BAD_WINNER)
-    return names.index(words[-1].removesuffix(".0"))
+    return names.index(ending)
 
 
 def _by_score(*scores: Any) -> int:
