@@ -18,7 +18,9 @@ RENAMED = r"`\w*gradient_checkpointing\w*` is deprecated"
 def hide_what_nobody_can_act_upon() -> None:
     """For this process; before the libraries are imported."""
     for name, beginning in BITSANDBYTES.items():
-        logging.getLogger(name).addFilter(lambda record, beginning=beginning: not str(record.msg).startswith(beginning))
+        logging.getLogger(name).addFilter(
+            lambda record, beginning=beginning: not str(record.msg).startswith(beginning)
+        )
     warnings.filterwarnings("ignore", RENAMED, FutureWarning, r"transformers\.")
 
 

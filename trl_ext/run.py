@@ -118,7 +118,7 @@ def train(
     trainer.add_callback(StopWhenAsked(guard, trainer.accelerator))
 
     def keep_row_tokens() -> None:
-        """Row lengths change no result but the order of its additions; with them a rerun is exact to the bit."""
+        """Row lengths change no result but the order of its additions; with them a rerun is exact to the bit on a CPU."""
         settled = replace(resolved, values={**resolved.values, "row_tokens": trainer.row_tokens})
         settled.dump(directory / "recipe.resolved.yaml")
 

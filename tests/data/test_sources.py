@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import datasets
 import pytest
 from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi, constants
@@ -204,3 +205,13 @@ def test_hub_name_offline(monkeypatch):
         data.load("somebody/pairs")
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         data.splits("somebody/pairs")
+
+
+def test_a_home_nobody_may_write_to(tmp_path, monkeypatch):
+    home = tmp_path / "a file" / "huggingface"
+    home.parent.touch()
+    monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", str(home))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
+    Dataset.from_list(PLAIN).to_json(tmp_path / "p.jsonl")
+    with pytest.raises(UserError, match=r"keep data in .*huggingface, which cannot be written to \(Not a directory\)"):
+        data.load(tmp_path / "p.jsonl")

@@ -68,3 +68,23 @@ def test_a_local_folder_is_judged_and_what_cannot_be_told_is_left_to_the_run(tmp
     assert modules.names(folder) == ([], [])
     text = text.replace("w1", "w2")
     load_from(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("[q_prj.weight]", "names q_prj.weight, which embedded has not: did you mean q_proj.weight?"),
+        ("[mlp.experts.gate_up_proj]", "names mlp.experts.gate_up_proj, which embedded has not:"),
+        ("[proj.weight]", "names proj.weight, which embedded has not:"),
+    ],
+)
+def test_parameters_the_model_has_not_are_refused(given, said, tmp_path):
+    sentence = problem(tmp_path, f"use_peft: true\nlora_target_parameters: {given}\n")
+    assert "`lora_target_parameters` (line 4)" in sentence and said in sentence
+
+
+@pytest.mark.parametrize(
+    "given", ["q_proj.weight", "model.layers.0.self_attn.q_proj.weight", "self_attn.v_proj.weight"]
+)
+def test_parameters_it_has_are_taken(given, tmp_path):
+    load(tmp_path, f"use_peft: true\nlora_target_parameters: [{given}]\n")

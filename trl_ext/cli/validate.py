@@ -132,7 +132,8 @@ def _looked_at(recipe: Any) -> str:
         return "comes with trl-ext"
     if not path.is_file() or not (kinds := {*path.suffixes} & {*skim.KINDS, ".csv"}):
         return "not opened"
-    return f"its first {ROWS} rows read" if kinds == {".csv"} else skim.extent(path)
+    read = f"its first {ROWS} rows read" if kinds == {".csv"} else skim.extent(path)
+    return f"{read} by this check, streamed by a run" if recipe.get("dataset_streaming") else read
 
 
 def _weights(recipe: Any) -> str:

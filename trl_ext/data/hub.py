@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -77,14 +78,22 @@ def said_by_the_hub(error: Exception, name: str, config: str | None) -> UserErro
             "instead (revision refs/convert/parquet)."
         )
     cause = error.__cause__ or error
-    home = Path(datasets.config.HF_CACHE_HOME)
-    if isinstance(cause, OSError) and cause.filename and home.is_relative_to(cause.filename):
-        return UserError(
-            f"{home}, where Hugging Face's libraries keep data, cannot be made ({cause.strerror}): set HF_HOME to a folder that "
-            "can be written to."
-        )
     first = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
     return UserError(f"{name} cannot be loaded: {first}.")
+
+
+def unusable_cache(error: Exception) -> str | None:
+    """A sentence if loading failed for want of a place to keep what is loaded, as under a home nobody may write to."""
+    cause, home = error.__cause__ or error, Path(datasets.config.HF_CACHE_HOME)
+    if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        return None
+    place = Path(cause.filename or "/dev/null")
+    if not (home.is_relative_to(place) or place.is_relative_to(home)):
+        return None
+    return (
+        f"Hugging Face's libraries keep data in {home}, which cannot be written to ({cause.strerror}): set HF_HOME to a folder "
+        "that can."
+    )
 
 
 def is_cached(name: str) -> bool:

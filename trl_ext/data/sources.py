@@ -27,7 +27,7 @@ from trl_ext.errors import UserError
 
 from .formats import READ
 from .hints import near
-from .hub import require_hub_dataset, said_by_the_hub
+from .hub import require_hub_dataset, said_by_the_hub, unusable_cache
 from .separators import other_separator, wrapper
 from .unreadable import why_unreadable
 
@@ -160,6 +160,8 @@ def _load(loader: str, source: str, split: str, *, path: Path | None = None, **o
                 dataset.data.column(name).validate(full=True)
         return dataset
     except Exception as error:
+        if (problem := unusable_cache(error)) is not None:
+            raise UserError(problem) from error
         if path is not None:
             raise UserError(f"{source} cannot be read: {why_unreadable(path, error)}.") from error
         raise said_by_the_hub(error, source, options.get("name")) from error

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trl_ext.losses import LossInfo, MixInfo
-from trl_ext.recipe import data_checks, model_checks, online, ppo
+from trl_ext.recipe import data_checks, model_checks, online, packages, ppo, unread
 from trl_ext.recipe.bounds import BOUNDS, outside
 from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.paths import absent, unwritable
@@ -30,7 +30,7 @@ def check(settings: Settings, kind: str = "paired", loss: LossInfo | MixInfo | N
     )
     replaced = {"ppo": ppo.REPLACED, "online": online.REPLACED}.get(kind, ())
     general = [one for one in CHECKS if one.__name__ not in replaced]
-    return [problem for one in (*general, *of_kind) for problem in one(settings)]
+    return [problem for one in (*general, *packages.checks(kind), *of_kind) for problem in one(settings)]
 
 
 def notes(s: Settings, kind: str = "paired") -> list[str]:
@@ -49,7 +49,7 @@ def notes(s: Settings, kind: str = "paired") -> list[str]:
         )
     if s["padding_free"] and kind != "sft":
         found.append(f"{s.where('padding_free')} has no effect since TRL 1.0.")
-    found += model_checks.continued_adapter(s)
+    found += [*model_checks.continued_adapter(s), *unread.notes(s, kind), *packages.trackers(s)]
     return [*found, *{"ppo": ppo.notes, "online": ppo.users_code}.get(kind, lambda s: [])(s)]
 
 

@@ -1,5 +1,6 @@
 """What can be known to be wrong about the data of a recipe before any is read."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,48 @@ def split(s: Settings) -> Iterator[str]:
         yield (
             f"{s.where('dataset_train_split')} is {sentences.shown_text(wanted)}, and {name} is one file, whose rows are the "
             "split `train`: remove it."
+        )
+
+
+def evaluation(s: Settings) -> Iterator[str]:
+    """Evaluation needs rows: held out, or of a split that there is."""
+    name, strategy = s["dataset_name"], s["eval_strategy"]
+    if strategy in (None, "no") or s["eval_size"] or s["datasets"] or not isinstance(name, str):
+        return
+    there, wanted = stored_splits(Path(name).expanduser()), s["dataset_test_split"] or "test"
+    if there is not None and str(wanted).partition("[")[0].strip() not in there:
+        splits = f"the split `{there[0]}` only" if len(there) == 1 else f"the splits {', '.join(there)}"
+        yield (
+            f"{s.where('eval_strategy')} is {strategy}, and {name} has {splits}; `{wanted}` was asked for. Set `eval_size` "
+            f"to hold rows out for evaluation ({line('eval_size', 200)}), or `dataset_test_split`."
+        )
+
+
+def stored_splits(path: Path) -> tuple[str, ...] | None:
+    """The splits of a file, or of a folder that `save_to_disk` left; `None` where only loading tells."""
+    if path.is_file() or (path / "state.json").is_file():
+        return ("train",)
+    try:
+        return tuple(map(str, json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def stream(s: Settings) -> Iterator[str]:
+    """A stream has no number of rows."""
+    key = "streaming" if s["datasets"] else "dataset_streaming"
+    if not s[key]:
+        return
+    where = s.where(key)
+    if s["eval_size"]:
+        yield (
+            f"{s.where('eval_size')} holds rows out of the training split, which a stream has no number of: remove {where}, "
+            "or evaluate on a split of its own (`dataset_test_split`)."
+        )
+    if (s["max_steps"] or -1) < 1:
+        yield (
+            f"{where} is on, and a stream does not tell how many rows an epoch has: add {line('max_steps', 1000)}, or as many "
+            "steps as the run is to take."
         )
 
 
@@ -90,4 +133,4 @@ def dataset_path(name: str) -> str | None:
     return None
 
 
-CHECKS = (dataset, split, columns, dataset_format)
+CHECKS = (dataset, split, evaluation, stream, columns, dataset_format)

@@ -37,6 +37,24 @@ def lora_targets(s: Settings) -> Iterator[str]:
         yield f"{where} names {sentences.shown_text(target)}, which {model} has not: {meant} {_all(linear)}"
 
 
+def lora_parameters(s: Settings) -> Iterator[str]:
+    """PEFT only warns of parameters that are not there. It takes a full name or its end, from a dot on."""
+    given, model = s["lora_target_parameters"], s["model_name_or_path"]
+    if not s["use_peft"] or not given or not isinstance(given, list) or not isinstance(model, str):
+        return
+    folder = demo.MODEL if model == EMBEDDED else Path(model).expanduser()
+    there = [] if adapter.is_in(folder) else modules.parameters(folder)
+    if not there:
+        return
+    ends = sorted({".".join(name.split(".")[-2:]) for name in [*there, "lm_head.weight"]})  # which may be tied
+    for target in map(str, given):
+        if any(f".{name}".endswith(f".{target}") for name in [*there, *ends]):
+            continue
+        near = sentences.nearest(target, ends)
+        meant = f"did you mean {near[0]}?" if near else f"write one of {', '.join(ends)}, or more of its full name."
+        yield f"{s.where('lora_target_parameters')} names {sentences.shown_text(target)}, which {model} has not: {meant}"
+
+
 def _pattern(where: str, pattern: str, there: list[str], linear: list[str]) -> Iterator[str]:
     try:
         if not any(name.startswith("model.") for name in there) or any(re.fullmatch(pattern, name) for name in there):

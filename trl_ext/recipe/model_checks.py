@@ -9,7 +9,7 @@ from pathlib import Path
 from trl_ext import schema, sentences
 from trl_ext.demo import EMBEDDED
 from trl_ext.folders import adapter as adapter_folder
-from trl_ext.recipe.lora_targets import lora_targets
+from trl_ext.recipe.lora_targets import lora_parameters, lora_targets
 from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.paths import absent, is_path
 from trl_ext.recipe.settings import Settings
@@ -143,4 +143,4 @@ def _targets_the_head(targets: list[str]) -> bool:
         return False
 
 
-CHECKS = (model, quantisation, adapter, lora_targets, precision, attention, reference_refresh)
+CHECKS = (model, quantisation, adapter, lora_targets, lora_parameters, precision, attention, reference_refresh)

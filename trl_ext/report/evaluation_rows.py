@@ -97,7 +97,9 @@ def _named(recipe: Recipe, asked: Asked) -> Rows:
     is_own = asked.dataset is None or _place(asked.dataset) == _place(own or "")
     name = own if is_own else asked.dataset
     if name is None:
-        raise UserError("The data are a mixture, of which nothing is held out: set `eval_size`, or name data with `--dataset`.")
+        raise UserError(
+            "The data are a mixture, of which nothing is held out: set `eval_size`, or name data with `--dataset`."
+        )
     options: dict[str, Any] = {"columns": asked.columns}
     if is_own:
         options |= {key: recipe.get(f"dataset_{key}") for key in ("config", "revision")}
