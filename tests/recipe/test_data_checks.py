@@ -24,6 +24,12 @@ def test_one_file_has_no_split_to_evaluate_on(more, file, tmp_path):
     assert f"has the split `train` only; `{wanted}` was asked for. Set `eval_size`" in said
 
 
+def test_nothing_is_held_out_of_a_stream(file, tmp_path):
+    text = "eval_strategy: steps\ndataset_streaming: true\nmax_steps: 5\n"
+    said = problem(tmp_path, text, f"{MODEL}dataset_name: {file}\n")
+    assert "none can be held out of a stream" in said and "eval_size" not in said
+
+
 @pytest.mark.parametrize("more", ["eval_size: 5\n", "dataset_test_split: 'train[:10%]'\n", "eval_strategy: 'no'\n"])
 def test_what_one_file_can_be_evaluated_on(more, file, tmp_path):
     strategy = "" if "eval_strategy" in more else "eval_strategy: steps\n"

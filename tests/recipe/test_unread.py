@@ -25,7 +25,7 @@ def notes(folder, text):
         ("loss: kto\nattn_implementation: eager\n", "`packing: false` or a model that cannot be packed."),
         ("pad_to_multiple_of: 8\n", "`pad_to_multiple_of` (line 3) is 8, and packed rows are not padded"),
         ("optim: adafactor\noptim_target_modules: all-linear\n", "`optim_target_modules` (line 4) has no effect"),
-        ("optim_target_modules: all-linear\n", "galore and apollo read it, not adamw_torch"),
+        ("optim_target_modules: all-linear\n", "galore and apollo read it, not AdamW."),
         (
             "optim: paged_adamw_8bit\noptim_args: 'rank=8'\n",
             "`optim_args` (line 4) has no effect: paged_adamw_8bit reads",

@@ -46,9 +46,14 @@ def evaluation(s: Settings) -> Iterator[str]:
     there, wanted = stored_splits(Path(name).expanduser()), s["dataset_test_split"] or "test"
     if there is not None and str(wanted).partition("[")[0].strip() not in there:
         splits = f"the split `{there[0]}` only" if len(there) == 1 else f"the splits {', '.join(there)}"
+        remedy = (
+            "Name another split (`dataset_test_split`); none can be held out of a stream."
+            if s["dataset_streaming"]
+            else f"Set `eval_size` to hold rows out ({line('eval_size', 200)}), or name another split (`dataset_test_split`)."
+        )
         yield (
-            f"{s.where('eval_strategy')} is {strategy}, and {name} has {splits}; `{wanted}` was asked for. Set `eval_size` "
-            f"to hold rows out for evaluation ({line('eval_size', 200)}), or `dataset_test_split`."
+            f"{s.where('eval_strategy')} is {strategy}, and {name} has {splits}; `{sentences.shown_text(str(wanted))}` was "
+            f"asked for. {remedy}"
         )
 
 

@@ -96,9 +96,9 @@ def liger(s: Settings) -> Iterator[str]:
 
 def trackers(s: Settings) -> Iterator[str]:
     """Notes on trackers that are not there, which need not be where a recipe is only looked at."""
-    given = s["report_to"] if "report_to" in s else None
+    given = s["report_to"]
     for name in given if isinstance(given, list) else [given]:
-        package, pip = TRACKERS.get(name, (None, None))
+        package, pip = TRACKERS.get(str(name), (None, None))
         if package and not is_installed(package) and not (name in INSTEAD and is_installed(INSTEAD[name])):
             yield (
                 f"{s.where('report_to')} names {name}, which is not installed here, and `run` needs it: `pip install {pip}`."

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from trl_ext import sentences
 from trl_ext.demo import EMBEDDED
 from trl_ext.folders import adapter as adapter_folder
 from trl_ext.recipe.data_checks import stored_splits
@@ -37,7 +38,7 @@ def padding(s: Settings) -> Iterator[str]:
     for where, value in given.items():
         if value not in (None, "sdpa"):
             yield (
-                f"{where} is {value}, and packed rows use attention kernels of their own: it acts on padded rows only, with "
+                f"{where} is {sentences.shown_text(str(value))}, and packed rows use attention kernels of their own: it acts on padded rows only, with "
                 "`packing: false` or a model that cannot be packed."
             )
     if s["pad_to_multiple_of"] not in (None, "auto", "none", "null", 1):
@@ -50,9 +51,9 @@ def padding(s: Settings) -> Iterator[str]:
 def optimizer(s: Settings) -> Iterator[str]:
     name = str(s["optim"] or BASE)
     if s["optim_target_modules"] and not LOW_RANK.match(name):
-        yield f"{s.where('optim_target_modules')} has no effect: optimizers of galore and apollo read it, not {name}."
+        yield f"{s.where('optim_target_modules')} has no effect: optimizers of galore and apollo read it, not {s['optim'] or 'AdamW'}."
     if s["optim_args"] and WITHOUT_ARGUMENTS.fullmatch(name):
-        yield f"{s.where('optim_args')} has no effect: {name} reads none; its settings are `adam_beta1` and the like."
+        yield f"{s.where('optim_args')} has no effect: {s['optim'] or 'AdamW'} reads none; its settings are `adam_beta1` and the like."
 
 
 def model_revision(s: Settings) -> Iterator[str]:

@@ -1,0 +1,121 @@
+"""No tensor of a step meets one of another device, on a GPU that is simulated."""
+
+import random
+
+import pytest
+import torch
+
+from tests.conftest import pairs
+from tests.ppo import helpers as rollouts
+from tests.simulated_gpu import DEVICE, OnGPU, TwoDevicesError, moved, simulated_gpu
+from tests.trainers.helpers import arguments, build
+from trl_ext import OnlinePreferenceConfig, OnlinePreferenceTrainer, PPOConfig, PPOTrainer
+from trl_ext.trainers import (
+    PairedPreferenceConfig,
+    PairedPreferenceTrainer,
+    UnpairedPreferenceConfig,
+    UnpairedPreferenceTrainer,
+)
+
+PPO = (PPOTrainer, PPOConfig)
+ROLLOUTS = {
+    "kl in the reward": (*PPO, {}),
+    "kl in the loss": (*PPO, {"kl_placement": "loss", "kl_estimator": "k2"}),
+    "online": (OnlinePreferenceTrainer, OnlinePreferenceConfig, {"num_generations": 2}),
+}
+PLAIN = {"packing": False, "reference_cache": False}
+CASES = {
+    "packed": {"loss": "dpo", "reference_cache": False},
+    "padded": {"loss": "dpo", **PLAIN},
+    "packed, cached": {"loss": "dpo"},
+    "padded, cached": {"loss": "dpo", "packing": False},
+    "several rows, recomputed": {"loss": "dpo", "row_tokens": 64, "gradient_checkpointing": True},
+    "weighted, tails damped": {"loss": "dpo", "use_weighting": True, "ld_alpha": 0.5},
+    "no reference": {"loss": "simpo"},
+    "coupled": {"loss": "aot", "row_tokens": 64},
+    "unpaired": {"loss": "kto"},
+    "unpaired, padded": {"loss": "kto", **PLAIN},
+    "coupled, of sorted sides": {"loss": "aot_unpaired", "row_tokens": 64},
+}
+
+
+@pytest.mark.parametrize("operation", [torch.add, torch.mul, torch.matmul, lambda a, b: torch.stack((a, b))])
+def test_the_simulated_gpu_refuses_a_second_device(operation):
+    cpu = torch.ones(2, 2)
+    with simulated_gpu():
+        gpu = torch.full((2, 2), 3.0, device=DEVICE)
+        assert operation(gpu, cpu.to(DEVICE)).tolist() == operation(torch.full((2, 2), 3.0), cpu).tolist()
+        for operands in ((gpu, cpu), (cpu, gpu)):
+            with pytest.raises(TwoDevicesError):
+                operation(*operands)
+
+
+def test_the_simulated_gpu_knows_what_cuda_allows():
+    number, place = torch.tensor(2.0), torch.tensor([1])
+    with simulated_gpu():
+        gpu = torch.tensor([1.0, 3.0], device=DEVICE)
+        assert (gpu * number).tolist() == [2.0, 6.0]
+        assert gpu[place].tolist() == [3.0]
+        assert gpu.cpu().add(torch.ones(2)).tolist() == [2.0, 4.0]
+        assert isinstance(gpu.add_(number), OnGPU) and gpu.tolist() == [3.0, 5.0]
+        for refused in (
+            lambda: torch.stack((gpu.sum(), number)),
+            lambda: torch.ones(2)[place.to(DEVICE)],
+            lambda: number.add_(gpu.sum()),
+        ):
+            with pytest.raises(TwoDevicesError):
+                refused()
+
+
+@pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
+def test_a_step_and_an_evaluation_stay_on_the_gpu(settings, tiny_model, tmp_path):
+    is_unpaired = settings["loss"] == "kto"
+    cls = UnpairedPreferenceTrainer if is_unpaired else PairedPreferenceTrainer
+    config = UnpairedPreferenceConfig if is_unpaired else PairedPreferenceConfig
+    trainer, on_cpu = (
+        build(cls, config(**arguments(tmp_path, **settings)), tiny_model, examples=pairs(8)) for _ in range(2)
+    )
+    examples = list(trainer.train_dataset)
+    with moved(trainer):
+        losses = [trainer.training_step(trainer.model, examples).item() for _ in range(2)]
+        losses += [trainer.prediction_step(trainer.model, examples, prediction_loss_only=True)[0].item()]
+    assert trainer._is_packed == settings.get("packing", True)
+    # No optimizer ran: the second step is the first again, its reference read from the cache if there is one.
+    loss = on_cpu.training_step(on_cpu.model, examples).item()
+    evaluated = on_cpu.prediction_step(on_cpu.model, examples, prediction_loss_only=True)[0].item()
+    assert losses == pytest.approx([loss, loss, evaluated], rel=1e-4)
+    torch.testing.assert_close(gradients_on_gpu(trainer), gradients(on_cpu), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("cls", "config", "settings"), ROLLOUTS.values(), ids=ROLLOUTS)
+def test_a_rollout_and_its_updates_stay_on_the_gpu(cls, config, settings, tiny_model, tmp_path, monkeypatch):
+    """Sampling is transformers' own and left out: completions are given."""
+    per_prompt = settings.get("num_generations", 1)
+    sizes = {"output_dir": str(tmp_path), "per_device_train_batch_size": 4}
+    trainer = rollouts.build(tiny_model, config(**{**rollouts.ROLLOUT, **sizes, **settings}), cls=cls)
+    trainer.current_gradient_accumulation_steps, trainer.state.max_steps = 2, 3  # as `train` sets them
+    chance = random.Random(0)
+
+    def sample(prompts, *args, **kwargs):
+        return [[chance.randrange(4, 100) for _ in range(chance.randint(1, 6))] for _ in prompts]
+
+    monkeypatch.setattr(trainer, "_generate_single_turn", sample)
+    prompts = [{"prompt": prompt} for prompt in rollouts.PROMPTS[:4] for _ in range(per_prompt)]
+    with moved(trainer):
+        trainer.model.train()
+        batch = trainer._generate_and_score_completions(prompts)
+        trainer._learn({name: value for name, value in batch.items() if isinstance(value, torch.Tensor)})
+        trainer._close("train")
+    found = gradients_on_gpu(trainer).values()
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in found)
+
+
+def gradients(trainer):
+    return {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def gradients_on_gpu(trainer):
+    """Of all that trains, the numbers of its gradient, which lies on the GPU."""
+    found = gradients(trainer)
+    assert found and all(isinstance(gradient, OnGPU) for gradient in found.values())
+    return {name: gradient.values for name, gradient in found.items()}
