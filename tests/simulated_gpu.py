@@ -5,8 +5,9 @@ CUDA, an operation on both raises, save that a CPU tensor without dimensions may
 and `stack`) and that indices may lie on the CPU. `.to`, `.cpu`, `.item` and `.tolist` copy. Numbers are those of a CPU.
 
 Not simulated: memory, streams, kernels and dtypes that only a GPU has, autocast, generators of random numbers on the
-GPU, and which of several GPUs a tensor lies on. In PyTorch's eyes the device is `meta`, the one device besides the
-CPU that every build knows, so code that asks for `cuda` by name takes its other branch.
+GPU, which of several GPUs a tensor lies on, and operations besides `cat` and `stack` that refuse a CPU tensor without
+dimensions. In PyTorch's eyes the device is `meta`, which every build knows and nothing here needs otherwise, so code
+that asks for `cuda` by name takes its other branch.
 """
 
 import contextlib

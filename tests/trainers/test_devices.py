@@ -31,11 +31,13 @@ CASES = {
     "padded, cached": {"loss": "dpo", "packing": False},
     "several rows, recomputed": {"loss": "dpo", "row_tokens": 64, "gradient_checkpointing": True},
     "weighted, tails damped": {"loss": "dpo", "use_weighting": True, "ld_alpha": 0.5},
+    "precomputed": {"loss": "dpo", "precompute_ref_log_probs": True},
     "no reference": {"loss": "simpo"},
     "coupled": {"loss": "aot", "row_tokens": 64},
+    "coupled, of sorted sides": {"loss": "aot_unpaired", "row_tokens": 64},
     "unpaired": {"loss": "kto"},
     "unpaired, padded": {"loss": "kto", **PLAIN},
-    "coupled, of sorted sides": {"loss": "aot_unpaired", "row_tokens": 64},
+    "unpaired, precomputed": {"loss": "kto", "precompute_ref_log_probs": True},
 }
 
 
@@ -68,7 +70,8 @@ def test_the_simulated_gpu_knows_what_cuda_allows():
 
 
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
-def test_a_step_and_an_evaluation_stay_on_the_gpu(settings, tiny_model, tmp_path):
+def test_a_step_and_an_evaluation_stay_on_the_gpu(settings, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRL_EXT_CACHE", str(tmp_path / "cache"))  # empty: the first step fills it, the second reads it
     is_unpaired = settings["loss"] == "kto"
     cls = UnpairedPreferenceTrainer if is_unpaired else PairedPreferenceTrainer
     config = UnpairedPreferenceConfig if is_unpaired else PairedPreferenceConfig
@@ -80,7 +83,7 @@ def test_a_step_and_an_evaluation_stay_on_the_gpu(settings, tiny_model, tmp_path
         losses = [trainer.training_step(trainer.model, examples).item() for _ in range(2)]
         losses += [trainer.prediction_step(trainer.model, examples, prediction_loss_only=True)[0].item()]
     assert trainer._is_packed == settings.get("packing", True)
-    # No optimizer ran: the second step is the first again, its reference read from the cache if there is one.
+    # No optimizer ran: the second step is the first again.
     loss = on_cpu.training_step(on_cpu.model, examples).item()
     evaluated = on_cpu.prediction_step(on_cpu.model, examples, prediction_loss_only=True)[0].item()
     assert losses == pytest.approx([loss, loss, evaluated], rel=1e-4)
