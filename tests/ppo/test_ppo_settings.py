@@ -49,6 +49,11 @@ def test_an_adapter_that_changes_the_base_is_refused(model, tmp_path):
         build(model, config(tmp_path), peft_config=lora(init_lora_weights="olora"))
 
 
+def test_an_optimizer_that_steps_inside_the_backward_pass_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="`optim` is lomo, which updates weights inside the backward pass"):
+        build(model, config(tmp_path, optim="lomo"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -13,6 +13,13 @@ BASE = """\
 model_name_or_path: embedded
 dataset_name: embedded
 """
+PPO = """\
+trainer: ppo
+model_name_or_path: embedded
+dataset_name: embedded
+use_peft: true
+reward_funcs: [sentiment]
+"""
 
 
 def write(folder: Path, text: str, base: str = BASE) -> Path:

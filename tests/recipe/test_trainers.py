@@ -7,15 +7,7 @@ import pytest
 
 from trl_ext import recipe, schema
 
-from .helpers import load, problem, problems, write
-
-PPO = """\
-trainer: ppo
-model_name_or_path: embedded
-dataset_name: embedded
-use_peft: true
-reward_funcs: [sentiment]
-"""
+from .helpers import PPO, load, problem, problems, write
 
 
 def test_a_ppo_recipe(tmp_path):

@@ -5,20 +5,12 @@ import warnings
 import pytest
 
 from tests.ppo.helpers import build, config
-from tests.recipe.helpers import problem, problems, write
+from tests.recipe.helpers import PPO, problem, problems, write
 from trl_ext import recipe, schema
 from trl_ext.rules import ppo as rules
 from trl_ext.rules import sampling
 from trl_ext.rules.given import Given
 from trl_ext.trainers import ppo_settings
-
-PPO = """\
-trainer: ppo
-model_name_or_path: embedded
-dataset_name: embedded
-use_peft: true
-reward_funcs: [sentiment]
-"""
 
 
 def notes(folder, text, **flags):

@@ -35,6 +35,7 @@ def paired(tiny_model, tmp_path, *, examples=None, **changes):
     [
         ({"torch_compile": True}, "torch_compile"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size"),
+        ({"optim": "lomo"}, "inside the backward pass"),
         ({"activation_offloading": True}, "activation_offloading"),
         ({"peft_config": lora(bias="all")}, "biases"),
         ({"peft_config": lora(init_lora_weights="pissa")}, "takes its share out of the base"),

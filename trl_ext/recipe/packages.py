@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from trl_ext.recipe.settings import Settings
+from trl_ext.rules import optimizers
 
 OPTIMIZERS = {
     r"galore_": ("galore_torch", "galore-torch"),
@@ -43,7 +44,6 @@ INSTEAD = {"tensorboard": "tensorboardX"}
 """Packages that do as well."""
 
 BASE, LOW_RANK = "adamw_torch", re.compile("galore_|apollo_")
-IN_BACKWARD = re.compile("lomo|layerwise")
 
 
 def is_installed(package: str) -> bool:
@@ -62,11 +62,8 @@ def checks(kind: str) -> tuple[Callable[[Settings], Iterator[str]], ...]:
 
 def optimizer(s: Settings, kind: str) -> Iterator[str]:
     name, where = str(s["optim"] or BASE), s.where("optim")
-    if IN_BACKWARD.search(name) and kind not in ("sft", "reward"):
-        yield (
-            f"{where} is {name}, which updates weights inside the backward pass, and a step here has several: choose "
-            "another, adamw_torch or paged_adamw_8bit for instance."
-        )
+    if kind not in ("sft", "reward") and (why := optimizers.why_refused(where, name)):
+        yield why
         return
     if LOW_RANK.match(name) and not s["optim_target_modules"]:
         yield f"{where} is {name}, which needs `optim_target_modules`: add `optim_target_modules: all-linear`."

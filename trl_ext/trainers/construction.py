@@ -9,6 +9,7 @@ from peft import PeftConfig, PeftModel
 
 from trl_ext import losses
 from trl_ext.frozen_base import keep_exact_cpu_kernels
+from trl_ext.rules import optimizers
 from trl_ext.trainers import lora, refresh
 
 
@@ -149,12 +150,8 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
             "`auto_find_batch_size` restarts training with another batch. It is not needed: where memory runs out, the "
             "same step runs again with smaller rows. Remove it."
         )
-    optimizer = str(getattr(args.optim, "value", args.optim))
-    if "lomo" in optimizer or "layerwise" in optimizer:
-        raise ValueError(
-            f"`optim: {optimizer}` updates weights inside the backward pass, and a step here has one backward pass per "
-            "row: choose another, for instance adamw_torch or paged_adamw_8bit."
-        )
+    if why := optimizers.why_refused("`optim`", str(getattr(args.optim, "value", args.optim))):
+        raise ValueError(why)
     if args.activation_offloading and (args.use_cpu or not torch.accelerator.is_available()):
         raise ValueError("`activation_offloading` moves activations to the CPU, and this run is on one: remove it.")
     adapters: list[PeftConfig] = [given["peft_config"]] if given.get("peft_config") is not None else []

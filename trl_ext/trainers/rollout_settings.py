@@ -6,6 +6,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import ProcessorMixin
 
+from trl_ext.rules import optimizers
 from trl_ext.trainers import lora, merged_weights
 
 
@@ -36,12 +37,8 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
             "DeepSpeed and FSDP shard the model, and updates run past their wrappers: launch with plain "
             "`accelerate launch --multi_gpu` (one full 4-bit copy per GPU) or on a single GPU."
         )
-    optimizer = str(getattr(args.optim, "value", args.optim))
-    if "lomo" in optimizer or "layerwise" in optimizer:
-        raise ValueError(
-            f"`optim: {optimizer}` updates weights inside the backward pass, and a step here may have several: choose "
-            "another, for instance adamw_torch or paged_adamw_8bit."
-        )
+    if why := optimizers.why_refused("`optim`", str(getattr(args.optim, "value", args.optim))):
+        raise ValueError(why)
     if (init := lora.takes_from_the_base(peft_config)) is not None:
         raise ValueError(
             f"The adapter starts as {init!r}, which takes its share out of the base: with the adapter off the base is not "
