@@ -36,7 +36,7 @@ from trl_ext.demo.build import load_in_4bit
 from trl_ext.demo.evaluate import evaluate, grammar_fluency, held_out_prompts
 from trl_ext.demo.grammar import reward
 from trl_ext.demo.rewards import sentiment
-from trl_ext.sampling import sample
+from trl_ext.support.sampling import sample
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,

@@ -24,7 +24,7 @@ import transformers
 
 from trl_ext import cli
 from trl_ext.checkpoints import manifest
-from trl_ext.trainers.staged_checkpoint import StagedCheckpoint
+from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 
 
 class Watch:

@@ -22,7 +22,7 @@ from trl_ext.data import formats
 from trl_ext.recipe import load
 from trl_ext.recipe.extras import DataExtras, ModelExtras
 from trl_ext.rl import truth_table
-from trl_ext.trainers.config import PairedPreferenceConfig, UnpairedPreferenceConfig
+from trl_ext.trainers.preference.config import PairedPreferenceConfig, UnpairedPreferenceConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = ("README.md", "docs/cli.md", "docs/data.md", "docs/losses.md", "docs/ppo.md", "docs/recipes.md")

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from tests.conftest import pairs
 from trl_ext import demo
 from trl_ext.cli import main
-
-from .conftest import pairs
 
 SECONDS = 5.0
 """Of processor time, for what needs no model; a hundredth of it is usual."""

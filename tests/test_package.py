@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import trl_ext
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 
 def test_names_are_loaded_on_first_use():

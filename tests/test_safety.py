@@ -1,6 +1,6 @@
 """Data and cached reference values that hold a pickle are refused or computed again; foreign code is announced.
 
-Checkpoints are in `tests/trainers/test_resume.py` and `tests/ppo/test_ppo_resume.py`.
+Checkpoints are in `tests/trainers/preference/test_resume.py` and `tests/trainers/ppo/test_resume.py`.
 """
 
 import json
@@ -12,8 +12,8 @@ import torch
 
 from tests.trainers.helpers import Payload
 from trl_ext import data, recipe
-from trl_ext.errors import UserError
 from trl_ext.reference.cache import ReferenceCache
+from trl_ext.support.errors import UserError
 
 ROWS = [{"prompt": f"p{i}", "chosen": "good", "rejected": "bad"} for i in range(3)]
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from trl_ext import quiet
+from trl_ext.support import quiet
 
 __version__ = "0.1.0"
 

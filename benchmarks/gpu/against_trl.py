@@ -15,9 +15,12 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from benchmarks.gpu import cases, training
 from benchmarks.gpu.bench import Bench
-from trl_ext import build, examples
+from trl_ext.build import dataset
+from trl_ext.build.dtypes import precision
+from trl_ext.build.model import load_policy
+from trl_ext.build.tokenizer import load_tokenizer
 from trl_ext.recipe import Recipe
-from trl_ext.trainers.out_of_memory import is_out_of_memory, release
+from trl_ext.trainers.common.out_of_memory import is_out_of_memory, release
 
 TRL = {"paired": (DPOTrainer, DPOConfig), "unpaired": (KTOTrainer, KTOConfig)}
 MICRO_BATCHES = (4, 2, 1)
@@ -86,7 +89,7 @@ def _run(bench: Bench, recipe: Recipe, size: int, count: int) -> training.Run:
 def build_trl(bench: Bench, recipe: Recipe, size: int, count: int, place: Path) -> Any:
     """TRL's trainer with a recipe's settings, its step cut into `count` micro-batches of `size` examples."""
     cls, config = TRL[recipe.kind]
-    chosen = build.precision(recipe)
+    chosen = precision(recipe)
     known = {field.name for field in dataclasses.fields(config)}
     values = recipe.sections()["training"]
     values |= {key: value for key, value in recipe.loss_kwargs.items() if value != "auto"}
@@ -94,13 +97,13 @@ def build_trl(bench: Bench, recipe: Recipe, size: int, count: int, place: Path) 
     values |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": count}
     values |= {"loss_type": cases.trl_loss(bench.case), "output_dir": str(place), "report_to": "none"}
     args = config(**values)
-    given = examples.read(recipe, args, [])
+    given = dataset.read(recipe, args, [])
     bench.base.is_classifier = False
-    model, adapter = build.policy(recipe, args, chosen, [], bench.base)
+    model, adapter = load_policy(recipe, args, chosen, [], bench.base)
     return cls(
         model=model,
         args=args,
         train_dataset=given.train,
-        processing_class=build.tokenizer(recipe),
+        processing_class=load_tokenizer(recipe),
         **adapter,
     )

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 from benchmarks.gpu import data
 from benchmarks.gpu.cases import Case
 from benchmarks.gpu.random_base import RandomBase, architecture
-from trl_ext.folders.adapter import WEIGHTS
+from trl_ext.model_files.adapter import WEIGHTS
 
 SMALL_ROWS, SHRINK = 64, 8
 """Rows of a small case, and the factor by which they are shorter."""

@@ -13,10 +13,9 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from trl_ext import schema
 from trl_ext.batching.proof import known_to_be_wrong
 from trl_ext.planner.models import MODELS
-from trl_ext.recipe import Recipe, load
+from trl_ext.recipe import Recipe, load, schema
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

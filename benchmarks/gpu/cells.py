@@ -25,8 +25,8 @@ from benchmarks.gpu import (
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.deadline import OutOfTime
 from benchmarks.gpu.store import Store
-from trl_ext.errors import UserError
-from trl_ext.trainers.out_of_memory import is_out_of_memory, release
+from trl_ext.support.errors import UserError
+from trl_ext.trainers.common.out_of_memory import is_out_of_memory, release
 
 MEASURES = {
     "step": step.measure,

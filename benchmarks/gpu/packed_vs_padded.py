@@ -10,7 +10,7 @@ from benchmarks.gpu import training
 from benchmarks.gpu.bench import Bench
 from trl_ext.batching import proof
 from trl_ext.reference.implicit import no_grad_eval
-from trl_ext.trainers import completions
+from trl_ext.trainers.preference import forward
 
 EXAMPLES = 32
 Scores = dict[tuple, float]
@@ -61,7 +61,7 @@ def score(trainer: Any, rows: list[list[dict]]) -> Scores:
     found: Scores = {}
     with no_grad_eval(trainer.model), trainer.compute_loss_context_manager():
         for row in rows:
-            fields = completions.run(trainer.model, trainer._collate(row))
+            fields = forward.run(trainer.model, trainer._collate(row))
             keys = [(tuple(prompt), tuple(completion)) for prompt, completion in trainer._sequences(row)]
             found.update(zip(keys, fields.per_token_logps.double().sum(dim=1).tolist(), strict=True))
     return found

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from trl_ext.batching import attention
-from trl_ext.comparison.shared_base import SharedBase
+from trl_ext.build.shared_base import SharedBase
 
 STANDARD_DEVIATION = 0.02
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from trl_ext.planner.shape import Shape
-from trl_ext.trainers import lora, memory
+from trl_ext.trainers.common import lora
+from trl_ext.trainers.preference import activation_memory
 
 
 @dataclass
@@ -54,7 +55,7 @@ def counting(model: Any, tally: Tally) -> Iterator[None]:
         tally: Receives the counts.
     """
     base = model.get_base_model() if lora.has_adapter(model) else model
-    layers = memory.layers_of(base)
+    layers = activation_memory.layers_of(base)
 
     def backbone(module: Any, args: tuple, kwargs: dict) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)

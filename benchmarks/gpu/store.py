@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.gpu import results
 from benchmarks.gpu.results import Card, Results
-from trl_ext.atomic import write_json
+from trl_ext.support.atomic import write_json
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "triton")
 ROOT = Path(__file__).parents[2]

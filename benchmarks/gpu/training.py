@@ -16,9 +16,9 @@ from transformers import TrainerCallback
 
 from benchmarks.gpu import card, roofline
 from benchmarks.gpu.bench import Bench
-from trl_ext import build
+from trl_ext.build.trainer import build_trainer
 from trl_ext.recipe import Recipe
-from trl_ext.trainers.out_of_memory import release
+from trl_ext.trainers.common.out_of_memory import release
 
 WARM_UP, MEASURED = 2, 4
 """Steps before the clock runs, and steps it runs for."""
@@ -114,7 +114,7 @@ def trainer(bench: Bench, **values: Any) -> Iterator[tuple[Any, Recipe]]:
     recipe = bench.case.settled(bench.folder, bench.data, **values)
     bench.base.is_classifier = recipe.kind == "reward"
     with fresh(bench) as (place, held):
-        held.append(build.trainer(recipe, place, bench.base).trainer)
+        held.append(build_trainer(recipe, place, bench.base).trainer)
         yield held[0], recipe
 
 

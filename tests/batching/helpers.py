@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from trl_ext.batching.packed import PackedRow, Tree
-from trl_ext.trainers import completions
+from trl_ext.trainers.preference import forward
 
 SIZES = {
     "vocab_size": 97,
@@ -157,7 +157,7 @@ def _of_tokens(logits: torch.Tensor, ids: torch.Tensor, start: int) -> torch.Ten
 
 def in_one_row(model: torch.nn.Module, row: PackedRow) -> torch.Tensor:
     """The same from a packed row, as the trainers compute it."""
-    return completions.run(model, {"packed": row}).per_token_logps
+    return forward.run(model, {"packed": row}).per_token_logps
 
 
 def gradient(model: torch.nn.Module, loss: torch.Tensor) -> torch.Tensor:

@@ -3,10 +3,19 @@
 import pytest
 import torch
 
+from tests.batching.helpers import (
+    FAMILIES,
+    alone,
+    build,
+    configuration,
+    family,
+    gradient,
+    in_a_padded_batch,
+    in_one_row,
+    trees,
+)
 from trl_ext.batching import attention
 from trl_ext.batching.packed import Tree, pack
-
-from .helpers import FAMILIES, alone, build, configuration, family, gradient, in_a_padded_batch, in_one_row, trees
 
 WEIGHTS = torch.tensor([1.0, -1.0, 0.5, 2.0, -0.3, 1.0])[:, None]
 

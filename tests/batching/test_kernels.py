@@ -5,10 +5,9 @@ import torch
 import torch.nn.attention.varlen
 from transformers import LlamaConfig, MistralConfig
 
+from tests.batching.helpers import SIZES, build, in_one_row
 from trl_ext.batching import attention, kernels, proof
 from trl_ext.batching.packed import Tree, pack
-
-from .helpers import SIZES, build, in_one_row
 
 TREES = [Tree([5] * 9, [[6] * 5, [7] * 8]), Tree([8], [[9] * 3, [9] * 4]), Tree([4] * 12, [[3] * 6, [2]])]
 HEADS, GROUPS, WIDTH, WINDOW = 4, 2, 16, 5

@@ -4,9 +4,8 @@ import random
 
 import torch
 
+from tests.batching.helpers import trees
 from trl_ext.batching.packed import Tree, first_fit, join, joined_tokens, pack, pack_joined, pack_rows
-
-from .helpers import trees
 
 
 def test_a_row_computes_every_prompt_once_and_no_padding():

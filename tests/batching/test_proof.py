@@ -6,11 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from tests.batching.helpers import FAMILIES, alone, build, configuration, family, in_one_row, trees
+from tests.batching.test_kernels import documented_varlen
 from trl_ext.batching import attention, kernels, proof
 from trl_ext.batching.packed import Tree
-
-from .helpers import FAMILIES, alone, build, configuration, family, in_one_row, trees
-from .test_kernels import documented_varlen
 
 TREE = trees()[0]
 

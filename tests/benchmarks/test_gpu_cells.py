@@ -13,7 +13,7 @@ from benchmarks.gpu.cells import Name
 from benchmarks.gpu.deadline import OutOfTime
 from benchmarks.gpu.store import Store
 from trl_ext import planner
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 SCHEMAS = {
     "step": results.Step,

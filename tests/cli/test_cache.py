@@ -9,9 +9,9 @@ import pytest
 
 from trl_ext.cli import cache as verb
 from trl_ext.cli.arguments import Parser
-from trl_ext.errors import UserError
 from trl_ext.reference import folder
 from trl_ext.reference.cache import ReferenceCache
+from trl_ext.support.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -12,14 +12,15 @@ from peft import PeftModel
 from rich.cells import cell_len
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests import runs
-from trl_ext import demo, finished
+from tests import finished_runs
+from trl_ext import demo
 from trl_ext.chat import screen, session
 from trl_ext.chat.answer import Settings
 from trl_ext.chat.side import BASE, TUNED, sides_of
 from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
 from trl_ext.cli.terminal import without_echo
+from trl_ext.runs.load import open_model
 
 QUESTION = "How was the hotel in Rome?"
 GREEDY = Settings(temperature=0, max_new_tokens=24, seed=0)
@@ -28,12 +29,12 @@ GREEDY = Settings(temperature=0, max_new_tokens=24, seed=0)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """An adapter on the embedded model that turns its reviews into others."""
-    return runs.leave(tmp_path_factory.mktemp("runs") / "first", "embedded", scale=0.3)
+    return finished_runs.leave(tmp_path_factory.mktemp("runs") / "first", "embedded", scale=0.3)
 
 
 @pytest.fixture(scope="module")
 def opened(run):
-    opened = finished.open_model(run)
+    opened = open_model(run)
     opened.add_reference()
     return opened
 
@@ -81,7 +82,7 @@ def test_tuned_and_base_answer_as_the_models_on_disk(run, asked):
 
 
 def test_of_a_continued_run_the_base_is_the_adapter_it_began_with(run, asked, tmp_path):
-    second = runs.leave(tmp_path / "second", str(run), scale=0.3, seed=1)
+    second = finished_runs.leave(tmp_path / "second", str(run), scale=0.3, seed=1)
     [both] = asked(second, "--compare", "--prompt", QUESTION)
     [first] = asked(run, "--prompt", QUESTION)
     assert both["base_answer"] == first["answer"] != both["answer"]
@@ -90,7 +91,7 @@ def test_of_a_continued_run_the_base_is_the_adapter_it_began_with(run, asked, tm
 def test_a_checkpoint_answers_with_its_own_adapter(run, asked, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    runs.leave(copy / "checkpoint-1", "embedded", scale=0)
+    finished_runs.leave(copy / "checkpoint-1", "embedded", scale=0)
     (copy / "checkpoint-1" / "recipe.resolved.yaml").unlink()  # which is in the run's directory alone
     [found] = asked(copy / "checkpoint-1", "--compare", "--prompt", QUESTION)
     assert found["answer"] == found["base_answer"]
@@ -103,7 +104,7 @@ def test_models_without_adapter(tiny_model, asked, tmp_path):
     expected = greedy(AutoModelForCausalLM.from_pretrained(tiny_model).eval(), prompt_ids, tokenizer)
     [alone] = asked(tiny_model, "--prompt", "the time of")
     assert alone == {"prompt": "the time of", "answer": expected}
-    whole = runs.leave_all_weights(tmp_path / "whole", tiny_model)
+    whole = finished_runs.leave_all_weights(tmp_path / "whole", tiny_model)
     [both] = asked(whole, "--compare", "--prompt", "the time of")
     tuned = AutoModelForCausalLM.from_pretrained(whole).eval()
     assert both["base_answer"] == expected and both["answer"] == greedy(tuned, prompt_ids, tokenizer) != expected

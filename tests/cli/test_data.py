@@ -209,7 +209,7 @@ def test_what_cannot_teach_is_refused_before_weights_are_loaded(case, recipe, ca
     def load_weights(*_, **__):
         raise AssertionError("weights are being loaded")
 
-    monkeypatch.setattr("trl_ext.build.policy", load_weights)
+    monkeypatch.setattr("trl_ext.build.trainer.load_policy", load_weights)
     for verb in ("run", "data"):
         assert main([verb, path]) == 2
         error = capsys.readouterr().err
@@ -223,7 +223,7 @@ def test_a_run_says_it_in_a_few_lines(recipe, capsys, monkeypatch):
     def load_weights(recipe, args, chosen, statements, *_):
         raise Loading(statements)
 
-    monkeypatch.setattr("trl_ext.build.policy", load_weights)
+    monkeypatch.setattr("trl_ext.build.trainer.load_policy", load_weights)
     with pytest.raises(Loading) as reached:
         main(["run", recipe()])
     said = reached.value.args[0]

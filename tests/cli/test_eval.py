@@ -10,13 +10,16 @@ from peft import load_peft_weights, set_peft_model_state_dict
 from rich.cells import cell_len
 from transformers import AutoTokenizer
 
-from tests import runs
+from tests import finished_runs
 from tests.conftest import pairs
-from trl_ext import build, demo, examples, finished
+from trl_ext import demo
+from trl_ext.build import dataset
+from trl_ext.build.trainer import build_trainer
 from trl_ext.cli import main
+from trl_ext.evaluation import preferences
 from trl_ext.recipe import load
-from trl_ext.report import preferences
-from trl_ext.sampling import logps, sample
+from trl_ext.runs.load import open_model
+from trl_ext.support.sampling import logps, sample
 
 SHORT = {"max_length": 20, "per_device_eval_batch_size": 3, "disable_tqdm": True}
 HELD_OUT = {"eval_size": 7, "eval_strategy": "steps", "eval_steps": 1, "data_seed": 5, **SHORT}
@@ -41,9 +44,9 @@ def evaluated(capsys):
 def trainers_own(run, tmp_path) -> tuple[dict[str, float], list[dict]]:
     """Metrics of the trainer that the run's recipe builds, given the run's adapter, and the rows it evaluates on."""
     recipe = load(run / "recipe.resolved.yaml")
-    trainer = build.trainer(recipe, tmp_path / "trainer").trainer
+    trainer = build_trainer(recipe, tmp_path / "trainer").trainer
     set_peft_model_state_dict(trainer.model, load_peft_weights(str(run)), adapter_name="default")
-    rows = examples.load(recipe, trainer.args, [])[1]
+    rows = dataset.load(recipe, trainer.args, [])[1]
     return trainer.evaluate(), list(rows)
 
 
@@ -56,7 +59,7 @@ def test_the_numbers_are_those_of_the_trainer_on_the_rows_it_held_out(
     quantised, tiny_model, data, tmp_path, evaluated
 ):
     settings = {**HELD_OUT, "dataset_name": data, "beta": 0.5, "load_in_4bit": quantised}
-    run = runs.leave(tmp_path / "run", tiny_model, scale=0.3, **settings)
+    run = finished_runs.leave(tmp_path / "run", tiny_model, scale=0.3, **settings)
     measured, rows = trainers_own(run, tmp_path)
     found = evaluated(run, "--samples", "0")
     assert found["data"]["name"] == "pairs-held-out" and found["data"]["pairs"] == len(rows) == 7
@@ -78,7 +81,7 @@ def test_an_unpaired_run_on_labelled_answers(tiny_model, tmp_path, evaluated, ca
     rows = [{"prompt": p["prompt"], "completion": p["chosen"], "label": i % 3 == 0} for i, p in enumerate(pairs(30))]
     Dataset.from_list(rows).to_json(tmp_path / "labels.jsonl")
     settings = {**HELD_OUT, "eval_size": 12, "dataset_name": str(tmp_path / "labels.jsonl"), "loss": "kto"}
-    run = runs.leave(tmp_path / "run", tiny_model, scale=0.3, **settings)
+    run = finished_runs.leave(tmp_path / "run", tiny_model, scale=0.3, **settings)
     measured, rows = trainers_own(run, tmp_path)
     found = evaluated(run, "--samples", "4", "--max_new_tokens", "3")
     assert found["data"]["answers"] == len(rows) == 12
@@ -97,18 +100,18 @@ def test_an_unpaired_run_on_labelled_answers(tiny_model, tmp_path, evaluated, ca
 def test_pairs_that_an_unpaired_run_took_apart_are_pairs_again(tiny_model, data, tmp_path, evaluated):
     settings = {**HELD_OUT, "dataset_name": data}
     found = [
-        evaluated(runs.leave(tmp_path / loss, tiny_model, scale=0.3, loss=loss, **settings), "--samples", "0")
+        evaluated(finished_runs.leave(tmp_path / loss, tiny_model, scale=0.3, loss=loss, **settings), "--samples", "0")
         for loss in ("dpo", "kto")
     ]
     assert found[0]["ranking"] == found[1]["ranking"] and found[1]["data"]["pairs"] == 7
 
 
 def test_the_demo_agrees_with_what_its_run_reports(tmp_path, evaluated):
-    run = runs.leave(tmp_path / "run", "embedded", scale=0.3, max_length=256)
+    run = finished_runs.leave(tmp_path / "run", "embedded", scale=0.3, max_length=256)
     found = evaluated(run, "--limit", "40", "--samples", "24", "--max_new_tokens", "12")
     assert found["data"]["name"] == "embedded-test" and not found["data"]["was_trained_on"]
     lines = (demo.DATA / "test.jsonl").read_text(encoding="utf-8").splitlines()[:40]
-    opened = finished.open_model(run)
+    opened = open_model(run)
     expected = preferences.held_out(opened.model, opened.tokenizer, list(map(json.loads, lines)))
     ranking = found["ranking"]
     assert value(ranking["log_ratio"]["accuracy"]) == pytest.approx(expected["accuracy"])
@@ -134,8 +137,8 @@ def test_the_demo_agrees_with_what_its_run_reports(tmp_path, evaluated):
 def test_k3_is_summed_over_tokens(tmp_path):
     import numpy as np
 
-    from trl_ext.report import evaluation
-    from trl_ext.report.evaluation_scores import Scored
+    from trl_ext.evaluation import evaluate as evaluation
+    from trl_ext.evaluation.scores import Scored
 
     class Made:
         train_dataset = {"prompt_ids": [[5], [], [6], [5]], "prompt": ["a", "", "b", "a"]}  # noqa: RUF012
@@ -151,7 +154,7 @@ def test_k3_is_summed_over_tokens(tmp_path):
         def reference(self):
             return torch.no_grad()
 
-    from trl_ext.sampling import Completion
+    from trl_ext.support.sampling import Completion
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -167,8 +170,8 @@ def test_k3_is_summed_over_tokens(tmp_path):
 
 def test_of_a_continued_run_the_base_is_the_adapter_it_began_with(tiny_model, data, tmp_path, evaluated):
     settings = {**HELD_OUT, "dataset_name": data}
-    first = runs.leave(tmp_path / "first", tiny_model, scale=0.3, **settings)
-    second = runs.leave(tmp_path / "second", str(first), scale=0.3, seed=1, **settings)
+    first = finished_runs.leave(tmp_path / "first", tiny_model, scale=0.3, **settings)
+    second = finished_runs.leave(tmp_path / "second", str(first), scale=0.3, seed=1, **settings)
     found = [evaluated(run, "--samples", "0") for run in (first, second)]
     assert value(found[1]["log_probability"]["base"]["chosen"]) == pytest.approx(
         value(found[0]["log_probability"]["tuned"]["chosen"]), abs=1e-4
@@ -179,9 +182,9 @@ def test_of_a_continued_run_the_base_is_the_adapter_it_began_with(tiny_model, da
 
 
 def test_a_run_that_trained_all_weights(tiny_model, data, tmp_path, evaluated):
-    run = runs.leave_all_weights(tmp_path / "run", tiny_model, dataset_name=data, **HELD_OUT)
+    run = finished_runs.leave_all_weights(tmp_path / "run", tiny_model, dataset_name=data, **HELD_OUT)
     found = evaluated(run, "--samples", "4", "--max_new_tokens", "3")
-    adapter = runs.leave(tmp_path / "adapter", tiny_model, dataset_name=data, **HELD_OUT)
+    adapter = finished_runs.leave(tmp_path / "adapter", tiny_model, dataset_name=data, **HELD_OUT)
     other = evaluated(adapter, "--samples", "0")
     for side in ("chosen", "rejected"):  # one base, loaded in two ways
         base = value(other["log_probability"]["base"][side])
@@ -190,8 +193,8 @@ def test_a_run_that_trained_all_weights(tiny_model, data, tmp_path, evaluated):
 
 
 def test_other_data_and_other_trainers(tmp_path, data, evaluated, capsys):
-    sft = runs.leave(tmp_path / "sft", "embedded", trainer="sft", max_length=64)
-    ppo = runs.leave(tmp_path / "ppo", "embedded", trainer="ppo", reward_funcs=["sentiment"])
+    sft = finished_runs.leave(tmp_path / "sft", "embedded", trainer="sft", max_length=64)
+    ppo = finished_runs.leave(tmp_path / "ppo", "embedded", trainer="ppo", reward_funcs=["sentiment"])
     of_sft = evaluated(sft, "--limit", "5", "--samples", "0")
     of_ppo = evaluated(ppo, "--limit", "5", "--samples", "0")
     assert of_sft["data"]["name"] == "embedded-test" and of_sft["ranking"] == of_ppo["ranking"]
@@ -217,7 +220,7 @@ def test_other_data_and_other_trainers(tmp_path, data, evaluated, capsys):
     Dataset.from_list(
         [*Dataset.from_json(str(data)).select(range(2)), {"prompt": "a", "chosen": "b", "rejected": "c"}]
     ).to_json(tmp_path / "seen.jsonl")
-    run = runs.leave(tmp_path / "run", "embedded", dataset_name=data, **SHORT)
+    run = finished_runs.leave(tmp_path / "run", "embedded", dataset_name=data, **SHORT)
     found = evaluated(run, "--dataset", tmp_path / "seen.jsonl", "--samples", "0")
     assert found["data"]["was_trained_on"]
     assert any("are 2 in the training data word for word" in line for line in found["data"]["statements"])
@@ -228,9 +231,11 @@ def test_other_data_and_other_trainers(tmp_path, data, evaluated, capsys):
 
 def test_a_run_that_evaluated_on_a_split_is_evaluated_on_the_same_rows(tmp_path, evaluated):
     settings = {"eval_strategy": "steps", "eval_steps": 1, "max_eval_samples": 6, "max_length": 256}
-    found = evaluated(runs.leave(tmp_path / "run", "embedded", **settings), "--samples", "0")
-    plain = evaluated(runs.leave(tmp_path / "plain", "embedded", max_length=256), "--samples", "0", "--limit", "6")
-    stream = runs.leave(tmp_path / "stream", "embedded", dataset_streaming=True, max_steps=1, max_length=256)
+    found = evaluated(finished_runs.leave(tmp_path / "run", "embedded", **settings), "--samples", "0")
+    plain = evaluated(
+        finished_runs.leave(tmp_path / "plain", "embedded", max_length=256), "--samples", "0", "--limit", "6"
+    )
+    stream = finished_runs.leave(tmp_path / "stream", "embedded", dataset_streaming=True, max_steps=1, max_length=256)
     assert evaluated(stream, "--samples", "0", "--limit", "6")["ranking"] == plain["ranking"]
     assert found["ranking"] == plain["ranking"] and found["data"]["pairs"] == 6
     assert (
@@ -241,7 +246,7 @@ def test_a_run_that_evaluated_on_a_split_is_evaluated_on_the_same_rows(tmp_path,
 def test_what_is_printed_fits_a_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
-    runs.leave(tmp_path / "run", "embedded", scale=0.3, max_length=40)
+    finished_runs.leave(tmp_path / "run", "embedded", scale=0.3, max_length=40)
     assert main(["eval", "run", "--limit", "30", "--samples", "8", "--max_new_tokens", "8"]) == 0
     printed = capsys.readouterr().out
     assert "left out as too long" not in printed and "KL(tuned‖base) of 8 samples" in printed
@@ -254,7 +259,7 @@ def test_what_is_printed_fits_a_terminal(tmp_path, monkeypatch, capsys):
 
 
 def test_prompts_that_are_too_long_are_counted(tiny_model, data, tmp_path, evaluated):
-    run = runs.leave(tmp_path / "run", tiny_model, dataset_name=data, **{**SHORT, "max_length": 8})
+    run = finished_runs.leave(tmp_path / "run", tiny_model, dataset_name=data, **{**SHORT, "max_length": 8})
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     long = sum(len(tokenizer(pair["prompt"])["input_ids"]) >= 8 for pair in pairs(30))
     found = evaluated(run, "--split", "train", "--samples", "0")
@@ -282,10 +287,10 @@ def test_wrong_input(words, message, tiny_model, data, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     Dataset.from_list([{"question": "x"}]).to_json("prompts.jsonl")
     made = {
-        "RUN": lambda path: runs.leave(path, tiny_model, dataset_name=data, **SHORT),
-        "SHORT": lambda path: runs.leave(path, tiny_model, dataset_name=data, max_length=1),
-        "SFT": lambda path: runs.leave(path, tiny_model, dataset_name=data, trainer="sft", eval_size=4),
-        "REWARD": lambda path: runs.leave(path, tiny_model, dataset_name=data, trainer="reward"),
+        "RUN": lambda path: finished_runs.leave(path, tiny_model, dataset_name=data, **SHORT),
+        "SHORT": lambda path: finished_runs.leave(path, tiny_model, dataset_name=data, max_length=1),
+        "SFT": lambda path: finished_runs.leave(path, tiny_model, dataset_name=data, trainer="sft", eval_size=4),
+        "REWARD": lambda path: finished_runs.leave(path, tiny_model, dataset_name=data, trainer="reward"),
         "MODEL": lambda path: shutil.copytree(tiny_model, path),
     }
     places = [str(made[word](tmp_path / word)) if word in made else word for word in words]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.conftest import pairs
 from trl_ext import recipe
 from trl_ext.cli import main
-from trl_ext.report import kl_audit
+from trl_ext.kl_audit import exact as kl_audit
 
 PNG = b"\x89PNG"
 

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 import trl_ext
 from trl_ext import cli, losses
 from trl_ext.cli.arguments import overrides, plain
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 GOOD = "model_name_or_path: embedded\ndataset_name: embedded\nloss: dpo\nvariants: {ipo: {beta: 0.3}}\n"
 THREE_MISTAKES = "model_name_or_path: embedded\ndataset_name: embedded\nlora_rank: 8\nlearning_rate: fast\nbeta: -1\n"
@@ -194,7 +194,7 @@ def test_version(capsys):
 def test_run_hands_over_the_recipe_and_the_flags(monkeypatch):
     seen = []
     stand_in = types.SimpleNamespace(main=lambda *given, **more: seen.append((*given, more)) or 7)
-    monkeypatch.setitem(sys.modules, "trl_ext.run", stand_in)
+    monkeypatch.setitem(sys.modules, "trl_ext.runs.run", stand_in)
     monkeypatch.setattr(trl_ext, "run", stand_in, raising=False)
     assert cli.main(["run", "x.yaml", "--loss", "ipo", "--force", "--bf16"]) == 7
     assert seen == [("x.yaml", {"loss": "ipo", "bf16": True}, {"force": True})]

@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig
 
 from tests.conftest import pairs
-from trl_ext import finished, recipe
+from trl_ext import recipe
 from trl_ext.cli import main
 from trl_ext.export.held_out import completions_of
-from trl_ext.sampling import logps
+from trl_ext.runs.load import open_model
+from trl_ext.support.sampling import logps
 
 ROWS = pairs(12, seed=3)
 
@@ -75,7 +76,7 @@ def test_a_run_is_merged_and_compared(base, tmp_path, capsys):
     unmerged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), run)
     after = logps(merged, tokenizer, completions)
     assert (after - logps(unmerged, tokenizer, completions)).abs().max() < 1e-4
-    drift = (after - logps(finished.open_model(run).model, tokenizer, completions)).abs().max().item()
+    drift = (after - logps(open_model(run).model, tokenizer, completions)).abs().max().item()
     assert facts["fidelity"]["total"]["largest_sequence"] == pytest.approx(drift, rel=1e-3) and drift > 0.01
     assert facts["fidelity"]["rounding"]["largest_sequence"] < 1e-4  # none, in float32
     assert facts["fidelity"]["quantisation"]["kl"] > 1e-5

@@ -3,7 +3,7 @@
 import pytest
 
 from trl_ext.comparison.grid import cells
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 DEMO = "recipes/demo.yaml"
 

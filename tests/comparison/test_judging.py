@@ -3,7 +3,7 @@
 import json
 from types import SimpleNamespace
 
-from tests.runs import leave
+from tests.finished_runs import leave
 from trl_ext.comparison import judging
 from trl_ext.recipe import load
 

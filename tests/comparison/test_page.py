@@ -21,7 +21,7 @@ def estimate(value, half=0.1):
 
 
 def evaluation(score, kl, accuracy=0.8):
-    """As `trl_ext.report.evaluation` writes it, as far as it is read."""
+    """As `trl_ext.evaluation.evaluate` writes it, as far as it is read."""
     examples = [{"prompt": "Was it <b>good</b>?", "text": f"It scored {score}."}]
     return {
         "ranking": {"log_ratio": {"accuracy": estimate(accuracy), "margin": estimate(2.0)}},

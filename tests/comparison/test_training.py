@@ -9,10 +9,11 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from trl_ext import run
-from trl_ext.comparison import shared_base, training
+from trl_ext.build import shared_base
+from trl_ext.comparison import training
 from trl_ext.comparison.grid import cells
-from trl_ext.errors import UserError
+from trl_ext.runs import run
+from trl_ext.support.errors import UserError
 
 QUICK = {"max_steps": 3, "max_train_samples": 64, "per_device_train_batch_size": 8, "disable_tqdm": True}
 QUICK |= {"lora_target_modules": ["q_proj", "down_proj"]}

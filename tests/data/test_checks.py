@@ -9,13 +9,12 @@ import torch
 from datasets import Dataset
 from trl.data_utils import unpair_preference_dataset
 
+from tests.data.rows import CONVERSATIONAL, PAIRED_SPELLINGS, PLAIN, assistant, user
 from trl_ext import data, losses
 from trl_ext.data.formats import recognise
 from trl_ext.data.formats.match import Sample
 from trl_ext.data.formats.outcome import Drop, Note, Reason
-from trl_ext.errors import UserError
-
-from .rows import CONVERSATIONAL, PAIRED_SPELLINGS, PLAIN, assistant, user
+from trl_ext.support.errors import UserError
 
 
 def test_nothing_usable_is_refused_with_the_reasons():

@@ -3,9 +3,8 @@
 import pytest
 from datasets import Dataset
 
+from tests.data.rows import PAIRED_SPELLINGS, UNPAIRED_SPELLINGS, assistant, user
 from trl_ext.data import classes
-
-from .rows import PAIRED_SPELLINGS, UNPAIRED_SPELLINGS, assistant, user
 
 
 @pytest.mark.parametrize(

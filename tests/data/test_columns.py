@@ -3,10 +3,9 @@
 import pytest
 from datasets import Dataset
 
+from tests.data.rows import PLAIN, TRIPLES, assistant, user
 from trl_ext import data
-from trl_ext.errors import UserError
-
-from .rows import PLAIN, TRIPLES, assistant, user
+from trl_ext.support.errors import UserError
 
 OTHER = [{"question_text": q, "good": g, "bad": b, "n": i} for i, (q, g, b) in enumerate(TRIPLES)]
 MAPPING = {"prompt": "question_text", "chosen": "good", "rejected": "bad"}

@@ -8,7 +8,7 @@ from datasets import Dataset
 from trl_ext import data
 from trl_ext.data.formats.outcome import Reason
 from trl_ext.data.peek import peek
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 
 def rows(column, *values, ends="ab"):

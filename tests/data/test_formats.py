@@ -4,10 +4,7 @@ import pytest
 from datasets import Dataset
 from trl.data_utils import extract_prompt, is_conversational
 
-from trl_ext import data
-from trl_ext.data.formats import NAMES
-
-from .rows import (
+from tests.data.rows import (
     CONVERSATIONAL,
     PAIRED_SPELLINGS,
     PLAIN,
@@ -19,6 +16,8 @@ from .rows import (
     system,
     user,
 )
+from trl_ext import data
+from trl_ext.data.formats import NAMES
 
 
 @pytest.mark.parametrize("name", PAIRED_SPELLINGS)

@@ -6,11 +6,10 @@ import json
 import pytest
 from datasets import Dataset
 
+from tests.data.rows import assistant, user
 from trl_ext import data
 from trl_ext.data.formats.hh import turns
 from trl_ext.data.formats.outcome import Drop, Note, Reason
-
-from .rows import assistant, user
 
 
 def transcript(*said):

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from trl_ext import data, demo
-from trl_ext.data import classes, unlabelled
+from trl_ext.build.dataset import Examples, _numbers
+from trl_ext.data import classes, prompts_and_demos
 from trl_ext.data.sources import open_source
-from trl_ext.errors import UserError
-from trl_ext.examples import Examples, _numbers
 from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles
+from trl_ext.support.errors import UserError
 
 TEXTS = st.sampled_from(
     ["", " ", "a", "a film", "😀 👩‍👩‍👧 é", "\x00\x1b[31m", "﷽" * 50, "x" * 100_000, "\\ud800", "<|end|>", "<|user|>", "{% x",
@@ -69,7 +69,9 @@ def look(path, kind, tokenizer):
     rows, _ = open_source(path, split="train", config=None, revision=None, streaming=False)
     classes.count(rows)
     if kind in ("prompts", "sft"):
-        loaded = unlabelled.load(path, unlabelled.PROMPTS if kind == "prompts" else unlabelled.DEMONSTRATIONS)
+        loaded = prompts_and_demos.load(
+            path, prompts_and_demos.PROMPTS if kind == "prompts" else prompts_and_demos.DEMONSTRATIONS
+        )
     else:
         loaded = data.load(path)
         loaded = data.unpair(loaded) if kind == "unpaired" else loaded

@@ -4,7 +4,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from trl_ext import data
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 SPELLINGS = [
     (True, False),

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from trl_ext.data.peek import peek
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 PAIRS = [{"prompt": f"p{i}", "chosen": "good", "rejected": "bad"} for i in range(3)]
 ODD = [{"q": f"p{i}", "good": "yes", "bad": "no", "who": "me"} for i in range(3)]

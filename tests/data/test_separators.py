@@ -5,12 +5,11 @@ import json
 
 import pytest
 
+from tests.data.rows import PLAIN
 from trl_ext import data
 from trl_ext.data.peek import peek
 from trl_ext.data.separators import list_of_rows, other_separator
-from trl_ext.errors import UserError
-
-from .rows import PLAIN
+from trl_ext.support.errors import UserError
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])

@@ -10,7 +10,7 @@ import pytest
 from trl_ext import data
 from trl_ext.data import skim
 from trl_ext.data.unreadable import why_unreadable
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 ROW = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 LINE = json.dumps(ROW)

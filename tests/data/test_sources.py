@@ -8,10 +8,9 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+from tests.data.rows import CONVERSATIONAL, PLAIN
 from trl_ext import data
-from trl_ext.errors import UserError
-
-from .rows import CONVERSATIONAL, PLAIN
+from trl_ext.support.errors import UserError
 
 FILES = ["p.jsonl", "p.jsonl.gz", "p.json", "p.csv", "p.tsv", "p.parquet"]
 

@@ -7,7 +7,7 @@ from trl_ext.demo import MODEL, grammar
 from trl_ext.demo.build import SEED, load_in_4bit, new_tokenizer
 from trl_ext.demo.pairs import sample_pairs
 from trl_ext.demo.pretrain import new_model, pretrain
-from trl_ext.sampling import sample
+from trl_ext.support.sampling import sample
 
 
 def test_the_shipped_tokenizer_is_the_one_the_grammar_gives():

@@ -9,7 +9,7 @@ from trl.chat_template_utils import is_chat_template_prefix_preserving, is_chat_
 
 from trl_ext.demo import DATA, MODEL, grammar
 from trl_ext.demo.build import N_TEST, N_TRAIN, PAIRS, load_in_4bit
-from trl_ext.sampling import sample
+from trl_ext.support.sampling import sample
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from trl_ext.demo import MODEL, grammar
 from trl_ext.demo.evaluate import evaluate, held_out_prompts
-from trl_ext.sampling import Completion, logps, sample
+from trl_ext.support.sampling import Completion, logps, sample
 
 
 @pytest.fixture(scope="module")

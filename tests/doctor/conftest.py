@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.doctor.helpers import CPUS, RECIPE
 from trl_ext import demo, doctor
 from trl_ext.doctor import gpu, kernels
 from trl_ext.doctor.finding import Finding, passed
-
-from .helpers import CPUS, RECIPE
 
 
 @pytest.fixture

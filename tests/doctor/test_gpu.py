@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.doctor.helpers import ADA, CUDA, GIB, PASCAL, TURING, only
 from trl_ext.doctor import gpu
 from trl_ext.doctor.gpu import Build
-
-from .helpers import ADA, CUDA, GIB, PASCAL, TURING, only
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.doctor.helpers import only
 from trl_ext import doctor
 from trl_ext.doctor import kernels
-
-from .helpers import only
 
 
 def test_bitsandbytes_is_tried_on_this_device(monkeypatch):

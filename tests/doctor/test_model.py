@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
+from tests.doctor.helpers import RECIPE
 from trl_ext import demo, doctor
-
-from .helpers import RECIPE
 
 
 def test_a_model_on_the_hub_is_looked_for_in_the_cache_alone(said_of, monkeypatch, tmp_path):

@@ -1,8 +1,7 @@
 """Versions against the requirements of the installed distribution."""
 
+from tests.doctor.helpers import only
 from trl_ext.doctor import packages
-
-from .helpers import only
 
 
 def test_packages_are_held_against_the_distributions_own_requirements(monkeypatch):

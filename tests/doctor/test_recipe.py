@@ -4,9 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.doctor.helpers import GIB, only
 from trl_ext.doctor import recipe
-
-from .helpers import GIB, only
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.doctor.helpers import GIB, only
 from trl_ext.doctor import room
-
-from .helpers import GIB, only
 
 
 def test_disks(monkeypatch, tmp_path):

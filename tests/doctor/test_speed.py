@@ -2,10 +2,9 @@
 
 import pytest
 
+from tests.doctor.helpers import only
 from trl_ext import planner, recipe
 from trl_ext.doctor import speed
-
-from .helpers import only
 
 BIG = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nload_in_4bit: true\n"
 

@@ -9,7 +9,7 @@ from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, nf4
 from trl_ext import PairedPreferenceConfig, PairedPreferenceTrainer
 from trl_ext.export.held_out import completions_of
-from trl_ext.sampling import logps
+from trl_ext.support.sampling import logps
 
 
 def test_peft_loads_what_was_trained(tiny_model, tmp_path):

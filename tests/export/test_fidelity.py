@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, Gemm
 from tests.export.helpers import SIZES
 from trl_ext.export import fidelity, verdict
 from trl_ext.export.fidelity import Drift, Fidelity
-from trl_ext.sampling import Completion
+from trl_ext.support.sampling import Completion
 
 CONFIGS = {
     "llama": LlamaConfig(**SIZES),

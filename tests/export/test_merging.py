@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from tests.export.helpers import SIZES, logits, save_adapter, save_base
-from trl_ext.errors import UserError
 from trl_ext.export import merging, source
+from trl_ext.support.errors import UserError
 
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 LLAMA = LlamaConfig(**SIZES)

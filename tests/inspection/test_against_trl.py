@@ -23,9 +23,10 @@ from trl import (
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
 from tests.conftest import sentence
-from tests.trainers.test_vision import image_pairs, tiny_vlm  # noqa: F401
-from trl_ext import build, demo
-from trl_ext.examples import Examples
+from tests.trainers.preference.test_vision import image_pairs, tiny_vlm  # noqa: F401
+from trl_ext import demo
+from trl_ext.build.dataset import Examples
+from trl_ext.build.trainer import build_trainer
 from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles
 from trl_ext.recipe import load
@@ -219,7 +220,7 @@ def test_a_run_trains_on_what_trl_would(name, tmp_path, monkeypatch, model):
     recipe = {"model_name_or_path": "embedded", "dataset_name": "pairs.jsonl", "max_length": 40, "use_peft": True}
     recipe |= {"trainer": name} if name in ("reward", "sft") else {"loss": name}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe | {"lora_target_modules": "all-linear"}))
-    built = build.trainer(load("small.yaml"), tmp_path / "out").trainer
+    built = build_trainer(load("small.yaml"), tmp_path / "out").trainer
     trainer_class, config_class, rows, changes = {
         "dpo": (DPOTrainer, DPOConfig, list, {}),
         "kto": (KTOTrainer, KTOConfig, singles, {"loss_type": "apo_zero_unpaired"}),

@@ -9,10 +9,10 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_ext.errors import UserError
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.truncation import Limits
+from trl_ext.support.errors import UserError
 
 STOP = 9
 ids = st.lists(st.integers(0, 9), max_size=7)

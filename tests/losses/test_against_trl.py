@@ -11,9 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.losses.helpers import WITH_DIVERGENCE
 from trl_ext import losses
-
-from .helpers import WITH_DIVERGENCE
 
 trl_dpo = pytest.importorskip("trl.trainer.dpo_trainer")
 

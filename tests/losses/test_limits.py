@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
+from tests.losses.helpers import ALL_FORMS, batch, form_id, policy_inputs, read_by
 from trl_ext import losses
-
-from .helpers import ALL_FORMS, batch, form_id, policy_inputs, read_by
 
 every_form = pytest.mark.parametrize("form", ALL_FORMS, ids=form_id)
 LN2 = math.log(2)

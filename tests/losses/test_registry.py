@@ -11,10 +11,9 @@ from typing import get_args
 import pytest
 import torch
 
+from tests.losses.helpers import batch, read_by
 from trl_ext import losses
 from trl_ext.losses._hyperparameters import KINDS
-
-from .helpers import batch, read_by
 
 EXPECTED = (
     "alphapo aot aot_unpaired apo_down apo_zero apo_zero_unpaired bco cpo discopop dpo dpo_norm exo hinge "

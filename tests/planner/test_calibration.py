@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.planner.conftest import RECIPES
-from trl_ext.errors import UserError
 from trl_ext.planner import calibration, plan
 from trl_ext.planner.fitting import Overhead
 from trl_ext.planner.memory import GIB
+from trl_ext.support.errors import UserError
 
 RESULTS = RECIPES.parent / "benchmarks" / "results"
 

@@ -5,10 +5,10 @@ import torch
 from bitsandbytes.functional import quantize_4bit
 
 from tests.planner.helpers import SHAPES, shallow
-from trl_ext.errors import UserError
 from trl_ext.planner import counting, memory
 from trl_ext.planner.models import MODELS
 from trl_ext.planner.shape import four_bit_bytes
+from trl_ext.support.errors import UserError
 
 PARAMETERS = {
     "alignment-handbook/zephyr-7b-sft-full": 7_241_732_096,

@@ -8,10 +8,10 @@ from huggingface_hub import constants
 
 from tests.planner.conftest import RECIPES
 from tests.planner.helpers import SHAPES, shallow
-from trl_ext.errors import UserError
 from trl_ext.planner import plan, refuse
 from trl_ext.planner.memory import GIB
 from trl_ext.planner.models import MODELS
+from trl_ext.support.errors import UserError
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trl_ext import recipe
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 BASE = """\
 model_name_or_path: embedded

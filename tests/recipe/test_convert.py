@@ -3,7 +3,7 @@
 import pytest
 
 from trl_ext.recipe.convert import convert
-from trl_ext.schema import Field
+from trl_ext.recipe.schema import Field
 
 
 def field(annotation: str, choices: tuple[str, ...] | None = None) -> Field:

@@ -2,9 +2,8 @@
 
 import pytest
 
+from tests.recipe.helpers import load, problem, problems, write
 from trl_ext import losses, recipe
-
-from .helpers import load, problem, problems, write
 
 
 def test_nothing_is_filled_in(tmp_path):

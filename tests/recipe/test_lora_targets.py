@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 
+from tests.recipe.helpers import load, load_from, problem
 from trl_ext import demo
-from trl_ext.folders import modules
-
-from .helpers import load, load_from, problem
+from trl_ext.model_files import modules
 
 LINEAR = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
 

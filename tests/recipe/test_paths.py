@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.recipe.helpers import load, problem
 from trl_ext.recipe import paths
-
-from .helpers import load, problem
 
 
 def test_the_home_folder_is_written_out(tmp_path, monkeypatch):

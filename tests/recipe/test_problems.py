@@ -2,9 +2,8 @@
 
 import pytest
 
+from tests.recipe.helpers import load, load_from, problem, problems
 from trl_ext.recipe.model_checks import attention_names
-
-from .helpers import load, load_from, problem, problems
 
 
 @pytest.mark.parametrize(

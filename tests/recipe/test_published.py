@@ -5,12 +5,11 @@ import warnings
 
 import pytest
 
-from trl_ext import recipe, schema
-from trl_ext.errors import UserError
-from trl_ext.recipe import obsolete, reader
+from tests.recipe.helpers import write
+from trl_ext import recipe
+from trl_ext.recipe import reader, renamed_keys, schema
 from trl_ext.recipe.vocabulary import known_keys
-
-from .helpers import write
+from trl_ext.support.errors import UserError
 
 # What TRL's guides and examples show, for `trl dpo --config` and `trl kto --config`.
 DPO = """\
@@ -195,13 +194,13 @@ EXAMPLES = {
 }
 
 
-@pytest.mark.parametrize("key", [*obsolete.RENAMED, *obsolete.GONE, *obsolete.COMPUTED])
+@pytest.mark.parametrize("key", [*renamed_keys.RENAMED, *renamed_keys.GONE, *renamed_keys.COMPUTED])
 def test_every_remedy_names_settings_that_exist(tmp_path, key):
     assert key not in known_keys(), "a setting after all: take it off the list"
     known = {name for kind in schema.CONFIGS for name in known_keys(kind)}
-    if key in obsolete.RENAMED:
-        assert obsolete.RENAMED[key] in known
-    remedy = obsolete.remedy(key, EXAMPLES.get(key, True))
+    if key in renamed_keys.RENAMED:
+        assert renamed_keys.RENAMED[key] in known
+    remedy = renamed_keys.remedy(key, EXAMPLES.get(key, True))
     for line in re.findall(r"`(\w+: [^`]+)`", remedy):
         assert set(reader.parse(line)) <= set(known), line
 

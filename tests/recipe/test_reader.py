@@ -3,10 +3,9 @@
 import pytest
 import yaml
 
-from trl_ext.errors import UserError
+from tests.recipe.helpers import problem, problems
 from trl_ext.recipe import reader
-
-from .helpers import problem, problems
+from trl_ext.support.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_every_kl_is_a_flag_away(path, cell, tmp_path):
 
 
 def test_the_reward_recipe_leaves_what_the_ppo_recipe_reads(tmp_path, monkeypatch):
-    from trl_ext.runs import run_directory
+    from trl_ext.runs.resume import run_directory
 
     monkeypatch.chdir(tmp_path)
     ppo, reward = (next(path for path in EVERY if path.stem == f"qwen3-4b-{what}") for what in ("ppo", "reward"))
@@ -96,7 +96,7 @@ def test_the_reward_recipe_leaves_what_the_ppo_recipe_reads(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("path", [path for path in EVERY if TRAINER[path] == "reward"], ids=lambda path: path.stem)
 def test_reward_models_take_what_a_recipe_says(path, tmp_path):
-    from trl_ext.trainers.stages import RewardModelConfig
+    from trl_ext.trainers.sft_and_reward import RewardModelConfig
 
     read = recipe.load(path, {"use_cpu": True, "bf16": False, "output_dir": str(tmp_path)})
     config = RewardModelConfig(**read.sections()["training"])

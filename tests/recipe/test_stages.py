@@ -4,7 +4,7 @@ import pytest
 
 from trl_ext import recipe
 from trl_ext.cli import main
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 REWARD = "trainer: reward\nmodel_name_or_path: embedded\ndataset_name: embedded\nuse_peft: true\n"
 PPO = "trainer: ppo\nmodel_name_or_path: embedded\ndataset_name: embedded\nuse_peft: true\nreward_adapter: runs/my-reward\n"

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from trl_ext import recipe, schema
-
-from .helpers import PPO, load, problem, problems, write
+from tests.recipe.helpers import PPO, load, problem, problems, write
+from trl_ext import recipe
+from trl_ext.recipe import schema
 
 
 def test_a_ppo_recipe(tmp_path):

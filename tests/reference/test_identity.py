@@ -9,11 +9,10 @@ from datasets import Dataset
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, lora, nf4, randomise_lora_b
 from trl_ext.reference.identity import describe_reference, reference_identity
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
-
-from ..conftest import pairs
-from ..trainers.helpers import arguments, lora, nf4, randomise_lora_b
 
 
 def load(directory, quantisation=None, **options):

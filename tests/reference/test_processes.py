@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.reference.worker import IDENTITY, ROWS, key, values
 from trl_ext.reference import folder
 from trl_ext.reference.cache import ReferenceCache
-
-from .worker import IDENTITY, ROWS, key, values
 
 ROOT = Path(__file__).parents[2]
 

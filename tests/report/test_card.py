@@ -9,9 +9,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig
 
-from tests.test_run import recipe  # noqa: F401  (a fixture)
+from tests.runs.test_run import recipe  # noqa: F401  (a fixture)
 from trl_ext import recipe as recipes
-from trl_ext import run
+from trl_ext.runs import run
 
 TEXT = "the time of all these things was the end of the day"
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.conftest import pairs
-from tests.ppo import helpers as rollouts
 from tests.simulated_gpu import DEVICE, OnGPU, TwoDevicesError, moved, simulated_gpu
 from tests.trainers.helpers import arguments, build
+from tests.trainers.ppo import helpers as rollouts
 from trl_ext import OnlinePreferenceConfig, OnlinePreferenceTrainer, PPOConfig, PPOTrainer
 from trl_ext.trainers import (
     PairedPreferenceConfig,

@@ -18,19 +18,19 @@ from trl_ext.trainers import (
     PPOTrainer,
     UnpairedPreferenceTrainer,
 )
-from trl_ext.trainers.stages import RewardModelTrainer, SupervisedTrainer
+from trl_ext.trainers.sft_and_reward import RewardModelTrainer, SupervisedTrainer
 
 EVERY = {
     "__init__": "trainers/test_parity_with_trl_dpo.py",
     "_tag_names": "report/test_card.py",
     "create_model_card": "report/test_card.py",
-    # `trl_ext.trainers.finite`
+    # `trl_ext.trainers.common.nonfinite`
     "train": "trainers/test_finite.py",
     "training_step": "trainers/test_finite.py",
     "_get_grad_norm": "trainers/test_finite.py",
     "log": "trainers/test_finite.py",
     "save_model": "trainers/test_finite.py",
-    # `trl_ext.trainers.staged_checkpoint`
+    # `trl_ext.trainers.common.staged_checkpoint`
     "_save_checkpoint": "trainers/test_staged_checkpoint.py",
     "_get_output_dir": "trainers/test_staged_checkpoint.py",
     "_push_from_checkpoint": "trainers/test_staged_checkpoint.py",
@@ -42,33 +42,33 @@ EVERY = {
 }
 PREFERENCES = {
     "_name": "report/test_card.py",
-    # `trl_ext.trainers.construction`
+    # `trl_ext.trainers.preference.construction`
     "_prepare_dataset": "inspection/test_against_trl.py",
     "_precompute_ref_logps": "trainers/test_evaluation.py",
-    # `trl_ext.trainers.run_directory`
+    # `trl_ext.trainers.preference.run_directory`
     "_save": "trainers/test_reference.py",
-    # `trl_ext.trainers.step`
+    # `trl_ext.trainers.preference.step`
     "_compute_loss": "trainers/test_vision.py",
     "_get_dataloader": "trainers/test_parity_with_trl_dpo.py",
     "get_batch_samples": "trainers/test_parity_with_trl_dpo.py",
     "floating_point_ops": "trainers/test_counters.py",
     "_track_num_input_tokens": "trainers/test_counters.py",
-    # `trl_ext.trainers.evaluation`
+    # `trl_ext.trainers.preference.evaluation`
     "evaluation_loop": "trainers/test_evaluation.py",
     "prediction_step": "trainers/test_evaluation.py",
 }
 CLASSES_MIXED = {"_get_train_sampler": "trainers/test_unpaired.py", "_run_epoch": "trainers/test_unpaired.py"}
 ROLLOUTS = {
     "_name": "report/test_card.py",
-    # `trl_ext.trainers.rollout_trainer`
+    # `trl_ext.trainers.rollout.trainer`
     "evaluate": "ppo/test_ppo_metrics.py",
     "_get_train_sampler": "ppo/test_ppo_resume.py",
-    # `trl_ext.trainers.rollouts`
+    # `trl_ext.trainers.rollout.generation`
     "_generate_and_score_completions": "ppo/test_ppo_rollout.py",
     "_generate_single_turn": "ppo/test_out_of_memory.py",
     "_get_per_token_logps_and_entropies": "ppo/test_ppo_rollout.py",
     "_calculate_rewards": "ppo/test_reward_functions.py",
-    # `trl_ext.trainers.rollout_checkpoint`
+    # `trl_ext.trainers.rollout.checkpoint`
     "_save": "ppo/test_ppo_resume.py",
     # the update
     "_compute_loss": "ppo/test_roles.py",

@@ -13,7 +13,7 @@ def head_sees(model: nn.Module, select: Callable[[torch.Tensor], torch.Tensor]) 
     """Inside, only selected hidden states reach the LM head of a model patched by TRL's `add_fused_lm_head`.
 
     It relies on the fused head reading the `last_hidden_state` of the backbone and nothing else of its shape; losses and
-    gradients are compared with TRL's in `tests/trainers/test_parity_with_trl_dpo.py`.
+    gradients are compared with TRL's in `tests/trainers/preference/test_parity_with_trl_dpo.py`.
 
     Args:
         model: The `transformers` model, without an adapter's wrapper.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, TextStreamer
 
-from trl_ext.errors import UserError
-from trl_ext.sampling import end_ids_of
+from trl_ext.support.errors import UserError
+from trl_ext.support.sampling import end_ids_of
 
 Write = Callable[[str], None]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 
 class Conversation:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from trl_ext.chat import screen
 from trl_ext.chat.answer import Settings
 from trl_ext.chat.side import Side, sides_of
-from trl_ext.errors import UserError
-from trl_ext.finished.opened import Opened
+from trl_ext.runs.loaded import Opened
+from trl_ext.support.errors import UserError
 
 COMMANDS = "/reset forgets the conversation, /system TEXT begins one with a system message, /quit or Ctrl-D leaves"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from trl_ext.chat.answer import Settings, Write, generate
 from trl_ext.chat.conversation import Conversation
-from trl_ext.errors import UserError
-from trl_ext.finished.opened import Opened
+from trl_ext.runs.loaded import Opened
+from trl_ext.support.errors import UserError
 
 TUNED, BASE = "tuned", "base"
 

@@ -1,6 +1,6 @@
 """What differs between the run a checkpoint is of and the one that resumes it, and whether it may.
 
-Runs are compared by what `trl_ext.trainers.provenance` wrote down of them. A setting that is not known to leave the
+Runs are compared by what `trl_ext.trainers.common.provenance` wrote down of them. A setting that is not known to leave the
 result alone counts as one that changes it.
 """
 
@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 HARMLESS_PREFIXES = (
     "logging_", "log_", "save_", "eval_", "hub_", "trackio_", "ddp_", "do_", "gradient_checkpointing",

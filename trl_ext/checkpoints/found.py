@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from trl_ext.checkpoints.manifest import damage
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 
 def newest_first(directory: Path) -> list[Path]:

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trl_ext import atomic
-from trl_ext.folders.weights import why_unreadable
+from trl_ext.model_files.weights import why_unreadable
+from trl_ext.support import atomic
 
 FILE = "trl_ext_checkpoint.json"
 STATE = "trainer_state.json"

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from trl_ext import atomic
+from trl_ext.support import atomic
 
 FOLDER = "_unfinished"
 """Where a checkpoint lies while it is written: a name nothing resumes from, and that pushes to the Hub leave out."""

@@ -10,8 +10,8 @@ import sys
 import trl_ext
 from trl_ext.cli import cache, chat, compare, data, doctor, eval, kl, losses, merge, plan, run, validate
 from trl_ext.cli.arguments import Parser, did_you_mean, help_wanted
-from trl_ext.errors import UserError
-from trl_ext.interruption import EXIT_CODE
+from trl_ext.runs.signals import EXIT_CODE
+from trl_ext.support.errors import UserError
 
 VERBS = {
     "run": run,

@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 
 import yaml
 
-from trl_ext import sentences
-from trl_ext.errors import UserError
 from trl_ext.recipe import reader
 from trl_ext.recipe.paths import in_full, unwritable
+from trl_ext.support import messages
+from trl_ext.support.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,7 +111,7 @@ def writable_folder(flag: str, given: Any) -> Path:
         UserError: It is no name, or cannot be made or written to.
     """
     if isinstance(given, (bool, list, dict)):
-        raise UserError(f"`--{flag}` is {sentences.shown(given)}: name a folder.")
+        raise UserError(f"`--{flag}` is {messages.shown(given)}: name a folder.")
     try:
         folder = Path(in_full(str(given)))
     except ValueError as error:
@@ -132,12 +132,13 @@ def did_you_mean(verb: str, rest: list[str], verbs: tuple[str, ...]) -> str:
         return f"Say what to do with {verb}: `trl-ext run {' '.join([verb, *rest])}`, for instance."
     if verb.startswith("-"):
         return f"{verb} comes too early: a verb goes first, then the recipe, then the flags."
-    return f"There is no verb {verb!r}: {sentences.one_of(verb, verbs)}"
+    return f"There is no verb {verb!r}: {messages.one_of(verb, verbs)}"
 
 
 def _missing(key: str) -> str | None:
     """What a key that was given alone lacks; `None` if alone it means something, or it is no key of a recipe."""
-    from trl_ext import losses, schema
+    from trl_ext import losses
+    from trl_ext.recipe import schema
     from trl_ext.recipe.convert import allowed
     from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys
 

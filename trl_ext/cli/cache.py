@@ -73,7 +73,7 @@ def ago(seconds: float) -> str:
 
 
 def _chosen(beginning: str, found: list[Any]) -> str:
-    from trl_ext.errors import UserError
+    from trl_ext.support.errors import UserError
 
     matches = [entry.identity for entry in found if entry.identity.startswith(beginning)]
     if len(matches) == 1 or beginning in matches:

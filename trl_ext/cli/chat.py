@@ -5,7 +5,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 HELP = "talk to what a run trained, beside its base if wanted"
 EXAMPLES = """examples:
@@ -35,13 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from trl_ext import finished
     from trl_ext.cli.terminal import without_echo
+    from trl_ext.runs import finished
+    from trl_ext.runs.load import open_model
 
     directory = finished.directory_of(args.run)
     is_typed = args.prompt is None and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     with without_echo() if is_typed else contextlib.nullcontext():
-        opened = finished.open_model(directory, needs_reference=args.compare)  # quietens what is imported next
+        opened = open_model(directory, needs_reference=args.compare)  # quietens what is imported next
         if args.compare:
             opened.add_reference()
         from trl_ext.chat import screen, session

@@ -6,7 +6,7 @@ from typing import Any
 
 from trl_ext.cli import tables
 from trl_ext.cli.arguments import overrides, own, writable_folder
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 HELP = "train several losses on one loaded base, or take finished runs, and show which one won"
 EXAMPLES = """examples:
@@ -85,7 +85,7 @@ def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
 
     from rich.console import Console
 
-    from trl_ext import lock, run
+    from trl_ext.runs import lock, run
 
     run.quieten(first)
     console = Console(highlight=False, soft_wrap=True)
@@ -98,9 +98,10 @@ def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
 
 
 def _train(grid: list[Any], directory: Path, given: dict[str, Any], console: Any) -> list[dict[str, Any]]:
-    from trl_ext import foresight, hub
     from trl_ext.comparison import training
-    from trl_ext.interruption import guard
+    from trl_ext.runs import memory_check
+    from trl_ext.runs.signals import guard
+    from trl_ext.support import hub
 
     first = grid[0].recipe
     training.refuse_others(grid, directory)
@@ -108,7 +109,7 @@ def _train(grid: list[Any], directory: Path, given: dict[str, Any], console: Any
         if (copy := hub.require_model(first.get("model_name_or_path"), first.get("model_revision"))) is not None:
             console.print(copy, markup=False)
         judge = _judge([cell.recipe for cell in grid], directory, given, console)
-        for warning in {warning: None for cell in grid for warning in foresight.check(cell.recipe)}:
+        for warning in {warning: None for cell in grid for warning in memory_check.check(cell.recipe)}:
             console.print(warning)
         return training.train(grid, directory, console, judge)
 
@@ -118,7 +119,7 @@ def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) 
         raise UserError(f"`--{unread[0]}` is for a recipe, and runs that are finished are compared as they are.")
     from rich.console import Console
 
-    from trl_ext import finished, lock, run
+    from trl_ext.runs import finished, lock, run
 
     for path in paths:
         finished.check(path)
@@ -154,8 +155,8 @@ def _names(paths: list[Path]) -> list[str]:
 def _judge(recipes: list[Any], directory: Path, given: dict[str, Any], console: Any) -> Any:
     from trl_ext.cli.eval import watched
     from trl_ext.comparison import judging
-    from trl_ext.report.evaluation import Sampling
-    from trl_ext.report.evaluation_rows import Asked
+    from trl_ext.evaluation.evaluate import Sampling
+    from trl_ext.evaluation.rows import Asked
 
     scores = judging.scores(given["reward_funcs"], recipes[0])
     asked = Asked(given["dataset"], given["split"], None, given["limit"])
@@ -171,8 +172,8 @@ def _judge(recipes: list[Any], directory: Path, given: dict[str, Any], console: 
 
 
 def _report(directory: Path, title: str, records: list[dict[str, Any]], runs: dict[str, Path], console: Any) -> None:
-    from trl_ext import environment
     from trl_ext.comparison import measure, page, report
+    from trl_ext.runs import environment
 
     rows = [
         measure.of_run(**{key: value for key, value in record.items() if key not in NOT_SHOWN}) for record in records

@@ -7,7 +7,7 @@ from typing import Any
 
 from trl_ext.cli import tables
 from trl_ext.cli.arguments import add_recipe, overrides, own, writable_folder
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 HELP = "show the data as the trainer sees it: what is dropped, cut, equal, learned from"
 EXAMPLES = """examples:
@@ -38,16 +38,17 @@ def run(args: argparse.Namespace) -> int:
     values = overrides(args.overrides)
     given = own(args, values, OWN)
     rows = _rows(given["rows"])
-    from trl_ext import recipe, run
+    from trl_ext import recipe
+    from trl_ext.runs import run
 
     loaded = recipe.load(args.recipe, values)
     run.quieten(loaded)
     output = writable_folder("output", given["output"] or Path("runs", f"{loaded.name}-data"))
 
-    from trl_ext import build
+    from trl_ext.build.trainer import training_config
     from trl_ext.inspection import picture, report
 
-    config = build.config(loaded, output)
+    config = training_config(loaded, output)
     found = report.inspect(loaded, config, rows)
     output.mkdir(parents=True, exist_ok=True)
     title = f"{loaded.name}: {loaded.title} on {Path(loaded.get('dataset_name') or 'a mixture').name}"

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from trl_ext.cli.arguments import overrides
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 HELP = "look whether this computer, and a recipe on it, are ready"
 EXAMPLES = """examples:

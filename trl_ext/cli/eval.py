@@ -10,8 +10,8 @@ from typing import Any
 
 from trl_ext.cli import tables
 from trl_ext.cli.arguments import overrides, writable_folder
-from trl_ext.errors import UserError
 from trl_ext.recipe.data_checks import dataset_path
+from trl_ext.support.errors import UserError
 
 HELP = "measure a run on held-out preferences: accuracy, margin and KL, beside its base"
 EXAMPLES = """examples:
@@ -50,8 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     columns = _check(args)
-    from trl_ext import atomic, finished
-    from trl_ext.run import quieten
+    from trl_ext.runs import finished
+    from trl_ext.runs.run import quieten
+    from trl_ext.support import atomic
 
     directory = finished.directory_of(args.run)
     finished.check(directory)
@@ -62,12 +63,12 @@ def run(args: argparse.Namespace) -> int:
     # Only the JSON goes where a script reads it.
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         quieten(finished.recipe_at(directory, needs_data=args.dataset is None))  # what is imported next
-        from trl_ext.report import evaluation, evaluation_rows
+        from trl_ext.evaluation import evaluate, rows
 
-        record = evaluation.evaluate(
+        record = evaluate.evaluate(
             directory,
-            evaluation_rows.Asked(args.dataset, args.split, columns, args.limit),
-            evaluation.Sampling(args.samples, args.max_new_tokens, args.seed),
+            rows.Asked(args.dataset, args.split, columns, args.limit),
+            evaluate.Sampling(args.samples, args.max_new_tokens, args.seed),
             say=lambda text: console.print(text, soft_wrap=True, markup=False),
             watch=lambda scored, total: watched(scored, total, console),
         )
@@ -150,6 +151,6 @@ def _completions(record: dict[str, Any]) -> Any:
 
 
 def _shown(estimate: dict[str, float] | None, digits: int = 2) -> str:
-    from trl_ext.report.evaluation_estimates import shown
+    from trl_ext.evaluation.intervals import shown
 
     return shown(estimate, f"{{:.{digits}f}}")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from trl_ext.cli import tables
 from trl_ext.cli.arguments import writable_folder
-from trl_ext.errors import UserError
-from trl_ext.folders import adapter
+from trl_ext.model_files import adapter
+from trl_ext.support.errors import UserError
 
 HELP = "audit KL estimators: bias and variance of value and gradient, exactly and on a run's own samples"
 EXAMPLES = """examples:
@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from trl_ext.report import kl_audit, kl_picture
+    from trl_ext.kl_audit import exact as kl_audit
+    from trl_ext.kl_audit import picture as kl_picture
 
     console = Console(highlight=False, quiet=args.json)
     audits = {"exact": kl_audit.exact()}
@@ -88,7 +89,8 @@ class Source(NamedTuple):
 def _find(given: Path | None) -> Source:
     if given is None:
         return Source()
-    from trl_ext import finished, recipe
+    from trl_ext import recipe
+    from trl_ext.runs import finished
 
     if given.is_dir():
         return Source(finished.recipe_of(given), given)
@@ -132,15 +134,13 @@ def _cell(recipe: Any) -> tuple[str, str, str] | None:
 
 
 def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:
-    from trl_ext import finished
+    from trl_ext.runs.load import open_run, open_start
 
     # Both quieten what is imported next.
-    opened = (
-        finished.open_start(source.recipe, args.n) if source.is_start else finished.open_run(source.adapter, args.n)
-    )
+    opened = open_start(source.recipe, args.n) if source.is_start else open_run(source.adapter, args.n)
     model, tokenizer, prompts, continued = opened
-    from trl_ext.report import kl_rollouts
-    from trl_ext.sampling import sample
+    from trl_ext.kl_audit import sampled as kl_rollouts
+    from trl_ext.support.sampling import sample
 
     # Plain text goes in as the trainer saw it, without a chat template.
     prompts = [tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt for prompt in prompts]

@@ -8,7 +8,7 @@ from typing import Any
 
 from trl_ext.cli import tables
 from trl_ext.cli.arguments import plain
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 HELP = "list the losses, or explain one"
 EXAMPLES = """examples:

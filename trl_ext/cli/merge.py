@@ -9,7 +9,7 @@ from typing import Any
 
 from trl_ext.cli import tables
 from trl_ext.cli.arguments import writable_folder
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 HELP = "merge an adapter into the original 16-bit weights, and measure what that changes"
 EXAMPLES = """examples:
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     _check(args)
     from trl_ext.export import source as sources
-    from trl_ext.run import quieten
+    from trl_ext.runs.run import quieten
 
     source = sources.find(args.run, args.base)
     quieten(source.settings)
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True, quiet=args.json)
     sources.check_base(source)
 
-    from trl_ext import atomic
     from trl_ext.export import card, commands, merging
+    from trl_ext.support import atomic
 
     processor = merging.processor_of(source)
     why_not, data = _what_to_compare(source, processor, args)

@@ -7,7 +7,7 @@ from typing import Any
 
 from trl_ext.cli import tables
 from trl_ext.cli.arguments import overrides, own
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 HELP = "say whether a recipe fits a card, before anything is downloaded"
 EXAMPLES = """examples:

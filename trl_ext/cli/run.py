@@ -1,9 +1,9 @@
-"""`trl-ext run`: its arguments. The work is in `trl_ext.run`, which loads the heavy libraries."""
+"""`trl-ext run`: its arguments. The work is in `trl_ext.runs.run`, which loads the heavy libraries."""
 
 import argparse
 
 from trl_ext.cli.arguments import add_recipe, overrides
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 HELP = "train as a recipe says"
 EXAMPLES = """examples:
@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     force = values.pop("force", False)
     if not isinstance(force, bool):
         raise UserError(f"`--force` is {force!r}: give it alone; it takes no value.")
-    from trl_ext import run as job
-    from trl_ext.interruption import guard
+    from trl_ext.runs import run as job
+    from trl_ext.runs.signals import guard
 
     with guard:
         return job.main(args.recipe, values, force=force)

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trl_ext.checks.ppo import kl_in_words
 from trl_ext.cli.arguments import add_recipe, overrides, plain
 from trl_ext.data import skim
 from trl_ext.data.peek import ROWS, peek
 from trl_ext.demo import EMBEDDED
-from trl_ext.folders import adapter
-from trl_ext.rules.ppo import kl_in_words
+from trl_ext.model_files import adapter
 
 HELP = "check a recipe without loading weights or data"
 EXAMPLES = """examples:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import losses
-from trl_ext.errors import UserError
 from trl_ext.recipe import Recipe, load
+from trl_ext.support.errors import UserError
 
 
 @dataclass(frozen=True)

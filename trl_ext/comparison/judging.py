@@ -8,14 +8,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_ext import build, finished, reward_sources
+from trl_ext.build import rewards as reward_sources
+from trl_ext.build.trainer import training_config
 from trl_ext.comparison.grid import Cell
 from trl_ext.demo import EMBEDDED
-from trl_ext.errors import UserError
-from trl_ext.finished.opened import Opened
+from trl_ext.evaluation import evaluate
+from trl_ext.evaluation import rows as evaluation_rows
 from trl_ext.recipe import Recipe
-from trl_ext.report import evaluation, evaluation_rows, metrics_file
-from trl_ext.run import Trained
+from trl_ext.report import metrics_file
+from trl_ext.runs import finished
+from trl_ext.runs.load import open_model
+from trl_ext.runs.loaded import Opened
+from trl_ext.runs.run import Trained
+from trl_ext.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,10 @@ class Judge:
     """
 
     rows: evaluation_rows.Rows
-    sampling: evaluation.Sampling
+    sampling: evaluate.Sampling
     scores: dict[str, Callable[..., list[float]]]
     say: Callable[[str], None]
-    watch: evaluation.Watch
+    watch: evaluate.Watch
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -53,7 +58,7 @@ class Judge:
         began = cell.recipe.get("model_name_or_path")
         opened = Opened(home, finished.recipe_at(home), began, model, trainer.processing_class)
         started = time.time()
-        record = evaluation.judge(opened, self.rows, self.sampling, self.say, self.watch, self.scores)
+        record = evaluate.judge(opened, self.rows, self.sampling, self.say, self.watch, self.scores)
         cached, computed = trained.counts or (0, 0)
         return {
             **facts(cell.name, cell.recipe),
@@ -68,9 +73,9 @@ class Judge:
 
     def finished(self, name: str, directory: Path) -> dict[str, Any]:
         """A record of a run that is loaded for it."""
-        opened = finished.open_model(directory, needs_reference=True)
+        opened = open_model(directory, needs_reference=True)
         started = time.time()
-        record = evaluation.judge(opened, self.rows, self.sampling, self.say, self.watch, self.scores)
+        record = evaluate.judge(opened, self.rows, self.sampling, self.say, self.watch, self.scores)
         metrics = directory / "metrics.jsonl"
         logged = metrics_file.read(metrics) if metrics.exists() else []
         return {
@@ -98,7 +103,7 @@ def facts(name: str, recipe: Recipe) -> dict[str, Any]:
 def rows(recipes: Sequence[Recipe], directory: Path, asked: evaluation_rows.Asked) -> evaluation_rows.Rows:
     """What all are evaluated on: by default what the first run on pairs, or else the first, holds out."""
     recipe = next((recipe for recipe in recipes if recipe.trainer is None and recipe.paired), recipes[0])
-    return evaluation_rows.find(recipe, build.config(recipe, directory), asked)
+    return evaluation_rows.find(recipe, training_config(recipe, directory), asked)
 
 
 def scores(names: Any, recipe: Recipe) -> dict[str, Callable[..., list[float]]]:

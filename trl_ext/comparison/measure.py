@@ -1,4 +1,4 @@
-"""What is compared: one row of figures per run and one of the base, from records of `trl_ext.report.evaluation`."""
+"""What is compared: one row of figures per run and one of the base, from records of `trl_ext.evaluation.evaluate`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from trl_ext.comparison.measure import SCORE, gain
-from trl_ext.report.evaluation_estimates import shown
+from trl_ext.evaluation.intervals import shown
 
 
 class Column(NamedTuple):

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trl_ext import atomic, run, runs
+from trl_ext.build.shared_base import SharedBase
 from trl_ext.comparison.grid import Cell
-from trl_ext.comparison.shared_base import SharedBase
-from trl_ext.errors import UserError
-from trl_ext.interruption import Interrupted, guard
 from trl_ext.recipe import Recipe, load
+from trl_ext.runs import resume, run
+from trl_ext.runs.signals import Interrupted, guard
+from trl_ext.support import atomic
+from trl_ext.support.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +86,7 @@ def train(cells: list[Cell], directory: Path, console: Console, judge: Measures)
                 atomic.write_json(home / MEASURED, record)
             found.append(record)
             continue
-        checkpoint = runs.latest_checkpoint(home)
+        checkpoint = resume.latest_checkpoint(home)
         if checkpoint is None:
             shutil.rmtree(home, ignore_errors=True)  # stopped before its first checkpoint
         console.print(f"{heading}: {'goes on from ' + checkpoint if checkpoint else 'training'}")

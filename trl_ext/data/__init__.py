@@ -6,8 +6,8 @@
 
 Files: ``sources`` opens (``separators`` tells what lies around rows, ``hub``, ``unreadable`` explain failures), ``formats/`` recognises and reads rows
 in plain Python, ``sampling`` looks at some and ``normalise`` converts all to the types in ``columns``;
-``tally`` counts, ``report`` says it, ``checks`` refuses, ``hints`` helps with unknown columns, ``unpairing``
-makes single answers of pairs; ``unlabelled`` reads prompts and demonstrations, for PPO and SFT; ``classes`` tells what
+``row_stats`` counts, ``report`` says it, ``checks`` refuses, ``hints`` helps with unknown columns, ``unpairing``
+makes single answers of pairs; ``prompts_and_demos`` reads prompts and demonstrations, for PPO and SFT; ``classes`` tells what
 each row of a mixed file is. Importing the package imports nothing heavy.
 """
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from trl_ext.errors import UserError
-
-from .formats.outcome import Note
-from .report import Report, are, count, every
+from trl_ext.data.formats.outcome import Note
+from trl_ext.data.report import Report, are, count, every
+from trl_ext.support.errors import UserError
 
 
 def require_rows(report: Report) -> None:

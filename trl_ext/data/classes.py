@@ -11,12 +11,12 @@ from collections import Counter
 
 from datasets import Dataset, Features, Value
 
-from .formats import READ, recognise
-from .formats.match import LABELS, Row, Sample
-from .formats.messages import kind
-from .normalise import fingerprint
-from .tally import EXAMPLES
-from .unlabelled import SHAPES
+from trl_ext.data.formats import READ, recognise
+from trl_ext.data.formats.match import LABELS, Row, Sample
+from trl_ext.data.formats.messages import kind
+from trl_ext.data.normalise import fingerprint
+from trl_ext.data.prompts_and_demos import SHAPES
+from trl_ext.data.row_stats import EXAMPLES
 
 CODE = "_trl_ext_class"
 UNKNOWN = "not recognised"

@@ -6,8 +6,8 @@ from typing import Any
 
 from datasets import Features, Json, LargeList, List, Value
 
-from .formats import Match
-from .formats.messages import TEMPLATE_KEYS
+from trl_ext.data.formats import Match
+from trl_ext.data.formats.messages import TEMPLATE_KEYS
 
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 # Tool calls and lists of content parts: unlike a struct, JSON does not fill absent keys with None, which chat

@@ -15,10 +15,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from trl_ext.errors import UserError
-from trl_ext.hub import go_offline, why_offline
-
-from .hints import near
+from trl_ext.data.hints import near
+from trl_ext.support.errors import UserError
+from trl_ext.support.hub import go_offline, why_offline
 
 TIMEOUT = 10.0  # seconds for the one request that asks whether the dataset exists
 

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 
 from datasets import Dataset, DatasetDict, IterableDataset
 
-from trl_ext.errors import UserError
-
-from .checks import require_rows, require_teachable
-from .formats import recognise
-from .hints import check_format, check_mapping, unrecognised
-from .normalise import normalise
-from .report import Loaded, Report, place
-from .sampling import sample, with_verdicts, without_format
-from .sources import open_source
+from trl_ext.data.checks import require_rows, require_teachable
+from trl_ext.data.formats import recognise
+from trl_ext.data.hints import check_format, check_mapping, unrecognised
+from trl_ext.data.normalise import normalise
+from trl_ext.data.report import Loaded, Report, place
+from trl_ext.data.sampling import sample, with_verdicts, without_format
+from trl_ext.data.sources import open_source
+from trl_ext.support.errors import UserError
 
 GIVEN = "the dataset given"
 

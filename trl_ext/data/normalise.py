@@ -14,10 +14,10 @@ from typing import Any
 import xxhash
 from datasets import Dataset, Features, IterableDataset, concatenate_datasets
 
-from . import columns, tally
-from .formats import PASSED, Match, Row, Sample
-from .formats.outcome import Drop, Note
-from .report import Report
+from trl_ext.data import columns, row_stats
+from trl_ext.data.formats import PASSED, Match, Row, Sample
+from trl_ext.data.formats.outcome import Drop, Note
+from trl_ext.data.report import Report
 
 
 def normalise(
@@ -49,7 +49,7 @@ def normalise(
 
     if columns.are_trls(match, narrow.features) and _stay(match, found):
         counted = scan(narrow.select_columns(_read(match)), match)
-        if not tally.any_changed(counted):
+        if not row_stats.any_changed(counted):
             done = narrow.select_columns([*outputs, *passed])
             return _keep(done, _counted(report, counted, match, passed, changed=False))
     text = narrow.select_columns(_read(match))
@@ -58,11 +58,11 @@ def normalise(
         batched=True,
         fn_kwargs={"match": match},
         remove_columns=[name for name in _read(match) if name not in outputs],
-        features=Features({**columns.trls(match, text.features), **tally.FEATURES}),
+        features=Features({**columns.trls(match, text.features), **row_stats.FEATURES}),
         new_fingerprint=fingerprint(text, "convert", _key(match)),
         desc="Reading preference data",
     )
-    counted = converted.select_columns(list(tally.FEATURES))
+    counted = converted.select_columns(list(row_stats.FEATURES))
     done = converted.select_columns(outputs)
     if passed:  # set beside the text afterwards: images are neither decoded nor written again
         done = concatenate_datasets([done, narrow.select_columns(passed)], axis=1)
@@ -70,27 +70,27 @@ def normalise(
 
 
 def scan(dataset: Dataset, match: Match) -> Dataset:
-    """The integers of every row (`tally.FEATURES`), without copying its text."""
+    """The integers of every row (`row_stats.FEATURES`), without copying its text."""
     return dataset.map(
         _scan,
         batched=True,
         fn_kwargs={"match": match},
         remove_columns=dataset.column_names,
-        features=tally.FEATURES,
+        features=row_stats.FEATURES,
         new_fingerprint=fingerprint(dataset, "scan", _key(match)),
         desc="Checking preference data",
     )
 
 
 def _scan(batch: dict[str, list], match: Match) -> dict[str, list]:
-    return _columns([_one(row, match)[1] for row in _rows(batch)], tally.FEATURES)
+    return _columns([_one(row, match)[1] for row in _rows(batch)], row_stats.FEATURES)
 
 
 def _convert(batch: dict[str, list], match: Match) -> dict[str, list]:
     outputs = [*match.outputs, *([] if match.paired else ["label"])]
     done = [_one(row, match) for row in _rows(batch)]
     rows = [{**(row or dict.fromkeys(outputs)), **integers} for row, integers in done]
-    return _columns(rows, [*outputs, *tally.FEATURES])
+    return _columns(rows, [*outputs, *row_stats.FEATURES])
 
 
 def _convert_stream(batch: dict[str, list], match: Match) -> dict[str, list]:
@@ -107,9 +107,9 @@ def _one(row: Row, match: Match) -> tuple[Row | None, Row]:
     try:
         result = match.apply(text, notes)
     except Drop as drop:
-        return None, tally.dropped(drop.reason)
+        return None, row_stats.dropped(drop.reason)
     same = result == {name: row.get(name) for name in result}
-    return result, tally.kept(result, match.paired, match.conversational, notes, changed=not same)
+    return result, row_stats.kept(result, match.paired, match.conversational, notes, changed=not same)
 
 
 def _rows(batch: dict[str, list]) -> list[Row]:
@@ -129,7 +129,7 @@ def _keep(dataset: Dataset, report: Report) -> tuple[Dataset, Report]:
 
 
 def _counted(report: Report, counted: Dataset, match: Match, passed: list[str], changed: bool) -> Report:
-    numbers = tally.counts(counted)
+    numbers = row_stats.counts(counted)
     desirable = numbers.pop("desirable")
     if not match.paired:
         numbers |= {"desirable": desirable, "undesirable": numbers["rows_out"] - desirable}
@@ -149,7 +149,7 @@ def _done(match: Match, changed: bool) -> str:
 def _stay(match: Match, found: Sample) -> bool:
     """True if the sampled rows are of TRL's type already. The others are compared while they are scanned."""
     rows = [_one({name: row[name] for name in _read(match)}, match)[1] for row in found.rows]
-    return not any(row[tally.CHANGED] and not row[tally.REASON] for row in rows)
+    return not any(row[row_stats.CHANGED] and not row[row_stats.REASON] for row in rows)
 
 
 def fingerprint(dataset: Dataset, step: str, *parts: Any) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .formats import Match, Row, Sample, recognise
-from .hints import check_format, check_mapping, unrecognised
-from .separators import LARGEST_JSON, list_of_rows, other_separator
+from trl_ext.data.formats import Match, Row, Sample, recognise
+from trl_ext.data.hints import check_format, check_mapping, unrecognised
+from trl_ext.data.separators import LARGEST_JSON, list_of_rows, other_separator
 
 ROWS = 64
 

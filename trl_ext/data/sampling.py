@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from datasets import ClassLabel, Dataset, IterableDataset, Value
 
-from trl_ext.errors import UserError
-
-from .formats import READ, Match, Sample
-from .formats.labels import DESIRABLE, UNDESIRABLE, verdicts, word
+from trl_ext.data.formats import READ, Match, Sample
+from trl_ext.data.formats.labels import DESIRABLE, UNDESIRABLE, verdicts, word
+from trl_ext.support.errors import UserError
 
 SAMPLE_ROWS = 64
 SCALARS = (str, bool, int, float)

@@ -23,13 +23,12 @@ from datasets import (
 )
 from pandas.errors import ParserWarning
 
-from trl_ext.errors import UserError
-
-from .formats import READ
-from .hints import near
-from .hub import require_hub_dataset, said_by_the_hub, unusable_cache
-from .separators import other_separator, wrapper
-from .unreadable import why_unreadable
+from trl_ext.data.formats import READ
+from trl_ext.data.hints import near
+from trl_ext.data.hub import require_hub_dataset, said_by_the_hub, unusable_cache
+from trl_ext.data.separators import other_separator, wrapper
+from trl_ext.data.unreadable import why_unreadable
+from trl_ext.support.errors import UserError
 
 READERS = {
     ".json": "json",

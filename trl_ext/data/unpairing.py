@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 from datasets import Dataset, Features, IterableDataset, Value
 
-from .loader import describe, read
-from .normalise import fingerprint
-from .report import Loaded, count
+from trl_ext.data.loader import describe, read
+from trl_ext.data.normalise import fingerprint
+from trl_ext.data.report import Loaded, count
 
 
 def unpair(data: Loaded | Dataset | IterableDataset) -> Loaded:

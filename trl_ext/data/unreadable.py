@@ -6,7 +6,7 @@ import json
 import lzma
 from pathlib import Path
 
-from .skim import kind, not_utf8, opened, why
+from trl_ext.data.skim import kind, not_utf8, opened, why
 
 
 def why_unreadable(path: Path, error: Exception) -> str:

@@ -18,7 +18,7 @@ from trl_ext.demo import DATA, MODEL, grammar
 from trl_ext.demo.pairs import sample_pairs, write_jsonl
 from trl_ext.demo.pretrain import new_model, pretrain
 from trl_ext.demo.tokenizer import train_tokenizer
-from trl_ext.sampling import sample
+from trl_ext.support.sampling import sample
 
 SEED = 0
 HIDDEN_SIZE, N_LAYERS = 192, 2

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from trl_ext.demo import DATA, grammar
-from trl_ext.sampling import Completion, Messages, as_messages, logps, sample
+from trl_ext.support.sampling import Completion, Messages, as_messages, logps, sample
 
 
 def held_out_prompts() -> list[Messages]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from trl_ext.demo import grammar
-from trl_ext.sampling import sample
+from trl_ext.support.sampling import sample
 
 Pair = dict[str, list[dict[str, str]]]
 

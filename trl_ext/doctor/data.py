@@ -10,7 +10,7 @@ from typing import Any
 
 from trl_ext.demo import EMBEDDED
 from trl_ext.doctor.finding import Finding, fails, passed, warns
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 FIRST = 1000
 """Rows that are recognised and converted; every row is read."""
@@ -20,8 +20,9 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
     """Whether a file or folder can be read to its end, and its rows be used."""
     from datasets import Dataset
 
-    from trl_ext import examples, run
+    from trl_ext.build import dataset
     from trl_ext.data import hub
+    from trl_ext.runs import run
 
     run.quieten(recipe)
     name = recipe.get("dataset_name")
@@ -38,8 +39,8 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
     looked_at = dataclasses.replace(recipe, values=values)
     args = SimpleNamespace(eval_strategy="no" if recipe.get("eval_size") else recipe.effective("eval_strategy"))
     try:
-        rows = examples.source(looked_at).rows
-        report = examples.read(looked_at, args, [], FIRST).report
+        rows = dataset.source(looked_at).rows
+        report = dataset.read(looked_at, args, [], FIRST).report
     except UserError as error:
         yield fails("data", str(error), f"`trl-ext data {recipe.path}` reads it again.")
         return

@@ -192,7 +192,7 @@ def has_flash_attention(name: str) -> bool:
 
 
 def _dtype(device: Any) -> Any:
-    """What a run computes in on this device, as `trl_ext.build.precision` settles it."""
+    """What a run computes in on this device, as `trl_ext.build.dtypes.precision` settles it."""
     import torch
 
     if device.type == "cpu":

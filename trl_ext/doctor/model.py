@@ -10,8 +10,8 @@ from typing import Any
 from trl_ext import demo
 from trl_ext.demo import EMBEDDED
 from trl_ext.doctor.finding import Finding, fails, first_line, passed, warns
-from trl_ext.folders import adapter
 from trl_ext.inspection import special_tokens
+from trl_ext.model_files import adapter
 
 GIB = 2**30
 WEIGHTS = ("*.safetensors", "*.bin")

@@ -7,7 +7,7 @@ from typing import Any
 
 from trl_ext.doctor import gpu, model
 from trl_ext.doctor.finding import Finding, fails, passed, warns
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 
 def read(path: str, overrides: dict[str, Any]) -> tuple[Any, list[Finding]]:
@@ -25,17 +25,18 @@ def read(path: str, overrides: dict[str, Any]) -> tuple[Any, list[Finding]]:
 
 def plan(recipe: Any) -> tuple[Any, list[Finding]]:
     """The plan for the card here, or for the main memory where there is none, as a run makes it; `None` if there is none."""
-    from trl_ext import foresight, planner
+    from trl_ext import planner
     from trl_ext.planner.models import MODELS
+    from trl_ext.runs import memory_check
 
     name = _model(recipe)
     if name not in MODELS and model.local(name, recipe.get("model_revision")) is None:
         return None, [
             warns("plan", f"the config.json of {name} is not here", f"`trl-ext plan {recipe.path}` fetches it.")
         ]
-    here = foresight.machine(recipe)
+    here = memory_check.machine(recipe)
     try:
-        planned = planner.plan(recipe if here.is_cuda else foresight.in_float32(recipe), vram=here.total / gpu.GIB)
+        planned = planner.plan(recipe if here.is_cuda else memory_check.in_float32(recipe), vram=here.total / gpu.GIB)
     except UserError as error:  # a model that cannot be counted may train all the same
         return None, [warns("plan", str(error), "run it: only trying tells.")]
     return planned, list(verdict(planned, here.name))

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from trl.trainer.utils import create_model_from_path
 
-from trl_ext import build, finished
+from trl_ext.build.dtypes import precision
 from trl_ext.export import merging
 from trl_ext.export.held_out import HeldOut
 from trl_ext.export.source import Source
-from trl_ext.sampling import Completion, completion_logits, inference, sample
+from trl_ext.runs import finished
+from trl_ext.runs.load import open_model
+from trl_ext.support.sampling import Completion, completion_logits, inference, sample
 
 LARGEST_LOGITS = 2**27
 """Elements of the logits of one forward pass, those of the earlier model included; at least one sequence is run."""
@@ -90,9 +92,9 @@ def measure(source: Source, merged: Path, data: HeldOut) -> Fidelity:
         merged: The folder of the merged model.
         data: To compare on.
     """
-    opened = finished.open_model(source.folder)
+    opened = open_model(source.folder)
     model, tokenizer = opened.model, opened.tokenizer
-    dtype = build.precision(finished.recipe_of(source.folder)).model_dtype
+    dtype = precision(finished.recipe_of(source.folder)).model_dtype
     completions = data.completions or sample(
         model, tokenizer, data.prompts, seed=0, max_new_tokens=source.recipe.effective("max_completion_length") or 128
     )

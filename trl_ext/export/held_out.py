@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 from trl.data_utils import maybe_convert_to_chatml
 
-from trl_ext import build, examples
+from trl_ext.build import dataset
+from trl_ext.build.trainer import training_config
 from trl_ext.demo import EMBEDDED
-from trl_ext.errors import UserError
 from trl_ext.export.source import Source
 from trl_ext.inspection.tokenise import COLUMNS, has_images, kind_of, tokenise
-from trl_ext.sampling import Completion
+from trl_ext.support.errors import UserError
+from trl_ext.support.sampling import Completion
 
 UNSCORED = -100
 """The label of a token that is not learned from."""
@@ -46,10 +47,10 @@ def of_run(source: Source, tokenizer: Any, rows: int) -> HeldOut:
         UserError: The data cannot be read any more, or holds images.
     """
     recipe = source.recipe
-    args = build.config(recipe, source.folder)
+    args = training_config(recipe, source.folder)
     if recipe.get("dataset_name") == EMBEDDED:
         args.eval_strategy = "steps"  # it has a test split, whether the run looked at it or not
-    train, evaluation = examples.load(recipe, args, [])
+    train, evaluation = dataset.load(recipe, args, [])
     found = Dataset.from_list(list(itertools.islice(train if evaluation is None else evaluation, rows)))
     if has_images(found):
         raise UserError("The run's data holds images, and models are compared on text alone.")

@@ -24,8 +24,8 @@ from transformers.trainer_utils import align_special_tokens
 from trl.trainer.utils import create_model_from_path
 
 from trl_ext.checkpoints import staging
-from trl_ext.errors import UserError
 from trl_ext.export.source import Source
+from trl_ext.support.errors import UserError
 
 SPARE = 2**26
 """Bytes to leave for the files beside the weights."""

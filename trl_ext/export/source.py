@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext import finished
-from trl_ext.errors import UserError
-from trl_ext.folders import adapter as adapter_folder
-from trl_ext.folders import model as model_folder
+from trl_ext.model_files import adapter as adapter_folder
+from trl_ext.model_files import model as model_folder
 from trl_ext.recipe import Recipe
+from trl_ext.runs import finished
+from trl_ext.support.errors import UserError
 
 
 class Source(NamedTuple):

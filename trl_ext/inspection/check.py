@@ -1,6 +1,6 @@
 """Training data as tokens, judged before any weights are loaded, and handed to the trainer as it is then.
 
-The trainers would tokenise in their constructors, when the model is loaded already. `trl_ext.trainers.construction` and
+The trainers would tokenise in their constructors, when the model is loaded already. `trl_ext.trainers.preference.construction` and
 TRL's reward and SFT trainers take data that is tokenised, so nothing is done twice.
 """
 
@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from trl_ext.errors import UserError
-from trl_ext.examples import Examples
+from trl_ext.build.dataset import Examples
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.model_files import ModelFiles
 from trl_ext.inspection.tokenise import collate_images, has_images, tokenise
 from trl_ext.inspection.truncation import limits
+from trl_ext.support.errors import UserError
 
 STREAMED = 256
 """Rows of a stream that are looked at before a run."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from trl_ext.data.report import are, count, every
-from trl_ext.errors import UserError
 from trl_ext.inspection.facts import Facts
+from trl_ext.support.errors import UserError
 
 UNITS = {"paired": "pairs", "unpaired": "answers", "reward": "pairs", "sft": "answers", "prompts": "prompts"}
 

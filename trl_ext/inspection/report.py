@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from trl_ext import build, examples
+from trl_ext.build import dataset
+from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
 from trl_ext.data import classes
 from trl_ext.data.classes import excerpt
 from trl_ext.inspection import layout, rendering
@@ -18,7 +19,6 @@ from trl_ext.inspection.findings import Finding
 from trl_ext.inspection.layout import Layout
 from trl_ext.inspection.rendering import Part
 from trl_ext.inspection.tokenise import has_images, kind_of, text_tokenizer
-from trl_ext.parts.processing import on_templates
 from trl_ext.recipe import Recipe
 
 EXAMPLES = 3
@@ -43,7 +43,7 @@ class Shown:
     sentence: str
     rows: int | None
     share: float | None
-    examples: list[tuple[int, str]]
+    dataset: list[tuple[int, str]]
 
 
 @dataclass
@@ -109,20 +109,20 @@ def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
     Raises:
         UserError: The data cannot be read or turned into tokens.
     """
-    rows, name = examples.source(recipe)
+    rows, name = dataset.source(recipe)
     partial = ""
     if isinstance(rows, IterableDataset):
         first = first or STREAMED
         partial = f"Of the stream {name} only the first {first:,} rows are looked at."
     elif first is not None and first < len(rows):
         partial = f"Only the first {first:,} of {len(rows):,} rows are looked at (`--rows`)."
-    rows = rows if first is None else examples.source(recipe, first).rows
+    rows = rows if first is None else dataset.source(recipe, first).rows
     statements: list[str] = []
-    given = examples.read(recipe, args, statements, first)
-    processing_class = build.tokenizer(recipe)
-    build.check_template(recipe, args, processing_class, given.train)
+    given = dataset.read(recipe, args, statements, first)
+    processing_class = load_tokenizer(recipe)
+    check_template(recipe, args, processing_class, given.train)
     statements += on_templates(recipe, args, processing_class, given.train)
-    checked = check(kind_of(recipe), given, processing_class, args, build.model_files_of(recipe, processing_class))
+    checked = check(kind_of(recipe), given, processing_class, args, model_files_of(recipe, processing_class))
     if has_images(given.train):
         partial = (
             f"{partial} Of the examples, which have images, the first {len(checked.numbers)} are looked at.".strip()

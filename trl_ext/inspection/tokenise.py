@@ -20,7 +20,7 @@ from trl.chat_template_utils import get_training_chat_template, has_generation_m
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference
 
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 TRAINERS = {"paired": DPOTrainer, "unpaired": KTOTrainer, "reward": RewardTrainer, "sft": SFTTrainer}
 """By kind of training, the trainer whose `_prepare_dataset` tokenises; those that sample tokenise prompts as they go."""

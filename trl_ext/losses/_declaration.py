@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_ext.errors import UserError
 from trl_ext.losses._hyperparameters import Kind, kind_of
+from trl_ext.support.errors import UserError
 
 PAIRED_TENSORS = (
     "chosen_logps",

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from trl_ext.errors import UserError
 from trl_ext.planner.fitting import Fit
 from trl_ext.planner.request import Request, read
+from trl_ext.support.errors import UserError
 
 SHORTEST = 256
 """`max_length` below which nothing useful is trained."""

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext import atomic
-from trl_ext.errors import UserError
 from trl_ext.planner.fitting import Overhead
 from trl_ext.planner.memory import GIB
+from trl_ext.support import atomic
+from trl_ext.support.errors import UserError
 
 FILE = "plan.json"
 """Written by a run on a GPU: its plan as data, with the measured peak under `measured`."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import demo
-from trl_ext.errors import UserError
-from trl_ext.folders.adapter import CONFIG
+from trl_ext.model_files.adapter import CONFIG
 from trl_ext.planner.models import MODELS
+from trl_ext.support.errors import UserError
 
 SECONDS = 10
 """How long the Hub may take to answer."""

@@ -10,9 +10,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from trl_ext.errors import UserError
 from trl_ext.planner import lora
 from trl_ext.planner.shape import Shape
+from trl_ext.support.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -23,9 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from trl_ext.batching.head import head_sees
-from trl_ext.errors import UserError
 from trl_ext.planner import counting, fake_model, lora
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
+from trl_ext.support.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from trl_ext.errors import UserError
 from trl_ext.planner.shape import Adapter, Readers
+from trl_ext.support.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 from trl_ext import demo
-from trl_ext.errors import UserError
 from trl_ext.planner import configs, training
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
 from trl_ext.planner.shape import Shape
 from trl_ext.planner.training import Training
+from trl_ext.support.errors import UserError
 
 TOKENS_OF_A_PAIR, TOKENS_OF_AN_ANSWER = 800, 400
 """Mean tokens of an example assumed where nobody says: instruction data, the prompt of a pair counted once."""

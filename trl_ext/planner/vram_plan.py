@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_ext.errors import UserError
 from trl_ext.planner import advice, calibration, cards, memory, request
 from trl_ext.planner.cards import CARDS, Card, Passes
 from trl_ext.planner.fitting import Fit, Overhead
 from trl_ext.planner.memory import GIB
 from trl_ext.planner.request import Request
+from trl_ext.support.errors import UserError
 
 DISPLAY = 1.5
 """GiB of a card that are left to a display and to other programs."""

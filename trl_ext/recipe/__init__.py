@@ -1,7 +1,7 @@
 """Recipes: one YAML file of flat keys that says what to train, on what, and how.
 
 Keys are TRL's and transformers' own (what works with `trl dpo --config` works here), plus `loss`,
-`loss_kwargs`, `variants`, and what `trl_ext.recipe.extras` and `trl_ext.trainers.config` define.
+`loss_kwargs`, `variants`, and what `trl_ext.recipe.extras` and `trl_ext.trainers.preference.config` define.
 """
 
 from trl_ext.recipe.load import load

@@ -10,8 +10,8 @@ from pathlib import Path
 from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.recipe import data_checks, model_checks, online, packages, ppo, unread
 from trl_ext.recipe.bounds import BOUNDS, outside
-from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.paths import absent, unwritable
+from trl_ext.recipe.renamed_keys import line
 from trl_ext.recipe.settings import Settings
 from trl_ext.recipe.trackers import report_to
 

@@ -2,8 +2,10 @@
 
 from typing import Any, NamedTuple
 
-from trl_ext import losses, schema, sentences
+from trl_ext import losses
+from trl_ext.recipe import schema
 from trl_ext.recipe.settings import Layer
+from trl_ext.support import messages
 
 SPELLINGS = ("loss", "loss_type", "loss_weights")
 
@@ -74,7 +76,7 @@ def _stated(layer: Layer, problems: list[str]) -> Choice | None:
 def _choice(name: Any, where: str, problems: list[str]) -> Choice:
     if not isinstance(name, (str, dict)):
         problems.append(
-            f"{where} is {sentences.shown(name)}: give a name, for instance ipo, or names with weights, for "
+            f"{where} is {messages.shown(name)}: give a name, for instance ipo, or names with weights, for "
             "instance {dpo: 1, sft: 0.1}; one run for each of several losses is what `trl-ext compare` makes."
         )
         return Choice("", where, None)
@@ -82,11 +84,11 @@ def _choice(name: Any, where: str, problems: list[str]) -> Choice:
         name = name.lower()
     elif isinstance(name, str) and name.startswith("{"):
         what = "is no mix of losses" if "}" in name else "lacks its closing brace"
-        problems.append(f"{where} is {sentences.shown(name)}, which {what}: write {{dpo: 1, sft: 0.1}}, say.")
+        problems.append(f"{where} is {messages.shown(name)}, which {what}: write {{dpo: 1, sft: 0.1}}, say.")
         return Choice("", where, None)
     elif isinstance(name, str) and "," in name:
         problems.append(
-            f"{where} is {sentences.shown(name)}: to mix losses give them weights, for instance {{dpo: 1, sft: 0.1}}; one "
+            f"{where} is {messages.shown(name)}: to mix losses give them weights, for instance {{dpo: 1, sft: 0.1}}; one "
             "run for each is what `trl-ext compare` makes."
         )
         return Choice("", where, None)

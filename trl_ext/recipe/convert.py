@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from trl_ext import sentences
-from trl_ext.schema import KINDS, Field
+from trl_ext.recipe.schema import KINDS, Field
+from trl_ext.support import messages
 
 
 def convert(field: Field, value: Any) -> Any:
@@ -25,14 +25,14 @@ def convert(field: Field, value: Any) -> Any:
     for converted in _readings(value, kinds, field.choices):
         if field.choices and isinstance(converted, str) and converted not in field.choices:
             choices = [*field.choices, "true", "false"] if "bool" in kinds else field.choices
-            raise ValueError(f"is {value!r}: {sentences.one_of(converted, choices)}")
+            raise ValueError(f"is {value!r}: {messages.one_of(converted, choices)}")
         return converted
     if value is None:
         raise ValueError(f"is empty: give {allowed(field)}, or remove the line.")
     remedy = f"give {allowed(field)}"
     if kinds <= {"str", "None"} and not isinstance(value, (list, dict)):
         remedy = f"give {allowed(field)} (in quotes if it is meant literally)"
-    raise ValueError(f"is {sentences.shown(value)}: {remedy}.")
+    raise ValueError(f"is {messages.shown(value)}: {remedy}.")
 
 
 def _readings(value: Any, kinds: set[str], choices: tuple[str, ...] | None) -> Iterator[Any]:

@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext import schema, sentences
 from trl_ext.demo import EMBEDDED
+from trl_ext.recipe import schema
 from trl_ext.recipe.convert import convert
-from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.paths import absent, in_full, is_path
+from trl_ext.recipe.renamed_keys import line
 from trl_ext.recipe.settings import Settings
 from trl_ext.recipe.vocabulary import dataset_formats
+from trl_ext.support import messages
 
 DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt", ".tsv", ".arrow", ".zst")
 
@@ -33,7 +34,7 @@ def split(s: Settings) -> Iterator[str]:
         return
     if isinstance(wanted, str) and wanted.partition("[")[0].strip() != "train":
         yield (
-            f"{s.where('dataset_train_split')} is {sentences.shown_text(wanted)}, and {name} is one file, whose rows are the "
+            f"{s.where('dataset_train_split')} is {messages.shown_text(wanted)}, and {name} is one file, whose rows are the "
             "split `train`: remove it."
         )
 
@@ -52,7 +53,7 @@ def evaluation(s: Settings) -> Iterator[str]:
             else f"Set `eval_size` to hold rows out ({line('eval_size', 200)}), or name another split (`dataset_test_split`)."
         )
         yield (
-            f"{s.where('eval_strategy')} is {strategy}, and {name} has {splits}; `{sentences.shown_text(str(wanted))}` was "
+            f"{s.where('eval_strategy')} is {strategy}, and {name} has {splits}; `{messages.shown_text(str(wanted))}` was "
             f"asked for. {remedy}"
         )
 
@@ -96,7 +97,7 @@ def columns(s: Settings) -> Iterator[str]:
 
 def dataset_format(s: Settings) -> Iterator[str]:
     if "dataset_format" in s and s["dataset_format"] not in dataset_formats():
-        meant = sentences.one_of(s["dataset_format"], dataset_formats())
+        meant = messages.one_of(s["dataset_format"], dataset_formats())
         yield f"{s.where('dataset_format')} is {s['dataset_format']}: {meant}"
 
 
@@ -111,8 +112,8 @@ def _mixture(s: Settings) -> Iterator[str]:
             continue
         for key, value in entry.items():
             if key not in known:
-                meant = sentences.one_of(str(key), tuple(known))
-                yield f"{where}: `{sentences.shown_text(str(key))}` is not a setting of a dataset: {meant}"
+                meant = messages.one_of(str(key), tuple(known))
+                yield f"{where}: `{messages.shown_text(str(key))}` is not a setting of a dataset: {meant}"
                 continue
             try:
                 convert(known[key], value)

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from trl_ext import losses, schema, sentences
+from trl_ext import losses
+from trl_ext.recipe import schema
 from trl_ext.recipe.choice import Choice, text
-from trl_ext.recipe.obsolete import line
+from trl_ext.recipe.renamed_keys import line
 from trl_ext.recipe.settings import Layer
 from trl_ext.recipe.vocabulary import hyperparameters
+from trl_ext.support import messages
 
 
 def loss_kwargs(layer: Layer, chosen: Choice, problems: list[str], alone: Choice | None = None) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _parts(chosen: Choice) -> list[losses.LossInfo]:
 def _unread(key: str, value: Any, chosen: Choice, read: list[str], alone: Choice | None) -> str:
     reads = ", ".join(sorted(read)) or "no hyperparameters"
     readers = losses.readers(key)
-    near = sentences.nearest(key, read)
+    near = messages.nearest(key, read)
     meant = f"did you mean `{near[0]}`? Else " if near else ""
     if alone is not None and alone.loss in readers:
         keep = f"keep it for {alone.loss} as {line('variants', {alone.loss: {key: value}})}"

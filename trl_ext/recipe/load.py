@@ -8,13 +8,13 @@ from typing import Any
 
 from trl_ext.data import skim
 from trl_ext.data.peek import peek
-from trl_ext.errors import UserError
 from trl_ext.recipe import checks, fit, reader, stages, trainer, variants
 from trl_ext.recipe.choice import Choice, choose
 from trl_ext.recipe.normalise import known, meant, typed
 from trl_ext.recipe.resolved import Recipe
 from trl_ext.recipe.settings import Layer, Settings, from_file, from_flags
 from trl_ext.recipe.vocabulary import WITH_LOSS, dataset_formats, defaults, exclusive
+from trl_ext.support.errors import UserError
 
 
 def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

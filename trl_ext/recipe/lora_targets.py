@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext import demo, sentences
+from trl_ext import demo
 from trl_ext.demo import EMBEDDED
-from trl_ext.folders import adapter, modules
+from trl_ext.model_files import adapter, modules
 from trl_ext.recipe.settings import Settings
+from trl_ext.support import messages
 
 ALL = "all-linear"
 
@@ -32,9 +33,9 @@ def lora_targets(s: Settings) -> Iterator[str]:
         if target == ALL:
             yield f"{where} names {ALL} and others: it stands for all of them, so give it alone."
             continue
-        near = sentences.nearest(target.rpartition(".")[2], [ALL, *linear])
+        near = messages.nearest(target.rpartition(".")[2], [ALL, *linear])
         meant = f"did you mean {near[0]}?" if near else "check its name."
-        yield f"{where} names {sentences.shown_text(target)}, which {model} has not: {meant} {_all(linear)}"
+        yield f"{where} names {messages.shown_text(target)}, which {model} has not: {meant} {_all(linear)}"
 
 
 def lora_parameters(s: Settings) -> Iterator[str]:
@@ -50,9 +51,9 @@ def lora_parameters(s: Settings) -> Iterator[str]:
     for target in map(str, given):
         if any(f".{name}".endswith(f".{target}") for name in [*there, *ends]):
             continue
-        near = sentences.nearest(target, ends)
+        near = messages.nearest(target, ends)
         meant = f"did you mean {near[0]}?" if near else f"write one of {', '.join(ends)}, or more of its full name."
-        yield f"{s.where('lora_target_parameters')} names {sentences.shown_text(target)}, which {model} has not: {meant}"
+        yield f"{s.where('lora_target_parameters')} names {messages.shown_text(target)}, which {model} has not: {meant}"
 
 
 def _pattern(where: str, pattern: str, there: list[str], linear: list[str]) -> Iterator[str]:
@@ -60,12 +61,12 @@ def _pattern(where: str, pattern: str, there: list[str], linear: list[str]) -> I
         if not any(name.startswith("model.") for name in there) or any(re.fullmatch(pattern, name) for name in there):
             return
     except re.error as error:
-        yield f"{where} is {sentences.shown_text(pattern)}, which is neither a name nor a pattern ({error}). {_all(linear)}"
+        yield f"{where} is {messages.shown_text(pattern)}, which is neither a name nor a pattern ({error}). {_all(linear)}"
         return
     if re.fullmatch(r"\w+([, ]+\w+)+", pattern):
-        yield f"{where} is {sentences.shown_text(pattern)}: write names apart, [{', '.join(re.split('[, ]+', pattern))}]."
+        yield f"{where} is {messages.shown_text(pattern)}: write names apart, [{', '.join(re.split('[, ]+', pattern))}]."
         return
-    yield f"{where} is {sentences.shown_text(pattern)}, a pattern that no module's full name matches. {_all(linear)}"
+    yield f"{where} is {messages.shown_text(pattern)}, a pattern that no module's full name matches. {_all(linear)}"
 
 
 def _all(linear: list[str]) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from trl_ext import schema, sentences
 from trl_ext.demo import EMBEDDED
-from trl_ext.folders import adapter as adapter_folder
+from trl_ext.model_files import adapter as adapter_folder
+from trl_ext.recipe import schema
 from trl_ext.recipe.lora_targets import lora_parameters, lora_targets
-from trl_ext.recipe.obsolete import line
 from trl_ext.recipe.paths import absent, is_path
+from trl_ext.recipe.renamed_keys import line
 from trl_ext.recipe.settings import Settings
+from trl_ext.support import messages
 
 
 def model(s: Settings) -> Iterator[str]:
@@ -73,7 +74,7 @@ def attention(s: Settings) -> Iterator[str]:
     names = attention_names()
     if given and "/" not in given and given.removeprefix("paged|") not in names:
         yield (
-            f"{s.where('attn_implementation')} is {given}, which transformers does not have: {sentences.one_of(given, names)} "
+            f"{s.where('attn_implementation')} is {given}, which transformers does not have: {messages.one_of(given, names)} "
             "Others are kernels on the Hub (org/name)."
         )
 

@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from trl_ext import sentences
 from trl_ext.recipe.choice import SPELLINGS
 from trl_ext.recipe.convert import convert
-from trl_ext.recipe.obsolete import STANDS_FOR, remedy
 from trl_ext.recipe.paths import PLACES, in_full
+from trl_ext.recipe.renamed_keys import STANDS_FOR, remedy
 from trl_ext.recipe.settings import Layer, Setting
 from trl_ext.recipe.vocabulary import LOSS_KEYS, TRAINERS, hyperparameters, known_keys, nearest, trainers_of
+from trl_ext.support import messages
 
 
 def known(layer: Layer, problems: list[str], kind: str = "paired") -> Layer:
@@ -92,7 +92,7 @@ def _unfold(layer: Layer, problems: list[str]) -> Layer:
         return layer
     if not isinstance(value, dict):
         problems.append(
-            f"{where} is {sentences.shown(value)}: give a mapping, for instance `loss_kwargs: {{beta: 0.1}}`."
+            f"{where} is {messages.shown(value)}: give a mapping, for instance `loss_kwargs: {{beta: 0.1}}`."
         )
         return layer
     value = {str(key): given for key, given in value.items()}
@@ -107,9 +107,9 @@ def _unfold(layer: Layer, problems: list[str]) -> Layer:
         if key in layer and layer[key].value != given:
             problems.append(f"{layer[key].where} is {layer[key].value} and {given} in {where}: keep one of them.")
         elif key not in hyperparameters():
-            near = sentences.nearest(str(key), hyperparameters())
+            near = messages.nearest(str(key), hyperparameters())
             hint = f"did you mean `{near[0]}`?" if near else "`trl-ext losses` lists them."
-            problems.append(f"`{sentences.shown_text(key)}` in {where} is not a hyperparameter of any loss: {hint}")
+            problems.append(f"`{messages.shown_text(key)}` in {where} is not a hyperparameter of any loss: {hint}")
         else:
             layer[key] = Setting(given, f"`{key}` in {where}")
     return layer | {"loss_kwargs": Setting(for_parts, where)} if for_parts else layer

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from trl_ext.folders import adapter as adapter_folder
+from trl_ext.checks import online as rules
 from trl_ext.losses import LossInfo, MixInfo
+from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.recipe import ppo
-from trl_ext.recipe.obsolete import line
+from trl_ext.recipe.renamed_keys import line
 from trl_ext.recipe.settings import Settings
-from trl_ext.rules import online as rules
 
 
 def checks(info: LossInfo | MixInfo | None) -> tuple[Callable[[Settings], Iterator[str]], ...]:

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from trl_ext.checks import optimizers
 from trl_ext.recipe.settings import Settings
-from trl_ext.rules import optimizers
 
 OPTIMIZERS = {
     r"galore_": ("galore_torch", "galore-torch"),

@@ -5,7 +5,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from trl_ext import sentences
+from trl_ext.support import messages
 
 PLACES = ("model_name_or_path", "dataset_name", "output_dir", "resume_from_checkpoint", "reward_adapter")
 """Keys whose value may be a path, which no shell has seen."""
@@ -17,9 +17,9 @@ LONGEST_NAME, LONGEST_PATH = 255, 4096
 def in_full(text: str) -> str:
     """A path with `~` written out. ValueError, the end of a sentence, if no file can be called so."""
     if not text.isprintable():  # half a surrogate pair is not either, so what is left can be encoded
-        raise ValueError(f"is {sentences.shown(text)}, with characters that no path or name has: check it.")
+        raise ValueError(f"is {messages.shown(text)}, with characters that no path or name has: check it.")
     if len(text.encode()) >= LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in text.split("/")):
-        raise ValueError(f"is {sentences.shown(text)}, which is longer than any path or name: check it.")
+        raise ValueError(f"is {messages.shown(text)}, which is longer than any path or name: check it.")
     written_out = os.path.expanduser(text)
     if written_out.startswith("~"):
         raise ValueError(f"is {text}, and this computer has no such user: write the path in full.")
@@ -36,7 +36,7 @@ def absent(path: Path, what: str) -> str:
     parent = path.parent
     if not parent.is_dir():
         return f"there is no folder {parent}: check the path (it is relative to {Path.cwd()})."
-    near = sentences.nearest(path.name, [entry.name for entry in parent.iterdir()])
+    near = messages.nearest(path.name, [entry.name for entry in parent.iterdir()])
     if near:
         return f"there is no such {what}: did you mean {parent / near[0]}?"
     return f"{parent.resolve()} holds no such {what}: check the path."

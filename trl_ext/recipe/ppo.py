@@ -4,16 +4,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext import reward_sources
-from trl_ext.folders import adapter as adapter_folder
-from trl_ext.folders import reward as reward_folder
+from trl_ext.build import rewards as reward_sources
+from trl_ext.checks import ppo as rules
+from trl_ext.model_files import adapter as adapter_folder
+from trl_ext.model_files import reward as reward_folder
 from trl_ext.recipe import stages
 from trl_ext.recipe.bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Bound, outside
-from trl_ext.recipe.obsolete import line
+from trl_ext.recipe.renamed_keys import line
 from trl_ext.recipe.settings import Settings
 from trl_ext.rl import truth_table
-from trl_ext.rules import ppo as rules
-from trl_ext.sentences import shown_text
+from trl_ext.support.messages import shown_text
 
 BOUNDS: dict[str, Bound] = {
     "kl_coef": NOT_NEGATIVE,

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from trl_ext.errors import UserError
-from trl_ext.sentences import shown_text
+from trl_ext.support.errors import UserError
+from trl_ext.support.messages import shown_text
 
 
 @dataclass

@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trl_ext import atomic, losses, schema
-from trl_ext.recipe import reader
+from trl_ext import losses
+from trl_ext.recipe import reader, schema
 from trl_ext.recipe.choice import LossName, canonical, text
 from trl_ext.recipe.vocabulary import OWN_KEYS, defaults, hyperparameters
+from trl_ext.support import atomic
 
 RESOLVED = "recipe.resolved.yaml"
 """What a run calls the recipe it goes by."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.sentences import shown_text
+from trl_ext.support.messages import shown_text
 
 
 class Setting(NamedTuple):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from trl_ext import demo
-from trl_ext.folders import adapter as adapter_folder
-from trl_ext.folders import reward as reward_folder
+from trl_ext.model_files import adapter as adapter_folder
+from trl_ext.model_files import reward as reward_folder
 from trl_ext.recipe import reader
 from trl_ext.recipe.settings import Settings
 

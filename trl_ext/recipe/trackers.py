@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from trl_ext import sentences
 from trl_ext.recipe.settings import Settings
+from trl_ext.support import messages
 
 SOURCE = Path("integrations", "integration_utils.py")
 TABLE = re.compile(r"^INTEGRATION_TO_CALLBACK = \{(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -21,7 +21,7 @@ def report_to(s: Settings) -> Iterator[str]:
     allowed = ("all", "none", *trackers())
     for name in given if isinstance(given, list) else [given]:
         if name not in allowed:
-            yield f"{s.where('report_to')} names {sentences.shown(name)}: {sentences.one_of(str(name), allowed)}"
+            yield f"{s.where('report_to')} names {messages.shown(name)}: {messages.one_of(str(name), allowed)}"
 
 
 @lru_cache

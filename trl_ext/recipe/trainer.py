@@ -1,8 +1,9 @@
 """`trainer`: what a recipe trains other than a loss on preferences."""
 
-from trl_ext import losses, sentences
+from trl_ext import losses
 from trl_ext.recipe.settings import Layer, Setting
 from trl_ext.recipe.vocabulary import TRAINERS
+from trl_ext.support import messages
 
 
 def choose(written: Layer, flags: Layer, problems: list[str]) -> str | None:
@@ -17,8 +18,6 @@ def choose(written: Layer, flags: Layer, problems: list[str]) -> str | None:
     if isinstance(value, str) and value in losses.available():
         problems.append(f"{where} is {value}, which is a loss: write `loss: {value}`.")
     else:
-        allowed = sentences.one_of(str(value), tuple(TRAINERS))
-        problems.append(
-            f"{where} is {sentences.shown(value)}: {allowed} Without it, `loss` is trained on preferences."
-        )
+        allowed = messages.one_of(str(value), tuple(TRAINERS))
+        problems.append(f"{where} is {messages.shown(value)}: {allowed} Without it, `loss` is trained on preferences.")
     return None

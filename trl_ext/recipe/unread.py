@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext import sentences
 from trl_ext.demo import EMBEDDED
-from trl_ext.folders import adapter as adapter_folder
+from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.recipe.data_checks import stored_splits
 from trl_ext.recipe.packages import BASE, LOW_RANK
 from trl_ext.recipe.settings import Settings
+from trl_ext.support import messages
 
 WITHOUT_ARGUMENTS = re.compile(
     r"adamw_torch(_fused|_xla|_npu_fused)?|adafactor|(paged_)?(adamw|lion)_(8bit|32bit)|adamw_bnb_8bit|(ada)?lomo"
@@ -38,7 +38,7 @@ def padding(s: Settings) -> Iterator[str]:
     for where, value in given.items():
         if value not in (None, "sdpa"):
             yield (
-                f"{where} is {sentences.shown_text(str(value))}, and packed rows use attention kernels of their own: it acts on padded rows only, with "
+                f"{where} is {messages.shown_text(str(value))}, and packed rows use attention kernels of their own: it acts on padded rows only, with "
                 "`packing: false` or a model that cannot be packed."
             )
     if s["pad_to_multiple_of"] not in (None, "auto", "none", "null", 1):

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from trl_ext import losses, sentences
+from trl_ext import losses
 from trl_ext.recipe import fit
 from trl_ext.recipe.choice import SPELLINGS, Choice
 from trl_ext.recipe.normalise import known, typed
 from trl_ext.recipe.settings import Layer, Setting, from_file
 from trl_ext.recipe.vocabulary import hyperparameters
+from trl_ext.support import messages
 
 
 def read(
@@ -24,14 +25,14 @@ def read(
     found: dict[str, Layer] = {}
     for key, values in variants.items():
         name = str(key)
-        where = f"`variants.{sentences.shown_text(name)}`"
+        where = f"`variants.{messages.shown_text(name)}`"
         try:
             info = losses.describe(name)
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
         if values is not None and not isinstance(values, dict):
-            problems.append(f"{where} is {sentences.shown(values)}: write `{name}: {{beta: 0.1}}`, for instance.")
+            problems.append(f"{where} is {messages.shown(values)}: write `{name}: {{beta: 0.1}}`, for instance.")
             continue
         if info.name in found:
             problems.append(f"{where} is the loss {info.name}, which has a variant already: keep one of them.")

@@ -5,7 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trl_ext import losses, schema, sentences
+from trl_ext import losses
+from trl_ext.recipe import schema
+from trl_ext.support import messages
 
 LOSS_KEYS = ("loss", "loss_kwargs", "variants")
 OWN_KEYS = ("trainer", "env", *LOSS_KEYS)
@@ -74,7 +76,7 @@ def _names(tree: ast.Module) -> list[str]:
 
 def nearest(key: str, kind: str = "paired") -> list[str]:
     """The keys that look like this one, the nearest first."""
-    return sentences.nearest(key, known_keys(kind))
+    return messages.nearest(key, known_keys(kind))
 
 
 # The registry looks for losses each time it is asked; the names it found are what to remember results by.

@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from trl_ext import atomic
-from trl_ext.errors import UserError
+from trl_ext.support import atomic
+from trl_ext.support.errors import UserError
 
 LIMIT_BYTES = 10 * 2**30
 """Default size limit of the whole cache: at 300 tokens a completion, about nine million completions."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trl_ext import atomic
 from trl_ext.reference.folder import HEADER, MAGIC
+from trl_ext.support import atomic
 
 KEY_BYTES = 16
 COLUMNS = ("<u8", "<u8", "<u4", "<u4", "<u8")  # key, key, start and length in values, check

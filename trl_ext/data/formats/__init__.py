@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from . import alpaca, compared, hh, orca, sharegpt, trl_types, ultrafeedback
-from .match import LABELS, Match, Row, Sample
+from trl_ext.data.formats import alpaca, compared, hh, orca, sharegpt, trl_types, ultrafeedback
+from trl_ext.data.formats.match import LABELS, Match, Row, Sample
 
 # The first that matches is taken: what a more particular format says of itself comes before TRL's own
 # columns.

@@ -6,8 +6,8 @@ too.
 
 from __future__ import annotations
 
-from .match import Match, Row, Sample
-from .outcome import Drop, Note, Reason
+from trl_ext.data.formats.match import Match, Row, Sample
+from trl_ext.data.formats.outcome import Drop, Note, Reason
 
 NAME = "alpaca"
 TITLE = "Alpaca columns"

@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from . import alpaca, hh, orca, sharegpt, trl_types, turns
-from .match import Match, Row, Sample
-from .outcome import Drop, Note, Reason
+from trl_ext.data.formats import alpaca, hh, orca, sharegpt, trl_types, turns
+from trl_ext.data.formats.match import Match, Row, Sample
+from trl_ext.data.formats.outcome import Drop, Note, Reason
 
 NAME = "compared"
 TITLE = "two answers and which is better"

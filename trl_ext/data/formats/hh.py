@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from .match import Match, Row, Sample
-from .messages import Message, merge_neighbours
-from .outcome import Drop, Note, Reason
+from trl_ext.data.formats.match import Match, Row, Sample
+from trl_ext.data.formats.messages import Message, merge_neighbours
+from trl_ext.data.formats.outcome import Drop, Note, Reason
 
 NAME = "hh"
 TITLE = "HH transcripts"

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from trl_ext.errors import UserError
+from trl_ext.support.errors import UserError
 
 WORDS = (
     ("true", "false"),

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .messages import as_messages, decoded, is_blank, kind
-from .outcome import Drop, Note, Reason
-from .prompts import join_pair, join_single, split_texts
+from trl_ext.data.formats.messages import as_messages, decoded, is_blank, kind
+from trl_ext.data.formats.outcome import Drop, Note, Reason
+from trl_ext.data.formats.prompts import join_pair, join_single, split_texts
 
 Row = dict[str, Any]
 LABELS = ("label", "kto_tag")

@@ -6,7 +6,7 @@ import ast
 import json
 from typing import Any
 
-from .outcome import Drop, Note, Reason
+from trl_ext.data.formats.outcome import Drop, Note, Reason
 
 ROLES = {
     "human": "user",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .match import Match, Row, Sample
-from .outcome import Drop, Note, Reason
+from trl_ext.data.formats.match import Match, Row, Sample
+from trl_ext.data.formats.outcome import Drop, Note, Reason
 
 NAME = "orca"
 TITLE = "Orca columns"

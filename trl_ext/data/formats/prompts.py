@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from .messages import Message, text_of
-from .outcome import Drop, Note, Reason
+from trl_ext.data.formats.messages import Message, text_of
+from trl_ext.data.formats.outcome import Drop, Note, Reason
 
 _WORD_AT_END = re.compile(r"\w+\Z")
 

@@ -6,9 +6,9 @@ the conversation, with a label. LLaMA-Factory documents the same shape.
 
 from __future__ import annotations
 
-from .match import Match, Row, Sample
-from .messages import as_messages, merge_neighbours
-from .outcome import Drop, Note, Reason
+from trl_ext.data.formats.match import Match, Row, Sample
+from trl_ext.data.formats.messages import as_messages, merge_neighbours
+from trl_ext.data.formats.outcome import Drop, Note, Reason
 
 NAME = "sharegpt"
 TITLE = "ShareGPT conversations"

@@ -5,8 +5,8 @@ The prompt of a pair may be implicit: the beginning that chosen and rejected sha
 
 from __future__ import annotations
 
-from .match import Match, Row, Sample
-from .outcome import Note
+from trl_ext.data.formats.match import Match, Row, Sample
+from trl_ext.data.formats.outcome import Note
 
 NAME = "trl"
 TITLE = "TRL's own columns"

@@ -9,8 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .match import Row
-from .outcome import Drop, Reason
+from trl_ext.data.formats.match import Row
+from trl_ext.data.formats.outcome import Drop, Reason
 
 
 def are_in(rows: Sequence[Row], names: Sequence[str]) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .match import Match, Row, Sample
-from .outcome import Note
+from trl_ext.data.formats.match import Match, Row, Sample
+from trl_ext.data.formats.outcome import Note
 
 NAME = "ultrafeedback"
 TITLE = "UltraFeedback message lists"

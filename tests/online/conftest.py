@@ -1,3 +1,0 @@
-"""The model of PPO's tests, whose completions end at different lengths."""
-
-from tests.ppo.conftest import model  # noqa: F401

@@ -1,0 +1,83 @@
+"""Symptoms of policies that learn from what they sample, in traces made for them and in runs of both trainers."""
+
+import pytest
+
+from tests.trainers.monitoring.test_symptoms import said, trace
+from tests.trainers.online import helpers as online
+from tests.trainers.ppo import helpers as ppo
+from tests.trainers.ppo.conftest import model  # noqa: F401
+from trl_ext.trainers.common.callbacks import MetricsFile
+from trl_ext.trainers.monitoring.callback import Watch, warnings_in
+from trl_ext.trainers.monitoring.log_window import Facts
+
+SAMPLED = {
+    "rewards/accuracies": None,
+    "score": lambda t: 0.25,
+    "score/std": lambda t: 1e-17,
+    "kl/sequence": lambda t: 0.1,
+}
+PAIRS = SAMPLED | {"pairs/ties": lambda t: 1.0, "grad_norm": lambda t: 0.0}
+
+
+@pytest.mark.parametrize(("every", "step"), [(1, 20), (2, 21), (10, 21), (25, 51)])
+def test_a_reward_that_is_always_the_same(every, step):
+    """After 20 steps and three rollouts, however seldom they are logged."""
+    found = said(trace(steps=80, every=every, **SAMPLED), Facts())
+    assert list(found) == ["constant_reward"] and found["constant_reward"][0] == step
+    text = found["constant_reward"][1]
+    assert f"every completion of steps 1 to {step} was scored 0.25: all that is left to learn from is the KL" in text
+    assert "`log_completions: true`" in text
+    pairs = said(trace(steps=80, every=every, **PAIRS), Facts())
+    assert (
+        list(pairs) == ["constant_reward"]
+        and "all pairs are tied, and nothing is learned" in pairs["constant_reward"][1]
+    )
+
+
+def test_a_reward_that_differs_anywhere_is_none_of_it():
+    for differs in ({"score/std": lambda t: 1e-3 * (t % 10 == 1)}, {"score": lambda t: t % 3 - 1.0}):
+        assert said(trace(**SAMPLED | differs), Facts()) == {}
+    begins = said(trace(steps=80, **SAMPLED | {"score/std": lambda t: float(t < 30), "score": lambda t: 1.0}), Facts())
+    assert begins["constant_reward"][0] == 51
+
+
+def test_pairs_that_are_all_tied_while_prompts_differ():
+    found = said(trace(**PAIRS | {"score/std": lambda t: 0.4}), Facts())
+    assert list(found) == ["ties_alone"] and "never within one" in found["ties_alone"][1]
+    assert (
+        said(trace(**PAIRS | {"score/std": lambda t: 0.4, "pairs/ties": lambda t: 0.9, "grad_norm": lambda t: 1.0}))
+        == {}
+    )
+
+
+def test_a_kl_that_explodes_is_seen_where_rollouts_are_used_again():
+    """Only every second record is of a fresh rollout."""
+    records = trace(every=1, **SAMPLED | {"score/std": lambda t: 1.0, "completions/mean_length": lambda t: 20.0})
+    for record in records:
+        record["kl/sequence"] = 30.0
+        if record["step"] % 2 == 0:
+            for name in ("score", "score/std", "kl/sequence", "completions/mean_length"):
+                del record[name]
+    assert said(records, Facts())["exploding_kl"][0] == 5
+    paired = [record | {"pairs/ties": 0.0} for record in records]
+    assert "Raise `beta`" in said(paired, Facts())["exploding_kl"][1]
+
+
+def constant(completions, **kwargs):
+    return [0.3] * len(completions)
+
+
+@pytest.mark.parametrize("helpers", [ppo, online], ids=["ppo", "online"])
+@pytest.mark.parametrize("reward", [constant, ppo.count_the])
+def test_runs_say_it_once(model, tmp_path, capsys, helpers, reward):  # noqa: F811
+    args = helpers.config(tmp_path, max_steps=24, num_iterations=2, optim="adamw_torch", learning_rate=1e-3)
+    trainer = helpers.build(model, args, reward_funcs=reward)
+    trainer.add_callback(MetricsFile(trainer, tmp_path / "metrics.jsonl"))
+    trainer.add_callback(Watch(trainer, tmp_path / "metrics.jsonl"))
+    trainer.train()
+    warnings = dict(warnings_in(tmp_path / "metrics.jsonl"))
+    assert list(warnings) == (["constant_reward"] if reward is constant else [])
+    printed = capsys.readouterr().out
+    assert printed.count("was scored 0.3") == (reward is constant)
+    deviations = [log["score/std"] for log in trainer.recorder.logs if "score/std" in log]
+    assert len(deviations) == 12 and all((value < 1e-9) == (reward is constant) for value in deviations)

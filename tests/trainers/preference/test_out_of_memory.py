@@ -1,0 +1,93 @@
+"""Memory that runs out in the middle of a step costs that attempt and nothing else."""
+
+import pytest
+import torch
+
+from tests.trainers.conftest import pairs
+from tests.trainers.preference.helpers import arguments, build, relative_difference, weights
+from trl_ext.build.trainer import TRAINERS
+from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
+from trl_ext.trainers.common.out_of_memory import is_out_of_memory
+
+
+def failing(cls, at: int):
+    """A trainer whose device runs out of memory once, in the `at`-th row it scores."""
+
+    class Failing(cls):
+        rows = 0
+
+        def _score(self, model, batch):
+            self.rows += 1
+            if self.rows == at:
+                raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+            return super()._score(model, batch)
+
+    return Failing
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("loss", ["dpo", "aot", "kto"])
+def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model, tmp_path, capsys):
+    cls, config_class = TRAINERS["unpaired" if loss == "kto" else "paired"]
+
+    def run(cls):
+        config = config_class(**arguments(tmp_path, optim="adamw_torch"), loss=loss, row_tokens=90, packing=packing)
+        trainer = build(cls, config, tiny_model)
+        trainer.train()
+        return trainer
+
+    undisturbed, disturbed = run(cls), run(failing(cls, at=3))
+    assert capsys.readouterr().out.count("out of memory: rows of at most") == 1
+    assert disturbed._row_budget < 90
+    assert relative_difference(weights(disturbed), weights(undisturbed)) < 1e-5
+    for log, other in zip(disturbed.recorder.logs, undisturbed.recorder.logs, strict=True):
+        assert log["num_tokens"] == other["num_tokens"]
+        assert log["rewards/margins"] == pytest.approx(other["rewards/margins"], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_single_example_that_does_not_fit_stops_with_a_sentence(packing, tiny_model, tmp_path):
+    """Also where lengths differ, so that two short examples always fit where one long one does."""
+
+    class Hopeless(PairedPreferenceTrainer):
+        def _score(self, model, batch):
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+
+    examples = [*pairs(7, longest=2), *pairs(1, seed=5, longest=12)]
+    config = PairedPreferenceConfig(**arguments(tmp_path), row_tokens=200, packing=packing)
+    trainer = build(Hopeless, config, tiny_model, examples=examples)
+    with pytest.raises(torch.OutOfMemoryError, match=r"single example of up to .* tokens in a row"):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported asynchronously"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory."), False),
+    ],
+)
+def test_memory_that_runs_out_is_recognised_whoever_says_so(error, is_memory):
+    assert is_out_of_memory(error) == is_memory
+
+
+def test_a_first_step_that_is_run_again_in_16_bits_is_judged_by_its_distance(tiny_model, tmp_path, capsys):
+    """Its reference values were computed in longer rows, and come from the cache the second time."""
+
+    class Shifted(failing(PairedPreferenceTrainer, at=2)):
+        def _score(self, model, batch):
+            tensors, fields = super()._score(model, batch)
+            tensors["chosen_logps"] = tensors["chosen_logps"] + 0.02  # as rounding to 16 bits does
+            return tensors, fields
+
+    config = PairedPreferenceConfig(**arguments(tmp_path, max_steps=1, bf16=True), row_tokens=90)
+    trainer = build(Shifted, config, tiny_model)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.zero_()
+    trainer.train()
+    assert "but for rounding (" in capsys.readouterr().out

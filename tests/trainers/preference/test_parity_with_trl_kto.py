@@ -1,0 +1,60 @@
+"""`kto` and `apo_zero_unpaired` against `trl.KTOTrainer` itself, given TRL's pairing."""
+
+import pytest
+from trl import KTOConfig, KTOTrainer
+
+from tests.trainers.conftest import pairs
+from tests.trainers.preference.helpers import arguments, build, relative_difference, weights
+from trl_ext.trainers import UnpairedPreferenceConfig, UnpairedPreferenceTrainer
+
+SAME_METRICS = (
+    "loss", "entropy", "num_tokens", "logits/chosen", "logits/rejected", "rewards/chosen", "rewards/rejected",
+    "rewards/margins", "logps/chosen", "logps/rejected",
+)  # fmt: skip
+
+
+def examples():
+    """24 single completions, both classes in every window of 8."""
+    return [{"prompt": p["prompt"], "completion": p["chosen"], "label": i % 3 != 0} for i, p in enumerate(pairs(24))]
+
+
+class RolledByOne(UnpairedPreferenceTrainer):
+    """TRL's pairing: within a micro-batch, each prompt gets the completion of the example before it."""
+
+    def _mismatched(self, examples):
+        return [{**example, "completion_ids": examples[i - 1]["completion_ids"]} for i, example in enumerate(examples)]
+
+
+@pytest.mark.parametrize("loss", ["kto", "apo_zero_unpaired"])
+@pytest.mark.parametrize("settings", [{}, {"beta": 0.5, "desirable_weight": 1.5, "undesirable_weight": 0.5}])
+def test_same_loss_metrics_gradients_and_weights(loss, settings, tiny_model, tmp_path):
+    trl = build(
+        KTOTrainer,
+        KTOConfig(**arguments(tmp_path / "trl"), loss_type=loss, train_sampling_strategy="sequential", **settings),
+        tiny_model,
+        examples=examples(),
+    )
+    trl.train()
+    mine = build(
+        RolledByOne,
+        UnpairedPreferenceConfig(
+            **arguments(tmp_path / "ours", per_device_train_batch_size=1, gradient_accumulation_steps=8),
+            loss=loss,
+            row_tokens=50,
+            train_sampling_strategy="sequential",
+            **settings,
+        ),
+        tiny_model,
+        examples=examples(),
+    )
+    mine.train()
+    baselines = []
+    for step in range(3):
+        assert relative_difference(mine.recorder.gradients[step], trl.recorder.gradients[step]) < 1e-5
+        for name in SAME_METRICS + (("kl",) if loss == "kto" else ()):
+            expected = pytest.approx(trl.recorder.logs[step][name], rel=1e-5, abs=1e-5)
+            assert mine.recorder.logs[step][name] == expected, name
+        baselines.append(trl.recorder.logs[step].get("kl", 0))
+    if loss == "kto":
+        assert max(baselines) > 0  # otherwise the baseline was never tested
+    assert relative_difference(weights(mine), weights(trl)) < 1e-5

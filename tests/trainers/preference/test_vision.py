@@ -1,0 +1,187 @@
+"""Preference data with images keeps TRL's collation in the workers, and our losses."""
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from trl import DPOConfig, DPOTrainer
+
+from tests.trainers.preference.helpers import Recorder, arguments, lora, randomise_lora_b, relative_difference
+from trl_ext.cli import main
+from trl_ext.trainers import (
+    PairedPreferenceConfig,
+    PairedPreferenceTrainer,
+    UnpairedPreferenceConfig,
+    UnpairedPreferenceTrainer,
+)
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+TEMPLATE = (
+    "{% for m in messages %}{{ 'USER: ' if m['role'] == 'user' else 'ASSISTANT: ' }}"
+    "{% if m['content'] is string %}{{ m['content'] }} {% else %}{% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endif %}"
+    "{% if m['role'] != 'user' %}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tiny_vlm(tmp_path_factory) -> str:
+    directory = str(tmp_path_factory.mktemp("tiny-vlm"))
+    words = [
+        "<pad>",
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<image>",
+        "USER:",
+        "ASSISTANT:",
+        *COLOURS,
+        "what",
+        "colour",
+        "is",
+        "it",
+    ]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="</s>",
+        additional_special_tokens=["<image>"],
+    )
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
+        tokenizer=tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token="<image>",
+        chat_template=TEMPLATE,
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                image_size=16,
+                patch_size=8,
+            ),
+            text_config=LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=64,
+                intermediate_size=128,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                pad_token_id=0,
+                eos_token_id=3,
+            ),
+            image_token_index=4,
+            vision_feature_select_strategy="default",
+        )
+    )
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+def image_pairs(count: int) -> Dataset:
+    names = list(COLOURS)
+    rows = [
+        {
+            "images": [Image.new("RGB", (16, 16), COLOURS[names[i % 3]])],
+            "prompt": [{"role": "user", "content": "what colour is it"}],
+            "chosen": [{"role": "assistant", "content": names[i % 3]}],
+            "rejected": [{"role": "assistant", "content": names[(i + 1 + i % 2) % 3] + " is it" * (i % 2)}],
+        }
+        for i in range(count)
+    ]
+    return Dataset.from_list(rows)
+
+
+def train(cls, config, model):
+    trainer = cls(
+        model=model,
+        args=config,
+        train_dataset=image_pairs(16),
+        processing_class=AutoProcessor.from_pretrained(model),
+        peft_config=lora(target_modules=r".*language_model.*\.(q_proj|v_proj)"),
+    )
+    randomise_lora_b(trainer.model)
+    trainer.recorder = Recorder()
+    trainer.add_callback(trainer.recorder)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("sigmoid", "dpo"), ("ipo", "ipo")])
+def test_vision_pairs_train_as_in_trl(theirs, ours, tiny_vlm, tmp_path):
+    settings = {
+        "max_steps": 2,
+        "max_length": None,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+    }
+    trl = train(DPOTrainer, DPOConfig(**arguments(tmp_path, **settings), loss_type=[theirs]), tiny_vlm)
+    mine = train(
+        PairedPreferenceTrainer,
+        PairedPreferenceConfig(**arguments(tmp_path, **settings), loss=ours),
+        tiny_vlm,
+    )
+    for step in range(2):
+        assert relative_difference(mine.recorder.gradients[step], trl.recorder.gradients[step]) < 1e-5
+        for name in ("loss", "rewards/chosen", "rewards/margins", "logps/rejected", "entropy"):
+            expected = pytest.approx(trl.recorder.logs[step][name], rel=1e-5, abs=1e-5)
+            assert mine.recorder.logs[step][name] == expected
+
+
+def test_a_baseline_over_images_is_refused_with_the_alternative(tiny_vlm, tmp_path):
+    rows = (
+        image_pairs(4).remove_columns("rejected").rename_column("chosen", "completion").add_column("label", [True] * 4)
+    )
+    with pytest.raises(ValueError, match="apo_zero_unpaired"):
+        UnpairedPreferenceTrainer(
+            model=tiny_vlm,
+            args=UnpairedPreferenceConfig(**arguments(tmp_path)),
+            train_dataset=rows,
+            processing_class=AutoProcessor.from_pretrained(tiny_vlm),
+            peft_config=lora(target_modules=["q_proj"]),
+        )
+
+
+def test_a_recipe_trains_on_images(tiny_vlm, tmp_path, monkeypatch, capsys):
+
+    monkeypatch.chdir(tmp_path)
+    image_pairs(16).save_to_disk("pictures")
+    recipe = {
+        "model_name_or_path": tiny_vlm,
+        "dataset_name": "pictures",
+        "use_peft": True,
+        "lora_target_modules": r".*language_model.*\.(q_proj|v_proj)",
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "max_length": None,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+    (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["run", "pictures.yaml", "--output_dir", "out"]) == 0
+    assert "= 0.6931, the known value" in capsys.readouterr().out
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()

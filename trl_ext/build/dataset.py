@@ -1,0 +1,240 @@
+"""Recipe → the examples its trainer learns from."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+from trl import DatasetMixtureConfig, get_dataset
+
+from trl_ext import data, demo
+from trl_ext.data import holdout, prompts_and_demos, sources
+from trl_ext.data.hub import require_hub_dataset, said_by_the_hub
+from trl_ext.data.loader import renamed
+from trl_ext.data.report import are, count
+from trl_ext.data.sampling import without_format
+from trl_ext.demo import EMBEDDED
+from trl_ext.recipe import Recipe
+from trl_ext.support.errors import UserError
+
+READINGS = {
+    "ppo": prompts_and_demos.PROMPTS,
+    "online": prompts_and_demos.PROMPTS,
+    "sft": prompts_and_demos.DEMONSTRATIONS,
+}
+"""Kinds of training that need no preferences."""
+
+
+class Examples(NamedTuple):
+    """What a recipe trains and evaluates on.
+
+    Attributes:
+        train: Examples to train on, as the trainer takes them.
+        evaluation: The same to evaluate on, or `None` where no evaluation is asked for.
+        report: What was found while the training data was read.
+        numbers: The row of the source, counted from 0, that each training example comes from; `None` for a stream.
+    """
+
+    train: Dataset | IterableDataset
+    evaluation: Dataset | IterableDataset | None
+    report: Any
+    numbers: np.ndarray | None
+
+
+class Source(NamedTuple):
+    """Rows as they are stored, and what to call them in sentences."""
+
+    rows: Dataset | IterableDataset
+    name: str
+
+
+def load(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
+    """Training and evaluation data of `read`."""
+    found = read(recipe, args, statements)
+    return found.train, found.evaluation
+
+
+def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = None) -> Examples:
+    """Training and evaluation data as the trainer needs them.
+
+    Evaluation data held out of the training split is cut off before pairs are split into single answers, and all rows
+    of a prompt stay on one side.
+
+    Args:
+        recipe: Names the data.
+        args: The trainer's configuration.
+        statements: Receives what is worth saying.
+        first: Read only so many rows of the training split, which are then no stream.
+    """
+    read_split = _reader(recipe)
+    split = recipe.get("dataset_train_split") or "train"
+    train = read_split(split, True, None if first is None else source(recipe, first))
+    evaluation = None
+    if recipe.get("eval_size"):
+        train, evaluation = _held_out(train, recipe, args, statements)
+    elif args.eval_strategy != "no":
+        evaluation = read_split(recipe.get("dataset_test_split") or "test", False, None)
+    limit = recipe.get("max_train_samples")
+    train = _as_needed(train, recipe, limit)
+    statements += train.report.sentences()
+    if limit:
+        statements.append(f"Only its first {count(limit, 'rows')} {are(limit)} used (`max_train_samples`).")
+        if recipe.trainer is None and isinstance(train.dataset, Dataset):
+            data.require_teachable(data.describe(train.dataset))
+    if evaluation is not None:
+        evaluation = _as_needed(evaluation, recipe, recipe.get("max_eval_samples"))
+        if not recipe.get("eval_size"):
+            statements += [*evaluation.report.sentences(), *in_common(train.dataset, evaluation.dataset)]
+        evaluation = evaluation.dataset
+    return Examples(train.dataset, evaluation, train.report, _numbers(train))
+
+
+def source(recipe: Recipe, first: int | None = None) -> Source:
+    """The training split as it is stored, columns under the names known here; of it the `first` rows, if given."""
+    given, options = _source(recipe)
+    split = recipe.get("dataset_train_split") or "train"
+    names = ("config", "revision", "streaming")
+    opened = {name: options.get(name) for name in names} | {"streaming": bool(options.get("streaming"))}
+    dataset, name = sources.open_source(given, split=split, **opened)
+    dataset = without_format(dataset)
+    if options["columns"]:
+        dataset = renamed(dataset, dict(options["columns"]), name)
+    if first is None:
+        return Source(dataset, name)
+    if isinstance(dataset, Dataset):
+        return Source(dataset.select(range(min(first, len(dataset)))), name)
+    rows = list(dataset.take(first))
+    if not rows:
+        raise UserError(f"{name} ({split}) has no rows; choose another split or file.")
+    return Source(Dataset.from_list(rows, features=dataset.features), name)
+
+
+def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
+    """Where a recipe's data is, and how to read it: one dataset, or the mixture TRL makes of a `datasets:` list."""
+    options = {
+        "columns": recipe.get("dataset_columns"),
+        "format": recipe.get("dataset_format") or "auto",
+    }
+    if recipe.get("datasets"):
+        known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
+        values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
+        mixture = DatasetMixtureConfig(**copy.deepcopy(values))  # which puts objects in the place of its entries
+        for entry in mixture.datasets:
+            if not entry.data_files and not Path(entry.path).expanduser().exists():
+                require_hub_dataset(entry.path, None)
+        try:
+            return get_dataset(mixture), options
+        except Exception as error:  # whatever a file, the Hub or two sets of columns may raise
+            raise said_by_the_hub(error, "The mixture `datasets`", None) from error
+    options |= {
+        "config": recipe.get("dataset_config"),
+        "revision": recipe.get("dataset_revision"),
+        "streaming": bool(recipe.get("dataset_streaming")),
+    }
+    return str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name"), options
+
+
+def _reader(recipe: Recipe) -> Callable[[str, bool, Source | None], data.Loaded]:
+    """Reads a split as what the recipe trains on: preferences, prompts, or answers to imitate.
+
+    The reader takes the split's name, whether it is to train on, and its rows where they are open already.
+    """
+    given, options = _source(recipe)
+
+    def read_split(split: str, training: bool, opened: Source | None) -> data.Loaded:
+        where, how = given, options
+        if opened is not None:  # with its columns under the names known here
+            where, how = opened.rows, {"format": options["format"], "title": opened.name}
+        if recipe.kind in READINGS:
+            return prompts_and_demos.load(where, READINGS[recipe.kind], split=split, **how)
+        return data.load(where, split=split, training=training, **how)
+
+    return read_split
+
+
+def _numbers(loaded: data.Loaded) -> np.ndarray | None:
+    """The row of the source that each row of the dataset comes from."""
+    if not isinstance(loaded.dataset, Dataset):
+        return None
+    return np.arange(len(loaded.dataset)) if loaded.report.kept is None else loaded.report.kept
+
+
+def _held_out(train: data.Loaded, recipe: Recipe, args: Any, statements: list[str]) -> tuple[data.Loaded, data.Loaded]:
+    """Rows to train on and rows to evaluate on."""
+    size, (dataset, report) = recipe.get("eval_size"), train
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            "`eval_size` holds rows out of the training split, which a stream has no number of: remove "
+            "`dataset_streaming`, or evaluate on a split of its own (`dataset_test_split`)."
+        )
+    held_out = math.ceil(size * len(dataset)) if size < 1 else int(size)
+    if held_out >= len(dataset):
+        rows = count(len(dataset), "rows")
+        raise UserError(f"`eval_size` is {size:g}, which cannot be held out of {rows}: give fewer.")
+    split = holdout.hold_out(dataset, held_out, args.seed if args.data_seed is None else args.data_seed)
+    if not len(split.held_out):
+        raise UserError(
+            f"`eval_size` is {size:g}, and nothing can be held out: rows that are the same stay on one side, and in "
+            f"{report.where} each is there more often. Give more, or remove repeated rows."
+        )
+    statements.append(f"{report.where}: {_how(split, dataset)}.")
+    numbers = _numbers(train)
+    return tuple(
+        data.Loaded(dataset.select(rows), dataclasses.replace(report, kept=numbers[rows]))
+        for rows in (split.train, split.held_out)
+    )
+
+
+def _how(split: holdout.Split, dataset: Dataset) -> str:
+    """What was held out, as the end of a sentence."""
+    rows = f"{count(len(split.held_out), 'rows')} held out for evaluation"
+    if split.by_prompt:
+        return f"{rows}, none of their prompts is trained on"
+    if "prompt" in dataset.column_names:
+        return f"{rows}; their prompts, of which there are too few or which go with images, are trained on too"
+    return f"{rows}, none of them is trained on"
+
+
+def in_common(train: Dataset | IterableDataset, evaluation: Dataset | IterableDataset) -> list[str]:
+    """A sentence if rows to evaluate on are trained on; streams are not compared."""
+    if not isinstance(train, Dataset) or not isinstance(evaluation, Dataset):
+        return []
+    found, rows = holdout.overlap(train, evaluation), count(len(evaluation), "rows")
+    has_same_answers = holdout.answers(train) == holdout.answers(evaluation)
+    parts = [f"{found.rows:,} in the training data word for word"] if found.rows else []
+    other = " with other answers" if has_same_answers else ""
+    parts += [f"{found.prompts:,} with a prompt that is there{other}"] if found.prompts else []
+    said = f"Among the {rows} to evaluate on {are(found.rows + found.prompts)} {' and '.join(parts)}: these only tell how well they were learnt."
+    return [said] if parts else []
+
+
+def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.Loaded:
+    """The first `limit` rows, as pairs for a paired loss; for an unpaired one, pairs are split into single answers."""
+    dataset, report = loaded
+    if limit is not None and isinstance(dataset, Dataset):
+        kept = _numbers(loaded)[:limit]
+        loaded = data.Loaded(dataset.select(range(len(kept))), dataclasses.replace(report, kept=kept))
+    elif limit is not None:
+        loaded = data.Loaded(dataset.take(limit), report)
+    if recipe.kind in READINGS:
+        return loaded
+    if recipe.paired and not report.paired:
+        raise UserError(
+            f"{report.where} holds single answers with a label, and {_what(recipe)} compares pairs: {_instead(recipe)} "
+            "with chosen and rejected."
+        )
+    return data.unpair(loaded) if report.paired and not recipe.paired else loaded
+
+
+def _what(recipe: Recipe) -> str:
+    return f"the loss {recipe.title}" if recipe.trainer is None else "a reward model"
+
+
+def _instead(recipe: Recipe) -> str:
+    return "choose a loss for labelled answers (`--loss kto`), or data" if recipe.trainer is None else "choose data"

@@ -1,0 +1,75 @@
+"""Dtypes of a run: of its weights, its 4-bit products and its autocast, settled from the recipe and the device."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from trl_ext.build.model import model_path
+from trl_ext.recipe import Recipe
+from trl_ext.support import hub
+from trl_ext.support.errors import UserError
+
+
+@dataclass
+class Precision:
+    """Dtypes of a run.
+
+    Attributes:
+        model_dtype: Of weights that are not quantised, as transformers' `dtype` takes it.
+        compute_dtype: Of the matrix products of 4-bit weights.
+        training: The fields of the trainer's configuration that follow from it (`bf16`, `fp16`, `use_cpu`).
+        reason: What was chosen and why, for the log.
+    """
+
+    model_dtype: str
+    compute_dtype: torch.dtype
+    training: dict[str, bool]
+    reason: str
+
+
+def precision(recipe: Recipe) -> Precision:
+    """Settle dtypes from the recipe and the device.
+
+    Without an accelerator everything is float32: most CPUs have no bfloat16 matrix products and emulate them at
+    a small fraction of float32's speed. On an accelerator weights and matrix products are bfloat16, float16
+    where the card has no bfloat16. What the recipe sets is kept.
+
+    Raises:
+        UserError: 16 bits are asked for without an accelerator, and `use_cpu` does not say that this is meant; or the
+            model can be had nowhere.
+    """
+    hub.require_model(model_path(recipe), recipe.get("model_revision"))
+    on_cpu = bool(recipe.get("use_cpu")) or not torch.accelerator.is_available()
+    asked = next((key for key in ("bf16", "fp16") if recipe.get(key)), None)
+    if asked and on_cpu and not recipe.get("use_cpu"):
+        raise UserError(
+            f"`{asked}` is true, and there is no GPU here that computes in 16 bits: remove it (float32 is then chosen), or "
+            "add `use_cpu: true` to have it emulated, many times slower."
+        )
+    if on_cpu:
+        default, training = "float32", {"use_cpu": True, "bf16": False, "fp16": False}
+        why = "no accelerator in use"
+    elif not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        default, training = "bfloat16", {"bf16": True, "fp16": False}
+        why = f"native on {_device_name()}"
+    else:
+        default, training = "float16", {"bf16": False, "fp16": True}
+        why = f"{_device_name()} has no native bfloat16"
+    if "bf16" in recipe.explicit or "fp16" in recipe.explicit:
+        training |= {"bf16": bool(recipe.get("bf16")), "fp16": bool(recipe.get("fp16"))}
+    # All weights are trained without an adapter, and bfloat16 ones would hardly move: float32 under autocast then.
+    trains_all = not recipe.get("use_peft") and find_adapter_config_file(model_path(recipe)) is None
+    model_dtype = recipe.get("dtype") if "dtype" in recipe.explicit else "float32" if trains_all else default
+    compute = recipe.get("bnb_4bit_compute_dtype") or "auto"
+    if compute == "auto":
+        compute = default if model_dtype in (None, "auto") else model_dtype
+    reason = f"weights {model_dtype}, 4-bit compute {compute}" if recipe.get("load_in_4bit") else f"{model_dtype}"
+    autocast = "bf16" if training["bf16"] else "fp16" if training["fp16"] else "off"
+    return Precision(
+        model_dtype, getattr(torch, compute), training, f"{reason}, autocast {autocast} ({default}: {why})"
+    )
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else torch.accelerator.current_accelerator().type

@@ -1,0 +1,119 @@
+"""The base model of a recipe and the adapter that is trained on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft import PeftConfig, PeftModel
+from transformers import set_seed
+from transformers.utils.peft_utils import find_adapter_config_file
+from trl import ModelConfig, get_peft_config, get_quantization_config
+from trl.trainer.utils import create_model_from_path
+
+from trl_ext import demo
+from trl_ext.build import lora_targets
+from trl_ext.demo import EMBEDDED
+from trl_ext.model_files import adapter as adapter_folder
+from trl_ext.recipe import Recipe
+
+if TYPE_CHECKING:
+    from trl_ext.build.dtypes import Precision
+    from trl_ext.build.shared_base import SharedBase
+
+
+def model_path(recipe: Recipe) -> str:
+    """Path or Hub name of the model; `embedded` is the one that ships with the package."""
+    name = recipe.get("model_name_or_path")
+    return str(demo.MODEL) if name == EMBEDDED else name
+
+
+def adapter_base(path: str) -> str:
+    """Path or Hub name of the base of an adapter."""
+    return adapter_folder.base_of(Path(find_adapter_config_file(path)).parent)
+
+
+def base_revision(recipe: Recipe) -> str:
+    """Commit, branch or tag of the base of a recipe's adapter on the Hub.
+
+    Of an adapter in a local folder, `model_revision` can only be that of its base.
+    """
+    path = model_path(recipe)
+    own = recipe.get("model_revision") if Path(path).is_dir() else None
+    return own or adapter_folder.revision_of(Path(find_adapter_config_file(path)).parent) or "main"
+
+
+def load_policy(
+    recipe: Recipe, args: Any, chosen: Precision, statements: list[str], lender: SharedBase | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """The model argument of the trainer, and the adapter and quantisation arguments that go with it.
+
+    A path to an adapter is continued: the base is loaded, the adapter put on it, and the reference is a frozen
+    copy of that adapter instead of the bare base.
+
+    Args:
+        recipe: A loaded recipe.
+        args: The trainer's configuration, whose `model_init_kwargs` are set for the trainer that gets a path.
+        chosen: Dtypes.
+        statements: What is worth saying is appended here.
+        lender: Lends the base where several trainers share one.
+    """
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    values = {name: value for name, value in recipe.sections()["model"].items() if name in known}
+    model_args = ModelConfig(**values | {"dtype": chosen.model_dtype})
+    quantization = get_quantization_config(model_args)
+    if model_args.load_in_4bit:
+        quantization.bnb_4bit_compute_dtype = chosen.compute_dtype
+    path = model_path(recipe)
+    init = {
+        "revision": model_args.model_revision,
+        "attn_implementation": model_args.attn_implementation,
+        "dtype": model_args.dtype,
+        **(args.model_init_kwargs or {}),
+    }
+    for_loading = init | {"quantization_config": quantization, "trust_remote_code": args.trust_remote_code}
+    if find_adapter_config_file(path) is not None:
+        args.model_init_kwargs = None
+        reference = "" if recipe.kind == "sft" else "; the reference is a frozen copy of it, not the bare base"
+        statements.append(f"Continues the adapter {path}{reference}.")
+        return _continued(path, args, for_loading | {"revision": base_revision(recipe)}, lender), {}
+    peft_config = _new_adapter(recipe, args, model_args, statements)
+    if peft_config is not None and lender is not None:
+        args.model_init_kwargs = None
+        return lender.lend(path, **for_loading), {"peft_config": peft_config}
+    args.model_init_kwargs = init
+    return path, {"peft_config": peft_config, "quantization_config": quantization}
+
+
+def _continued(path: str, args: Any, init: dict[str, Any], lender: SharedBase | None) -> PeftModel:
+    """An adapter on its base, to be trained further."""
+    set_seed(args.seed)
+    if args.world_size > 1:
+        init["device_map"] = None
+    base = (create_model_from_path if lender is None else lender.lend)(adapter_base(path), **init)
+    return PeftModel.from_pretrained(base, path, is_trainable=True)
+
+
+def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements: list[str]) -> PeftConfig | None:
+    """The adapter a recipe asks for; `None` where all weights are trained."""
+    peft_config = get_peft_config(model_args)
+    if peft_config is None:
+        statements.append("No adapter (use_peft is off): all weights are trained.")
+        return None
+    peft_config.revision = recipe.get("model_revision")  # whoever loads the adapter puts it on these very weights
+    peft_config.target_modules = lora_targets.as_given(recipe, peft_config.target_modules)
+    trains_experts = lora_targets.check(
+        model_path(recipe), peft_config.target_modules, model_args.model_revision, args.trust_remote_code
+    )
+    if recipe.kind == "reward":
+        peft_config.task_type = "SEQ_CLS"
+        peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), "score"})
+    if peft_config.lora_dropout and getattr(args, "disable_dropout", False) and "lora_dropout" in recipe.explicit:
+        statements.append(
+            "`lora_dropout` has no effect: `disable_dropout` is on, TRL's default, so that policy and reference "
+            "see the same network. Set `disable_dropout: false` to use it."
+        )
+    if trains_experts and getattr(args, "disable_dropout", False):
+        peft_config.lora_dropout = 0.0  # on experts PEFT refuses it, even where it is switched off
+    return peft_config

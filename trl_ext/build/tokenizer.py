@@ -1,0 +1,92 @@
+"""The tokenizer or processor of a recipe, and whether it can write the recipe's data as text."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
+from trl import is_conversational
+
+from trl_ext.build.model import adapter_base, base_revision, model_path
+from trl_ext.inspection import model_files, special_tokens
+from trl_ext.recipe import Recipe
+from trl_ext.support import hub
+from trl_ext.support.errors import UserError
+
+
+def load_tokenizer(recipe: Recipe) -> Any:
+    """The model's processor (vision-language models) or tokenizer.
+
+    Raises:
+        UserError: It cannot be loaded, has no end-of-sequence token, or has tokens the model has no embedding for.
+    """
+    path = model_path(recipe)
+    hub.require_model(path, recipe.get("model_revision"))
+    revision = recipe.get("model_revision") or "main"
+    trust = bool(recipe.get("trust_remote_code"))
+    if find_adapter_config_file(path) and not (Path(path) / "tokenizer_config.json").exists():
+        path, revision = adapter_base(path), base_revision(recipe)
+    try:
+        processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network; a gated model needs "
+            "`hf auth login` and its licence accepted on its page."
+        ) from error
+    if not isinstance(processor, PreTrainedTokenizerBase) and not hasattr(processor, "tokenizer"):
+        processor = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust)
+    text = getattr(processor, "tokenizer", processor)
+    if text.eos_token is None:
+        raise UserError(
+            f"The tokenizer of {path} has no end-of-sequence token, so completions would never end: set one in its "
+            "tokenizer_config.json."
+        )
+    _check_embeddings(text, path, revision, trust)
+    return processor
+
+
+def _check_embeddings(tokenizer: Any, path: str, revision: str, trust: bool) -> None:
+    """UserError if there are tokens without an embedding; an adapter's own tokenizer is not judged."""
+    if find_adapter_config_file(path):
+        return
+    rows = special_tokens.embeddings(AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust))
+    beyond = special_tokens.unembedded(tokenizer, rows) if rows else []
+    if beyond:
+        raise UserError(
+            f"The tokenizer of {path} has tokens that its {rows:,} embeddings do not reach, {len(beyond):,} of them, for "
+            f"instance {', '.join(map(repr, beyond[:3]))}: take the tokenizer the model was trained with, or call "
+            "`model.resize_token_embeddings(len(tokenizer))` and save both."
+        )
+
+
+def check_template(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> None:
+    """UserError if the data are conversations and nothing says how to write them as text."""
+    if getattr(processing_class, "chat_template", None) or getattr(args, "chat_template_path", None):
+        return
+    if is_conversational(next(iter(train), {})):
+        raise UserError(
+            f"The data are conversations, and the tokenizer of {model_path(recipe)} has no chat template to write them with: "
+            "choose an instruction-tuned model, or put a chat_template.jinja beside its tokenizer."
+        )
+
+
+def on_templates(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> list[str]:
+    """What is not done with a chat template, where that may surprise."""
+    example = next(iter(train), {})
+    is_chat = is_conversational(example)
+    if not is_chat and getattr(processing_class, "chat_template", None) and recipe.kind != "sft":
+        return [
+            "The data are plain text, so the model's chat template is not applied: if people are to chat with the result, "
+            "write prompts and answers as messages."
+        ]
+    if is_chat and recipe.kind == "sft" and "messages" in example and not args.assistant_only_loss:
+        return ["Every token is learned, questions too; `assistant_only_loss: true` learns the answers alone."]
+    return []
+
+
+def model_files_of(recipe: Recipe, processing_class: Any) -> model_files.ModelFiles:
+    """What the small files of the recipe's base model say."""
+    path, revision = model_path(recipe), recipe.get("model_revision") or "main"
+    if find_adapter_config_file(path) is not None:
+        path, revision = adapter_base(path), base_revision(recipe)
+    return model_files.read(path, revision, bool(recipe.get("trust_remote_code")), processing_class)

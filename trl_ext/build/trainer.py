@@ -1,0 +1,208 @@
+"""Recipe → model, data, trainer: the one module that knows all the others.
+
+Data comes first, since it is the cheapest thing to get wrong, and weights last.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from trl_ext.build import dataset
+from trl_ext.build import rewards as reward_sources
+from trl_ext.build.dtypes import Precision, precision
+from trl_ext.build.model import load_policy, model_path
+from trl_ext.build.refusals import in_a_sentence
+from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
+from trl_ext.checks.ppo import kl_in_words
+from trl_ext.inspection import check
+from trl_ext.inspection.tokenise import kind_of
+from trl_ext.model_files import model as model_folder
+from trl_ext.recipe import Recipe
+from trl_ext.support import hub
+from trl_ext.support.errors import UserError
+from trl_ext.trainers import (
+    OnlinePreferenceConfig,
+    OnlinePreferenceTrainer,
+    PairedPreferenceConfig,
+    PairedPreferenceTrainer,
+    PPOConfig,
+    PPOTrainer,
+    UnpairedPreferenceConfig,
+    UnpairedPreferenceTrainer,
+)
+from trl_ext.trainers.common import provenance
+from trl_ext.trainers.common.callbacks import LogTheLastStep, MarginProgress, MetricsFile, ProgressLines
+from trl_ext.trainers.monitoring.callback import Watch
+from trl_ext.trainers.ppo.checks import SettingsWarning
+from trl_ext.trainers.sft_and_reward import RewardModelConfig, RewardModelTrainer, SupervisedConfig, SupervisedTrainer
+
+if TYPE_CHECKING:
+    from trl_ext.build.shared_base import SharedBase
+
+
+__all__ = [
+    "TRAINERS",
+    "Built",
+    "Precision",
+    "build_trainer",
+    "check_template",
+    "load_policy",
+    "load_tokenizer",
+    "model_files_of",
+    "model_path",
+    "precision",
+    "rewards",
+    "training_config",
+]
+
+
+class Classes(NamedTuple):
+    """A trainer and its configuration."""
+
+    trainer: type
+    config: type
+
+
+TRAINERS = {
+    "paired": Classes(PairedPreferenceTrainer, PairedPreferenceConfig),
+    "unpaired": Classes(UnpairedPreferenceTrainer, UnpairedPreferenceConfig),
+    "ppo": Classes(PPOTrainer, PPOConfig),
+    "online": Classes(OnlinePreferenceTrainer, OnlinePreferenceConfig),
+    "reward": Classes(RewardModelTrainer, RewardModelConfig),
+    "sft": Classes(SupervisedTrainer, SupervisedConfig),
+}
+"""By the kind of training, a key of `trl_ext.recipe.schema.CONFIGS`."""
+
+
+@dataclass
+class Built:
+    """A trainer ready to train, and what is worth saying about how it came about."""
+
+    trainer: Any
+    output_dir: Path
+    statements: list[str]
+
+
+def build_trainer(
+    recipe: Recipe, output_dir: Path, base: SharedBase | None = None, checkpoint: str | None = None
+) -> Built:
+    """Build the trainer of a recipe.
+
+    Args:
+        recipe: A loaded recipe.
+        output_dir: Run directory; metrics and checkpoints go there.
+        base: Lends the base model where several trainers share one; otherwise it is loaded.
+        checkpoint: What training will go on from; refused early where the settings are others.
+
+    Raises:
+        UserError: Data, tokenizer or settings that cannot work, before any weights are loaded where possible.
+    """
+    statements: list[str] = []
+    if problem := model_folder.problem(model_path(recipe)):
+        raise UserError(problem)
+    chosen = precision(recipe)
+    args = training_config(recipe, output_dir, chosen)
+    if checkpoint is not None:
+        provenance.refuse_other_settings(Path(checkpoint), args)
+    given = dataset.read(recipe, args, statements)
+    processing_class = load_tokenizer(recipe)
+    check_template(recipe, args, processing_class, given.train)
+    statements.append(f"Precision: {chosen.reason}.")
+    statements += on_templates(recipe, args, processing_class, given.train)
+    sources = rewards(recipe, statements)
+    train = _checked(recipe, args, given, processing_class, statements)
+    model, adapter = load_policy(recipe, args, chosen, statements, base)
+    with in_a_sentence(recipe, args), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=SettingsWarning)  # which the recipe's notes say too
+        built = TRAINERS[recipe.kind].trainer(
+            model=model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=given.evaluation,
+            processing_class=processing_class,
+            **sources,
+            **adapter,
+        )
+    _describe(built, recipe)
+    _follow(built, recipe, output_dir)
+    return Built(built, output_dir, statements)
+
+
+def training_config(recipe: Recipe, output_dir: Path, chosen: Precision | None = None) -> Any:
+    """The trainer configuration of a recipe.
+
+    Args:
+        recipe: A loaded recipe.
+        output_dir: Run directory.
+        chosen: Dtypes, where they are settled already.
+
+    Raises:
+        UserError: With what TRL or transformers object to.
+    """
+    chosen = chosen or precision(recipe)
+    # transformers' filter would log a lost (NaN) loss as 0.
+    defaults = {"logging_nan_inf_filter": False, "report_to": "none"}
+    defaults["disable_tqdm"] = not sys.stderr.isatty()  # transformers derives it from its verbosity
+    if chosen.training.get("use_cpu"):
+        defaults["dataloader_pin_memory"] = False
+    values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}
+    try:
+        return TRAINERS[recipe.kind].config(**values)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+
+
+def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
+    """The reward functions that trainers with rewards take, imported, or nothing for others."""
+    if recipe.trainer not in ("ppo", "online"):
+        return {}
+    names = recipe.get("reward_funcs") or []
+    models = [source.place for source in map(reward_sources.parse, names) if source.kind == "model"]
+    statements += filter(None, map(hub.require_model, models))
+    # Of the user's own code the recipe's notes said so, before it is run here.
+    statements += [reward_sources.statement(name) for name in names if not reward_sources.is_users_code(name)]
+    if recipe.get("reward_adapter"):
+        statements.append(f"Reward: the adapter {recipe.get('reward_adapter')}, on the policy's own base.")
+    if recipe.trainer == "ppo":
+        kl, gradient = kl_in_words(recipe.effective)
+        statements.append(f"KL: {kl}; its gradient: {gradient}.")
+    return {"reward_funcs": [reward_sources.load(name) for name in names]}
+
+
+def _checked(recipe: Recipe, args: Any, given: dataset.Examples, processing_class: Any, statements: list[str]) -> Any:
+    """The training data for the trainer; UserError if it cannot teach."""
+    return check.before_training(
+        kind_of(recipe),
+        given,
+        processing_class,
+        args,
+        model_files_of(recipe, processing_class),
+        statements,
+        peek=lambda first: dataset.read(recipe, args, [], first),
+    )
+
+
+def _describe(built: Any, recipe: Recipe) -> None:
+    """What the model card says of a recipe; the embedded model by its name, which its path would not tell."""
+    built.card_facts = {"dataset": recipe.get("dataset_name"), "recipe": recipe.name}
+    if recipe.get("model_name_or_path") != model_path(recipe):
+        built.card_facts["model"] = recipe.get("model_name_or_path")
+
+
+def _follow(built: Any, recipe: Recipe, output_dir: Path) -> None:
+    """What a run shows and writes while it trains, in place of transformers' own."""
+    for callback in (ProgressCallback, PrinterCallback):
+        built.remove_callback(callback)
+    if not built.args.disable_tqdm:
+        built.add_callback(MarginProgress)
+    elif "disable_tqdm" not in recipe.explicit:
+        built.add_callback(ProgressLines)
+    built.add_callback(LogTheLastStep)
+    built.add_callback(MetricsFile(built, output_dir / "metrics.jsonl"))
+    built.add_callback(Watch(built, output_dir / "metrics.jsonl"))

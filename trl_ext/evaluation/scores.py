@@ -1,0 +1,156 @@
+"""Log-probabilities of completions under a finished run and under what it began with, computed as in training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trl_ext.batching.budget import LARGEST_ROW
+from trl_ext.build.dtypes import precision
+from trl_ext.evaluation.rows import Rows
+from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.runs.loaded import Opened
+from trl_ext.support.errors import UserError
+from trl_ext.trainers import (
+    PairedPreferenceConfig,
+    PairedPreferenceTrainer,
+    UnpairedPreferenceConfig,
+    UnpairedPreferenceTrainer,
+)
+from trl_ext.trainers.preference import forward
+
+AT_ONCE = 256
+"""Examples whose tokens are in memory together."""
+
+AS_TRAINED = {
+    "max_length", "truncation_mode", "packing", "reference_cache", "pad_token", "lora_dtype", "dataset_num_proc", "tf32",
+    "trust_remote_code",
+}  # fmt: skip
+"""Settings of a run on which its log-probabilities, or the time they take, depend."""
+
+
+class Scored(NamedTuple):
+    """A completion's log-probabilities by token, float32 of shape (C,), after truncation to `max_length`."""
+
+    policy: np.ndarray
+    reference: np.ndarray
+
+
+class Scorer:
+    """Mixin before a preference trainer that is never trained.
+
+    So data goes the way of training: TRL's tokenisation and truncation, packed rows where they prove right on this model
+    and padded ones elsewhere, the run's precision, and reference values from the cache.
+    """
+
+    def scored(self, examples: Iterable[dict]) -> Iterator[list[Scored]]:
+        """The completions of each example: chosen and rejected, or the one there is."""
+        examples = iter(examples)
+        while chunk := list(islice(examples, AT_ONCE)):
+            known: dict[tuple, Scored] = {}
+            self._until_it_fits(lambda chunk, _, known=known: self._score_into(known, chunk), chunk)
+            for example in chunk:
+                yield [known[_key(sequence)] for sequence in self._sequences([example])]
+        if self.reference_cache is not None:
+            self.reference_cache.flush()
+
+    def scored_whole(
+        self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]
+    ) -> list[list[Scored]]:
+        """Two completions of each prompt, neither truncated nor kept in the reference cache.
+
+        Args:
+            prompt_ids: A prompt for each pair.
+            pairs: Token ids of its completions.
+        """
+        self.args.max_length, self.reference_cache = None, None
+        found = list(self.scored(self._examples(prompt_ids, pairs)))
+        both = [scored for forward in found for scored in forward]
+        return [both[i : i + 2] for i in range(0, len(both), 2)]
+
+    def _examples(self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]) -> Iterator[dict]:
+        """The examples such completions make, tokenised."""
+        raise NotImplementedError
+
+    def _score_into(self, known: dict[tuple, Scored], examples: list[dict]) -> None:
+        self._prepare_rows(examples)
+
+        def score_all() -> None:
+            for row in self._rows(examples):
+                batch = self._collate(row)
+                with no_grad_eval(self.model), self.compute_loss_context_manager():
+                    reference = forward.to_arrays(self._reference_fields(batch))
+                    policy = forward.to_arrays(forward.run(self.model, batch))
+                known.update(zip(map(_key, self._sequences(row)), map(Scored, policy, reference), strict=True))
+
+        self._locally(score_all)
+
+
+class PairScorer(Scorer, PairedPreferenceTrainer):
+    """Scores pairs."""
+
+    def _examples(self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]) -> Iterator[dict]:
+        for prompt, (one, other) in zip(prompt_ids, pairs, strict=True):
+            yield {"prompt_ids": prompt, "chosen_ids": one, "rejected_ids": other}
+
+
+class AnswerScorer(Scorer, UnpairedPreferenceTrainer):
+    """Scores single answers."""
+
+    def _examples(self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]) -> Iterator[dict]:
+        for prompt, pair in zip(prompt_ids, pairs, strict=True):
+            for completion in pair:
+                yield {"prompt_ids": prompt, "completion_ids": completion, "label": True}
+
+
+def scorer(opened: Opened, rows: Rows) -> Scorer:
+    """A scorer of the run's policy and reference, the latter added to `opened`; `rows` tokenised are its `train_dataset`.
+
+    Raises:
+        UserError: An adapter with which completions cannot be scored, or no row is left after tokenisation.
+    """
+    kind, config = (PairScorer, PairedPreferenceConfig) if rows.is_paired else (AnswerScorer, UnpairedPreferenceConfig)
+    if not opened.is_adapter:
+        opened.add_reference()
+    try:
+        made = kind(
+            model=opened.model,
+            ref_model=opened.first_weights,
+            args=config(**_settings(opened, config, "dpo" if rows.is_paired else "apo_zero_unpaired")),
+            train_dataset=rows.dataset,
+            processing_class=opened.processor,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not len(made.train_dataset):
+        raise UserError(f"No row is left: all prompts have {made.args.max_length} tokens (`max_length`) or more.")
+    if opened.is_adapter:
+        opened.add_reference()  # in place of the trainer's, a copy of the adapter it was given
+    return made
+
+
+def _settings(opened: Opened, config: type, loss: str) -> dict[str, Any]:
+    """Arguments of the trainer's configuration; of losses, any that reads the reference and needs no baseline will do."""
+    recipe = opened.recipe
+    known = {field.name for field in dataclasses.fields(config)}
+    row_tokens = recipe.get("row_tokens")
+    return {
+        "output_dir": str(opened.directory),
+        "loss": loss,
+        "report_to": "none",
+        "save_strategy": "no",
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
+        "max_length": recipe.effective("max_length"),
+        "row_tokens": row_tokens if isinstance(row_tokens, int) else LARGEST_ROW,
+        **{key: value for key, value in recipe.values.items() if key in AS_TRAINED & known},
+        **precision(recipe).training,
+    }
+
+
+def _key(sequence: tuple[list[int], list[int]]) -> tuple:
+    return tuple(map(tuple, sequence))

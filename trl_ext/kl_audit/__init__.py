@@ -1,0 +1,1 @@
+"""Audit KL estimators: exact values, estimates from sampled completions, and their picture."""

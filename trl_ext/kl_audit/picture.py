@@ -1,0 +1,130 @@
+"""The picture of a KL audit: bias and variance of value and gradient, cell by cell."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trl_ext.kl_audit import exact
+from trl_ext.kl_audit.exact import Audit, Row
+
+COLOURS = {"k1": "tab:blue", "k2": "tab:orange", "k3": "tab:purple"}
+STYLES = {"reward": "-", "loss": "--"}
+
+DRAWN = (
+    ("k1", "reward", "token"),
+    ("k1", "loss", "sequence"),
+    ("k2", "reward", "token"),
+    ("k2", "loss", "token"),
+    ("k2", "loss", "sequence"),
+    ("k3", "reward", "token"),
+    ("k3", "loss", "sequence"),
+)
+"""Cells with a line of their own; the level that is left out of a pair looks much the same."""
+
+
+class Panel(NamedTuple):
+    """One quantity of a `Row`; `right` is what an exact cell has, `None` where there is no such value."""
+
+    heading: str
+    attribute: str
+    is_of_value: bool
+    right: float | None
+    limits: tuple[float | None, float | None]
+
+
+PANELS = (
+    Panel("value: bias ÷ KL", "value_bias", True, 0.0, (None, None)),
+    Panel("value: variance ÷ KL²", "value_variance", True, None, (None, None)),
+    Panel("gradient: cosine with the true one", "cosine", False, 1.0, (-1.1, 1.4)),
+    Panel("gradient: squared relative error", "squared_error", False, 0.0, (-0.5, 4.0)),
+    Panel("gradient: variance ÷ |true|²", "gradient_variance", False, None, (None, None)),
+)
+
+
+def draw(picture: Path, sampled: Audit | None = None, title: str = "") -> Path:
+    """Draw the exact audit over the distance from the reference and, below, a sampled one.
+
+    Args:
+        picture: Where the PNG goes.
+        sampled: Of a run.
+        title: What the sampled one is of.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = 1 if sampled is None else 2
+    figure = Figure(figsize=(20, 4.6 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(lines, len(PANELS), squeeze=False)
+    audits = [exact.exact(distance) for distance in exact.DISTANCES]
+    for axis, panel in zip(axes[0], PANELS, strict=True):
+        _over_distance(axis, panel, audits)
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    axes[0, -1].legend(fontsize=8, frameon=False)
+    if sampled is not None:
+        for axis, panel in zip(axes[1], PANELS, strict=True):
+            _by_cell(axis, panel, sampled)
+        axes[1, 0].set_xlabel(
+            f"{title}: {sampled.n} completions, KL {sampled.kl:.2f} ± {sampled.kl_se:.2f}; bars: two standard errors",
+            fontsize=8,
+            loc="left",
+        )
+    for axis in axes.flatten():
+        axis.grid(alpha=0.25)
+        axis.tick_params(labelsize=8)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    figure.savefig(picture, dpi=100)
+    return picture
+
+
+def _over_distance(axis: Any, panel: Panel, audits: list[Audit]) -> None:
+    """Exact lines over KL(π‖ref) of the small language."""
+    drawn = [cell for cell in exact.CELLS if cell[1] == "reward"] if panel.is_of_value else DRAWN
+    for cell in drawn:
+        estimator, placement, level = cell
+        rows = [next(row for row in audit.rows if row.cell == cell) for audit in audits]
+        if panel.is_of_value:
+            style, label = "-" if level == "token" else "--", f"{estimator}, {level} level"
+        else:
+            style = ":" if cell == ("k2", "loss", "token") else STYLES[placement]
+            label = f"{estimator} in the {placement}, {level} level"
+        axis.plot(
+            [audit.kl for audit in audits],
+            [getattr(row, panel.attribute) for row in rows],
+            style,
+            color=COLOURS[estimator],
+            # wide below narrow, where two of them are exact and lie on each other
+            linewidth=3.5 if estimator == "k1" and style == "-" else 1.6,
+            label=label,
+        )
+    axis.set_title(f"exact {panel.heading}", fontsize=10, loc="left")
+    axis.set_xscale("log")
+    axis.set_xlabel("KL(π‖ref) in nats per completion, small language", fontsize=8)
+    if panel.right is None:
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(*panel.limits)
+
+
+def _by_cell(axis: Any, panel: Panel, audit: Audit) -> None:
+    """A point per cell, with two standard errors where they are known; none where the cosine is not known."""
+    rows = [row for row in reversed(audit.rows) if row.placement == "reward" or not panel.is_of_value]
+    for height, row in enumerate(rows):
+        found = getattr(row, panel.attribute)
+        if math.isfinite(found):
+            error = 2 * getattr(row, f"{panel.attribute}_se", 0.0)
+            axis.errorbar(found, height, xerr=error or None, fmt="o", color=COLOURS[row.estimator], capsize=2)
+    axis.set_yticks(range(len(rows)), [_name(row, panel) for row in rows])
+    axis.set_ylim(-0.6, len(rows) - 0.4)
+    axis.set_title(f"sampled {panel.heading}", fontsize=10, loc="left")
+    if panel.right is None:
+        axis.set_xlim(left=0)
+    else:
+        axis.axvline(panel.right, color="black", linewidth=0.8)
+        axis.set_xlim(*panel.limits)
+
+
+def _name(row: Row, panel: Panel) -> str:
+    """A value does not depend on where it is placed."""
+    return f"{row.estimator} {row.level}" if panel.is_of_value else " ".join(row.cell)

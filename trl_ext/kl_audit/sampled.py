@@ -1,0 +1,195 @@
+"""KL estimators on completions of a trained adapter, against the KL summed over the vocabulary at every state.
+
+That sum, E[d_t | state], needs no estimator: added up over a sampled completion it is unbiased for the KL of whole
+completions, and with what each token does to the states after it, its gradient is unbiased too.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from trl_ext.kl_audit.exact import CELLS, Audit, Row, values
+from trl_ext.rl import masked, objectives
+from trl_ext.support.sampling import Completion, completion_logits, inference
+
+GRADIENT_CHUNKS = 32
+"""Means over so many parts of the completions tell a gradient from its noise."""
+
+LARGEST_GRADIENT = 250_000
+"""Adapter weights at most that gradients are taken for. An exact gradient is exact in every part of it."""
+
+LARGEST_COSINE_ERROR = 0.5
+"""Standard error from which on a cosine says nothing: the gradient is zero, or all noise."""
+
+LARGEST_LOGITS = 2**26
+"""Elements of the logits of one forward pass at most."""
+
+
+def measure(model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]) -> Audit:
+    """All cells, at the policy that sampled the completions; the reference is the model with its adapter off.
+
+    Args:
+        model: With one trainable adapter, active.
+        tokenizer: Of the model.
+        completions: At least 64, sampled at temperature 1.
+
+    Raises:
+        ValueError: The adapter changes no probability: policy and reference are the same.
+    """
+    size = len(completions) // GRADIENT_CHUNKS
+    parameters = _last(adapter_parameters(model), LARGEST_GRADIENT)
+    measured, gradients = [], []
+    with inference(model), _gradients_for(model, parameters):
+        for start in range(0, size * GRADIENT_CHUNKS, size):
+            part = _Part(model, tokenizer, completions[start : start + size], parameters)
+            measured.append(part.values)
+            gradients.append(part.gradient)
+    by_name = {name: torch.cat([each[name] for each in measured]) for name in measured[0]}
+    gradients = torch.stack(gradients, dim=1).double()  # (cells and the true one, chunks, parameters)
+    true_kl = by_name["true"].mean().item()
+    if true_kl == 0:
+        raise ValueError("The adapter changes nothing: policy and reference are the same, and every KL is 0.")
+    rows = []
+    for cell, gradient in zip(CELLS, gradients, strict=False):
+        estimator, _, level = cell
+        value = by_name[estimator, level]
+        difference = (value - by_name["true"]) / true_kl
+        rows.append(
+            Row(
+                *cell,
+                value_bias=difference.mean().item(),
+                value_bias_se=difference.std().item() / math.sqrt(len(difference)),
+                value_variance=value.var().item() / true_kl**2,
+                **_compare(gradient, gradients[-1], size),
+            )
+        )
+    spread = by_name["true"].std().item() / math.sqrt(size * GRADIENT_CHUNKS)
+    return Audit(true_kl, rows, kl_se=spread, n=size * GRADIENT_CHUNKS, n_weights=gradients.shape[-1])
+
+
+def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable ones, from the input to the output."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def true_surrogate(logps: Tensor, logp: Tensor, ref_logp: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(π‖ref) summed over the states of each completion, (B,), and a term (B,) whose expected gradient is ∇KL(π‖ref).
+
+    Args:
+        logps: (B, C), of the sampled tokens.
+        logp, ref_logp: (B, C, V), of all tokens.
+        mask: (B, C).
+    """
+    at_state = masked.apply((logp.exp() * (logp - ref_logp)).sum(-1), mask)
+    later = at_state.detach().flip(-1).cumsum(-1).flip(-1) - at_state.detach()
+    return at_state.detach().sum(-1), (at_state + masked.apply(logps, mask) * later).sum(-1)
+
+
+class _Part:
+    """Values and mean gradients of some completions, run through the model in as few passes as memory allows."""
+
+    def __init__(
+        self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion], parameters: list
+    ) -> None:
+        longest = max(len(completion.ids) for completion in completions)
+        rows = max(1, LARGEST_LOGITS // (longest * model.config.get_text_config().vocab_size))
+        self.values: dict = {}
+        self.gradient = torch.zeros(len(CELLS) + 1, sum(p.numel() for p in parameters))
+        for start in range(0, len(completions), rows):
+            values, surrogates = _estimates(model, tokenizer, completions[start : start + rows])
+            for name, value in values.items():
+                self.values[name] = torch.cat([self.values[name], value]) if name in self.values else value
+            for row, surrogate in enumerate(surrogates):
+                gradient = torch.autograd.grad(surrogate.sum(), parameters, retain_graph=True)
+                self.gradient[row] += torch.cat([g.flatten() for g in gradient]).cpu() / len(completions)
+
+
+def _estimates(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]
+) -> tuple[dict, list[Tensor]]:
+    """Values (B,) by estimator and level, and the true one's; a differentiable (B,) for each cell and the true one."""
+    with torch.no_grad(), model.disable_adapter():
+        ref_logits, tokens, mask = completion_logits(model, tokenizer, completions)
+        ref_logp = ref_logits.log_softmax(-1)
+    logp = completion_logits(model, tokenizer, completions)[0].log_softmax(-1)
+    logps, ref_logps = (x.gather(2, tokens.unsqueeze(2)).squeeze(2) for x in (logp, ref_logp))
+    true, surrogate = true_surrogate(logps, logp, ref_logp, mask)
+    found = {"true": true.double().cpu()}
+    surrogates = []
+    for estimator, placement, level in CELLS:
+        found[estimator, level] = values(estimator, level, logps.detach(), ref_logps, mask).double().cpu()
+        surrogates.append(
+            objectives.kl_surrogate(logps, ref_logps, mask, estimator=estimator, placement=placement, level=level)
+        )
+    return found, [*surrogates, surrogate]
+
+
+def _compare(gradient: Tensor, true: Tensor, size: int) -> dict[str, float]:
+    """Cosine, relative error and variance of a cell's gradient, from chunk means (M, P) of `size` completions each.
+
+    A product of two means is overestimated by their noise; products of different chunks only are not. Standard errors
+    by leaving out each chunk in turn. The cosine is NaN where its standard error says that it is not known.
+    """
+    products = {
+        "own": gradient @ gradient.T,
+        "cross": gradient @ true.T,
+        "true": true @ true.T,
+        "difference": (gradient - true) @ (gradient - true).T,
+    }
+
+    def statistic(function: Callable[..., float]) -> tuple[float, float]:
+        chunks = len(gradient)
+        without = [function(**_off_diagonal(products, leave_out=i)) for i in range(chunks)]
+        spread = math.sqrt((chunks - 1) * torch.tensor(without).var(unbiased=False).item())
+        return function(**_off_diagonal(products)), spread
+
+    squared_error, squared_error_se = statistic(lambda difference, true, **_: difference / true)
+    cosine, cosine_se = statistic(lambda own, cross, true, **_: cross / math.sqrt(abs(own * true)))
+    if _off_diagonal(products)["own"] <= 0 or cosine_se > LARGEST_COSINE_ERROR:
+        cosine, cosine_se = math.nan, math.nan
+    return {
+        "cosine": cosine,
+        "cosine_se": cosine_se,
+        "squared_error": squared_error,
+        "squared_error_se": squared_error_se,
+        "gradient_variance": gradient.var(dim=0).sum().item() * size / _off_diagonal(products)["true"],
+    }
+
+
+def _off_diagonal(products: dict[str, Tensor], leave_out: int | None = None) -> dict[str, float]:
+    """Mean over pairs of different chunks of each matrix (M, M) of products."""
+    means = {}
+    for name, matrix in products.items():
+        keep = torch.tensor([i for i in range(len(matrix)) if i != leave_out])
+        matrix = matrix[keep][:, keep]
+        means[name] = ((matrix.sum() - matrix.trace()) / (len(keep) * (len(keep) - 1))).item()
+    return means
+
+
+def _last(parameters: list[nn.Parameter], limit: int) -> list[nn.Parameter]:
+    """As many of the last parameters as have `limit` elements together, one at least."""
+    chosen: list[nn.Parameter] = []
+    for parameter in reversed(parameters):
+        if chosen and sum(p.numel() for p in chosen) + parameter.numel() > limit:
+            break
+        chosen.append(parameter)
+    return chosen
+
+
+@contextmanager
+def _gradients_for(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Inside, only these parameters of the model require gradients, so that no graph is kept below them."""
+    chosen = {id(parameter) for parameter in parameters}
+    others = [parameter for parameter in adapter_parameters(model) if id(parameter) not in chosen]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)

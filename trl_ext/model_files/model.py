@@ -1,0 +1,87 @@
+"""What is wrong with a model or an adapter in a local folder.
+
+Only what a run needs is judged: a plan does without weights.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trl_ext.model_files import adapter, weights
+
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
+
+
+def problem(name: str) -> str | None:
+    """A sentence about the folder `name`; `None` if it is in order, or is no folder (a name on the Hub, say)."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return None
+    return _adapter(folder) if adapter.is_in(folder) else _model(folder)
+
+
+def _adapter(folder: Path) -> str | None:
+    content = _json(folder / adapter.CONFIG)
+    if isinstance(content, str):
+        return content
+    base = content.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        return (
+            f"The adapter in {folder} names no base model: set `base_model_name_or_path` in its adapter_config.json to the "
+            "model it was trained on."
+        )
+    if base.startswith((".", "/", "~")) and not Path(base).expanduser().is_dir():
+        return (
+            f"The adapter in {folder} was trained on {base}, and there is no such folder: put the model back, or correct "
+            "`base_model_name_or_path` in its adapter_config.json."
+        )
+    files = [path for name in (adapter.WEIGHTS, "adapter_model.bin") if (path := folder / name).exists()]
+    if not files:
+        return (
+            f"{folder} holds an adapter_config.json and no adapter_model.safetensors: copy or train the adapter again."
+        )
+    return _unreadable(files) or (problem(base) if Path(base) != folder else None)
+
+
+def _model(folder: Path) -> str | None:
+    content = _json(folder / "config.json")
+    if isinstance(content, str):
+        return content
+    if not content.get("model_type") and not content.get("auto_map"):
+        return (
+            f"{folder / 'config.json'} names no `model_type`, so it is no model of transformers: name another folder."
+        )
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        content = _json(index)
+        if isinstance(content, str):
+            return content
+        shards = {str(shard) for shard in dict(content.get("weight_map") or {}).values()}
+        if absent := sorted(shard for shard in shards if not (folder / shard).exists()):
+            return (
+                f"{folder} lacks {len(absent)} of {len(shards)} files of weights, {absent[0]} first: copy them again."
+            )
+    elif not files:
+        return f"{folder} holds a config.json and no weights (model.safetensors): copy or save the model again."
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        return f"{folder} holds a model without its tokenizer (tokenizer.json): save that there too."
+    return _unreadable(files)
+
+
+def _unreadable(files: list[Path]) -> str | None:
+    for path in sorted(files):
+        if path.suffix == ".safetensors" and (why := weights.why_unreadable(path)):
+            return f"{path} {why}."
+    return None
+
+
+def _json(path: Path) -> dict[str, Any] | str:
+    """The mapping in a file, or a sentence about why there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{path.parent} holds no {path.name}: name the folder a model was saved in."
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read ({error}): copy, download or save it again."
+    return content if isinstance(content, dict) else f"{path} is not a JSON object: copy, download or save it again."

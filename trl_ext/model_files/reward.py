@@ -1,0 +1,61 @@
+"""What is wrong with the folder of a reward model trained as an adapter."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from trl_ext.model_files.adapter import CONFIG, WEIGHTS
+from trl_ext.model_files.weights import header
+
+HEAD_SUFFIXES = (".score.weight", ".classifier.weight")
+
+
+def problem(folder: str, base: str | None = None) -> str | None:
+    """The end of a sentence about a folder that cannot be PPO's reward adapter; `None` if it may.
+
+    Args:
+        folder: As the user gave it.
+        base: Name or path of the model the policy is an adapter of; not compared if not given.
+    """
+    path = Path(folder).expanduser()
+    absent = [name for name in (CONFIG, WEIGHTS) if not (path / name).exists()]
+    if absent:
+        return (
+            f"which holds no {' and no '.join(absent)}: give the run directory of a reward model trained with an adapter "
+            "(`trainer: reward`)."
+        )
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        shapes = {name: tensor["shape"] for name, tensor in header(path / WEIGHTS).tensors.items()}
+    except ValueError as error:
+        return f"which cannot be read ({error}): it is damaged, or was not downloaded whole."
+    own = config.get("base_model_name_or_path")
+    if base is not None and own is not None and not is_same(own, base):
+        return (
+            f"which was trained on {own}, and the policy's base is {base}: an adapter means nothing on another base. Train "
+            "it on this one, or give that model as a reward function."
+        )
+    if config.get("task_type") not in (None, "SEQ_CLS"):
+        return (
+            f"which is an adapter for {config['task_type']}, and a reward model is one for SEQ_CLS, a sequence classifier: "
+            "give the run directory of a reward model (`trainer: reward`)."
+        )
+    heads = heads_of(shapes)
+    if len(heads) != 1 or shapes[heads[0]][0] != 1:
+        return (
+            "which has no head with one output (score.weight of shape (1, H)): train it with `modules_to_save: [score]`, "
+            "so that its head is saved."
+        )
+    return None
+
+
+def heads_of(names: Any) -> list[str]:
+    """The names of classification heads among those of an adapter's weights."""
+    return [name for name in names if name.endswith(HEAD_SUFFIXES)]
+
+
+def is_same(name: str, other: str) -> bool:
+    """Whether two names or paths mean the same model."""
+    first, second = (os.path.expanduser(each) for each in (name, other))
+    return name == other or (os.path.exists(first) and os.path.exists(second) and os.path.samefile(first, second))

@@ -1,0 +1,165 @@
+"""Keys of published recipes that are no settings (any more), and what to write instead.
+
+Old transformers and TRL, the alignment handbook, and the names other trainers use for the same thing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from trl_ext.recipe import reader
+from trl_ext.support.messages import shown_text
+
+LONGEST_LINE = 500
+"""Characters of a setting that a sentence writes out."""
+
+RENAMED = {
+    # transformers and TRL
+    "evaluation_strategy": "eval_strategy",
+    "torch_dtype": "dtype",
+    "max_seq_length": "max_length",
+    "push_to_hub_model_id": "hub_model_id",
+    "push_to_hub_token": "hub_token",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "no_cuda": "use_cpu",
+    "dataset_train_name": "dataset_train_split",
+    "dataset_test_name": "dataset_test_split",
+    "bnb_4bit_use_double_quant": "use_bnb_nested_quant",
+    "simpo_gamma": "gamma",
+    # the alignment handbook
+    "preprocessing_num_workers": "dataset_num_proc",
+    # other trainers, and plain words
+    "lora_rank": "lora_r",
+    "pref_beta": "beta",
+    "pref_loss": "loss",
+    "rl": "loss",
+    "cutoff_len": "max_length",
+    "sequence_len": "max_length",
+    "max_samples": "max_train_samples",
+    "base_model": "model_name_or_path",
+    "micro_batch_size": "per_device_train_batch_size",
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size",
+    "grad_accum": "gradient_accumulation_steps",
+    "optimizer": "optim",
+    "lr_scheduler": "lr_scheduler_type",
+    "model": "model_name_or_path",
+    # PPO in TRL before 1.13, and what its RLOO script takes
+    "reward_model_name_or_path": "reward_funcs",
+    "reward_model_path": "reward_funcs",
+    "init_kl_coef": "kl_coef",
+    "cliprange": "epsilon",
+    "num_ppo_epochs": "num_iterations",
+    "response_length": "max_completion_length",
+    "dataset": "dataset_name",
+}
+
+_REFERENCE = "the reference is the base model with the adapter off, and a loss that reads none gets none"
+_LENGTH = "`max_length` bounds prompt and completion together"
+_PADDING = "padding is the collator's business"
+_LOGITS = "the logits are never built as a whole"
+_LAUNCH = "launch with `accelerate launch {} -m trl_ext run RECIPE`"
+
+GONE = {
+    "max_prompt_length": f"{_LENGTH}; remove it",
+    "max_completion_length": f"{_LENGTH}; remove it",
+    "max_target_length": f"{_LENGTH}; remove it",
+    "generate_during_eval": "nothing is generated during evaluation; remove it",
+    "force_use_ref_model": f"{_REFERENCE}; remove it",
+    "model_adapter_name": f"{_REFERENCE}; remove it",
+    "ref_adapter_name": f"{_REFERENCE}; remove it",
+    "ref_model": f"{_REFERENCE}; remove it",
+    "ref_model_name_or_path": f"{_REFERENCE}; remove it",
+    "ref_model_init_kwargs": f"{_REFERENCE}; remove it",
+    "is_encoder_decoder": "only decoder models are trained; remove it",
+    "label_pad_token_id": f"{_PADDING}; remove it",
+    "padding_value": f"{_PADDING}; remove it",
+    "use_logits_to_keep": f"{_LOGITS}; remove it",
+    "use_liger_loss": f"{_LOGITS}; remove it",
+    "base_model_attribute_name": "TRL finds the backbone itself; remove it",
+    "tools": "TRL takes tools from a `tools` column of the dataset; remove it",
+    "overwrite_output_dir": "give another `output_dir`, or `resume_from_checkpoint: true`",
+    "save_safetensors": "safetensors is the only format; remove it",
+    "half_precision_backend": "`bf16` and `fp16` are enough; remove it",
+    "fp16_opt_level": "`bf16` and `fp16` are enough; remove it",
+    "use_mps_device": "the device is found automatically; remove it",
+    "include_tokens_per_second": "it is no longer a setting; remove it",
+    "auto_insert_empty_system_msg": "the chat template decides that; remove it",
+    "template": "the tokenizer's own chat template is used; remove it",
+    "accelerate_config": _LAUNCH.format("--config_file FILE"),
+    "config_file": _LAUNCH.format("--config_file FILE"),
+}
+
+COMPUTED: dict[str, Callable[[Any], str]] = {
+    "warmup_ratio": lambda value: f"`warmup_steps` takes the fraction now; write {line('warmup_steps', value)}",
+    "rpo_alpha": lambda value: f"mix the SFT loss in with {line('loss', {'dpo': 1, 'sft': value})}",
+    "sft_weight": lambda value: f"mix the SFT loss in with {line('loss', {'simpo': 1, 'sft': value})}",
+    "use_flash_attention_2": lambda on: _when(on, line("attn_implementation", "flash_attention_2")),
+    "group_by_length": lambda _: "remove it; rows are packed, or sorted by length, so there is no padding to save",
+    "adafactor": lambda on: _when(on, line("optim", "adafactor")),
+    "reference_free": lambda on: f"{_REFERENCE}; " + (f"write {line('loss', 'simpo')}" if on else "remove it"),
+    "quantization_bit": lambda bits: (
+        f"write {line('load_in_8bit' if str(bits) == '8' else 'load_in_4bit', True)} and {line('use_peft', True)}"
+    ),
+    "finetuning_type": lambda kind: _when(kind == "lora", line("use_peft", True)),
+    "adapter": lambda kind: (
+        f"write {line('use_peft', True)}" + (f" and {line('load_in_4bit', True)}" if kind == "qlora" else "")
+    ),
+    "gradient_checkpointing_use_reentrant": lambda value: (
+        f"write {line('gradient_checkpointing_kwargs', {'use_reentrant': value})}"
+    ),
+    "logging_dir": lambda value: f"write {line('env', {'TENSORBOARD_LOGGING_DIR': value})}",
+    "stage": lambda value: _stage(value),
+    "dataset_mixer": lambda value: _mixture(value),
+    "dataset_mixture": lambda value: _mixture(value),
+    "dataset_splits": lambda value: _splits(value),
+    "num_processes": lambda value: _LAUNCH.format(f"--multi_gpu --num_processes {shown_text(str(value))}"),
+}
+
+
+STANDS_FOR = RENAMED | {"dataset_mixer": "dataset_name", "dataset_mixture": "dataset_name"}
+"""Setting that each old key gives the value of, where it is one."""
+
+
+def remedy(key: str, value: Any) -> str | None:
+    """The end of a sentence about a key that is no setting: what to write instead. `None` if unknown."""
+    if key in RENAMED:
+        return f"write {line(RENAMED[key], value)}"
+    return COMPUTED[key](value) if key in COMPUTED else GONE.get(key)
+
+
+def line(key: str, value: Any) -> str:
+    """``key: value`` as one line of YAML, in backquotes; the value left out if it needs several."""
+    flow = reader.write({key: value}, flow=True).strip()[1:-1]
+    return f"`{flow}`" if "\n" not in flow and len(flow) <= LONGEST_LINE else f"`{key}: …`"
+
+
+def _when(on: Any, instead: str) -> str:
+    return f"write {instead}" if on else "that is the default; remove it"
+
+
+def _stage(value: Any) -> str:
+    trainer = {"rm": "reward", "sft": "sft", "ppo": "ppo"}.get(str(value))
+    return f"write {line('trainer', trainer)}" if trainer else "`loss` says what is trained; remove it"
+
+
+def _mixture(value: Any) -> str:
+    """The alignment handbook's {name: share}, or its list with `id`s, as `dataset_name` or `datasets`."""
+    if isinstance(value, dict) and isinstance(value.get("datasets"), list):
+        renamed = {"id": "path", "config": "name", "weight": "fraction"}
+        entries = [{renamed.get(k, k): v for k, v in dict(entry).items()} for entry in value["datasets"]]
+    elif isinstance(value, dict) and len(value) == 1:
+        return f"write {line('dataset_name', next(iter(value)))}"
+    elif isinstance(value, dict):
+        entries = [{"path": name, "fraction": share} for name, share in value.items()]
+    else:
+        return f"write `dataset_name`, or {line('datasets', [{'path': 'NAME', 'split': 'train'}])}"
+    return f"write {line('datasets', entries)}"
+
+
+def _splits(value: Any) -> str:
+    splits = value if isinstance(value, list) else [value]
+    keys = ("dataset_train_split", "dataset_test_split")
+    return "write " + " and ".join(line(key, split) for key, split in zip(keys, splits, strict=False))

@@ -1,0 +1,92 @@
+"""A finished run loaded again: its model as it was trained, and the prompts of its data."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trl_ext.runs import run
+from trl_ext.support.errors import UserError
+from trl_ext.runs import loaded
+from trl_ext.runs.finished import check, recipe_at, recipe_of, trained_all_weights, written
+from trl_ext.runs.loaded import Opened
+from trl_ext.model_files import adapter
+from trl_ext.recipe import Recipe
+
+
+class Finished(NamedTuple):
+    """What a run left, ready to sample from.
+
+    Attributes:
+        model: A `PeftModel` with the run's adapter, trainable; without it, it is the base the run was trained on.
+        tokenizer: With a padding token.
+        prompts: The held-out ones if the run has any, else those of its training data; texts or conversations.
+        continued: The adapter the run began with, which was its reference; `None` if it began with the bare base.
+    """
+
+    model: Any
+    tokenizer: Any
+    prompts: list
+    continued: str | None
+
+
+def open_model(directory: Path, *, needs_reference: bool = False) -> Opened:
+    """Load a run, one of its checkpoints or a merged model: a run as it was trained, in its quantisation and dtype.
+
+    Args:
+        directory: Of the run, the checkpoint or the model.
+        needs_reference: Whether `add_reference` will be called: what it refuses is then refused at once.
+
+    Raises:
+        UserError: See `check` and `opened.check_beginning`; or base model or tokenizer cannot be loaded.
+    """
+    check(directory)
+    is_adapter = adapter.is_in(directory)
+    is_run = is_adapter or trained_all_weights(directory)
+    began_with = written(directory)["model_name_or_path"] if is_run else None
+    if needs_reference:
+        loaded.check_beginning(directory, began_with)
+    recipe = recipe_at(directory, needs_data=False) if is_run else _naming_only(directory)
+    run.quieten(recipe)
+    model = loaded.adapter(recipe) if is_adapter else loaded.whole(recipe)
+    return Opened(directory, recipe, began_with, model, loaded.processor(recipe))
+
+
+def open_run(directory: Path, n_prompts: int) -> Finished:
+    """Load a run as it was trained: same quantisation, dtype and data.
+
+    Raises:
+        UserError: See `recipe_of`; or base model, tokenizer or data cannot be loaded, or no prompt is in the data.
+    """
+    prompts = _prompts(recipe_of(directory), directory, n_prompts)
+    result = open_model(directory)
+    return Finished(result.model, result.processor, prompts, result.continued)
+
+
+def open_start(recipe: Recipe, n_prompts: int) -> Finished:
+    """Load the adapter that a recipe continues, on its base, as the recipe would.
+
+    Raises:
+        UserError: Base model, tokenizer or data cannot be loaded, or no prompt is in the data.
+    """
+    prompts = _prompts(recipe, Path(recipe.get("model_name_or_path")), n_prompts)
+    return Finished(loaded.adapter(recipe), loaded.processor(recipe), prompts, None)
+
+
+def _prompts(recipe: Recipe, directory: Path, n_prompts: int) -> list:
+    run.quieten(recipe)
+    from trl_ext.build import dataset
+    from trl_ext.build.trainer import training_config
+
+    args = training_config(recipe, directory)
+    train, evaluation = dataset.load(recipe, args, [])
+    data = train if evaluation is None else evaluation
+    prompts = {str(row["prompt"]): row["prompt"] for row in itertools.islice(data, 4 * n_prompts) if row["prompt"]}
+    if not prompts:
+        raise UserError(f"The data of {directory} has no prompts to sample completions for: all of them are empty.")
+    return list(prompts.values())[:n_prompts]
+
+
+def _naming_only(directory: Path) -> Recipe:
+    return Recipe(directory, {"trainer": "sft", "model_name_or_path": str(directory)}, set(), None, {})

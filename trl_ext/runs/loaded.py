@@ -1,0 +1,167 @@
+"""A model that was trained, in memory, and what it was before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl_ext.support.errors import UserError
+from trl_ext.model_files import adapter as adapter_folder
+from trl_ext.recipe import Recipe
+
+
+@dataclass
+class Opened:
+    """A run's result, and once `add_reference` was called what the run began with.
+
+    Attributes:
+        directory: Of the run, of one of its checkpoints, or of a model without a run.
+        recipe: The run's, its model being the result; of a model without a run, one that says nothing else.
+        began_with: Path or name of the model or adapter that was trained; `None` for a model without a run.
+        model: In evaluation mode: a `PeftModel` with the run's adapter, or a whole model.
+        processor: The model's tokenizer, or its processor.
+        first_weights: What a run began with that trained all weights, once asked for.
+    """
+
+    directory: Path
+    recipe: Recipe
+    began_with: str | None
+    model: Any
+    processor: Any
+    first_weights: Any = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """With a padding token."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    @property
+    def is_adapter(self) -> bool:
+        return adapter_folder.is_in(self.directory)
+
+    @property
+    def continued(self) -> str | None:
+        """The adapter the run began with, which was its reference; `None` if it began with a bare model."""
+        return self.began_with if self.began_with and adapter_folder.is_in(Path(self.began_with)) else None
+
+    @property
+    def base_in_words(self) -> str:
+        """What `reference` gives."""
+        if self.continued:
+            return f"the adapter {self.continued} on the same model"
+        return "the same model with its adapter off" if self.is_adapter else f"{self.began_with} as it was"
+
+    def add_reference(self) -> None:
+        """Load what `reference` needs and is not in memory yet.
+
+        Raises:
+            UserError: See `check_beginning`; or it cannot be loaded.
+        """
+        check_beginning(self.directory, self.began_with)
+        if not self.is_adapter:
+            values = {**self.recipe.values, "model_name_or_path": self.began_with}
+            self.first_weights = whole(dataclasses.replace(self.recipe, values=values))
+            return
+        from trl_ext.reference.implicit import FROZEN_COPY
+
+        if FROZEN_COPY in self.model.peft_config:  # a trainer's copy of what it was given
+            self.model.delete_adapter(FROZEN_COPY)
+        if self.continued:
+            self.model.load_adapter(self.continued, FROZEN_COPY)
+
+    @contextmanager
+    def reference(self) -> Iterator[Any]:
+        """Inside, the model yielded is what the run began with, in evaluation mode and without gradients."""
+        from trl_ext.reference.implicit import implicit_reference
+
+        if self.first_weights is not None:
+            yield self.first_weights
+            return
+        with implicit_reference(self.model):
+            yield self.model
+
+
+def check_beginning(directory: Path, began_with: str | None) -> None:
+    """Refuse a model of which it is not known, or not there any more, what it was before training.
+
+    Args:
+        directory: Of the model.
+        began_with: See `Opened`.
+    """
+    if began_with is None:
+        raise UserError(
+            f"{directory} is a model that no run left here, so what it was before training is not known: name the "
+            "directory of the run."
+        )
+    if Path(began_with).is_absolute() and not Path(began_with).exists():
+        raise UserError(
+            f"{directory} began with {began_with}, which is not there any more: put it back, or correct "
+            "`model_name_or_path` in its resolved recipe."
+        )
+
+
+def processor(recipe: Recipe) -> Any:
+    """Tokenizer or processor of a recipe's model, with a padding token."""
+    from trl_ext.build.trainer import training_config
+    from trl_ext.build.model import model_path
+    from trl_ext.build.model import load_policy
+    from trl_ext.build.dtypes import precision
+    from trl_ext.build.tokenizer import load_tokenizer
+
+    made = load_tokenizer(recipe)
+    text = getattr(made, "tokenizer", made)
+    if text.pad_token is None:
+        text.pad_token = text.eos_token
+    return made
+
+
+def adapter(recipe: Recipe) -> Any:
+    """The adapter a recipe names as its model, on its base, as a run that continues it loads it; in evaluation mode."""
+    from trl_ext.build.trainer import training_config
+    from trl_ext.build.model import model_path
+    from trl_ext.build.model import load_policy
+    from trl_ext.build.dtypes import precision
+    from trl_ext.build.tokenizer import load_tokenizer as build
+    from trl_ext.support.frozen_base import keep_exact_cpu_kernels
+
+    chosen, directory = precision(recipe), Path(model_path(recipe))
+    try:
+        model, _ = load_policy(recipe, training_config(recipe, directory, chosen), chosen, [])
+    except OSError as error:
+        base = adapter_folder.base_of(directory)
+        raise UserError(
+            f"The base of {directory}, {base}, cannot be loaded: {str(error).splitlines()[0]} Put it back, or correct "
+            f"`base_model_name_or_path` in {adapter_folder.CONFIG}."
+        ) from error
+    keep_exact_cpu_kernels(model)
+    return model.eval()
+
+
+def whole(recipe: Recipe) -> Any:
+    """A model without adapter, in evaluation mode, in the dtype of the run; that of a model without a run as stored."""
+    import torch
+    from trl.trainer.utils import create_model_from_path
+
+    from trl_ext.build.trainer import training_config
+    from trl_ext.build.model import model_path
+    from trl_ext.build.model import load_policy
+    from trl_ext.build.dtypes import precision
+    from trl_ext.build.tokenizer import load_tokenizer as build
+    from trl_ext.support.frozen_base import keep_exact_cpu_kernels
+
+    stored = "auto" if torch.accelerator.is_available() else "float32"
+    try:
+        model = create_model_from_path(
+            model_path(recipe),
+            revision=recipe.get("model_revision") or "main",
+            dtype=precision(recipe).model_dtype if recipe.explicit else stored,
+            trust_remote_code=bool(recipe.get("trust_remote_code")),
+        )
+    except OSError as error:
+        raise UserError(f"{model_path(recipe)} cannot be loaded: {str(error).splitlines()[0]}") from error
+    keep_exact_cpu_kernels(model)
+    return model.eval()

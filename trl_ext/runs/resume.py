@@ -1,0 +1,95 @@
+"""Where a run writes, and what it goes on from."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+from trl_ext.runs import lock
+from trl_ext.checkpoints import found
+from trl_ext.support.errors import UserError
+from trl_ext.recipe import Recipe
+from trl_ext.recipe.paths import unwritable
+from trl_ext.recipe.resolved import RESOLVED
+
+
+def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
+    """Where a run writes, and the checkpoint it resumes from if it does.
+
+    Without `output_dir`, a new directory `runs/<recipe>-<loss or trainer>` that no earlier run used, or the latest such one
+    when resuming. A finished or interrupted run is never overwritten.
+
+    Raises:
+        UserError: The directory holds a run and no resume was asked for, or a resume finds no whole checkpoint, or another
+            run is writing there.
+    """
+    resume = recipe.get("resume_from_checkpoint")
+    if isinstance(resume, str) and resume.lower() in ("true", "false"):
+        resume = resume.lower() == "true"
+    named = recipe.get("output_dir")
+    if named:
+        directory = Path(named)
+    else:
+        # A resolved recipe is named after the run it stands in.
+        name = recipe.path.resolve().parent.name if recipe.path.name == RESOLVED else _run_name(recipe)
+        stem = Path("runs", name)
+        taken = [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
+        directory = stem
+        if taken:
+            number = len(taken) + 1
+            directory = taken[-1] if resume is True else stem.with_name(f"{stem.name}-{number}")
+    lock.refuse_if_written(directory)
+    if isinstance(resume, str):
+        checkpoint = Path(resume).expanduser()
+        found.require_whole(checkpoint)
+        return directory, str(checkpoint)
+    if resume:
+        return directory, str(found.require_latest(directory))
+    if (problem := unwritable(directory)) is not None:
+        raise UserError(f"The run would go to {directory}, and {problem} `--output_dir` says where.")
+    if _holds_a_run(directory):
+        raise UserError(
+            f"{directory} already holds a run. Continue it with `--resume_from_checkpoint true`, or choose another "
+            "`--output_dir`."
+        )
+    return directory, None
+
+
+def _run_name(recipe: Recipe) -> str:
+    parts = [recipe.title] if recipe.loss is None or isinstance(recipe.loss, str) else list(recipe.loss)
+    slug = re.sub(r"[^\w.]+", "-", "-".join(parts))
+    return recipe.name if recipe.trainer and recipe.name.endswith(slug) else f"{recipe.name}-{slug}"
+
+
+def _holds_a_run(directory: Path) -> bool:
+    return any((directory / name).exists() for name in (RESOLVED, "adapter_config.json"))
+
+
+def latest_checkpoint(directory: Path) -> str | None:
+    """The whole checkpoint with the highest step, or `None`."""
+    checkpoint = found.latest(directory)
+    return None if checkpoint is None else str(checkpoint)
+
+
+def how_to_resume(directory: Path, recipe: Recipe) -> str:
+    """What is kept of a run of a recipe that ends early, and the command that goes on from it."""
+    checkpoint = latest_checkpoint(directory)
+    if checkpoint is None:
+        return f"{_why_no_checkpoint(recipe)}, so there is nothing to resume from."
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    launcher = "trl-ext" if processes == 1 else f"torchrun --nproc_per_node {processes} -m trl_ext"
+    # The resolved recipe holds the flags of this run too.
+    resolved, output = (shlex.quote(str(path)) for path in (directory / RESOLVED, directory))
+    return (
+        f"Kept: {checkpoint}. Continue: {launcher} run {resolved} --output_dir {output} --resume_from_checkpoint true"
+    )
+
+
+def _why_no_checkpoint(recipe: Recipe) -> str:
+    when = recipe.effective("save_strategy")
+    if when == "no":
+        return "This recipe asks for no checkpoints (`save_strategy: no`)"
+    due = f"save_steps: {recipe.effective('save_steps')}" if when == "steps" else f"save_strategy: {when}"
+    return f"No checkpoint was due yet (`{due}`)"

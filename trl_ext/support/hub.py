@@ -1,0 +1,140 @@
+"""The Hugging Face Hub: whether it answers, asked once and briefly before anything is loaded from it.
+
+Its client repeats each request for half a minute, and a tokenizer alone takes a dozen of them: without a network, minutes
+would pass until a run said so. Downloads that have begun keep all of the client's patience.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from trl_ext.demo import EMBEDDED
+from trl_ext.model_files import adapter
+from trl_ext.support.errors import UserError
+
+FILES = ("config.json", adapter.CONFIG)
+"""Of which every model or adapter has one."""
+AGAIN = 1.0
+"""Seconds until the second and last question, where the first found no way to the Hub."""
+
+_went_offline = False  # by `go_offline`, not by the user
+
+
+def require_model(name: str, revision: str | None = None) -> str | None:
+    """Refuse a model on the Hub that can be had neither from there nor from the cache; of an adapter here, its base.
+
+    Where the Hub does not answer and there is a copy in the cache, this process stays offline from then on.
+
+    Args:
+        name: A folder, which is not judged, or a name on the Hub.
+        revision: Commit, branch or tag.
+
+    Returns:
+        A sentence if the copy in the cache has to do; else `None`.
+
+    Raises:
+        UserError: With what to do.
+    """
+    folder = Path(name).expanduser()
+    if name == EMBEDDED:
+        return None
+    if not folder.is_dir():
+        return _require(name, revision)
+    base = adapter.base_of(folder)
+    if base is None or base.startswith((".", "/", "~")) or Path(base).is_dir():
+        return None
+    return _require(base, revision or adapter.revision_of(folder))
+
+
+@lru_cache
+def _require(name: str, revision: str | None) -> str | None:
+    try:
+        is_cached = any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in FILES)
+    except HFValidationError as error:
+        raise UserError(f"{name!r} is neither a folder here nor a name on the Hub (org/name).") from error
+    if constants.is_offline_mode():
+        if is_cached:
+            return None
+        raise UserError(_absent(name, *why_offline()))
+    try:
+        why = why_unreachable(name, revision)
+    except (UserError, HfHubHTTPError):
+        if is_cached:
+            return None
+        raise
+    if why is None:
+        return None
+    if not is_cached:
+        raise UserError(_absent(name, f"the Hub cannot be reached ({why})", "check the network and try again"))
+    go_offline()
+    return f"The Hub cannot be reached ({why}), so the copy of {name} in its cache is used."
+
+
+def why_unreachable(name: str, revision: str | None) -> str | None:
+    """One small request about a model, and where it finds no way to the Hub a second one: why it failed, or `None`.
+
+    Raises:
+        UserError: The Hub answers, and it has no such model, or not for everybody.
+    """
+    url = hf_hub_url(name, FILES[0], revision=revision)
+    for attempt in (1, 2):
+        try:
+            get_hf_file_metadata(url)
+        except GatedRepoError as error:
+            raise UserError(
+                f"{name} is gated: accept its terms on its page on the Hub, and run `hf auth login`."
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise UserError(
+                f"There is no folder {name} here, and no model of that name on the Hub that can be seen without logging in: check "
+                "the spelling, or run `hf auth login` if it is private."
+            ) from error
+        except RevisionNotFoundError as error:
+            raise UserError(
+                f"`model_revision` is {revision}, and {name} has no such branch, tag or commit."
+            ) from error
+        except HfHubHTTPError:
+            pass  # it answers: an adapter has no config.json, and of a server that is busy the client asks again
+        except Exception as error:  # the errors of connections, proxies and certificates have no common base
+            if attempt == 2 or "Timeout" in type(error).__name__:
+                return type(error).__name__
+            time.sleep(AGAIN)
+            continue
+        return None
+    return None
+
+
+def go_offline() -> None:
+    """Ask the Hub no more in this process or its children, as if HF_HUB_OFFLINE had been set."""
+    global _went_offline
+    import datasets
+
+    _went_offline = True
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+
+
+def why_offline() -> tuple[str, str]:
+    """Why the Hub is not asked, and what to do about it."""
+    if _went_offline:
+        return "the Hub cannot be reached", "check the network and try again"
+    return "HF_HUB_OFFLINE is set", "unset it"
+
+
+def _absent(name: str, why: str, remedy: str) -> str:
+    return (
+        f"{name} is no folder here and not in the Hub's cache, and {why}: {remedy}, name a local folder, or fetch the model where there "
+        f"is a network (`hf download {name}`) and copy the cache."
+    )

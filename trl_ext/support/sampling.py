@@ -1,0 +1,144 @@
+"""Sampling completions in batches, and their log-probabilities under the model that is active."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from trl_ext.support.frozen_base import keep_exact_cpu_kernels
+
+Messages = list[dict[str, str]]
+
+
+class Completion(NamedTuple):
+    """One sampled answer: ids of the prompt, ids of the answer (with the end token, if it came) and its text."""
+
+    prompt_ids: list[int]
+    ids: list[int]
+    text: str
+    is_ended: bool
+
+
+def as_messages(prompt: str | Messages) -> Messages:
+    """A plain question as a conversation of one user message; a conversation as it is."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str | Messages | list[int]],
+    *,
+    seed: int,
+    max_new_tokens: int,
+    batch_size: int = 256,
+) -> list[Completion]:
+    """One completion per prompt from the model's own distribution: temperature 1, nothing cut off.
+
+    A prompt is a question, a conversation, or the token ids of any text, taken as they are.
+    The global random state is left as it was, so sampling in the middle of a run does not change the run.
+    """
+    end_ids = end_ids_of(model, tokenizer)
+    config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        # What is left unset here would be taken from the model's own configuration.
+        min_p=0.0,
+        typical_p=1.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted(end_ids),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    completions = []
+    with inference(model), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for start in range(0, len(prompts), batch_size):
+            rows = [_prompt_ids(prompt, tokenizer) for prompt in prompts[start : start + batch_size]]
+            input_ids, attention_mask = _left_padded(rows, tokenizer.pad_token_id, model.device)
+            output = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
+            for row, generated in zip(rows, output[:, input_ids.shape[1] :].tolist(), strict=True):
+                end = next((i for i, token in enumerate(generated) if token in end_ids), None)
+                ids = generated if end is None else generated[: end + 1]
+                text = tokenizer.decode(ids, skip_special_tokens=True)
+                completions.append(Completion(row, ids, text, end is not None))
+    return completions
+
+
+@torch.no_grad()
+def logps(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    completions: list[Completion],
+    batch_size: int = 64,
+) -> torch.Tensor:
+    """Log-probability of each completion given its prompt, summed over its tokens, float32 of shape (N,)."""
+    sums = []
+    with inference(model):
+        for start in range(0, len(completions), batch_size):
+            chunk = completions[start : start + batch_size]
+            logits, tokens, mask = completion_logits(model, tokenizer, chunk)
+            per_token = logits.log_softmax(-1).gather(2, tokens.unsqueeze(2)).squeeze(2)
+            sums.append((per_token * mask).sum(1).cpu())
+    return torch.cat(sums)
+
+
+def completion_logits(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Float32 logits (B, C, V) that predict each token of the completions, the tokens (B, C) and their mask (B, C).
+
+    Differentiable; every completion ends at the right edge.
+    """
+    input_ids, attention_mask = _left_padded(
+        [completion.prompt_ids + completion.ids for completion in completions], tokenizer.pad_token_id, model.device
+    )
+    longest = max(len(completion.ids) for completion in completions)
+    logits = model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
+        logits_to_keep=longest + 1,
+        use_cache=False,
+    ).logits[:, :-1]
+    lens = torch.tensor([len(completion.ids) for completion in completions], device=model.device)
+    mask = torch.arange(longest, device=model.device) >= longest - lens.unsqueeze(1)
+    return logits.float(), input_ids[:, -longest:], mask
+
+
+@contextlib.contextmanager
+def inference(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode for the block, then the mode before, with a 4-bit base left exactly as it is."""
+    keep_exact_cpu_kernels(model)
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _prompt_ids(prompt: str | Messages | list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    if isinstance(prompt, list) and isinstance(prompt[0], int):
+        return prompt
+    return tokenizer.apply_chat_template(as_messages(prompt), add_generation_prompt=True, return_dict=False)
+
+
+def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokenizer's end token and those the model itself stops at (chat models often name several)."""
+    own = model.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+
+
+def _left_padded(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both (B, T), every row ending at the right edge."""
+    width = max(map(len, rows))
+    ids = [[pad_id] * (width - len(row)) + row for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

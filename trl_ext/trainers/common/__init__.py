@@ -1,0 +1,1 @@
+"""What every trainer uses: adapter dtype, finite steps, staged checkpoints, metrics, messages."""

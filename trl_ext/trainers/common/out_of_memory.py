@@ -1,0 +1,48 @@
+"""Memory that runs out: how to tell, what to say, and how to begin again."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from trl_ext.support.errors import UserError
+
+OF_LIBRARIES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "[CUDA]: out of memory")
+"""How cuBLAS, the CUDA runtime and Triton say it."""
+
+
+class RowsDoNotFitError(Exception):
+    """Memory ran out on some process in the middle of a step."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Also where it is a library's allocation that fails, outside PyTorch's allocator."""
+    is_librarys = isinstance(error, RuntimeError) and any(words in str(error) for words in OF_LIBRARIES)
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error) or is_librarys
+
+
+def release() -> None:
+    """Give back what a failed attempt held; call it outside the handler, whose traceback keeps the graph alive."""
+    gc.collect()
+    clear_device_cache()
+
+
+@contextmanager
+def saying(phase: str, remedy: str) -> Iterator[None]:
+    """Inside, running out of memory ends in a sentence.
+
+    Args:
+        phase: What is done inside, after "Out of memory".
+        remedy: What to lower or switch on, after a colon.
+
+    Raises:
+        UserError: Memory ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"Out of memory {phase}: {remedy}.") from error

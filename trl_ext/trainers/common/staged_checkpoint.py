@@ -1,0 +1,219 @@
+"""Checkpoints that are whole or not there, and resumes that say what changed.
+
+How saving departs from transformers': a checkpoint is written into `trl_ext.checkpoints.staging.FOLDER` by all
+processes, listed in a manifest, synced and renamed; only then are older ones removed and is it pushed. A process killed
+at any moment leaves the checkpoint before, and an aside nothing resumes from.
+"""
+
+import contextlib
+import pickle
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+from transformers.trainer_utils import rotate_checkpoints
+
+from trl_ext.checkpoints import changes, found, manifest, staging
+from trl_ext.support.errors import UserError
+from trl_ext.trainers.common import provenance
+from trl_ext.trainers.common.rates import Rates
+from trl_ext.trainers.common.step_zero import say
+
+
+class StagedCheckpoint:
+    """Mixin before any trainer of TRL's, and before mixins of ours that write into a checkpoint.
+
+    Overrides `train`, `_save_checkpoint`, `_get_output_dir`, `_push_from_checkpoint`, `_init_training_state`,
+    `_load_from_checkpoint`, `_load_optimizer_and_scheduler`, `_load_rng_state` and `_load_scaler`.
+
+    Attributes:
+        recipe_digest: Digest of the recipe, for the manifest, set by whoever builds the trainer.
+        trained_seconds: How long it has trained; a resume goes on counting.
+    """
+
+    recipe_digest: str | None = None
+    _staging: Path | None = None  # while a checkpoint is written
+    _checked: str | None = None  # a checkpoint that may be resumed
+    _began = 0.0  # when `train` did, on the monotonic clock
+    _seconds_before = 0.0
+
+    @property
+    def trained_seconds(self) -> float:
+        """Seconds of training, the reference pass included, in this and all earlier parts of a run that was resumed."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' `train`.
+
+        Raises:
+            UserError: The checkpoint is not whole, or of a run with other settings; or the disk is full.
+        """
+        run = Path(self.args.output_dir)
+        checkpoint = found.require_latest(run) if resume_from_checkpoint is True else resume_from_checkpoint or None
+        if checkpoint is None:
+            self._described, self._seconds_before = self._provenance(), 0.0
+        else:
+            checkpoint = str(checkpoint)
+            self.check_resume(checkpoint)
+            self._seconds_before = self._seconds_of(Path(checkpoint))
+        self._checked = None
+        self._began = time.monotonic()
+        if self.args.should_save:
+            staging.clear(run)
+        return super().train(checkpoint, *args, **kwargs)
+
+    # Saving -----------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run = Path(self._get_output_dir(trial))
+        staged = run / staging.FOLDER / f"checkpoint-{self.state.global_step}"
+        with self._room_on_disk(run):
+            if self.args.should_save:
+                staging.clear(run)
+                staged.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            self._staging = staged.parent
+            try:
+                super()._save_checkpoint(model, trial)
+            finally:
+                self._staging = None
+            self.accelerator.wait_for_everyone()
+            self._name_best_checkpoint(run)
+            if self.args.should_save:
+                self.state.save_to_json(str(staged / manifest.STATE))
+                facts = {"step": self.state.global_step, "seconds": round(self.trained_seconds, 3)}
+                manifest.write(staged, {**facts, **self._described})
+                staging.publish(staged, run / staged.name)
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(run / staged.name))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _get_output_dir(self, trial: Any) -> str:
+        # Alone in the staging folder, a checkpoint is the newest there, so transformers rotates nothing.
+        return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._staging is None:  # else it will be renamed under the upload
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _name_best_checkpoint(self, run: Path) -> None:
+        """The best checkpoint by the name it will have; transformers noted the one it was written under."""
+        best = self.state.best_global_step
+        folder = run / f"checkpoint-{best}"
+        if best and (best == self.state.global_step or folder.is_dir()):
+            self.state.best_model_checkpoint = str(folder)
+
+    @contextlib.contextmanager
+    def _room_on_disk(self, run: Path) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not staging.is_disk_full(error):
+                raise
+            staging.clear(run)
+            kept = found.latest(run)
+            size = shutil.disk_usage(run).free
+            how = f"{kept} is whole: free some space, and go on from it with `resume_from_checkpoint`"
+            raise UserError(
+                f"There is no room on the disk for the checkpoint of step {self.state.global_step} in {run} "
+                f"({size / 2**20:,.0f} MiB free), and the run was stopped; "
+                f"{how if kept else 'there is none before it, so free some space and start again'}."
+            ) from error
+
+    # Resuming ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _may_change(self) -> bool:
+        return getattr(self.args, "resume_changed", False)  # TRL's own configurations do not have it
+
+    def check_resume(self, resume_from_checkpoint: str) -> None:
+        """Refuse a checkpoint that is not whole or of another run, and say what differs without harm.
+
+        `train` does so by itself; whoever wants to know earlier may ask before it.
+
+        Raises:
+            UserError: See above.
+        """
+        if resume_from_checkpoint == self._checked:
+            return
+        checkpoint = Path(resume_from_checkpoint)
+        found.require_whole(checkpoint)
+        if skipped := found.passed_over(checkpoint):
+            say(self, f"resuming {checkpoint.name}; newer, but not whole: {', '.join(skipped)}")
+        if not (checkpoint / manifest.OPTIMIZER).exists():
+            say(
+                self,
+                f"resuming {checkpoint.name}, which holds weights alone (`save_only_model`): the optimizer and the schedule of "
+                "the learning rate start anew",
+            )
+        self._described = self._provenance()
+        was = manifest.read(checkpoint)
+        if was and (notes := changes.judge(checkpoint, was, self._described, is_allowed=self._may_change)):
+            say(self, notes)
+        self._checked = resume_from_checkpoint
+
+    def _seconds_of(self, checkpoint: Path) -> float:
+        if (seconds := manifest.read(checkpoint).get("seconds")) is None:
+            say(self, f"{checkpoint.name} does not tell how long it was trained: seconds count from here")
+        return seconds or 0.0
+
+    def _provenance(self) -> dict[str, Any]:
+        return provenance.of_run(self) | {"recipe": self.recipe_digest}
+
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, num_train_epochs: int, *args: Any
+    ) -> tuple[int, int]:
+        epochs, batches = super()._init_training_state(max_steps, steps_per_epoch, num_train_epochs, *args)
+        self.state.compute_steps(self.args, max_steps)  # how often to log and save is for this run to say
+        if self.state.global_step < max_steps:
+            return epochs, batches
+        # A run that ended before it wrote its result: transformers would train one step beyond the last.
+        say(self, f"step {self.state.global_step} is the run's last: nothing is left to train")
+        return num_train_epochs, 0
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with _reading(resume_from_checkpoint, "weights"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        given = Rates(self.optimizer, self.lr_scheduler)
+        with _reading(checkpoint, "optimizer or learning-rate schedule"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self._may_change:
+            given.apply(self.optimizer, self.lr_scheduler)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint, "random state"):
+            super()._load_rng_state(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint, "gradient scaler"):
+            super()._load_scaler(checkpoint)
+
+
+@contextlib.contextmanager
+def _reading(checkpoint: str | None, what: str) -> Iterator[None]:
+    """One sentence instead of a library's traceback for what cannot be read, or would run code if it were."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{checkpoint} cannot be resumed: its {what} hold more than tensors and numbers, which could run code and is "
+            "never loaded. Resume a checkpoint from a source you trust, or start a new run."
+        ) from error
+    except (RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".:") if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{checkpoint} cannot be resumed: its {what} cannot be loaded ({reason}). Resume another checkpoint, or start "
+            "a new run."
+        ) from error

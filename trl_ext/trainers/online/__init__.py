@@ -1,0 +1,1 @@
+"""Preference losses on pairs the policy samples during training."""

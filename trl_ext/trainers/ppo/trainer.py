@@ -1,0 +1,120 @@
+"""PPO on one 4-bit base (Schulman et al. 2017, arXiv:1707.06347; Ouyang et al. 2022, arXiv:2203.02155).
+
+How it departs from `trl.RLOOTrainer` (1.16), whose generation, reward functions, buffering and logging it keeps:
+
+1. rewards are per token (score on the last valid one, KL where the configuration places it) and advantages come from
+   a critic by generalised advantage estimation, so one completion per prompt is enough;
+2. critic and reward model are adapters with a scalar head on the policy's base (`trl_ext.trainers.rollout.roles`);
+3. the loss is clipped per token, normalised by the rollout's mean length and thus the same however it is cut;
+4. policy and critic have their own learning rates and are clipped apart;
+5. adapter weights are float32 (`trl_ext.trainers.common.lora`), and the base stays as it was loaded;
+6. a resumed run goes on with the very rollout it was in (`trl_ext.trainers.ppo.checkpoint`);
+7. the order of prompts is a function of seed and epoch, and so survives a resume too;
+8. where memory runs out in an update, the same micro-batch runs again in halves (`trl_ext.trainers.rollout.micro_batches`).
+"""
+
+import warnings
+from typing import Any
+
+from trl_ext.reference.implicit import FROZEN_COPY
+from trl_ext.rl import truth_table
+from trl_ext.trainers.common.model_card import ModelCard
+from trl_ext.trainers.common.nonfinite import FiniteSteps
+from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
+from trl_ext.trainers.ppo import checks
+from trl_ext.trainers.ppo.checkpoint import PPOCheckpoint
+from trl_ext.trainers.ppo.config import PPOConfig
+from trl_ext.trainers.ppo.rollout import PPORollout
+from trl_ext.trainers.ppo.update import PPOUpdate
+from trl_ext.trainers.rollout import reward_functions, roles
+from trl_ext.trainers.rollout.trainer import RolloutTrainer
+
+CARD_SETTINGS = (
+    "critic_learning_rate", "num_iterations", "num_generations", "max_completion_length", "temperature", "gamma", "lam",
+)  # fmt: skip
+
+
+class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RolloutTrainer):
+    """Proximal policy optimisation, constructed like `trl.RLOOTrainer`.
+
+    Overrides the methods that its parents name. Attributes of TRL's trainer read: `beta`, `use_vllm`, `generation_kwargs`.
+
+    Attributes:
+        kl_controller: Holds the KL coefficient in use.
+    """
+
+    _name = "PPO"
+    _tag_names = ["trl", "trl-ext", "ppo"]  # noqa: RUF012
+    _paper = {  # noqa: RUF012
+        "title": "Proximal Policy Optimization Algorithms",
+        "id": "1707.06347",
+        "citation": "@article{schulman2017proximal,\n"
+        "    title   = {{Proximal Policy Optimization Algorithms}},\n"
+        "    author  = {John Schulman and Filip Wolski and Prafulla Dhariwal and Alec Radford and Oleg Klimov},\n"
+        "    year    = 2017,\n"
+        "    journal = {arXiv:1707.06347},\n"
+        "}",
+    }
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: PPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        reward_processing_classes: Any = None,
+        callbacks: Any = None,
+        optimizers: tuple = (None, None),
+        quantization_config: Any = None,
+        peft_config: Any = None,
+    ) -> None:
+        """As TRL's trainer.
+
+        Args:
+            reward_funcs: One reward function, path of a sequence classifier or loaded one, or a list of them. May be
+                left out where `args.reward_adapter` is the only source; it comes last in `args.reward_weights`.
+
+        Raises:
+            TypeError: `args` is another configuration.
+            ValueError: Settings that cannot work here; where possible before weights are loaded.
+        """
+        args = args or PPOConfig(output_dir="PPO-output")
+        sources = reward_functions.listed(reward_funcs)
+        given = {
+            "train_dataset": train_dataset,
+            "eval_dataset": eval_dataset,
+            "processing_class": processing_class,
+            "reward_processing_classes": reward_processing_classes,
+            "callbacks": callbacks,
+            "optimizers": optimizers,
+            "quantization_config": quantization_config,
+            "peft_config": peft_config,
+        }
+        checks.refuse(args, model, sources, given)
+        self._largest_weights = []
+        self.kl_controller = checks.controller(args)
+        super().__init__(model, sources, args, **given)
+        self.beta = 1.0  # TRL runs a reference pass for any β but 0; what it computes with β itself is not used here
+        roles.add_critic(self.model, seed=args.seed)
+        if self.accelerator.is_main_process:
+            for note in checks.notes(args):
+                warnings.warn(note, checks.SettingsWarning, stacklevel=2)
+            if (note := checks.note_on_model(self)) is not None:
+                warnings.warn(note, stacklevel=2)
+
+    def card_method(self) -> dict[str, str]:
+        args = self.args
+        copied = FROZEN_COPY in self.model.peft_config
+        cell = args.kl_estimator, args.kl_placement, args.kl_level
+        return {
+            "method": "PPO (arXiv:1707.06347)",
+            "reference policy": "a frozen copy of the adapter training continues from"
+            if copied
+            else "the base with its adapter off",
+            "rewards": ", ".join(f"`{name}`" for name in self.reward_func_names),
+            "KL": f"`{' '.join(cell)}`, {args.kl_controller} coefficient {args.kl_coef:g}; gradient "
+            f"{truth_table.GRADIENTS[cell][0].replace('|', chr(92) + '|')}",
+            **{name: f"`{getattr(args, name)}`" for name in CARD_SETTINGS},
+        }

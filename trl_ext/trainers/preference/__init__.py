@@ -1,0 +1,1 @@
+"""Preference losses on given data, paired and unpaired: one optimizer step is one batch, cut into packed rows."""

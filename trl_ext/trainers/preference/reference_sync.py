@@ -1,0 +1,132 @@
+"""Reference refresh (TR-DPO, arXiv:2404.09656) under TRL's own settings.
+
+`sync_ref_model`, `ref_model_sync_steps` (τ) and `ref_model_mixup_alpha` (α) mean what they mean in TRL, which refuses
+them with an adapter: after every τ-th optimizer step the reference becomes α·policy + (1 − α)·reference, weight by
+weight. With an adapter the reference is a second one on the same base (`trl_ext.reference.moving`); without, TRL's
+own callback moves the second model. Its values change during the run, so they are never cached.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from trl_ext.reference.implicit import FROZEN_COPY
+from trl_ext.reference.moving import add_reference, refresh, unmixable
+from trl_ext.support.errors import UserError
+from trl_ext.trainers.common.step_zero import say
+
+FILE = "trl_ext_reference.safetensors"  # in a checkpoint: the reference as far as it has moved
+
+
+class RefreshReference(TrainerCallback):
+    """Moves the reference adapter of a trainer where TRL's `SyncRefModelCallback` moves its second model.
+
+    That is after the step and before its checkpoint. The share the cut to a fixed rank dropped is logged as
+    `reference/dropped`.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.ref_model_sync_steps > state.max_steps:
+            say(
+                self.trainer,
+                f"reference: never refreshed, since the run ends after {state.max_steps} steps and "
+                f"`ref_model_sync_steps` is {args.ref_model_sync_steps}: lower it",
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % args.ref_model_sync_steps:
+            return
+        dropped = refresh(self.trainer.model, args.ref_model_mixup_alpha)
+        self.trainer._metrics["train"]["reference/dropped"].append(dropped)
+        say(
+            self.trainer,
+            f"step {state.global_step}: reference refreshed; {dropped:.1e} of its norm dropped to keep its rank",
+        )
+
+
+def refuse(args: Any, loss: Any, ref_model: Any, adapters: list[PeftConfig]) -> None:
+    """ValueError where `sync_ref_model` would be without effect or could not be exact.
+
+    Args:
+        args: The trainer's configuration.
+        loss: The resolved loss.
+        ref_model: The reference model that was given, if one was.
+        adapters: Configurations of the adapter in training; empty in full fine-tuning.
+    """
+    if not loss.needs_reference:
+        raise ValueError(
+            f"`sync_ref_model` moves the reference, and the loss {loss.name!r} reads none: remove `sync_ref_model`, or "
+            "choose a loss that reads a reference."
+        )
+    if args.precompute_ref_log_probs:
+        raise ValueError(
+            "`sync_ref_model` changes the reference during the run, and `precompute_ref_log_probs` computes its values "
+            "once before it: remove one of them."
+        )
+    if not 0 < args.ref_model_mixup_alpha <= 1 or args.ref_model_sync_steps < 1:
+        raise ValueError(
+            f"`ref_model_mixup_alpha` is {args.ref_model_mixup_alpha} and `ref_model_sync_steps` "
+            f"{args.ref_model_sync_steps}: give a share above 0 and up to 1, and a number of steps of at least 1."
+        )
+    if adapters and ref_model is not None:
+        raise ValueError(
+            "`sync_ref_model` moves a copy of the adapter, and `ref_model` is a model of its own that it would not "
+            "move: remove one of them."
+        )
+    for adapter in adapters:
+        if (what := unmixable(adapter)) is not None:
+            raise ValueError(
+                f"`sync_ref_model` mixes the matrix products of two LoRA adapters, and {what} is more than that: train a "
+                "plain LoRA, or remove `sync_ref_model`."
+            )
+
+
+def begin(trainer: Any) -> None:
+    """Add the reference adapter to a trainer that has just been built, and see to its refreshes."""
+    add_reference(trainer.model, trainer.args.ref_model_mixup_alpha)
+    trainer.add_callback(RefreshReference(trainer))
+
+
+def save(trainer: Any, checkpoint: Path) -> None:
+    """Write the reference beside the adapter in a checkpoint."""
+    save_file({name: p.detach().contiguous() for name, p in _reference(trainer).items()}, checkpoint / FILE)
+
+
+def load(trainer: Any, checkpoint: Path) -> None:
+    """Put the reference where it was when the checkpoint was written.
+
+    Raises:
+        UserError: Exactly one of run and checkpoint refreshes its reference, or its shape was another.
+    """
+    path, refreshes = checkpoint / FILE, trainer.args.sync_ref_model
+    if refreshes != path.exists():
+        was, now = ("a fixed", "a moving") if refreshes else ("a moving", "a fixed")
+        raise UserError(
+            f"{checkpoint} was written with {was} reference, and this run has {now} one: resume with "
+            f"`sync_ref_model: {'false' if refreshes else 'true'}` as it was, or start anew."
+        )
+    if not refreshes:
+        return
+    saved, reference = load_file(path), _reference(trainer)
+    if {name: p.shape for name, p in saved.items()} != {name: p.shape for name, p in reference.items()}:
+        raise UserError(
+            f"The reference in {checkpoint} has other shapes than this run's: resume with the `lora_r`, "
+            "`lora_target_modules` and `ref_model_mixup_alpha` it was written with (1 keeps rank r, less keeps 2r)."
+        )
+    with torch.no_grad():
+        for name, parameter in reference.items():
+            parameter.copy_(saved[name])
+
+
+def _reference(trainer: Any) -> dict[str, torch.Tensor]:
+    """The weights that move: those of the second model, or of the reference adapter."""
+    if trainer.ref_model is not None:
+        return dict(trainer.accelerator.unwrap_model(trainer.ref_model).named_parameters())
+    return {name: p for name, p in trainer.model.named_parameters() if FROZEN_COPY in name.split(".")}

@@ -1,0 +1,1 @@
+"""What trainers that sample completions share: generation, rewards, roles on one base, micro-batches, checkpoints."""

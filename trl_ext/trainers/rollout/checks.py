@@ -1,0 +1,72 @@
+"""What every trainer that samples refuses before a run."""
+
+from collections.abc import Sized
+from typing import Any
+
+from peft import PeftModel
+from transformers import ProcessorMixin
+
+from trl_ext.checks import optimizers
+from trl_ext.trainers.common import lora
+from trl_ext.trainers.rollout import vllm_weights
+
+
+def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
+    """ValueError for settings that cannot work, before any weights are loaded.
+
+    Args:
+        args: The trainer's configuration.
+        model: The policy, or its path.
+        sources: Reward functions and models.
+        given: The other arguments of the trainer, those left out missing or `None`.
+    """
+    if not sources and args.reward_adapter is None:
+        raise ValueError(
+            "There is no source of reward: give `reward_funcs` (functions, or a sequence classifier), or `reward_adapter`, "
+            "the folder of a reward model trained as an adapter."
+        )
+    peft_config = given.get("peft_config")
+    if peft_config is None and not lora.has_adapter(model):
+        raise ValueError(
+            "Policy and reference share one base, told apart by an adapter: give `peft_config` (a LoraConfig), or a model "
+            "with an adapter."
+        )
+    if isinstance(given.get("processing_class"), ProcessorMixin):
+        raise ValueError("Prompts are text here, and this is a vision-language processor: give a tokenizer.")
+    if args.deepspeed_plugin is not None or args.fsdp:
+        raise ValueError(
+            "DeepSpeed and FSDP shard the model, and updates run past their wrappers: launch with plain "
+            "`accelerate launch --multi_gpu` (one full 4-bit copy per GPU) or on a single GPU."
+        )
+    if why := optimizers.why_refused("`optim`", str(getattr(args.optim, "value", args.optim))):
+        raise ValueError(why)
+    if (init := lora.takes_from_the_base(peft_config)) is not None:
+        raise ValueError(
+            f"The adapter starts as {init!r}, which takes its share out of the base: with the adapter off the base is not "
+            "the model the run starts from, and no reference for it. Use the default `init_lora_weights`."
+        )
+    for adapter in model.peft_config.values() if isinstance(model, PeftModel) else [peft_config]:
+        _refuse_adapter(args, adapter)
+    _refuse_data(args, given.get("train_dataset"))
+
+
+def _refuse_adapter(args: Any, adapter: Any) -> None:
+    if adapter.is_prompt_learning:
+        raise ValueError("Adapters are switched in the middle of a step, which prompt learning cannot: use LoRA.")
+    if getattr(adapter, "bias", "none") != "none":
+        raise ValueError(
+            f"The adapter trains biases (bias={adapter.bias!r}), which switching it off does not undo: the reference would "
+            "drift with the policy. Use bias='none'."
+        )
+    if args.use_vllm:
+        vllm_weights.check(adapter)
+
+
+def _refuse_data(args: Any, dataset: Any) -> None:
+    """ValueError if there are too few prompts for a single rollout, from which nothing would be trained."""
+    prompts = args.generation_batch_size // args.num_generations
+    if isinstance(dataset, Sized) and len(dataset) < prompts:
+        raise ValueError(
+            f"The training data has {len(dataset)} prompts and a rollout takes {prompts}, so there would be none: give more "
+            "prompts, or lower `per_device_train_batch_size`, `gradient_accumulation_steps` or `steps_per_generation`."
+        )

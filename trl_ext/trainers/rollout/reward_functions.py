@@ -1,0 +1,164 @@
+"""Reward functions are the user's code: what they return is looked at, and what they raise is said with its place.
+
+TRL takes a number, or `None` where a function does not apply. It also takes NaN for `None`, so that a function which
+divides by zero would silently leave its completions out; here it stops the run.
+"""
+
+import functools
+import math
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable
+
+from trl_ext.support.errors import UserError
+from trl_ext.trainers.common.out_of_memory import is_out_of_memory
+from trl_ext.trainers.rollout.reward_adapter import RewardAdapter
+
+WANTED = "return a list with one number for each completion, or None where the function does not apply."
+
+
+def listed(reward_funcs: Any) -> list:
+    """One source of rewards, several or none, as a list."""
+    if reward_funcs is None:
+        return []
+    return [*reward_funcs] if isinstance(reward_funcs, list) else [reward_funcs]
+
+
+def complete(sources: list, args: Any, model: Any, processing_classes: Any) -> tuple[list, RewardAdapter | None, Any]:
+    """All sources as TRL's trainer takes them: functions checked, the reward adapter of `args` last.
+
+    Args:
+        sources: Reward functions and models.
+        args: The trainer's configuration.
+        model: The policy, or its path: the reward adapter must belong to its base.
+        processing_classes: Of the sources, as TRL takes them.
+
+    Returns:
+        The sources, the reward adapter among them or `None`, and processing classes for them.
+    """
+    sources = [checked(source) for source in sources]
+    if args.reward_adapter is None:
+        return sources, None, processing_classes
+    adapter = RewardAdapter(
+        args.reward_adapter, model if isinstance(model, str) else get_config_model_id(model.config)
+    )
+    if isinstance(processing_classes, list):
+        processing_classes = [*processing_classes, None]
+    return [*sources, adapter], adapter, processing_classes
+
+
+def checked(function: Any) -> Any:
+    """The same reward function under the same name, synchronous or not, called as TRL calls it: by keywords.
+
+    What is no function but a reward model or its name is left as it is.
+
+    Raises (when called):
+        UserError: It raised, or returned something else than a number or `None` for each completion.
+    """
+    if isinstance(function, (str, nn.Module)):
+        return function
+    name = get_callable_name(function)
+
+    if is_async_callable(function):
+
+        async def call(**kwargs: Any) -> list[float | None]:
+            with _naming(name, kwargs):
+                returned = await function(**kwargs)
+            return judged(name, returned, len(kwargs["prompts"]))
+
+    else:
+
+        def call(**kwargs: Any) -> list[float | None]:
+            with _naming(name, kwargs):
+                returned = function(**kwargs)
+            return judged(name, returned, len(kwargs["prompts"]))
+
+    functools.update_wrapper(call, function)
+    call.__name__ = name
+    return call
+
+
+def check_models(sources: list, names: list[str], rewards: Tensor) -> None:
+    """Reward models must say a number of every completion: of them NaN does not mean that they do not apply.
+
+    Args:
+        sources, names: All reward sources; those that are not functions of the user's are looked at.
+        rewards: (B, sources), NaN where a source does not apply.
+
+    Raises:
+        UserError: One said something else.
+    """
+    for source, name, column in zip(sources, names, rewards.T, strict=True):
+        if isinstance(source, (nn.Module, RewardAdapter)) and not column.isfinite().all():
+            lost = (~column.isfinite()).sum().item()
+            raise UserError(
+                f"The reward model {name} scored {lost} of {len(column)} completions as NaN or infinite: it overflows in "
+                "this precision, or its weights are damaged."
+            )
+
+
+def judged(name: str, returned: Any, count: int) -> list[float | None]:
+    """What a reward function returned for `count` completions, as numbers and `None`.
+
+    Raises:
+        UserError: It is something else.
+    """
+    is_list = hasattr(returned, "__iter__") and not isinstance(returned, (str, bytes, dict))
+    if not is_list or getattr(returned, "ndim", 1) == 0:
+        raise UserError(f"The reward function {name} returned {_shown(returned)} for {count} completions: {WANTED}")
+    found = list(returned)
+    if len(found) != count:
+        raise UserError(f"The reward function {name} returned {len(found)} rewards for {count} completions: {WANTED}")
+    rewards = [None if value is None else _number(value) for value in found]
+    for i, reward in enumerate(rewards):
+        if reward is not None and not math.isfinite(reward):
+            raise UserError(
+                f"The reward function {name} returned {_shown(found[i])} for completion {i + 1} of {count}: {WANTED}"
+            )
+    return rewards
+
+
+def _number(value: Any) -> float:
+    """As a float; NaN for what is no number."""
+    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 0):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _shown(value: Any) -> str:
+    """A value in a sentence: itself if it is short, else what it is."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"a {type(value).__name__}"
+
+
+@contextmanager
+def _naming(name: str, kwargs: dict[str, Any]) -> Iterator[None]:
+    """Inside, whatever the function raises is said in a sentence; the exception itself stays chained to it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise  # which part of a rollout ran out of memory is said further up
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"The reward function {name} failed on {len(kwargs['prompts'])} completions with {what.rstrip('.')}"
+            f"{_place(error, kwargs)}."
+        ) from error
+
+
+def _place(error: Exception, kwargs: dict[str, Any]) -> str:
+    """Where in the user's file it was raised; what is passed, if the call itself failed."""
+    frames = traceback.extract_tb(error.__traceback__)[2:]  # without this file's: the context and the call
+    if not frames:
+        return f"; it is called with {', '.join(kwargs)}, so let it take **kwargs"
+    last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
+    return f", in line {last.lineno} of {last.filename}"

@@ -1,0 +1,93 @@
+"""The roles of PPO on one base: which adapter and which head compute, and what may receive gradients meanwhile.
+
+| role      | adapter   | head                                  |
+|-----------|-----------|---------------------------------------|
+| policy    | `default` | the language model's own              |
+| reference | none (or `ref`, the frozen copy of an adapter that training continues from) | the same |
+| critic    | `critic`  | `value_head`, trained                 |
+| reward    | `reward`  | `reward_head`, frozen                 |
+
+`default` is the name under which PEFT saves an adapter at the root of a folder and TRL looks for the policy. PEFT
+lets the active adapter alone require gradients, and `acting_as` does the same with the heads: a role's parameters
+are trainable exactly while it acts. Finish its forward *and* backward inside: with gradient checkpointing the backward
+pass runs the layers again, with whichever adapter is active then.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from trl_ext.trainers.rollout.value_head import ValueHead
+
+POLICY, CRITIC, REWARD = "default", "critic", "reward"
+HEADS = {CRITIC: "value_head", REWARD: "reward_head"}
+
+
+@contextmanager
+def acting_as(model: PeftModel, role: str) -> Iterator[None]:
+    """Inside, `model` computes with the adapter of `role`, and only that role's parameters require gradients."""
+    before = model.active_adapter
+    _activate(model, role)
+    try:
+        yield
+    finally:
+        _activate(model, before)
+
+
+def _activate(model: PeftModel, role: str) -> None:
+    model.set_adapter(role, inference_mode=role == REWARD)
+    if CRITIC in model.peft_config:
+        model.value_head.requires_grad_(role == CRITIC)
+
+
+def add_critic(model: PeftModel, seed: int) -> None:
+    """Give `model` a critic: an adapter shaped as the policy's, in float32, and a value head.
+
+    Its LoRA starts as the identity whatever the policy's initialisation, some of which change the base, and it has no
+    dropout. The random state is left as it was.
+    """
+    plain = {"inference_mode": False, "modules_to_save": None, "trainable_token_indices": None}
+    plain |= {"lora_dropout": 0.0, "init_lora_weights": True}
+    config = model.peft_config[POLICY]
+    config = replace(config, **{name: value for name, value in plain.items() if hasattr(config, name)})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model.add_adapter(CRITIC, config)
+    model.add_module(HEADS[CRITIC], ValueHead(_hidden_size(model), device=model.device))
+    for parameter in critic_parameters(model):
+        parameter.data = parameter.data.float()
+    _activate(model, POLICY)
+
+
+def policy_parameters(model: PeftModel) -> list[nn.Parameter]:
+    with acting_as(model, POLICY):
+        return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def critic_parameters(model: PeftModel) -> list[nn.Parameter]:
+    """The critic's adapter weights and those of its head."""
+    with acting_as(model, CRITIC):
+        return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def values(model: PeftModel, input_ids: Tensor, attention_mask: Tensor, completion_length: int) -> Tensor:
+    """The value (B, C) of the state before each of the last C tokens of (B, T) is chosen, float32.
+
+    Runs the backbone directly, past the language model's head; call it inside `acting_as(model, CRITIC)`.
+    """
+    hidden = last_hidden_state(model, input_ids, attention_mask)[:, -completion_length - 1 : -1]
+    return model.value_head(hidden)
+
+
+def last_hidden_state(model: PeftModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Hidden states (B, T, H) of the backbone with whichever adapter is active."""
+    backbone = model.get_base_model().base_model
+    return backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+
+
+def _hidden_size(model: PeftModel) -> int:
+    return model.get_base_model().config.get_text_config().hidden_size

@@ -1,0 +1,60 @@
+"""The stages before PPO: supervised fine-tuning and the reward model, with TRL's own trainers.
+
+How they depart from their TRL parents: adapter weights are float32 (`trl_ext.trainers.common.lora`), the 4-bit base stays as it
+was loaded (`trl_ext.support.frozen_base`), checkpoints are whole (`trl_ext.trainers.common.staged_checkpoint`), and the model card says
+what a run's recipe says.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+
+from trl_ext.support.frozen_base import keep_exact_cpu_kernels
+from trl_ext.trainers.common import lora
+from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
+from trl_ext.trainers.common.model_card import ModelCard
+from trl_ext.trainers.common.nonfinite import FiniteStepOptions, FiniteSteps
+from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
+
+
+@dataclass
+class SupervisedConfig(FiniteStepOptions, CheckpointOptions, SFTConfig):
+    """`trl.SFTConfig`, and what a resume may change."""
+
+
+@dataclass
+class RewardModelConfig(FiniteStepOptions, CheckpointOptions, RewardConfig):
+    """`trl.RewardConfig`, and what a resume may change."""
+
+
+class Float32Adapter:
+    """Mixin before a TRL trainer that casts the adapter of a quantised model."""
+
+    def __init__(self, model: Any, **kwargs: Any) -> None:
+        weights = lora.snapshot(model)
+        super().__init__(model, **kwargs)
+        keep_exact_cpu_kernels(self.model)
+        lora.restore(self.model, weights, dtype=torch.float32)
+
+
+class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter, SFTTrainer):
+    """`trl.SFTTrainer`: the mean log-probability of demonstrations, per token of a micro-batch."""
+
+    _tag_names = ["trl", "trl-ext", "sft"]  # noqa: RUF012
+
+    def card_method(self) -> dict[str, str]:
+        return {"method": "supervised fine-tuning (TRL's SFTTrainer)"}
+
+
+class RewardModelTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter, RewardTrainer):
+    """`trl.RewardTrainer`: −log σ(r(chosen) − r(rejected)), the reward a linear head on the last token's hidden state.
+
+    With an adapter, the run directory is what `PPOConfig.reward_adapter` reads.
+    """
+
+    _tag_names = ["trl", "trl-ext", "reward-trainer"]  # noqa: RUF012
+
+    def card_method(self) -> dict[str, str]:
+        return {"method": "reward model, −log σ(r(chosen) − r(rejected)) (TRL's RewardTrainer)"}
