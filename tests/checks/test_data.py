@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.checks.helpers import load, load_from, problem, problems
+from tests.recipe.helpers import load, load_from, problem, problems
 from trl_ext import demo
 
 MODEL = "model_name_or_path: embedded\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.checks.helpers import load, problem
+from tests.recipe.helpers import load, problem
 from trl_ext.recipe import packages, schema
 from trl_ext.recipe.trackers import trackers
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.checks.helpers import load, load_from
+from tests.recipe.helpers import load, load_from
 from trl_ext import demo
 
 

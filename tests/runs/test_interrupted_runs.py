@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from trl_ext.cli import main
 
-from tests.runs.test_interruption import ended_by, gone, heeded_signals  # noqa: F401
+from tests.runs.test_signals import ended_by, gone, heeded_signals  # noqa: F401
 
 pytestmark = pytest.mark.slow
 

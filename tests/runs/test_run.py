@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_ext.cli import main
 
-from tests.runs.conftest import pairs
+from tests.conftest import pairs
 
 
 @pytest.fixture

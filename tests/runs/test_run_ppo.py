@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from trl_ext.cli import main
 
-from tests.runs.conftest import pairs
+from tests.conftest import pairs
 
 REWARDS = "def count_the(completions, **kwargs):\n    return [float(text.count('e')) for text in completions]\n"
 

@@ -21,62 +21,62 @@ from trl_ext.trainers import (
 from trl_ext.trainers.sft_and_reward import RewardModelTrainer, SupervisedTrainer
 
 EVERY = {
-    "__init__": "trainers/test_parity_with_trl_dpo.py",
+    "__init__": "trainers/preference/test_parity_with_trl_dpo.py",
     "_tag_names": "report/test_card.py",
     "create_model_card": "report/test_card.py",
     # `trl_ext.trainers.common.nonfinite`
-    "train": "trainers/test_finite.py",
-    "training_step": "trainers/test_finite.py",
-    "_get_grad_norm": "trainers/test_finite.py",
-    "log": "trainers/test_finite.py",
-    "save_model": "trainers/test_finite.py",
+    "train": "trainers/common/test_nonfinite.py",
+    "training_step": "trainers/common/test_nonfinite.py",
+    "_get_grad_norm": "trainers/common/test_nonfinite.py",
+    "log": "trainers/common/test_nonfinite.py",
+    "save_model": "trainers/common/test_nonfinite.py",
     # `trl_ext.trainers.common.staged_checkpoint`
-    "_save_checkpoint": "trainers/test_staged_checkpoint.py",
-    "_get_output_dir": "trainers/test_staged_checkpoint.py",
-    "_push_from_checkpoint": "trainers/test_staged_checkpoint.py",
-    "_init_training_state": "trainers/test_resume.py",
-    "_load_from_checkpoint": "trainers/test_resume.py",
-    "_load_optimizer_and_scheduler": "trainers/test_resume.py",
-    "_load_rng_state": "trainers/test_resume.py",
-    "_load_scaler": "trainers/test_resume.py",
+    "_save_checkpoint": "trainers/common/test_staged_checkpoint.py",
+    "_get_output_dir": "trainers/common/test_staged_checkpoint.py",
+    "_push_from_checkpoint": "trainers/common/test_staged_checkpoint.py",
+    "_init_training_state": "trainers/preference/test_resume.py",
+    "_load_from_checkpoint": "trainers/preference/test_resume.py",
+    "_load_optimizer_and_scheduler": "trainers/preference/test_resume.py",
+    "_load_rng_state": "trainers/preference/test_resume.py",
+    "_load_scaler": "trainers/preference/test_resume.py",
 }
 PREFERENCES = {
     "_name": "report/test_card.py",
     # `trl_ext.trainers.preference.construction`
     "_prepare_dataset": "inspection/test_against_trl.py",
-    "_precompute_ref_logps": "trainers/test_evaluation.py",
+    "_precompute_ref_logps": "trainers/preference/test_evaluation.py",
     # `trl_ext.trainers.preference.run_directory`
-    "_save": "trainers/test_reference.py",
+    "_save": "trainers/preference/test_references.py",
     # `trl_ext.trainers.preference.step`
-    "_compute_loss": "trainers/test_vision.py",
-    "_get_dataloader": "trainers/test_parity_with_trl_dpo.py",
-    "get_batch_samples": "trainers/test_parity_with_trl_dpo.py",
-    "floating_point_ops": "trainers/test_counters.py",
-    "_track_num_input_tokens": "trainers/test_counters.py",
+    "_compute_loss": "trainers/preference/test_vision.py",
+    "_get_dataloader": "trainers/preference/test_parity_with_trl_dpo.py",
+    "get_batch_samples": "trainers/preference/test_parity_with_trl_dpo.py",
+    "floating_point_ops": "trainers/preference/test_counters.py",
+    "_track_num_input_tokens": "trainers/preference/test_counters.py",
     # `trl_ext.trainers.preference.evaluation`
-    "evaluation_loop": "trainers/test_evaluation.py",
-    "prediction_step": "trainers/test_evaluation.py",
+    "evaluation_loop": "trainers/preference/test_evaluation.py",
+    "prediction_step": "trainers/preference/test_evaluation.py",
 }
-CLASSES_MIXED = {"_get_train_sampler": "trainers/test_unpaired.py", "_run_epoch": "trainers/test_unpaired.py"}
+CLASSES_MIXED = {"_get_train_sampler": "trainers/preference/test_unpaired.py", "_run_epoch": "trainers/preference/test_unpaired.py"}
 ROLLOUTS = {
     "_name": "report/test_card.py",
     # `trl_ext.trainers.rollout.trainer`
-    "evaluate": "ppo/test_ppo_metrics.py",
-    "_get_train_sampler": "ppo/test_ppo_resume.py",
+    "evaluate": "trainers/ppo/test_metrics.py",
+    "_get_train_sampler": "trainers/ppo/test_resume.py",
     # `trl_ext.trainers.rollout.generation`
-    "_generate_and_score_completions": "ppo/test_ppo_rollout.py",
-    "_generate_single_turn": "ppo/test_out_of_memory.py",
-    "_get_per_token_logps_and_entropies": "ppo/test_ppo_rollout.py",
-    "_calculate_rewards": "ppo/test_reward_functions.py",
+    "_generate_and_score_completions": "trainers/ppo/test_rollout.py",
+    "_generate_single_turn": "trainers/ppo/test_out_of_memory.py",
+    "_get_per_token_logps_and_entropies": "trainers/ppo/test_rollout.py",
+    "_calculate_rewards": "trainers/rollout/test_reward_functions.py",
     # `trl_ext.trainers.rollout.checkpoint`
-    "_save": "ppo/test_ppo_resume.py",
+    "_save": "trainers/ppo/test_resume.py",
     # the update
-    "_compute_loss": "ppo/test_roles.py",
+    "_compute_loss": "trainers/rollout/test_roles.py",
 }
 TWO_ROLES = {
     "_paper": "report/test_card.py",
-    "create_optimizer": "ppo/test_roles.py",
-    "_clip_grad_norm": "ppo/test_roles.py",
+    "create_optimizer": "trainers/rollout/test_roles.py",
+    "_clip_grad_norm": "trainers/rollout/test_roles.py",
 }
 OVERRIDES = {
     SupervisedTrainer: EVERY,

@@ -5,8 +5,8 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from tests.trainers.common.helpers import arguments, lora, nf4
-from tests.trainers.conftest import pairs
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, lora, nf4
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, TrainerCallback
 
 from tests.conftest import pairs
-from tests.trainers.common.helpers import arguments, build, lora, weights
+from tests.trainers.helpers import arguments, build, lora, weights
 from trl_ext.support.errors import UserError
 from trl_ext.trainers import (
     PairedPreferenceConfig,

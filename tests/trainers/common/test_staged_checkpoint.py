@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from tests.conftest import pairs
-from tests.trainers.common.helpers import arguments, build, lora, weights
+from tests.trainers.helpers import arguments, build, lora, weights
 from trl_ext.checkpoints import found, manifest, staging
 from trl_ext.support.errors import UserError
 from trl_ext.trainers import (

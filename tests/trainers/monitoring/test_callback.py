@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import pairs
-from tests.trainers.monitoring.helpers import arguments, build
+from tests.trainers.helpers import arguments, build
 from trl_ext.cli import main
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 from trl_ext.trainers.common.callbacks import MetricsFile

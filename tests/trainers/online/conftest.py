@@ -1,3 +1,3 @@
-"""The model of PPO's tests, whose completions end at different lengths."""
+"""The model of online training's tests, whose completions end at different lengths."""
 
-from tests.trainers.ppo.conftest import model  # noqa: F401
+from tests.trainers.rollout.conftest import model  # noqa: F401

@@ -3,7 +3,7 @@
 import pytest
 from trl import DPOConfig, DPOTrainer
 
-from tests.trainers.preference.helpers import arguments, build
+from tests.trainers.helpers import arguments, build
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, lora
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, lora
 from trl_ext import losses
 from trl_ext.trainers import (
     PairedPreferenceConfig,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.batching.test_kernels import documented_varlen
-from tests.trainers.preference.helpers import arguments, build, lora
+from tests.trainers.helpers import arguments, build, lora
 from trl_ext.batching import kernels
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 

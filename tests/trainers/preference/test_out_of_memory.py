@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, relative_difference, weights
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, relative_difference, weights
 from trl_ext.build.trainer import TRAINERS
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 from trl_ext.trainers.common.out_of_memory import is_out_of_memory

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, nf4, relative_difference
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, nf4, relative_difference
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,

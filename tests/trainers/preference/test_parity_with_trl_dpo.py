@@ -7,8 +7,8 @@ optimizer step then is the plain mean over the step too, so everything must agre
 import pytest
 from trl import DPOConfig, DPOTrainer
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, relative_difference, weights
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, relative_difference, weights
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 
 SAME_METRICS = (

@@ -3,8 +3,8 @@
 import pytest
 from trl import KTOConfig, KTOTrainer
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, relative_difference, weights
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, relative_difference, weights
 from trl_ext.trainers import UnpairedPreferenceConfig, UnpairedPreferenceTrainer
 
 SAME_METRICS = (

@@ -7,8 +7,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build
 from trl_ext import losses
 from trl_ext.batching import attention
 from trl_ext.trainers import (

@@ -6,8 +6,8 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, Phi3Config, Phi3ForCausalLM
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, lora, randomise_lora_b
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, lora, randomise_lora_b
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.trainer.callbacks import SyncRefModelCallback
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, lora, nf4
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, lora, nf4
 from trl_ext.build.trainer import TRAINERS
 from trl_ext.checkpoints import manifest
 from trl_ext.cli import main

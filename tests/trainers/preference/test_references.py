@@ -7,8 +7,8 @@ from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, lora, nf4, weights
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, lora, nf4, weights
 from trl_ext import losses
 from trl_ext.build.trainer import TRAINERS
 from trl_ext.reference.implicit import implicit_reference, policy_is_reference

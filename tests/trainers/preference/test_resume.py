@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from tests.conftest import pairs
-from tests.trainers.preference.helpers import Payload, arguments, build, lora, nf4, weights
-from tests.trainers.preference.test_staged_checkpoint import BUILDERS
+from tests.trainers.common.test_staged_checkpoint import BUILDERS
+from tests.trainers.helpers import Payload, arguments, build, lora, nf4, weights
 from trl_ext.checkpoints import found, manifest
 from trl_ext.support.errors import UserError
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer, UnpairedPreferenceConfig

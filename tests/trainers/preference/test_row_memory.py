@@ -10,8 +10,8 @@ from peft import get_peft_model
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, lora, relative_difference
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, lora, relative_difference
 from trl_ext.batching import attention
 from trl_ext.batching.packed import Tree, pack
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer

@@ -6,8 +6,8 @@ import itertools
 import pytest
 import torch
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, relative_difference
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, relative_difference
 from trl_ext import losses
 from trl_ext.batching import attention, padded
 from trl_ext.batching.padded import ROW_COST, cut_rows

@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, lora, weights
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, lora, weights
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build
 from trl_ext.batching.mismatched import mismatched
 from trl_ext.trainers import (
     PairedPreferenceConfig,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainers.preference.helpers import relative_difference
+from tests.trainers.helpers import relative_difference
 from tests.trainers.preference.two_processes import evaluate, run
 
 pytestmark = pytest.mark.slow

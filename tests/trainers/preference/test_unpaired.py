@@ -8,8 +8,8 @@ import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, skip_first_batches
 from torch.utils.data import BatchSampler
 
-from tests.trainers.conftest import pairs
-from tests.trainers.preference.helpers import arguments, build, relative_difference, weights
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, build, relative_difference, weights
 from trl_ext.batching.mismatched import mismatched
 from trl_ext.trainers import UnpairedPreferenceConfig, UnpairedPreferenceTrainer
 from trl_ext.trainers.preference.sampler import ClassMixedSampler

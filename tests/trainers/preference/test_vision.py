@@ -18,7 +18,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from trl import DPOConfig, DPOTrainer
 
-from tests.trainers.preference.helpers import Recorder, arguments, lora, randomise_lora_b, relative_difference
+from tests.trainers.helpers import Recorder, arguments, lora, randomise_lora_b, relative_difference
 from trl_ext.cli import main
 from trl_ext.trainers import (
     PairedPreferenceConfig,
