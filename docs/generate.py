@@ -25,7 +25,7 @@ from trl_ext.rl import truth_table
 from trl_ext.trainers.preference.config import PairedPreferenceConfig, UnpairedPreferenceConfig
 
 ROOT = Path(__file__).parents[1]
-FILES = ("README.md", "docs/cli.md", "docs/data.md", "docs/losses.md", "docs/ppo.md", "docs/recipes.md")
+FILES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.gpu` measured, in words: the README's table, and the line in each recipe's header."""
+"""What `python -m benchmarks.gpu` measured, in words: the table in docs/benchmarks.md, and the line in recipe headers."""
 
 import re
 import textwrap

@@ -39,10 +39,10 @@ def test_user_errors():
     assert str(several) == "2 problems in r.yaml:\n  1. One.\n  2. Two."
 
 
-def test_the_readme_names_every_package():
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    tree = readme.partition("## Files")[2].partition("###")[0]
-    packages = {path.parent.name for path in Path(trl_ext.__file__).parent.glob("*/__init__.py")}
-    assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == packages
-    modules = {path.name for path in Path(trl_ext.__file__).parent.glob("*.py")} - {"__init__.py"}
+def test_the_file_tree_in_the_docs_names_every_package():
+    text = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = text.partition("```\n")[2].partition("```")[0]
+    root = Path(trl_ext.__file__).parent
+    assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == {path.parent.name for path in root.glob("*/*.py")}
+    modules = {path.name for path in root.glob("*.py")} - {"__init__.py", "__main__.py"}
     assert modules <= set(re.findall(r"\w+\.py", tree))

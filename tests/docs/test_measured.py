@@ -162,11 +162,11 @@ def test_the_table_of_recipes_takes_the_beginning_of_a_header(tmp_path):
     assert generate._header(text, measured.NAME) == "18.0 GiB, 6.41 s a step on NVIDIA H200 held to 22.5 GiB"
 
 
-def test_without_results_the_readme_says_how_to_get_some():
+def test_without_results_the_table_says_how_to_get_some():
     assert tables([]).startswith("Nothing has been measured on a GPU yet. `make bench-gpu`")
 
 
 def test_shipped_headers_and_table_agree_with_shipped_results():
     results = results_of(FOLDER)
     assert measured.headers(RECIPES, results, check=True) == []
-    assert f"\n{tables(results)}\n" in (RECIPES.parent / "README.md").read_text(encoding="utf-8")
+    assert f"\n{tables(results)}\n" in (RECIPES.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")

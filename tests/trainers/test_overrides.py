@@ -57,7 +57,10 @@ PREFERENCES = {
     "evaluation_loop": "trainers/preference/test_evaluation.py",
     "prediction_step": "trainers/preference/test_evaluation.py",
 }
-CLASSES_MIXED = {"_get_train_sampler": "trainers/preference/test_unpaired.py", "_run_epoch": "trainers/preference/test_unpaired.py"}
+CLASSES_MIXED = {
+    "_get_train_sampler": "trainers/preference/test_unpaired.py",
+    "_run_epoch": "trainers/preference/test_unpaired.py",
+}
 ROLLOUTS = {
     "_name": "report/test_card.py",
     # `trl_ext.trainers.rollout.trainer`
