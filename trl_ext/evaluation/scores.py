@@ -69,7 +69,7 @@ class Scorer:
         """
         self.args.max_length, self.reference_cache = None, None
         found = list(self.scored(self._examples(prompt_ids, pairs)))
-        both = [scored for forward in found for scored in forward]
+        both = [scored for completions in found for scored in completions]
         return [both[i : i + 2] for i in range(0, len(both), 2)]
 
     def _examples(self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]) -> Iterator[dict]:

@@ -135,7 +135,7 @@ class Rows(References, RowMemory):
     def _truncated(self, prompt: list[int], *completions: list[int]) -> Tree:
         """A prompt with its completions, each cut where `max_length` ends the sequence."""
         room = None if self.args.max_length is None else max(self.args.max_length - len(prompt), 0)
-        return Tree(prompt[: self.args.max_length], [completion[:room] for completion in forward])
+        return Tree(prompt[: self.args.max_length], [completion[:room] for completion in completions])
 
     def _num_tokens(self, example: dict) -> int:
         """Tokens of the example's sequences, the prompt counted once per completion, as TRL counts."""
