@@ -32,7 +32,7 @@ def before_import(module: str) -> None:
 
 
 def after_step(step: int, is_over) -> None:
-    from trl_ext.trainers.common.callbacks import StopWhenAsked
+    from trl_ext.runs.callbacks import StopWhenAsked
 
     def on_step_begin(self, args, state, control, **kwargs) -> None:
         if state.global_step == step:  # logged and saved

@@ -37,8 +37,9 @@ from trl_ext.trainers import (
     UnpairedPreferenceTrainer,
 )
 from trl_ext.trainers.common import provenance
-from trl_ext.trainers.common.callbacks import LogTheLastStep, MarginProgress, MetricsFile, ProgressLines
 from trl_ext.trainers.monitoring.callback import Watch
+from trl_ext.trainers.monitoring.metrics_log import LogTheLastStep, MetricsFile
+from trl_ext.trainers.monitoring.progress import MarginProgress, ProgressLines
 from trl_ext.trainers.ppo.checks import SettingsWarning
 from trl_ext.trainers.sft_and_reward import RewardModelConfig, RewardModelTrainer, SupervisedConfig, SupervisedTrainer
 

@@ -107,8 +107,8 @@ def train(
     """
     from trl_ext.build.trainer import build_trainer
     from trl_ext.runs import environment
+    from trl_ext.runs.callbacks import AfterFirstStep, StopWhenAsked
     from trl_ext.runs.peak_memory import PeakMemory
-    from trl_ext.trainers.common.callbacks import AfterFirstStep, StopWhenAsked
 
     memory = PeakMemory()
     if checkpoint is not None:

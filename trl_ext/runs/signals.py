@@ -1,7 +1,7 @@
 """SIGINT, SIGTERM and SIGHUP: a run that is asked to stop keeps what it learned.
 
 While nothing is learned yet, the first signal raises `Interrupted` on the spot. Inside `Guard.deferred` it sets
-`Guard.is_requested`, which training looks at when a step ends (`trl_ext.trainers.common.callbacks.StopWhenAsked`). A second signal
+`Guard.is_requested`, which training looks at when a step ends (`trl_ext.runs.callbacks.StopWhenAsked`). A second signal
 ends the process and its children at once, whatever call the main thread is in.
 """
 

@@ -1,20 +1,33 @@
-"""Trainers: subclasses of TRL's that run any loss of `trl_ext.losses`, and PPO."""
+"""Trainers: subclasses of TRL's that run any loss of `trl_ext.losses`, and PPO.
 
-from trl_ext.trainers.online.config import OnlinePreferenceConfig
-from trl_ext.trainers.online.trainer import OnlinePreferenceTrainer
-from trl_ext.trainers.ppo.config import PPOConfig
-from trl_ext.trainers.ppo.trainer import PPOTrainer
-from trl_ext.trainers.preference.config import PairedPreferenceConfig, UnpairedPreferenceConfig
-from trl_ext.trainers.preference.paired import PairedPreferenceTrainer
-from trl_ext.trainers.preference.unpaired import UnpairedPreferenceTrainer
+A name is imported on first use, so that modules below this package can be imported without loading TRL.
+"""
 
-__all__ = [
-    "OnlinePreferenceConfig",
-    "OnlinePreferenceTrainer",
-    "PPOConfig",
-    "PPOTrainer",
-    "PairedPreferenceConfig",
-    "PairedPreferenceTrainer",
-    "UnpairedPreferenceConfig",
-    "UnpairedPreferenceTrainer",
-]
+from importlib import import_module
+from typing import Any
+
+_LAZY = {
+    "OnlinePreferenceConfig": "online.config",
+    "OnlinePreferenceTrainer": "online.trainer",
+    "PPOConfig": "ppo.config",
+    "PPOTrainer": "ppo.trainer",
+    "PairedPreferenceConfig": "preference.config",
+    "PairedPreferenceTrainer": "preference.paired",
+    "UnpairedPreferenceConfig": "preference.config",
+    "UnpairedPreferenceTrainer": "preference.unpaired",
+}
+"""Public name and the module that defines it."""
+
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

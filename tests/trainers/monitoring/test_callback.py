@@ -10,8 +10,8 @@ from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build
 from trl_ext.cli import main
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
-from trl_ext.trainers.common.callbacks import MetricsFile
 from trl_ext.trainers.monitoring.callback import Watch, facts_of, sample, still, warnings_in
+from trl_ext.trainers.monitoring.metrics_log import MetricsFile
 
 
 def run(tiny_model, tmp_path, examples, checkpoint=None, **changes):

@@ -6,9 +6,9 @@ from tests.trainers.monitoring.test_symptoms import said, trace
 from tests.trainers.online import helpers as online
 from tests.trainers.ppo import helpers as ppo
 from tests.trainers.rollout.conftest import model  # noqa: F401
-from trl_ext.trainers.common.callbacks import MetricsFile
 from trl_ext.trainers.monitoring.callback import Watch, warnings_in
 from trl_ext.trainers.monitoring.log_window import Facts
+from trl_ext.trainers.monitoring.metrics_log import MetricsFile
 
 SAMPLED = {
     "rewards/accuracies": None,

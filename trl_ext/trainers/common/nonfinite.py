@@ -19,10 +19,10 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from trl_ext.runs.resume import latest_checkpoint
+from trl_ext.checkpoints import found
 from trl_ext.support.errors import UserError
+from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.processes import on_any_process
-from trl_ext.trainers.common.step_zero import say
 
 OVERFLOWS = 24
 """Steps in a row after which the scaler, which halves its scale at each, has come from 65536 down to 1/256."""
@@ -119,7 +119,7 @@ class FiniteSteps:
         self._tr_loss = self._tr_loss - torch.stack([logged for *_, logged in micro_batches]).sum()
         # Without gradients an optimizer passes over every parameter, its averages and weight decay included.
         self.model.zero_grad(set_to_none=True)
-        say(self, f"{fault}; left out, {self._skipped} of {allowed} (`skip_nonfinite_steps`)")
+        say(self.accelerator, f"{fault}; left out, {self._skipped} of {allowed} (`skip_nonfinite_steps`)")
 
     @property
     def _step_number(self) -> int:
@@ -166,7 +166,7 @@ class FiniteSteps:
         if not self._may_be_rate:
             way = half or "try `dtype: float32`, or another copy of the weights"
             return f"No weight was changed yet, so it is the model's own numbers: {way}."
-        checkpoint = latest_checkpoint(Path(self.args.output_dir))
+        checkpoint = found.latest(Path(self.args.output_dir))
         again = f"go on from {checkpoint} with `resume_changed: true`" if checkpoint else "start again"
         return f"{', or '.join(filter(None, [lower.capitalize(), half]))}, and {again}."
 

@@ -20,8 +20,8 @@ from transformers.trainer_utils import rotate_checkpoints
 from trl_ext.checkpoints import changes, found, manifest, staging
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common import provenance
+from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.rates import Rates
-from trl_ext.trainers.common.step_zero import say
 
 
 class StagedCheckpoint:
@@ -149,22 +149,22 @@ class StagedCheckpoint:
         checkpoint = Path(resume_from_checkpoint)
         found.require_whole(checkpoint)
         if skipped := found.passed_over(checkpoint):
-            say(self, f"resuming {checkpoint.name}; newer, but not whole: {', '.join(skipped)}")
+            say(self.accelerator, f"resuming {checkpoint.name}; newer, but not whole: {', '.join(skipped)}")
         if not (checkpoint / manifest.OPTIMIZER).exists():
             say(
-                self,
+                self.accelerator,
                 f"resuming {checkpoint.name}, which holds weights alone (`save_only_model`): the optimizer and the schedule of "
                 "the learning rate start anew",
             )
         self._described = self._provenance()
         was = manifest.read(checkpoint)
         if was and (notes := changes.judge(checkpoint, was, self._described, is_allowed=self._may_change)):
-            say(self, notes)
+            say(self.accelerator, notes)
         self._checked = resume_from_checkpoint
 
     def _seconds_of(self, checkpoint: Path) -> float:
         if (seconds := manifest.read(checkpoint).get("seconds")) is None:
-            say(self, f"{checkpoint.name} does not tell how long it was trained: seconds count from here")
+            say(self.accelerator, f"{checkpoint.name} does not tell how long it was trained: seconds count from here")
         return seconds or 0.0
 
     def _provenance(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class StagedCheckpoint:
         if self.state.global_step < max_steps:
             return epochs, batches
         # A run that ended before it wrote its result: transformers would train one step beyond the last.
-        say(self, f"step {self.state.global_step} is the run's last: nothing is left to train")
+        say(self.accelerator, f"step {self.state.global_step} is the run's last: nothing is left to train")
         return num_train_epochs, 0
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from tqdm import tqdm
 
 from trl_ext import losses
 from trl_ext.reference.implicit import FROZEN_COPY, policy_is_reference
+from trl_ext.trainers.common.console import say
 
 # Relative. Policy and reference run the same kernels on the same rows and agree almost to the bit.
 TOLERANCE = 2e-5
@@ -69,7 +69,7 @@ def reference_of(trainer: Any) -> str:
 
 def announce(trainer: Any) -> None:
     """Print what is about to run, before the first forward."""
-    say(trainer, "\n".join([*describe(trainer.loss), f"  reference: {reference_of(trainer)}"]))
+    say(trainer.accelerator, "\n".join([*describe(trainer.loss), f"  reference: {reference_of(trainer)}"]))
 
 
 def check(trainer: Any, measured: float, apart: float | None = None) -> None:
@@ -89,7 +89,7 @@ def check(trainer: Any, measured: float, apart: float | None = None) -> None:
     first = f"  first step {measured:.4f}"
     unknown = _why_unknown(trainer)
     if unknown is not None:
-        say(trainer, f"{first}; not checked: {unknown}")
+        say(trainer.accelerator, f"{first}; not checked: {unknown}")
         return
     if apart is not None and _is_rounded(trainer):
         is_right, rounding = apart <= APART_16_BIT, f" but for rounding ({apart:.1g} nats per token)"
@@ -97,7 +97,7 @@ def check(trainer: Any, measured: float, apart: float | None = None) -> None:
         tolerance = TOLERANCE_16_BIT if _is_rounded(trainer) else TOLERANCE
         is_right, rounding = math.isclose(measured, expected, rel_tol=tolerance), ""
     if is_right:
-        say(trainer, f"{first} = {expected:.4f}{rounding}, the known value at policy = reference: right")
+        say(trainer.accelerator, f"{first} = {expected:.4f}{rounding}, the known value at policy = reference: right")
         return
     raise WrongInitialLossError(
         f"The first step's {trainer.loss.name} loss is {measured:.6f}, but policy and reference have the same weights, "
@@ -134,9 +134,3 @@ def _is_rounded(trainer: Any) -> bool:
     if is_8_bit(trainer.model):
         return True
     return trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype in (torch.bfloat16, torch.float16)
-
-
-def say(trainer: Any, text: str) -> None:
-    """Print once per run, around the progress bar."""
-    if trainer.is_world_process_zero():
-        tqdm.write(text)

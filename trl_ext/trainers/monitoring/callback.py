@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from trl_ext.report import metrics_file
-from trl_ext.trainers.common.step_zero import say
+from trl_ext.trainers.common.console import say
 from trl_ext.trainers.monitoring.log_window import PATIENCE, Facts
 from trl_ext.trainers.monitoring.rollout_symptoms import is_tied
 from trl_ext.trainers.monitoring.symptoms import SYMPTOMS
@@ -60,7 +60,7 @@ class Watch(TrainerCallback):
     def _warn(self, name: str, text: str) -> None:
         self.said.add(name)
         step = self.trainer.state.global_step
-        say(self.trainer, f"warning, step {step}: {text}")
+        say(self.trainer.accelerator, f"warning, step {step}: {text}")
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "warning": name, "text": text}, ensure_ascii=False) + "\n")
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trl_ext.rl import masked
 from trl_ext.trainers.common import step_zero
+from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.step_zero import APART
 from trl_ext.trainers.rollout.generation import sequences
 from trl_ext.trainers.rollout.update import RolloutUpdate
@@ -100,6 +101,6 @@ class OnlineUpdate(RolloutUpdate):
             WrongInitialLossError: It is another one.
         """
         if loss is None:
-            step_zero.say(self, "  first step not checked: none of its pairs has a preference")
+            say(self.accelerator, "  first step not checked: none of its pairs has a preference")
         elif math.isfinite(loss):  # else `trl_ext.trainers.common.nonfinite` judges it
             step_zero.check(self, loss, apart)

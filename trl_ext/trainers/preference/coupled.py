@@ -3,8 +3,8 @@
 import torch
 from accelerate.utils import gather_object
 
-from trl_ext.trainers.common import random_state
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.preference import random_state
 from trl_ext.trainers.preference.rows import Rows
 
 

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference, refresh, unmixable
 from trl_ext.support.errors import UserError
-from trl_ext.trainers.common.step_zero import say
+from trl_ext.trainers.common.console import say
 
 FILE = "trl_ext_reference.safetensors"  # in a checkpoint: the reference as far as it has moved
 
@@ -35,7 +35,7 @@ class RefreshReference(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if args.ref_model_sync_steps > state.max_steps:
             say(
-                self.trainer,
+                self.trainer.accelerator,
                 f"reference: never refreshed, since the run ends after {state.max_steps} steps and "
                 f"`ref_model_sync_steps` is {args.ref_model_sync_steps}: lower it",
             )
@@ -46,7 +46,7 @@ class RefreshReference(TrainerCallback):
         dropped = refresh(self.trainer.model, args.ref_model_mixup_alpha)
         self.trainer._metrics["train"]["reference/dropped"].append(dropped)
         say(
-            self.trainer,
+            self.trainer.accelerator,
             f"step {state.global_step}: reference refreshed; {dropped:.1e} of its norm dropped to keep its rank",
         )
 

@@ -11,7 +11,8 @@ from trl_ext.batching.packed import Tree, pack_joined
 from trl_ext.reference.cache import ReferenceCache, default_limit
 from trl_ext.reference.identity import describe_reference, reference_identity
 from trl_ext.reference.implicit import implicit_reference
-from trl_ext.trainers.common.step_zero import is_8_bit, say
+from trl_ext.trainers.common.console import say
+from trl_ext.trainers.common.step_zero import is_8_bit
 from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.forward import Completions
 
@@ -44,7 +45,7 @@ class References:
             return  # it moves, which is said where it is described
         reason = self._cannot_cache()
         if reason is not None:
-            say(self, f"reference: not cached: {reason}")
+            say(self.accelerator, f"reference: not cached: {reason}")
             return
         dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
         self.reference_cache = ReferenceCache(

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import torch
 
-from trl_ext.trainers.common import random_state
+from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, release
 from trl_ext.trainers.common.processes import on_any_process
-from trl_ext.trainers.common.step_zero import say
+from trl_ext.trainers.preference import random_state
 from trl_ext.trainers.preference.rows import Rows
 
 
@@ -59,4 +59,4 @@ class Retry(Rows):
         what = "all layers are recomputed" if recomputes else f"rows of at most {self.row_tokens} tokens"
         if self.accelerator.num_processes > 1:
             what = "rows are halved, or all layers recomputed, where that happened"  # this may be another process
-        say(self, f"out of memory: {what} from here on, again")
+        say(self.accelerator, f"out of memory: {what} from here on, again")

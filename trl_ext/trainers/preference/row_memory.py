@@ -10,8 +10,8 @@ from trl_ext.batching import budget
 from trl_ext.batching.packed import Tree, pack
 from trl_ext.batching.padded import padded_batch
 from trl_ext.trainers.common import lora
+from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
-from trl_ext.trainers.common.step_zero import say
 from trl_ext.trainers.preference import activation_memory, forward
 
 TRIAL_TOKENS = 256
@@ -67,7 +67,7 @@ class RowMemory:
             self._row_budget = given or max(self._row_size([example]) for example in examples)
             self._layers = activation_memory.layers_of(base) if is_auto else None
             self._recompute_everything()
-            say(self, "memory: not even a short row fits with all activations kept")
+            say(self.accelerator, "memory: not even a short row fits with all activations kept")
             return
         free = activation_memory.free_for_activations(base, self.optimizer, self.args.optim, self.args.device)
         room = budget.Memory(measured, free)
@@ -75,7 +75,7 @@ class RowMemory:
         self._row_budget = given or budget.row_length(room, count)
         if is_auto:
             self._activation_memory, self._layers = room, layers
-        say(self, f"memory: {budget.in_words(room, self._row_budget, count)}")
+        say(self.accelerator, f"memory: {budget.in_words(room, self._row_budget, count)}")
 
     def _trial_pass(self, examples: list[dict]) -> Callable[[int], tuple[Callable[[], torch.Tensor], int]]:
         """Forward passes with gradients over the first example: makes one `times` as long as the shortest."""

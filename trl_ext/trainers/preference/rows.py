@@ -10,9 +10,9 @@ from trl_ext.batching.packed import PackedRow, Tree, joined_tokens, pack_rows
 from trl_ext.batching.padded import cut_rows, padded_batch
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers.common import lora
+from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, is_out_of_memory
 from trl_ext.trainers.common.processes import on_any_process
-from trl_ext.trainers.common.step_zero import say
 from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.row_memory import RowMemory
@@ -82,9 +82,9 @@ class Rows(References, RowMemory):
         if on_any_process(self.accelerator, reason is not None) and reason is None:
             reason = "another process could not prove it"
         if reason is None:
-            say(self, f"rows: packed, prompts shared, {measured}")
+            say(self.accelerator, f"rows: packed, prompts shared, {measured}")
         else:
-            say(self, f"rows: padded, sorted by length; packing is off for this model: {reason}")
+            say(self.accelerator, f"rows: padded, sorted by length; packing is off for this model: {reason}")
         self._is_packed = reason is None
 
     def _proof(self, examples: list[dict]) -> proof.Outcome:

@@ -27,10 +27,11 @@ from trl_ext.batching.mismatched import mismatched
 from trl_ext.batching.packed import Tree, pack_joined
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers.common import lora
+from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
-from trl_ext.trainers.common.step_zero import APART, say
+from trl_ext.trainers.common.step_zero import APART
 from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.config import UnpairedPreferenceConfig
 from trl_ext.trainers.preference.construction import Construction, has_images
@@ -115,7 +116,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Eva
             setattr(config, name, config.loss_kwargs.get(name))
         for part, values in settled.items():
             shown = ", ".join(f"{name} {values[name]:.4g} ({counts[name]} examples)" for name in CLASS_WEIGHTS)
-            say(self, f"class weights of {part} from the data: {shown}")
+            say(self.accelerator, f"class weights of {part} from the data: {shown}")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -199,7 +200,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Eva
         if not pairs and not self._warned_about_baseline:
             self._warned_about_baseline = True
             say(
-                self,
+                self.accelerator,
                 "KTO baseline: a step held a single prompt, so no mismatched pair exists and z is 0 there; use more "
                 "examples per step (per_device_train_batch_size × gradient_accumulation_steps).",
             )

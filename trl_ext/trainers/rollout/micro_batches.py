@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from trl_ext.support.errors import UserError
+from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.out_of_memory import is_out_of_memory, release
-from trl_ext.trainers.common.step_zero import say
 
 
 class MicroBatches:
@@ -87,7 +87,7 @@ class MicroBatches:
             )
         self._part_size = tried // 2
         many = f"one {self._one}" if self._part_size == 1 else f"{self._part_size} {self._many}"
-        say(self, f"out of memory {phase}: {many} at a time from here on, again")
+        say(self.accelerator, f"out of memory {phase}: {many} at a time from here on, again")
 
 
 def size(batch: dict[str, Any]) -> int:
