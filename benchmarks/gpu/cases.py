@@ -58,7 +58,7 @@ class Case:
         """Of the measurements there are, those that mean something here."""
         if self.recipe.trainer == "ppo":
             return ("rollout",)
-        if self.recipe.trainer is not None:
+        if not self.recipe.method.cuts_rows:
             return ("step", "profile")
         trl = ("trl",) if self.recipe.loss in AGAINST_TRL else ()
         config = CONFIG_MAPPING[self.config["model_type"]].from_dict(self.config)

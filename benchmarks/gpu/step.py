@@ -26,8 +26,8 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
     steps = training.WARM_UP + training.MEASURED
     with training.trainer(bench, max_steps=steps) as (trainer, recipe):
         run = training.run(trainer)
-        rows = chosen_rows(trainer) if recipe.trainer is None else {"attention": implementation(trainer.model)}
-        choice = trainer.longest_row if recipe.trainer is None else None
+        rows = chosen_rows(trainer) if recipe.method.cuts_rows else {"attention": implementation(trainer.model)}
+        choice = trainer.longest_row if recipe.method.cuts_rows else None
         rows["paged_gib"] = paged(trainer.optimizer)
         rows["examples"] = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
         totals = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]

@@ -112,7 +112,7 @@ def trainer(bench: Bench, **values: Any) -> Iterator[tuple[Any, Recipe]]:
     if bench.case.recipe.get("reward_adapter"):
         values["reward_adapter"] = str(bench.reward_adapter)
     recipe = bench.case.settled(bench.folder, bench.data, **values)
-    bench.base.is_classifier = recipe.kind == "reward"
+    bench.base.is_classifier = recipe.method.trains_scores
     with fresh(bench) as (place, held):
         held.append(build_trainer(recipe, place, bench.base).trainer)
         yield held[0], recipe

@@ -68,9 +68,9 @@ def look(path, kind, tokenizer):
     """What `trl-ext data` and a run do with a file, less the printing."""
     rows, _ = open_source(path, split="train", config=None, revision=None, streaming=False)
     classes.count(rows)
-    if kind in ("prompts", "sft"):
+    if kind in ("ppo", "sft"):
         loaded = prompts_and_demos.load(
-            path, prompts_and_demos.PROMPTS if kind == "prompts" else prompts_and_demos.DEMONSTRATIONS
+            path, prompts_and_demos.PROMPTS if kind == "ppo" else prompts_and_demos.DEMONSTRATIONS
         )
     else:
         loaded = data.load(path)
@@ -87,7 +87,7 @@ def look(path, kind, tokenizer):
     return len(findings.facts)
 
 
-@given(FILES | BYTES, st.sampled_from(["paired", "unpaired", "prompts", "sft"]))
+@given(FILES | BYTES, st.sampled_from(["paired", "unpaired", "ppo", "sft"]))
 @settings(
     max_examples=60,
     derandomize=True,
@@ -109,5 +109,5 @@ def test_good_rows_get_through(tokenizer, write):
     rows = [{**GOOD, "chosen": f" {i} 😀"} for i in range(4)]
     assert look(write("rows.jsonl", rows), "paired", tokenizer) == 4
     assert look(write("rows.jsonl", rows), "unpaired", tokenizer) == 8
-    assert look(write("rows.jsonl", rows), "prompts", tokenizer) == 4
+    assert look(write("rows.jsonl", rows), "ppo", tokenizer) == 4
     assert look(write("rows.jsonl", rows), "sft", tokenizer) == 4

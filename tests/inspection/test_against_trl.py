@@ -193,7 +193,7 @@ def test_prompts_are_those_of_a_rollout(tokenizer, tmp_path):
     args = RLOOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, max_completion_length=20)
     for rows in (conversations(9), plain(conversations(9))):
         prompts = [{"prompt": row["prompt"]} for row in rows]
-        tokens = checked("prompts", prompts, tokenizer, args, {0}).tokenised
+        tokens = checked("ppo", prompts, tokenizer, args, {0}).tokenised
         trainer = RLOOTrainer.__new__(RLOOTrainer)
         trainer.processing_class, trainer.chat_template_kwargs = tokenizer, {}
         assert tokens["prompt_ids"][:] == trainer._tokenize_prompts([row["prompt"] for row in rows])[0]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.recipe.helpers import write
 from trl_ext import recipe
+from trl_ext.methods import METHODS
 from trl_ext.recipe import reader, renamed_keys, schema
 from trl_ext.recipe.vocabulary import known_keys
 from trl_ext.support.errors import UserError
@@ -197,7 +198,7 @@ EXAMPLES = {
 @pytest.mark.parametrize("key", [*renamed_keys.RENAMED, *renamed_keys.GONE, *renamed_keys.COMPUTED])
 def test_every_remedy_names_settings_that_exist(tmp_path, key):
     assert key not in known_keys(), "a setting after all: take it off the list"
-    known = {name for kind in schema.CONFIGS for name in known_keys(kind)}
+    known = {name for kind in METHODS for name in known_keys(kind)}
     if key in renamed_keys.RENAMED:
         assert renamed_keys.RENAMED[key] in known
     remedy = renamed_keys.remedy(key, EXAMPLES.get(key, True))

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from trl_ext.methods import METHODS
 from trl_ext.recipe import schema
 
 CLASSES = {
@@ -65,7 +66,7 @@ def test_enumerations_become_choices(key, module, enumeration):
 
 def test_every_annotation_is_understood():
     # `parallelism_config` takes an object that YAML cannot write: only null is left.
-    kinds = [schema.training(kind) for kind in schema.CONFIGS]
+    kinds = [schema.training(kind) for kind in METHODS]
     unread = {
         field.name
         for every in (*kinds, schema.model(), schema.data())
@@ -77,7 +78,7 @@ def test_every_annotation_is_understood():
 
 def test_reading_imports_nothing_heavy():
     code = (
-        "import sys; from trl_ext import schema; [schema.training(kind) for kind in schema.CONFIGS], schema.model(), schema.data();"
+        "import sys; from trl_ext.methods import METHODS; from trl_ext.recipe import schema; [schema.training(kind) for kind in METHODS], schema.model(), schema.data();"
         "print(sorted({'torch', 'transformers', 'trl', 'datasets', 'peft', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,12 +23,8 @@ from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import Recipe
 from trl_ext.support.errors import UserError
 
-READINGS = {
-    "ppo": prompts_and_demos.PROMPTS,
-    "online": prompts_and_demos.PROMPTS,
-    "sft": prompts_and_demos.DEMONSTRATIONS,
-}
-"""Kinds of training that need no preferences."""
+WITHOUT_PREFERENCES = {"prompts": prompts_and_demos.PROMPTS, "demonstrations": prompts_and_demos.DEMONSTRATIONS}
+"""How rows are read by methods that need no preferences, by `Method.reads`."""
 
 
 class Examples(NamedTuple):
@@ -85,7 +81,7 @@ def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = N
     statements += train.report.sentences()
     if limit:
         statements.append(f"Only its first {count(limit, 'rows')} {are(limit)} used (`max_train_samples`).")
-        if recipe.trainer is None and isinstance(train.dataset, Dataset):
+        if recipe.method.is_default and isinstance(train.dataset, Dataset):
             data.require_teachable(data.describe(train.dataset))
     if evaluation is not None:
         evaluation = _as_needed(evaluation, recipe, recipe.get("max_eval_samples"))
@@ -151,8 +147,8 @@ def _reader(recipe: Recipe) -> Callable[[str, bool, Source | None], data.Loaded]
         where, how = given, options
         if opened is not None:  # with its columns under the names known here
             where, how = opened.rows, {"format": options["format"], "title": opened.name}
-        if recipe.kind in READINGS:
-            return prompts_and_demos.load(where, READINGS[recipe.kind], split=split, **how)
+        if (reading := WITHOUT_PREFERENCES.get(recipe.method.reads)) is not None:
+            return prompts_and_demos.load(where, reading, split=split, **how)
         return data.load(where, split=split, training=training, **how)
 
     return read_split
@@ -222,7 +218,7 @@ def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.L
         loaded = data.Loaded(dataset.select(range(len(kept))), dataclasses.replace(report, kept=kept))
     elif limit is not None:
         loaded = data.Loaded(dataset.take(limit), report)
-    if recipe.kind in READINGS:
+    if not recipe.method.reads_preferences:
         return loaded
     if recipe.paired and not report.paired:
         raise UserError(
@@ -233,8 +229,8 @@ def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.L
 
 
 def _what(recipe: Recipe) -> str:
-    return f"the loss {recipe.title}" if recipe.trainer is None else "a reward model"
+    return f"the loss {recipe.title}" if recipe.method.has_loss else recipe.method.title
 
 
 def _instead(recipe: Recipe) -> str:
-    return "choose a loss for labelled answers (`--loss kto`), or data" if recipe.trainer is None else "choose data"
+    return "choose a loss for labelled answers (`--loss kto`), or data" if recipe.method.has_loss else "choose data"

@@ -75,7 +75,9 @@ def load_policy(
     for_loading = init | {"quantization_config": quantization, "trust_remote_code": args.trust_remote_code}
     if find_adapter_config_file(path) is not None:
         args.model_init_kwargs = None
-        reference = "" if recipe.kind == "sft" else "; the reference is a frozen copy of it, not the bare base"
+        reference = (
+            "" if not recipe.method.may_need_reference else "; the reference is a frozen copy of it, not the bare base"
+        )
         statements.append(f"Continues the adapter {path}{reference}.")
         return _continued(path, args, for_loading | {"revision": base_revision(recipe)}, lender), {}
     peft_config = _new_adapter(recipe, args, model_args, statements)
@@ -106,7 +108,7 @@ def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements:
     trains_experts = lora_targets.check(
         model_path(recipe), peft_config.target_modules, model_args.model_revision, args.trust_remote_code
     )
-    if recipe.kind == "reward":
+    if recipe.method.trains_scores:
         peft_config.task_type = "SEQ_CLS"
         peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), "score"})
     if peft_config.lora_dropout and getattr(args, "disable_dropout", False) and "lora_dropout" in recipe.explicit:

@@ -74,12 +74,12 @@ def on_templates(recipe: Recipe, args: Any, processing_class: Any, train: Any) -
     """What is not done with a chat template, where that may surprise."""
     example = next(iter(train), {})
     is_chat = is_conversational(example)
-    if not is_chat and getattr(processing_class, "chat_template", None) and recipe.kind != "sft":
+    if not is_chat and getattr(processing_class, "chat_template", None) and recipe.method.reads != "demonstrations":
         return [
             "The data are plain text, so the model's chat template is not applied: if people are to chat with the result, "
             "write prompts and answers as messages."
         ]
-    if is_chat and recipe.kind == "sft" and "messages" in example and not args.assistant_only_loss:
+    if is_chat and recipe.method.reads == "demonstrations" and "messages" in example and not args.assistant_only_loss:
         return ["Every token is learned, questions too; `assistant_only_loss: true` learns the answers alone."]
     return []
 

@@ -9,7 +9,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -21,34 +21,21 @@ from trl_ext.build.refusals import in_a_sentence
 from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
 from trl_ext.checks.ppo import kl_in_words
 from trl_ext.inspection import check
-from trl_ext.inspection.tokenise import kind_of
 from trl_ext.model_files import model as model_folder
 from trl_ext.recipe import Recipe
 from trl_ext.support import hub
 from trl_ext.support.errors import UserError
-from trl_ext.trainers import (
-    OnlinePreferenceConfig,
-    OnlinePreferenceTrainer,
-    PairedPreferenceConfig,
-    PairedPreferenceTrainer,
-    PPOConfig,
-    PPOTrainer,
-    UnpairedPreferenceConfig,
-    UnpairedPreferenceTrainer,
-)
 from trl_ext.trainers.common import provenance
 from trl_ext.trainers.monitoring.callback import Watch
 from trl_ext.trainers.monitoring.metrics_log import LogTheLastStep, MetricsFile
 from trl_ext.trainers.monitoring.progress import MarginProgress, ProgressLines
 from trl_ext.trainers.ppo.checks import SettingsWarning
-from trl_ext.trainers.sft_and_reward import RewardModelConfig, RewardModelTrainer, SupervisedConfig, SupervisedTrainer
 
 if TYPE_CHECKING:
     from trl_ext.build.shared_base import SharedBase
 
 
 __all__ = [
-    "TRAINERS",
     "Built",
     "Precision",
     "build_trainer",
@@ -61,24 +48,6 @@ __all__ = [
     "rewards",
     "training_config",
 ]
-
-
-class Classes(NamedTuple):
-    """A trainer and its configuration."""
-
-    trainer: type
-    config: type
-
-
-TRAINERS = {
-    "paired": Classes(PairedPreferenceTrainer, PairedPreferenceConfig),
-    "unpaired": Classes(UnpairedPreferenceTrainer, UnpairedPreferenceConfig),
-    "ppo": Classes(PPOTrainer, PPOConfig),
-    "online": Classes(OnlinePreferenceTrainer, OnlinePreferenceConfig),
-    "reward": Classes(RewardModelTrainer, RewardModelConfig),
-    "sft": Classes(SupervisedTrainer, SupervisedConfig),
-}
-"""By the kind of training, a key of `trl_ext.recipe.schema.CONFIGS`."""
 
 
 @dataclass
@@ -121,7 +90,7 @@ def build_trainer(
     model, adapter = load_policy(recipe, args, chosen, statements, base)
     with in_a_sentence(recipe, args), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=SettingsWarning)  # which the recipe's notes say too
-        built = TRAINERS[recipe.kind].trainer(
+        built = recipe.method.classes()[0](
             model=model,
             args=args,
             train_dataset=train,
@@ -154,14 +123,14 @@ def training_config(recipe: Recipe, output_dir: Path, chosen: Precision | None =
         defaults["dataloader_pin_memory"] = False
     values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}
     try:
-        return TRAINERS[recipe.kind].config(**values)
+        return recipe.method.classes()[1](**values)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
 
 
 def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
     """The reward functions that trainers with rewards take, imported, or nothing for others."""
-    if recipe.trainer not in ("ppo", "online"):
+    if not recipe.method.samples_completions:
         return {}
     names = recipe.get("reward_funcs") or []
     models = [source.place for source in map(reward_sources.parse, names) if source.kind == "model"]
@@ -170,7 +139,7 @@ def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
     statements += [reward_sources.statement(name) for name in names if not reward_sources.is_users_code(name)]
     if recipe.get("reward_adapter"):
         statements.append(f"Reward: the adapter {recipe.get('reward_adapter')}, on the policy's own base.")
-    if recipe.trainer == "ppo":
+    if recipe.effective("kl_estimator") is not None:
         kl, gradient = kl_in_words(recipe.effective)
         statements.append(f"KL: {kl}; its gradient: {gradient}.")
     return {"reward_funcs": [reward_sources.load(name) for name in names]}
@@ -179,7 +148,7 @@ def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
 def _checked(recipe: Recipe, args: Any, given: dataset.Examples, processing_class: Any, statements: list[str]) -> Any:
     """The training data for the trainer; UserError if it cannot teach."""
     return check.before_training(
-        kind_of(recipe),
+        recipe.kind,
         given,
         processing_class,
         args,

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from trl_ext.methods import METHODS
 from trl_ext.recipe import reader
 from trl_ext.recipe.paths import in_full, unwritable
 from trl_ext.support import messages
@@ -138,7 +139,6 @@ def did_you_mean(verb: str, rest: list[str], verbs: tuple[str, ...]) -> str:
 def _missing(key: str) -> str | None:
     """What a key that was given alone lacks; `None` if alone it means something, or it is no key of a recipe."""
     from trl_ext import losses
-    from trl_ext.recipe import schema
     from trl_ext.recipe.convert import allowed
     from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys
 
@@ -147,7 +147,7 @@ def _missing(key: str) -> str | None:
     if readers := losses.readers(key):
         kind = losses.describe(readers[0]).kinds[key]
         return None if kind.accepts(True) else kind.phrase
-    found = [keys[key] for keys in map(known_keys, schema.CONFIGS) if keys.get(key) is not None]
+    found = [keys[key] for keys in map(known_keys, METHODS) if keys.get(key) is not None]
     return None if not found or any(field.kinds & {"bool", "Any"} for field in found) else allowed(found[0])
 
 

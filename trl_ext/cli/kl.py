@@ -111,7 +111,7 @@ def _start(path: Path, recipe: Any) -> Source:
             "reference is a frozen copy of that adapter, so at its start every KL is 0."
         )
         return Source(recipe, begin, True, note)
-    if recipe.trainer == "reward":
+    if recipe.method.trains_scores:
         return Source(recipe, note=f"{path} trains a reward model, which writes no completions to sample.")
     if not recipe.get("use_peft"):
         note = f"{path} trains no adapter, and it is by switching one off that a run is held against its reference."

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trl_ext import methods
 from trl_ext.checks.ppo import kl_in_words
 from trl_ext.cli.arguments import add_recipe, overrides, plain
 from trl_ext.data import skim
@@ -42,9 +43,9 @@ def summary(recipe: Any) -> dict[str, str]:
     effective = recipe.effective
     each, accumulated = effective("per_device_train_batch_size"), effective("gradient_accumulation_steps")
     rate, schedule = effective("learning_rate"), effective("lr_scheduler_type")
-    limit = "max_completion_length" if recipe.trainer in ("ppo", "online") else "max_length"
+    limit = recipe.method.length_key
     return {
-        **{None: _loss, "ppo": _ppo, "online": _online}.get(recipe.trainer, _stage)(recipe),
+        **methods.imported(recipe.method.summary)(recipe),
         "model": f"{effective('model_name_or_path')}, {_weights(recipe)}",
         "adapter": _adapter(recipe),
         "step": f"{each} × {accumulated} accumulated = {each * accumulated} examples per process",
@@ -58,7 +59,7 @@ def summary(recipe: Any) -> dict[str, str]:
     }
 
 
-def _loss(recipe: Any) -> dict[str, str]:
+def preferences(recipe: Any) -> dict[str, str]:
     match = peek(recipe.get("dataset_name") or "", recipe.get("dataset_columns"), recipe.effective("dataset_format"))
     found = "" if match is None else f", {match.title}, {'pairs' if match.paired else 'labelled answers'}"
     return {
@@ -76,12 +77,12 @@ def _declared(recipe: Any) -> dict[str, str]:
     }
 
 
-def _online(recipe: Any) -> dict[str, str]:
+def online(recipe: Any) -> dict[str, str]:
     effective = recipe.effective
     generations, epochs = effective("num_generations"), effective("num_iterations")
     step = effective("per_device_train_batch_size") * effective("gradient_accumulation_steps")
     return {
-        "trainer": "a loss on sampled pairs",
+        "trainer": recipe.method.title,
         **_declared(recipe),
         "rewards": _rewards(recipe),
         "data": f"{_dataset(recipe)}, prompts",
@@ -90,13 +91,13 @@ def _online(recipe: Any) -> dict[str, str]:
     }
 
 
-def _ppo(recipe: Any) -> dict[str, str]:
+def ppo(recipe: Any) -> dict[str, str]:
     effective = recipe.effective
     kl, gradient = kl_in_words(effective)
     is_continued = adapter.is_in(Path(recipe.get("model_name_or_path")).expanduser())
     epochs = effective("num_iterations")
     return {
-        "trainer": "PPO",
+        "trainer": recipe.method.title,
         "rewards": _rewards(recipe),
         "KL": kl,
         "KL gradient": gradient,
@@ -111,12 +112,8 @@ def _rewards(recipe: Any) -> str:
     return ", ".join([*(recipe.get("reward_funcs") or []), *adapter])
 
 
-def _stage(recipe: Any) -> dict[str, str]:
-    name, reads = {
-        "reward": ("reward model: −log σ(r(chosen) − r(rejected))", "pairs"),
-        "sft": ("supervised fine-tuning: −log π of the answer's tokens", "answers to imitate"),
-    }[recipe.trainer]
-    return {"trainer": name, "data": f"{_dataset(recipe)}, {reads}"}
+def without_loss(recipe: Any) -> dict[str, str]:
+    return {"trainer": recipe.method.objective, "data": f"{_dataset(recipe)}, {recipe.method.reads}"}
 
 
 def _dataset(recipe: Any) -> str:

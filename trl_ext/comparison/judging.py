@@ -102,7 +102,7 @@ def facts(name: str, recipe: Recipe) -> dict[str, Any]:
 
 def rows(recipes: Sequence[Recipe], directory: Path, asked: evaluation_rows.Asked) -> evaluation_rows.Rows:
     """What all are evaluated on: by default what the first run on pairs, or else the first, holds out."""
-    recipe = next((recipe for recipe in recipes if recipe.trainer is None and recipe.paired), recipes[0])
+    recipe = next((recipe for recipe in recipes if recipe.method.is_default and recipe.paired), recipes[0])
     return evaluation_rows.find(recipe, training_config(recipe, directory), asked)
 
 

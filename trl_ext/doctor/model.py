@@ -125,12 +125,12 @@ def _ends(tokenizer: Any, recipe: Any, folder: Path | None) -> Iterator[Finding]
         yield fails("tokenizer", "has no end-of-sequence token", "set `eos_token` in its tokenizer_config.json.")
         return
     generation = _generation_ends(folder)
-    if recipe.trainer == "ppo" and generation and tokenizer.eos_token_id not in generation:
+    if recipe.method.samples_completions and generation and tokenizer.eos_token_id not in generation:
         ends = ", ".join(map(str, tokenizer.convert_ids_to_tokens(sorted(generation))))
         yield warns(
             "generation",
-            f"ends at {ends} by generation_config.json, and the tokenizer's end is {tokenizer.eos_token}: PPO samples to either",
-            f"add {tokenizer.eos_token_id} to `eos_token_id` there, so that the trained model stops where PPO did.",
+            f"ends at {ends} by generation_config.json, and the tokenizer's end is {tokenizer.eos_token}: completions are sampled to either",
+            f"add {tokenizer.eos_token_id} to `eos_token_id` there, so that the trained model stops where training did.",
         )
     ids = special_tokens.exchange(tokenizer)
     if ids is None:

@@ -81,7 +81,7 @@ def find(recipe: Recipe, args: Any, asked: Asked) -> Rows:
 
 def _held_out(recipe: Recipe, args: Any) -> Rows:
     """The rows that were cut off the run's training data."""
-    if recipe.trainer is not None:
+    if not recipe.method.is_default:
         raise UserError(
             f"This {recipe.title} run did not hold out preferences, but what it trained on: name pairs with `--dataset`."
         )

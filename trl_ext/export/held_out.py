@@ -13,7 +13,8 @@ from trl_ext.build import dataset
 from trl_ext.build.trainer import training_config
 from trl_ext.demo import EMBEDDED
 from trl_ext.export.source import Source
-from trl_ext.inspection.tokenise import COLUMNS, has_images, kind_of, tokenise
+from trl_ext.inspection.tokenise import has_images, tokenise
+from trl_ext.methods import METHODS
 from trl_ext.support.errors import UserError
 from trl_ext.support.sampling import Completion
 
@@ -55,8 +56,8 @@ def of_run(source: Source, tokenizer: Any, rows: int) -> HeldOut:
     if has_images(found):
         raise UserError("The run's data holds images, and models are compared on text alone.")
     where = "of its training data, since it holds none out" if evaluation is None else "held out"
-    kind = kind_of(recipe)
-    if kind == "prompts":
+    kind = recipe.kind
+    if recipe.method.reads == "prompts":
         prompts = tokenise(kind, found, tokenizer, args)["prompt_ids"][:]
         return HeldOut([], prompts, f"{len(prompts):,} completions sampled for prompts {where}")
     completions = completions_of(kind, found, tokenizer, args)
@@ -74,14 +75,16 @@ def completions_of(kind: str, rows: Dataset, tokenizer: Any, args: Any) -> list[
         tokenizer: Of the run.
         args: The trainer's configuration.
     """
-    if kind == "sft":
+    method = METHODS[kind]
+    is_demonstration = method.reads == "demonstrations"
+    if is_demonstration:
         rows = Dataset.from_list([_last_message_apart(row) for row in rows])
         args = copy.copy(args)
         args.completion_only_loss, args.assistant_only_loss = None, False  # compared is all of an answer
     found = [
         _completion(row["prompt_ids"], row[name], args.max_length)
-        for row in map(_demonstration if kind == "sft" else dict, tokenise(kind, rows, tokenizer, args))
-        for name in COLUMNS["unpaired" if kind == "sft" else kind][1:]
+        for row in map(_demonstration if is_demonstration else dict, tokenise(kind, rows, tokenizer, args))
+        for name in (f"{completion}_ids" for completion in method.completions)
     ]
     return [completion for completion in found if completion.prompt_ids and completion.ids]
 

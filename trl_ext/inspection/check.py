@@ -18,6 +18,7 @@ from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.model_files import ModelFiles
 from trl_ext.inspection.tokenise import collate_images, has_images, tokenise
 from trl_ext.inspection.truncation import limits
+from trl_ext.methods import METHODS
 from trl_ext.support.errors import UserError
 
 STREAMED = 256
@@ -44,7 +45,7 @@ def check(kind: str, given: Examples, processing_class: Any, args: Any, model: M
     """Tokenise examples in memory or on disk and count what the trainer makes of them.
 
     Args:
-        kind: A key of `trl_ext.inspection.tokenise.COLUMNS`.
+        kind: Kind of training, a key of `METHODS`.
         given: The examples, not a stream. Of pairs or answers with images the first `WITH_IMAGES` are taken.
         processing_class: Tokenizer or processor.
         args: The trainer's configuration.
@@ -53,16 +54,17 @@ def check(kind: str, given: Examples, processing_class: Any, args: Any, model: M
     Raises:
         UserError: A row cannot be tokenised, or images are not for a loss on preferences.
     """
+    method = METHODS[kind]
     dataset, numbers, make, applied = given.train, given.numbers, tokenise, limits(kind, args)
     if has_images(dataset):
-        if kind not in ("paired", "unpaired"):
+        if not (method.has_loss and method.reads_preferences):
             raise UserError("Data with images is looked into for losses on preferences only.")
         numbers, make = numbers[:WITH_IMAGES], collate_images
         dataset = dataset.select(range(len(numbers)))
         # Their collator cuts the end alone, and nothing is dropped before it.
         applied = applied._replace(keep_end=False, drops_the_unscored=False)
     tokenised = make(kind, dataset, processing_class, args, numbers)
-    sampled = (args.max_completion_length or 0) if kind == "prompts" else 0
+    sampled = (args.max_completion_length or 0) if method.samples_completions else 0
     facts = gather(kind, tokenised, applied, model.stops)
     return Checked(tokenised, Findings(facts, model.stop_tokens, model.positions, sampled), numbers)
 
@@ -100,8 +102,9 @@ def before_training(
     tokenised, findings, _ = check(kind, given, processing_class, args, model)
     statements += findings.summary()
     findings.require_teachable()
-    if kind == "prompts":
+    method = METHODS[kind]
+    if method.tokenised_by is None:
         return given.train
-    if kind in ("paired", "unpaired") and findings.kept < len(tokenised):
+    if not method.filters_rows and findings.kept < len(tokenised):
         return tokenised.select(np.flatnonzero(~findings.facts.is_dropped))
-    return tokenised  # TRL's reward and SFT trainers drop by themselves
+    return tokenised

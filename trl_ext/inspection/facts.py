@@ -15,20 +15,12 @@ import pyarrow
 import xxhash
 from datasets import Dataset
 
-from trl_ext.inspection.tokenise import COLUMNS
 from trl_ext.inspection.truncation import Cut, Limits, apply
+from trl_ext.methods import METHODS, Method
 
 BATCH = 1000
 AFTER_STOP = 2
 """Tokens that may follow an end-of-sequence token at the end of an answer: templates write a line break after it."""
-
-ANSWERS = {
-    "paired": ("chosen", "rejected"),
-    "unpaired": ("completion",),
-    "reward": ("chosen", "rejected"),
-    "sft": ("completion",),
-    "prompts": (),
-}
 
 
 @dataclass
@@ -36,7 +28,7 @@ class Facts:
     """What the examples of a dataset are reduced to.
 
     Attributes:
-        kind: Kind of training.
+        method: Kind of training.
         limits: What was applied.
         lengths: Tokens before anything is cut, of the prompt and of each answer; of a reward model's sequences whole.
         kept: Tokens of each answer that are left.
@@ -47,7 +39,7 @@ class Facts:
         labels: Whether an answer is desirable; `None` where there are no labels.
     """
 
-    kind: str
+    method: Method
     limits: Limits
     lengths: dict[str, np.ndarray]
     kept: dict[str, np.ndarray]
@@ -65,21 +57,22 @@ def gather(kind: str, tokenised: Dataset, limits: Limits, stops: set[int]) -> Fa
     """Reduce a dataset of `trl_ext.inspection.tokenise` to its facts, batch by batch.
 
     Args:
-        kind: Kind of training.
-        tokenised: Holds the `COLUMNS` of its kind, and `label` if unpaired.
+        kind: Kind of training, a key of `METHODS`.
+        tokenised: Holds the `token_columns` of its kind, and `label` if unpaired.
         limits: See there.
         stops: Ids of the tokens that end a sequence.
     """
-    read = {"sft": _supervised, "prompts": _prompts}.get(kind, _answers)
-    names = [*COLUMNS[kind], *(["label"] if kind == "unpaired" else [])]
-    parts = [read(kind, batch, limits, stops) for batch in _batches(tokenised, names)]
+    method = METHODS[kind]
+    read = {"demonstrations": _supervised, "prompts": _prompts}.get(method.reads, _answers)
+    names = [*method.token_columns, *(["label"] if method.reads == "labelled" else [])]
+    parts = [read(method, batch, limits, stops) for batch in _batches(tokenised, names)]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): array for name, array in joined.items() if name.startswith(prefix)}
 
     facts = Facts(
-        kind=kind,
+        method=method,
         limits=limits,
         lengths=group("length/"),
         kept=group("kept/"),
@@ -123,9 +116,9 @@ def _batches(tokenised: Dataset, names: list[str]) -> Iterator[dict[str, Any]]:
         yield {name: np.asarray(table[name]) if name == "label" else Lists(table[name]) for name in names}
 
 
-def _answers(kind: str, batch: dict[str, Any], limits: Limits, stops: set[int]) -> dict[str, np.ndarray]:
+def _answers(method: Method, batch: dict[str, Any], limits: Limits, stops: set[int]) -> dict[str, np.ndarray]:
     """Facts of pairs and of single answers; a reward model's include their prompts."""
-    answers = {name: batch[f"{name}_ids"] for name in ANSWERS[kind]}
+    answers = {name: batch[f"{name}_ids"] for name in method.completions}
     lengths = {name: ids.lengths for name, ids in answers.items()}
     n = len(next(iter(lengths.values())))
     prompts = batch.get("prompt_ids") or [np.empty(0, np.int64)] * n
@@ -147,7 +140,7 @@ def _answers(kind: str, batch: dict[str, Any], limits: Limits, stops: set[int]) 
     return found | ({"label": batch["label"].astype(bool)} if "label" in batch else {})
 
 
-def _supervised(kind: str, batch: dict[str, Any], limits: Limits, stops: set[int]) -> dict[str, np.ndarray]:
+def _supervised(method: Method, batch: dict[str, Any], limits: Limits, stops: set[int]) -> dict[str, np.ndarray]:
     """Facts of answers to imitate: what comes before the first token that is learned from counts as the prompt."""
     ids, length = batch["input_ids"], batch["input_ids"].lengths
     scored = [np.flatnonzero(labels != -100) for labels in batch["labels"]]
@@ -170,7 +163,7 @@ def _supervised(kind: str, batch: dict[str, Any], limits: Limits, stops: set[int
     return found
 
 
-def _prompts(kind: str, batch: dict[str, Any], limits: Limits, stops: set[int]) -> dict[str, np.ndarray]:
+def _prompts(method: Method, batch: dict[str, Any], limits: Limits, stops: set[int]) -> dict[str, np.ndarray]:
     ids = batch["prompt_ids"]
     n = len(ids.lengths)
     digests = np.fromiter(map(_digest, ids), np.int64, n)

@@ -10,8 +10,6 @@ from trl_ext.data.report import are, count, every
 from trl_ext.inspection.facts import Facts
 from trl_ext.support.errors import UserError
 
-UNITS = {"paired": "pairs", "unpaired": "answers", "reward": "pairs", "sft": "answers", "prompts": "prompts"}
-
 SENTENCES = {
     "prompt_cut": "the prompt loses its beginning, `truncation_mode: keep_end` leaving {limit:,} tokens (`max_length`)",
     "chosen_cut": "the chosen answer is cut, prompt and answer being longer than {limit:,} tokens (`max_length`)",
@@ -110,7 +108,7 @@ class Findings:
 
     @property
     def unit(self) -> str:
-        return UNITS[self.facts.kind]
+        return self.facts.method.unit
 
     def lengths(self) -> dict[str, Lengths]:
         """Tokens before any cut of the prompts and answers kept, by name."""
@@ -154,7 +152,7 @@ class Findings:
         if not self.kept:
             raise UserError(
                 f"Every training example was dropped: {self._why_dropped('all')}. Raise `max_length`"
-                + ("." if facts.kind == "reward" else ", or shorten the prompts.")
+                + ("." if facts.method.drops_long_rows else ", or shorten the prompts.")
             )
         kept = ~facts.is_dropped
         if "identical" in facts.flags:
@@ -182,10 +180,10 @@ class Findings:
 
     def _why_dropped(self, which: str = "") -> str:
         limit = self.facts.limits.max_length or 0
-        if self.facts.kind == "reward":
+        if self.facts.method.drops_long_rows:
             whose = "in all of them, " if which else ""
             return f"{whose}chosen or rejected has more than {limit} tokens (`max_length`)"
-        if self.facts.kind == "sft":
+        if self.facts.method.reads == "demonstrations":
             end = "last" if self.facts.limits.keep_end else "first"
             return f"none of the {end} {limit} tokens (`max_length`) is one to learn from"
         if which:

@@ -10,7 +10,7 @@ from datasets import Dataset
 from trl_ext.batching.budget import LARGEST_ROW
 from trl_ext.batching.packed import Tree, joined_tokens, pack_rows
 from trl_ext.batching.padded import cut_rows
-from trl_ext.inspection.facts import ANSWERS, Facts
+from trl_ext.inspection.facts import Facts
 
 EXAMPLES = 4096
 """Examples, in whole optimizer steps, to lay out: their tokens are looked at one by one."""
@@ -38,9 +38,9 @@ class Layout(NamedTuple):
 
 def compare(facts: Facts, tokenised: Dataset, args: Any) -> Layout | None:
     """Lay out the first optimizer steps of one process, in random order; `None` where TRL's own batches are used."""
-    names = ANSWERS[facts.kind]
+    names = facts.method.completions
     kept = np.flatnonzero(~facts.is_dropped)
-    if facts.kind not in ("paired", "unpaired") or not len(kept):
+    if not facts.method.cuts_rows or not len(kept):
         return None
     each = args.per_device_train_batch_size
     step = each * args.gradient_accumulation_steps

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from trl_ext.inspection.facts import ANSWERS, Facts
+from trl_ext.inspection.facts import Facts
 
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 """Control characters and the signs that stand for them: data must not steer the terminal."""
@@ -39,14 +39,14 @@ def render(facts: Facts, tokenised: Dataset, place: int, tokenizer: Any) -> dict
         tokenizer: Turns tokens into text.
     """
     row = tokenised[place]
-    if facts.kind == "prompts":
+    if facts.method.reads == "prompts":
         return {"prompt": _parts(row["prompt_ids"], ["prompt"] * len(row["prompt_ids"]), tokenizer)}
-    if facts.kind == "sft":
+    if facts.method.reads == "demonstrations":
         roles = np.where(np.array(row["labels"]) == -100, "prompt", "learned")
         return {"completion": _parts(row["input_ids"], _cut(roles, facts).tolist(), tokenizer)}
     shown = {}
     prompt = row.get("prompt_ids", [])
-    for name in ANSWERS[facts.kind]:
+    for name in facts.method.completions:
         ids = [*prompt, *row[f"{name}_ids"]]
         roles = np.array(["prompt"] * len(prompt) + ["learned"] * (len(ids) - len(prompt)), dtype="<U7")
         shown[name] = _parts(ids, _cut(roles, facts).tolist(), tokenizer)

@@ -18,7 +18,7 @@ from trl_ext.inspection.check import Checked, check
 from trl_ext.inspection.findings import Finding
 from trl_ext.inspection.layout import Layout
 from trl_ext.inspection.rendering import Part
-from trl_ext.inspection.tokenise import has_images, kind_of, text_tokenizer
+from trl_ext.inspection.tokenise import has_images, text_tokenizer
 from trl_ext.recipe import Recipe
 
 EXAMPLES = 3
@@ -77,11 +77,11 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The same for scripts: numbers, strings and lists alone."""
         findings = self.checked.findings
-        labels = findings.labels()
+        labels, method = findings.labels(), findings.facts.method
         return {
             "statements": self.statements,
             "partial": self.partial or None,
-            "kind": findings.facts.kind,
+            "kind": "prompts" if method.reads == "prompts" else method.name,
             "examples": len(findings.facts),
             "kept": findings.kept,
             "max_length": findings.facts.limits.max_length,
@@ -122,7 +122,7 @@ def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
     processing_class = load_tokenizer(recipe)
     check_template(recipe, args, processing_class, given.train)
     statements += on_templates(recipe, args, processing_class, given.train)
-    checked = check(kind_of(recipe), given, processing_class, args, model_files_of(recipe, processing_class))
+    checked = check(recipe.kind, given, processing_class, args, model_files_of(recipe, processing_class))
     if has_images(given.train):
         partial = (
             f"{partial} Of the examples, which have images, the first {len(checked.numbers)} are looked at.".strip()

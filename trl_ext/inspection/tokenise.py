@@ -15,32 +15,16 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from transformers import AutoTokenizer, ProcessorMixin
-from trl import DPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
+from trl import RLOOTrainer
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference
 
+from trl_ext.methods import METHODS, Method, imported
 from trl_ext.support.errors import UserError
-
-TRAINERS = {"paired": DPOTrainer, "unpaired": KTOTrainer, "reward": RewardTrainer, "sft": SFTTrainer}
-"""By kind of training, the trainer whose `_prepare_dataset` tokenises; those that sample tokenise prompts as they go."""
-
-COLUMNS = {
-    "paired": ("prompt_ids", "chosen_ids", "rejected_ids"),
-    "unpaired": ("prompt_ids", "completion_ids"),
-    "reward": ("chosen_ids", "rejected_ids"),  # prompts included
-    "sft": ("input_ids", "labels"),
-    "prompts": ("prompt_ids",),
-}
-"""Columns of token ids by kind of training, which for trainers that sample is `prompts`."""
 
 CHUNK = 1000
 """Rows to try at once when looking for one that cannot be tokenised."""
-
-
-def kind_of(recipe: Any) -> str:
-    """The key of `COLUMNS` for a recipe."""
-    return recipe.kind if recipe.kind in COLUMNS else "prompts"
 
 
 def text_tokenizer(processing_class: Any) -> Any:
@@ -55,10 +39,10 @@ def has_images(dataset: Any) -> bool:
 def tokenise(
     kind: str, dataset: Dataset, processing_class: Any, args: Any, numbers: np.ndarray | None = None
 ) -> Dataset:
-    """The dataset with the `COLUMNS` of its kind: token ids as the trainer makes them, nothing dropped or cut yet.
+    """The dataset with the `token_columns` of its method: token ids as the trainer makes them, nothing dropped or cut yet.
 
     Args:
-        kind: A key of `COLUMNS`.
+        kind: A key of `METHODS`.
         dataset: Examples as the trainer takes them, without images.
         processing_class: Tokenizer or processor.
         args: The trainer's configuration.
@@ -67,11 +51,12 @@ def tokenise(
     Raises:
         UserError: A row that the tokenizer or its chat template refuses.
     """
-    tokens = _prompts if kind == "prompts" else _by_trl
+    method = METHODS[kind]
+    tokens = _prompts if method.tokenised_by is None else _by_trl
     try:
-        return tokens(kind, dataset, processing_class, args)
+        return tokens(method, dataset, processing_class, args)
     except Exception as error:  # whatever a template, a tokenizer or a value they do not expect may raise
-        refused = _first_refused(lambda rows: tokens(kind, rows, processing_class, args), dataset)
+        refused = _first_refused(lambda rows: tokens(method, rows, processing_class, args), dataset)
         if refused is None:
             raise
         row, cause = refused
@@ -86,15 +71,15 @@ def _refusal(number: int, cause: Exception) -> UserError:
     )
 
 
-def _by_trl(kind: str, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
-    trainer = TRAINERS[kind]
+def _by_trl(method: Method, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
+    trainer = imported(method.tokenised_by)
     whole = copy.copy(args)
     whole.max_length = None
-    if kind not in ("reward", "sft"):
+    if method.has_loss:
         stand_in = SimpleNamespace(_tokenizer=text_tokenizer(processing_class), calculate_KL=False)
         return trainer._prepare_dataset(stand_in, dataset, processing_class, whole, "training")
     processing_class = _with_template(processing_class, args)
-    if kind == "reward":
+    if method.trains_scores:
         return trainer._prepare_dataset(SimpleNamespace(), dataset, processing_class, whole, "training")
     whole.packing = whole.shuffle_dataset = False
     stand_in = SimpleNamespace(
@@ -138,7 +123,7 @@ def _completion_only(dataset: Dataset, args: Any) -> bool:
     return {"prompt", "completion"} <= set(dataset.column_names)
 
 
-def _prompts(kind: str, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
+def _prompts(method: Method, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
     return dataset.select_columns(["prompt"]).map(
         _prompt_ids,
         batched=True,
@@ -185,13 +170,13 @@ def collate_images(
     """
     tokenizer = text_tokenizer(processing_class)
     tokenizer.pad_token = args.pad_token or tokenizer.pad_token or tokenizer.eos_token
-    is_paired = kind == "paired"
+    method = METHODS[kind]
     collator = (
         DataCollatorForVisionPreference(processor=processing_class)
-        if is_paired
+        if method.is_paired
         else DataCollatorForVisionUnpairedPreference(processor=processing_class, calculate_kl=False)
     )
-    columns: dict[str, list] = {name: [] for name in COLUMNS[kind]}
+    columns: dict[str, list] = {name: [] for name in method.token_columns}
     for place, row in enumerate(dataset):
         try:
             batch = collator([row])
@@ -205,6 +190,6 @@ def collate_images(
         ]
         ids, scored = sequences[0]
         columns["prompt_ids"].append(ids[: len(ids) - scored])
-        for name, (ids, scored) in zip(COLUMNS[kind][1:], sequences, strict=True):
+        for name, (ids, scored) in zip(method.token_columns[1:], sequences, strict=True):
             columns[name].append(ids[len(ids) - scored :])
-    return Dataset.from_dict({**columns, **({} if is_paired else {"label": dataset["label"]})})
+    return Dataset.from_dict({**columns, **({} if method.is_paired else {"label": dataset["label"]})})

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trl_ext.methods import METHODS
+
 
 class Limits(NamedTuple):
     """What a trainer does to long examples.
@@ -25,13 +27,14 @@ class Limits(NamedTuple):
 
 def limits(kind: str, args: Any) -> Limits:
     """The limits a trainer of this kind applies (TRL 1.16), from its configuration."""
-    if kind == "prompts":
+    method = METHODS[kind]
+    if method.samples_completions:
         return Limits(None)
-    keep_end = kind in ("paired", "sft") and args.truncation_mode == "keep_end"
-    if kind == "sft" and args.packing:
+    keep_end = getattr(args, "truncation_mode", None) == "keep_end"  # of DPO and SFT
+    if method.reads == "demonstrations" and args.packing:
         # Other strategies go on with the rest in another sequence.
         return Limits(args.max_length if args.packing_strategy == "bfd" else None, drops_the_unscored=False)
-    return Limits(args.max_length, keep_end, is_cut=kind != "reward")
+    return Limits(args.max_length, keep_end, is_cut=not method.drops_long_rows)
 
 
 class Cut(NamedTuple):

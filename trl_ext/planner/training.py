@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from trl_ext import methods
+
 UNLIMITED = 2048
 """Tokens of a sequence assumed where no setting limits them."""
 PROMPT = 512
@@ -50,12 +52,11 @@ class Training:
 
 def read(recipe: Any) -> Training:
     """What the trainer of a `trl_ext.recipe.Recipe` does."""
-    if recipe.trainer is None:
-        return _preferences(recipe)
-    return _sampled(recipe) if recipe.trainer in ("ppo", "online") else _micro_batches(recipe)
+    return methods.imported(recipe.method.planner)(recipe)
 
 
-def _preferences(recipe: Any) -> Training:
+def preferences(recipe: Any) -> Training:
+    """A loss on given preferences: rows are cut to fit memory."""
     effective, info = recipe.effective, recipe.info
     length, notes = _length(recipe)
     rows = effective("row_tokens")
@@ -80,40 +81,40 @@ def _moving_reference(recipe: Any) -> int:
     return 1 if recipe.effective("ref_model_mixup_alpha") == 1 else 2
 
 
-def _micro_batches(recipe: Any) -> Training:
+def micro_batches(recipe: Any) -> Training:
     """A reward model on pairs, or supervised fine-tuning: a forward pass is `per_device_train_batch_size` examples."""
     length, notes = _length(recipe)
-    sequences = 2 if recipe.trainer == "reward" else 1
+    sequences = len(recipe.method.completions)
     return Training(
         sequences=sequences,
         length=length,
         row_tokens=recipe.effective("per_device_train_batch_size") * sequences * length,
         checkpointing=bool(_checkpointing(recipe)),
         cannot_pack="its trainer runs whole micro-batches",
-        is_classifier=recipe.trainer == "reward",
+        is_classifier=recipe.method.trains_scores,
         notes=notes,
     )
 
 
-def _sampled(recipe: Any) -> Training:
+def sampled(recipe: Any) -> Training:
     """The policy and, of PPO, the critic are trained adapters on one base, a reward model may be another, frozen one."""
     effective = recipe.effective
     length = PROMPT + (effective("max_completion_length") or UNLIMITED)
     batch = effective("per_device_train_batch_size")
-    sampled = effective("generation_batch_size") or batch * (
+    completions = effective("generation_batch_size") or batch * (
         effective("steps_per_generation") or effective("gradient_accumulation_steps")
     )
     return Training(
         sequences=1,
         length=length,
-        length_key="max_completion_length",
+        length_key=recipe.method.length_key,
         row_tokens=batch * length,
         checkpointing=bool(_checkpointing(recipe)),
         cannot_pack="its trainer runs whole micro-batches",
-        needs_reference=recipe.trainer == "ppo" or recipe.info.needs_reference,
-        trained_adapters=2 if recipe.trainer == "ppo" else 1,
+        needs_reference=recipe.method.always_needs_reference or recipe.info.needs_reference,
+        trained_adapters=recipe.method.trained_adapters,
         frozen_adapters=int(effective("reward_adapter") is not None),
-        cached_tokens=sampled * length,
+        cached_tokens=completions * length,
         notes=(f"Prompts of {PROMPT} tokens are assumed. Times leave out the sampling of completions.",),
     )
 

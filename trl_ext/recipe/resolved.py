@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trl_ext import losses
+from trl_ext import losses, methods
+from trl_ext.methods import Method
 from trl_ext.recipe import reader, schema
 from trl_ext.recipe.choice import LossName, canonical, text
 from trl_ext.recipe.vocabulary import OWN_KEYS, defaults, hyperparameters
@@ -55,10 +56,15 @@ class Recipe:
         """`ppo`, `online`, `reward` or `sft`; `None` where a loss is trained on given preferences."""
         return self.values.get("trainer")
 
+    @cached_property
+    def method(self) -> Method:
+        """The kind of training, with everything that depends on it."""
+        return methods.of(self.trainer, is_paired=self.loss is None or self.info.paired)
+
     @property
     def kind(self) -> str:
-        """What kind of training it is: a key of `schema.CONFIGS`."""
-        return self.trainer or ("paired" if self.info.paired else "unpaired")
+        """The name of the kind of training: a key of `methods.METHODS`."""
+        return self.method.name
 
     @property
     def title(self) -> str:
@@ -73,7 +79,7 @@ class Recipe:
     @property
     def paired(self) -> bool:
         """Whether it is trained on pairs."""
-        return self.kind in ("paired", "reward")
+        return self.method.is_paired
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value that was set, else `default`."""

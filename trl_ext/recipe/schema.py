@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from trl_ext.methods import METHODS
+
 MISSING = object()
 """Default of a field whose default is not a literal in the source."""
 
@@ -46,16 +48,6 @@ SOURCES = {
     "RewardExtras": ("trl_ext", "recipe/extras.py"),
     "ModelExtras": ("trl_ext", "recipe/extras.py"),
     "DataExtras": ("trl_ext", "recipe/extras.py"),
-}
-
-# What each kind of training is configured by. Preference training is `paired` or `unpaired`, as its loss reads.
-CONFIGS = {
-    "paired": ("PairedPreferenceConfig",),
-    "unpaired": ("UnpairedPreferenceConfig",),
-    "ppo": ("PPOConfig", "RewardExtras"),
-    "online": ("OnlinePreferenceConfig", "RewardExtras"),
-    "reward": ("RewardModelConfig",),
-    "sft": ("SupervisedConfig",),
 }
 
 # Values the code accepts beyond what the annotation says.
@@ -129,8 +121,8 @@ def fields(class_name: str) -> dict[str, Field]:
 
 @lru_cache
 def training(kind: str) -> dict[str, Field]:
-    """Settings of one kind of training, a key of `CONFIGS`."""
-    return {name: field for class_name in CONFIGS[kind] for name, field in fields(class_name).items()}
+    """Settings of one kind of training, a key of `methods.METHODS`."""
+    return {name: field for class_name in METHODS[kind].settings for name, field in fields(class_name).items()}
 
 
 @lru_cache

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trl_ext import losses
+from trl_ext import losses, methods
 from trl_ext.recipe import schema
 from trl_ext.support import messages
 
@@ -13,15 +13,10 @@ LOSS_KEYS = ("loss", "loss_kwargs", "variants")
 OWN_KEYS = ("trainer", "env", *LOSS_KEYS)
 """Keys that are neither a field of a configuration nor a hyperparameter."""
 
-TRAINERS = {
-    "ppo": "PPO",
-    "online": "a loss on sampled pairs",
-    "reward": "a reward model",
-    "sft": "supervised fine-tuning",
-}
+TRAINERS = {name: method.title for name, method in methods.TRAINERS.items()}
 """What `trainer` may be, and what it is called in a sentence. Without one, a loss on preferences is trained."""
 
-WITH_LOSS = ("online",)
+WITH_LOSS = tuple(name for name, method in methods.TRAINERS.items() if method.has_loss)
 """Values of `trainer` with which `loss` says what is trained."""
 
 FORMATS = Path(__file__).parents[1] / "data" / "formats"
@@ -31,7 +26,7 @@ def known_keys(kind: str = "paired") -> dict[str, schema.Field | None]:
     """Every key of a recipe, with its field if it is one.
 
     Args:
-        kind: A key of `schema.CONFIGS`. A preference recipe may hold the keys of both kinds, for its variants; the
+        kind: A key of `methods.METHODS`. A preference recipe may hold the keys of both kinds, for its variants; the
             field is then that of the one named.
     """
     return dict(_known_keys(kind, losses.available()))

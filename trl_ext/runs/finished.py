@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trl_ext import methods
 from trl_ext.checkpoints import found
 from trl_ext.demo import EMBEDDED
 from trl_ext.support.errors import UserError
@@ -109,7 +110,7 @@ def check(directory: Path) -> None:
         UserError: It holds neither an adapter of a run nor a model, or one that scores instead of writing.
     """
     if adapter.is_in(directory):
-        scores = written(directory).get("trainer") == "reward"
+        scores = methods.of(written(directory).get("trainer")).trains_scores
     elif (directory / "config.json").exists():
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         scores = any("SequenceClassification" in name for name in config.get("architectures") or [])

@@ -126,7 +126,7 @@ def train(
         settled = replace(resolved, values={**resolved.values, "row_tokens": trainer.row_tokens})
         settled.dump(directory / "recipe.resolved.yaml")
 
-    if recipe.trainer is None:
+    if recipe.method.cuts_rows:
         trainer.add_callback(AfterFirstStep(keep_row_tokens))
     if checkpoint is not None:
         trainer.check_resume(checkpoint)  # before the directory's recipe is replaced
@@ -139,7 +139,7 @@ def train(
                 atomic.write_json(directory / "environment.json", environment.describe())
             trainer.train(resume_from_checkpoint=checkpoint)
             seconds, peak = trainer.trained_seconds, memory.read()
-            counts = trainer.reference_counts() if recipe.trainer is None else None  # from every process
+            counts = trainer.reference_counts() if recipe.method.cuts_rows else None  # from every process
             trainer.save_model(str(directory))
             trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
             guard.last_words = lambda: f"{directory} is complete; what follows training is left out."
@@ -228,7 +228,7 @@ def _report(console: Console, recipe: Recipe, trained: Trained) -> None:
     is_demo = (
         get_config_model_id(trainer.model.config) == str(demo.MODEL) and recipe.get("dataset_name") == demo.EMBEDDED
     )
-    if is_demo and recipe.trainer != "reward" and hasattr(trainer.model, "disable_adapter"):
+    if is_demo and not recipe.method.trains_scores and hasattr(trainer.model, "disable_adapter"):
         console.print("sampling reviews with the adapter on and off …")
         tables = [_measure_the_demo(directory, trainer), *tables[1:]]
     for table in tables:

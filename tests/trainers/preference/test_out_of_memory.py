@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, relative_difference, weights
-from trl_ext.build.trainer import TRAINERS
+from trl_ext.methods import METHODS
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 from trl_ext.trainers.common.out_of_memory import is_out_of_memory
 
@@ -28,7 +28,7 @@ def failing(cls, at: int):
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("loss", ["dpo", "aot", "kto"])
 def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model, tmp_path, capsys):
-    cls, config_class = TRAINERS["unpaired" if loss == "kto" else "paired"]
+    cls, config_class = METHODS["unpaired" if loss == "kto" else "paired"].classes()
 
     def run(cls):
         config = config_class(**arguments(tmp_path, optim="adamw_torch"), loss=loss, row_tokens=90, packing=packing)

@@ -11,9 +11,9 @@ from trl.trainer.callbacks import SyncRefModelCallback
 
 from tests.conftest import pairs
 from tests.trainers.helpers import arguments, lora, nf4
-from trl_ext.build.trainer import TRAINERS
 from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
+from trl_ext.methods import METHODS
 from trl_ext.support.errors import UserError
 from trl_ext.trainers import (
     PairedPreferenceConfig,
@@ -116,7 +116,7 @@ def test_the_loss_after_a_refresh_is_that_against_a_merged_second_model(packing,
 def test_a_run_on_a_4_bit_base(is_paired, tiny_model, tmp_path, capsys, monkeypatch):
     """The base stays as it was, the optimizer never sees the reference, no cache is opened, the first loss is known."""
     monkeypatch.setenv("TRL_EXT_CACHE", str(tmp_path / "cache"))
-    cls, config_class = TRAINERS["paired" if is_paired else "unpaired"]
+    cls, config_class = METHODS["paired" if is_paired else "unpaired"].classes()
     trainer = cls(
         model=tiny_model,
         args=config_class(**settings(tmp_path / "run", gradient_checkpointing=True)),

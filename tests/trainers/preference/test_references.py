@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, lora, nf4, weights
 from trl_ext import losses
-from trl_ext.build.trainer import TRAINERS
+from trl_ext.methods import METHODS
 from trl_ext.reference.implicit import implicit_reference, policy_is_reference
 from trl_ext.trainers import (
     PairedPreferenceConfig,
@@ -151,7 +151,7 @@ def known_values():
 
 @pytest.mark.parametrize(("name", "is_paired", "value"), known_values())
 def test_the_first_step_has_the_known_loss(name, is_paired, value, tiny_model, tmp_path, capsys):
-    cls, config_class = TRAINERS["paired" if is_paired else "unpaired"]
+    cls, config_class = METHODS["paired" if is_paired else "unpaired"].classes()
     trainer = cls(
         model=tiny_model,
         args=config_class(**arguments(tmp_path, max_steps=1), loss=name),
@@ -192,7 +192,7 @@ def test_rounding_to_16_bits_stops_no_run(name, beta, known, tiny_model, tmp_pat
         seed = torch.Generator().manual_seed(output.numel())
         return output * (1 + 2**-8 * torch.randn(output.shape[-1], generator=seed))
 
-    cls, config_class = TRAINERS["unpaired" if name == "kto" else "paired"]
+    cls, config_class = METHODS["unpaired" if name == "kto" else "paired"].classes()
     for is_cached in (False, True):
         trainer = cls(
             model=tiny_model,

@@ -1,0 +1,218 @@
+"""The kinds of training, one entry each: everything the rest of the code has to know about a kind stands here.
+
+Code that depends on the kind of training asks its entry (`recipe.method`) and never compares names. Trainers, functions and
+modules are named by dotted paths, so that reading this table imports nothing heavy. How to add a kind: CONTRIBUTING.md.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Reads = Literal["pairs", "labelled", "prompts", "demonstrations"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One kind of training.
+
+    Attributes:
+        name: Its key in `METHODS`.
+        title: What it is called in a sentence.
+        objective: What it minimises, for kinds without a `loss`; empty for the others.
+        is_default: Trained by recipes without `trainer`; the loss then decides which of these kinds it is.
+        has_loss: Trains a loss of `trl_ext.losses`, chosen by `loss`.
+        trainer: Trainer class, as "module:name".
+        config: Its configuration class.
+        settings: Classes whose fields a recipe of this kind may hold besides those of model and data; keys of
+            `trl_ext.recipe.schema.SOURCES`.
+        reads: The rows it learns from: pairs of completions, single completions with a label, prompts, or demonstrations.
+        unit: What one such row is called, in the plural.
+        completions: Names of the completions in a row.
+        token_columns: Columns of token ids that its data has once it is tokenised.
+        tokenised_by: The TRL trainer whose `_prepare_dataset` tokenises its data; `None` where prompts are tokenised as
+            completions are sampled.
+        drops_long_rows: A row longer than `max_length` is dropped; otherwise it is cut.
+        filters_rows: TRL's own trainer drops the rows it cannot learn from.
+        length_key: The setting that limits the length of what is trained on.
+        samples_completions: Completions are sampled during training.
+        cuts_rows: An optimizer step is one batch, cut into rows by `row_tokens`; other kinds run whole micro-batches.
+        always_needs_reference: Reference log-probabilities are needed whatever the loss; where this is false, the loss decides,
+            and kinds without a loss need none.
+        trains_scores: Trains a scalar head in place of the language-modelling head.
+        trained_adapters: Adapters on the base that are trained.
+        planner: Function from a recipe to what `trl_ext.planner` counts, as "module:name".
+        summary: Function from a recipe to the lines that `trl-ext validate` prints about this kind.
+    """
+
+    name: str
+    title: str
+    trainer: str
+    config: str
+    settings: tuple[str, ...]
+    reads: Reads
+    unit: str
+    completions: tuple[str, ...]
+    token_columns: tuple[str, ...]
+    planner: str
+    summary: str
+    tokenised_by: str | None = None
+    objective: str = ""
+    is_default: bool = False
+    has_loss: bool = False
+    drops_long_rows: bool = False
+    filters_rows: bool = False
+    length_key: str = "max_length"
+    samples_completions: bool = False
+    cuts_rows: bool = False
+    always_needs_reference: bool = False
+    trains_scores: bool = False
+    trained_adapters: int = 1
+
+    def classes(self) -> tuple[type, type]:
+        """Import its trainer and configuration classes."""
+        return imported(self.trainer), imported(self.config)
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether it compares two completions of a prompt that the data holds."""
+        return self.reads == "pairs"
+
+    @property
+    def may_need_reference(self) -> bool:
+        """Whether reference log-probabilities are ever needed."""
+        return self.always_needs_reference or self.has_loss
+
+    @property
+    def reads_preferences(self) -> bool:
+        """Whether its data says which completions are better, by pairs or by labels."""
+        return self.reads in ("pairs", "labelled")
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            name="paired",
+            title="a loss on pairs",
+            trainer="trl_ext.trainers.preference.paired:PairedPreferenceTrainer",
+            config="trl_ext.trainers.preference.config:PairedPreferenceConfig",
+            settings=("PairedPreferenceConfig",),
+            is_default=True,
+            has_loss=True,
+            reads="pairs",
+            unit="pairs",
+            completions=("chosen", "rejected"),
+            token_columns=("prompt_ids", "chosen_ids", "rejected_ids"),
+            tokenised_by="trl:DPOTrainer",
+            cuts_rows=True,
+            planner="trl_ext.planner.training:preferences",
+            summary="trl_ext.cli.validate:preferences",
+        ),
+        Method(
+            name="unpaired",
+            title="a loss on labelled completions",
+            trainer="trl_ext.trainers.preference.unpaired:UnpairedPreferenceTrainer",
+            config="trl_ext.trainers.preference.config:UnpairedPreferenceConfig",
+            settings=("UnpairedPreferenceConfig",),
+            is_default=True,
+            has_loss=True,
+            reads="labelled",
+            unit="answers",
+            completions=("completion",),
+            token_columns=("prompt_ids", "completion_ids"),
+            tokenised_by="trl:KTOTrainer",
+            cuts_rows=True,
+            planner="trl_ext.planner.training:preferences",
+            summary="trl_ext.cli.validate:preferences",
+        ),
+        Method(
+            name="ppo",
+            title="PPO",
+            trainer="trl_ext.trainers.ppo.trainer:PPOTrainer",
+            config="trl_ext.trainers.ppo.config:PPOConfig",
+            settings=("PPOConfig", "RewardExtras"),
+            reads="prompts",
+            unit="prompts",
+            completions=(),
+            token_columns=("prompt_ids",),
+            length_key="max_completion_length",
+            samples_completions=True,
+            always_needs_reference=True,
+            trained_adapters=2,
+            planner="trl_ext.planner.training:sampled",
+            summary="trl_ext.cli.validate:ppo",
+        ),
+        Method(
+            name="online",
+            title="a loss on sampled pairs",
+            trainer="trl_ext.trainers.online.trainer:OnlinePreferenceTrainer",
+            config="trl_ext.trainers.online.config:OnlinePreferenceConfig",
+            settings=("OnlinePreferenceConfig", "RewardExtras"),
+            has_loss=True,
+            reads="prompts",
+            unit="prompts",
+            completions=(),
+            token_columns=("prompt_ids",),
+            length_key="max_completion_length",
+            samples_completions=True,
+            planner="trl_ext.planner.training:sampled",
+            summary="trl_ext.cli.validate:online",
+        ),
+        Method(
+            name="reward",
+            title="a reward model",
+            objective="reward model: −log σ(r(chosen) − r(rejected))",
+            trainer="trl_ext.trainers.sft_and_reward:RewardModelTrainer",
+            config="trl_ext.trainers.sft_and_reward:RewardModelConfig",
+            settings=("RewardModelConfig",),
+            reads="pairs",
+            unit="pairs",
+            completions=("chosen", "rejected"),
+            token_columns=("chosen_ids", "rejected_ids"),  # prompts included
+            tokenised_by="trl:RewardTrainer",
+            drops_long_rows=True,
+            filters_rows=True,
+            trains_scores=True,
+            planner="trl_ext.planner.training:micro_batches",
+            summary="trl_ext.cli.validate:without_loss",
+        ),
+        Method(
+            name="sft",
+            title="supervised fine-tuning",
+            objective="supervised fine-tuning: −log π of the completion's tokens",
+            trainer="trl_ext.trainers.sft_and_reward:SupervisedTrainer",
+            config="trl_ext.trainers.sft_and_reward:SupervisedConfig",
+            settings=("SupervisedConfig",),
+            reads="demonstrations",
+            unit="answers",
+            completions=("completion",),
+            token_columns=("input_ids", "labels"),
+            tokenised_by="trl:SFTTrainer",
+            filters_rows=True,
+            planner="trl_ext.planner.training:micro_batches",
+            summary="trl_ext.cli.validate:without_loss",
+        ),
+    )
+}
+"""Every kind of training by name."""
+
+TRAINERS = {name: method for name, method in METHODS.items() if not method.is_default}
+"""The kinds that a recipe chooses by `trainer: NAME`."""
+
+
+def of(trainer: str | None, *, is_paired: bool = True) -> Method:
+    """The kind of training of a recipe.
+
+    Args:
+        trainer: The value of `trainer`, if the recipe has one.
+        is_paired: Whether its loss reads pairs; matters without `trainer` only.
+    """
+    if trainer is not None:
+        return METHODS[trainer]
+    return next(method for method in METHODS.values() if method.is_default and method.is_paired == is_paired)
+
+
+def imported(path: str) -> Any:
+    """The object that a "module:name" of the table stands for."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
