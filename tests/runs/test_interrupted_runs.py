@@ -14,9 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trl_ext.cli import main
-
 from tests.runs.test_signals import ended_by, gone, heeded_signals  # noqa: F401
+from trl_ext.cli import main
 
 pytestmark = pytest.mark.slow
 

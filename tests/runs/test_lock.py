@@ -11,11 +11,10 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from trl_ext.runs import lock
-from trl_ext.cli import main
-from trl_ext.support.errors import UserError
-
 from tests.runs.test_run import recipe  # noqa: F401  (a fixture)
+from trl_ext.cli import main
+from trl_ext.runs import lock
+from trl_ext.support.errors import UserError
 
 HOLDER = """
 import sys

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from trl_ext.runs import memory_check, run
 from trl_ext import cli
-from trl_ext.support.errors import UserError
-from trl_ext.runs.signals import Interrupted, guard
 from trl_ext.planner import calibration, plan
 from trl_ext.planner.memory import GIB
 from trl_ext.recipe import load
+from trl_ext.runs import memory_check, run
+from trl_ext.runs.signals import Interrupted, guard
+from trl_ext.support.errors import UserError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -33,10 +33,14 @@ def card(monkeypatch):
 
 
 def test_a_hopeless_recipe_is_refused_before_anything_is_built(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(total=4 * GIB, available=3 * GIB))
+    monkeypatch.setattr(
+        memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(total=4 * GIB, available=3 * GIB)
+    )
     monkeypatch.setattr("trl_ext.support.hub.require_model", lambda *_: None)
     built = []
-    monkeypatch.setattr("trl_ext.build.trainer.build_trainer", lambda *given: built.append(given) or pytest.skip.Exception("built"))
+    monkeypatch.setattr(
+        "trl_ext.build.trainer.build_trainer", lambda *given: built.append(given) or pytest.skip.Exception("built")
+    )
     words = ["run", str(RECIPES / "zephyr-7b-dpo.yaml"), "--output_dir", str(tmp_path / "out"), "--use_cpu"]
     assert cli.main(words) == 2
     said = capsys.readouterr().err
@@ -45,7 +49,9 @@ def test_a_hopeless_recipe_is_refused_before_anything_is_built(tmp_path, monkeyp
 
 
 def test_force_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(total=4 * GIB, available=3 * GIB))
+    monkeypatch.setattr(
+        memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(total=4 * GIB, available=3 * GIB)
+    )
 
     monkeypatch.setattr("trl_ext.support.hub.require_model", lambda *_: None)
 

@@ -10,15 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trl_ext.runs import resume as runs
+from tests.runs.test_run import recipe  # noqa: F401  (a fixture)
 from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
-from trl_ext.support.errors import UserError
 from trl_ext.recipe import load
 from trl_ext.report import curves, metrics_file
+from trl_ext.runs import resume as runs
+from trl_ext.support.errors import UserError
 from trl_ext.trainers import PairedPreferenceTrainer
-
-from tests.runs.test_run import recipe  # noqa: F401  (a fixture)
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trl_ext.cli import main
-
 from tests.conftest import pairs
+from trl_ext.cli import main
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from trl_ext.cli import main
-
 from tests.conftest import pairs
+from trl_ext.cli import main
 
 REWARDS = "def count_the(completions, **kwargs):\n    return [float(text.count('e')) for text in completions]\n"
 

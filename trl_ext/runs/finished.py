@@ -9,9 +9,9 @@ from typing import Any
 from trl_ext import methods
 from trl_ext.checkpoints import found
 from trl_ext.demo import EMBEDDED
-from trl_ext.support.errors import UserError
 from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe, load, reader
+from trl_ext.support.errors import UserError
 
 RECIPE = "recipe.resolved.yaml"
 

@@ -6,13 +6,12 @@ import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.runs import run
-from trl_ext.support.errors import UserError
-from trl_ext.runs import loaded
-from trl_ext.runs.finished import check, recipe_at, recipe_of, trained_all_weights, written
-from trl_ext.runs.loaded import Opened
 from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe
+from trl_ext.runs import loaded, run
+from trl_ext.runs.finished import check, recipe_at, recipe_of, trained_all_weights, written
+from trl_ext.runs.loaded import Opened
+from trl_ext.support.errors import UserError
 
 
 class Finished(NamedTuple):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_ext.support.errors import UserError
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.recipe import Recipe
+from trl_ext.support.errors import UserError
 
 
 @dataclass
@@ -106,10 +106,6 @@ def check_beginning(directory: Path, began_with: str | None) -> None:
 
 def processor(recipe: Recipe) -> Any:
     """Tokenizer or processor of a recipe's model, with a padding token."""
-    from trl_ext.build.trainer import training_config
-    from trl_ext.build.model import model_path
-    from trl_ext.build.model import load_policy
-    from trl_ext.build.dtypes import precision
     from trl_ext.build.tokenizer import load_tokenizer
 
     made = load_tokenizer(recipe)
@@ -121,11 +117,9 @@ def processor(recipe: Recipe) -> Any:
 
 def adapter(recipe: Recipe) -> Any:
     """The adapter a recipe names as its model, on its base, as a run that continues it loads it; in evaluation mode."""
-    from trl_ext.build.trainer import training_config
-    from trl_ext.build.model import model_path
-    from trl_ext.build.model import load_policy
     from trl_ext.build.dtypes import precision
-    from trl_ext.build.tokenizer import load_tokenizer as build
+    from trl_ext.build.model import load_policy, model_path
+    from trl_ext.build.trainer import training_config
     from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 
     chosen, directory = precision(recipe), Path(model_path(recipe))
@@ -146,11 +140,8 @@ def whole(recipe: Recipe) -> Any:
     import torch
     from trl.trainer.utils import create_model_from_path
 
-    from trl_ext.build.trainer import training_config
-    from trl_ext.build.model import model_path
-    from trl_ext.build.model import load_policy
     from trl_ext.build.dtypes import precision
-    from trl_ext.build.tokenizer import load_tokenizer as build
+    from trl_ext.build.model import model_path
     from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 
     stored = "auto" if torch.accelerator.is_available() else "float32"

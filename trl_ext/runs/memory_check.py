@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 
-from trl_ext.support import atomic
 from trl_ext import planner
-from trl_ext.support.errors import UserError
-from trl_ext.runs.signals import Interrupted, guard
 from trl_ext.planner import calibration
 from trl_ext.planner.memory import GIB
 from trl_ext.recipe import Recipe
+from trl_ext.runs.signals import Interrupted, guard
+from trl_ext.support import atomic
+from trl_ext.support.errors import UserError
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files that hold the memory limit of a container, in versions 2 and 1."""

@@ -9,20 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trl_ext.support import atomic, quiet
-from trl_ext.runs import lock
 from trl_ext.build import rewards
 from trl_ext.checkpoints import staging
-from trl_ext.support.errors import UserError
-from trl_ext.runs.signals import guard
 from trl_ext.recipe import Recipe, load
+from trl_ext.runs import lock
 from trl_ext.runs.resume import how_to_resume, latest_checkpoint, run_directory
+from trl_ext.runs.signals import guard
+from trl_ext.support import atomic, quiet
+from trl_ext.support.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trl_ext.build.trainer import Built
     from trl_ext.build.shared_base import SharedBase
+    from trl_ext.build.trainer import Built
     from trl_ext.runs.peak_memory import Peak
 
 
@@ -213,9 +213,9 @@ def quieten(recipe: Recipe) -> None:
 def _report(console: Console, recipe: Recipe, trained: Trained) -> None:
     from trl.trainer.utils import get_config_model_id
 
-    from trl_ext.runs import memory_check as foresight
     from trl_ext import demo
     from trl_ext.report import summary
+    from trl_ext.runs import memory_check
     from trl_ext.trainers.monitoring.callback import warnings_in
 
     built, seconds, counts, _ = trained
