@@ -3,7 +3,7 @@
 # make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data
 # make bench-gpu  every recipe's step on an NVIDIA GPU, held to 24 GB; no network; ARGS="--help" for more
 # make soak   kill a run 20 times, resume it each time, compare the adapters; about 15 minutes
-# make lint   ruff, and the generated parts of the docs
+# make lint   ruff, the directions of imports, and the generated parts of the docs
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -34,6 +34,7 @@ soak: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/python -m docs.generate --check
 
 format: $(VENV)/installed

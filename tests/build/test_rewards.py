@@ -3,6 +3,7 @@
 import pytest
 
 from trl_ext.build import rewards
+from trl_ext.checks import reward_names
 from trl_ext.demo.rewards import sentiment
 from trl_ext.support.errors import UserError
 
@@ -49,7 +50,7 @@ def here(tmp_path, monkeypatch):
     ],
 )
 def test_names(here, name, source):
-    assert tuple(rewards.parse(name)) == source
+    assert tuple(reward_names.parse(name)) == source
 
 
 @pytest.mark.parametrize(
@@ -70,13 +71,13 @@ def test_names(here, name, source):
     ],
 )
 def test_what_cannot_work(here, name, sentence):
-    assert sentence in rewards.problem(name)
+    assert sentence in reward_names.problem(name)
 
 
 def test_judging_runs_nothing(here):
     (here / "loud.py").write_text(CODE.replace("RAISE", "1 / 0"))
-    assert rewards.problem("loud.py") is None
-    assert rewards.statement("loud.py") == "Reward: length of loud.py, whose code is run."
+    assert reward_names.problem("loud.py") is None
+    assert reward_names.statement("loud.py") == "Reward: length of loud.py, whose code is run."
     with pytest.raises(ZeroDivisionError):
         rewards.load("loud.py")
 
@@ -84,7 +85,7 @@ def test_judging_runs_nothing(here):
 def test_what_they_become(here):
     assert rewards.load("sentiment") is sentiment
     for name in ("my_rewards.py", "my_rewards.py:length", "my_rewards:length", "my_rewards.length"):
-        assert rewards.problem(name) is None
+        assert reward_names.problem(name) is None
         function = rewards.load(name)
         assert function.__name__ == "length" and function(completions=["ab", "abc"]) == [2.0, 3.0]
     assert rewards.load("scorer") == "scorer" and rewards.load("org/name") == "org/name"
@@ -98,7 +99,7 @@ def test_a_function_that_is_not_there(here):
 
 
 def test_absolute_names_are_found_from_elsewhere(here, monkeypatch):
-    names = [rewards.absolute(name) for name in ("sentiment", "my_rewards.py:length", "scorer", "org/name")]
+    names = [reward_names.absolute(name) for name in ("sentiment", "my_rewards.py:length", "scorer", "org/name")]
     monkeypatch.chdir("/")
     assert names == ["sentiment", f"{here}/my_rewards.py:length", f"{here}/scorer", "org/name"]
     assert rewards.load(names[1])(completions=["a"]) == [1.0]

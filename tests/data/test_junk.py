@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from trl_ext import data, demo
-from trl_ext.build.dataset import Examples, _numbers
+from trl_ext.build.dataset import _numbers
 from trl_ext.data import classes, prompts_and_demos
+from trl_ext.data.examples import Examples
 from trl_ext.data.sources import open_source
 from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles

@@ -25,8 +25,8 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from tests.conftest import sentence
 from tests.trainers.preference.test_vision import image_pairs, tiny_vlm  # noqa: F401
 from trl_ext import demo
-from trl_ext.build.dataset import Examples
 from trl_ext.build.trainer import build_trainer
+from trl_ext.data.examples import Examples
 from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles
 from trl_ext.recipe import load

@@ -19,7 +19,7 @@ from trl_ext.support.errors import UserError
 HOLDER = """
 import sys
 from pathlib import Path
-from trl_ext import lock
+from trl_ext.runs import lock
 with lock.writing(Path(sys.argv[1])):
     print("inside", flush=True)
     sys.stdin.read()

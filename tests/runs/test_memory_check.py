@@ -36,7 +36,7 @@ def test_a_hopeless_recipe_is_refused_before_anything_is_built(tmp_path, monkeyp
     monkeypatch.setattr(
         memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(total=4 * GIB, available=3 * GIB)
     )
-    monkeypatch.setattr("trl_ext.support.hub.require_model", lambda *_: None)
+    monkeypatch.setattr("trl_ext.model_files.available.require_model", lambda *_: None)
     built = []
     monkeypatch.setattr(
         "trl_ext.build.trainer.build_trainer", lambda *given: built.append(given) or pytest.skip.Exception("built")
@@ -53,7 +53,7 @@ def test_force_goes_on(tmp_path, monkeypatch):
         memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(total=4 * GIB, available=3 * GIB)
     )
 
-    monkeypatch.setattr("trl_ext.support.hub.require_model", lambda *_: None)
+    monkeypatch.setattr("trl_ext.model_files.available.require_model", lambda *_: None)
 
     class Reached(Exception):
         pass

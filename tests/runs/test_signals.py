@@ -122,7 +122,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 WORKER = """
 import hashlib, multiprocessing, os, signal, time
-from trl_ext.interruption import guard
+from trl_ext.runs.signals import guard
 def in_c():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # a call that signals do not interrupt
 def work():

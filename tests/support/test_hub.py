@@ -13,6 +13,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from trl_ext import data
 from trl_ext.cli import main
 from trl_ext.data.hub import require_hub_dataset
+from trl_ext.model_files.available import require_model
 from trl_ext.support import hub
 from trl_ext.support.errors import UserError
 
@@ -29,9 +30,9 @@ def online(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     monkeypatch.chdir(tmp_path)
-    hub._require.cache_clear()
+    hub.require.cache_clear()
     yield tmp_path
-    hub._require.cache_clear()
+    hub.require.cache_clear()
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_verb_fails_at_once_with_one_sentence(verb, key, no_network, capsys):
         file.write("".join(f"{name}: {value}\n" for name, value in settings.items()))
     assert main([verb, "r.yaml"]) == 2
     asked, slept = no_network
-    assert len(asked) <= 2 and sum(slept) <= hub.AGAIN
+    assert len(asked) <= 2 and sum(slept) <= hub.RETRY_SECONDS
     said = capsys.readouterr().err
     assert said.startswith(f"trl-ext: {NOBODYS} is ") and said.count("\n") == 1
     assert "could not be reached" in said or "cannot be reached" in said
@@ -86,7 +87,7 @@ def test_so_does_a_run_whose_reward_model_is_not_there(no_network, capsys):
 @pytest.mark.parametrize("file", hub.FILES)
 def test_a_copy_in_the_cache_does_and_nothing_more_is_asked(file, no_network, online):
     cache(online, file=file)
-    said = hub.require_model(NOBODYS)
+    said = require_model(NOBODYS)
     assert said == f"The Hub cannot be reached (ConnectError), so the copy of {NOBODYS} in its cache is used."
     assert os.environ["HF_HUB_OFFLINE"] == "1" and constants.is_offline_mode() and datasets.config.HF_HUB_OFFLINE
 
@@ -94,10 +95,10 @@ def test_a_copy_in_the_cache_does_and_nothing_more_is_asked(file, no_network, on
 def test_offline_by_choice_asks_nothing(no_network, online, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set: unset it, name a local folder"):
-        hub.require_model(NOBODYS)
-    hub._require.cache_clear()
+        require_model(NOBODYS)
+    hub.require.cache_clear()
     cache(online)
-    assert hub.require_model(NOBODYS) is None and no_network[0] == []
+    assert require_model(NOBODYS) is None and no_network[0] == []
 
 
 def test_of_an_adapter_here_the_base_is_asked_for(no_network, online):
@@ -105,9 +106,9 @@ def test_of_an_adapter_here_the_base_is_asked_for(no_network, online):
     folder.mkdir()
     (folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{NOBODYS}"}}')
     with pytest.raises(UserError, match=f"^{NOBODYS} is no folder here"):
-        hub.require_model(str(folder))
+        require_model(str(folder))
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/gone"}')
-    assert hub.require_model(str(folder)) is None  # what is said of it, `folders.model` says
+    assert require_model(str(folder)) is None  # what is said of it, `model_files.model` says
 
 
 def test_of_which_the_adapter_may_say_a_revision(no_network, online, monkeypatch):
@@ -119,11 +120,11 @@ def test_of_which_the_adapter_may_say_a_revision(no_network, online, monkeypatch
     folder = online / "adapter"
     folder.mkdir()
     (folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{NOBODYS}", "revision": "v2"}}')
-    assert hub.require_model(str(folder)) is None
+    assert require_model(str(folder)) is None
     (folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{NOBODYS}"}}')
-    assert hub.require_model(str(folder), "v2") is None  # of adapters that do not say it, the run's recipe does
+    assert require_model(str(folder), "v2") is None  # of adapters that do not say it, the run's recipe does
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
-        hub.require_model(str(folder))
+        require_model(str(folder))
 
 
 @pytest.mark.parametrize("is_offline", [False, True])
@@ -131,16 +132,16 @@ def test_of_which_the_adapter_may_say_a_revision(no_network, online, monkeypatch
 def test_what_is_no_name_is_refused_in_a_sentence(name, is_offline, no_network, online, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_offline)
     with pytest.raises(UserError, match="neither a folder here nor a name on the Hub"):
-        hub.require_model(name)
+        require_model(name)
 
 
 def test_going_offline_is_not_laid_to_the_user(no_network, online):
     cache(online)
-    assert hub.require_model(NOBODYS) is not None
+    assert require_model(NOBODYS) is not None
     with pytest.raises(UserError, match=r"could not be reached \(the Hub cannot be reached\).*check the network"):
         data.load("nobody/has-data")
     with pytest.raises(UserError, match="and the Hub cannot be reached: check the network"):
-        hub.require_model("nobody/has-that")
+        require_model("nobody/has-that")
 
 
 ANSWER = SimpleNamespace(status_code=404, headers={}, request=None)
@@ -163,10 +164,10 @@ def test_what_the_hub_answers(answer, words, online, monkeypatch):
 
     monkeypatch.setattr(hub, "get_hf_file_metadata", answered)
     if words is None:  # a server that is busy is the client's to ask again
-        assert hub.require_model(NOBODYS, "v9") is None
+        assert require_model(NOBODYS, "v9") is None
         return
     with pytest.raises(UserError, match=words):
-        hub.require_model(NOBODYS, "v9")
+        require_model(NOBODYS, "v9")
 
 
 def test_a_busy_hub_is_no_reason_to_refuse_data_in_the_cache(online, monkeypatch):

@@ -15,6 +15,7 @@ from trl import DatasetMixtureConfig, get_dataset
 
 from trl_ext import data, demo
 from trl_ext.data import holdout, prompts_and_demos, sources
+from trl_ext.data.examples import Examples
 from trl_ext.data.hub import require_hub_dataset, said_by_the_hub
 from trl_ext.data.loader import renamed
 from trl_ext.data.report import are, count
@@ -25,22 +26,6 @@ from trl_ext.support.errors import UserError
 
 WITHOUT_PREFERENCES = {"prompts": prompts_and_demos.PROMPTS, "demonstrations": prompts_and_demos.DEMONSTRATIONS}
 """How rows are read by methods that need no preferences, by `Method.reads`."""
-
-
-class Examples(NamedTuple):
-    """What a recipe trains and evaluates on.
-
-    Attributes:
-        train: Examples to train on, as the trainer takes them.
-        evaluation: The same to evaluate on, or `None` where no evaluation is asked for.
-        report: What was found while the training data was read.
-        numbers: The row of the source, counted from 0, that each training example comes from; `None` for a stream.
-    """
-
-    train: Dataset | IterableDataset
-    evaluation: Dataset | IterableDataset | None
-    report: Any
-    numbers: np.ndarray | None
 
 
 class Source(NamedTuple):

@@ -6,8 +6,8 @@ import torch
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from trl_ext.build.model import model_path
+from trl_ext.model_files.available import require_model
 from trl_ext.recipe import Recipe
-from trl_ext.support import hub
 from trl_ext.support.errors import UserError
 
 
@@ -39,7 +39,7 @@ def precision(recipe: Recipe) -> Precision:
         UserError: 16 bits are asked for without an accelerator, and `use_cpu` does not say that this is meant; or the
             model can be had nowhere.
     """
-    hub.require_model(model_path(recipe), recipe.get("model_revision"))
+    require_model(model_path(recipe), recipe.get("model_revision"))
     on_cpu = bool(recipe.get("use_cpu")) or not torch.accelerator.is_available()
     asked = next((key for key in ("bf16", "fp16") if recipe.get(key)), None)
     if asked and on_cpu and not recipe.get("use_cpu"):

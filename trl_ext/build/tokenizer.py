@@ -9,8 +9,8 @@ from trl import is_conversational
 
 from trl_ext.build.model import adapter_base, base_revision, model_path
 from trl_ext.inspection import model_files, special_tokens
+from trl_ext.model_files.available import require_model
 from trl_ext.recipe import Recipe
-from trl_ext.support import hub
 from trl_ext.support.errors import UserError
 
 
@@ -21,7 +21,7 @@ def load_tokenizer(recipe: Recipe) -> Any:
         UserError: It cannot be loaded, has no end-of-sequence token, or has tokens the model has no embedding for.
     """
     path = model_path(recipe)
-    hub.require_model(path, recipe.get("model_revision"))
+    require_model(path, recipe.get("model_revision"))
     revision = recipe.get("model_revision") or "main"
     trust = bool(recipe.get("trust_remote_code"))
     if find_adapter_config_file(path) and not (Path(path) / "tokenizer_config.json").exists():

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from trl_ext.build import dataset
-from trl_ext.build import rewards as reward_sources
 from trl_ext.build.dtypes import Precision, precision
 from trl_ext.build.model import load_policy, model_path
 from trl_ext.build.refusals import in_a_sentence
+from trl_ext.build.rewards import load as load_reward
 from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
+from trl_ext.checks import reward_names
 from trl_ext.checks.ppo import kl_in_words
+from trl_ext.data.examples import Examples
 from trl_ext.inspection import check
 from trl_ext.model_files import model as model_folder
+from trl_ext.model_files.available import require_model
 from trl_ext.recipe import Recipe
-from trl_ext.support import hub
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common import provenance
 from trl_ext.trainers.monitoring.callback import Watch
@@ -133,19 +135,19 @@ def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
     if not recipe.method.samples_completions:
         return {}
     names = recipe.get("reward_funcs") or []
-    models = [source.place for source in map(reward_sources.parse, names) if source.kind == "model"]
-    statements += filter(None, map(hub.require_model, models))
+    models = [source.place for source in map(reward_names.parse, names) if source.kind == "model"]
+    statements += filter(None, map(require_model, models))
     # Of the user's own code the recipe's notes said so, before it is run here.
-    statements += [reward_sources.statement(name) for name in names if not reward_sources.is_users_code(name)]
+    statements += [reward_names.statement(name) for name in names if not reward_names.is_users_code(name)]
     if recipe.get("reward_adapter"):
         statements.append(f"Reward: the adapter {recipe.get('reward_adapter')}, on the policy's own base.")
     if recipe.effective("kl_estimator") is not None:
         kl, gradient = kl_in_words(recipe.effective)
         statements.append(f"KL: {kl}; its gradient: {gradient}.")
-    return {"reward_funcs": [reward_sources.load(name) for name in names]}
+    return {"reward_funcs": [load_reward(name) for name in names]}
 
 
-def _checked(recipe: Recipe, args: Any, given: dataset.Examples, processing_class: Any, statements: list[str]) -> Any:
+def _checked(recipe: Recipe, args: Any, given: Examples, processing_class: Any, statements: list[str]) -> Any:
     """The training data for the trainer; UserError if it cannot teach."""
     return check.before_training(
         recipe.kind,

@@ -99,14 +99,14 @@ def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
 
 def _train(grid: list[Any], directory: Path, given: dict[str, Any], console: Any) -> list[dict[str, Any]]:
     from trl_ext.comparison import training
+    from trl_ext.model_files.available import require_model
     from trl_ext.runs import memory_check
     from trl_ext.runs.signals import guard
-    from trl_ext.support import hub
 
     first = grid[0].recipe
     training.refuse_others(grid, directory)
     with guard:
-        if (copy := hub.require_model(first.get("model_name_or_path"), first.get("model_revision"))) is not None:
+        if (copy := require_model(first.get("model_name_or_path"), first.get("model_revision"))) is not None:
             console.print(copy, markup=False)
         judge = _judge([cell.recipe for cell in grid], directory, given, console)
         for warning in {warning: None for cell in grid for warning in memory_check.check(cell.recipe)}:

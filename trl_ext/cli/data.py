@@ -45,11 +45,12 @@ def run(args: argparse.Namespace) -> int:
     run.quieten(loaded)
     output = writable_folder("output", given["output"] or Path("runs", f"{loaded.name}-data"))
 
+    from trl_ext.build.inspection import inspect
     from trl_ext.build.trainer import training_config
-    from trl_ext.inspection import picture, report
+    from trl_ext.inspection import picture
 
     config = training_config(loaded, output)
-    found = report.inspect(loaded, config, rows)
+    found = inspect(loaded, config, rows)
     output.mkdir(parents=True, exist_ok=True)
     title = f"{loaded.name}: {loaded.title} on {Path(loaded.get('dataset_name') or 'a mixture').name}"
     drawn = picture.draw(output / PICTURE, found.checked.findings.facts, title)

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_ext.build import rewards as reward_sources
+from trl_ext.build.rewards import load as load_reward
 from trl_ext.build.trainer import training_config
+from trl_ext.checks import reward_names
 from trl_ext.comparison.grid import Cell
 from trl_ext.demo import EMBEDDED
 from trl_ext.evaluation import evaluate
@@ -120,9 +121,9 @@ def scores(names: Any, recipe: Recipe) -> dict[str, Callable[..., list[float]]]:
         return {"sentiment": rewards.sentiment, "sentences that parse": rewards.fluency}
     found = {}
     for name in names if isinstance(names, list) else [names]:
-        if (problem := reward_sources.problem(str(name))) is not None:
+        if (problem := reward_names.problem(str(name))) is not None:
             raise UserError(f"`--reward_funcs` names {name!r}, {problem}")
-        function = reward_sources.load(str(name))
+        function = load_reward(str(name))
         if isinstance(function, str):
             raise UserError(f"`--reward_funcs` names {name!r}, a model: completions are compared by functions only.")
         found[function.__name__] = function

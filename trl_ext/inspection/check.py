@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from trl_ext.build.dataset import Examples
+from trl_ext.data.examples import Examples
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.model_files import ModelFiles

@@ -7,24 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 
-from trl_ext.build import dataset
-from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
 from trl_ext.data import classes
 from trl_ext.data.classes import excerpt
+from trl_ext.data.examples import Examples
 from trl_ext.inspection import layout, rendering
-from trl_ext.inspection.check import Checked, check
+from trl_ext.inspection.check import Checked
 from trl_ext.inspection.findings import Finding
 from trl_ext.inspection.layout import Layout
 from trl_ext.inspection.rendering import Part
 from trl_ext.inspection.tokenise import has_images, text_tokenizer
-from trl_ext.recipe import Recipe
 
 EXAMPLES = 3
 """Rows shown of each finding."""
-STREAMED = 1000
-"""Rows of a stream that are looked at unless another number is asked for."""
 
 
 @dataclass
@@ -98,31 +94,26 @@ class Report:
         }
 
 
-def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
-    """Look at the training data of a recipe as its trainer will see it; no weights are loaded.
+def describe(
+    rows: Dataset,
+    given: Examples,
+    checked: Checked,
+    args: Any,
+    processing_class: Any,
+    partial: str,
+    statements: list[str],
+) -> Report:
+    """Report on training data that was read and turned into tokens.
 
     Args:
-        recipe: A loaded recipe.
+        rows: The source as it is stored.
+        given: The examples made of it.
+        checked: The same as tokens.
         args: The trainer's configuration.
-        first: Look at so many rows of the source only. Of a stream `STREAMED` are looked at if not given.
-
-    Raises:
-        UserError: The data cannot be read or turned into tokens.
+        processing_class: Tokenizer or processor.
+        partial: A sentence about how much of the data was looked at, if not all of it; else empty.
+        statements: Sentences about how the data was read.
     """
-    rows, name = dataset.source(recipe)
-    partial = ""
-    if isinstance(rows, IterableDataset):
-        first = first or STREAMED
-        partial = f"Of the stream {name} only the first {first:,} rows are looked at."
-    elif first is not None and first < len(rows):
-        partial = f"Only the first {first:,} of {len(rows):,} rows are looked at (`--rows`)."
-    rows = rows if first is None else dataset.source(recipe, first).rows
-    statements: list[str] = []
-    given = dataset.read(recipe, args, statements, first)
-    processing_class = load_tokenizer(recipe)
-    check_template(recipe, args, processing_class, given.train)
-    statements += on_templates(recipe, args, processing_class, given.train)
-    checked = check(recipe.kind, given, processing_class, args, model_files_of(recipe, processing_class))
     if has_images(given.train):
         partial = (
             f"{partial} Of the examples, which have images, the first {len(checked.numbers)} are looked at.".strip()

@@ -35,7 +35,7 @@ def _tensors(folder: Path) -> dict[str, int]:
     for file in sorted(folder.glob("*.safetensors")):
         try:
             tensors |= {name: len(entry["shape"]) for name, entry in header(file).tensors.items()}
-        except (OSError, ValueError, LookupError):  # which `folders.model` says
+        except (OSError, ValueError, LookupError):  # which `model_files.model` says
             return {}
     if any(part in name for name in tensors for part in ("expert", "vision", "visual", "audio")):
         return {}

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext.build import rewards as reward_sources
 from trl_ext.checks import ppo as rules
+from trl_ext.checks import reward_names
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import reward as reward_folder
 from trl_ext.recipe import stages
@@ -60,7 +60,7 @@ def rewards(s: Settings, who: str = "PPO") -> Iterator[str]:
             "classifier), or `reward_adapter`, the folder of a reward model trained on the same base (`trainer: reward`)."
         )
     for name in s["reward_funcs"] or []:
-        if (problem := reward_sources.problem(str(name))) is not None:
+        if (problem := reward_names.problem(str(name))) is not None:
             yield f"{s.where('reward_funcs')} names {shown_text(str(name))}, {problem}"
     weights, count = s["reward_weights"], len(s["reward_funcs"] or []) + bool(s["reward_adapter"])
     if weights and count and len(weights) != count:
@@ -116,9 +116,9 @@ def users_code(s: Settings) -> list[str]:
     """Whose code is going to be run."""
     names = [str(name) for name in s["reward_funcs"] or []]
     return [
-        reward_sources.statement(name)
+        reward_names.statement(name)
         for name in names
-        if reward_sources.is_users_code(name) and reward_sources.problem(name) is None
+        if reward_names.is_users_code(name) and reward_names.problem(name) is None
     ]
 
 

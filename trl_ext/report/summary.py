@@ -20,7 +20,7 @@ def before_and_after(samples: dict[str, Any], pairs: dict[str, float]) -> Table:
 
     Args:
         samples: Result of `trl_ext.demo.evaluate.evaluate`.
-        pairs: Result of `trl_ext.evaluation.preferences.held_out`.
+        pairs: Result of `trl_ext.demo.preferences.held_out`.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trl_ext.build import rewards
 from trl_ext.checkpoints import staging
+from trl_ext.checks import reward_names
 from trl_ext.recipe import Recipe, load
 from trl_ext.runs import lock
 from trl_ext.runs.resume import how_to_resume, latest_checkpoint, run_directory
@@ -59,10 +59,10 @@ def _run(recipe: Recipe, directory: Path, checkpoint: str | None, force: bool) -
     for note in recipe.notes:
         console.print(note)
     console.print(f"[bold]{recipe.name}[/bold] → {directory}")
+    from trl_ext.model_files.available import require_model
     from trl_ext.runs import memory_check
-    from trl_ext.support import hub
 
-    if (copy := hub.require_model(recipe.get("model_name_or_path"), recipe.get("model_revision"))) is not None:
+    if (copy := require_model(recipe.get("model_name_or_path"), recipe.get("model_revision"))) is not None:
         console.print(copy, markup=False)
     if not force:
         for warning in memory_check.check(recipe):
@@ -192,7 +192,7 @@ def without_place(recipe: Recipe) -> Recipe:
         if isinstance(values.get(key), str) and Path(values[key]).exists():
             values[key] = str(Path(values[key]).resolve())
     if values.get("reward_funcs"):
-        values["reward_funcs"] = [rewards.absolute(name) for name in values["reward_funcs"]]
+        values["reward_funcs"] = [reward_names.absolute(name) for name in values["reward_funcs"]]
     return replace(recipe, values=values)
 
 
@@ -243,8 +243,7 @@ def _report(console: Console, recipe: Recipe, trained: Trained) -> None:
 
 def _measure_the_demo(directory: Path, trainer: Any) -> Any:
     from trl_ext import demo
-    from trl_ext.demo import evaluate
-    from trl_ext.evaluation import preferences
+    from trl_ext.demo import evaluate, preferences
     from trl_ext.report import summary
 
     lines = (demo.DATA / "test.jsonl").read_text(encoding="utf-8").splitlines()

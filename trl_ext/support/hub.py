@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from functools import lru_cache
-from pathlib import Path
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -20,46 +19,32 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from trl_ext.demo import EMBEDDED
-from trl_ext.model_files import adapter
 from trl_ext.support.errors import UserError
 
-FILES = ("config.json", adapter.CONFIG)
-"""Of which every model or adapter has one."""
-AGAIN = 1.0
-"""Seconds until the second and last question, where the first found no way to the Hub."""
+FILES = ("config.json", "adapter_config.json")
+"""Every model or adapter has one of these."""
+RETRY_SECONDS = 1.0
+"""Wait before the second and last request, if the first one did not reach the Hub."""
 
 _went_offline = False  # by `go_offline`, not by the user
 
 
-def require_model(name: str, revision: str | None = None) -> str | None:
-    """Refuse a model on the Hub that can be had neither from there nor from the cache; of an adapter here, its base.
+@lru_cache
+def require(name: str, revision: str | None) -> str | None:
+    """Refuse a name that is neither on the Hub nor in its cache.
 
-    Where the Hub does not answer and there is a copy in the cache, this process stays offline from then on.
+    If the Hub does not respond and the cache has a copy, this process stays offline from then on.
 
     Args:
-        name: A folder, which is not judged, or a name on the Hub.
+        name: Repository on the Hub (org/name).
         revision: Commit, branch or tag.
 
     Returns:
-        A sentence if the copy in the cache has to do; else `None`.
+        A sentence if the cached copy is used because the Hub cannot be reached; else `None`.
 
     Raises:
-        UserError: With what to do.
+        UserError: With the fix.
     """
-    folder = Path(name).expanduser()
-    if name == EMBEDDED:
-        return None
-    if not folder.is_dir():
-        return _require(name, revision)
-    base = adapter.base_of(folder)
-    if base is None or base.startswith((".", "/", "~")) or Path(base).is_dir():
-        return None
-    return _require(base, revision or adapter.revision_of(folder))
-
-
-@lru_cache
-def _require(name: str, revision: str | None) -> str | None:
     try:
         is_cached = any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in FILES)
     except HFValidationError as error:
@@ -110,7 +95,7 @@ def why_unreachable(name: str, revision: str | None) -> str | None:
         except Exception as error:  # the errors of connections, proxies and certificates have no common base
             if attempt == 2 or "Timeout" in type(error).__name__:
                 return type(error).__name__
-            time.sleep(AGAIN)
+            time.sleep(RETRY_SECONDS)
             continue
         return None
     return None

@@ -1,0 +1,42 @@
+"""Open the training data of a recipe as its trainer will see it, without loading weights, and report on it."""
+
+from typing import Any
+
+from datasets import IterableDataset
+
+from trl_ext.build import dataset
+from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
+from trl_ext.inspection.check import check
+from trl_ext.inspection.report import Report, describe
+from trl_ext.recipe import Recipe
+
+STREAMED = 1000
+"""Rows of a stream that are read unless another number is given."""
+
+
+def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
+    """Report on the training data of a recipe.
+
+    Args:
+        recipe: A loaded recipe.
+        args: The trainer's configuration.
+        first: Read only so many rows of the source. Of a stream, `STREAMED` rows are read by default.
+
+    Raises:
+        UserError: The data cannot be read or turned into tokens.
+    """
+    rows, name = dataset.source(recipe)
+    partial = ""
+    if isinstance(rows, IterableDataset):
+        first = first or STREAMED
+        partial = f"Of the stream {name} only the first {first:,} rows are looked at."
+    elif first is not None and first < len(rows):
+        partial = f"Only the first {first:,} of {len(rows):,} rows are looked at (`--rows`)."
+    rows = rows if first is None else dataset.source(recipe, first).rows
+    statements: list[str] = []
+    given = dataset.read(recipe, args, statements, first)
+    processing_class = load_tokenizer(recipe)
+    check_template(recipe, args, processing_class, given.train)
+    statements += on_templates(recipe, args, processing_class, given.train)
+    checked = check(recipe.kind, given, processing_class, args, model_files_of(recipe, processing_class))
+    return describe(rows, given, checked, args, processing_class, partial, statements)

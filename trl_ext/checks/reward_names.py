@@ -1,0 +1,134 @@
+"""Tell what each name in `reward_funcs` stands for: a known function, the user's own code, or a reward model.
+
+Nothing is run or imported here; `trl_ext.build.rewards` loads what a name stands for.
+"""
+
+import ast
+import re
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import NamedTuple
+
+from trl_ext.support import messages
+
+KNOWN = {
+    "sentiment": "trl_ext.demo.rewards:sentiment",
+    "accuracy_reward": "trl.rewards:accuracy_reward",
+    "reasoning_accuracy_reward": "trl.rewards:reasoning_accuracy_reward",
+    "think_format_reward": "trl.rewards:think_format_reward",
+}
+"""The demo's known reward, and TRL's functions by the names its own scripts give them."""
+
+READS = "completions"
+"""The argument that tells a reward function from the other functions of a file."""
+
+PASSED = {"prompts", READS, "completion_ids", "trainer_state", "log_extra", "log_metric"}
+"""What TRL gives a reward function by name, besides the data's columns."""
+
+
+class Source(NamedTuple):
+    """A name taken apart. `kind` is `known`, `file`, `module`, `model`, or `nothing` if it is none of them."""
+
+    kind: str
+    place: str
+    function: str | None = None
+
+
+def parse(name: str) -> Source:
+    """What a name of `reward_funcs` stands for."""
+    if name in KNOWN:
+        return Source("known", *KNOWN[name].split(":"))
+    if found := re.fullmatch(r"(.+\.py)(?::(\w+))?", name):
+        return Source("file", found[1], found[2])
+    if "/" in name or Path(name).is_dir():
+        return Source("model", name)
+    if found := re.fullmatch(r"(\w+(?:\.\w+)*)[:.](\w+)", name):
+        return Source("module", found[1], found[2])
+    return Source("nothing", name)
+
+
+def problem(name: str) -> str | None:
+    """The end of a sentence about a source that cannot work; `None` if it may. Runs and imports nothing."""
+    source = parse(name)
+    if source.kind == "nothing":
+        return (
+            f"which is no reward function: {messages.one_of(name, tuple(KNOWN))} Your own is `module:function`, or a file "
+            "with `.py:function`; a sequence classifier is a folder or org/name."
+        )
+    path = Path(source.place).expanduser()
+    if source.kind == "file":
+        return _problem_of_file(path, source.function)
+    if (
+        source.kind == "module"
+        and PathFinder.find_spec(source.place.split(".")[0], [str(Path.cwd()), *sys.path]) is None
+    ):
+        return f"and there is no module {source.place.split('.')[0]} here or installed: check its name."
+    if source.kind == "model" and is_local(source.place) and not (path / "config.json").exists():
+        return "which is no folder with a config.json: name the folder of a sequence classifier with one output."
+    return None
+
+
+def is_users_code(name: str) -> bool:
+    """Whether loading it runs code that does not come with trl-ext or TRL."""
+    return parse(name).kind in ("file", "module")
+
+
+def statement(name: str) -> str:
+    """What a source is, for the log; of the user's own code, that it is run."""
+    source = parse(name)
+    if source.kind == "known":
+        return f"Reward: {name} ({source.place}.{source.function})."
+    if source.kind == "model":
+        return f"Reward: {name}, a sequence classifier, loaded beside the base."
+    what = source.function or (functions_in(Path(source.place).expanduser()) or [""])[0]
+    return f"Reward: {what} of {source.place}, whose code is run."
+
+
+def absolute(name: str) -> str:
+    """The same source, named so that it is found from another directory."""
+    source = parse(name)
+    path = Path(source.place).expanduser()
+    if source.kind not in ("file", "model") or not path.exists():
+        return name
+    return f"{path.resolve()}:{source.function}" if source.function else str(path.resolve())
+
+
+def _problem_of_file(path: Path, function: str | None) -> str | None:
+    if not path.is_file():
+        return "and there is no such file: check the path."
+    try:
+        found = functions_in(path)
+    except (SyntaxError, ValueError) as error:
+        return f"which is not Python: {error}."
+    if function is None and len(found) != 1:
+        which = f"which has {', '.join(found)}" if found else f"which has no function that takes `{READS}`"
+        return f"{which}: say which one with `{path.name}:function`."
+    definition = next((node for node in _definitions(path) if node.name == (function or found[0])), None)
+    if definition is not None and not definition.decorator_list and (missing := PASSED - _names(definition)):
+        return (
+            f"where {definition.name} takes no {', '.join(sorted(missing))}, all of which it is given, as well as the data's "
+            "columns: let it take **kwargs."
+        )
+    return None
+
+
+def functions_in(path: Path) -> list[str]:
+    """The public functions of a file that take completions, as it is written; it is not run."""
+    found = [node for node in _definitions(path) if not node.name.startswith("_")]
+    return [node.name for node in found if READS in {arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)}]
+
+
+def _definitions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def _names(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """What a function can be given by name; with **kwargs, everything."""
+    arguments = definition.args
+    return PASSED if arguments.kwarg else {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)}
+
+
+def is_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or Path(name).is_dir() or name.count("/") > 1
