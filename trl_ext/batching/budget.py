@@ -59,22 +59,29 @@ class Memory(NamedTuple):
         return next((count for count in counts if self.fits(tokens, count)), self.footprint.layers)
 
 
-def row_length(memory: Memory, checkpointed_layers: int | None = None) -> int:
-    """The length at which full rows take least time. Shorter ones recompute less, so small steps lose nothing by it.
+def time_per_token(tokens: int, checkpointed_layers: int, layers: int) -> float:
+    """Time of one token in a row of `tokens`, relative to other choices.
 
-    Time per token is proportional to 6 + 2·(share of recomputed layers), forward 2, backward 2 and reference 2 with
-    a frozen base, times 1 + `DEQUANTISATION` / row length.
+    Forward, backward and reference pass take 2 units each with a frozen base, and recomputing all layers takes 2 more.
+    Dequantising the base adds the time of `DEQUANTISATION` tokens to every row.
+    """
+    return (6 + 2 * checkpointed_layers / max(layers, 1)) * (1 + DEQUANTISATION / tokens)
+
+
+def row_length(memory: Memory, checkpointed_layers: int | None = None) -> int:
+    """The row length, in tokens, at which full rows take the least time per token.
+
+    Shorter rows recompute fewer layers, so small steps lose nothing.
 
     Args:
         memory: Footprint and free bytes.
-        checkpointed_layers: How many layers are recomputed, if that is given; else as many as a row needs.
+        checkpointed_layers: Number of recomputed layers, if it is given; otherwise as many as a row needs.
     """
     choices = []
     for tokens in range(STEP, LARGEST_ROW + 1, STEP):
         count = memory.layers_to_checkpoint(tokens) if checkpointed_layers is None else checkpointed_layers
         if memory.fits(tokens, count):
-            time = (6 + 2 * count / max(memory.footprint.layers, 1)) * (1 + DEQUANTISATION / tokens)
-            choices.append((time, tokens))
+            choices.append((time_per_token(tokens, count, memory.footprint.layers), tokens))
     return min(choices)[1] if choices else STEP
 
 

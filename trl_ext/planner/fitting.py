@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trl_ext.batching.budget import DEQUANTISATION, LARGEST_ROW, STEP
+from trl_ext.batching.budget import LARGEST_ROW, STEP, time_per_token
 from trl_ext.planner import memory
 from trl_ext.planner.memory import GIB, VARLEN
 from trl_ext.planner.request import Request
@@ -118,8 +118,7 @@ class Fit:
         for tokens in sizes:
             count = self.least_checkpointed(tokens) if tokens >= longest or self.request.training.row_tokens else None
             if count is not None:
-                time = (6 + 2 * count / self.layers) * (1 + DEQUANTISATION / tokens)
-                choices.append((time, tokens, count))
+                choices.append((time_per_token(tokens, count, self.layers), tokens, count))
         return min(choices)[1:] if choices else None
 
 
