@@ -6,7 +6,6 @@ import logging
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +16,6 @@ import yaml
 from tests.conftest import pairs
 from trl_ext import demo
 from trl_ext.cli import main
-
-SECONDS = 5.0
-"""Of processor time, for what needs no model; a hundredth of it is usual."""
 
 GOOD = {
     "model_name_or_path": "embedded",
@@ -373,17 +369,17 @@ def write(recipe: dict[str, Any] | str | bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", IN_THE_RECIPE + IN_DATA_OR_MODEL, ids=lambda fault: fault.given)
-def test_a_fault_is_answered_by_one_sentence_and_leaves_nothing(fault, capfd, folder):
-    import trl_ext.build  # noqa: F401 — seconds, and not what is measured
-
+def test_a_fault_is_answered_by_one_sentence_before_weights_are_loaded_and_leaves_nothing(
+    fault, capfd, folder, monkeypatch
+):
+    read_weights = "transformers.modeling_utils.PreTrainedModel._load_pretrained_model"
+    monkeypatch.setattr(read_weights, lambda *_, **__: pytest.fail("weights were loaded"))
     logging.getLogger("datasets").setLevel(logging.CRITICAL)  # as a run has it, which sets it before the import
     fault.prepare()
     words = write(fault.recipe)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     capfd.readouterr()
-    started = time.process_time()
     assert main(words) == 2
-    assert time.process_time() - started < SECONDS
     printed = capfd.readouterr().err
     _, is_said, said = printed.partition("trl-ext: ")
     assert is_said and "Traceback" not in printed and " problems" not in said, printed
@@ -403,16 +399,15 @@ def test_what_a_recipe_tells_is_said_before_torch_is_imported(folder):
             write(fault.recipe)
         words.append(str(place))
     code = (
-        "import os, sys, time\n"
+        "import os, sys\n"
         "from trl_ext.cli import main\n"
         "for place in sys.argv[1:]:\n"
         "    os.chdir(place)\n"
         "    assert main(['run', 'r.yaml']) == 2, place\n"
-        "print(sorted({'torch', 'transformers', 'trl', 'datasets', 'peft', 'numpy'} & set(sys.modules)), time.process_time())"
+        "print(sorted({'torch', 'transformers', 'trl', 'datasets', 'peft', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    heavy, seconds = done.stdout.rsplit(maxsplit=1)
-    assert heavy == "[]" and float(seconds) < SECONDS
+    assert done.stdout.strip() == "[]"
     assert done.stderr.count("trl-ext: ") == len(words)
 
 
