@@ -96,7 +96,7 @@ def test_a_rollout_and_its_updates_stay_on_the_gpu(cls, config, settings, tiny_m
     per_prompt = settings.get("num_generations", 1)
     sizes = {"output_dir": str(tmp_path), "per_device_train_batch_size": 4}
     trainer = rollouts.build(tiny_model, config(**{**rollouts.ROLLOUT, **sizes, **settings}), cls=cls)
-    trainer.current_gradient_accumulation_steps, trainer.state.max_steps = 2, 3  # as `train` sets them
+    trainer.state.max_steps = 3  # as `train` sets it
     chance = random.Random(0)
 
     def sample(prompts, *args, **kwargs):
@@ -107,8 +107,9 @@ def test_a_rollout_and_its_updates_stay_on_the_gpu(cls, config, settings, tiny_m
     with moved(trainer):
         trainer.model.train()
         batch = trainer._generate_and_score_completions(prompts)
-        trainer._learn({name: value for name, value in batch.items() if isinstance(value, torch.Tensor)})
-        trainer._close("train")
+        tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        trainer.update.learn(tensors, accumulation=2)
+        trainer.update.close("train")
     found = gradients_on_gpu(trainer).values()
     assert all(gradient.isfinite().all() and gradient.any() for gradient in found)
 

@@ -5,20 +5,22 @@ import torch
 
 from tests.trainers.online.helpers import build, config, few_levels
 from tests.trainers.ppo.test_out_of_memory import check_same_but_for_rounding, out_of_memory
-from trl_ext import OnlinePreferenceTrainer
 from trl_ext.support.errors import UserError
 
 
-class Small(OnlinePreferenceTrainer):
-    """Fits two pairs; once it fails in the second part of a micro-batch, half of it done."""
+class Small:
+    """Memory fits two pairs; once it fails in the second part of a micro-batch, half of it done."""
 
-    failed = done = 0
+    def __init__(self, trainer):
+        self.failed = self.done = 0
+        self.loss, trainer.update.policy_loss = trainer.update.policy_loss, self.policy_loss
+        trainer.small = self
 
-    def _compute_loss(self, model, inputs):
-        if len(inputs["completion_ids"]) > 2:
+    def policy_loss(self, batch, sums):
+        if len(batch["completion_ids"]) > 2:
             self.failed += 1
             out_of_memory()
-        loss = super()._compute_loss(model, inputs)
+        loss = self.loss(batch, sums)
         self.done += 1
         if self.done == 4:
             self.failed += 1
@@ -28,13 +30,14 @@ class Small(OnlinePreferenceTrainer):
 
 @pytest.mark.parametrize("loss", ["dpo", "simpo"])
 def test_an_update_runs_again_in_halves_to_the_same_result(model, tmp_path, capsys, loss):
-    def run(cls):
+    def run(disturb=lambda trainer: None):
         args = config(tmp_path, loss=loss, max_steps=2, num_iterations=2, learning_rate=0.1)
-        trainer = build(model, args, cls=cls, reward_funcs=few_levels)
+        trainer = build(model, args, reward_funcs=few_levels)
+        disturb(trainer)
         trainer.train()
         return trainer
 
-    undisturbed, disturbed = run(OnlinePreferenceTrainer), run(Small)
+    undisturbed, disturbed = run(), run(Small)
     assert 0 < undisturbed.recorder.logs[0]["pairs/ties"] < 1
     printed = capsys.readouterr().out
     assert printed.count("out of memory in the update: 2 pairs at a time from here on, again") == 1
@@ -45,15 +48,17 @@ def test_an_update_runs_again_in_halves_to_the_same_result(model, tmp_path, caps
 
 def test_a_resumed_run_goes_on_in_halves(model, tmp_path):
     saving = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
-    build(model, config(tmp_path, **saving), cls=Small).train()
+    trainer = build(model, config(tmp_path, **saving))
+    Small(trainer)
+    trainer.train()
     trainer = build(model, config(tmp_path, **saving))
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
-    assert trainer._part_size == 1
+    assert trainer.update.micro_batches.part_size == 1
 
 
 def test_a_single_pair_that_does_not_fit_stops_with_a_sentence(model, tmp_path, monkeypatch):
     trainer = build(model, config(tmp_path))
-    monkeypatch.setattr(trainer, "_compute_loss", out_of_memory)
+    monkeypatch.setattr(trainer.update, "policy_loss", out_of_memory)
     with pytest.raises(UserError) as raised:
         trainer.train()
     batch = trainer._buffered_inputs[0]
@@ -70,6 +75,6 @@ def test_other_phases_are_named_with_what_to_lower(model, tmp_path, monkeypatch)
     monkeypatch.setattr(torch.optim.SGD, "step", out_of_memory)
     with pytest.raises(UserError, match="Out of memory in training: lower `per_device_train_batch_size`"):
         trainer.train()
-    monkeypatch.setattr(trainer, "_compute_loss", out_of_memory)
+    monkeypatch.setattr(trainer.update, "policy_loss", out_of_memory)
     with pytest.raises(UserError, match="Out of memory in evaluation: lower `per_device_eval_batch_size`"):
         trainer.evaluate(trainer.train_dataset)

@@ -6,7 +6,6 @@ from trl import RLOOTrainer
 
 from tests.trainers.helpers import relative_difference
 from tests.trainers.ppo.helpers import build, config, count_the
-from trl_ext import PPOTrainer
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.rollout import roles
 
@@ -17,7 +16,7 @@ def out_of_memory(*args, **kwargs):
 
 def check_same_but_for_rounding(disturbed, undisturbed, without=("step_time",)):
     """Steps, gradients and logs of a trainer that ran out of memory twice, against one that did not."""
-    assert disturbed.failed == 2 and disturbed._step == undisturbed._step
+    assert disturbed.small.failed == 2 and disturbed._step == undisturbed._step
     for gradients, expected in zip(disturbed.recorder.gradients, undisturbed.recorder.gradients, strict=True):
         assert relative_difference(gradients, expected) < 1e-5
     for log, expected in zip(disturbed.recorder.logs, undisturbed.recorder.logs, strict=True):
@@ -26,21 +25,24 @@ def check_same_but_for_rounding(disturbed, undisturbed, without=("step_time",)):
             assert log[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
 
 
-class Small(PPOTrainer):
-    """Fits two completions of the policy; once, the critic fails in the second part of a micro-batch, half of it done."""
+class Small:
+    """Memory fits two completions of the policy; once, the critic fails in the second part of a micro-batch, half of it done."""
 
-    failed = 0
-    valued = 0
+    def __init__(self, trainer):
+        self.failed = self.valued = 0
+        self.losses = trainer.update.policy_loss, trainer.update.critic_loss
+        trainer.update.policy_loss, trainer.update.critic_loss = self.policy_loss, self.critic_loss
+        trainer.small = self
 
-    def _compute_loss(self, model, inputs):
-        if len(inputs["completion_ids"]) > 2:
+    def policy_loss(self, batch, sums):
+        if len(batch["completion_ids"]) > 2:
             self.failed += 1
             out_of_memory()
-        return super()._compute_loss(model, inputs)
+        return self.losses[0](batch, sums)
 
-    def _critic_loss(self, batch):
+    def critic_loss(self, batch, sums):
         self.valued += 1
-        loss = super()._critic_loss(batch)
+        loss = self.losses[1](batch, sums)
         if self.valued == 4:
             self.failed += 1
             out_of_memory()
@@ -49,23 +51,23 @@ class Small(PPOTrainer):
 
 @pytest.mark.parametrize("kl", [{}, {"kl_placement": "loss", "kl_estimator": "k2"}], ids=["in reward", "in loss"])
 def test_an_update_runs_again_in_halves_to_the_same_result(model, tmp_path, capsys, kl):
-    def run(cls):
-        args = config(tmp_path, max_steps=2, num_iterations=2, learning_rate=0.1, **kl)
-        trainer = build(model, args, cls=cls)
+    def run(disturb=lambda trainer: None):
+        trainer = build(model, config(tmp_path, max_steps=2, num_iterations=2, learning_rate=0.1, **kl))
+        disturb(trainer)
         trainer.train()
         return trainer
 
-    undisturbed, disturbed = run(PPOTrainer), run(Small)
+    undisturbed, disturbed = run(), run(Small)
     printed = capsys.readouterr().out
     assert printed.count("out of memory in the policy's update: 2 completions at a time from here on, again") == 1
     assert printed.count("out of memory in the critic's update: one completion at a time from here on, again") == 1
     check_same_but_for_rounding(disturbed, undisturbed)
 
 
-@pytest.mark.parametrize(("role", "method"), [("policy", "_compute_loss"), ("critic", "_critic_loss")])
+@pytest.mark.parametrize(("role", "method"), [("policy", "policy_loss"), ("critic", "critic_loss")])
 def test_a_single_completion_that_does_not_fit_stops_with_a_sentence(model, tmp_path, monkeypatch, role, method):
     trainer = build(model, config(tmp_path))
-    monkeypatch.setattr(trainer, method, out_of_memory)
+    monkeypatch.setattr(trainer.update, method, out_of_memory)
     with pytest.raises(UserError) as raised:
         trainer.train()
     assert str(raised.value).startswith(f"Out of memory in the {role}'s update with a single completion of up to ")
@@ -103,7 +105,7 @@ def test_a_reward_function_that_runs_out_of_memory_is_a_phase_too(model, tmp_pat
 
 def test_evaluation_names_its_own_batch(model, tmp_path, monkeypatch):
     trainer = build(model, config(tmp_path, per_device_eval_batch_size=8))
-    monkeypatch.setattr(trainer, "_compute_loss", out_of_memory)
+    monkeypatch.setattr(trainer.update, "policy_loss", out_of_memory)
     with pytest.raises(UserError, match="Out of memory in evaluation: lower `per_device_eval_batch_size`"):
         trainer.evaluate(trainer.train_dataset)
     monkeypatch.setattr(RLOOTrainer, "_generate_single_turn", out_of_memory)
@@ -117,6 +119,6 @@ def test_other_errors_are_left_alone(model, tmp_path, monkeypatch):
     def broken(*args):
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(trainer, "_critic_loss", broken)
+    monkeypatch.setattr(trainer.update, "critic_loss", broken)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         trainer.train()

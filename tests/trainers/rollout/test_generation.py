@@ -102,4 +102,4 @@ def test_evaluation_on_completions_of_continuous_batching_stays_one(model, tmp_p
     trainer = build(model, config(tmp_path, per_device_eval_batch_size=8, **continuous))
     metrics = trainer.evaluate(trainer.train_dataset)
     assert {"eval_entropy", "eval_policy_loss", "eval_score"} <= metrics.keys()
-    assert not trainer.model.training and trainer._sums["train"].means() == {}
+    assert not trainer.model.training and trainer.update.metrics.sums["train"].means() == {}

@@ -43,12 +43,12 @@ def test_each_loss_reaches_its_own_role_alone(model, tmp_path):
     trainer = build(model, config(tmp_path, max_steps=1))
     trainer.train()
     batch = trainer._buffered_inputs[0]
-    trainer._learn_as(roles.CRITIC, batch)
+    trainer.update.learn_as(roles.CRITIC, batch, accumulation=2)
     assert {name for name, p in trainer.model.named_parameters() if p.grad is not None} == {
         name for name, _ in trainer.model.named_parameters() if is_critic(name)
     }
     trainer.model.zero_grad()
-    trainer._learn_as(roles.POLICY, batch)
+    trainer.update.learn_as(roles.POLICY, batch, accumulation=2)
     assert {name for name, p in trainer.model.named_parameters() if p.grad is not None} == {
         name for name, _ in trainer.model.named_parameters() if ".default." in name
     }

@@ -1,8 +1,10 @@
 """The model card of a run, written whenever a trainer saves."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from trl_ext import losses
 from trl_ext.report import card
 
 
@@ -31,3 +33,13 @@ class ModelCard:
         all_tags = [*self._tag_names, *self.card_tags, *(tags or [])]
         text = card.render(self, model_name or directory.name, dataset_name, all_tags)
         (directory / "README.md").write_text(text, encoding="utf-8")
+
+
+def card_of_loss(loss: losses.Loss | losses.Mix, reference: str) -> dict[str, str]:
+    """Rows of the card about a loss on preferences and what the policy is compared with."""
+    return {
+        "reference policy": reference,
+        "loss": f"`{loss.name}`: {loss.formula}" + (f" ({loss.paper})" if loss.paper else ""),
+        "loss hyperparameters": f"`{json.dumps(loss.hyperparameters)}`",
+        "notation": losses.NOTATION,
+    }

@@ -60,7 +60,7 @@ def reference_of(trainer: Any) -> str:
         )
     if trainer.ref_model is not None:
         return "a second model"
-    if trainer.precompute_ref_logps and not is_peft_model(trainer.model):
+    if getattr(trainer, "precompute_ref_logps", False) and not is_peft_model(trainer.model):
         return "values precomputed from the initial weights"
     if FROZEN_COPY in trainer.model.peft_config:
         return "a frozen copy of the adapter training continues from"

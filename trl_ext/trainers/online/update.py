@@ -1,75 +1,109 @@
-"""How online preference training learns: a loss on pairs, proven on the first step, in as many parts as memory needs."""
+"""Learn from pairs of a rollout: the best and the worst completion of each prompt, and a loss of `trl_ext.losses`.
 
-import math
+The first two methods of `PairUpdate` are the order of things: `targets` for a rollout, `learn` for a micro-batch of it.
+`trl_ext.trainers.rollout.update` says where they stand in an optimizer step.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trl_ext.rl import masked
-from trl_ext.trainers.common import step_zero
-from trl_ext.trainers.common.console import say
+from trl_ext.rl.pairs import best_and_worst
+from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.step_zero import APART
-from trl_ext.trainers.rollout.generation import sequences
+from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.update import RolloutUpdate
 
 SIDES = "chosen", "rejected"
 LOSS = "loss"  # summed for the first step's check, and not logged: transformers logs a loss of its own
 
 
-class OnlineUpdate(RolloutUpdate):
-    """Mixin before `trl.RLOOTrainer`; overrides its `_compute_loss`.
+class PairUpdate(RolloutUpdate):
+    """The policy on sampled pairs.
 
-    Attributes read besides those of `RolloutUpdate`: `loss`, `aux_loss_enabled`, `router_aux_loss_coef`.
+    Args:
+        loss: A loss on pairs.
+        check_first_step: Called once, when the first optimizer step is complete, with its mean loss over all pairs with a
+            preference (`None` without any) and the mean distance of policy and reference, in nats per token (`None` for a
+            loss without a reference).
+        shared: As `RolloutUpdate`.
     """
 
-    _one, _many = "pair", "pairs"
-    _is_first_step = True
-    precompute_ref_logps = False  # `step_zero` asks
+    row, rows = "pair", "pairs"
 
-    def _learn(self, batch: dict[str, Any]) -> Tensor:
-        def loss_of(part: dict[str, Any]) -> Tensor:
-            return self._compute_loss(self.model, part)
+    def __init__(
+        self, *, loss: Any, check_first_step: Callable[[float | None, float | None], None], **shared: Any
+    ) -> None:
+        super().__init__(**shared)
+        self.loss = loss
+        self._check_first_step: Callable | None = check_first_step
 
-        return self._backward("in the update", loss_of, batch, self._trained())
+    def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
+        """TRL's rollout as P pairs.
 
-    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Mean over the micro-batch of weight × loss; pairs without a preference are not computed."""
-        is_kept = inputs["weight"] > 0
+        Returns:
+            `prompt_ids`, `prompt_mask` (P, L); `completion_ids`, `completion_mask` (P, 2, C), the chosen one first;
+            `ref_logps` (P, 2), summed over tokens, where the loss reads a reference; `weight` (P,), 0 without a preference
+            and else such that it is 1 on average over all processes. And for the table of completions (B,): 1 for a chosen
+            one, −1 for a rejected one, 0 for the others.
+        """
+        args, mask = self.args, batch["completion_mask"]
+        sampled = replace(sampled, scores=sampled.scores.masked_fill(~mask.any(1), torch.nan))
+        scores = sampled.penalised_scores(args.missing_eos_penalty)
+        pairs, has_preference = best_and_worst(scores, _generations(args, mode))
+        self._record_rollout(sampled, scores, pairs[has_preference], len(pairs), mode)
+        kept, count = self.add_up(torch.stack([has_preference.sum(), torch.ones_like(has_preference).sum()]))
+        cut = {"weight": has_preference * count / kept.clamp(min=1)}
+        if sampled.ref_logps is not None:
+            cut["ref_logps"] = masked.total(sampled.ref_logps, mask)[pairs]
+        cut |= {name: batch[name][pairs[:, 0]] for name in ("prompt_ids", "prompt_mask")}
+        cut |= {name: batch[name][pairs] for name in ("completion_ids", "completion_mask")}
+        verdict = torch.zeros_like(scores)
+        verdict[pairs[has_preference]] = verdict.new_tensor([1.0, -1.0])
+        return cut, verdict
+
+    def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
+        sums = self.metrics.sums["train"]
+        return self.micro_batches.backward(
+            "in the update", self.policy_loss, batch, self.parameters(), sums, accumulation
+        )
+
+    def _record_rollout(self, sampled: Sampled, scores: Tensor, pairs: Tensor, count: int, mode: str) -> None:
+        """Add the metrics of a rollout; `pairs` are those with a preference, of `count`."""
+        sums = self.metrics.sums[mode]
+        sampled.record_samples(sums)
+        sums.add("score/margin", scores[pairs].diff().neg().sum(), len(pairs))
+        sums.add("pairs/ties", count - len(pairs), count)
+
+    # The loss ---------------------------------------------------------------------------------------------------
+
+    def policy_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
+        """Mean over the pairs of weight × loss; pairs without a preference are not computed."""
+        is_kept = batch["weight"] > 0
         is_run = is_kept | (torch.arange(len(is_kept), device=is_kept.device) == 0)  # at least one, to have a graph
-        run = {name: value[is_run] for name, value in inputs.items()}
+        run = {name: value[is_run] for name, value in batch.items()}
         flat = {name: run[name].flatten(0, 1) for name in ("completion_ids", "completion_mask")}
         flat |= {name: run[name].repeat_interleave(2, dim=0) for name in ("prompt_ids", "prompt_mask")}
-        logps, entropies, aux_loss = self._get_per_token_logps_and_entropies(
-            model,
-            *sequences(flat),
-            flat["completion_ids"].size(1),
-            compute_entropy=True,
-            compute_aux_loss=self.aux_loss_enabled,
-        )
-        mask = flat["completion_mask"]
-        fields = {"{}_logps": masked.total(logps, mask).view(-1, 2), "{}_lens": mask.sum(1).view(-1, 2)}
+        scored, mask = self.score(flat), flat["completion_mask"]
+        fields = {"{}_logps": masked.total(scored.logps, mask).view(-1, 2), "{}_lens": mask.sum(1).view(-1, 2)}
         if "ref_logps" in run:
             fields["ref_{}_logps"] = run["ref_logps"]
         tensors = {
             name.format(side): fields[name][is_kept[is_run], i] for i, side in enumerate(SIDES) for name in fields
         }
         output = self.loss(**{name: tensors[name] for name in self.loss.inputs})
-        loss = (output.losses * inputs["weight"][is_kept]).sum() / len(is_kept)
+        loss = (output.losses * batch["weight"][is_kept]).sum() / len(is_kept)
+        self._record_losses(output, tensors, sums)
+        self._record_entropy(scored, mask, sums)
+        return self._with_aux_loss(loss, scored, sums)
 
-        mode = "train" if self.model.training else "eval"
-        self._record_losses(output, tensors, mode)
-        self._sums[mode].add("entropy", masked.total(entropies.detach(), mask).sum(), mask.sum())
-        if self.aux_loss_enabled:
-            self._sums[mode].add("aux_loss", aux_loss, 1)
-            loss = loss + self.router_aux_loss_coef * aux_loss
-        if mode == "eval":
-            self._close(mode)
-        return loss
-
-    def _record_losses(self, output: Any, tensors: dict[str, Tensor], mode: str) -> None:
+    def _record_losses(self, output: Any, tensors: dict[str, Tensor], sums: MeanMetrics) -> None:
         """Add the metrics of pairs with a preference."""
-        sums, margins = self._sums[mode], output.chosen_rewards - output.rejected_rewards
+        margins = output.chosen_rewards - output.rejected_rewards
         means = {"chosen": output.chosen_rewards, "rejected": output.rejected_rewards}
         means |= {"accuracies": margins > 0, "margins": margins}
         for name, values in means.items():
@@ -82,25 +116,17 @@ class OnlineUpdate(RolloutUpdate):
             )
             sums.add(APART, apart, 2 * len(output.losses))
 
-    def _close(self, mode: str) -> None:
-        super()._close(mode)
-        loss, apart = (self._metrics[mode].pop(name, [None])[-1] for name in (LOSS, APART))
-        if mode == "train" and self._is_first_step:
-            self._is_first_step = False
-            if self.state.global_step == 0:
-                self._check_first_loss(loss, apart)
+    # Metrics ----------------------------------------------------------------------------------------------------
 
-    def _check_first_loss(self, loss: float | None, apart: float | None) -> None:
-        """Compare the first step's loss with the value its formula gives at policy = reference.
+    def close(self, mode: str) -> None:
+        means = self.metrics.finish(mode)
+        loss, apart = means.pop(LOSS, None), means.pop(APART, None)
+        self.metrics.record(mode, means)
+        if mode == "train" and self._check_first_step is not None:
+            check, self._check_first_step = self._check_first_step, None
+            check(loss, apart)
 
-        Args:
-            loss: Its mean over all pairs with a preference, if there is any.
-            apart: Mean distance of policy and reference, in nats per token.
 
-        Raises:
-            WrongInitialLossError: It is another one.
-        """
-        if loss is None:
-            say(self.accelerator, "  first step not checked: none of its pairs has a preference")
-        elif math.isfinite(loss):  # else `trl_ext.trainers.common.nonfinite` judges it
-            step_zero.check(self, loss, apart)
+def _generations(args: Any, mode: str) -> int:
+    """Completions per prompt."""
+    return args.num_generations if mode == "train" else args.num_generations_eval or args.num_generations

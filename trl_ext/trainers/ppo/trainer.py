@@ -14,7 +14,11 @@ How it departs from `trl.RLOOTrainer` (1.16), whose generation, reward functions
 """
 
 import warnings
+from functools import partial
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.rl import truth_table
@@ -22,9 +26,8 @@ from trl_ext.trainers.common.model_card import ModelCard
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.ppo import checks
-from trl_ext.trainers.ppo.checkpoint import PPOCheckpoint
+from trl_ext.trainers.ppo.checkpoint import PPOFiles
 from trl_ext.trainers.ppo.config import PPOConfig
-from trl_ext.trainers.ppo.rollout import PPORollout
 from trl_ext.trainers.ppo.update import PPOUpdate
 from trl_ext.trainers.rollout import reward_functions, roles
 from trl_ext.trainers.rollout.trainer import RolloutTrainer
@@ -34,10 +37,11 @@ CARD_SETTINGS = (
 )  # fmt: skip
 
 
-class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORollout, PPOUpdate, RolloutTrainer):
+class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
     """Proximal policy optimisation, constructed like `trl.RLOOTrainer`.
 
-    Overrides the methods that its parents name. Attributes of TRL's trainer read: `beta`, `use_vllm`, `generation_kwargs`.
+    Overrides `create_optimizer` and `_clip_grad_norm` of transformers' `Trainer`, and the methods that its parents name.
+    Attributes of TRL's trainer read: `beta`, `use_vllm`, `generation_kwargs`, `optimizer`, `_metrics`.
 
     Attributes:
         kl_controller: Holds the KL coefficient in use.
@@ -93,9 +97,9 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORol
             "peft_config": peft_config,
         }
         checks.refuse(args, model, sources, given)
-        self._largest_weights = []
         self.kl_controller = checks.controller(args)
-        super().__init__(model, sources, args, **given)
+        update = partial(PPOUpdate, kl_controller=self.kl_controller)
+        super().__init__(model, sources, args, make_update=update, files=PPOFiles(args), **given)
         self.beta = 1.0  # TRL runs a reference pass for any β but 0; what it computes with β itself is not used here
         roles.add_critic(self.model, seed=args.seed)
         if self.accelerator.is_main_process:
@@ -103,6 +107,28 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, PPOCheckpoint, PPORol
                 warnings.warn(note, checks.SettingsWarning, stacklevel=2)
             if (note := checks.note_on_model(self)) is not None:
                 warnings.warn(note, stacklevel=2)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """transformers' optimizer for the policy, and the critic's parameters in groups of their own."""
+        if self.optimizer is None:
+            super().create_optimizer(model)  # only the policy's parameters require gradients now
+            decayed = set(self.get_decay_parameter_names(self.model))
+            with roles.acting_as(self.model, roles.CRITIC):
+                named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+            for is_decayed in (True, False):
+                group = [p for name, p in named if (name in decayed) == is_decayed]
+                decay = self.args.weight_decay if is_decayed else 0.0
+                settings = {"lr": self.args.critic_learning_rate, "weight_decay": decay}
+                if group:
+                    self.optimizer.add_param_group({"params": group, **settings})
+        return self.optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Clips policy and critic apart; returns the policy's norm and logs the critic's."""
+        norm = self.accelerator.clip_grad_norm_(roles.policy_parameters(self.model), self.args.max_grad_norm)
+        critic = nn.utils.clip_grad_norm_(roles.critic_parameters(self.model), self.args.max_grad_norm)
+        self._metrics["train"]["grad_norm/critic"].append(critic.item())
+        return norm
 
     def card_method(self) -> dict[str, str]:
         args = self.args

@@ -1,85 +1,128 @@
-"""How PPO learns: the policy's and the critic's losses, their gradients apart, and one optimizer for both."""
+"""Learn by PPO from a rollout: values, rewards per token and advantages; then the losses of policy and critic.
+
+The first two methods of `PPOUpdate` are the order of things: `targets` for a rollout, `learn` for a micro-batch of it.
+`trl_ext.trainers.rollout.update` says where they stand in an optimizer step.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trl_ext.rl import masked, objectives
+from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.rl import kl, masked, objectives
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.ppo.targets import Rollout
 from trl_ext.trainers.rollout import roles
-from trl_ext.trainers.rollout.generation import sequences
+from trl_ext.trainers.rollout.generation import naming_memory, sequences
+from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.update import RolloutUpdate
 
 
 class PPOUpdate(RolloutUpdate):
-    """Mixin before `trl.RLOOTrainer`; overrides its `_compute_loss`, and of transformers' `Trainer` `create_optimizer` and
-    `_clip_grad_norm`.
+    """Policy and critic on one base, their gradients apart.
 
-    Attributes read besides those of `RolloutUpdate`: `epsilon_low`, `epsilon_high`, `aux_loss_enabled`,
-    `router_aux_loss_coef`.
-
-    Attributes:
-        _largest_weights: The largest importance weight of each part of an optimizer step so far, where a KL is in the
-            loss.
+    Args:
+        kl_controller: Holds the KL coefficient; moved once per rollout.
+        shared: As `RolloutUpdate`.
     """
 
-    _largest_weights: list[Tensor]
+    def __init__(self, *, kl_controller: kl.FixedController, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.kl_controller = kl_controller
+        # The largest importance weight of each part of an optimizer step so far, where a KL is in the loss.
+        self._largest_weights: list[Tensor] = []
 
-    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """The policy's loss: per completion Σ_t clipped loss + kl_coef·KL, over the rollout's mean length."""
-        input_ids, attention_mask = sequences(inputs)
-        logps, entropies, aux_loss = self._get_per_token_logps_and_entropies(
-            model,
-            input_ids,
-            attention_mask,
-            inputs["completion_ids"].size(1),
-            compute_entropy=True,
-            compute_aux_loss=self.aux_loss_enabled,
-        )
-        mask, old_logps = inputs["loss_mask"], inputs["old_per_token_logps"]
+    def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
+        rollout = Rollout(**vars(sampled), values=self._values(batch))
+        kl_coef = self.kl_controller.value
+        shaped = rollout.shaped_rewards(self.args, kl_coef)
+        targets = rollout.targets(shaped, self.args, kl_coef, self.add_up)
+        self._record_rollout(rollout, shaped, targets["returns"], mode)
+        if mode == "train":
+            self._steer_kl(rollout)
+        mask = targets["loss_mask"]
+        return batch | targets, masked.total(targets["token_advantages"], mask) / mask.sum(1).clamp(min=1)
+
+    def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
+        # One role after the other: never two roles' graphs at once.
+        policy_loss = self.learn_as(roles.POLICY, batch, accumulation)
+        return policy_loss + self.learn_as(roles.CRITIC, batch, accumulation)
+
+    def learn_as(self, role: str, batch: dict[str, Tensor], accumulation: int) -> Tensor:
+        """Forward and backward of one role on a micro-batch; returns its loss, without gradient."""
+        is_policy = role == roles.POLICY
+        loss_of = self.policy_loss if is_policy else self.critic_loss
+        phase = f"in the {'policy' if is_policy else 'critic'}'s update"
+        with roles.acting_as(self.model, role):
+            parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            sums = self.metrics.sums["train"]
+            return self.micro_batches.backward(phase, loss_of, batch, parameters, sums, accumulation)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [*super().parameters(), *roles.critic_parameters(self.model)]
+
+    # A rollout --------------------------------------------------------------------------------------------------
+
+    def _values(self, batch: dict[str, Any]) -> Tensor:
+        """Values (B, C) of a rollout, in chunks of a micro-batch as TRL takes its log-probabilities."""
+        size = self.args.per_device_train_batch_size
+        input_ids, attention_mask = sequences(batch)
+        length = batch["completion_ids"].size(1)
+        with (
+            naming_memory("while the critic valued completions", is_training=self.model.training),
+            roles.acting_as(self.model, roles.CRITIC),
+            no_grad_eval(self.model),
+            self.accelerator.autocast(),
+        ):
+            chunks = zip(input_ids.split(size), attention_mask.split(size), strict=True)
+            return torch.cat([roles.values(self.model, ids, mask, length) for ids, mask in chunks])
+
+    def _record_rollout(self, rollout: Rollout, shaped: Tensor, returns: Tensor, mode: str) -> None:
+        sums = MeanMetrics()
+        rollout.record(sums, shaped, returns)
+        means = sums.reduce(self.accelerator).means()
+        means["explained_variance"] = rollout.explained_variance(returns, self.add_up).item()
+        self.metrics.record(mode, means | {"kl_coef": self.kl_controller.value})
+
+    def _steer_kl(self, rollout: Rollout) -> None:
+        total, count = self.add_up(rollout.kl_total_and_count()).tolist()
+        self.kl_controller.update(total / max(count, 1), int(count))
+
+    # The losses -------------------------------------------------------------------------------------------------
+
+    def policy_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
+        """Per completion Σ_t clipped loss + kl_coef·KL, over the rollout's mean length."""
+        args, mask, old_logps = self.args, batch["loss_mask"], batch["old_per_token_logps"]
+        scored = self.score(batch)
         clipped = objectives.policy_loss(
-            logps,
+            scored.logps,
             old_logps,
-            inputs["token_advantages"],
+            batch["token_advantages"],
             mask,
-            epsilon=self.epsilon_low,
-            epsilon_high=self.epsilon_high,
+            epsilon=args.epsilon,
+            epsilon_high=args.epsilon_high,
         )
-        sums = self._sums["train" if self.model.training else "eval"]
-        tokens, completions = mask.sum(), mask.any(1).sum()
-        sums.add("policy_loss", clipped.losses.sum(), tokens)
-        sums.add("entropy", masked.total(entropies.detach(), mask).sum(), tokens)
-        sums.add("clip_fraction/policy", clipped.is_clipped.sum(), tokens)
+        sums.add("policy_loss", clipped.losses.sum(), mask.sum())
+        self._record_entropy(scored, mask, sums)
+        sums.add("clip_fraction/policy", clipped.is_clipped.sum(), mask.sum())
         per_completion = clipped.losses.sum(1)
-        if self.args.kl_placement == "loss":
+        if args.kl_placement == "loss":
             divergence = objectives.kl_loss(
-                logps,
-                inputs["ref_per_token_logps"],
+                scored.logps,
+                batch["ref_per_token_logps"],
                 mask,
-                estimator=self.args.kl_estimator,
-                level=self.args.kl_level,
+                estimator=args.kl_estimator,
+                level=args.kl_level,
                 old_logps=old_logps,
             )
-            sums.add("kl_loss", divergence.sum(), completions)
-            self._record_weights(sums, logps.detach(), old_logps, mask)
-            per_completion = per_completion + inputs["loss_kl_coef"] * divergence
-        loss = per_completion.mean() / inputs["mean_length"]
-        if self.aux_loss_enabled:
-            sums.add("aux_loss", aux_loss, 1)
-            loss = loss + self.router_aux_loss_coef * aux_loss
-        if not self.model.training:
-            self._close("eval")
-        return loss
+            sums.add("kl_loss", divergence.sum(), mask.any(1).sum())
+            self._record_weights(sums, scored.logps.detach(), old_logps, mask)
+            per_completion = per_completion + batch["loss_kl_coef"] * divergence
+        return self._with_aux_loss(per_completion.mean() / batch["mean_length"], scored, sums)
 
-    def _record_weights(self, sums: MeanMetrics, logps: Tensor, old_logps: Tensor, mask: Tensor) -> None:
-        """Add the importance weights of the KL in the loss: of completions at sequence level, of tokens at token level."""
-        weights, weighs = objectives.kl_weights(logps, old_logps, mask, level=self.args.kl_level)
-        sums.add("kl_weight/mean", masked.apply(weights, weighs).sum(), weighs.sum())
-        self._largest_weights.append(masked.apply(weights, weighs).max())
-
-    def _critic_loss(self, batch: dict[str, Any]) -> Tensor:
-        """The critic's loss, weighted: per completion Σ_t clipped squared error, over the rollout's mean length."""
+    def critic_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
+        """`vf_coef` times: per completion Σ_t clipped squared error, over the rollout's mean length."""
         input_ids, attention_mask = sequences(batch)
         mask = batch["loss_mask"]
         with self.accelerator.autocast():  # which covers the model's own forward alone
@@ -87,55 +130,28 @@ class PPOUpdate(RolloutUpdate):
         clipped = objectives.value_loss(
             values, batch["values"], batch["returns"], mask, epsilon=self.args.cliprange_value
         )
-        self._sums["train"].add("value_loss", clipped.losses.sum(), mask.sum())
-        self._sums["train"].add("clip_fraction/value", clipped.is_clipped.sum(), mask.sum())
+        sums.add("value_loss", clipped.losses.sum(), mask.sum())
+        sums.add("clip_fraction/value", clipped.is_clipped.sum(), mask.sum())
         return self.args.vf_coef * clipped.losses.sum(1).mean() / batch["mean_length"]
 
-    def _learn(self, batch: dict[str, Any]) -> Tensor:
-        """The policy's forward and backward, then the critic's: never two roles' graphs at once."""
-        return self._learn_as(roles.POLICY, batch) + self._learn_as(roles.CRITIC, batch)
+    def _record_weights(self, sums: MeanMetrics, logps: Tensor, old_logps: Tensor, mask: Tensor) -> None:
+        """Add the importance weights of the KL in the loss: of completions at sequence level, of tokens at token level."""
+        weights, weighs = objectives.kl_weights(logps, old_logps, mask, level=self.args.kl_level)
+        sums.add("kl_weight/mean", masked.apply(weights, weighs).sum(), weighs.sum())
+        self._largest_weights.append(masked.apply(weights, weighs).max())
 
-    def _learn_as(self, role: str, batch: dict[str, Any]) -> Tensor:
-        """Forward and backward of one role on a micro-batch; returns its loss, without gradient."""
-        is_policy = role == roles.POLICY
-        loss_of = (lambda part: self._compute_loss(self.model, part)) if is_policy else self._critic_loss
-        phase = f"in the {'policy' if is_policy else 'critic'}'s update"
-        with roles.acting_as(self.model, role):
-            parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            return self._backward(phase, loss_of, batch, parameters)
+    # Metrics and state ------------------------------------------------------------------------------------------
 
-    def _trained(self) -> list[nn.Parameter]:
-        return [*super()._trained(), *roles.critic_parameters(self.model)]
-
-    def _close(self, mode: str) -> None:
-        super()._close(mode)
+    def close(self, mode: str) -> None:
+        super().close(mode)
         if self._largest_weights:
             largest = self.accelerator.gather(torch.stack(self._largest_weights).max())
-            self._metrics[mode]["kl_weight/max"].append(largest.max().item())
+            self.metrics.record(mode, {"kl_weight/max": largest.max().item()})
             self._largest_weights.clear()
 
-    # The optimizer --------------------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"kl_controller": self.kl_controller.state_dict()}
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """transformers' optimizer for the policy, and the critic's parameters in groups of their own."""
-        if self.optimizer is None:
-            super().create_optimizer(model)  # only the policy's parameters require gradients now
-            decayed = set(self.get_decay_parameter_names(self.model))
-            with roles.acting_as(self.model, roles.CRITIC):
-                named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-            for is_decayed in (True, False):
-                group = [p for name, p in named if (name in decayed) == is_decayed]
-                decay = self.args.weight_decay if is_decayed else 0.0
-                settings = {"lr": self.args.critic_learning_rate, "weight_decay": decay}
-                if group:
-                    self.optimizer.add_param_group({"params": group, **settings})
-        return self.optimizer
-
-    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        """Clips policy and critic apart; returns the policy's norm and logs the critic's."""
-        norm = self.accelerator.clip_grad_norm_(roles.policy_parameters(self.model), self.args.max_grad_norm)
-        critic = roles.critic_parameters(self.model)
-        self._metrics["train"]["grad_norm/critic"].append(
-            nn.utils.clip_grad_norm_(critic, self.args.max_grad_norm).item()
-        )
-        return norm
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.kl_controller.load_state_dict(state["kl_controller"])

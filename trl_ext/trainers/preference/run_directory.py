@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trl_ext import losses
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.support import atomic
 from trl_ext.trainers.common import lora
-from trl_ext.trainers.common.model_card import ModelCard
+from trl_ext.trainers.common.model_card import ModelCard, card_of_loss
 from trl_ext.trainers.common.step_zero import reference_of
 from trl_ext.trainers.preference import reference_sync
 
@@ -49,10 +48,4 @@ class RunDirectory(ModelCard):
             self._row_budget = budget
 
     def card_method(self) -> dict[str, str]:
-        loss = self.loss
-        return {
-            "reference policy": reference_of(self),
-            "loss": f"`{loss.name}`: {loss.formula}" + (f" ({loss.paper})" if loss.paper else ""),
-            "loss hyperparameters": f"`{json.dumps(loss.hyperparameters)}`",
-            "notation": losses.NOTATION,
-        }
+        return card_of_loss(self.loss, reference_of(self))

@@ -1,12 +1,16 @@
-"""What a trainer that samples leaves behind and goes on from: a plain adapter, and the rollout in the middle."""
+"""Save and load the files that a trainer that samples adds to a checkpoint.
+
+The policy's adapter lies at the root of the folder, so that it loads as any adapter does. A checkpoint taken in the middle
+of a rollout holds the rest of the rollout, which could not be sampled again: the policy has moved on.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trl_ext.support.errors import UserError
-from trl_ext.trainers.common import lora
 from trl_ext.trainers.rollout import roles
 
 SCHEDULE = (
@@ -16,38 +20,50 @@ SCHEDULE = (
     "num_iterations",
     "num_generations",
 )
-"""What decides which rollout a step belongs to, and how it is split."""
+"""Settings that decide which rollout a step belongs to, and how it is split."""
 
 
-class RolloutCheckpoint:
-    """Mixin before `trl.RLOOTrainer`; overrides `_save`, `_save_checkpoint` and `_load_from_checkpoint`.
+class RolloutFiles:
+    """One file per process with the state that transformers does not keep; a subclass may add files of its roles.
 
-    The policy's adapter lies at the root of the folder, so that it loads as any adapter does. A checkpoint taken in the
-    middle of a rollout holds the rest of the rollout, which could not be sampled again: the policy has moved on. Frozen
-    adapters are no result of the run and are not saved.
+    Args:
+        args: The trainer's configuration.
+        method: Name of the method, for messages.
+        state_name: Name of the file, without the number of the process and the suffix.
 
-    Attributes read: `_name`, `_step`, `_buffered_inputs`, and `_part_size` of `MicroBatches`.
+    Attributes:
+        adapters: Names of the adapters that are saved; frozen ones are no result of a run.
     """
 
-    _saved_adapters: tuple[str, ...] = (roles.POLICY,)
-    _state_name: str  # of the file, without the process's number
+    adapters: tuple[str, ...] = (roles.POLICY,)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        with lora.saved_alone(self.model, *self._saved_adapters):
-            super()._save(output_dir, state_dict)
+    def __init__(self, args: Any, method: str, state_name: str) -> None:
+        self.args = args
+        self.method = method
+        self.state_name = state_name
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # Our own file first: transformers writes its state last, and what has one can be resumed from.
-        path = self._state_file(Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(self._run_state(), path)
-        super()._save_checkpoint(model, trial)
+    def save_state(self, folder: Path, *, step: int, rollout: list[dict] | None, update: dict[str, Any]) -> None:
+        """Write the state of this process.
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder = Path(resume_from_checkpoint)
+        Args:
+            folder: The checkpoint.
+            step: Micro-batches so far.
+            rollout: The rollout in hand, in micro-batches; kept only if a later step needs it.
+            update: `RolloutUpdate.state_dict()`.
+        """
+        in_the_middle = step % (self.args.steps_per_generation * self.args.num_iterations) != 0
+        state = {"step": step, "rollout": rollout if in_the_middle else None, "schedule": self._schedule()}
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(state | update, self._state_file(folder))
+
+    def load_state(self, folder: Path) -> dict[str, Any]:
+        """The state of this process as it was saved, on this process's device.
+
+        Raises:
+            UserError: A file is missing, or rollouts were scheduled otherwise.
+        """
         path = self._state_file(folder)
-        if not path.exists():
-            raise self._incomplete(folder, path, "the rollout it was taken in could not go on")
+        self._require(folder, path, "the rollout it was taken in could not go on")
         # On several CPU processes the device is cpu:0, a place that torch stores to and does not load from.
         device = "cpu" if self.args.device.type == "cpu" else self.args.device
         state = torch.load(path, map_location=device, weights_only=True)
@@ -57,28 +73,23 @@ class RolloutCheckpoint:
                 f"{folder} cannot be resumed with another schedule of rollouts: {', '.join(changed)}. Resume it as it was, "
                 "or start a new run from its adapter."
             )
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._set_run_state(state)
+        return state
 
-    def _run_state(self) -> dict[str, Any]:
-        """What transformers does not keep, as tensors and plain values."""
-        in_the_middle = self._step % (self.args.steps_per_generation * self.num_iterations) != 0
-        rollout = self._buffered_inputs if in_the_middle else None
-        found = {"step": self._step, "rollout": rollout, "schedule": self._schedule()}
-        return found | {"part_size": self._part_size}
+    def save_roles(self, model: nn.Module, folder: Path) -> None:
+        """Write what saving the adapters leaves out."""
 
-    def _set_run_state(self, state: dict[str, Any]) -> None:
-        self._step, self._buffered_inputs = state["step"], state["rollout"]
-        self._part_size = state.get("part_size")  # older checkpoints have none
+    def load_roles(self, model: nn.Module, folder: Path) -> None:
+        """Load what loading the adapters leaves out."""
 
-    def _incomplete(self, folder: Path, missing: Path, consequence: str) -> UserError:
-        return UserError(
-            f"{folder} cannot be resumed as a run of {self._name}: {missing.relative_to(folder)} is missing, and without "
-            f"it {consequence}. Resume a complete checkpoint, or start a new run from its adapter."
-        )
+    def _require(self, folder: Path, file: Path, consequence: str) -> None:
+        if not file.exists():
+            raise UserError(
+                f"{folder} cannot be resumed as a run of {self.method}: {file.relative_to(folder)} is missing, and without "
+                f"it {consequence}. Resume a complete checkpoint, or start a new run from its adapter."
+            )
 
     def _schedule(self) -> dict[str, int]:
         return {name: getattr(self.args, name) for name in SCHEDULE} | {"processes": self.args.world_size}
 
     def _state_file(self, folder: Path) -> Path:
-        return folder / f"{self._state_name}_{self.args.process_index}.pt"
+        return folder / f"{self.state_name}_{self.args.process_index}.pt"

@@ -1,35 +1,75 @@
-"""What PPO and online preference training have in common as trainers: how they are constructed, and the order of prompts."""
+"""Sample completions, score them and learn from them: the trainer that PPO and losses on sampled pairs share.
 
+This is the one file that overrides methods of `trl.RLOOTrainer` (1.16) for both. The work is done by objects that are
+handed what they need: an update (`trl_ext.trainers.rollout.update`), metrics, and the files of a checkpoint.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
+from torch import Tensor, nn
 from trl import RLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
+from trl_ext.reference.implicit import policy_is_reference
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import lora, out_of_memory
-from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.rollout import reward_functions, vllm_weights
+from trl_ext.trainers.common import lora, nonfinite_report, out_of_memory
+from trl_ext.trainers.common.processes import reduce_gradients
+from trl_ext.trainers.rollout import generation, reward_functions, vllm_weights
+from trl_ext.trainers.rollout.checkpoint import RolloutFiles
+from trl_ext.trainers.rollout.metrics import StepMetrics
+from trl_ext.trainers.rollout.unchanged import unchanged
+from trl_ext.trainers.rollout.update import RolloutUpdate, Scored
 
 ROOM = "`per_device_train_batch_size`, `max_completion_length` or `lora_r`, or set `gradient_checkpointing: true`"
 
+OF_RLOO = ("kl", "frac_reward_zero_std")
+"""TRL's token mean under a name that elsewhere is a sum; and a share of prompts by rewards less RLOO's own KL."""
+
 
 class RolloutTrainer(RLOOTrainer):
-    """`trl.RLOOTrainer` on one base that stays as it was loaded; overrides `train`, `evaluate` and `_get_train_sampler`.
+    """`trl.RLOOTrainer` on one base that stays as it was loaded.
 
     1. The reward adapter of the configuration is the last source of reward, on the same base;
     2. adapter weights are float32 (`trl_ext.trainers.common.lora`);
     3. the order of prompts is a function of seed and epoch, and so survives a resume;
-    4. memory that runs out outside of an update ends in a sentence.
+    4. backward passes run past DDP's wrapper, and gradients and metrics are reduced once per optimizer step;
+    5. memory that runs out outside of an update ends in a sentence.
 
-    Attributes of the parents read: `num_generations`, `num_iterations`, `shuffle_dataset`, `use_vllm`, `vllm_generation`.
+    Overrides `train`, `evaluate`, `_get_train_sampler`; `_generate_and_score_completions`, `_generate_single_turn`,
+    `_get_per_token_logps_and_entropies`, `_calculate_rewards`; `training_step`, `_compute_loss`; `_save`,
+    `_save_checkpoint`, `_load_from_checkpoint`.
+
+    Attributes of the parents read: `num_generations`, `num_iterations`, `shuffle_dataset`, `use_vllm`, `vllm_generation`,
+    `reward_funcs`, `reward_func_names`, `reward_weights`, `reward_clip_range`, `eos_token_ids`, `aux_loss_enabled`,
+    `router_aux_loss_coef`, `current_gradient_accumulation_steps`, `optimizer`, `_step`, `_buffered_inputs`,
+    `_current_train_step_time`, `_metrics`, `_logs`.
+
+    Attributes:
+        update: Learns from rollouts.
+        files: Of a checkpoint.
     """
 
-    def __init__(self, model: Any, sources: list, args: Any, **given: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        sources: list,
+        args: Any,
+        *,
+        make_update: Callable[..., RolloutUpdate],
+        files: RolloutFiles,
+        **given: Any,
+    ) -> None:
         """As TRL's trainer.
 
         Args:
             sources: Reward functions and models.
+            make_update: Makes the update, from the arguments of `RolloutUpdate`.
+            files: Of a checkpoint.
 
         Raises:
             ValueError: The reward adapter is none, or of another base.
@@ -37,7 +77,6 @@ class RolloutTrainer(RLOOTrainer):
         sources, adapter, given["reward_processing_classes"] = reward_functions.complete(
             sources, args, model, given.get("reward_processing_classes")
         )
-        self._sums = {"train": MeanMetrics(), "eval": MeanMetrics()}
         weights = lora.snapshot(model)
         super().__init__(model, reward_funcs=sources, args=args, **given)
         keep_exact_cpu_kernels(self.model)
@@ -46,6 +85,17 @@ class RolloutTrainer(RLOOTrainer):
             adapter.attach(self)
         if self.use_vllm:  # which TRL gives weights one by one, by name (`tests/trainers/rollout/test_generation.py`)
             self.vllm_generation._iter_named_params = lambda: vllm_weights.named_weights(self.model)
+        self.files = files
+        self.update = make_update(
+            model=self.model,
+            args=args,
+            accelerator=self.accelerator,
+            autocast=self.compute_loss_context_manager,
+            score=self._score,
+            aux_loss_coef=self.router_aux_loss_coef,
+            metrics=StepMetrics(self.accelerator, self._metrics),
+        )
+        self._observed: generation.Observed | None = None  # during a rollout
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with out_of_memory.saying("in training", f"lower {ROOM}"):
@@ -64,6 +114,138 @@ class RolloutTrainer(RLOOTrainer):
             shuffle=self.shuffle_dataset,
             seed=self.args.seed,
         )
+
+    # A rollout --------------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
+        """TRL samples and scores; the update says what is learned from it."""
+        mode = self._mode
+        self._observed = generation.Observed()
+        batch = super()._generate_and_score_completions(inputs)
+        observed, self._observed = self._observed, None
+        sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
+        if self._should_equal_reference() and sampled.ref_logps is not None:
+            generation.check_equal(sampled)
+        for name in OF_RLOO:
+            self._metrics[mode].pop(name, None)
+        deviation = sampled.score_deviation(self.args.missing_eos_penalty, self.update.add_up)
+        self._metrics[mode]["score/std"].append(deviation.item())
+        learnable, shown = self.update.targets(batch, sampled, mode)
+        self._show(shown)
+        return learnable
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        memory = self._naming_memory("while completions were sampled", is_sampling=True)
+        with unchanged(self.model), memory, nonfinite_report.sampling(self):
+            return super()._generate_single_turn(*args, **kwargs)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple:
+        if self._observed is None:
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        with self._naming_memory("while completions were scored under policy and reference"):
+            output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._observed.logps.append(output[0])
+        return output
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        with self._naming_memory("while rewards were computed"):
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        reward_functions.check_models(self.reward_funcs, self.reward_func_names, rewards)
+        if self._observed is not None:
+            self._observed.rewards = rewards
+            self._observed.is_ended = [ids[-1] in self.eos_token_ids for ids in completion_ids_list]
+        return rewards
+
+    def _scores(self, rewards: Tensor, count: int) -> Tensor:
+        """Scores (B,) of this process's completions; the rewards are those of all processes."""
+        start = self.accelerator.process_index * count
+        return generation.weighted_scores(rewards[start : start + count], self.reward_weights, self.reward_clip_range)
+
+    def _should_equal_reference(self) -> bool:
+        is_first = self.state.global_step == 0 and self.args.disable_dropout
+        return is_first and policy_is_reference(self.model)
+
+    def _show(self, values: Tensor) -> None:
+        """In the table of completions, these (B,) instead of RLOO's advantages."""
+        gathered = self.accelerator.gather(values).tolist()
+        shown = self._logs["advantages"]
+        for _ in range(min(len(gathered), len(shown))):
+            shown.pop()
+        shown.extend(gathered)
+
+    def _naming_memory(self, phase: str, is_sampling: bool = False) -> Any:
+        return generation.naming_memory(phase, is_training=self.model.training, is_sampling=is_sampling)
+
+    # An optimizer step ------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """A micro-batch; the last one of an optimizer step reduces gradients and metrics over processes."""
+        started = time.perf_counter()
+        self.model.train()
+        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
+            self.optimizer.train()  # schedule-free optimizers
+        accumulation = self.current_gradient_accumulation_steps
+        loss = self.update.learn(self._prepare_inputs(inputs), accumulation)
+        if self.args.torch_empty_cache_steps and self.state.global_step % self.args.torch_empty_cache_steps == 0:
+            clear_device_cache()
+        if self.accelerator.sync_gradients:
+            reduce_gradients(self.accelerator, self.update.parameters(), "mean")
+            self.update.close("train")
+        self._count_step(time.perf_counter() - started)
+        return loss / accumulation
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """The policy's loss, for evaluation."""
+        loss = self.update.policy_loss(inputs, self.update.metrics.sums[self._mode])
+        if not self.model.training:
+            self.update.close("eval")
+        return loss
+
+    def _score(self, batch: dict[str, Tensor]) -> Scored:
+        """The completions of a batch under the policy, by TRL's forward pass."""
+        return Scored(
+            *self._get_per_token_logps_and_entropies(
+                self.model,
+                *generation.sequences(batch),
+                batch["completion_ids"].size(1),
+                compute_entropy=True,
+                compute_aux_loss=self.aux_loss_enabled,
+            )
+        )
+
+    def _count_step(self, seconds: float) -> None:
+        """TRL's counters of micro-batches and of time per optimizer step."""
+        self._step += 1
+        self._current_train_step_time += seconds
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            self._metrics["train"]["step_time"].append(self._current_train_step_time)
+            self._current_train_step_time = 0.0
+
+    @property
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
+
+    # A checkpoint -----------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        with lora.saved_alone(self.model, *self.files.adapters):
+            super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.files.save_roles(self.model, Path(self.args.output_dir if output_dir is None else output_dir))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # Our own file first: transformers writes its state last, and what has one can be resumed from.
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        self.files.save_state(folder, step=self._step, rollout=self._buffered_inputs, update=self.update.state_dict())
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        state = self.files.load_state(folder)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.files.load_roles(self.model, folder)
+        self._step, self._buffered_inputs = state["step"], state["rollout"]
+        self.update.load_state_dict(state)
 
 
 class ResumableSampler(RepeatSampler):

@@ -1,55 +1,119 @@
-"""An optimizer step on a rollout: forward and backward past DDP's wrapper, gradients and metrics reduced once."""
+"""Learn from a rollout: the order of one optimizer step, whatever the loss.
 
-import time
-from typing import Any
+    targets(rollout, …)          # once per rollout: what the losses read
+    for each micro-batch:
+        learn(micro_batch, …)    # forward and backward, in as many parts as memory needs
+    average gradients over processes
+    close("train")               # one mean per metric, over the step and all processes
 
-from accelerate.utils.memory import clear_device_cache
+`trl_ext.trainers.rollout.trainer` calls these in this order; clipping and the optimizer's step are transformers'.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from accelerate import Accelerator
 from torch import Tensor, nn
 
+from trl_ext.rl import masked
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.common.processes import reduce_gradients
 from trl_ext.trainers.rollout import roles
+from trl_ext.trainers.rollout.metrics import StepMetrics
 from trl_ext.trainers.rollout.micro_batches import MicroBatches
+from trl_ext.trainers.rollout.sampled import Sampled
 
 
-class RolloutUpdate(MicroBatches):
-    """Mixin before `trl.RLOOTrainer`; overrides its `training_step`.
+class Scored(NamedTuple):
+    """Completions under the policy, with gradient: log-probabilities and entropies (B, C), in nats per token.
 
-    A subclass provides `_learn`. Attributes read besides those of `MicroBatches`: `model`, `state`, `optimizer`, `_step`,
-    `_current_train_step_time`, `_metrics`.
+    `aux_loss` is the load-balancing loss (0-d) of a mixture of experts, or `None`.
     """
 
-    def _learn(self, batch: dict[str, Any]) -> Tensor:
-        """Forward and backward of a micro-batch; returns its loss, without gradient."""
-        raise NotImplementedError
+    logps: Tensor
+    entropies: Tensor
+    aux_loss: Tensor | None
 
-    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        started = time.perf_counter()
-        self.model.train()
-        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
-            self.optimizer.train()  # schedule-free optimizers
-        loss = self._learn(self._prepare_inputs(inputs))
-        if self.args.torch_empty_cache_steps and self.state.global_step % self.args.torch_empty_cache_steps == 0:
-            clear_device_cache()
-        if self.accelerator.sync_gradients:
-            reduce_gradients(self.accelerator, self._trained(), "mean")
-            self._close("train")
-        self._count_step(time.perf_counter() - started)
-        return loss / self.current_gradient_accumulation_steps
 
-    def _trained(self) -> list[nn.Parameter]:
+class RolloutUpdate(ABC):
+    """Base of the updates of trainers that sample; TRL's and transformers' trainers are not needed to test one.
+
+    Args:
+        model: The policy, and whatever shares its base.
+        args: The trainer's configuration.
+        accelerator: Of the trainer.
+        autocast: Gives the context of a forward pass.
+        score: Runs the policy over the completions of a batch.
+        aux_loss_coef: Weight of `Scored.aux_loss`.
+        metrics: Sums and history of metrics.
+    """
+
+    row, rows = "completion", "completions"  # what a micro-batch has one row of, for messages
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        args: Any,
+        accelerator: Accelerator,
+        autocast: Callable[[], AbstractContextManager],
+        score: Callable[[dict[str, Tensor]], Scored],
+        aux_loss_coef: float,
+        metrics: StepMetrics,
+    ) -> None:
+        self.model = model
+        self.args = args
+        self.accelerator = accelerator
+        self.score = score
+        self.aux_loss_coef = aux_loss_coef
+        self.metrics = metrics
+        is_checkpointing = bool(args.gradient_checkpointing)
+        self.micro_batches = MicroBatches(
+            accelerator, autocast, is_checkpointing=is_checkpointing, row=self.row, rows=self.rows
+        )
+
+    @abstractmethod
+    def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
+        """What an update learns from TRL's rollout `batch`; adds the rollout's metrics under `mode`.
+
+        Returns:
+            Tensors with one row per completion or pair and 0-d numbers; and one number per completion (B,) for the table
+            of completions.
+        """
+
+    @abstractmethod
+    def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
+        """Forward and backward of a micro-batch, one of `accumulation`; returns its loss, without gradient."""
+
+    @abstractmethod
+    def policy_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
+        """The policy's loss, a mean over the rows of a batch; adds its metrics to `sums`."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained."""
         return roles.policy_parameters(self.model)
 
-    def _close(self, mode: str) -> None:
-        """Close the sums of an optimizer step: one mean over everything summed, and all processes."""
-        for name, value in self._sums[mode].reduce(self.accelerator).means().items():
-            self._metrics[mode][name].append(value)
-        self._sums[mode] = MeanMetrics()
+    def close(self, mode: str) -> None:
+        """End an optimizer step, or an evaluation batch: record one mean of each metric."""
+        self.metrics.record(mode, self.metrics.finish(mode))
 
-    def _count_step(self, seconds: float) -> None:
-        """TRL's counters of micro-batches and of time per optimizer step."""
-        self._step += 1
-        self._current_train_step_time += seconds
-        if self._step % self.current_gradient_accumulation_steps == 0:
-            self._metrics["train"]["step_time"].append(self._current_train_step_time)
-            self._current_train_step_time = 0.0
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run continues with, as tensors and plain values."""
+        return {"part_size": self.micro_batches.part_size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.micro_batches.part_size = state.get("part_size")  # older checkpoints have none
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """Sum over processes."""
+        return self.accelerator.reduce(values, reduction="sum")
+
+    def _record_entropy(self, scored: Scored, mask: Tensor, sums: MeanMetrics) -> None:
+        sums.add("entropy", masked.total(scored.entropies.detach(), mask).sum(), mask.sum())
+
+    def _with_aux_loss(self, loss: Tensor, scored: Scored, sums: MeanMetrics) -> Tensor:
+        if scored.aux_loss is None:
+            return loss
+        sums.add("aux_loss", scored.aux_loss, 1)
+        return loss + self.aux_loss_coef * scored.aux_loss

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.trainers.ppo.helpers import build, config
-from trl_ext.trainers.rollout.data import Rollout
+from trl_ext.trainers.ppo.targets import Rollout
 
 
 def explained(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor | None = None) -> float:
