@@ -372,10 +372,10 @@ def write(recipe: dict[str, Any] | str | bytes) -> list[str]:
 def test_a_fault_is_answered_by_one_sentence_before_weights_are_loaded_and_leaves_nothing(
     fault, capfd, folder, monkeypatch
 ):
-    read_weights = "transformers.modeling_utils.PreTrainedModel._load_pretrained_model"
-    monkeypatch.setattr(read_weights, lambda *_, **__: pytest.fail("weights were loaded"))
     logging.getLogger("datasets").setLevel(logging.CRITICAL)  # as a run has it, which sets it before the import
     fault.prepare()
+    read_weights = "transformers.modeling_utils.PreTrainedModel._load_pretrained_model"
+    monkeypatch.setattr(read_weights, lambda *_, **__: pytest.fail("weights were loaded"))
     words = write(fault.recipe)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     capfd.readouterr()
