@@ -93,8 +93,8 @@ def test_an_unpaired_run_on_labelled_answers(tiny_model, tmp_path, evaluated, ca
     assert 0 < value(found["ranking"]["log_ratio"]["area_under_curve"]) < 1 and found["sampled"]["n"] == 4
     assert main(["eval", str(run), "--samples", "99", "--max_new_tokens", "2"]) == 0
     printed, prompts = capsys.readouterr().out, {row["prompt"] for row in rows}
-    assert f"{len(prompts)} of the 99 samples asked for: the rows have no more distinct prompts." in printed
-    assert "Desirable over undesirable, by" in printed and "\n AUC  " in printed
+    assert f"Only {len(prompts)} of 99 completions were sampled: the data has no more distinct prompts." in printed
+    assert "Desirable ranked above undesirable, by:" in printed and "\n AUC  " in printed
 
 
 def test_pairs_that_an_unpaired_run_took_apart_are_pairs_again(tiny_model, data, tmp_path, evaluated):
@@ -137,7 +137,7 @@ def test_the_demo_agrees_with_what_its_run_reports(tmp_path, evaluated):
 def test_k3_is_summed_over_tokens(tmp_path):
     import numpy as np
 
-    from trl_ext.evaluation import evaluate as evaluation
+    from trl_ext.evaluation import samples
     from trl_ext.evaluation.scores import Scored
 
     class Made:
@@ -158,11 +158,11 @@ def test_k3_is_summed_over_tokens(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            evaluation,
+            samples,
             "sample",
             lambda model, tokenizer, prompts, **_: [Completion(p, [1, 2], "", True) for p in prompts],
         )
-        found = evaluation._sampled(Opened(), Made(), evaluation.Sampling(n=8), {})
+        found = samples.evaluate_samples(Opened(), Made(), samples.Sampling(n=8), {})
     expected = (np.exp(-0.5) - 1 + 0.5) + (np.exp(1.0) - 1 - 1.0)
     assert found["kl"]["k1"].value == pytest.approx(-0.5) and found["kl"]["k3"].value == pytest.approx(expected)
     assert found["log_ratio"]["base"].value == pytest.approx(0.5)
@@ -239,7 +239,8 @@ def test_a_run_that_evaluated_on_a_split_is_evaluated_on_the_same_rows(tmp_path,
     assert evaluated(stream, "--samples", "0", "--limit", "6")["ranking"] == plain["ranking"]
     assert found["ranking"] == plain["ranking"] and found["data"]["pairs"] == 6
     assert (
-        found["data"]["statements"][-1] == "Only the first 6 are evaluated (as the run evaluated: `max_eval_samples`)."
+        found["data"]["statements"][-1]
+        == "Only the first 6 rows are evaluated (`max_eval_samples`, as in the run's own evaluation)."
     )
 
 
@@ -249,7 +250,7 @@ def test_what_is_printed_fits_a_terminal(tmp_path, monkeypatch, capsys):
     finished_runs.leave(tmp_path / "run", "embedded", scale=0.3, max_length=40)
     assert main(["eval", "run", "--limit", "30", "--samples", "8", "--max_new_tokens", "8"]) == 0
     printed = capsys.readouterr().out
-    assert "left out as too long" not in printed and "KL(tuned‖base) of 8 samples" in printed
+    assert "left out because" not in printed and "KL(tuned‖base), from 8 sampled completions" in printed
     assert "record   run/eval-embedded-test.json" in printed
     tables = printed[printed.index("Chosen over") : printed.index("KL(tuned")].splitlines()
     assert max(map(cell_len, tables)) <= 80
@@ -270,17 +271,17 @@ def test_prompts_that_are_too_long_are_counted(tiny_model, data, tmp_path, evalu
     ("words", "message"),
     [
         (["nowhere"], "nowhere does not exist"),
-        (["RUN"], "The run held no data out, and DATA has no split but `train`, which it trained on"),
+        (["RUN"], "The run held no rows out, and DATA has only the split `train`, on which it trained."),
         (["RUN", "--dataset", "absent.jsonl"], "`--dataset` is absent.jsonl, and there is no such file or folder"),
         (["RUN", "--dataset", "prompts.jsonl"], "needed are prompt, chosen and rejected for pairs"),
         (["RUN", "--split", "validation"], "`validation` was asked for"),
         (["RUN", "--split", "train", "--dataset_columns", "q"], "`--dataset_columns` is 'q'"),
         (["RUN", "--limit", "0"], "`--limit` is 0: give a number from 1 up"),
         (["RUN", "--samples", "-1"], "`--samples` is -1"),
-        (["SFT"], "did not hold out preferences, but what it trained on"),
+        (["SFT"], "held out data of its own kind, which has no preferences"),
         (["REWARD"], "holds a reward model, which writes no completions"),
         (["MODEL"], "MODEL holds no recipe.resolved.yaml: it was not left by `trl-ext run`"),
-        (["SHORT", "--split", "train"], "all prompts have 1 tokens"),
+        (["SHORT", "--split", "train"], "every prompt has 1 tokens"),
     ],
 )
 def test_wrong_input(words, message, tiny_model, data, tmp_path, monkeypatch, capsys):

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.conftest import pairs
 from trl_ext import recipe
 from trl_ext.cli import main
-from trl_ext.kl_audit import exact as kl_audit
+from trl_ext.kl_audit import report
+from trl_ext.kl_audit.exact import CELLS, Audit, Row, audit_exactly
 
 PNG = b"\x89PNG"
 
@@ -47,8 +48,8 @@ def test_the_exact_audit(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["kl"]) == 0
     printed = capsys.readouterr().out
-    assert f"KL {kl_audit.exact().kl:.2f} nats per completion" in printed
-    for cell in kl_audit.CELLS:
+    assert f"KL {audit_exactly().kl:.2f} nats per completion" in printed
+    for cell in CELLS:
         assert " ".join(cell) in printed
     line = next(line for line in printed.splitlines() if line.startswith(" k2 loss sequence"))
     assert line.split()[:7] == ["k2", "loss", "sequence", "-31", "%", "2.1", "1.00"]
@@ -132,36 +133,38 @@ def test_a_recipe_that_continues_an_adapter_is_sampled_with_it(run, tmp_path, ca
 
 
 def test_cosines_that_are_lost_in_noise_are_counted():
-    from trl_ext.cli import kl
-
     def audit(*cosines, n=None):
         cells = [("k1", "reward", "token"), ("k2", "loss", "token"), ("k1", "loss", "token")]
         rows = [
-            kl_audit.Row(*cell, 0.0, 1.0, cosine, 0.01, 1.0, 0.1, 0.04, 0.01)
+            Row(*cell, 0.0, 1.0, cosine, 0.01, 1.0, 0.1, 0.04, 0.01)
             for cell, cosine in zip(cells, cosines, strict=True)
         ]
-        return kl_audit.Audit(0.5, rows, kl_se=0.1, n=n, n_weights=10)
+        return Audit(0.5, rows, kl_se=0.1, n=n, n_weights=10)
 
     exact = audit(1.0, 0.9, math.nan)  # whose last gradient is zero
-    said = kl._hidden({"exact": exact, "sampled": audit(1.0, math.nan, math.nan, n=64)})
-    assert said == "1 of 3 cosines (—) drown in noise with 64 completions: take more, `--n 512` say."
-    assert kl._hidden({"exact": exact, "sampled": audit(1.0, 0.8, math.nan, n=64)}) is None
-    assert kl._hidden({"exact": exact}) is None
+    said = report.noise_note({"exact": exact, "sampled": audit(1.0, math.nan, math.nan, n=64)})
+    assert said == (
+        "1 of 3 sampled cosines (—) are lost in noise with 64 completions. Sample more, for example with `--n 512`."
+    )
+    assert report.noise_note({"exact": exact, "sampled": audit(1.0, 0.8, math.nan, n=64)}) is None
+    assert report.noise_note({"exact": exact}) is None
 
 
 def test_an_estimate_beyond_1_is_printed_as_the_cosine_it_can_be(capsys):
     from rich.console import Console
 
-    from trl_ext.cli import kl
-
     def audit(cosine):
-        row = kl_audit.Row("k1", "reward", "token", 0.0, 1.0, cosine, 0.01, 1.0, 0.1, 0.04, 0.01)
-        return kl_audit.Audit(0.5, [row], kl_se=0.1, n=64, n_weights=10)
+        row = Row("k1", "reward", "token", 0.0, 1.0, cosine, 0.01, 1.0, 0.1, 0.04, 0.01)
+        return Audit(0.5, [row], kl_se=0.1, n=64, n_weights=10)
 
     for cosine, shown in ((1.0123, "1.00 ± 0.04"), (-1.2, "-1.00 ± 0.04"), (0.987, "0.99 ± 0.04")):
-        Console(width=200).print(kl._table(audit(cosine), "x", None))
+        Console(width=200).print(report.table(audit(cosine), "x", None))
         assert shown in capsys.readouterr().out
-        said = [line for line in kl._legend({"sampled": audit(cosine)}) if "beyond 1, which is printed as 1" in line]
+        said = [
+            line
+            for line in report.legend({"sampled": audit(cosine)})
+            if "so it can exceed 1. The table then prints 1" in line
+        ]
         assert len(said) == (abs(cosine) > 1)
 
 

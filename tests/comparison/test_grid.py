@@ -38,12 +38,12 @@ def test_aliases_and_repetitions_are_one_run():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("",), "names nothing to compare"),
+        (("",), "is missing or empty"),
         (("dpo,idpo",), "idpo"),
-        (("dpo", "high"), "'high': give numbers"),
-        (("dpo", None, "0.5"), "0.5: give whole numbers"),
-        (("dpo", True), "True: give numbers"),
-        (("dpo", {"kto": 1}), "names kto, and the losses compared are dpo"),
+        (("dpo", "high"), "contains 'high'. Give numbers"),
+        (("dpo", None, "0.5"), "contains 0.5. Give whole numbers"),
+        (("dpo", True), "contains True. Give numbers"),
+        (("dpo", {"kto": 1}), "has betas for kto, but `--losses` has only dpo"),
         (("dpo,sft", 0.3), "sft-beta0.3"),
         (("dpo", -1), "dpo-beta-1"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trl_ext.comparison import measure, page, pictures
+from trl_ext.comparison import page, pictures, results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -41,7 +41,7 @@ PEAK = {"peak_bytes": 2**30, "peak_of": "process"}
 
 def row(name, score, kl, loss=None):
     facts = {"name": name, "loss": loss or name, "beta": 0.1, "seed": 0}
-    return measure.of_run(evaluation(score, kl), **facts, seconds=12.0, **PEAK, cached=10, computed=0)
+    return results.of_run(evaluation(score, kl), **facts, seconds=12.0, **PEAK, cached=10, computed=0)
 
 
 ROWS = [
@@ -50,7 +50,7 @@ ROWS = [
     row("simpo-beta1", 0.6, 0.2, "simpo"),
     row("simpo-beta2", 0.7, 0.3, "simpo"),
 ]
-BASE = measure.of_base(evaluation(0, 0))
+BASE = results.of_base(evaluation(0, 0))
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +86,20 @@ def test_texts_are_shown_as_they_are(written):
 def test_the_summary_claims_what_intervals_tell():
     said = page.summary(ROWS, BASE)
     assert said.startswith(
-        "dpo has the highest sentiment of sampled completions: 0.900 ± 0.100, not separated from ipo by the data."
+        "dpo has the highest sentiment of sampled completions: 0.900 ± 0.100. Tied with it (overlapping 95 % intervals): ipo. "
     )
     assert (
-        "simpo-beta1 stays nearest to the base, at 0.20 ± 0.10 nats per completion, not separated from simpo-beta2"
-        in said
+        "simpo-beta1 has the lowest KL to the base: 0.20 ± 0.10 nats per completion. Tied with it (overlapping 95 % "
+        "intervals): simpo-beta2. " in said
     )
-    assert "not separated" not in page.summary(ROWS[::2], BASE)
-    assert "separated from simpo-beta1, base by" in page.summary([row("dpo", 0.65, 1), ROWS[2]], BASE)
+    assert "Tied" not in page.summary(ROWS[::2], BASE)
+    assert "intervals): simpo-beta1, base. " in page.summary([row("dpo", 0.65, 1), ROWS[2]], BASE)
     assert page.summary(ROWS[:1], BASE) == ""
     alone = {**ROWS[2], "score/sentiment": {"value": 0.6, "low": None, "high": None}}  # of one completion
-    assert "not separated from simpo-beta1 by" in page.summary([ROWS[0], alone], BASE)
+    assert "intervals): simpo-beta1. " in page.summary([ROWS[0], alone], BASE)
 
 
-def test_rows_are_in_the_order_of_what_they_gained_and_shaded_as_far_as_they_are_told_apart():
+def test_rows_are_in_the_order_of_what_they_gained_and_shaded_as_far_as_their_intervals_separate():
     rows = page.table(ROWS, BASE)["rows"]
     assert [line[0]["text"] for line in rows] == ["base", "dpo", "ipo", "simpo-beta2", "simpo-beta1"]
     assert [line[1]["is_best"] for line in rows] == [
@@ -113,15 +113,17 @@ def test_rows_are_in_the_order_of_what_they_gained_and_shaded_as_far_as_they_are
 
 def test_a_peak_says_whose_it_is(written):
     text = (written / "report.html").read_text(encoding="utf-8")
-    assert "peak, GiB" in text and "1.00</td>" in text and "most main memory of the process" in text
+    assert "peak, GiB" in text and "1.00</td>" in text and "maximum main memory of the process" in text
     unknown = [{**run, "peak_bytes": None, "peak_of": None} for run in ROWS]
-    assert "peak, GiB" not in page.table(unknown, BASE)["headings"] and page.legend(unknown)[1].startswith("No peak")
-    assert page.legend([{**ROWS[0], "peak_of": "GPU"}])[1].startswith("Peak: the most GPU memory")
+    assert "peak, GiB" not in page.table(unknown, BASE)["headings"] and page.legend(unknown)[-1].startswith(
+        "Peak memory is unknown"
+    )
+    assert page.legend([{**ROWS[0], "peak_of": "GPU"}])[-1].startswith("Peak: maximum GPU memory")
 
 
 def test_without_scores_accuracy_is_compared():
-    plain = [{key: value for key, value in run.items() if not key.startswith(measure.SCORE)} for run in ROWS]
-    assert measure.gain(plain)[0] == "accuracy" and "accuracy" in page.summary(plain, BASE)
+    plain = [{key: value for key, value in run.items() if not key.startswith(results.SCORE)} for run in ROWS]
+    assert results.gain(plain)[0] == "accuracy" and "accuracy" in page.summary(plain, BASE)
 
 
 def test_the_table_for_spreadsheets(written):

@@ -21,15 +21,15 @@ DEMO = "recipes/demo.yaml"
 SILENT = Console(quiet=True)
 
 
-class Judge:
-    """Measures nothing but the steps."""
+class FakeEvaluator:
+    """Records the number of steps only."""
 
-    asked: ClassVar = {"rows": 1}
+    settings: ClassVar = {"rows": 1}
 
-    def trained(self, cell, trained):
+    def evaluate_trained(self, cell, trained):
         return {"name": cell.name, "steps": trained.built.trainer.state.global_step}
 
-    def finished(self, name, directory):
+    def evaluate_finished(self, name, directory):
         return {"evaluation": f"{name} again"}
 
 
@@ -48,10 +48,10 @@ def compared(tmp_path_factory):
         loaded.append(args)
         return create(*args, **kwargs)
 
-    class Counting(Judge):
-        def trained(self, cell, trained):
+    class Counting(FakeEvaluator):
+        def evaluate_trained(self, cell, trained):
             counts[cell.name] = trained.counts
-            return super().trained(cell, trained)
+            return super().evaluate_trained(cell, trained)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared_base, "create_model_from_path", counting)
@@ -90,29 +90,29 @@ def test_what_is_finished_is_not_repeated(compared, monkeypatch):
     trained = []
     monkeypatch.setattr(run, "train", lambda recipe, *_: trained.append(recipe.loss) or pytest.fail("trained again"))
     settings = QUICK | {"gradient_checkpointing": True}
-    found = training.train(cells(DEMO, settings, "dpo,ipo,simpo,kto"), compared[0], SILENT, Judge())
+    found = training.train(cells(DEMO, settings, "dpo,ipo,simpo,kto"), compared[0], SILENT, FakeEvaluator())
     names = ("dpo", "ipo", "simpo", "kto")
-    assert found == [{"name": name, "steps": 3, "asked": Judge.asked} for name in names] and not trained
+    assert found == [{"name": name, "steps": 3, "asked": FakeEvaluator.settings} for name in names] and not trained
 
 
 def test_another_measurement_is_made_without_training(compared, monkeypatch):
     monkeypatch.setattr(run, "train", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(Judge, "asked", {"rows": 2})
+    monkeypatch.setattr(FakeEvaluator, "settings", {"rows": 2})
     for _ in range(2):  # the second time it is known
         found = training.train(
-            cells(DEMO, QUICK | {"gradient_checkpointing": True}, "dpo,ipo"), compared[0], SILENT, Judge()
+            cells(DEMO, QUICK | {"gradient_checkpointing": True}, "dpo,ipo"), compared[0], SILENT, FakeEvaluator()
         )
         assert [each["evaluation"] for each in found] == ["dpo again", "ipo again"] and found[0]["steps"] == 3
-        monkeypatch.setattr(Judge, "finished", lambda *_: pytest.fail("measured again"))
+        monkeypatch.setattr(FakeEvaluator, "evaluate_finished", lambda *_: pytest.fail("measured again"))
 
 
 def test_an_interrupted_run_goes_on_and_an_abandoned_one_starts_again(tmp_path):
     grid = cells(DEMO, QUICK | {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}, "dpo,simpo")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    training.train(grid, whole, SILENT, Judge())
+    training.train(grid, whole, SILENT, FakeEvaluator())
 
-    class Stopped(Judge):
-        def trained(self, cell, trained):
+    class Stopped(FakeEvaluator):
+        def evaluate_trained(self, cell, trained):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -120,7 +120,7 @@ def test_an_interrupted_run_goes_on_and_an_abandoned_one_starts_again(tmp_path):
     (parts / "dpo" / "checkpoint-4").rename(tmp_path / "lost")  # as if stopped after the checkpoint of step 2
     (parts / "simpo").mkdir()
     (parts / "simpo" / "leftover").touch()
-    found = training.train(grid, parts, SILENT, Judge())
+    found = training.train(grid, parts, SILENT, FakeEvaluator())
     assert [json.loads((parts / name / "measured.json").read_text())["steps"] for name in ("dpo", "simpo")] == [4, 4]
     assert [each["name"] for each in found] == ["dpo", "simpo"] and not (parts / "simpo" / "leftover").exists()
     for name in ("dpo", "simpo"):

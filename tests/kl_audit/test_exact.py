@@ -8,17 +8,18 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.rl.helpers import expected_gradient, gradient, language_and_policies
-from trl_ext.kl_audit import exact as kl_audit
-from trl_ext.kl_audit import sampled as kl_rollouts
+from trl_ext.kl_audit import sampled
+from trl_ext.kl_audit.exact import CELLS, audit_exactly, small_language
+from trl_ext.kl_audit.sampled import audit_samples, compare_gradients, true_surrogate
 from trl_ext.rl import objectives, truth_table
 from trl_ext.support.sampling import logps, sample
 
 
 def test_the_exact_audit_is_what_enumeration_gives():
-    language, ref_logits, step = kl_audit.small_language()
+    language, ref_logits, step = small_language()
     logits = ref_logits + 0.7 * step
-    audit = kl_audit.exact(0.7)
-    assert [row.cell for row in audit.rows] == kl_audit.CELLS
+    audit = audit_exactly(0.7)
+    assert [row.cell for row in audit.rows] == CELLS
     assert audit.kl == pytest.approx(language.kl(logits, ref_logits).item())
     true = gradient(lambda x: language.kl(x, ref_logits), logits).flatten()
     d = language.logps(logits) - language.logps(ref_logits)
@@ -48,7 +49,7 @@ def test_the_exact_audit_is_what_enumeration_gives():
 
 def test_gradient_variance_of_the_score_function():
     """k1 in the loss: the gradient of a completion is ∇log π, whose mean is zero, so its variance is E|∇log π|²."""
-    language, ref_logits, step = kl_audit.small_language()
+    language, ref_logits, step = small_language()
     logits = ref_logits + step
     squares = torch.stack(
         [
@@ -58,7 +59,7 @@ def test_gradient_variance_of_the_score_function():
     )
     true = gradient(lambda x: language.kl(x, ref_logits), logits).square().sum()
     expected = (language.probabilities(logits) * squares).sum() / true
-    row = next(row for row in kl_audit.exact().rows if row.cell == ("k1", "loss", "sequence"))
+    row = next(row for row in audit_exactly().rows if row.cell == ("k1", "loss", "sequence"))
     assert row.gradient_variance == pytest.approx(expected.item(), rel=1e-9)
 
 
@@ -68,7 +69,7 @@ def test_the_sum_over_the_vocabulary_is_unbiased_in_value_and_gradient():
 
     def terms(x):
         logp, ref_logp = (y.log_softmax(-1)[language.states] for y in (x, ref_logits))
-        return kl_rollouts.true_surrogate(language.logps(x), logp, ref_logp, language.mask)
+        return true_surrogate(language.logps(x), logp, ref_logp, language.mask)
 
     assert (probabilities * terms(logits)[0]).sum().item() == pytest.approx(language.kl(logits, ref_logits).item())
     torch.testing.assert_close(
@@ -103,8 +104,8 @@ def test_sampled_gradients_are_compared_without_the_bias_of_their_noise(cell):
     found = []
     for _ in range(40):
         rows = torch.multinomial(probabilities, size * chunks, replacement=True, generator=generator)
-        sampled = per_completion[rows].unflatten(0, (chunks, size)).mean(1)
-        found.append(kl_rollouts._compare(sampled, true.expand(chunks, -1), size))
+        means = per_completion[rows].unflatten(0, (chunks, size)).mean(1)
+        found.append(compare_gradients(means, true.expand(chunks, -1), size))
     for name, exact in (
         ("cosine", torch.cosine_similarity(mean, true, 0).item()),
         ("squared_error", ((mean - true).square().sum() / true.square().sum()).item()),
@@ -135,7 +136,7 @@ def test_a_models_rollouts(policy, monkeypatch):
     model, tokenizer = policy
     prompts = [tokenizer(text)["input_ids"] for text in ("the one", "when you are")]
     completions = sample(model, tokenizer, prompts * 32, seed=0, max_new_tokens=6)
-    audit = kl_rollouts.measure(model, tokenizer, completions)
+    audit = audit_samples(model, tokenizer, completions)
     with model.disable_adapter():
         ref_logps = logps(model, tokenizer, completions)
     d = (logps(model, tokenizer, completions) - ref_logps).double()
@@ -147,8 +148,8 @@ def test_a_models_rollouts(policy, monkeypatch):
     assert abs(k1.value_bias) < 5 * k1.value_bias_se and audit.kl_se > 0
     assert all(p.requires_grad == ("lora" in name) and p.grad is None for name, p in model.named_parameters())
 
-    monkeypatch.setattr(kl_rollouts, "LARGEST_LOGITS", 1)
-    in_pieces = kl_rollouts.measure(model, tokenizer, completions)
+    monkeypatch.setattr(sampled, "LARGEST_LOGITS", 1)
+    in_pieces = audit_samples(model, tokenizer, completions)
     assert in_pieces.kl == pytest.approx(audit.kl, rel=1e-4)
     for ours, other in zip(audit.rows, in_pieces.rows, strict=True):
         assert ours.squared_error == pytest.approx(other.squared_error, rel=1e-2, abs=1e-3)
@@ -157,8 +158,8 @@ def test_a_models_rollouts(policy, monkeypatch):
 def test_gradients_of_a_part_of_the_adapter(policy, monkeypatch):
     model, tokenizer = policy
     completions = sample(model, tokenizer, [tokenizer("the one")["input_ids"]] * 64, seed=0, max_new_tokens=4)
-    monkeypatch.setattr(kl_rollouts, "LARGEST_GRADIENT", 1000)
-    audit = kl_rollouts.measure(model, tokenizer, completions)
+    monkeypatch.setattr(sampled, "LARGEST_GRADIENT", 1000)
+    audit = audit_samples(model, tokenizer, completions)
     assert 0 < audit.n_weights <= 1000
     assert all(p.requires_grad for name, p in model.named_parameters() if "lora" in name)
 
@@ -167,5 +168,5 @@ def test_an_adapter_that_changes_nothing_is_said(tiny_model):
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(r=4, task_type="CAUSAL_LM"))
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     completions = sample(model, tokenizer, [[5, 6]] * 64, seed=0, max_new_tokens=3)
-    with pytest.raises(ValueError, match="policy and reference are the same"):
-        kl_rollouts.measure(model, tokenizer, completions)
+    with pytest.raises(ValueError, match="Policy and reference are the same"):
+        audit_samples(model, tokenizer, completions)

@@ -4,7 +4,7 @@ import argparse
 import time
 from typing import Any
 
-from trl_ext.cli import tables
+from trl_ext.support import terminal
 
 HELP = "show or clear the cached reference log-probabilities"
 EXAMPLES = """examples:
@@ -89,7 +89,7 @@ def _chosen(beginning: str, found: list[Any]) -> str:
 def _table(found: list[Any], now: float) -> Any:
     from rich.text import Text
 
-    table = tables.plain()
+    table = terminal.plain_table()
     table.add_column("identity", style="bold", no_wrap=True)
     table.add_column("reference", ratio=1)
     for heading in ("completions", "size"):

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli import tables
 from trl_ext.cli.arguments import overrides, own, writable_folder
+from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
 HELP = "train several losses on one loaded base, or take finished runs, and show which one won"
@@ -30,14 +30,6 @@ OWN = {
     "reward_funcs": None,
     "output_dir": None,
 }
-
-
-ON_THE_PAGE = ("margin", "chosen", "rejected", "ended", "seconds", "peak_bytes")
-"""Figures that a terminal has no room for."""
-
-
-NOT_SHOWN = ("evaluation_seconds", "asked")
-"""Parts of a run's record that are not about the run."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,17 +75,17 @@ def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
     first = grid[0].recipe
     directory = Path(given["output_dir"] or Path("runs", f"{first.name}-compare"))
 
-    from rich.console import Console
-
     from trl_ext.runs import lock, run
 
-    run.quieten(first)
-    console = Console(highlight=False, soft_wrap=True)
+    run.quieten(first)  # before the imports below
+    from trl_ext.comparison import report
+
+    console = terminal.console()
     with lock.writing(directory):
         console.print(f"[bold]{first.name}[/bold]: {', '.join(cell.name for cell in grid)} → {directory}")
         records = _train(grid, directory, given, console)
         runs = {cell.name: directory / cell.name for cell in grid}
-        _report(directory, f"{first.name}: {len(grid)} runs compared", records, runs, console)
+        report.write(directory, f"{first.name}: {len(grid)} runs compared", records, runs, console)
     return 0
 
 
@@ -108,17 +100,15 @@ def _train(grid: list[Any], directory: Path, given: dict[str, Any], console: Any
     with guard:
         if (copy := require_model(first.get("model_name_or_path"), first.get("model_revision"))) is not None:
             console.print(copy, markup=False)
-        judge = _judge([cell.recipe for cell in grid], directory, given, console)
+        evaluator = _evaluator([cell.recipe for cell in grid], directory, given, console)
         for warning in {warning: None for cell in grid for warning in memory_check.check(cell.recipe)}:
             console.print(warning)
-        return training.train(grid, directory, console, judge)
+        return training.train(grid, directory, console, evaluator)
 
 
 def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) -> int:
     if unread := [*values, *(name for name in ("losses", "betas", "seeds") if given[name] is not None)]:
         raise UserError(f"`--{unread[0]}` is for a recipe, and runs that are finished are compared as they are.")
-    from rich.console import Console
-
     from trl_ext.runs import finished, lock, run
 
     for path in paths:
@@ -131,16 +121,18 @@ def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) 
             f"These runs began with different models ({', '.join(sorted(map(str, began)))}), so their KL and log-ratios are to "
             "different references: compare runs that began with the same one."
         )
-    run.quieten(recipes[0])
+    run.quieten(recipes[0])  # before the imports below
+    from trl_ext.comparison import report
+
     directory = Path(given["output_dir"] or Path("runs", "compare-" + "-".join(names)))
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     with lock.writing(directory):
-        judge = _judge(recipes, directory, given, console)
+        evaluator = _evaluator(recipes, directory, given, console)
         records = []
         for name, path in zip(names, paths, strict=True):
             console.print(f"[bold]{name}[/bold]")
-            records.append(judge.finished(name, path))
-        _report(directory, f"{len(paths)} runs compared", records, dict(zip(names, paths, strict=True)), console)
+            records.append(evaluator.evaluate_finished(name, path))
+        report.write(directory, f"{len(paths)} runs compared", records, dict(zip(names, paths, strict=True)), console)
     return 0
 
 
@@ -152,64 +144,20 @@ def _names(paths: list[Path]) -> list[str]:
     return ["-".join(path.resolve().parts[-depth:]) for path in paths]
 
 
-def _judge(recipes: list[Any], directory: Path, given: dict[str, Any], console: Any) -> Any:
+def _evaluator(recipes: list[Any], directory: Path, given: dict[str, Any], console: Any) -> Any:
     from trl_ext.cli.eval import watched
-    from trl_ext.comparison import judging
-    from trl_ext.evaluation.evaluate import Sampling
-    from trl_ext.evaluation.rows import Asked
+    from trl_ext.comparison.evaluator import Evaluator, common_rows, reward_functions
+    from trl_ext.evaluation.rows import RowChoice
+    from trl_ext.evaluation.samples import Sampling
 
-    scores = judging.scores(given["reward_funcs"], recipes[0])
-    asked = Asked(given["dataset"], given["split"], None, given["limit"])
-    rows = judging.rows(recipes, directory, asked)
+    functions = reward_functions(given["reward_funcs"], recipes[0])
+    choice = RowChoice(given["dataset"], given["split"], None, given["limit"])
+    rows = common_rows(recipes, directory, choice)
     for statement in rows.statements:
         console.print(statement)
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         console.print(text, markup=False)
 
     sampling = Sampling(given["samples"], given["max_new_tokens"], seed=0)
-    return judging.Judge(rows, sampling, scores, say, lambda items, count: watched(items, count, console))
-
-
-def _report(directory: Path, title: str, records: list[dict[str, Any]], runs: dict[str, Path], console: Any) -> None:
-    from trl_ext.comparison import measure, page, report
-    from trl_ext.runs import environment
-
-    rows = [
-        measure.of_run(**{key: value for key, value in record.items() if key not in NOT_SHOWN}) for record in records
-    ]
-    evaluation = records[0]["evaluation"]
-    data, sampled = evaluation["data"], evaluation.get("sampled")
-    versions = environment.describe()["packages"]
-    facts = [
-        f"Ranked on {data.get('pairs', data.get('answers')):,} {'pairs' if 'pairs' in data else 'answers'} of {data['name']}"
-        + (
-            ", on some or all of which the runs were trained."
-            if data["was_trained_on"]
-            else ", on which none was trained."
-        ),
-        f"The base is {evaluation['reference']}.",
-        f"Intervals: {evaluation['intervals']}.",
-        ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
-    ]
-    if sampled:
-        facts.insert(
-            1,
-            f"{sampled['n']} completions of up to {sampled['max_new_tokens']} tokens sampled of each, at temperature 1.",
-        )
-    written = report.write(directory, title, rows, measure.of_base(evaluation), runs, facts)
-    console.print(_table(rows, measure.of_base(evaluation), page))
-    console.print(page.summary(rows, measure.of_base(evaluation)), markup=False)
-    console.print(f"report   {written}\ntable    {directory / report.TABLE}")
-
-
-def _table(rows: list[dict[str, Any]], base: dict[str, Any], page: Any) -> Any:
-    content = page.table(rows, base, without=ON_THE_PAGE)
-    table = tables.plain()
-    for number, heading in enumerate(content["headings"]):
-        table.add_column(
-            heading, justify="right" if number else "left", min_width=max(map(len, heading.split()), default=0)
-        )
-    for line in content["rows"]:
-        table.add_row(*(f"[bold]{cell['text']}[/bold]" if cell["is_best"] else cell["text"] for cell in line))
-    return table
+    return Evaluator(rows, sampling, functions, log, lambda items, count: watched(items, count, console))

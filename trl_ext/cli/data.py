@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli import tables
 from trl_ext.cli.arguments import add_recipe, overrides, own, writable_folder
+from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
 HELP = "show the data as the trainer sees it: what is dropped, cut, equal, learned from"
@@ -119,7 +119,7 @@ def _share(share: float) -> str:
 
 
 def _lengths(findings: Any) -> Any:
-    table = tables.table("tokens, nothing cut", "mean", "median", "95 %", "longest")
+    table = terminal.table("tokens, nothing cut", "mean", "median", "95 %", "longest")
     for name, part in findings.lengths().items():
         table.add_row(name, f"{part.mean:,.1f}", f"{part.median:,.0f}", f"{part.p95:,.0f}", f"{part.longest:,}")
     return table

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from trl_ext.cli.arguments import overrides
+from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
 HELP = "look whether this computer, and a recipe on it, are ready"
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from trl_ext import doctor
 
     findings = []
-    console = _console()
+    console = terminal.console()
     for finding in doctor.examine(args.recipe, values):
         findings.append(finding)
         if not as_json:
@@ -49,14 +50,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         console.print(_verdict(failing, warning))
     return 2 if failing else 0
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    # Lines are folded for eyes only: a file, or `grep`, gets them whole.
-    return console if console.is_terminal else Console(highlight=False, width=10_000)
 
 
 def _lines(finding: Any) -> Any:

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli import tables
 from trl_ext.cli.arguments import overrides, writable_folder
 from trl_ext.recipe.data_checks import dataset_path
+from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
 HELP = "measure a run on held-out preferences: accuracy, margin and KL, beside its base"
@@ -23,8 +23,6 @@ EXAMPLES = """examples:
 
 Accuracy is beta-free: how often log π(chosen) − log π_ref(chosen) is above that of rejected. exit code: 0, or 2 for
 something to put right"""
-
-LABELS = {"accuracy": "accuracy", "margin": "margin, nats", "area_under_curve": "AUC"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,20 +55,21 @@ def run(args: argparse.Namespace) -> int:
     directory = finished.directory_of(args.run)
     finished.check(directory)
     writable_folder("output", args.output.parent if args.output else directory)
-    from rich.console import Console
-
-    console = Console(highlight=False, stderr=args.json)
+    console = terminal.console(stderr=args.json)
     # Only the JSON goes where a script reads it.
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         quieten(finished.recipe_at(directory, needs_data=args.dataset is None))  # what is imported next
-        from trl_ext.evaluation import evaluate, rows
+        from trl_ext.evaluation import report
+        from trl_ext.evaluation.evaluate import evaluate_run
+        from trl_ext.evaluation.rows import RowChoice
+        from trl_ext.evaluation.samples import Sampling
 
-        record = evaluate.evaluate(
+        record = evaluate_run(
             directory,
-            rows.Asked(args.dataset, args.split, columns, args.limit),
-            evaluate.Sampling(args.samples, args.max_new_tokens, args.seed),
-            say=lambda text: console.print(text, soft_wrap=True, markup=False),
-            watch=lambda scored, total: watched(scored, total, console),
+            RowChoice(args.dataset, args.split, columns, args.limit),
+            Sampling(args.samples, args.max_new_tokens, args.seed),
+            log=lambda text: console.print(text, markup=False),
+            progress=lambda scored, total: watched(scored, total, console),
         )
     path = args.output or directory / f"eval-{record['data']['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(record, indent=2, ensure_ascii=False))
         return 0
-    _show(console, record)
-    console.print(f"record   {path}", soft_wrap=True)
+    report.show(console, record)
+    console.print(f"record   {path}")
     return 0
 
 
@@ -104,53 +103,3 @@ def watched(scored: Iterable, total: int, console: Any) -> Iterable:
     from rich.progress import track
 
     return track(scored, "scoring", total, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _show(console: Any, record: dict[str, Any]) -> None:
-    data = record["data"]
-    unit = "pairs" if "pairs" in data else "answers"
-    left_out = f"; {data['too_long']:,} left out as too long" if data["too_long"] else ""
-    console.print(
-        f"\n[bold]{record['run']}[/bold] on {data[unit]:,} {unit} of {data['name']}{left_out}.", soft_wrap=True
-    )
-    console.print(f"The base is {record['reference']}.", soft_wrap=True)
-    console.print(f"\n{'Chosen over rejected' if unit == 'pairs' else 'Desirable over undesirable'}, by")
-    console.print(_ranking(record["ranking"]))
-    console.print(_completions(record))
-    if sampled := record.get("sampled"):
-        kl, ended = sampled["kl"], sampled["ended"]
-        console.print(
-            f"KL(tuned‖base) of {sampled['n']:,} samples, nats per completion: {_shown(kl['k1'])} by k1, {_shown(kl['k3'])} by "
-            f"k3. Within {sampled['max_new_tokens']:,} tokens {ended['tuned']['value']:.0%} ended, of the base's "
-            f"{ended['base']['value']:.0%}.",
-            soft_wrap=True,
-        )
-    console.print(f"Intervals: {record['intervals']}.", style="dim", soft_wrap=True)
-
-
-def _ranking(ranking: dict[str, Any]) -> Any:
-    by = {"log_ratio": "log-ratio", "tuned": "log-prob, tuned", "base": "log-prob, base"}
-    table = tables.table("", *by.values())
-    for name in ranking["log_ratio"]:
-        label = "  per token" if name.endswith("per_token") else LABELS[name]
-        digits = 2 if name == "margin" else 3
-        table.add_row(label, *(_shown(ranking[key][name], digits) for key in by))
-    return table
-
-
-def _completions(record: dict[str, Any]) -> Any:
-    table = tables.table("completions", "log-ratio, nats", "tokens")
-    kinds = {name: (record["log_ratio"][name], record["tokens"][name]) for name in record["log_ratio"]}
-    if sampled := record.get("sampled"):
-        kinds |= {
-            f"sampled, {name}": (sampled["log_ratio"][name], sampled["tokens"][name]) for name in sampled["tokens"]
-        }
-    for name, (log_ratio, tokens) in kinds.items():
-        table.add_row(name, _shown(log_ratio), _shown(tokens, 1))
-    return table
-
-
-def _shown(estimate: dict[str, float] | None, digits: int = 2) -> str:
-    from trl_ext.evaluation.intervals import shown
-
-    return shown(estimate, f"{{:.{digits}f}}")

@@ -6,8 +6,8 @@ import inspect
 import json
 from typing import Any
 
-from trl_ext.cli import tables
 from trl_ext.cli.arguments import plain
+from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
 HELP = "list the losses, or explain one"
@@ -144,7 +144,7 @@ def _facts_table(info: Any, value: float | None, start: str) -> Any:
 
 def _knobs(info: Any) -> Any:
     """A row for each hyperparameter: default, what it means, what is allowed and when it is read."""
-    table = tables.plain()
+    table = terminal.plain_table()
     table.add_column("hyperparameter", no_wrap=True)
     table.add_column("default", no_wrap=True)
     table.add_column("meaning")
@@ -174,7 +174,7 @@ def _hyperparameters(info: Any) -> str:
 def _table(described: list[Any], wide: bool) -> Any:
     from rich.text import Text
 
-    table = tables.plain()
+    table = terminal.plain_table()
     table.add_column("loss", style="bold", no_wrap=True)
     table.add_column("formula" if wide else "formula, hyperparameters", ratio=3)
     if wide:

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli import tables
 from trl_ext.cli.arguments import writable_folder
+from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
 HELP = "merge an adapter into the original 16-bit weights, and measure what that changes"
@@ -132,7 +132,7 @@ def _what_to_compare(source: Any, processor: Any, args: argparse.Namespace) -> t
 def _show(console: Any, fidelity: Any, dtype: str) -> None:
     from trl_ext.export import verdict
 
-    table = tables.table(*verdict.HEADINGS)
+    table = terminal.table(*verdict.HEADINGS)
     for row in verdict.rows(fidelity, dtype):
         table.add_row(*row)
     console.print(table)

@@ -1,5 +1,5 @@
-"""Losses, betas and seeds on equal terms: one grid on one loaded base, measured in units that depend on no loss.
+"""Train losses, betas and seeds on one loaded base, and compare the runs on beta-independent measures.
 
-`grid` says which runs there are, `training` trains them one after the other, `measure` judges each by what its policy
-does, `pictures` and `page` show them side by side.
+`grid` lists the runs, `training` trains them one after the other, `evaluator` evaluates each on the same data, `results`
+extracts the numbers, and `page`, `pictures` and `report` present them side by side.
 """

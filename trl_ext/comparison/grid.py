@@ -1,4 +1,4 @@
-"""The runs of a comparison: every loss with every beta and seed."""
+"""List the runs of a comparison: every loss with every beta and seed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Cell:
     """One run of the grid.
 
     Attributes:
-        name: Of its directory and in tables: `ipo`, or `ipo-beta0.3-seed1` where those vary.
-        recipe: What it trains.
+        name: Name of its directory and in tables: `ipo`, or `ipo-beta0.3-seed1` if betas and seeds vary.
+        recipe: The run's recipe.
     """
 
     name: str
@@ -30,24 +30,26 @@ def cells(path: str | Path, overrides: dict[str, Any], names: Any, betas: Any = 
     """The grid of a recipe, in the order of the losses given: loss by loss, beta by beta, seed by seed.
 
     Args:
-        path: The recipe; its `variants` apply to the losses they are for.
-        overrides: Keys for every cell.
+        path: The recipe. Each of its `variants` applies to its loss.
+        overrides: Recipe keys for every cell.
         names: Losses: a list, or names separated by commas.
-        betas: For all losses, as `names`; or a mapping from loss to its betas. The recipe's where none are given.
-        seeds: As `names`. The recipe's if not given.
+        betas: Betas for all losses, in the same form, or a mapping from loss to betas. Default: the recipe's.
+        seeds: Seeds, in the same form. Default: the recipe's.
 
     Raises:
-        UserError: With every problem of every cell.
+        UserError: The grid or a cell is invalid; lists every problem of every cell.
     """
     chosen = _losses(names)
     by_loss = {_loss("betas", name): given for name, given in (betas if isinstance(betas, dict) else {}).items()}
     if unknown := [name for name in by_loss if name not in chosen]:
-        raise UserError(f"`--betas` names {', '.join(unknown)}, and the losses compared are {', '.join(chosen)}.")
+        raise UserError(f"`--betas` has betas for {', '.join(unknown)}, but `--losses` has only {', '.join(chosen)}.")
     if not isinstance(betas, dict):
         by_loss = dict.fromkeys(chosen, betas)
     for key in ("loss", "beta", "seed"):
         if key in overrides:
-            raise UserError(f"`--{key}` is set for every cell, and the grid varies it: give `--{_PLURAL[key]}`.")
+            raise UserError(
+                f"`--{key}` sets one {key} for every run, but a comparison varies it. Use `--{_PLURAL[key]}` instead."
+            )
     found: dict[str, Cell] = {}
     problems: list[str] = []
     for name in chosen:
@@ -73,7 +75,7 @@ def _losses(given: Any) -> list[str]:
     names = _list(given)
     if not names:
         raise UserError(
-            "`--losses` names nothing to compare: give two or more, `--losses dpo,ipo,simpo,kto` for instance."
+            "`--losses` is missing or empty. Give the losses to compare, for example `--losses dpo,ipo,simpo,kto`."
         )
     return list(dict.fromkeys(_loss("losses", name) for name in names))
 
@@ -90,12 +92,12 @@ def _numbers(name: str, given: Any) -> list[float]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or (name == "seeds" and value != int(value)):
             kind = "whole numbers" if name == "seeds" else "numbers"
-            raise UserError(f"`--{name}` holds {value!r}: give {kind}, `--{name} 0,1` for instance.")
+            raise UserError(f"`--{name}` contains {value!r}. Give {kind}, for example `--{name} 0,1`.")
     return list(dict.fromkeys(values))
 
 
 def _list(given: Any) -> list[Any]:
-    """A list from what a command line gives: a list, one value, or text with commas."""
+    """A list from a command-line value: a list, a single value, or text with commas."""
     if given is None:
         return []
     if isinstance(given, str):

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: what was gained against how far the policy moved, and how it got there."""
+"""Draw the pictures of a comparison: reward or accuracy against KL, and the log-ratios during training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from trl_ext.comparison.measure import gain
+from trl_ext.comparison.results import gain
 from trl_ext.report import metrics_file
 
 COLOURS = (
@@ -22,11 +22,11 @@ SIDES = ("chosen", "rejected")
 
 
 def frontier(picture: Path, measured: Sequence[dict[str, Any]], base: dict[str, Any]) -> None:
-    """The first score, or else accuracy on held-out preferences, against the KL to the base; one line per loss.
+    """Draw the first reward, or else accuracy on held-out preferences, against the KL to the base; one line per loss.
 
     Args:
-        picture: Where the PNG goes.
-        measured: Rows of the runs (`trl_ext.comparison.measure`).
+        picture: Path of the PNG.
+        measured: Rows of the runs (`trl_ext.comparison.results`).
         base: Row of the base.
     """
     figure, (axis,) = _figure(1, 1, (7.2, 4.6))
@@ -52,10 +52,10 @@ def frontier(picture: Path, measured: Sequence[dict[str, Any]], base: dict[str, 
 
 
 def movement(picture: Path, runs: dict[str, Path], measured: Sequence[dict[str, Any]], base: dict[str, Any]) -> None:
-    """Training on common axes, in units that no beta scales, and the length of completions.
+    """Draw the log-ratios of all runs during training, which no beta scales, and the length of completions.
 
     Args:
-        picture: Where the PNG goes.
+        picture: Path of the PNG.
         runs: Each run's `metrics.jsonl`, by its name.
         measured: Rows of the runs.
         base: Row of the base.
@@ -66,7 +66,7 @@ def movement(picture: Path, runs: dict[str, Path], measured: Sequence[dict[str, 
         between = [one - other for one, other in zip(*ratios, strict=True)]
         for axis, values in ((gap, between), *zip((chosen, rejected), ratios, strict=True)):
             axis.plot(steps, values, color=colour, linewidth=1.6, label=name)
-    for axis, what in ((gap, "chosen less rejected"), (chosen, "chosen"), (rejected, "rejected")):
+    for axis, what in ((gap, "chosen minus rejected"), (chosen, "chosen"), (rejected, "rejected")):
         axis.set_title(f"log π − log π_base, {what}, nats", fontsize=10, loc="left")
         axis.set_xlabel("optimizer step", fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -86,10 +86,10 @@ def movement(picture: Path, runs: dict[str, Path], measured: Sequence[dict[str, 
 def log_ratios(
     runs: dict[str, Path], seeds: dict[str, int]
 ) -> dict[str, tuple[list[int], tuple[list[float], list[float]]]]:
-    """By name the logged steps, and log π − log π_base of chosen and of rejected answers, in nats.
+    """Logged steps, and log π − log π_base of chosen and of rejected completions in nats, by name of the run.
 
-    A run whose loss reads no reference logs log π alone. Another that saw the same examples at the same steps tells
-    what the base gives to them; a run without such another one is left out.
+    A run whose loss reads no reference logs log π alone. Its log π_base is taken from another run that saw the same
+    examples at the same steps; without such a run it is left out.
     """
     logged = {name: _logged(path, seeds.get(name)) for name, path in runs.items() if path.exists()}
     base = {
@@ -111,7 +111,7 @@ def log_ratios(
 
 
 def _logged(metrics: Path, seed: int | None) -> dict[tuple, dict[str, list[float]]]:
-    """What a run logged of its answers, by seed, step and tokens seen: runs that have these alike saw the same examples."""
+    """Log-probabilities and log-ratios logged by a run, by seed, step and tokens seen. Equal keys mean equal examples."""
     records = {}
     for record in metrics_file.read(metrics):
         of_both = {
@@ -124,7 +124,7 @@ def _logged(metrics: Path, seed: int | None) -> dict[tuple, dict[str, list[float
 
 
 def _errors(runs: Sequence[dict[str, Any]], key: str) -> list[list[float]]:
-    """Lengths of the error bars below and above, as matplotlib takes them."""
+    """Lengths of the error bars below and above, in matplotlib's form."""
     figures = [run[key] for run in runs]
     below = [figure["value"] - (figure["low"] if figure["low"] is not None else figure["value"]) for figure in figures]
     above = [

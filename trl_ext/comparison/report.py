@@ -1,4 +1,4 @@
-"""Everything a comparison leaves: its page, pictures and table, in one directory."""
+"""Write a comparison's page, pictures and table into one directory, and print the table."""
 
 from __future__ import annotations
 
@@ -6,53 +6,96 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_ext.comparison import page, pictures
+from trl_ext.comparison import page, pictures, results
+from trl_ext.runs import environment
+from trl_ext.support import terminal
 
 PAGE, TABLE, FRONTIER, MOVEMENT = "report.html", "comparison.csv", "frontier.png", "movement.png"
 
+PAGE_ONLY = ("margin", "chosen", "rejected", "ended", "seconds", "peak_bytes")
+"""Columns for which a terminal has no room."""
 
-def write(
-    directory: Path,
-    title: str,
-    rows: Sequence[dict[str, Any]],
-    base: dict[str, Any],
-    runs: dict[str, Path],
-    facts: Sequence[str],
-) -> Path:
-    """Write the page with its pictures, and the table.
+NOT_IN_ROWS = ("evaluation_seconds", "asked")
+"""Parts of a record that do not describe the run."""
+
+
+def write(directory: Path, title: str, records: Sequence[dict[str, Any]], runs: dict[str, Path], console: Any) -> None:
+    """Write the page with its pictures and the CSV table, and print the results.
 
     Args:
-        directory: Where they go.
-        title: Of the page.
-        rows: Of the runs (`trl_ext.comparison.measure`).
-        base: Row of the base.
-        runs: Directory of each run by its name.
-        facts: How it was made, a sentence each.
-
-    Returns:
-        The page.
+        directory: Directory for all files.
+        title: Title of the page.
+        records: Records of the runs (`trl_ext.comparison.evaluator`).
+        runs: Directory of each run, by name.
+        console: The table and a summary are printed to it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    shown = []
+    rows = [
+        results.of_run(**{key: value for key, value in record.items() if key not in NOT_IN_ROWS}) for record in records
+    ]
+    base = results.of_base(records[0]["evaluation"])
+    drawn = _draw(directory, rows, base, runs)
+    page.write(directory / PAGE, title, rows, base, drawn, facts(records[0]["evaluation"]))
+    page.write_csv(directory / TABLE, rows)
+    console.print(table(rows, base))
+    console.print(page.summary(rows, base), markup=False)
+    console.print(f"report   {directory / PAGE}\ntable    {directory / TABLE}")
+
+
+def facts(evaluation: dict[str, Any]) -> list[str]:
+    """How the runs were evaluated, in sentences."""
+    data, sampled = evaluation["data"], evaluation.get("sampled")
+    count, unit = data.get("pairs", data.get("answers")), "pairs" if "pairs" in data else "labelled completions"
+    seen = "Some or all of them were used for training." if data["was_trained_on"] else "None was used for training."
+    found = [f"Held-out data: {count:,} {unit} of {data['name']}. {seen}"]
+    if sampled:
+        found.append(
+            f"Sampled per run: {sampled['n']} completions of up to {sampled['max_new_tokens']} tokens, at temperature 1."
+        )
+    versions = environment.describe()["packages"]
+    return [
+        *found,
+        f"The base is {evaluation['reference']}.",
+        f"Intervals: {evaluation['intervals']}.",
+        ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
+    ]
+
+
+def table(rows: list[dict[str, Any]], base: dict[str, Any]) -> Any:
+    """A table for a terminal; the best values and those tied with them are bold."""
+    content = page.table(rows, base, without=PAGE_ONLY)
+    made = terminal.plain_table()
+    for number, heading in enumerate(content["headings"]):
+        width = max(map(len, heading.split()), default=0)
+        made.add_column(heading, justify="right" if number else "left", min_width=width)
+    for line in content["rows"]:
+        made.add_row(*(f"[bold]{cell['text']}[/bold]" if cell["is_best"] else cell["text"] for cell in line))
+    return made
+
+
+def _draw(
+    directory: Path, rows: Sequence[dict[str, Any]], base: dict[str, Any], runs: dict[str, Path]
+) -> list[tuple[str, str, Path]]:
+    """Title, caption and path of each picture."""
+    drawn = []
     if any(row.get("kl") for row in rows):
         pictures.frontier(directory / FRONTIER, rows, base)
-        shown.append(
+        drawn.append(
             (
-                "What it gained, how far it moved",
-                "Up is better, left is nearer to the base; bars are 95 % intervals. A line joins the runs of one loss.",
+                "Reward or accuracy against KL",
+                "Higher is better; further left is nearer to the base. Bars are 95 % intervals. A line joins the runs of one "
+                "loss.",
                 directory / FRONTIER,
             )
         )
     pictures.movement(directory / MOVEMENT, {name: run / "metrics.jsonl" for name, run in runs.items()}, rows, base)
-    shown.append(
+    drawn.append(
         (
-            "How it got there",
-            "The answers of each batch, as they are trained on. Where only the difference counts both may fall; chosen answers "
-            "that fall far mean the policy moves to ones in neither. A run is missing here if its loss reads no reference and "
-            "no other run saw the same batches.",
+            "Log-ratios during training",
+            "Measured on the training batches. Losses that depend only on the difference may lower both log-ratios. If the "
+            "log-ratio of chosen completions falls far, probability moves to completions that are in neither set. A run is "
+            "missing if its loss reads no reference and no other run saw the same batches.",
             directory / MOVEMENT,
         )
     )
-    page.write(directory / PAGE, title, rows, base, shown, facts)
-    page.write_csv(directory / TABLE, rows)
-    return directory / PAGE
+    return drawn

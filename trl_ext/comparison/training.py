@@ -1,13 +1,14 @@
-"""The runs of a grid, trained one after the other on one base, each going on where it was stopped."""
+"""Train and evaluate the runs of a grid one after the other on one loaded base, resuming what was interrupted."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from trl_ext.build.shared_base import SharedBase
+from trl_ext.comparison.evaluator import Evaluator
 from trl_ext.comparison.grid import Cell
 from trl_ext.recipe import Recipe, load
 from trl_ext.runs import resume, run
@@ -19,17 +20,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MEASURED = "measured.json"
-"""In the directory of a run that is trained and measured: nothing of it is repeated."""
-HOW_TO_GO_ON = "The same command goes on where this one stopped."
+"""Record of a run that is trained and evaluated; such a run is not repeated."""
+HOW_TO_RESUME = "Run the same command again to resume."
 SETTLED = {"row_tokens", "resume_from_checkpoint", "output_dir"}
-"""Settings that a resolved recipe holds and a grid does not, or the other way round."""
+"""Settings that only a resolved recipe has, or only a grid."""
 
 
 def refuse_others(cells: list[Cell], directory: Path) -> None:
-    """Refuse a directory that holds runs of the same names and other settings.
+    """Refuse a directory that has runs of the same names with other settings.
 
     Raises:
-        UserError: With the settings that differ.
+        UserError: Settings differ; names them.
     """
     for cell in cells:
         resolved = directory / cell.name / "recipe.resolved.yaml"
@@ -39,37 +40,23 @@ def refuse_others(cells: list[Cell], directory: Path) -> None:
         if changed := sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key)):
             named = ", ".join(f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in changed[:4])
             raise UserError(
-                f"{directory} holds a comparison with other settings ({named}): choose another `--output_dir`, or remove "
-                f"{directory / cell.name} to repeat that run."
+                f"{directory} already has a comparison with other settings: {named}. Choose another `--output_dir`, or remove "
+                f"{directory / cell.name} to train that run again."
             )
 
 
-class Measures(Protocol):
-    """Judges runs; `trl_ext.comparison.judging.Judge` does."""
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What is measured, and how much of it, as plain values."""
-
-    def trained(self, cell: Cell, trained: run.Trained) -> dict[str, Any]:
-        """A record of a run that is still in memory."""
-
-    def finished(self, name: str, directory: Path) -> dict[str, Any]:
-        """A record of a run that is loaded for it."""
-
-
-def train(cells: list[Cell], directory: Path, console: Console, judge: Measures) -> list[dict[str, Any]]:
-    """Train and measure what is not finished yet.
+def train(cells: list[Cell], directory: Path, console: Console, evaluator: Evaluator) -> list[dict[str, Any]]:
+    """Train and evaluate the runs that are not finished yet.
 
     Args:
         cells: The grid.
-        directory: Each run goes into a directory of its name in there.
-        console: Where progress is printed.
-        judge: Measures a run whose adapter is still on the base. The record is kept as `measured.json`; one of another
-            measurement is made anew, without training again.
+        directory: Directory of the comparison; each run gets a subdirectory with its name.
+        console: Progress is printed to it.
+        evaluator: Evaluates a run while its adapter is still on the base. The record is kept as `measured.json`. If a record
+            was made with other evaluation settings, the run is evaluated again but not trained again.
 
     Returns:
-        A measurement per cell, in their order.
+        A record per cell, in the same order.
     """
     base = SharedBase()
     found = []
@@ -78,28 +65,29 @@ def train(cells: list[Cell], directory: Path, console: Console, judge: Measures)
         heading = f"[bold]{cell.name}[/bold] ({number} of {len(cells)})"
         if (home / MEASURED).exists():
             record = json.loads((home / MEASURED).read_text(encoding="utf-8"))
-            if record["asked"] == judge.asked:
-                console.print(f"{heading}: finished before")
+            if record["asked"] == evaluator.settings:
+                console.print(f"{heading}: already finished")
             else:
-                console.print(f"{heading}: trained before, measured anew")
-                record |= {"asked": judge.asked, "evaluation": judge.finished(cell.name, home)["evaluation"]}
+                console.print(f"{heading}: already trained, evaluated again with the new settings")
+                evaluation = evaluator.evaluate_finished(cell.name, home)["evaluation"]
+                record |= {"asked": evaluator.settings, "evaluation": evaluation}
                 atomic.write_json(home / MEASURED, record)
             found.append(record)
             continue
         checkpoint = resume.latest_checkpoint(home)
         if checkpoint is None:
             shutil.rmtree(home, ignore_errors=True)  # stopped before its first checkpoint
-        console.print(f"{heading}: {'goes on from ' + checkpoint if checkpoint else 'training'}")
+        console.print(f"{heading}: {'resuming from ' + checkpoint if checkpoint else 'training'}")
         for note in cell.recipe.notes:
             console.print(note)
-        lender = base if cell.recipe.get("use_peft") else None  # training all weights leaves no base to share
+        lender = base if cell.recipe.get("use_peft") else None  # full fine-tuning leaves no base to share
         try:
             trained = run.train(cell.recipe, home, checkpoint, console, lender)
         except Interrupted as error:
-            raise Interrupted(HOW_TO_GO_ON) from error
-        guard.last_words = lambda: HOW_TO_GO_ON
+            raise Interrupted(HOW_TO_RESUME) from error
+        guard.last_words = lambda: HOW_TO_RESUME
         run.draw_curves(cell.recipe, home)
-        record = judge.trained(cell, trained) | {"asked": judge.asked}
+        record = evaluator.evaluate_trained(cell, trained) | {"asked": evaluator.settings}
         atomic.write_json(home / MEASURED, record)
         found.append(record)
         trained.built.trainer.accelerator.end_training()

@@ -1,1 +1,1 @@
-"""Measure a model on held-out preferences and sampled completions, with confidence intervals."""
+"""Evaluate a model on held-out preferences and sampled completions, with confidence intervals."""

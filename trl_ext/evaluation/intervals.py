@@ -1,4 +1,4 @@
-"""Means, shares and ranks of what was measured, each with a 95 % interval in closed form."""
+"""Compute means, shares and areas under the curve with 95 % confidence intervals in closed form."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ import numpy as np
 Z = NormalDist().inv_cdf(0.975)
 """1.96, so that a normal interval of ± Z standard errors covers 95 %."""
 
-INTERVALS = "95 %: Wilson for shares and for scores between 0 and 1, normal for other means, DeLong for the area under the curve"
+INTERVALS = "95 %: Wilson for shares and for rewards between 0 and 1, normal for other means, DeLong for the area under the curve"
 
 TOLERANCE = 0.05
-"""How unequal the halves of an interval may be, as a share of it, and yet be written as one."""
+"""An interval is written as ± if its halves differ by less than this share of its width."""
 
 
 class Estimate(NamedTuple):
-    """A number and its interval, which a single value does not have."""
+    """A number with its interval; the estimate from a single value has none."""
 
     value: float
     low: float | None
@@ -25,30 +25,31 @@ class Estimate(NamedTuple):
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """The mean ± `Z` standard errors. ValueError without values."""
+    """The mean ± `Z` standard errors. Raises ValueError if there are no values."""
     values = np.asarray(values, dtype=float)
     if not len(values):
-        raise ValueError("There is no mean of no values.")
+        raise ValueError("The mean of an empty list is undefined.")
     if len(values) == 1:
         return Estimate(float(values[0]), None, None)
     return _normal(values.mean(), values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def share(successes: float, n: int) -> Estimate:
-    """A proportion with Wilson's score interval (1927): inside [0, 1], and of use for few and for extreme ones too.
+    """A proportion with Wilson's score interval (1927), which stays in [0, 1] and also holds for few or extreme values.
 
     Args:
-        successes: Of `n`; a tie may count one half.
+        successes: Number of successes among `n`; a tie may count one half.
     """
     return _wilson(successes / n, n)
 
 
 def score(values: Sequence[float]) -> Estimate:
-    """The mean of what a reward function gave.
+    """The mean reward of completions.
 
-    Where all of it lies between 0 and 1, the interval is Wilson's with as many values as the mean is worth, n·m(1−m)/s²
-    (Dean and Pagano 2015, Journal of Survey Statistics and Methodology 3:484, for shares in clusters): inside [0, 1], the
-    interval of a share where values are 0 or 1, and that of `mean` as they become many. ValueError without values.
+    If all rewards are between 0 and 1, the interval is Wilson's with the effective sample size n·m(1−m)/s² (Dean and Pagano
+    2015, Journal of Survey Statistics and Methodology 3:484, for shares in clusters). It stays in [0, 1], equals the
+    interval of `share` if all values are 0 or 1, and approaches that of `mean` for many values. Raises ValueError if there
+    are no values.
     """
     values = np.asarray(values, dtype=float)
     if len(values) < 2 or values.min() < 0 or values.max() > 1:
@@ -68,15 +69,15 @@ def _wilson(p: float, n: float) -> Estimate:
 
 
 def share_above(margins: Sequence[float]) -> Estimate:
-    """How many margins are positive; one that is zero counts one half."""
+    """The share of positive margins; zero counts one half."""
     margins = np.asarray(margins)
     return share((margins > 0).sum() + 0.5 * (margins == 0).sum(), len(margins))
 
 
 def area_under_curve(positive: Sequence[float], negative: Sequence[float]) -> Estimate | None:
-    """How often a positive ranks above a negative, a tie counting one half; `None` if either is missing.
+    """The probability that a positive ranks above a negative, ties counting one half; `None` if one class is empty.
 
-    The variance is DeLong, DeLong and Clarke-Pearson's (1988), from how each value ranks among those of the other class.
+    The variance is that of DeLong, DeLong and Clarke-Pearson (1988), from the rank of each value in the other class.
     """
     positive, negative = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
     if not len(positive) or not len(negative):
@@ -86,16 +87,16 @@ def area_under_curve(positive: Sequence[float], negative: Sequence[float]) -> Es
     if min(len(positive), len(negative)) == 1:
         return Estimate(float(above.mean()), None, None)
     error = math.sqrt(above.var(ddof=1) / len(positive) + below.var(ddof=1) / len(negative))
-    value, low, high = _normal(above.mean(), error)  # which, cut to where the area can be, covers it as often
+    value, low, high = _normal(above.mean(), error)  # clipping to [0, 1] does not change its coverage
     return Estimate(value, max(low, 0.0), min(high, 1.0))
 
 
-def shown(figure: Mapping[str, float | None] | None, form: str) -> str:
-    """A figure and its interval: ± half of it where it is symmetric, and from – to otherwise.
+def format_estimate(figure: Mapping[str, float | None] | None, form: str) -> str:
+    """A number and its interval: as ± half the width if it is symmetric, else as (from–to).
 
     Args:
-        figure: `value`, `low` and `high`; an `Estimate` as a mapping.
-        form: How numbers are written: `{:.2f}`.
+        figure: An `Estimate`, as a mapping with `value`, `low` and `high`.
+        form: Format of the numbers, such as `{:.2f}`.
     """
     if figure is None:
         return "—"

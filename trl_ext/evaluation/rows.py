@@ -1,4 +1,4 @@
-"""Which rows a finished run is evaluated on: those it held out itself, or other data of any recognised format."""
+"""Find the rows to evaluate a finished run on: those it held out, or other data in any recognised format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset, IterableDataset
 
 from trl_ext import data, demo
-from trl_ext.build import dataset as examples
+from trl_ext.build import dataset as recipe_data
 from trl_ext.data import holdout
 from trl_ext.data.sources import COMPRESSED, READERS, splits
 from trl_ext.demo import EMBEDDED
@@ -17,14 +17,14 @@ from trl_ext.recipe import Recipe
 from trl_ext.support.errors import UserError
 
 
-class Asked(NamedTuple):
-    """What the user asked for.
+class RowChoice(NamedTuple):
+    """The rows the user asked for.
 
     Attributes:
         dataset: A name on the Hub, a file or a directory; `None` for the run's own data.
-        split: Of it; `None` for what the run held out, or else the test split.
+        split: Split of the dataset; `None` for the rows the run held out, or else the test split.
         columns: `dataset_columns` of `dataset`.
-        limit: The first so many rows only.
+        limit: Maximum number of rows; the first ones are taken.
     """
 
     dataset: str | None = None
@@ -37,12 +37,12 @@ class Rows(NamedTuple):
     """Data to evaluate on.
 
     Attributes:
-        dataset: Pairs, or single answers with a label, of TRL's types.
-        is_paired: Pairs.
-        name: Of the dataset and its split, short.
-        statements: What was recognised, dropped and is worth knowing, in sentences.
-        dropped: Rows that could not be used; of rows held out by `eval_size`, those of the whole split are in `statements`.
-        was_trained_on: Whether the run trained on these rows, on some of them at least.
+        dataset: Pairs, or labelled completions, in TRL's types.
+        is_paired: Whether the rows are pairs.
+        name: Short name of the dataset and its split.
+        statements: Sentences for the user: the recognised format, dropped rows, rows that were trained on.
+        dropped: Number of unusable rows. For rows held out by `eval_size`, `statements` has the number for the whole split.
+        was_trained_on: Whether the run trained on at least some of these rows.
     """
 
     dataset: Dataset
@@ -53,84 +53,86 @@ class Rows(NamedTuple):
     was_trained_on: bool = False
 
 
-def find(recipe: Recipe, args: Any, asked: Asked) -> Rows:
+def find_rows(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
     """The rows to evaluate on: by default the very rows the run evaluated on, or else its data's test split.
 
     Args:
-        recipe: Of the run.
-        args: The configuration its trainer had.
-        asked: What the user asked for.
+        recipe: The run's recipe.
+        args: The configuration of its trainer.
+        choice: The rows the user asked for.
 
     Raises:
-        UserError: There is no such data, the run held none out, or it holds no preferences.
+        UserError: There is no such data, the run held none out, or the data has no preferences.
     """
-    is_default = asked.dataset is None and asked.split is None
+    is_default = choice.dataset is None and choice.split is None
     evaluates = args.eval_strategy != "no"
     if is_default and (recipe.get("eval_size") or (recipe.get("datasets") and evaluates)):
         rows = _held_out(recipe, args)
     else:
-        rows = _named(recipe, asked)
+        rows = _named(recipe, choice)
     if is_default and evaluates and not recipe.get("eval_size"):
-        rows = _first(rows, recipe.get("max_eval_samples"), "as the run evaluated: `max_eval_samples`")
-    if asked.dataset is not None and not rows.was_trained_on:
+        rows = _first(rows, recipe.get("max_eval_samples"), "`max_eval_samples`, as in the run's own evaluation")
+    if choice.dataset is not None and not rows.was_trained_on:
         rows = _compared(rows, recipe, args)
     if {"image", "images"} & set(rows.dataset.column_names):
-        raise UserError(f"{rows.name} holds images, and only text is evaluated: name other data with `--dataset`.")
-    return _first(rows, asked.limit, "`--limit`")
+        raise UserError(
+            f"{rows.name} contains images. Only text can be evaluated: choose other data with `--dataset`."
+        )
+    return _first(rows, choice.limit, "`--limit`")
 
 
 def _held_out(recipe: Recipe, args: Any) -> Rows:
-    """The rows that were cut off the run's training data."""
+    """The rows that the run held out of its training data."""
     if not recipe.method.is_default:
         raise UserError(
-            f"This {recipe.title} run did not hold out preferences, but what it trained on: name pairs with `--dataset`."
+            f"This {recipe.title} run held out data of its own kind, which has no preferences: choose pairs with `--dataset`."
         )
     statements: list[str] = []
-    rows = examples.load(recipe, args, statements)[1]
+    rows = recipe_data.load(recipe, args, statements)[1]
     pairs = rows if recipe.paired else _paired_again(rows)
     name = f"{_short(recipe.get('dataset_name') or 'mixture')}-held-out"
     return Rows(rows if pairs is None else pairs, pairs is not None, name, statements)
 
 
-def _named(recipe: Recipe, asked: Asked) -> Rows:
-    """A split of a dataset: of the run's own, read as it was, or of another one."""
+def _named(recipe: Recipe, choice: RowChoice) -> Rows:
+    """A split of a dataset: the run's own, read as in training, or another one."""
     own = recipe.get("dataset_name")
-    is_own = asked.dataset is None or _place(asked.dataset) == _place(own or "")
-    name = own if is_own else asked.dataset
+    is_own = choice.dataset is None or _place(choice.dataset) == _place(own or "")
+    name = own if is_own else choice.dataset
     if name is None:
         raise UserError(
-            "The data are a mixture, of which nothing is held out: set `eval_size`, or name data with `--dataset`."
+            "The run's data is a mixture, and no rows of it were held out. Set `eval_size` in the recipe and train again, or "
+            "choose data with `--dataset`."
         )
-    options: dict[str, Any] = {"columns": asked.columns}
+    options: dict[str, Any] = {"columns": choice.columns}
     if is_own:
         options |= {key: recipe.get(f"dataset_{key}") for key in ("config", "revision")}
         options |= {
-            "columns": asked.columns or recipe.get("dataset_columns"),
+            "columns": choice.columns or recipe.get("dataset_columns"),
             "format": recipe.get("dataset_format") or "auto",
             "streaming": bool(recipe.get("dataset_streaming")),
         }
-    split = asked.split or _default_split(name, options, recipe if is_own else None)
+    split = choice.split or _default_split(name, options, recipe if is_own else None)
     title = {"title": EMBEDDED} if name == EMBEDDED else {}
-    loaded = data.load(_place(name), split=split, training=False, **options, **title)
-    dataset, report = loaded
+    dataset, report = data.load(_place(name), split=split, training=False, **options, **title)
     if isinstance(dataset, IterableDataset):
-        dataset = Dataset.from_list(list(dataset if asked.limit is None else dataset.take(asked.limit)))
+        dataset = Dataset.from_list(list(dataset if choice.limit is None else dataset.take(choice.limit)))
     was_trained_on = is_own and _whole(split) == _whole(_trained(recipe))
     statements = report.sentences()
     if was_trained_on:
-        statements.append("The run trained on this split: this says how well it was learnt, nothing about other data.")
+        statements.append("The run trained on this split, so the results say nothing about other data.")
     dropped = sum(each.rows for each in report.dropped.values())
     return Rows(dataset, report.paired, f"{_short(name)}-{split}", statements, dropped, was_trained_on)
 
 
 def _compared(rows: Rows, recipe: Recipe, args: Any) -> Rows:
-    """The rows with what is to be said of those that the run trained on as well."""
+    """The rows, with statements about those that the run also trained on."""
     try:
-        train = examples.load(recipe, args, [])[0]
+        train = recipe_data.load(recipe, args, [])[0]
     except UserError as error:  # moved or deleted since
-        unknown = f"Whether some of these rows were trained on cannot be told: {error}"
+        unknown = f"The training data cannot be read, so it is unknown whether the run trained on some of these rows. {error}"
         return rows._replace(statements=[*rows.statements, unknown])
-    said = examples.in_common(train, rows.dataset)
+    said = recipe_data.in_common(train, rows.dataset)
     was_trained_on = bool(said) and holdout.overlap(train, rows.dataset).rows > 0
     return rows._replace(statements=[*rows.statements, *said], was_trained_on=was_trained_on)
 
@@ -145,18 +147,19 @@ def _default_split(name: str, options: dict[str, Any], recipe: Recipe | None) ->
             return wanted
     if not usable:
         raise UserError(
-            f"The run held no data out, and {name} has no split but `{trained}`, which it trained on: name other data with "
-            f"`--dataset`, `--split {trained}` to measure on training data, or train with `eval_size: 200`, which holds rows out."
+            f"The run held no rows out, and {name} has only the split `{trained}`, on which it trained. Choose other data with "
+            f"`--dataset`, or `--split {trained}` to evaluate on training data, or train again with `eval_size: 200`, which holds "
+            "200 rows out."
         )
     if recipe is None and len(usable) == 1:
         return usable[0]
-    raise UserError(f"{name} has no split `test` but {', '.join(available)}: choose with `--split`.")
+    raise UserError(f"{name} has no split `test`. Its splits are {', '.join(available)}: choose one with `--split`.")
 
 
-def _paired_again(answers: Dataset) -> Dataset | None:
-    """Pairs, where every two neighbours are a desirable and an undesirable answer to one prompt, which is how pairs are
-    split into single answers; `None` for other answers."""
-    first, second = answers.select(range(0, len(answers), 2)), answers.select(range(1, len(answers), 2))
+def _paired_again(rows: Dataset) -> Dataset | None:
+    """Pairs from the labelled completions they were split into: each desirable one is followed by the undesirable one of
+    the same prompt. `None` for other labelled completions."""
+    first, second = rows.select(range(0, len(rows), 2)), rows.select(range(1, len(rows), 2))
     if len(first) != len(second) or not all(first["label"]) or any(second["label"]):
         return None
     if first["prompt"][:] != second["prompt"][:]:
@@ -168,12 +171,12 @@ def _paired_again(answers: Dataset) -> Dataset | None:
 def _first(rows: Rows, limit: int | None, why: str) -> Rows:
     if limit is None or limit >= len(rows.dataset):
         return rows
-    statements = [*rows.statements, f"Only the first {limit:,} are evaluated ({why})."]
+    statements = [*rows.statements, f"Only the first {limit:,} rows are evaluated ({why})."]
     return rows._replace(dataset=rows.dataset.select(range(limit)), statements=statements)
 
 
 def _place(name: str) -> str:
-    """What to open: the path of the embedded data, an absolute path, or a name on the Hub."""
+    """The path of the embedded data, an absolute path, or a name on the Hub."""
     if name == EMBEDDED:
         return str(demo.DATA)
     path = Path(name).expanduser()
@@ -190,7 +193,7 @@ def _whole(split: str) -> str:
 
 
 def _short(name: str) -> str:
-    """A name fit for a file's: without folders, organisation and endings."""
+    """A name usable in a file name: without folders, organisation and extensions."""
     path = Path(name)
     while path.suffix in (*READERS, *COMPRESSED):
         path = Path(path.stem)

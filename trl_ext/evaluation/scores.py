@@ -1,4 +1,4 @@
-"""Log-probabilities of completions under a finished run and under what it began with, computed as in training."""
+"""Compute log-probabilities of completions under a finished run and under its reference, as in training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AS_TRAINED = {
     "max_length", "truncation_mode", "packing", "reference_cache", "pad_token", "lora_dtype", "dataset_num_proc", "tf32",
     "trust_remote_code",
 }  # fmt: skip
-"""Settings of a run on which its log-probabilities, or the time they take, depend."""
+"""Settings of a run that affect its log-probabilities or the time they take."""
 
 
 class Scored(NamedTuple):
@@ -41,14 +41,14 @@ class Scored(NamedTuple):
 
 
 class Scorer:
-    """Mixin before a preference trainer that is never trained.
+    """Mixin before a preference trainer that only scores and never trains.
 
-    So data goes the way of training: TRL's tokenisation and truncation, packed rows where they prove right on this model
-    and padded ones elsewhere, the run's precision, and reference values from the cache.
+    The data takes the same path as in training: TRL's tokenisation and truncation, packed rows where the self-check passes
+    for this model and padded rows elsewhere, the run's precision, and reference log-probabilities from the cache.
     """
 
     def scored(self, examples: Iterable[dict]) -> Iterator[list[Scored]]:
-        """The completions of each example: chosen and rejected, or the one there is."""
+        """Yield the scored completions of each example: chosen and rejected, or the single one."""
         examples = iter(examples)
         while chunk := list(islice(examples, AT_ONCE)):
             known: dict[tuple, Scored] = {}
@@ -61,11 +61,11 @@ class Scorer:
     def scored_whole(
         self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]
     ) -> list[list[Scored]]:
-        """Two completions of each prompt, neither truncated nor kept in the reference cache.
+        """Score two completions of each prompt, without truncation and without the reference cache.
 
         Args:
-            prompt_ids: A prompt for each pair.
-            pairs: Token ids of its completions.
+            prompt_ids: Token ids of a prompt for each pair.
+            pairs: Token ids of the prompt's completions.
         """
         self.args.max_length, self.reference_cache = None, None
         found = list(self.scored(self._examples(prompt_ids, pairs)))
@@ -73,7 +73,7 @@ class Scorer:
         return [both[i : i + 2] for i in range(0, len(both), 2)]
 
     def _examples(self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]) -> Iterator[dict]:
-        """The examples such completions make, tokenised."""
+        """Tokenised examples of these completions."""
         raise NotImplementedError
 
     def _score_into(self, known: dict[tuple, Scored], examples: list[dict]) -> None:
@@ -99,7 +99,7 @@ class PairScorer(Scorer, PairedPreferenceTrainer):
 
 
 class AnswerScorer(Scorer, UnpairedPreferenceTrainer):
-    """Scores single answers."""
+    """Scores labelled completions."""
 
     def _examples(self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]) -> Iterator[dict]:
         for prompt, pair in zip(prompt_ids, pairs, strict=True):
@@ -108,10 +108,11 @@ class AnswerScorer(Scorer, UnpairedPreferenceTrainer):
 
 
 def scorer(opened: Opened, rows: Rows) -> Scorer:
-    """A scorer of the run's policy and reference, the latter added to `opened`; `rows` tokenised are its `train_dataset`.
+    """Make a scorer of the run's policy and reference. The reference is added to `opened`; the tokenised `rows` are the
+    scorer's `train_dataset`.
 
     Raises:
-        UserError: An adapter with which completions cannot be scored, or no row is left after tokenisation.
+        UserError: Completions cannot be scored with this adapter, or no row is left after tokenisation.
     """
     kind, config = (PairScorer, PairedPreferenceConfig) if rows.is_paired else (AnswerScorer, UnpairedPreferenceConfig)
     if not opened.is_adapter:
@@ -127,14 +128,17 @@ def scorer(opened: Opened, rows: Rows) -> Scorer:
     except ValueError as error:
         raise UserError(str(error)) from error
     if not len(made.train_dataset):
-        raise UserError(f"No row is left: all prompts have {made.args.max_length} tokens (`max_length`) or more.")
+        raise UserError(
+            f"No row can be evaluated: every prompt has {made.args.max_length} tokens (`max_length`) or more, so no completion "
+            "fits."
+        )
     if opened.is_adapter:
         opened.add_reference()  # in place of the trainer's, a copy of the adapter it was given
     return made
 
 
 def _settings(opened: Opened, config: type, loss: str) -> dict[str, Any]:
-    """Arguments of the trainer's configuration; of losses, any that reads the reference and needs no baseline will do."""
+    """Arguments of the trainer's configuration. Any `loss` that reads the reference and needs no baseline will do."""
     recipe = opened.recipe
     known = {field.name for field in dataclasses.fields(config)}
     row_tokens = recipe.get("row_tokens")

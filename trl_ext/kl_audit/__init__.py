@@ -1,1 +1,1 @@
-"""Audit KL estimators: exact values, estimates from sampled completions, and their picture."""
+"""Audit KL estimators: bias and variance of value and gradient, exactly on a small language and sampled from a run."""

@@ -1,4 +1,4 @@
-"""KL estimators on a language small enough that bias and variance of value and gradient are exact sums."""
+"""Audit KL estimators exactly, on a language so small that bias and variance of value and gradient are sums."""
 
 import itertools
 import math
@@ -12,22 +12,22 @@ from trl_ext.rl.enumerable import Language
 
 CELLS = list(itertools.product(kl.ESTIMATORS, kl.PLACEMENTS, kl.LEVELS))
 DISTANCES = [0.02 * 1.35**i for i in range(18)]
-"""Of the pictured policies from the reference, in units of that of the tabulated one."""
+"""Distances of the plotted policies from the reference; 1 is that of the policy in the table."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one cell does, everything relative to the true KL or to the length of its true gradient.
+    """Results of one cell, relative to the true KL or to the norm of its true gradient.
 
     Attributes:
         estimator, placement, level: The cell.
-        value_bias, value_variance: Of the value of one completion, in units of KL and KL².
-        cosine: Of the expected gradient with the true one; NaN where it is zero, or not told from zero. By sampling a
-            quotient of unbiased estimates of products and lengths, beyond 1 at times.
-        squared_error: Squared length of the expected gradient's difference from the true one; by sampling an unbiased
-            estimate, negative at times.
-        gradient_variance: Of one completion's gradient, summed over its components.
-        *_se: Standard errors where measured by sampling, else 0.
+        value_bias, value_variance: Bias and variance of the value of one completion, in units of KL and KL².
+        cosine: Cosine of the expected gradient with the true one; NaN if the gradient is zero or cannot be distinguished
+            from zero. Sampled, it is a quotient of unbiased estimates of products and norms and can exceed 1.
+        squared_error: Squared norm of the expected gradient's difference from the true one. Sampled, it is an unbiased
+            estimate and can be negative.
+        gradient_variance: Variance of one completion's gradient, summed over its components.
+        *_se: Standard errors of sampled results, else 0.
     """
 
     estimator: str
@@ -48,20 +48,20 @@ class Row:
 
     @property
     def error(self) -> float:
-        """Length of the expected gradient's difference from the true one, 0 where the estimate of its square is below."""
+        """Norm of the expected gradient's difference from the true one; 0 if the estimate of its square is negative."""
         return math.sqrt(max(self.squared_error, 0.0))
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Rows of all cells, and the KL they were measured at.
+    """Rows of all cells, and the KL at which they were measured.
 
     Attributes:
-        kl: In nats per completion.
-        rows: One per cell.
-        kl_se: Its standard error, 0 if exact.
-        n: Completions sampled; `None` if exact.
-        n_weights: Weights that gradients were taken for; `None` if all.
+        kl: KL in nats per completion.
+        rows: One row per cell.
+        kl_se: Standard error of the KL; 0 if exact.
+        n: Number of sampled completions; `None` if exact.
+        n_weights: Number of weights for which gradients were taken; `None` for all.
     """
 
     kl: float
@@ -72,20 +72,20 @@ class Audit:
 
 
 def values(estimator: str, level: str, logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
-    """The estimator's value (B,) of each completion: of the summed log-ratio, or summed over tokens."""
+    """The estimator's value for each completion, (B,): of the summed log-ratio, or summed over tokens."""
     return objectives.kl_loss(logps, ref_logps, mask, estimator=estimator, level=level)
 
 
 def small_language() -> tuple[Language, Tensor, Tensor]:
-    """Fifteen completions of at most three tokens out of three, a reference and the way to a policy (P, V)."""
+    """A language of 15 completions (up to 3 tokens, 3 symbols), reference logits, and a step towards a policy, both (P, V)."""
     language = Language(3, 3)
     generator = torch.Generator().manual_seed(0)
     tables = torch.randn(2, *language.logits_shape, generator=generator, dtype=torch.float64)
     return language, 0.7 * tables[0], tables[1]
 
 
-def exact(distance: float = 1.0) -> Audit:
-    """All cells on the small language, at a policy whose logits are `distance` times a fixed table away."""
+def audit_exactly(distance: float = 1.0) -> Audit:
+    """Audit all cells on the small language, at a policy whose logits are `distance` times a fixed step from the reference."""
     language, ref_logits, step = small_language()
     logits = (ref_logits + distance * step).requires_grad_()
     ref_logps, probabilities = language.logps(ref_logits), language.probabilities(logits).detach()
@@ -121,7 +121,7 @@ def exact(distance: float = 1.0) -> Audit:
 
 
 def _gradients(per_completion: Tensor, logits: Tensor) -> Tensor:
-    """Gradient (N, P·V) of each of N numbers."""
+    """Gradients (N, P·V) of N numbers."""
     each = torch.eye(len(per_completion), dtype=per_completion.dtype)
     (gradients,) = torch.autograd.grad(per_completion, logits, each, is_grads_batched=True)
     return gradients.flatten(1)

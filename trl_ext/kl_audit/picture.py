@@ -1,4 +1,4 @@
-"""The picture of a KL audit: bias and variance of value and gradient, cell by cell."""
+"""Draw a KL audit: bias and variance of value and gradient for each cell."""
 
 import math
 from pathlib import Path
@@ -19,11 +19,11 @@ DRAWN = (
     ("k3", "reward", "token"),
     ("k3", "loss", "sequence"),
 )
-"""Cells with a line of their own; the level that is left out of a pair looks much the same."""
+"""Cells that are drawn. The omitted level of a pair looks much the same."""
 
 
 class Panel(NamedTuple):
-    """One quantity of a `Row`; `right` is what an exact cell has, `None` where there is no such value."""
+    """One quantity of a `Row`; `right` is the value of an unbiased cell, `None` if there is none."""
 
     heading: str
     attribute: str
@@ -42,12 +42,12 @@ PANELS = (
 
 
 def draw(picture: Path, sampled: Audit | None = None, title: str = "") -> Path:
-    """Draw the exact audit over the distance from the reference and, below, a sampled one.
+    """Draw the exact audit against the distance from the reference and, below it, a sampled one.
 
     Args:
-        picture: Where the PNG goes.
-        sampled: Of a run.
-        title: What the sampled one is of.
+        picture: Path of the PNG.
+        sampled: Audit of a run.
+        title: Name of that run.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def draw(picture: Path, sampled: Audit | None = None, title: str = "") -> Path:
     figure = Figure(figsize=(20, 4.6 * lines), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(lines, len(PANELS), squeeze=False)
-    audits = [exact.exact(distance) for distance in exact.DISTANCES]
+    audits = [exact.audit_exactly(distance) for distance in exact.DISTANCES]
     for axis, panel in zip(axes[0], PANELS, strict=True):
         _over_distance(axis, panel, audits)
     axes[0, 0].legend(fontsize=8, frameon=False)
@@ -79,7 +79,7 @@ def draw(picture: Path, sampled: Audit | None = None, title: str = "") -> Path:
 
 
 def _over_distance(axis: Any, panel: Panel, audits: list[Audit]) -> None:
-    """Exact lines over KL(π‖ref) of the small language."""
+    """Draw exact lines against KL(π‖ref) of the small language."""
     drawn = [cell for cell in exact.CELLS if cell[1] == "reward"] if panel.is_of_value else DRAWN
     for cell in drawn:
         estimator, placement, level = cell
@@ -94,7 +94,7 @@ def _over_distance(axis: Any, panel: Panel, audits: list[Audit]) -> None:
             [getattr(row, panel.attribute) for row in rows],
             style,
             color=COLOURS[estimator],
-            # wide below narrow, where two of them are exact and lie on each other
+            # wide below narrow, since two unbiased cells coincide
             linewidth=3.5 if estimator == "k1" and style == "-" else 1.6,
             label=label,
         )
@@ -108,7 +108,7 @@ def _over_distance(axis: Any, panel: Panel, audits: list[Audit]) -> None:
 
 
 def _by_cell(axis: Any, panel: Panel, audit: Audit) -> None:
-    """A point per cell, with two standard errors where they are known; none where the cosine is not known."""
+    """Draw a point per cell, with bars of two standard errors; no point if the cosine is unknown."""
     rows = [row for row in reversed(audit.rows) if row.placement == "reward" or not panel.is_of_value]
     for height, row in enumerate(rows):
         found = getattr(row, panel.attribute)
@@ -126,5 +126,5 @@ def _by_cell(axis: Any, panel: Panel, audit: Audit) -> None:
 
 
 def _name(row: Row, panel: Panel) -> str:
-    """A value does not depend on where it is placed."""
+    """The name of a row. A value does not depend on the placement."""
     return f"{row.estimator} {row.level}" if panel.is_of_value else " ".join(row.cell)

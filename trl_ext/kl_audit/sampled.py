@@ -1,7 +1,7 @@
-"""KL estimators on completions of a trained adapter, against the KL summed over the vocabulary at every state.
+"""Audit KL estimators on completions of a trained adapter, against the KL summed over the vocabulary at every state.
 
-That sum, E[d_t | state], needs no estimator: added up over a sampled completion it is unbiased for the KL of whole
-completions, and with what each token does to the states after it, its gradient is unbiased too.
+That sum, E[d_t | state], needs no estimator. Added up over a sampled completion it is unbiased for the KL of whole
+completions. With a term for the effect of each token on later states, its gradient is unbiased too.
 """
 
 import math
@@ -18,28 +18,28 @@ from trl_ext.rl import masked, objectives
 from trl_ext.support.sampling import Completion, completion_logits, inference
 
 GRADIENT_CHUNKS = 32
-"""Means over so many parts of the completions tell a gradient from its noise."""
+"""The completions are split into this many chunks, to separate the gradient from its noise."""
 
 LARGEST_GRADIENT = 250_000
-"""Adapter weights at most that gradients are taken for. An exact gradient is exact in every part of it."""
+"""Maximum number of adapter weights for which gradients are taken. An unbiased gradient is unbiased in every part."""
 
 LARGEST_COSINE_ERROR = 0.5
-"""Standard error from which on a cosine says nothing: the gradient is zero, or all noise."""
+"""A cosine with a larger standard error is treated as unknown: the gradient is zero, or all noise."""
 
 LARGEST_LOGITS = 2**26
-"""Elements of the logits of one forward pass at most."""
+"""Maximum number of logits of one forward pass."""
 
 
-def measure(model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]) -> Audit:
-    """All cells, at the policy that sampled the completions; the reference is the model with its adapter off.
+def audit_samples(model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]) -> Audit:
+    """Audit all cells at the policy that sampled the completions. The reference is the model with its adapter off.
 
     Args:
         model: With one trainable adapter, active.
         tokenizer: Of the model.
-        completions: At least 64, sampled at temperature 1.
+        completions: 64 or more, sampled at temperature 1.
 
     Raises:
-        ValueError: The adapter changes no probability: policy and reference are the same.
+        ValueError: The adapter changes no probability, so policy and reference are the same.
     """
     size = len(completions) // GRADIENT_CHUNKS
     parameters = _last(adapter_parameters(model), LARGEST_GRADIENT)
@@ -53,7 +53,7 @@ def measure(model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: l
     gradients = torch.stack(gradients, dim=1).double()  # (cells and the true one, chunks, parameters)
     true_kl = by_name["true"].mean().item()
     if true_kl == 0:
-        raise ValueError("The adapter changes nothing: policy and reference are the same, and every KL is 0.")
+        raise ValueError("The adapter changes no probability. Policy and reference are the same, so every KL is 0.")
     rows = []
     for cell, gradient in zip(CELLS, gradients, strict=False):
         estimator, _, level = cell
@@ -65,7 +65,7 @@ def measure(model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: l
                 value_bias=difference.mean().item(),
                 value_bias_se=difference.std().item() / math.sqrt(len(difference)),
                 value_variance=value.var().item() / true_kl**2,
-                **_compare(gradient, gradients[-1], size),
+                **compare_gradients(gradient, gradients[-1], size),
             )
         )
     spread = by_name["true"].std().item() / math.sqrt(size * GRADIENT_CHUNKS)
@@ -73,7 +73,7 @@ def measure(model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: l
 
 
 def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The trainable ones, from the input to the output."""
+    """The trainable parameters, from input to output."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -81,8 +81,8 @@ def true_surrogate(logps: Tensor, logp: Tensor, ref_logp: Tensor, mask: Tensor) 
     """KL(π‖ref) summed over the states of each completion, (B,), and a term (B,) whose expected gradient is ∇KL(π‖ref).
 
     Args:
-        logps: (B, C), of the sampled tokens.
-        logp, ref_logp: (B, C, V), of all tokens.
+        logps: Log-probabilities of the sampled tokens, (B, C).
+        logp, ref_logp: Log-probabilities of all tokens, (B, C, V).
         mask: (B, C).
     """
     at_state = masked.apply((logp.exp() * (logp - ref_logp)).sum(-1), mask)
@@ -91,7 +91,7 @@ def true_surrogate(logps: Tensor, logp: Tensor, ref_logp: Tensor, mask: Tensor) 
 
 
 class _Part:
-    """Values and mean gradients of some completions, run through the model in as few passes as memory allows."""
+    """Values and mean gradients of some completions, in as few forward passes as `LARGEST_LOGITS` allows."""
 
     def __init__(
         self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion], parameters: list
@@ -112,7 +112,7 @@ class _Part:
 def _estimates(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]
 ) -> tuple[dict, list[Tensor]]:
-    """Values (B,) by estimator and level, and the true one's; a differentiable (B,) for each cell and the true one."""
+    """Values (B,) by estimator and level, and the true KL; a differentiable term (B,) for each cell and the true KL."""
     with torch.no_grad(), model.disable_adapter():
         ref_logits, tokens, mask = completion_logits(model, tokenizer, completions)
         ref_logp = ref_logits.log_softmax(-1)
@@ -129,11 +129,11 @@ def _estimates(
     return found, [*surrogates, surrogate]
 
 
-def _compare(gradient: Tensor, true: Tensor, size: int) -> dict[str, float]:
+def compare_gradients(gradient: Tensor, true: Tensor, size: int) -> dict[str, float]:
     """Cosine, relative error and variance of a cell's gradient, from chunk means (M, P) of `size` completions each.
 
-    A product of two means is overestimated by their noise; products of different chunks only are not. Standard errors
-    by leaving out each chunk in turn. The cosine is NaN where its standard error says that it is not known.
+    The product of a mean with itself is biased upwards by its noise; products of different chunks are unbiased. Standard
+    errors are jackknife estimates over the chunks. The cosine is NaN if its standard error is too large.
     """
     products = {
         "own": gradient @ gradient.T,
@@ -172,7 +172,7 @@ def _off_diagonal(products: dict[str, Tensor], leave_out: int | None = None) -> 
 
 
 def _last(parameters: list[nn.Parameter], limit: int) -> list[nn.Parameter]:
-    """As many of the last parameters as have `limit` elements together, one at least."""
+    """The last parameters with up to `limit` elements in total; always one or more."""
     chosen: list[nn.Parameter] = []
     for parameter in reversed(parameters):
         if chosen and sum(p.numel() for p in chosen) + parameter.numel() > limit:
@@ -183,7 +183,7 @@ def _last(parameters: list[nn.Parameter], limit: int) -> list[nn.Parameter]:
 
 @contextmanager
 def _gradients_for(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Inside, only these parameters of the model require gradients, so that no graph is kept below them."""
+    """Inside, only these parameters require gradients, so that no graph is kept below them."""
     chosen = {id(parameter) for parameter in parameters}
     others = [parameter for parameter in adapter_parameters(model) if id(parameter) not in chosen]
     for parameter in others:

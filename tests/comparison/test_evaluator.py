@@ -1,10 +1,10 @@
-"""What is known of a run that is finished."""
+"""The record of a finished run."""
 
 import json
 from types import SimpleNamespace
 
 from tests.finished_runs import leave
-from trl_ext.comparison import judging
+from trl_ext.comparison import evaluator
 from trl_ext.recipe import load
 
 
@@ -14,7 +14,7 @@ def test_of_a_finished_run_the_seconds_are_those_of_its_last_log(tmp_path, monke
     lines = [*logged, {"step": 2, "warning": "fluency", "text": "A symptom."}]
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     opened = SimpleNamespace(recipe=load(run / "recipe.resolved.yaml"))
-    monkeypatch.setattr(judging.finished, "open_model", lambda *_, **__: opened)
-    monkeypatch.setattr(judging.evaluation, "judge", lambda *_: {})
-    found = judging.Judge(None, None, {}, print, None).finished("dpo", run)
+    monkeypatch.setattr(evaluator, "open_model", lambda *_, **__: opened)
+    monkeypatch.setattr(evaluator, "evaluate_model", lambda *_: {})
+    found = evaluator.Evaluator(None, None, {}, print, None).evaluate_finished("dpo", run)
     assert found["seconds"] == 9.5 and found["peak_bytes"] is found["peak_of"] is None

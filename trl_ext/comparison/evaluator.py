@@ -1,4 +1,4 @@
-"""What every run of a comparison is judged by: the same rows, the same prompts, the same scores."""
+"""Evaluate every run of a comparison on the same rows, the same prompts and the same reward functions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_ext.build.rewards import load as load_reward
+from trl_ext.build import rewards
 from trl_ext.build.trainer import training_config
 from trl_ext.checks import reward_names
 from trl_ext.comparison.grid import Cell
 from trl_ext.demo import EMBEDDED
-from trl_ext.evaluation import evaluate
-from trl_ext.evaluation import rows as evaluation_rows
+from trl_ext.evaluation.evaluate import Progress, evaluate_model
+from trl_ext.evaluation.rows import RowChoice, Rows, find_rows
+from trl_ext.evaluation.samples import Sampling
 from trl_ext.recipe import Recipe
 from trl_ext.report import metrics_file
 from trl_ext.runs import finished
@@ -25,44 +26,44 @@ from trl_ext.support.errors import UserError
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Measures runs alike.
+class Evaluator:
+    """Evaluates runs on equal terms.
 
     Attributes:
-        rows: Preferences that no run was trained on, unless they say so.
-        sampling: How much each is sampled.
-        scores: Reward functions by name.
-        say: Is told what goes on.
-        watch: Shows how far scoring is.
+        rows: Held-out preferences; `rows.was_trained_on` says if a run trained on some of them.
+        sampling: How many completions are sampled per run, and how.
+        reward_functions: Reward functions for the completions, by name.
+        log: Called with each message for the user.
+        progress: Wraps the iteration over examples while they are scored.
     """
 
-    rows: evaluation_rows.Rows
-    sampling: evaluate.Sampling
-    scores: dict[str, Callable[..., list[float]]]
-    say: Callable[[str], None]
-    watch: evaluate.Watch
+    rows: Rows
+    sampling: Sampling
+    reward_functions: dict[str, Callable[..., list[float]]]
+    log: Callable[[str], None]
+    progress: Progress
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What is measured, and how much of it, as plain values."""
+    def settings(self) -> dict[str, Any]:
+        """Data, sampling and reward functions, as plain values."""
         return {
             "data": self.rows.name,
             "rows": len(self.rows.dataset),
             "sampling": asdict(self.sampling),
-            "scores": sorted(self.scores),
+            "scores": sorted(self.reward_functions),
         }
 
-    def trained(self, cell: Cell, trained: Trained) -> dict[str, Any]:
-        """A record of a run that is still in memory."""
+    def evaluate_trained(self, cell: Cell, trained: Trained) -> dict[str, Any]:
+        """Evaluate a run that is still in memory; returns its record."""
         trainer, home = trained.built.trainer, trained.built.output_dir
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False).eval()
         began = cell.recipe.get("model_name_or_path")
         opened = Opened(home, finished.recipe_at(home), began, model, trainer.processing_class)
         started = time.time()
-        record = evaluate.judge(opened, self.rows, self.sampling, self.say, self.watch, self.scores)
+        record = self._evaluate(opened)
         cached, computed = trained.counts or (0, 0)
         return {
-            **facts(cell.name, cell.recipe),
+            **describe(cell.name, cell.recipe),
             "seconds": round(trained.seconds, 1),
             "evaluation_seconds": round(time.time() - started, 1),
             "peak_bytes": trained.peak and trained.peak.bytes,
@@ -72,15 +73,15 @@ class Judge:
             "evaluation": record,
         }
 
-    def finished(self, name: str, directory: Path) -> dict[str, Any]:
-        """A record of a run that is loaded for it."""
+    def evaluate_finished(self, name: str, directory: Path) -> dict[str, Any]:
+        """Load and evaluate a finished run; returns its record."""
         opened = open_model(directory, needs_reference=True)
         started = time.time()
-        record = evaluate.judge(opened, self.rows, self.sampling, self.say, self.watch, self.scores)
+        record = self._evaluate(opened)
         metrics = directory / "metrics.jsonl"
         logged = metrics_file.read(metrics) if metrics.exists() else []
         return {
-            **facts(name, opened.recipe),
+            **describe(name, opened.recipe),
             "seconds": max((line["seconds"] for line in logged if "seconds" in line), default=None),
             "evaluation_seconds": round(time.time() - started, 1),
             "peak_bytes": None,
@@ -90,9 +91,12 @@ class Judge:
             "evaluation": record,
         }
 
+    def _evaluate(self, opened: Opened) -> dict[str, Any]:
+        return evaluate_model(opened, self.rows, self.sampling, self.log, self.progress, self.reward_functions)
 
-def facts(name: str, recipe: Recipe) -> dict[str, Any]:
-    """What a run was."""
+
+def describe(name: str, recipe: Recipe) -> dict[str, Any]:
+    """Name, loss, beta and seed of a run."""
     return {
         "name": name,
         "loss": recipe.title,
@@ -101,30 +105,32 @@ def facts(name: str, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def rows(recipes: Sequence[Recipe], directory: Path, asked: evaluation_rows.Asked) -> evaluation_rows.Rows:
-    """What all are evaluated on: by default what the first run on pairs, or else the first, holds out."""
+def common_rows(recipes: Sequence[Recipe], directory: Path, choice: RowChoice) -> Rows:
+    """The rows all runs are evaluated on: by default those held out by the first run on pairs, or else by the first run."""
     recipe = next((recipe for recipe in recipes if recipe.method.is_default and recipe.paired), recipes[0])
-    return evaluation_rows.find(recipe, training_config(recipe, directory), asked)
+    return find_rows(recipe, training_config(recipe, directory), choice)
 
 
-def scores(names: Any, recipe: Recipe) -> dict[str, Callable[..., list[float]]]:
-    """Reward functions by name: those named, or the known ones of the embedded data.
+def reward_functions(names: Any, recipe: Recipe) -> dict[str, Callable[..., list[float]]]:
+    """Reward functions by name: the given ones, or by default those of the embedded data.
 
     Raises:
-        UserError: A name that is no function.
+        UserError: A name does not refer to a function.
     """
     if names is None:
         if recipe.get("dataset_name") != EMBEDDED:
             return {}
-        from trl_ext.demo import rewards
+        from trl_ext.demo.rewards import fluency, sentiment
 
-        return {"sentiment": rewards.sentiment, "sentences that parse": rewards.fluency}
+        return {"sentiment": sentiment, "sentences that parse": fluency}
     found = {}
     for name in names if isinstance(names, list) else [names]:
         if (problem := reward_names.problem(str(name))) is not None:
-            raise UserError(f"`--reward_funcs` names {name!r}, {problem}")
-        function = load_reward(str(name))
+            raise UserError(f"`--reward_funcs` is {name!r}, {problem}")
+        function = rewards.load(str(name))
         if isinstance(function, str):
-            raise UserError(f"`--reward_funcs` names {name!r}, a model: completions are compared by functions only.")
+            raise UserError(
+                f"`--reward_funcs` is {name!r}, a model. A comparison scores completions with functions only."
+            )
         found[function.__name__] = function
     return found

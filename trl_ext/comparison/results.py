@@ -1,4 +1,4 @@
-"""What is compared: one row of figures per run and one of the base, from records of `trl_ext.evaluation.evaluate`."""
+"""Extract one row of results per run, and one for the base, from the records of `trl_ext.evaluation.evaluate`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 SCORE = "score/"
-"""Begins the key of a score of sampled completions: what a reward function gave."""
+"""Prefix of the keys of mean rewards of sampled completions."""
 
-Figure = dict[str, float | None]
-"""`value`, with `low` and `high` of its 95 % interval; a single value has none."""
+Number = dict[str, float | None]
+"""`value`, with `low` and `high` of its 95 % interval (`None` for a single value)."""
 
 
 def of_run(evaluation: dict[str, Any], **facts: Any) -> dict[str, Any]:
-    """A row: `facts`, and the figures the evaluation has of the tuned model.
+    """The row of a run: `facts`, and the numbers of the tuned model.
 
-    Keys: `accuracy`, `margin`, `chosen`, `rejected` (log-ratios in nats), and where completions were sampled `kl`
-    (nats per completion), `length` (tokens), `ended` (share), `samples` (prompt and text), and the mean of every score
-    under `score/` and its name.
+    Keys: `accuracy`, `margin`, `chosen`, `rejected` (log-ratios in nats). If completions were sampled, also `kl` (nats per
+    completion), `length` (tokens), `ended` (share), `samples` (prompt and text), and the mean of every reward under
+    `score/` and its name.
     """
     ranking, ratio = evaluation["ranking"]["log_ratio"], evaluation["log_ratio"]
     names = ("chosen", "rejected") if "chosen" in ratio else ("desirable", "undesirable")
@@ -33,12 +33,12 @@ def of_run(evaluation: dict[str, Any], **facts: Any) -> dict[str, Any]:
 
 
 def of_base(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The row of what the runs began with: it ranks by nothing, and is at no distance from itself."""
+    """The row of the base, which all runs started from: its log-ratios are 0, so its accuracy is 0.5 and its KL 0."""
     return {"name": "base", "accuracy": _exactly(0.5), "kl": _exactly(0.0)} | _of_samples(evaluation, "base")
 
 
 def gain(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """What runs are compared by, as a key and in words: the first score they all have, else accuracy on pairs."""
+    """The measure that runs are ranked by, as key and description: the first reward all have, else accuracy on pairs."""
     shared = [key for key in (rows[0] if rows else ()) if key.startswith(SCORE) and all(row.get(key) for row in rows)]
     if shared:
         return shared[0], f"{shared[0].removeprefix(SCORE)} of sampled completions"
@@ -54,5 +54,5 @@ def _of_samples(evaluation: dict[str, Any], who: str) -> dict[str, Any]:
     return scores | figures | {"samples": sampled["examples"][who]}
 
 
-def _exactly(value: float) -> Figure:
+def _exactly(value: float) -> Number:
     return {"value": value, "low": value, "high": value}

@@ -1,0 +1,41 @@
+"""Consoles and tables for a terminal or a pipe. rich is imported on use: it takes longer than a verb's help may."""
+
+from typing import Any
+
+UNBROKEN = 10_000
+"""Width of a console that is no terminal, in characters: nothing is wrapped or cut for scripts."""
+
+
+def console(**options: Any) -> Any:
+    """A `rich.console.Console` that wraps text by words on a terminal, and not at all in a pipe or file.
+
+    Args:
+        options: Of the console.
+    """
+    from rich.console import Console
+
+    made = Console(highlight=False, **options)
+    return made if made.is_terminal else Console(highlight=False, width=UNBROKEN, **options)
+
+
+def table(first: str = "", *numbers: str, **options: Any) -> Any:
+    """A `rich.table.Table` with a rule under its headings.
+
+    Args:
+        first: Heading of the first column, which holds words.
+        numbers: Headings of the columns of numbers, which are right-aligned and never broken.
+        options: Of the table.
+    """
+    made = plain_table(**options)
+    made.add_column(first)
+    for heading in numbers:
+        made.add_column(heading, justify="right", no_wrap=True)
+    return made
+
+
+def plain_table(**options: Any) -> Any:
+    """The same table, without columns yet."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **options)
