@@ -252,7 +252,7 @@ def test_what_is_printed_fits_a_terminal(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "left out because" not in printed and "KL(tuned‖base), from 8 sampled completions" in printed
     assert "record   run/eval-embedded-test.json" in printed
-    tables = printed[printed.index("Chosen over") : printed.index("KL(tuned")].splitlines()
+    tables = printed[printed.index("Chosen ranked") : printed.index("KL(tuned")].splitlines()
     assert max(map(cell_len, tables)) <= 80
     labels = [line.strip().split("  ")[0] for line in tables if line.strip(" ─")]
     assert labels[2:6] == ["accuracy", "per token", "margin, nats", "per token"], printed
