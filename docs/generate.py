@@ -15,6 +15,8 @@ from pathlib import Path
 
 from benchmarks.gpu import results
 from docs import measured
+from tests.seams import SEAMS
+from tests.trainers.test_overrides import OVERRIDES
 from trl_ext import losses
 from trl_ext.cli import VERBS
 from trl_ext.cli.arguments import Parser
@@ -25,7 +27,7 @@ from trl_ext.rl import truth_table
 from trl_ext.trainers.preference.config import PairedPreferenceConfig, UnpairedPreferenceConfig
 
 ROOT = Path(__file__).parents[1]
-FILES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+FILES = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -85,6 +87,25 @@ def _argument(action: argparse.Action) -> str:
     """An argument as it is written on the command line."""
     value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
     return f"`{' '.join(filter(None, [*action.option_strings[-1:], str(value)]))}`"
+
+
+def seam_table() -> str:
+    """Every override and every use of another library's internals, by file, with the test that fails when it moves."""
+    found: dict[str, dict[str, str]] = {}
+    for trainer, overrides in OVERRIDES.items():
+        for name, test in overrides.items():
+            for cls in trainer.__mro__:
+                if cls.__module__.startswith("trl_ext.") and name in vars(cls):
+                    file = cls.__module__.removeprefix("trl_ext.").replace(".", "/") + ".py"
+                    found.setdefault(file, {})[f"`{name}`"] = test
+    rows = [
+        (file, f"overrides {', '.join(sorted(tests))}", sorted(set(tests.values())))
+        for file, tests in sorted(found.items())
+    ]
+    rows += [(seam.file, seam.relies_on, [seam.test]) for seam in SEAMS]
+    lines = ["| file in `trl_ext/` | relies on | tests, in `tests/` |", "|---|---|---|"]
+    lines += [f"| `{file}` | {relies} | {', '.join(f'`{test}`' for test in tests)} |" for file, relies, tests in rows]
+    return "\n".join(lines)
 
 
 def format_table() -> str:
@@ -195,6 +216,7 @@ PARTS = {
     "losses": loss_table,
     "losspages": loss_pages,
     "formats": format_table,
+    "seams": seam_table,
     "recipes": recipe_table,
     "settings": settings_table,
     "benchmark": benchmark_table,

@@ -1,0 +1,124 @@
+"""Every place that relies on an internal of TRL, transformers, peft, accelerate or bitsandbytes, with its test.
+
+Overridden methods are listed in `tests.trainers.test_overrides`. Here are the others: functions, classes and texts of those
+libraries that are no documented interface. `tests/test_seams.py` fails for a file that imports such a thing and is not listed.
+"""
+
+from typing import NamedTuple
+
+
+class Seam(NamedTuple):
+    """One file that relies on internals.
+
+    Attributes:
+        file: Inside `trl_ext/`.
+        relies_on: What it uses and what it expects of it.
+        test: Inside `tests/`: fails when that moves.
+    """
+
+    file: str
+    relies_on: str
+    test: str
+
+
+SEAMS = (
+    Seam(
+        "batching/attention.py",
+        "transformers' tables of attention functions and of mask functions, by name",
+        "batching/test_families.py",
+    ),
+    Seam("batching/kernels.py", "transformers' `repeat_kv`", "batching/test_kernels.py"),
+    Seam("batching/padded.py", "`trl.trainer.utils.pad`", "batching/test_layout.py"),
+    Seam(
+        "build/lora_targets.py",
+        "peft's conversion of target names for transformers' fused experts",
+        "build/test_lora_targets.py",
+    ),
+    Seam(
+        "build/model.py",
+        "`create_model_from_path` of TRL, `find_adapter_config_file` of transformers",
+        "build/test_model.py",
+    ),
+    Seam("build/shared_base.py", "`create_model_from_path` of TRL", "comparison/test_training.py"),
+    Seam("export/fidelity.py", "`create_model_from_path` of TRL", "export/test_fidelity.py"),
+    Seam("export/held_out.py", "TRL's reading of conversations, `maybe_convert_to_chatml`", "export/test_held_out.py"),
+    Seam(
+        "export/merging.py",
+        "`BaseTunerLayer.get_delta_weight` of peft; `align_special_tokens` of transformers",
+        "export/test_merging.py",
+    ),
+    Seam(
+        "inspection/tokenise.py",
+        "`_prepare_dataset` and `_tokenize_prompts` of TRL's trainers, called on a stand-in; its vision collators",
+        "inspection/test_against_trl.py",
+    ),
+    Seam("planner/counting.py", "which modules transformers leaves unquantised", "planner/test_counting.py"),
+    Seam("planner/exact.py", "the buffers of TRL's fused LM head", "planner/test_memory.py"),
+    Seam(
+        "planner/fake_model.py",
+        "`add_fused_lm_head` of TRL, `replace_with_bnb_linear` of transformers, `QuantState` of bitsandbytes",
+        "planner/test_memory.py",
+    ),
+    Seam("planner/lora.py", "peft's default LoRA targets by model type", "planner/test_counting.py"),
+    Seam(
+        "recipe/schema.py",
+        "fields of TRL's and transformers' configurations, read from their source files",
+        "recipe/test_schema.py",
+    ),
+    Seam("reference/identity.py", "how peft wraps layers and the modules it saves", "reference/test_identity.py"),
+    Seam("reference/implicit.py", "`use_adapter` of TRL", "trainers/preference/test_references.py"),
+    Seam("reference/moving.py", "the tensors of peft's `LoraLayer`", "reference/test_moving.py"),
+    Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
+    Seam("runs/loaded.py", "`create_model_from_path` of TRL", "build/test_model.py"),
+    Seam("runs/run.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
+    Seam("trainers/common/lora.py", "`ModulesToSaveWrapper` of peft", "trainers/common/test_lora.py"),
+    Seam(
+        "trainers/common/out_of_memory.py",
+        "which errors accelerate takes for a lack of memory",
+        "trainers/preference/test_out_of_memory.py",
+    ),
+    Seam(
+        "trainers/common/staged_checkpoint.py",
+        "the files of transformers' checkpoints and their rotation",
+        "trainers/common/test_staged_checkpoint.py",
+    ),
+    Seam(
+        "trainers/preference/activation_memory.py",
+        "`GradientCheckpointingLayer` of transformers, whose layers are checkpointed one by one",
+        "trainers/preference/test_row_memory.py",
+    ),
+    Seam(
+        "trainers/preference/paired.py",
+        "that TRL names its file of reference values by the dataset's fingerprint",
+        "trainers/preference/test_evaluation.py",
+    ),
+    Seam(
+        "trainers/rollout/reward_adapter.py",
+        "`_tokenize_prompts` of TRL's RLOO trainer",
+        "trainers/rollout/test_reward_position.py",
+    ),
+    Seam(
+        "trainers/rollout/reward_functions.py",
+        "the names TRL gives reward functions",
+        "trainers/rollout/test_reward_functions.py",
+    ),
+    Seam("trainers/rollout/trainer.py", "the order of TRL's `RepeatSampler`", "trainers/ppo/test_resume.py"),
+    Seam(
+        "trainers/rollout/vllm_weights.py",
+        "`LoraLayer` and `dequantize_module_weight` of peft, for weights that are sent to vLLM",
+        "trainers/rollout/test_generation.py",
+    ),
+)
+
+PUBLIC = {
+    "accelerate.utils",
+    "accelerate.utils.memory",
+    "datasets.fingerprint",
+    "peft.utils",
+    "transformers.trainer_callback",
+    "transformers.trainer_utils",
+    "transformers.training_args",
+    "transformers.utils.peft_utils",
+    "transformers.pytorch_utils",
+}
+"""Modules whose names used here have been stable for years, or are documented: importing them alone makes no seam."""
