@@ -19,7 +19,7 @@ from tests.seams import SEAMS
 from tests.trainers.test_overrides import OVERRIDES
 from trl_ext import losses
 from trl_ext.cli import VERBS
-from trl_ext.cli.arguments import Parser
+from trl_ext.cli.parser import Parser
 from trl_ext.data import formats
 from trl_ext.recipe import load
 from trl_ext.recipe.extras import DataExtras, ModelExtras

@@ -106,7 +106,7 @@ METHODS = {
             tokenised_by="trl:DPOTrainer",
             cuts_rows=True,
             planner="trl_ext.planner.training:preferences",
-            summary="trl_ext.cli.validate:preferences",
+            summary="trl_ext.cli.summary:preferences",
         ),
         Method(
             name="unpaired",
@@ -123,7 +123,7 @@ METHODS = {
             tokenised_by="trl:KTOTrainer",
             cuts_rows=True,
             planner="trl_ext.planner.training:preferences",
-            summary="trl_ext.cli.validate:preferences",
+            summary="trl_ext.cli.summary:preferences",
         ),
         Method(
             name="ppo",
@@ -140,7 +140,7 @@ METHODS = {
             always_needs_reference=True,
             trained_adapters=2,
             planner="trl_ext.planner.training:sampled",
-            summary="trl_ext.cli.validate:ppo",
+            summary="trl_ext.cli.summary:ppo",
         ),
         Method(
             name="online",
@@ -156,7 +156,7 @@ METHODS = {
             length_key="max_completion_length",
             samples_completions=True,
             planner="trl_ext.planner.training:sampled",
-            summary="trl_ext.cli.validate:online",
+            summary="trl_ext.cli.summary:online",
         ),
         Method(
             name="reward",
@@ -174,7 +174,7 @@ METHODS = {
             filters_rows=True,
             trains_scores=True,
             planner="trl_ext.planner.training:micro_batches",
-            summary="trl_ext.cli.validate:without_loss",
+            summary="trl_ext.cli.summary:without_loss",
         ),
         Method(
             name="sft",
@@ -190,7 +190,7 @@ METHODS = {
             tokenised_by="trl:SFTTrainer",
             filters_rows=True,
             planner="trl_ext.planner.training:micro_batches",
-            summary="trl_ext.cli.validate:without_loss",
+            summary="trl_ext.cli.summary:without_loss",
         ),
     )
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trl_ext.cli import cache as verb
-from trl_ext.cli.arguments import Parser
+from trl_ext.cli.parser import Parser
 from trl_ext.reference import folder
 from trl_ext.reference.cache import ReferenceCache
 from trl_ext.support.errors import UserError

@@ -282,7 +282,7 @@ def test_only_the_end_of_a_long_answer_is_shown_while_it_grows():
         (["."], "holds neither an adapter (adapter_config.json) nor a model (config.json)"),
         (["MODEL", "--compare"], "is a model that no run left here"),
         (["MODEL", "--system", "Be kind.", "--prompt", "x"], "no chat template, so it knows no system message"),
-        (["RUN", "--temperature", "-1"], "`--temperature` is -1.0: give a number from 0 up"),
+        (["RUN", "--temperature", "-1"], "`--temperature` is -1: give a number of at least 0"),
         (["RUN", "--max_new_tokens", "0"], "`--max_new_tokens` is 0"),
         (["RUN", "--prompt", " "], "`--prompt` is empty"),
         (["RUN", "--prompt", "x " * 5000], "tokens, and the model takes 4,096: begin a new one"),

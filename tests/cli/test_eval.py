@@ -276,7 +276,7 @@ def test_prompts_that_are_too_long_are_counted(tiny_model, data, tmp_path, evalu
         (["RUN", "--dataset", "prompts.jsonl"], "needed are prompt, chosen and rejected for pairs"),
         (["RUN", "--split", "validation"], "`validation` was asked for"),
         (["RUN", "--split", "train", "--dataset_columns", "q"], "`--dataset_columns` is 'q'"),
-        (["RUN", "--limit", "0"], "`--limit` is 0: give a number from 1 up"),
+        (["RUN", "--limit", "0"], "`--limit` is 0: give a whole number of at least 1"),
         (["RUN", "--samples", "-1"], "`--samples` is -1"),
         (["SFT"], "held out data of its own kind, which has no preferences"),
         (["REWARD"], "holds a reward model, which writes no completions"),

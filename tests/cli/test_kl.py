@@ -175,8 +175,11 @@ def test_wrong_input(tmp_path, capsys):
         (["nowhere"], "nowhere does not exist: name a recipe (a YAML file) or the directory of a run"),
         ([str(tmp_path)], "holds no adapter (adapter_config.json)"),
         ([str(tmp_path / "elsewhere")], "was not left by `trl-ext run`"),
-        (["--n", "10"], "`--n` is 10: gradients are not told from noise with fewer than 64"),
-        (["--max_new_tokens", "0"], "give a number from 1 up"),
+        (
+            ["--n", "10"],
+            "`--n` is 10: give a whole number of at least 64. With fewer completions, gradients cannot be",
+        ),
+        (["--max_new_tokens", "0"], "give a whole number of at least 1"),
     ):
         assert main(["kl", *words]) == 2
         assert message in capsys.readouterr().err

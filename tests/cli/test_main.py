@@ -1,5 +1,7 @@
 """The command line: what is printed, the exit code, and what is not imported."""
 
+import argparse
+import io
 import json
 import math
 import subprocess
@@ -11,7 +13,9 @@ from rich.cells import cell_len
 
 import trl_ext
 from trl_ext import cli, losses
-from trl_ext.cli.arguments import overrides, plain
+from trl_ext.cli.parser import Parser
+from trl_ext.cli.recipe_keys import add_recipe
+from trl_ext.cli.values import plain
 from trl_ext.support.errors import UserError
 
 GOOD = "model_name_or_path: embedded\ndataset_name: embedded\nloss: dpo\nvariants: {ipo: {beta: 0.3}}\n"
@@ -27,6 +31,13 @@ def recipe(tmp_path):
         return str(path)
 
     return write
+
+
+def keys(words: list[str]) -> dict:
+    """Keys of a recipe from the words after it."""
+    parser = Parser(prog="trl-ext run")
+    add_recipe(parser)
+    return parser.parse(["x.yaml", *words]).recipe_keys
 
 
 def in_a_new_process(*words: str) -> tuple[int, str, list[str]]:
@@ -68,7 +79,7 @@ def test_validate_shows_what_was_asked_for(recipe, capsys):
     assert cli.main(["validate", recipe(GOOD), "--loss", "ipo", "--learning_rate=5e-6"]) == 0
     printed = capsys.readouterr().out
     for shown in (
-        "is in order.",
+        "is valid.",
         losses.describe("ipo").formula,
         "beta 0.3",
         "5e-06",
@@ -93,7 +104,7 @@ def test_validate_shows_what_was_asked_for(recipe, capsys):
             ["trainer=reward"],
             ["reward model: −log σ(r(chosen) − r(rejected))", "embedded [train], comes with trl-ext, pairs"],
         ),
-        (["trainer=sft"], ["supervised fine-tuning: −log π of the answer's tokens"]),
+        (["trainer=sft"], ["supervised fine-tuning: −log π of the completion's tokens"]),
     ],
 )
 def test_validate_shows_what_a_trainer_is_asked_for(words, lines, recipe, capsys):
@@ -171,7 +182,18 @@ def test_one_loss_as_json(capsys):
         (["run", "--loss", "ipo", "x.yaml"], "The recipe comes first: `trl-ext run x.yaml --loss ipo`."),
         (["validate", "no/where.yaml"], "There is no recipe no/where.yaml"),
         (["validate", "x.yaml", "ipo"], "'ipo' belongs to no flag"),
-        (["losses", "--jsn"], "`trl-ext losses --help` shows how it is used."),
+        (["help", "rn"], "There is no verb 'rn': did you mean run?"),
+        (["validate", "--bf16", "x.yaml"], "The recipe comes first: `trl-ext validate x.yaml --bf16`."),
+        (["doctor", "--beta", "1"], "The recipe comes first: `trl-ext doctor RECIPE --beta 1`."),
+        (
+            ["compare", "--eval_size", "20", "x.yaml"],
+            "The recipe comes first: `trl-ext compare x.yaml --eval_size 20`.",
+        ),
+        (["data", "x.yaml", "--rows"], "`--rows` has no value: write `--rows ROWS`."),
+        (["data", "x.yaml", "--json=1"], "`--json` takes no value."),
+        (["merge", "runs/a"], "The following arguments are required: --output."),
+        (["merge", "runs/a", "--output", "b", "--dtype", "bf16"], "`--dtype` is 'bf16': "),
+        (["losses", "--jsn"], "There is no flag `--jsn`: did you mean `--json`?"),
     ],
 )
 def test_bad_usage(words, sentence, capsys):
@@ -180,14 +202,65 @@ def test_bad_usage(words, sentence, capsys):
     assert sentence in caught.err and caught.out == ""
 
 
-@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["run", "-h"], ["validate", "x.yaml", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["-h"],
+        ["--help"],
+        ["help"],
+        ["run", "-h"],
+        ["help", "run"],
+        ["validate", "x.yaml", "--help"],
+        ["merge", "x", "--output", "-h"],
+        ["eval", "x", "--limit", "many", "--help"],
+    ],
+)
 def test_help(words, capsys):
     assert cli.main(words) == 0
-    assert "usage: trl-ext" in capsys.readouterr().out
+    verb = next((word for word in words if word in cli.VERBS), "VERB")
+    assert capsys.readouterr().out.startswith(f"usage: trl-ext {verb}")
 
 
-def test_version(capsys):
-    assert cli.main(["--version"]) == 0
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_fits_eighty_columns_but_for_examples(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["help", verb]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines if not line.startswith(("  trl-ext", "  accelerate")))
+    assert any(line.startswith("exit code: 0") for line in lines)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_names_the_defaults_that_are_parsed(verb):
+    """Parsed defaults stand in the help, and every flag with a value has a metavar."""
+    for action in cli.parsers()[1][verb]._actions:
+        if action.default not in (None, False, argparse.SUPPRESS):
+            value = f"{action.default:g}" if isinstance(action.default, float) else action.default
+            assert f"(default: {value})" in action.help
+        if action.option_strings and action.nargs != 0 and action.dest != "resume_changed":
+            assert action.metavar
+
+
+@pytest.mark.parametrize(
+    ("word", "verb"),
+    [
+        ("train", "run"),
+        ("finetune", "run"),
+        ("fit", "run"),
+        ("evaluate", "eval"),
+        ("test", "eval"),
+        ("export", "merge"),
+    ],
+)
+def test_words_of_other_programs(word, verb, capsys):
+    assert word not in cli.VERBS and cli.main([word, "x.yaml"]) == 2
+    assert f"did you mean {verb}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--version"], ["version"]])
+def test_version(words, capsys):
+    assert cli.main(words) == 0
     assert capsys.readouterr().out == f"trl-ext {trl_ext.__version__}\n"
 
 
@@ -198,6 +271,50 @@ def test_run_hands_over_the_recipe_and_the_flags(monkeypatch):
     monkeypatch.setattr(trl_ext, "run", stand_in, raising=False)
     assert cli.main(["run", "x.yaml", "--loss", "ipo", "--force", "--bf16"]) == 7
     assert seen == [("x.yaml", {"loss": "ipo", "bf16": True}, {"force": True})]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--losses", "dpo,ipo", "x.yaml", "--max_steps", "3"],
+        ["x.yaml", "--losses", "dpo,ipo", "--max_steps", "3"],
+        ["x.yaml", "--max_steps", "3", "--losses", "dpo,ipo"],
+        ["x.yaml", "--max-steps=3", "--losses=dpo,ipo"],
+    ],
+)
+def test_flags_of_a_verb_may_stand_anywhere(words):
+    args = cli.parsers()[1]["compare"].parse(words)
+    assert (args.what, args.losses, args.recipe_keys) == (["x.yaml"], "dpo,ipo", {"max_steps": 3})
+    assert args.limit == 500
+
+
+@pytest.mark.parametrize(
+    ("words", "losses"),
+    [
+        (["--losses", "dpo", "ipo"], ["dpo", "ipo"]),
+        (["--betas", "{dpo:", "[0.1,", "0.3]}"], None),
+    ],
+)
+def test_lists_and_mappings_of_a_verbs_own_flags(words, losses):
+    args = cli.parsers()[1]["compare"].parse(["x.yaml", *words])
+    assert args.losses == losses and args.betas == (None if losses else {"dpo": [0.1, 0.3]})
+
+
+def test_errors_are_wrapped_in_terminals_only(monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    words = ["validate", "x.yaml", "a_word_that_belongs_to_no_flag", "another-word"]
+    assert cli.main(words) == 2
+    whole = capsys.readouterr().err.splitlines()
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    assert cli.main(words) == 2
+    lines = screen.getvalue().splitlines()
+    assert len(whole) == 3 and len(lines) > 3
+    assert max(map(len, lines)) <= 40 and all(line.startswith("  ") for line in lines[1:])
+    assert " ".join(" ".join(lines).split()) == " ".join(" ".join(whole).split())
 
 
 def test_ctrl_c(monkeypatch, capsys):
@@ -228,6 +345,9 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
         (["--bf16", "--beta", "0.1"], {"bf16": True, "beta": 0.1}),
         (["--bf16", "false"], {"bf16": False}),
         (["--max_steps", "-1"], {"max_steps": -1}),
+        (["--learning_rate", "-1e-5"], {"learning_rate": -1e-5}),
+        (["--no_bf16"], {"no_bf16": True}),
+        (["--run_name="], {"run_name": None}),
         (["--max_length", "null"], {"max_length": None}),
         (["--lora_target_modules", "q_proj", "v_proj"], {"lora_target_modules": ["q_proj", "v_proj"]}),
         (["--lora_target_modules", "[q_proj, v_proj]"], {"lora_target_modules": ["q_proj", "v_proj"]}),
@@ -239,7 +359,7 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
     ],
 )
 def test_flags(words, values):
-    assert overrides(words) == values
+    assert keys(words) == values
 
 
 @pytest.mark.parametrize(
@@ -251,7 +371,7 @@ def test_flags(words, values):
 )
 def test_dashes_that_are_missing(words, said):
     with pytest.raises(UserError) as caught:
-        overrides(words)
+        keys(words)
     assert caught.value.problems == said
 
 
@@ -271,7 +391,7 @@ def test_help_names_every_flag(verb, flags, capsys):
 
 def test_numbers_that_are_none_are_told_what_is_allowed(capsys):
     assert cli.main(["eval", "runs/none", "--limit", "many"]) == 2
-    assert capsys.readouterr().err == "trl-ext: `--limit` is 'many': give a whole number.\n"
+    assert capsys.readouterr().err == "trl-ext: `--limit` is 'many': give a whole number of at least 1.\n"
 
 
 @pytest.mark.parametrize(
@@ -305,16 +425,16 @@ def test_merging_into_what_cannot_be_written_to(capsys):
 )
 def test_a_flag_without_its_value(word, missing):
     with pytest.raises(UserError) as caught:
-        overrides([word, "--bf16"])
+        keys([word, "--bf16"])
     assert caught.value.problems == [f"`{word.replace('-r', '_r')}` has no value: give {missing}."]
 
 
 @pytest.mark.parametrize("word", ["--average", "--resume_from_checkpoint", "--force", "--packing", "--rows"])
 def test_flags_that_mean_something_alone(word):
-    assert overrides([word]) == {word[2:]: True}
+    assert keys([word]) == {word[2:]: True}
 
 
 def test_stray_words_are_all_named():
     with pytest.raises(UserError) as caught:
-        overrides(["x", "--beta", "1", "-b", "--", "y"])
+        keys(["x", "--beta", "1", "-b", "--", "y"])
     assert [problem.split()[0] for problem in caught.value.problems] == ["'x'", "'-b'", "'--'", "'y'"]

@@ -1,7 +1,7 @@
-"""The command line: one verb per file, each importing what is heavy only when it runs.
+"""The command line: one verb per file. Heavy libraries are imported only by a verb that runs.
 
-A verb's module defines `HELP`, `EXAMPLES`, `add_arguments(parser)` and `run(args) -> int`. Exit codes: 0;
-2 for something the user can fix; 130 for Ctrl-C; 1, with a traceback, for a mistake of ours.
+A verb's module defines `HELP`, `EXAMPLES`, `add_arguments(parser)` and `run(args) -> int`. Exit codes: 0 on success,
+2 on a user error, 130 on Ctrl-C, 1 with a traceback for a bug in trl-ext.
 """
 
 import os
@@ -9,9 +9,10 @@ import sys
 
 import trl_ext
 from trl_ext.cli import cache, chat, compare, data, doctor, eval, kl, losses, merge, plan, run, validate
-from trl_ext.cli.arguments import Parser, did_you_mean, help_wanted
-from trl_ext.runs.signals import EXIT_CODE
+from trl_ext.cli.parser import Parser
+from trl_ext.support import messages
 from trl_ext.support.errors import UserError
+from trl_ext.support.terminal import wrap
 
 VERBS = {
     "run": run,
@@ -28,6 +29,20 @@ VERBS = {
     "doctor": doctor,
 }
 
+OTHER_NAMES = {
+    "run": ("train", "finetune", "fine-tune", "fit", "resume", "dpo", "ppo", "sft"),
+    "validate": ("check", "lint"),
+    "data": ("dataset", "inspect"),
+    "plan": ("memory", "estimate", "vram"),
+    "compare": ("sweep", "grid", "benchmark"),
+    "chat": ("generate", "talk", "infer", "inference"),
+    "eval": ("evaluate", "evaluation", "test", "score"),
+    "merge": ("export", "save", "convert"),
+    "cache": ("clear", "clean"),
+    "doctor": ("env", "environment", "info", "diagnose"),
+}
+"""Words that other programs use for the same, for `did you mean`."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code.
@@ -39,11 +54,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except UserError as error:
-        print(f"trl-ext: {error}", file=sys.stderr)
+        print(wrap(f"trl-ext: {error}", sys.stderr), file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         if os.environ.get("RANK", "0") == "0":  # once, however many processes there are
-            print(f"\ntrl-ext: interrupted. {error}".rstrip(), file=sys.stderr)
+            print(wrap(f"\ntrl-ext: interrupted. {error}".rstrip(), sys.stderr), file=sys.stderr)
+        from trl_ext.runs.signals import EXIT_CODE
+
         return EXIT_CODE
     except BrokenPipeError:
         # The reader (`| head`) has seen enough: keep the interpreter from complaining while it exits.
@@ -52,32 +69,51 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    parser, by_verb = _parsers()
-    verb, *rest = words or ["--help"]
-    if verb in by_verb and help_wanted(rest):
-        by_verb[verb].print_help()
-        return 0
-    if verb in ("-h", "--help"):
-        parser.print_help()
-        return 0
-    if verb == "--version":
+    verb, *rest = words or ["help"]
+    if verb in ("version", "--version"):
         print(f"trl-ext {trl_ext.__version__}")
         return 0
-    if verb not in by_verb:
-        raise UserError(did_you_mean(verb, rest, tuple(VERBS)))
-    return VERBS[verb].run(by_verb[verb].parse_args(rest))
+    asks_for_help = {"-h", "--help"}.intersection(words)
+    if verb in ("help", "-h", "--help"):
+        verb = next((word for word in rest if not word.startswith("-")), None)
+        asks_for_help = True
+    parser, by_verb = parsers()
+    if verb is not None and verb not in by_verb:
+        raise UserError(_no_verb(verb, rest))
+    if asks_for_help:
+        by_verb.get(verb, parser).print_help()
+        return 0
+    return VERBS[verb].run(by_verb[verb].parse(rest))
 
 
-def _parsers() -> tuple[Parser, dict[str, Parser]]:
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of `trl-ext` itself, and that of each verb."""
     parser = Parser(
         prog="trl-ext",
-        description="Align a language model on one GPU: write a recipe, run it, swap the loss by a flag.",
-        epilog="trl-ext VERB --help says more about one of them.",
+        usage="%(prog)s VERB ...",
+        description="Train a language model on preferences or rewards on one GPU, as a recipe (a YAML file) describes.",
+        epilog="`trl-ext help VERB` shows the arguments of a verb. `trl-ext version` prints the version.",
     )
-    parser.add_argument("--version", action="store_true", help="print the version")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     by_verb = {}
     for name, module in VERBS.items():
-        by_verb[name] = verbs.add_parser(name, help=module.HELP, description=module.HELP, epilog=module.EXAMPLES)
+        by_verb[name] = verbs.add_parser(
+            name,
+            prog=f"trl-ext {name}",
+            help=module.HELP,
+            description=f"{module.HELP[0].upper()}{module.HELP[1:]}.",
+            epilog=module.EXAMPLES,
+        )
         module.add_arguments(by_verb[name])
     return parser, by_verb
+
+
+def _no_verb(word: str, rest: list[str]) -> str:
+    """A sentence about a first word that is not a verb."""
+    if word.endswith((".yaml", ".yml")):
+        return f"{word} is a recipe, and a verb comes first: `trl-ext run {' '.join([word, *rest])}`, for instance."
+    if word.startswith("-"):
+        return f"{word} comes too early: a verb goes first, then the recipe, then the flags."
+    if meant := next((verb for verb, others in OTHER_NAMES.items() if word in others), None):
+        return f"There is no verb {word!r}: did you mean {meant}?"
+    return f"There is no verb {word!r}: {messages.one_of(word, tuple(VERBS))}"

@@ -1,4 +1,4 @@
-"""`trl-ext cache`: what is kept of reference models, and how to be rid of it."""
+"""`trl-ext cache`: show or clear the cached log-probabilities of reference models."""
 
 import argparse
 import time
@@ -9,11 +9,12 @@ from trl_ext.support import terminal
 HELP = "show or clear the cached reference log-probabilities"
 EXAMPLES = """examples:
   trl-ext cache
-  trl-ext cache --clear 3f9a      the entry whose identity begins like this
-  trl-ext cache --clear           everything
+  trl-ext cache --clear 3f9a
+  trl-ext cache --clear
 
-The cache lies in $TRL_EXT_CACHE, or else in ~/.cache/trl-ext/reference. What is cleared is computed again
-when a run needs it."""
+The cache is in $TRL_EXT_CACHE (default: ~/.cache/trl-ext/reference). A run that needs a removed entry computes it again.
+
+exit code: 0 on success, 2 on a user error"""
 
 EVERYTHING = ""
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IDENTITY",
         nargs="?",
         const=EVERYTHING,
-        help="remove everything, or one entry by the beginning of its identity",
+        help="remove the entry whose identity begins with IDENTITY; without IDENTITY remove all entries",
     )
 
 

@@ -1,40 +1,52 @@
-"""`trl-ext chat`: talk to what a run trained, and to what it was before."""
+"""`trl-ext chat`: chat with a trained model, and with its base model for comparison."""
 
 import argparse
 import contextlib
+import math
 import sys
 from pathlib import Path
 
+from trl_ext.cli.values import number, whole_number
 from trl_ext.support.errors import UserError
 
-HELP = "talk to what a run trained, beside its base if wanted"
+HELP = "chat with a trained model and its base model"
 EXAMPLES = """examples:
-  trl-ext chat runs/demo-dpo                          also a checkpoint, a merged model, or a recipe: its latest run
-  trl-ext chat runs/demo-dpo --compare                the base answers too, with the adapter off
+  trl-ext chat runs/demo-dpo
+  trl-ext chat runs/demo-dpo --compare
   trl-ext chat runs/demo-dpo --prompt "How was the hotel in Rome?"
-  trl-ext chat runs/demo-dpo --json < questions.txt   one conversation and one line of JSON for each line
+  trl-ext chat runs/demo-dpo --json < questions.txt
 
-exit code: 0; 2 for something to put right; 130 if left by Ctrl-C"""
+RUN is the directory of a run, a checkpoint or a merged model. For a recipe its latest finished run is used. Each line from standard input is a conversation of its own.
+
+exit code: 0 on success, 2 on a user error, 130 on Ctrl-C"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN or RECIPE", type=Path, help="a run's directory, or a YAML file")
-    parser.add_argument("--compare", action="store_true", help="answer with what the run began with, too")
-    parser.add_argument("--prompt", metavar="TEXT", help="one question; print the answer and leave")
-    parser.add_argument("--system", metavar="TEXT", help="a system message to begin with")
+    parser.usage = "%(prog)s RUN|RECIPE [options]"
+    parser.add_argument("run", metavar="RUN|RECIPE", type=Path, help="directory of a run, or a YAML file")
+    parser.add_argument("--compare", action="store_true", help="also show the answers of the base model")
+    parser.add_argument("--prompt", metavar="TEXT", help="answer this prompt and exit")
+    parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
     parser.add_argument(
         "--temperature",
-        type=float,
+        type=number("a number of at least 0", lambda value: 0 <= value < math.inf),
         metavar="T",
-        help="0: the likeliest token (default: the model's own sampling, or 1)",
+        help="sampling temperature, 0 for greedy decoding (default: the model's generation config, or 1)",
     )
-    parser.add_argument("--max_new_tokens", type=int, default=512, metavar="N", help="of an answer, at most (512)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampling (0)")
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each answer")
+    parser.add_argument(
+        "--max_new_tokens",
+        type=whole_number(1),
+        default=512,
+        metavar="TOKENS",
+        help="largest number of tokens per answer (default: 512)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the sampling (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON per answer")
 
 
 def run(args: argparse.Namespace) -> int:
-    _check(args)
+    if args.prompt is not None and not args.prompt.strip():
+        raise UserError("`--prompt` is empty. Write a question.")
     from trl_ext.cli.terminal import without_echo
     from trl_ext.runs import finished
     from trl_ext.runs.load import open_model
@@ -58,12 +70,3 @@ def run(args: argparse.Namespace) -> int:
     questions = sys.stdin if args.prompt is None else [args.prompt]
     session.piped(opened, settings, args.system, questions, show, is_compared=args.compare)
     return 0
-
-
-def _check(args: argparse.Namespace) -> None:
-    if args.temperature is not None and not 0 <= args.temperature < float("inf"):
-        raise UserError(f"`--temperature` is {args.temperature}: give a number from 0 up.")
-    if args.max_new_tokens < 1:
-        raise UserError(f"`--max_new_tokens` is {args.max_new_tokens}: give a number from 1 up.")
-    if args.prompt is not None and not args.prompt.strip():
-        raise UserError("`--prompt` is empty: write a question.")

@@ -1,79 +1,89 @@
-"""`trl-ext compare`: losses, betas and seeds on equal terms, or runs that are finished."""
+"""`trl-ext compare`: train several losses, betas and seeds on one base, or compare finished runs."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli.arguments import overrides, own, writable_folder
+from trl_ext.cli.recipe_keys import Value, take_recipe_keys
+from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
-HELP = "train several losses on one loaded base, or take finished runs, and show which one won"
+HELP = "train several losses on one base model and rank the runs"
 EXAMPLES = """examples:
   trl-ext compare recipes/demo.yaml --losses dpo,ipo,simpo,kto
   trl-ext compare my.yaml --losses dpo,ipo --betas '{dpo: [0.05, 0.1], ipo: 0.1}' --seeds 0,1
   trl-ext compare my.yaml --losses dpo,simpo --eval_size 200 --max_steps 300
-  trl-ext compare runs/demo-dpo runs/demo-ipo                  what was trained before
+  trl-ext compare runs/demo-dpo runs/demo-ipo
 
-Any key of a recipe can follow, as for `run`. Started again after an interruption, it goes on where it stopped; finished
-runs are not repeated. exit code: 0, or 2 for something to put right"""
+The same command resumes an interrupted comparison. Finished runs are not trained again.
 
-OWN = {
-    "losses": None,
-    "betas": None,
-    "seeds": None,
-    "dataset": None,
-    "split": None,
-    "limit": 500,
-    "samples": 256,
-    "max_new_tokens": 128,
-    "reward_funcs": None,
-    "output_dir": None,
-}
+exit code: 0 on success, 2 on a user error, 130 on Ctrl-C (the state is saved)"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="RECIPE or RUN", nargs="+", help="a YAML file, or the directories of runs")
-    parser.add_argument("--losses", metavar="A,B", help="of the grid; a recipe needs them")
-    parser.add_argument("--betas", metavar="X,Y", help="for every loss, or '{dpo: [0.1, 0.3], ipo: 4}' (the recipe's)")
-    parser.add_argument("--seeds", metavar="0,1", help="of the grid (the recipe's)")
-    parser.add_argument("--dataset", metavar="NAME or FILE", help="preferences to compare on (what runs hold out)")
-    parser.add_argument("--split", metavar="S", help="of them")
-    parser.add_argument("--limit", metavar="N", help="preferences at most (500)")
-    parser.add_argument("--samples", metavar="N", help="completions to sample of each run (256; 0 for none)")
-    parser.add_argument("--max_new_tokens", metavar="N", help="of a sample, at most (128)")
-    parser.add_argument("--reward_funcs", metavar="FUNCTION", help="score samples, as in a PPO recipe")
-    parser.add_argument("--output_dir", metavar="DIR", help="where all of it goes (runs/<recipe>-compare)")
-    parser.add_argument(
-        "overrides", metavar="--key value", nargs=argparse.REMAINDER, help="any key of a recipe, for every run"
+    parser.usage = "%(prog)s RECIPE|RUN... [--key value ...]"
+    what = parser.add_argument("what", metavar="RECIPE|RUN", nargs="*", help="a YAML file, or directories of runs")
+    add = parser.add_argument
+    add("--losses", action=Value, metavar="A,B", help="losses to train; required with a recipe")
+    add(
+        "--betas",
+        action=Value,
+        metavar="X,Y",
+        help="betas for every loss, or a mapping '{dpo: [0.1, 0.3], ipo: 4}' (default: the recipe's)",
     )
+    add("--seeds", action=Value, metavar="0,1", help="seeds of every loss and beta (default: the recipe's)")
+    add(
+        "--dataset",
+        metavar="NAME|FILE",
+        help="preferences to compare on (default: the rows that the runs hold out from training)",
+    )
+    add("--split", metavar="SPLIT", help="split of --dataset")
+    add("--limit", type=whole_number(1), default=500, metavar="ROWS", help="largest number of rows (default: 500)")
+    add(
+        "--samples",
+        type=whole_number(0),
+        default=256,
+        metavar="COUNT",
+        help="completions to sample per run, 0 for none (default: 256)",
+    )
+    add(
+        "--max_new_tokens",
+        type=whole_number(1),
+        default=128,
+        metavar="TOKENS",
+        help="largest number of tokens per sample (default: 128)",
+    )
+    add(
+        "--reward_funcs",
+        action=Value,
+        metavar="FUNCTION",
+        help="reward functions for the samples, as in a PPO recipe",
+    )
+    add("--output_dir", metavar="DIR", help="directory of runs and report (default: runs/<recipe>-compare)")
+    take_recipe_keys(parser, what)
 
 
 def run(args: argparse.Namespace) -> int:
-    values = overrides(args.overrides)
-    given = own(args, values, OWN)
-    for name, least in (("limit", 1), ("samples", 0), ("max_new_tokens", 1)):
-        if isinstance(given[name], bool) or not isinstance(given[name], int) or given[name] < least:
-            raise UserError(f"`--{name}` is {given[name]!r}: give a whole number from {least} up.")
-    if given["output_dir"] is not None:
-        given["output_dir"] = writable_folder("output_dir", given["output_dir"])
+    if args.output_dir is not None:
+        args.output_dir = writable_folder("output_dir", args.output_dir)
     paths = [Path(word) for word in args.what]
     if all(path.is_dir() for path in paths):
-        return _finished(paths, given, values)
+        return _finished(paths, args)
     if len(paths) > 1:
         missing = next(path for path in paths if not path.is_dir())
         raise UserError(
-            f"{missing} is no directory of a run: name one recipe with `--losses`, or directories of runs."
+            f"{missing} is not the directory of a run. Give one recipe with `--losses`, or directories of runs."
         )
-    return _grid(paths[0], given, values)
+    return _grid(paths[0], args)
 
 
-def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
+def _grid(path: Path, args: argparse.Namespace) -> int:
     from trl_ext.comparison.grid import cells
 
-    grid = cells(path, values, given["losses"], given["betas"], given["seeds"])
+    grid = cells(path, args.recipe_keys, args.losses, args.betas, args.seeds)
     first = grid[0].recipe
-    directory = Path(given["output_dir"] or Path("runs", f"{first.name}-compare"))
+    directory = args.output_dir or Path("runs", f"{first.name}-compare")
 
     from trl_ext.runs import lock, run
 
@@ -83,13 +93,13 @@ def _grid(path: Path, given: dict[str, Any], values: dict[str, Any]) -> int:
     console = terminal.console()
     with lock.writing(directory):
         console.print(f"[bold]{first.name}[/bold]: {', '.join(cell.name for cell in grid)} → {directory}")
-        records = _train(grid, directory, given, console)
+        records = _train(grid, directory, args, console)
         runs = {cell.name: directory / cell.name for cell in grid}
         report.write(directory, f"{first.name}: {len(grid)} runs compared", records, runs, console)
     return 0
 
 
-def _train(grid: list[Any], directory: Path, given: dict[str, Any], console: Any) -> list[dict[str, Any]]:
+def _train(grid: list[Any], directory: Path, args: argparse.Namespace, console: Any) -> list[dict[str, Any]]:
     from trl_ext.comparison import training
     from trl_ext.model_files.available import require_model
     from trl_ext.runs import memory_check
@@ -100,15 +110,16 @@ def _train(grid: list[Any], directory: Path, given: dict[str, Any], console: Any
     with guard:
         if (copy := require_model(first.get("model_name_or_path"), first.get("model_revision"))) is not None:
             console.print(copy, markup=False)
-        evaluator = _evaluator([cell.recipe for cell in grid], directory, given, console)
+        evaluator = _evaluator([cell.recipe for cell in grid], directory, args, console)
         for warning in {warning: None for cell in grid for warning in memory_check.check(cell.recipe)}:
             console.print(warning)
         return training.train(grid, directory, console, evaluator)
 
 
-def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) -> int:
-    if unread := [*values, *(name for name in ("losses", "betas", "seeds") if given[name] is not None)]:
-        raise UserError(f"`--{unread[0]}` is for a recipe, and runs that are finished are compared as they are.")
+def _finished(paths: list[Path], args: argparse.Namespace) -> int:
+    grid = [name for name in ("losses", "betas", "seeds") if getattr(args, name) is not None]
+    if unread := [*args.recipe_keys, *grid]:
+        raise UserError(f"`--{unread[0]}` needs a recipe. Finished runs are compared as they are: remove it.")
     from trl_ext.runs import finished, lock, run
 
     for path in paths:
@@ -118,16 +129,16 @@ def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) 
     began = {recipe.get("model_name_or_path") for recipe in recipes}
     if len(began) > 1:
         raise UserError(
-            f"These runs began with different models ({', '.join(sorted(map(str, began)))}), so their KL and log-ratios are to "
-            "different references: compare runs that began with the same one."
+            f"These runs started from different models: {', '.join(sorted(map(str, began)))}. Their KL and log-ratios refer "
+            "to different references. Compare runs that started from the same model."
         )
     run.quieten(recipes[0])  # before the imports below
     from trl_ext.comparison import report
 
-    directory = Path(given["output_dir"] or Path("runs", "compare-" + "-".join(names)))
+    directory = args.output_dir or Path("runs", "compare-" + "-".join(names))
     console = terminal.console()
     with lock.writing(directory):
-        evaluator = _evaluator(recipes, directory, given, console)
+        evaluator = _evaluator(recipes, directory, args, console)
         records = []
         for name, path in zip(names, paths, strict=True):
             console.print(f"[bold]{name}[/bold]")
@@ -137,21 +148,21 @@ def _finished(paths: list[Path], given: dict[str, Any], values: dict[str, Any]) 
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """Names of directories, with those of the directories above where they are alike."""
+    """Names of directories, preceded by the names of their parents where they are equal."""
     depth = 1
     while len({path.resolve().parts[-depth:] for path in paths}) < len(paths) and depth < 9:
         depth += 1
     return ["-".join(path.resolve().parts[-depth:]) for path in paths]
 
 
-def _evaluator(recipes: list[Any], directory: Path, given: dict[str, Any], console: Any) -> Any:
+def _evaluator(recipes: list[Any], directory: Path, args: argparse.Namespace, console: Any) -> Any:
     from trl_ext.cli.eval import watched
     from trl_ext.comparison.evaluator import Evaluator, common_rows, reward_functions
     from trl_ext.evaluation.rows import RowChoice
     from trl_ext.evaluation.samples import Sampling
 
-    functions = reward_functions(given["reward_funcs"], recipes[0])
-    choice = RowChoice(given["dataset"], given["split"], None, given["limit"])
+    functions = reward_functions(args.reward_funcs, recipes[0])
+    choice = RowChoice(args.dataset, args.split, None, args.limit)
     rows = common_rows(recipes, directory, choice)
     for statement in rows.statements:
         console.print(statement)
@@ -159,5 +170,5 @@ def _evaluator(recipes: list[Any], directory: Path, given: dict[str, Any], conso
     def log(text: str) -> None:
         console.print(text, markup=False)
 
-    sampling = Sampling(given["samples"], given["max_new_tokens"], seed=0)
+    sampling = Sampling(args.samples, args.max_new_tokens, seed=0)
     return Evaluator(rows, sampling, functions, log, lambda items, count: watched(items, count, console))

@@ -1,23 +1,24 @@
-"""`trl-ext data`: the training data of a recipe as its trainer will see it."""
+"""`trl-ext data`: show the training data of a recipe as its trainer sees it."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli.arguments import add_recipe, overrides, own, writable_folder
+from trl_ext.cli.recipe_keys import add_recipe
+from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import terminal
-from trl_ext.support.errors import UserError
 
-HELP = "show the data as the trainer sees it: what is dropped, cut, equal, learned from"
+HELP = "show the training data as the trainer sees it"
 EXAMPLES = """examples:
   trl-ext data recipes/demo.yaml
   trl-ext data recipes/qwen3-8b-kto.yaml --max_length 512 --rows 10000
   trl-ext data recipes/demo.yaml --loss kto --json
 
-Of the model only the tokenizer and small files are read. exit code: 0; 2 if no training could use the data"""
+Only the tokenizer and small files of the model are read, not its weights.
 
-OWN = {"output": None, "json": False, "rows": None}
+exit code: 0 on success, 2 on a user error or if the data cannot be trained on"""
+
 PICTURE = "data.png"
 
 COLOURS = {"prompt": "dim", "cut": "strike dim red"}
@@ -27,45 +28,41 @@ MARKS = {"learned": ("⟦", "⟧"), "cut": ("✂", "✂"), "prompt": ("", "")}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    parser.add_argument("--rows", metavar="N", help="look at the first N rows (all; of a stream 1000)")
     parser.add_argument(
-        "--output", metavar="DIR", help=f"where the picture of lengths goes (runs/<recipe>-data/{PICTURE})"
+        "--rows",
+        type=whole_number(1),
+        metavar="ROWS",
+        help="read only the first ROWS rows (default: all; 1000 of a streamed data set)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+    parser.add_argument(
+        "--output", metavar="DIR", help=f"folder for the plot of lengths, {PICTURE} (default: runs/<recipe>-data)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    values = overrides(args.overrides)
-    given = own(args, values, OWN)
-    rows = _rows(given["rows"])
     from trl_ext import recipe
     from trl_ext.runs import run
 
-    loaded = recipe.load(args.recipe, values)
+    loaded = recipe.load(args.recipe, args.recipe_keys)
     run.quieten(loaded)
-    output = writable_folder("output", given["output"] or Path("runs", f"{loaded.name}-data"))
+    output = writable_folder("output", args.output or Path("runs", f"{loaded.name}-data"))
 
     from trl_ext.build.inspection import inspect
     from trl_ext.build.trainer import training_config
     from trl_ext.inspection import picture
 
     config = training_config(loaded, output)
-    found = inspect(loaded, config, rows)
+    found = inspect(loaded, config, args.rows)
     output.mkdir(parents=True, exist_ok=True)
     title = f"{loaded.name}: {loaded.title} on {Path(loaded.get('dataset_name') or 'a mixture').name}"
     drawn = picture.draw(output / PICTURE, found.checked.findings.facts, title)
-    if given["json"]:
+    if args.json:
         print(json.dumps(found.to_dict() | {"picture": str(drawn)}, indent=2, ensure_ascii=False))
     else:
         _show(found, drawn)
     found.checked.findings.require_teachable()
     return 0
-
-
-def _rows(given: Any) -> int | None:
-    if given is None or (isinstance(given, int) and not isinstance(given, bool) and given > 0):
-        return given
-    raise UserError(f"`--rows` is {given!r}: give a number of rows from 1 up, for instance 1000.")
 
 
 def _show(found: Any, picture: Path) -> None:

@@ -1,49 +1,43 @@
-"""`trl-ext doctor`: what this computer, and a recipe, need before a run works."""
+"""`trl-ext doctor`: check the hardware, the installed packages and, if given, a recipe."""
 
 import argparse
 import json
 from typing import Any
 
-from trl_ext.cli.arguments import overrides
+from trl_ext.cli.recipe_keys import add_recipe
 from trl_ext.support import terminal
-from trl_ext.support.errors import UserError
 
-HELP = "look whether this computer, and a recipe on it, are ready"
+HELP = "check whether this computer is ready for training"
 EXAMPLES = """examples:
   trl-ext doctor
   trl-ext doctor recipes/llama-3.1-8b-ipo.yaml
   trl-ext doctor recipes/demo.yaml --load_in_4bit false --json
 
-Nothing is downloaded, and the Hub is not asked. exit code: 0 if nothing fails, 2 otherwise"""
+Nothing is downloaded and the Hub is not contacted.
+
+exit code: 0 if every check passes or only warns, 2 if a check fails or on a user error"""
 
 STYLES = {"pass": ("✓", "green"), "warn": ("!", "bold yellow"), "fail": ("✗", "bold red")}
 LABEL = 13
-"""Columns for what was looked at."""
+"""Width of the names of the checks, in columns."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file to judge too")
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
-    parser.add_argument(
-        "overrides", metavar="--key value", nargs=argparse.REMAINDER, help="any key of a recipe; wins over the file"
-    )
+    add_recipe(parser, is_optional=True)
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    values = overrides(args.overrides)
-    as_json = values.pop("json", args.json)
-    if values and args.recipe is None:
-        raise UserError(f"--{next(iter(values))} is a key of a recipe: name the recipe first.")
     from trl_ext import doctor
 
     findings = []
     console = terminal.console()
-    for finding in doctor.examine(args.recipe, values):
+    for finding in doctor.examine(args.recipe, args.recipe_keys):
         findings.append(finding)
-        if not as_json:
+        if not args.json:
             console.print(_lines(finding))
     failing, warning = (sum(f.status == status for f in findings) for status in ("fail", "warn"))
-    if as_json:
+    if args.json:
         print(
             json.dumps({"ok": not failing, "findings": [f.to_dict() for f in findings]}, indent=2, ensure_ascii=False)
         )
@@ -53,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(finding: Any) -> Any:
-    """A finding, and below it what to do."""
+    """A finding, with its remedy below."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`trl-ext eval`: how a run ranks held-out preferences, and how far it went from what it began with."""
+"""`trl-ext eval`: measure accuracy and margin on held-out preferences, and the KL to the base model."""
 
 import argparse
 import contextlib
@@ -8,46 +8,70 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli.arguments import overrides, writable_folder
-from trl_ext.recipe.data_checks import dataset_path
+from trl_ext.cli.recipe_keys import Value
+from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
-HELP = "measure a run on held-out preferences: accuracy, margin and KL, beside its base"
+HELP = "measure a trained model on held-out preferences"
 EXAMPLES = """examples:
-  trl-ext eval runs/demo-dpo                                  the rows the run held out, or its data's test split
+  trl-ext eval runs/demo-dpo
   trl-ext eval runs/demo-dpo/checkpoint-40 --limit 200
-  trl-ext eval recipes/demo.yaml                              the latest run of a recipe
-  trl-ext eval runs/demo-dpo --dataset pairs.jsonl            other data, of any format a recipe can name
+  trl-ext eval recipes/demo.yaml
+  trl-ext eval runs/demo-dpo --dataset pairs.jsonl
   trl-ext eval runs/demo-dpo --dataset org/pairs --split validation --json
 
-Accuracy is beta-free: how often log π(chosen) − log π_ref(chosen) is above that of rejected. exit code: 0, or 2 for
-something to put right"""
+For a recipe its latest finished run is used. Accuracy does not depend on beta: it is the share of pairs in which log π(chosen) − log π_ref(chosen) is above log π(rejected) − log π_ref(rejected).
+
+exit code: 0 on success, 2 on a user error"""
+
+LABELS = {"accuracy": "accuracy", "margin": "margin, nats", "area_under_curve": "AUC"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN or RECIPE", type=Path, help="a run's directory, or a YAML file")
-    parser.add_argument("--dataset", metavar="NAME or FILE", help="pairs or labelled answers (default: the run's own)")
-    parser.add_argument("--split", metavar="S", help="of the data (default: what the run held out, or `test`)")
-    parser.add_argument("--dataset_columns", metavar="'{prompt: …}'", help="columns of the data, as in a recipe")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N rows only")
+    parser.usage = "%(prog)s RUN|RECIPE [options]"
+    parser.add_argument("run", metavar="RUN|RECIPE", type=Path, help="directory of a run, or a YAML file")
+    parser.add_argument(
+        "--dataset", metavar="NAME|FILE", help="pairs or labelled completions (default: the data of the run)"
+    )
+    parser.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="split of the data (default: the rows that the run held out from training, or `test`)",
+    )
+    parser.add_argument(
+        "--dataset_columns",
+        action=Value,
+        metavar="'{prompt: COLUMN, ...}'",
+        help="columns of the data, as in a recipe",
+    )
+    parser.add_argument("--limit", type=whole_number(1), metavar="ROWS", help="use only the first ROWS rows")
     parser.add_argument(
         "--samples",
-        type=int,
+        type=whole_number(0),
         default=256,
-        metavar="N",
-        help="completions to sample for the KL, each of another prompt (256)",
+        metavar="COUNT",
+        help="completions to sample for the KL, each for a different prompt; 0 for none (default: 256)",
     )
-    parser.add_argument("--max_new_tokens", type=int, default=128, metavar="N", help="of a sample, at most (128)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampling (0)")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="where the JSON goes (the run's eval-<dataset>.json)"
+        "--max_new_tokens",
+        type=whole_number(1),
+        default=128,
+        metavar="TOKENS",
+        help="largest number of tokens per sample (default: 128)",
     )
-    parser.add_argument("--json", action="store_true", help="print the JSON, and nothing else")
+    parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the sampling (default: 0)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="JSON file for the results (default: eval-<dataset>.json in the run)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
-    columns = _check(args)
+    _check(args)
     from trl_ext.runs import finished
     from trl_ext.runs.run import quieten
     from trl_ext.support import atomic
@@ -66,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
         record = evaluate_run(
             directory,
-            RowChoice(args.dataset, args.split, columns, args.limit),
+            RowChoice(args.dataset, args.split, args.dataset_columns, args.limit),
             Sampling(args.samples, args.max_new_tokens, args.seed),
             log=lambda text: console.print(text, markup=False),
             progress=lambda scored, total: watched(scored, total, console),
@@ -82,21 +106,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> dict[str, str] | None:
-    for name, least in (("limit", 1), ("samples", 0), ("max_new_tokens", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(f"`--{name}` is {value}: give a number from {least} up.")
+def _check(args: argparse.Namespace) -> None:
+    from trl_ext.recipe.data_checks import dataset_path
+
     if args.dataset is not None and (problem := dataset_path(args.dataset)) is not None:
         raise UserError(f"`--dataset` {problem}")
     if args.output is not None and args.output.is_dir():
-        raise UserError(f"`--output` is the folder {args.output}: name a file in it.")
-    if args.dataset_columns is None:
-        return None
-    columns = overrides(["--columns", args.dataset_columns])["columns"]
-    if not isinstance(columns, dict):
-        raise UserError(f"`--dataset_columns` is {args.dataset_columns!r}: write it as '{{prompt: question, …}}'.")
-    return columns
+        raise UserError(f"`--output` is the folder {args.output}. Name a file in it.")
+    if not isinstance(args.dataset_columns, dict | None):
+        raise UserError(
+            f"`--dataset_columns` is {args.dataset_columns!r}. Write a mapping: '{{prompt: question, ...}}'."
+        )
 
 
 def watched(scored: Iterable, total: int, console: Any) -> Iterable:

@@ -1,4 +1,4 @@
-"""`trl-ext kl`: which KL estimator, placed where, gives the gradient one wants."""
+"""`trl-ext kl`: measure bias and variance of every KL estimator, in the reward and in the loss."""
 
 import argparse
 import dataclasses
@@ -7,35 +7,50 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.cli.arguments import writable_folder
-from trl_ext.model_files import adapter
+from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
-HELP = "audit KL estimators: bias and variance of value and gradient, exactly and on a run's own samples"
+HELP = "measure bias and variance of KL estimators"
 EXAMPLES = """examples:
-  trl-ext kl                                 exactly, on a language of fifteen completions
-  trl-ext kl runs/demo-dpo                   also by sampling from what a run trained
-  trl-ext kl recipes/demo.yaml --n 1024      the same for the latest run of a recipe, else for the adapter it continues"""
+  trl-ext kl
+  trl-ext kl runs/demo-dpo
+  trl-ext kl recipes/demo.yaml --n 1024
+
+The exact results are for a small language of fifteen completions. With RUN, the estimators are also measured on completions sampled from the trained model. For a recipe its latest finished run is used, or else the adapter that it continues.
+
+exit code: 0 on success, 2 on a user error"""
 
 LEAST = 64
+WHY_LEAST = "With fewer completions, gradients cannot be distinguished from noise."
 PICTURE = "kl-audit.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RECIPE or RUN", nargs="?", type=Path, help="a YAML file or a run's directory")
-    parser.add_argument("--n", type=int, default=512, help="completions to sample (default 512)")
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="of each, at most (default 128)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
-    parser.add_argument("--output", type=Path, help=f"the picture (default {PICTURE}, in the run's directory)")
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+    parser.usage = "%(prog)s [RUN|RECIPE] [options]"
+    parser.add_argument("run", metavar="RUN|RECIPE", nargs="?", type=Path, help="directory of a run, or a YAML file")
+    parser.add_argument(
+        "--n",
+        type=whole_number(LEAST, WHY_LEAST),
+        default=512,
+        metavar="COUNT",
+        help="completions to sample (default: 512)",
+    )
+    parser.add_argument(
+        "--max_new_tokens",
+        type=whole_number(1),
+        default=128,
+        metavar="TOKENS",
+        help="largest number of tokens per completion (default: 128)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the sampling (default: 0)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help=f"file for the plot (default: {PICTURE} in the run directory)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.n < LEAST:
-        raise UserError(f"`--n` is {args.n}: gradients are not told from noise with fewer than {LEAST} completions.")
-    if args.max_new_tokens < 1:
-        raise UserError(f"`--max_new_tokens` is {args.max_new_tokens}: give a number from 1 up.")
     if args.output is not None:
         writable_folder("output", args.output.parent)
     source = _find(args.run)
@@ -101,6 +116,8 @@ def _find(given: Path | None) -> Source:
 
 def _start(path: Path, recipe: Any) -> Source:
     """A recipe without a finished run: where it begins, policy and reference are the same."""
+    from trl_ext.model_files import adapter
+
     begin = Path(recipe.get("model_name_or_path")).expanduser()
     if adapter.is_in(begin):
         note = (

@@ -1,4 +1,4 @@
-"""`trl-ext losses`: what can be given to `--loss`."""
+"""`trl-ext losses`: list the losses that `--loss` takes, or explain one."""
 
 import argparse
 import importlib
@@ -6,7 +6,7 @@ import inspect
 import json
 from typing import Any
 
-from trl_ext.cli.arguments import plain
+from trl_ext.cli.values import plain
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
@@ -14,7 +14,9 @@ HELP = "list the losses, or explain one"
 EXAMPLES = """examples:
   trl-ext losses
   trl-ext losses ipo
-  trl-ext losses --json"""
+  trl-ext losses --json
+
+exit code: 0 on success, 2 on a user error"""
 
 WIDE = 130
 """From this many columns on, hyperparameters get a column of their own."""
@@ -41,8 +43,8 @@ BASELINE = "z, the KTO baseline: the mean Δ of completions under other prompts,
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", nargs="?", help="explain this one")
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="explain this loss")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`trl-ext merge`: a run's adapter in the original weights of its base, as a model that any program loads."""
+"""`trl-ext merge`: merge an adapter into the original weights of its base model."""
 
 import argparse
 import dataclasses
@@ -7,36 +7,55 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli.arguments import writable_folder
+from trl_ext.cli.values import one_of, whole_number, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
-HELP = "merge an adapter into the original 16-bit weights, and measure what that changes"
+HELP = "merge an adapter into the original 16-bit weights"
 EXAMPLES = """examples:
   trl-ext merge runs/demo-dpo --output merged/demo
   trl-ext merge runs/demo-dpo/checkpoint-80 --output merged/demo-80 --no_check
   trl-ext merge my-adapter --output merged/mine --base Qwen/Qwen3-8B --dtype bfloat16
 
-The merged model loads with transformers, vLLM and llama.cpp; docs/export.md tells how. Rounding happens once, after a
-sum in float32. Of a run, the trained model and the merged one are then compared on data that was held out."""
+RUN is the directory of a run, one of its checkpoints, or a folder with an adapter that PEFT saved. For a recipe its latest finished run is used.
+The merged model loads with transformers, vLLM and llama.cpp (docs/export.md). The sum is computed in float32 and rounded once. If RUN has a recipe, the merged model is then compared with the trained one on held-out data.
+
+exit code: 0 on success, 2 on a user error"""
 
 DTYPES = ("bfloat16", "float16", "float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s RUN|RECIPE --output DIR [options]"
+    parser.add_argument("run", metavar="RUN|RECIPE", type=Path, help="directory of a run or adapter, or a YAML file")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="new folder for the merged model")
     parser.add_argument(
-        "run",
-        metavar="RUN",
-        type=Path,
-        help="a run's directory, one of its checkpoints, a folder PEFT saved an adapter in, or a recipe that was run",
+        "--dtype",
+        type=one_of(*DTYPES),
+        metavar="DTYPE",
+        help=f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]} (default: the dtype of the base model)",
     )
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new folder for the merged model")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the merged weights (default: the base's own)")
-    parser.add_argument("--base", metavar="MODEL", help="merge into this one (default: the base the adapter names)")
-    parser.add_argument("--shard_size", default="5GB", help="largest file of weights (default 5GB)")
-    parser.add_argument("--pairs", metavar="N", type=int, default=64, help="held-out rows to compare on (default 64)")
-    parser.add_argument("--no_check", action="store_true", help="merge without comparing")
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+    parser.add_argument(
+        "--base", metavar="MODEL", help="base model to merge into (default: the one the adapter was trained on)"
+    )
+    parser.add_argument(
+        "--shard_size", type=_size, default="5GB", metavar="SIZE", help="largest weight file (default: 5GB)"
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="ROWS",
+        type=whole_number(1, "Or skip the comparison with `--no_check`."),
+        default=64,
+        help="held-out rows to compare on (default: 64)",
+    )
+    parser.add_argument("--no_check", action="store_true", help="merge without the comparison")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _size(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*\s*[KMGT]?B", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"is {text!r}: give a whole number and a unit, for instance 5GB.")
+    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,9 +66,7 @@ def run(args: argparse.Namespace) -> int:
     source = sources.find(args.run, args.base)
     quieten(source.settings)
 
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True, quiet=args.json)
+    console = terminal.console(quiet=args.json)
     sources.check_base(source)
 
     from trl_ext.export import card, commands, merging
@@ -58,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     processor = merging.processor_of(source)
     why_not, data = _what_to_compare(source, processor, args)
     if why_not:
-        console.print(f"Nothing will be compared: {why_not}", markup=False)
+        console.print(f"The merged model will not be compared: {why_not}", markup=False)
     console.print(f"merging {source.folder} into {source.base} …", markup=False)
     dtype, size = _merge(source, processor, args)
     console.print(f"merged   {args.output}  ({dtype}, {size / 1e9:.2g} GB)", markup=False)
@@ -89,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _merge(source: Any, processor: Any, args: argparse.Namespace) -> tuple[str, int]:
-    """Write the merged model with its card; its dtype and bytes of weights. Nothing of it stays in memory."""
+    """Write the merged model and its card, and free its memory. Returns its dtype and the bytes of its weights."""
     import torch
 
     from trl_ext.export import card, merging
@@ -103,18 +120,14 @@ def _merge(source: Any, processor: Any, args: argparse.Namespace) -> tuple[str, 
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What is wrong with the flags, before anything is loaded."""
+    """Check the output folder before anything is loaded."""
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
-        raise UserError(f"`--output` is {args.output}, which is there already and not empty: name a new folder.")
+        raise UserError(f"`--output` is {args.output}, which exists and is not empty. Name a new folder.")
     writable_folder("output", args.output)
-    if args.pairs < 1:
-        raise UserError(f"`--pairs` is {args.pairs}: give a number from 1 up, or `--no_check`.")
-    if not re.fullmatch(r"[1-9]\d*\s*[KMGT]?B", args.shard_size, re.IGNORECASE):
-        raise UserError(f"`--shard_size` is {args.shard_size!r}: give a whole number with its unit, 5GB for instance.")
 
 
 def _what_to_compare(source: Any, processor: Any, args: argparse.Namespace) -> tuple[str, Any]:
-    """Why nothing is compared, or the data to compare on; found before the merge, which may take long."""
+    """The reason for no comparison, or the data to compare on. Called before the merge, which may take long."""
     if args.no_check:
         return "", None
     if source.is_classifier:
@@ -135,10 +148,10 @@ def _show(console: Any, fidelity: Any, dtype: str) -> None:
     table = terminal.table(*verdict.HEADINGS)
     for row in verdict.rows(fidelity, dtype):
         table.add_row(*row)
-    console.print(table)
+    terminal.print_table(console, table)
     console.print(f"[bold]{verdict.in_words(fidelity, dtype)}[/bold]")
     console.print(
-        f"{fidelity.tokens:,} tokens, all models computing in {fidelity.dtype}. KL over the whole vocabulary and largest "
-        "differences of log-probabilities, in nats.",
+        f"Measured on {fidelity.tokens:,} tokens; all models compute in {fidelity.dtype}. KL over the whole vocabulary and "
+        "largest difference of log-probabilities, both in nats.",
         style="dim",
     )

@@ -1,78 +1,70 @@
-"""`trl-ext plan`: whether a recipe fits a card, what takes the memory, and how long a step takes at least."""
+"""`trl-ext plan`: estimate the peak GPU memory of a recipe, its parts, and the time of a step."""
 
 import argparse
 import json
 import math
 from typing import Any
 
-from trl_ext.cli.arguments import overrides, own
+from trl_ext.cli.recipe_keys import add_recipe
+from trl_ext.cli.values import number, whole_number
 from trl_ext.support.errors import UserError
 
-HELP = "say whether a recipe fits a card, before anything is downloaded"
+HELP = "estimate peak GPU memory and step time"
 EXAMPLES = """examples:
   trl-ext plan recipes/llama-3.1-8b-ipo.yaml
   trl-ext plan recipes/qwen3-14b-dpo-zh-en.yaml --vram 16 --max_length 512
-  trl-ext plan recipes/demo.yaml --exact          the same from a training step on fake tensors
-  trl-ext plan --calibrate runs/a runs/b          fit what lies beyond arithmetic to measured runs
+  trl-ext plan recipes/demo.yaml --exact
+  trl-ext plan --calibrate runs/a runs/b
   trl-ext plan --calibrate benchmarks/results/gpu-nvidia-h200.json
 
-Any key of a recipe can follow, as for `run`. exit code: 0 whether it fits or not, 2 if the recipe is not in order"""
+Nothing is downloaded.
 
-OWN = {"vram": 24.0, "tokens": None, "examples": None, "json": False, "exact": False}
+exit code: 0 whether the recipe fits or not, 2 on a user error"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file")
-    parser.add_argument("--vram", metavar="GIB", help="memory of the card (24)")
-    parser.add_argument("--tokens", metavar="N", help="mean tokens of an example, for the times")
-    parser.add_argument("--examples", metavar="N", help="examples of an epoch, for the times")
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
-    parser.add_argument("--exact", action="store_true", help="also run a training step on fake tensors (a minute)")
+    add_recipe(parser, is_optional=True)
+    parser.add_argument(
+        "--vram",
+        type=number("GiB, for instance 24", lambda value: 0 < value < math.inf),
+        default=24.0,
+        metavar="GIB",
+        help="GPU memory in GiB (default: 24)",
+    )
+    parser.add_argument(
+        "--tokens", type=whole_number(1), metavar="TOKENS", help="mean tokens per example, for the time estimates"
+    )
+    parser.add_argument(
+        "--examples", type=whole_number(1), metavar="EXAMPLES", help="examples per epoch, for the time estimates"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--exact", action="store_true", help="check the estimate with a training step on fake tensors (takes a minute)"
+    )
     parser.add_argument(
         "--calibrate",
         metavar="RUN",
         nargs="+",
-        help="fit the arithmetic to the plan.json of runs, or to a benchmark's results",
-    )
-    parser.add_argument(
-        "overrides", metavar="--key value", nargs=argparse.REMAINDER, help="any key of a recipe; wins over the file"
+        help="fit the estimate to measured runs (their plan.json) or to the results of a benchmark",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     if args.calibrate:
         return _calibrate(args.calibrate)
-    values = overrides(args.overrides)
-    given = own(args, values, OWN)
     if args.recipe is None:
         raise UserError("Name a recipe: `trl-ext plan recipes/demo.yaml`.")
     from trl_ext import recipe
     from trl_ext.planner import plan, report
 
-    loaded = recipe.load(args.recipe, values)
-    planned = plan(
-        loaded,
-        vram=_number("vram", given["vram"]),
-        mean_tokens=None if given["tokens"] is None else int(_number("tokens", given["tokens"])),
-        examples=None if given["examples"] is None else int(_number("examples", given["examples"])),
-    )
-    measured = _dry_run(loaded, planned) if given["exact"] else None
-    if given["json"]:
+    loaded = recipe.load(args.recipe, args.recipe_keys)
+    planned = plan(loaded, vram=args.vram, mean_tokens=args.tokens, examples=args.examples)
+    measured = _dry_run(loaded, planned) if args.exact else None
+    if args.json:
         print(json.dumps(planned.to_dict() | ({"exact": measured} if measured else {}), indent=2, ensure_ascii=False))
         return 0
     report.show(loaded, planned, measured)
     return 0
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        unit = "GiB, for instance 24" if name == "vram" else "a number of them, for instance 1000"
-        raise UserError(f"`--{name}` is {value!r}: give {unit}.")
-    return number
 
 
 def _calibrate(runs: list[str]) -> int:

@@ -39,7 +39,7 @@ class Shown:
     sentence: str
     rows: int | None
     share: float | None
-    dataset: list[tuple[int, str]]
+    examples: list[tuple[int, str]]
 
 
 @dataclass

@@ -1,6 +1,10 @@
 """Consoles and tables for a terminal or a pipe. rich is imported on use: it takes longer than a verb's help may."""
 
-from typing import Any
+import re
+import shutil
+import sys
+import textwrap
+from typing import Any, TextIO
 
 UNBROKEN = 10_000
 """Width of a console that is no terminal, in characters: nothing is wrapped or cut for scripts."""
@@ -39,3 +43,34 @@ def plain_table(**options: Any) -> Any:
     from rich.table import Table
 
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **options)
+
+
+def print_table(console: Any, table: Any) -> None:
+    """Print a table. Columns that must not wrap keep their width even if the terminal is narrower than the table."""
+    from rich.measure import Measurement
+
+    for column in table.columns:
+        if column.no_wrap:
+            cells = (column.header, *column.cells)
+            column.min_width = max(Measurement.get(console, console.options, cell).maximum for cell in cells)
+    console.print(table, crop=False)
+
+
+def wrap(text: str, stream: TextIO | None = None, indent: int | None = None) -> str:
+    """Wrap text by words for a terminal. Text for a pipe or a file is returned unchanged.
+
+    Args:
+        text: One or several lines.
+        stream: What the text will be written to; standard output if not given.
+        indent: Columns before the continuation of a line. If not given, a continuation begins where the text of an
+            indented or numbered line begins.
+    """
+    if not (stream or sys.stdout).isatty():
+        return text
+    return "\n".join(_wrap_line(line, shutil.get_terminal_size().columns, indent) for line in text.split("\n"))
+
+
+def _wrap_line(line: str, width: int, indent: int | None) -> str:
+    if indent is None:
+        indent = len(re.match(r"\s*(?:\d+\. )?", line)[0])
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

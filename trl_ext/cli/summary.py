@@ -1,0 +1,142 @@
+"""Describe what a recipe asks for, a line per subject, defaults included."""
+
+from pathlib import Path
+from typing import Any
+
+from trl_ext import methods
+from trl_ext.checks.ppo import kl_in_words
+from trl_ext.cli.values import plain
+from trl_ext.data import skim
+from trl_ext.data.peek import ROWS, peek
+from trl_ext.demo import EMBEDDED
+from trl_ext.model_files import adapter
+
+
+def summary(recipe: Any) -> dict[str, str]:
+    """Text by subject for a `trl_ext.recipe.Recipe`."""
+    effective = recipe.effective
+    each, accumulated = effective("per_device_train_batch_size"), effective("gradient_accumulation_steps")
+    rate, schedule = effective("learning_rate"), effective("lr_scheduler_type")
+    limit = recipe.method.length_key
+    return {
+        **methods.imported(recipe.method.summary)(recipe),
+        "model": f"{effective('model_name_or_path')}, {_weights(recipe)}",
+        "adapter": _adapter(recipe),
+        "step": f"{each} × {accumulated} accumulated = {each * accumulated} examples per process",
+        "length": f"at most {effective(limit)} tokens" if effective(limit) else "not limited",
+        "learning rate": f"{rate:g}, {schedule}, {_warmup(recipe)}",
+        "duration": (
+            f"{effective('max_steps')} steps"
+            if effective("max_steps") > 0
+            else f"{effective('num_train_epochs'):g} epoch{'s' * (effective('num_train_epochs') != 1)}"
+        ),
+    }
+
+
+def preferences(recipe: Any) -> dict[str, str]:
+    match = peek(recipe.get("dataset_name") or "", recipe.get("dataset_columns"), recipe.effective("dataset_format"))
+    found = "" if match is None else f", {match.title}, {'pairs' if match.paired else 'labelled answers'}"
+    return {
+        **_declared(recipe),
+        "data": f"{_dataset(recipe)}{found}; the loss reads {'pairs' if recipe.paired else 'labelled answers'}",
+    }
+
+
+def _declared(recipe: Any) -> dict[str, str]:
+    return {
+        "loss": recipe.info.name,
+        "formula": recipe.info.formula,
+        "hyperparameters": _mapping(recipe.info.fill(recipe.loss_kwargs)),
+        "reference": "the base model, adapter off" if recipe.info.needs_reference else "none needed",
+    }
+
+
+def online(recipe: Any) -> dict[str, str]:
+    effective = recipe.effective
+    generations, epochs = effective("num_generations"), effective("num_iterations")
+    step = effective("per_device_train_batch_size") * effective("gradient_accumulation_steps")
+    return {
+        "trainer": recipe.method.title,
+        **_declared(recipe),
+        "rewards": _rewards(recipe),
+        "data": f"{_dataset(recipe)}, prompts",
+        "pairs": f"best and worst of {generations} per prompt, {step // generations} a step and process, "
+        f"{epochs} epoch{'s' * (epochs != 1)} over each rollout",
+    }
+
+
+def ppo(recipe: Any) -> dict[str, str]:
+    effective = recipe.effective
+    kl, gradient = kl_in_words(effective)
+    is_continued = adapter.is_in(Path(recipe.get("model_name_or_path")).expanduser())
+    epochs = effective("num_iterations")
+    return {
+        "trainer": recipe.method.title,
+        "rewards": _rewards(recipe),
+        "KL": kl,
+        "KL gradient": gradient,
+        "data": f"{_dataset(recipe)}, prompts",
+        "reference": "a frozen copy of the adapter" if is_continued else "the base model, adapter off",
+        "rollout": f"{effective('num_generations')} per prompt, {epochs} epoch{'s' * (epochs != 1)} over each",
+    }
+
+
+def _rewards(recipe: Any) -> str:
+    adapter = [f"the adapter {recipe.get('reward_adapter')}"] if recipe.get("reward_adapter") else []
+    return ", ".join([*(recipe.get("reward_funcs") or []), *adapter])
+
+
+def without_loss(recipe: Any) -> dict[str, str]:
+    return {"trainer": recipe.method.objective, "data": f"{_dataset(recipe)}, {recipe.method.reads}"}
+
+
+def _dataset(recipe: Any) -> str:
+    if mixture := recipe.get("datasets"):
+        return " + ".join(entry["path"] for entry in mixture)
+    return f"{recipe.get('dataset_name')} [{recipe.effective('dataset_train_split')}], {_looked_at(recipe)}"
+
+
+def _looked_at(recipe: Any) -> str:
+    """How much of the data this verb read: what it did not read, `trl-ext data` reads."""
+    path = Path(recipe.get("dataset_name"))
+    if recipe.get("dataset_name") == EMBEDDED:
+        return "comes with trl-ext"
+    if not path.is_file() or not (kinds := {*path.suffixes} & {*skim.KINDS, ".csv"}):
+        return "not opened"
+    read = f"its first {ROWS} rows read" if kinds == {".csv"} else skim.extent(path)
+    return f"{read} by this check, streamed by a run" if recipe.get("dataset_streaming") else read
+
+
+def _weights(recipe: Any) -> str:
+    if recipe.get("load_in_4bit"):
+        twice = ", double quantisation" if recipe.get("use_bnb_nested_quant") else ""
+        return f"4 bits ({recipe.effective('bnb_4bit_quant_type')}{twice})"
+    return "8 bits" if recipe.get("load_in_8bit") else "not quantised"
+
+
+def _adapter(recipe: Any) -> str:
+    if not recipe.get("use_peft"):
+        return "none: all weights are trained"
+    targets = recipe.get("lora_target_modules") or ["the model's default layers"]
+    return (
+        f"LoRA, rank {recipe.effective('lora_r')}, alpha {recipe.effective('lora_alpha')}, "
+        f"{recipe.effective('lora_dtype') or 'float32'}, on {', '.join(targets)}"
+    )
+
+
+def _warmup(recipe: Any) -> str:
+    steps = recipe.effective("warmup_steps")
+    if not steps:
+        return "no warm-up"
+    return f"warm-up over {steps:.0%} of the steps" if steps < 1 else f"warm-up over {steps:g} steps"
+
+
+def _mapping(values: dict[str, Any]) -> str:
+    return (
+        ", ".join(
+            f"{key}: {{{_mapping(value)}}}" if isinstance(value, dict) else f"{key} {plain(value)}"
+            for key, value in values.items()
+            if value is not None
+        )
+        or "none"
+    )
