@@ -241,6 +241,6 @@ def test_a_run_says_it_in_a_few_lines(recipe, capsys, monkeypatch):
 
 def test_wrong_input(recipe, capsys):
     assert main(["data", recipe(), "--rows", "none"]) == 2
-    assert "`--rows` is 'none': give a number of rows from 1 up" in capsys.readouterr().err
+    assert "`--rows` is 'none': give a whole number of at least 1" in capsys.readouterr().err
     assert main(["data", recipe(eval_size=9, eval_strategy="steps", eval_steps=1)]) == 2
     assert "`eval_size` is 9, which cannot be held out of 5 rows: give fewer." in capsys.readouterr().err
