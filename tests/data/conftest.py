@@ -1,11 +1,30 @@
 """Small files to load, a cache of their own, and no progress bars."""
 
+import bz2
 import csv
 import gzip
+import io
 import json
+import lzma
 
 import datasets
 import pytest
+import zstandard
+
+COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+
+
+def spelled(kind, rows):
+    """The text of a file of this kind."""
+    if kind == ".json":
+        return json.dumps(rows, indent=1)
+    if kind in (".csv", ".tsv"):
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, rows[0], delimiter="\t" if kind == ".tsv" else ",")
+        table.writeheader()
+        table.writerows(rows)
+        return text.getvalue()
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture(autouse=True)
@@ -26,21 +45,14 @@ def write(tmp_path):
     def _write(name, rows):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        if name.endswith(".gz"):
-            with gzip.open(path, "wt", encoding="utf-8") as file:
-                file.write(lines)
-        elif name.endswith(".jsonl"):
-            path.write_text(lines, encoding="utf-8")
-        elif name.endswith(".json"):
-            path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        elif name.endswith((".csv", ".tsv")):
-            with path.open("w", newline="", encoding="utf-8") as file:
-                table = csv.DictWriter(file, rows[0], delimiter="\t" if name.endswith(".tsv") else ",")
-                table.writeheader()
-                table.writerows(rows)
-        elif name.endswith(".parquet"):
+        kind, compress = path.suffix, None
+        if kind in COMPRESS:
+            kind, compress = path.with_suffix("").suffix, COMPRESS[kind]
+        if kind == ".parquet":
             datasets.Dataset.from_list(rows).to_parquet(str(path))
+        else:
+            text = spelled(kind, rows).encode()
+            path.write_bytes(compress(text) if compress else text)
         return path
 
     return _write

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from datasets import Dataset
+from trl_ext.data.recognise_file import recognise_file
 
 from trl_ext import data
 from trl_ext.data.formats.outcome import Reason
-from trl_ext.data.peek import peek
 from trl_ext.support.errors import UserError
 
 
@@ -105,7 +105,7 @@ def test_the_higher_score_is_better_and_equal_ones_are_dropped(write):
         reason.value: row for reason, row in reasons.items()
     }
     assert "the better one told by `score_a` and `score_b`" in report.sentences()[0]
-    assert peek(path).format == "compared"
+    assert recognise_file(path).format == "compared"
 
 
 def test_one_column_for_each_outcome():

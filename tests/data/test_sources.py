@@ -111,25 +111,25 @@ def test_a_stream_is_converted_as_it_comes(write):
             b'{"prompt": "a"}\n{"prompt": \n',
             "p.jsonl cannot be read: line 2 is not JSON (Expecting value",
         ),
-        ("p.jsonl", b'{"prompt": "\xff\xfe"}\n', "line 1 is not UTF-8 (byte 0xff): correct it, or convert"),
+        ("p.jsonl", b'{"prompt": "\xff\xfe"}\n', "line 1 is not UTF-8 (byte 0xff). Correct it, or convert"),
         (
             "p.jsonl",
             b'{"prompt": "a"}\n{"prompt": "a\tb"}\n',
             r"line 2 is not JSON (Invalid control character '\t' at column 14)",
         ),
-        ("p.json", b'[{"prompt": "a"},\n {"p', "it is not JSON (Unterminated string starting at column 3 of line 2)"),
+        ("p.json", b'[{"prompt": "a"},\n {"p', "line 2 is not JSON (Unterminated string starting at column 3)"),
         ("p.csv", "prompt,chosen,rejected\na,gööd,b\n".encode("latin1"), "line 2 is not UTF-8 (byte 0xf6)"),
-        ("p.csv", "prömpt,chosen\na,b\n".encode("latin1"), "by `iconv -f latin1 -t utf-8 p.csv > utf8.csv`"),
+        ("p.csv", "prömpt,chosen\na,b\n".encode("latin1"), "with `iconv -f latin1 -t utf-8 p.csv > utf8.csv`"),
         ("p.jsonl", b'{"prompt": "\\ud83d x"}\n', "line 1 has half of a surrogate pair"),
         ("p.jsonl", b"\n\n", "it holds no rows"),
         ("p.jsonl", b"", "p.jsonl is empty (0 bytes)"),
-        ("p.json", b'[{"prompt": "a"}, {"p', "it is not JSON"),
+        ("p.json", b'[{"prompt": "a"}, {"p', "line 1 is not JSON"),
         ("p.json", b"[]", "list of objects"),
         ("p.jsonl.gz", b"no gzip at all", "p.jsonl.gz cannot be read: "),
         ("p.csv", b"prompt,chosen,rejected\na,b,c,d,e\nf", "p.csv cannot be read: "),
         ("p.parquet", b"nonsense", "p.parquet cannot be read: "),
-        ("p.pkl", b"\x80\x04.", "p.pkl: files of this kind are not read"),
-        ("p", b"x", "allowed are .json, .jsonl"),
+        ("p.pkl", b"\x80\x04.", "p.pkl is not a kind of file that holds preference data"),
+        ("p", b"x", "Allowed are .json, .jsonl"),
     ],
 )
 def test_unreadable_file(name, content, words, tmp_path):
@@ -140,7 +140,7 @@ def test_unreadable_file(name, content, words, tmp_path):
 
 
 def test_a_file_has_one_split(write):
-    with pytest.raises(UserError, match="one file, which has the split `train` only; `test` was asked for"):
+    with pytest.raises(UserError, match="one file, which has the split `train` only, and `test` was asked for"):
         data.load(write("p.jsonl", PLAIN), split="test")
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from trl_ext import methods
 from trl_ext.checks.ppo import kl_in_words
 from trl_ext.cli.values import plain
-from trl_ext.data import skim
-from trl_ext.data.peek import ROWS, peek
+from trl_ext.data.files.problems import extent
+from trl_ext.data.recognise_file import recognise_file
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter
 
@@ -34,7 +34,8 @@ def summary(recipe: Any) -> dict[str, str]:
 
 
 def preferences(recipe: Any) -> dict[str, str]:
-    match = peek(recipe.get("dataset_name") or "", recipe.get("dataset_columns"), recipe.effective("dataset_format"))
+    name, columns = recipe.get("dataset_name") or "", recipe.get("dataset_columns")
+    match = recognise_file(name, columns, recipe.effective("dataset_format"))
     found = "" if match is None else f", {match.title}, {'pairs' if match.paired else 'labelled answers'}"
     return {
         **_declared(recipe),
@@ -101,9 +102,8 @@ def _looked_at(recipe: Any) -> str:
     path = Path(recipe.get("dataset_name"))
     if recipe.get("dataset_name") == EMBEDDED:
         return "comes with trl-ext"
-    if not path.is_file() or not (kinds := {*path.suffixes} & {*skim.KINDS, ".csv"}):
+    if (read := extent(path)) is None:
         return "not opened"
-    read = f"its first {ROWS} rows read" if kinds == {".csv"} else skim.extent(path)
     return f"{read} by this check, streamed by a run" if recipe.get("dataset_streaming") else read
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from trl_ext.data.files.wrapped_json import list_of_rows
 from trl_ext.data.formats import CHOICES, FORMATS, NAMED, PASSED, READ, Sample
 from trl_ext.data.formats.labels import threshold, verdicts
 from trl_ext.data.formats.match import LABELS
-from trl_ext.data.separators import list_of_rows
 from trl_ext.support.errors import UserError
 
 TEXTS = tuple(name for name in NAMED if name not in (*LABELS, "winner", "score_a", "score_b"))

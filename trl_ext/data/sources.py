@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,16 @@ from datasets import (
 )
 from pandas.errors import ParserWarning
 
+from trl_ext.data.files import names
+from trl_ext.data.files.compression import open_text, truncated_zstd, wrong_name
+from trl_ext.data.files.problems import explain, find_problem
+from trl_ext.data.files.tables import other_separator, usual_separator
+from trl_ext.data.files.wrapped_json import key_of_rows
 from trl_ext.data.formats import READ
 from trl_ext.data.hints import near
 from trl_ext.data.hub import require_hub_dataset, said_by_the_hub, unusable_cache
-from trl_ext.data.separators import other_separator, wrapper
-from trl_ext.data.unreadable import why_unreadable
 from trl_ext.support.errors import UserError
 
-READERS = {
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-}
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 IN_MEMORY = "the dataset given"
 
 AnyDataset = Dataset | IterableDataset
@@ -96,41 +90,49 @@ def splits(name_or_path: Any, *, config: str | None = None, revision: str | None
 
 
 def _from_file(path: Path, split: str, streaming: bool) -> AnyDataset:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSED:
-        suffixes.pop()
-    reader = READERS.get(suffixes[-1]) if suffixes else None
-    if reader is None:
-        raise UserError(
-            f"{path.name}: files of this kind are not read as preference data; allowed are "
-            f"{', '.join(READERS)}, each also with {', '.join(COMPRESSED)}."
-        )
+    builder = names.builder(path)
+    if builder is None:
+        raise UserError(f"{path.name} is not a kind of file that holds preference data. Allowed are {names.ALLOWED}.")
     if _split_name(split) != "train":
         raise UserError(
-            f"{path.name} is one file, which has the split `train` only; `{split}` was asked for. Name another "
-            "split, or hold rows out of it with `eval_size: 200`."
+            f"{path.name} is one file, which has the split `train` only, and `{split}` was asked for. Name another "
+            "split, or hold out rows with `eval_size: 200`."
         )
-    if path.stat().st_size == 0:
-        raise UserError(f"{path.name} is empty (0 bytes).")
+    _require_whole(path, path.name)
     options: dict[str, Any] = {"data_files": {"train": str(path)}, "streaming": streaming}
-    if reader == "csv":
-        options |= _csv_options(path, "\t" if ".tsv" in suffixes else ",")
-    elif (key := wrapper(path)) is not None:
+    if builder == "csv":
+        options |= _csv_options(path)
+    elif (key := key_of_rows(path)) is not None:
         options["field"] = key
-    return _load(reader, path.name, split, path=path, **options)
+    return _load(builder, path.name, split, files=(path,), **options)
 
 
-def _csv_options(path: Path, separator: str) -> dict[str, Any]:
+def _require_whole(path: Path, name: str) -> None:
+    """Refuse a file that libraries would read as another kind, or only in part."""
+    if path.stat().st_size == 0:
+        raise UserError(f"{name} is empty (0 bytes).")
+    if (problem := wrong_name(path) or truncated_zstd(path)) is not None:
+        raise UserError(f"{name} cannot be read: {problem}")
+
+
+def _csv_options(path: Path) -> dict[str, Any]:
     """Every cell is text, and only an empty one is missing: an answer may well be "42", "NA" or "None"."""
+    separator = usual_separator(names.kind(path))
     try:
-        columns = pandas.read_csv(path, sep=separator, nrows=0).columns
+        columns = _header(path, separator)
         if (other := other_separator(columns)) is not None:
-            separator, columns = other, pandas.read_csv(path, sep=other, nrows=0).columns
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path.name} cannot be read: {why_unreadable(path, error)}.") from error
-    features = Features({str(column): Value("string") for column in columns})
+            separator, columns = other, _header(path, other)
+    except Exception as error:  # pandas', and those of damaged compressed files
+        raise UserError(f"{path.name} cannot be read: {explain(path, error)}") from error
+    features = Features({column: Value("string") for column in columns})
     missing = {"keep_default_na": False, "na_values": [""]}
     return {"sep": separator, "features": features, "index_col": False, **missing}
+
+
+def _header(path: Path, separator: str) -> list[str]:
+    """Names of a table's columns, as pandas reads them: it numbers repeated ones."""
+    with open_text(path, newline="") as file:
+        return [str(column) for column in pandas.read_csv(file, sep=separator, nrows=0).columns]
 
 
 def _from_directory(path: Path, split: str, config: str | None, streaming: bool) -> AnyDataset:
@@ -142,13 +144,17 @@ def _from_directory(path: Path, split: str, config: str | None, streaming: bool)
                 f"{path.name} was written by save_to_disk but cannot be read: {_first_line(error)}."
             ) from error
         return _pick(stored if isinstance(stored, DatasetDict) else DatasetDict(train=stored), split, path.name)
-    readable = [p for p in path.rglob("*") if {s.lower() for s in p.suffixes} & READERS.keys()]
-    if not readable:
-        raise UserError(f"{path.name} is a directory without a file that can be read ({', '.join(READERS)}).")
-    return _load(str(path), path.name, split, name=config, streaming=streaming)
+    files = sorted(file for file in path.rglob("*") if names.builder(file) is not None and file.is_file())
+    if not files:
+        raise UserError(f"{path.name} is a directory without a file that can be read. Allowed are {names.ALLOWED}.")
+    for file in files:
+        if names.compression(file):
+            _require_whole(file, str(file.relative_to(path.parent)))
+    return _load(str(path), path.name, split, files=files, name=config, streaming=streaming)
 
 
-def _load(loader: str, source: str, split: str, *, path: Path | None = None, **options: Any) -> AnyDataset:
+def _load(loader: str, source: str, split: str, *, files: Sequence[Path] = (), **options: Any) -> AnyDataset:
+    """A dataset by `load_dataset`; `files` are those to look into if that fails."""
     try:
         with warnings.catch_warnings():
             # pandas only warns of a row longer than the header, and shifts or cuts the cells.
@@ -161,8 +167,11 @@ def _load(loader: str, source: str, split: str, *, path: Path | None = None, **o
     except Exception as error:
         if (problem := unusable_cache(error)) is not None:
             raise UserError(problem) from error
-        if path is not None:
-            raise UserError(f"{source} cannot be read: {why_unreadable(path, error)}.") from error
+        if len(files) == 1 and files[0].name == source:
+            raise UserError(f"{source} cannot be read: {explain(files[0], error)}") from error
+        for file in files:
+            if (problem := find_problem(file)) is not None:
+                raise UserError(f"{file} cannot be read: {problem}") from error
         raise said_by_the_hub(error, source, options.get("name")) from error
 
 
@@ -189,8 +198,7 @@ def _split_name(split: str) -> str:
 
 def _refuse_missing_path(name: str, path: Path) -> None:
     """Raise if `name` can only have meant a file; a Hub name is "name" or "owner/name"."""
-    suffixes = {suffix.lower() for suffix in path.suffixes}
-    is_hub_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not suffixes & {*READERS, *COMPRESSED}
+    is_hub_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not names.is_data_file(path)
     if is_hub_name and not name.startswith("."):
         return
     folder = path.parent if path.parent.is_dir() else None

@@ -11,7 +11,8 @@ from datasets import Dataset, IterableDataset
 from trl_ext import data, demo
 from trl_ext.build import dataset as recipe_data
 from trl_ext.data import holdout
-from trl_ext.data.sources import COMPRESSED, READERS, splits
+from trl_ext.data.files.names import without_endings
+from trl_ext.data.sources import splits
 from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import Recipe
 from trl_ext.support.errors import UserError
@@ -90,7 +91,7 @@ def _held_out(recipe: Recipe, args: Any) -> Rows:
     statements: list[str] = []
     rows = recipe_data.load(recipe, args, statements)[1]
     pairs = rows if recipe.paired else _paired_again(rows)
-    name = f"{_short(recipe.get('dataset_name') or 'mixture')}-held-out"
+    name = f"{without_endings(recipe.get('dataset_name') or 'mixture')}-held-out"
     return Rows(rows if pairs is None else pairs, pairs is not None, name, statements)
 
 
@@ -122,7 +123,7 @@ def _named(recipe: Recipe, choice: RowChoice) -> Rows:
     if was_trained_on:
         statements.append("The run trained on this split, so the results say nothing about other data.")
     dropped = sum(each.rows for each in report.dropped.values())
-    return Rows(dataset, report.paired, f"{_short(name)}-{split}", statements, dropped, was_trained_on)
+    return Rows(dataset, report.paired, f"{without_endings(name)}-{split}", statements, dropped, was_trained_on)
 
 
 def _compared(rows: Rows, recipe: Recipe, args: Any) -> Rows:
@@ -190,11 +191,3 @@ def _trained(recipe: Recipe) -> str:
 def _whole(split: str) -> str:
     """`train` of `train[:10%]`."""
     return re.split(r"[\[+]", split, maxsplit=1)[0].strip()
-
-
-def _short(name: str) -> str:
-    """A name usable in a file name: without folders, organisation and extensions."""
-    path = Path(name)
-    while path.suffix in (*READERS, *COMPRESSED):
-        path = Path(path.stem)
-    return path.name

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from trl_ext.data.files.names import is_data_file
 from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import schema
 from trl_ext.recipe.convert import convert
@@ -12,8 +13,6 @@ from trl_ext.recipe.renamed_keys import line
 from trl_ext.recipe.settings import Settings
 from trl_ext.recipe.vocabulary import dataset_formats
 from trl_ext.support import messages
-
-DATA_FILES = (".json", ".jsonl", ".csv", ".parquet", ".gz", ".txt", ".tsv", ".arrow", ".zst")
 
 
 def dataset(s: Settings) -> Iterator[str]:
@@ -134,7 +133,7 @@ def dataset_path(name: str) -> str | None:
         return str(error)
     if name == EMBEDDED or path.exists():
         return None
-    if name.endswith(DATA_FILES) or is_path(name):
+    if is_data_file(name) or is_path(name):
         return f"is {name}, and {absent(path, 'file or folder')}"
     return None
 

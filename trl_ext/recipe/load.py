@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trl_ext.data import skim
-from trl_ext.data.peek import peek
+from trl_ext.data.files.problems import find_problem
+from trl_ext.data.recognise_file import recognise_file
 from trl_ext.recipe import checks, fit, reader, stages, trainer, variants
 from trl_ext.recipe.choice import Choice, choose
 from trl_ext.recipe.normalise import known, meant, typed
@@ -111,10 +111,10 @@ def _first_look(settings: Settings, kind: str) -> list[str]:
         return []
     if settings["dataset_format"] not in (None, *dataset_formats()):  # which a check says
         return []
-    if (problem := skim.problem(Path(name))) is not None:
-        return [f"{settings.where('dataset_name')} is {name}, {problem}"]
+    if (problem := find_problem(Path(name))) is not None:
+        return [f"{settings.where('dataset_name')} is {name}, which cannot be read: {problem}"]
     try:
-        match = peek(name, settings["dataset_columns"], settings["dataset_format"] or "auto")
+        match = recognise_file(name, settings["dataset_columns"], settings["dataset_format"] or "auto")
     except UserError as error:
         # Prompts alone, or answers without a verdict, are what these train on; loading tells the rest.
         return [] if kind in ("ppo", "online", "sft") else error.problems

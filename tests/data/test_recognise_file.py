@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from trl_ext.data.peek import peek
+from trl_ext.data.recognise_file import recognise_file
 from trl_ext.support.errors import UserError
 
 PAIRS = [{"prompt": f"p{i}", "chosen": "good", "rejected": "bad"} for i in range(3)]
@@ -32,24 +32,24 @@ def write(path, rows):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.csv"])
 def test_every_kind_of_file_is_read(name, tmp_path):
-    match = peek(write(tmp_path / name, PAIRS))
+    match = recognise_file(write(tmp_path / name, PAIRS))
     assert match.paired and match.format == "trl"
 
 
 def test_columns_that_are_not_there_or_not_recognised_are_named(tmp_path):
     path = write(tmp_path / "odd.jsonl", ODD)
     with pytest.raises(UserError, match="are not recognised"):
-        peek(path)
+        recognise_file(path)
     with pytest.raises(UserError, match="no column `question`"):
-        peek(path, {"prompt": "question", "chosen": "good", "rejected": "bad"})
-    assert peek(path, {"prompt": "q", "chosen": "good", "rejected": "bad"}).paired
+        recognise_file(path, {"prompt": "question", "chosen": "good", "rejected": "bad"})
+    assert recognise_file(path, {"prompt": "q", "chosen": "good", "rejected": "bad"}).paired
 
 
 def test_what_cannot_be_judged_is_left_to_loading(tmp_path):
-    assert peek("org/name") is None
-    assert peek(tmp_path) is None
+    assert recognise_file("org/name") is None
+    assert recognise_file(tmp_path) is None
     (tmp_path / "broken.jsonl").write_text('{"prompt": ')
-    assert peek(tmp_path / "broken.jsonl") is None
+    assert recognise_file(tmp_path / "broken.jsonl") is None
 
 
 def test_a_broken_line_in_the_middle_is_found_by_validate(tmp_path, capsys):
@@ -63,7 +63,7 @@ def test_a_broken_line_in_the_middle_is_found_by_validate(tmp_path, capsys):
     lines = data.read_text().splitlines()
     data.write_text("\n".join([*lines[:150], lines[150][:-9], *lines[151:]]))
     assert main(["validate", str(recipe)]) == 2
-    assert "of which line 151 is not JSON" in capsys.readouterr().err
+    assert "cannot be read: line 151 is not JSON" in capsys.readouterr().err
 
 
 def test_a_recipe_learns_of_it_before_anything_heavy_is_imported(tmp_path):
