@@ -4,10 +4,10 @@ import json
 
 import pytest
 from datasets import Dataset
-from trl_ext.data.recognise_file import recognise_file
 
 from trl_ext import data
 from trl_ext.data.formats.outcome import Reason
+from trl_ext.data.recognise_file import recognise_file
 from trl_ext.support.errors import UserError
 
 
