@@ -4,6 +4,8 @@ The folder is what TRL's RewardTrainer leaves behind: a PEFT adapter of a sequen
 among the saved modules. It is put on the causal language model under the name `reward`, head apart.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +40,30 @@ class RewardAdapter:
         if (problem := reward_folder.problem(folder, base)) is not None:
             raise ValueError(f"`reward_adapter` is {folder}, {problem}")
         self.folder = Path(folder).expanduser()
-        self._trainer: Any = None
 
-    def attach(self, trainer: Any) -> None:
-        """Put adapter and head on the trainer's model, frozen.
+    def attach(
+        self,
+        model: PeftModel,
+        *,
+        tokenizer: Any,
+        tokenize: Callable[[list], list[list[int]]],
+        autocast: Callable[[], AbstractContextManager],
+        device: torch.device,
+        batch_size: int,
+    ) -> None:
+        """Put adapter and head on the policy's model, frozen.
+
+        Args:
+            model: The policy.
+            tokenizer: The policy's; that of the adapter where its folder has none.
+            tokenize: Token ids of prompts, as they are sampled from.
+            autocast: Gives the context of a forward pass.
+            device: Where the model computes.
+            batch_size: Completions that are scored together.
 
         Raises:
             ValueError: The adapter's weights do not fit this model.
         """
-        model: PeftModel = trainer.model
         weights = load_file(self.folder / adapter_folder.WEIGHTS)
         (name,) = reward_folder.heads_of(weights)
         head = weights.pop(name)
@@ -63,19 +80,19 @@ class RewardAdapter:
         module = ValueHead(head.shape[1], bias=False, device=model.device).requires_grad_(False)
         module.weight.data.copy_(head[0])
         model.add_module(roles.HEADS[roles.REWARD], module)
-        self._trainer = trainer
+        self._model, self._device, self._autocast = model, device, autocast
+        self._tokenize, self._batch_size, self._pad_token_id = tokenize, batch_size, tokenizer.pad_token_id
         has_tokenizer = (self.folder / "tokenizer_config.json").exists()
-        self._tokenizer = AutoTokenizer.from_pretrained(self.folder) if has_tokenizer else trainer.processing_class
+        self._tokenizer = AutoTokenizer.from_pretrained(self.folder) if has_tokenizer else tokenizer
         self._after_eos = _after_eos(self._tokenizer)
 
     def __call__(self, prompts: list, completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
         """One score per completion, read where the classifier was trained, in batches as large as those of a step."""
-        prompt_ids = self._trainer._tokenize_prompts(prompts)[0]
         rows = [
             self._as_trained([*ids, *completion], is_chat=isinstance(prompt, list))
-            for prompt, ids, completion in zip(prompts, prompt_ids, completion_ids, strict=True)
+            for prompt, ids, completion in zip(prompts, self._tokenize(prompts), completion_ids, strict=True)
         ]
-        size = self._trainer.args.per_device_train_batch_size
+        size = self._batch_size
         scores = [self._score(rows[start : start + size]) for start in range(0, len(rows), size)]
         return torch.cat(scores).tolist()
 
@@ -91,18 +108,13 @@ class RewardAdapter:
         return row[:length]
 
     def _score(self, rows: list[list[int]]) -> Tensor:
-        model, device = self._trainer.model, self._trainer.args.device
         ids = [torch.tensor(row) for row in rows]
         # Padded on the left, so that the last token of every row is the last column.
-        input_ids = pad(ids, padding_value=self._trainer.processing_class.pad_token_id, padding_side="left")
+        input_ids = pad(ids, padding_value=self._pad_token_id, padding_side="left")
         attention_mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left")
-        with (
-            roles.acting_as(model, roles.REWARD),
-            no_grad_eval(model),
-            self._trainer.accelerator.autocast(),
-        ):
-            hidden = roles.last_hidden_state(model, input_ids.to(device), attention_mask.to(device))
-            return model.reward_head(hidden[:, -1])
+        with roles.acting_as(self._model, roles.REWARD), no_grad_eval(self._model), self._autocast():
+            hidden = roles.last_hidden_state(self._model, input_ids.to(self._device), attention_mask.to(self._device))
+            return self._model.reward_head(hidden[:, -1])
 
 
 def _after_eos(tokenizer: Any) -> list[int]:

@@ -82,7 +82,14 @@ class RolloutTrainer(RLOOTrainer):
         keep_exact_cpu_kernels(self.model)
         lora.restore(self.model, weights, dtype=torch.float32)
         if adapter is not None:
-            adapter.attach(self)
+            adapter.attach(
+                self.model,
+                tokenizer=self.processing_class,
+                tokenize=lambda prompts: self._tokenize_prompts(prompts)[0],
+                autocast=self.accelerator.autocast,
+                device=args.device,
+                batch_size=args.per_device_train_batch_size,
+            )
         if self.use_vllm:  # which TRL gives weights one by one, by name (`tests/trainers/rollout/test_generation.py`)
             self.vllm_generation._iter_named_params = lambda: vllm_weights.named_weights(self.model)
         self.files = files
