@@ -142,9 +142,11 @@ def test_stale_rollouts_need_detached_weights():
 def test_what_is_said(cell):
     text, warning = kl.bias(*cell), kl.warning(*cell)
     assert text.startswith("value ") and "gradient" in text
-    assert (warning is None) == kl.is_exact(*cell) == ("exactly" in text)
+    assert (warning is None) == kl.is_exact(*cell) == ("exact for whole completions" in text)
     if warning:
-        assert warning.count(". ") == 0 and warning.endswith(".") and "k1 in the reward" in warning
+        said, remedy = warning.split(". ")
+        assert "does not give the gradient of KL(π‖ref): " in said and "k1 in the reward" in remedy
+        assert warning.endswith(".") and "\n" not in warning
 
 
 def test_the_level_follows_from_the_placement():

@@ -6,6 +6,6 @@
     adv, returns = advantages.gae(shaped, values, mask)         # (B, C) each
     objectives.policy_loss(logps, old_logps, adv, mask).losses  # (B, C), unreduced
 
-B completions of at most C tokens; a mask is 1 on completion tokens (the end token included) and 0 elsewhere,
-and what stands outside it is never read. `truth_table` alone imports no torch.
+B completions of up to C tokens. A mask is 1 on completion tokens (the end token included) and 0 elsewhere; values
+outside it are never read. Every module but `truth_table` imports torch.
 """

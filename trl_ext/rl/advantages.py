@@ -1,4 +1,4 @@
-"""GAE: Generalised Advantage Estimation (Schulman et al. 2016, arXiv:1506.02438), and whitening."""
+"""Estimate advantages by GAE, Generalised Advantage Estimation (Schulman et al. 2016, arXiv:1506.02438), and whiten them."""
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: 
     """Advantages and returns, (B, C) each, 0 outside the mask and detached  (Eq. 16).
 
     Â_t = δ_t + γλ·Â_{t+1}, δ_t = r_t + γ·V_{t+1} − V_t, with V and Â 0 after the last valid token; returns Â + V, the
-    target of the critic. Tokens outside the mask are skipped: a valid token looks at the next valid one.
+    target of the critic. Tokens outside the mask are skipped: the successor of a valid token is the next valid one.
 
     Args:
         rewards: (B, C), per token.
         values: (B, C), the critic's estimate of the return from each token on, before that token is chosen.
         mask: (B, C), 1 on completion tokens.
-        gamma: Discount per token; 1 for the gradient of the sequence KL to be exact.
-        lam: 1 for reward-to-go minus the value (no bias from the critic), 0 for one-step differences.
+        gamma: Discount per token. The gradient of a KL in the reward is exact only with 1.
+        lam: λ. 1 gives reward-to-go minus the value (no bias from the critic), 0 gives one-step differences.
     """
     rewards, values, is_valid = apply(rewards.detach(), mask), apply(values.detach(), mask), mask.bool()
     advantages = torch.zeros_like(values)

@@ -1,11 +1,11 @@
-"""The coefficient of the KL over a run: fixed, or steered towards a target KL."""
+"""Control the KL coefficient over a run: keep it fixed, or adapt it towards a target KL."""
 
 import torch
 from torch import Tensor
 
 
 class FixedController:
-    """A coefficient that stays what it is.
+    """A constant coefficient.
 
     Attributes:
         value: The coefficient.
@@ -19,7 +19,7 @@ class FixedController:
         return self.value
 
     def state_dict(self) -> dict[str, float]:
-        """Nothing: a resumed run goes by the coefficient it is given."""
+        """Empty: a resumed run uses the coefficient of its configuration."""
         return {}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
@@ -27,11 +27,11 @@ class FixedController:
 
 
 class AdaptiveController(FixedController):
-    """Raises the coefficient where the KL is above its target and lowers it below (Ziegler et al., arXiv:1909.08593).
+    """Raises the coefficient while the KL is above the target, lowers it while below (Ziegler et al., arXiv:1909.08593).
 
     Args:
         init: First coefficient.
-        target: Wanted KL, in nats per completion.
+        target: Target KL, in nats per completion.
         horizon: Completions over which an error of 20 % changes the coefficient by about 20 %.
     """
 

@@ -1,4 +1,4 @@
-"""A language small enough to list all its completions, so that every expectation is a finite sum."""
+"""Define a language small enough to enumerate, so that every expectation over completions is a finite sum."""
 
 import itertools
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 class Language:
-    """All completions of at most `length` tokens out of `n_tokens`, token 0 ending one, in a fixed order.
+    """All completions of up to `length` tokens, in a fixed order; there are `n_tokens` tokens, and token 0 ends a completion.
 
     A policy is a table of logits (P, V): one row for each of the P unfinished prefixes, V = `n_tokens`.
 
     Attributes:
         tokens: (N, C) int, the N completions, 0 beyond their end.
         mask: (N, C) bool, true on their tokens, the end token included.
-        states: (N, C) int, which prefix each token follows; 0 beyond the end.
-        is_ended: (N,) bool, false where a completion ran out of tokens.
+        states: (N, C) int, index of the prefix that each token follows; 0 beyond the end.
+        is_ended: (N,) bool, false where a completion reached `length` without its end token.
         prefixes: The P unfinished prefixes, as tuples.
         logits_shape: (P, V).
     """
@@ -49,7 +49,7 @@ class Language:
         return (logps.exp() * (logps - self.logps(ref_logits).sum(-1))).sum()
 
     def per_prefix(self, table: Tensor) -> Tensor:
-        """Entries (N, C) of a table (P,) of one number per prefix, a value function for instance; 0 beyond the end."""
+        """Entries (N, C) of a table (P,) with one number per prefix, such as a value function; 0 beyond the end."""
         return torch.where(self.mask, table[self.states], 0)
 
     def optimum(self, ref_logits: Tensor, scores: Tensor, kl_coef: float) -> Tensor:

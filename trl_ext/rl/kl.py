@@ -1,9 +1,9 @@
-"""Kullback-Leibler divergence of the policy from the reference: estimators from samples, and coefficients.
+"""Estimate the Kullback-Leibler divergence of the policy from the reference from samples.
 
 k1, k2 and k3 are Schulman's (http://joschu.net/blog/kl-approx.html), for d = log π − log π_ref of a sample from π.
-They are elementwise: of tokens for tensors (B, C), of completions for log-probs summed to (B,). Which gradient they
-give, in the reward or in the loss, says `bias`; the reasons are in Tang & Munos (arXiv:2506.09477) and Liu et al.
-(arXiv:2510.01555).
+They are elementwise: per token for tensors (B, C), per completion for log-probs summed to (B,). `bias` states which
+gradient each gives in the reward or in the loss; Tang & Munos (arXiv:2506.09477) and Liu et al. (arXiv:2510.01555)
+give the reasons.
 """
 
 from torch import Tensor
@@ -34,11 +34,12 @@ __all__ = [
 ]
 
 LARGEST_EXPONENT = 20.0
-"""Where exp() goes on as its tangent. Samples of π exceed it with probability at most exp(−20), as E_π[exp(−d)] = 1."""
+"""Above this exponent, exp() is continued by its tangent. Samples of π exceed it with a probability of exp(−20) or less,
+since E_π[exp(−d)] = 1."""
 
 
 def k1(logps: Tensor, ref_logps: Tensor) -> Tensor:
-    """d: unbiased, of either sign; relative standard deviation 2/μ for unit Gaussians μ apart."""
+    """d: unbiased, can be negative; relative standard deviation 2/μ for unit Gaussians μ apart."""
     return logps - ref_logps
 
 
@@ -50,7 +51,7 @@ def k2(logps: Tensor, ref_logps: Tensor) -> Tensor:
 def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
     """exp(−d) − 1 + d: unbiased and never negative.
 
-    Beyond `LARGEST_EXPONENT` the exponential goes on as its tangent, so that value and gradient stay finite and the
+    Above `LARGEST_EXPONENT` the exponential is continued by its tangent, so that value and gradient stay finite and the
     pull towards the reference does not vanish exactly where the policy is furthest below it.
     """
     exponent = ref_logps - logps
@@ -72,7 +73,7 @@ def straight_through(value: Tensor, gradient: Tensor) -> Tensor:
 
 
 def importance_weights(logps: Tensor, old_logps: Tensor) -> Tensor:
-    """π/π_old, differentiable and elementwise; beyond exp(`LARGEST_EXPONENT`) it goes on as the tangent."""
+    """π/π_old, differentiable and elementwise; above exp(`LARGEST_EXPONENT`) it is continued by the tangent."""
     exponent = logps - old_logps
     inside = exponent.clamp(max=LARGEST_EXPONENT)
     return inside.exp() * (1 + exponent - inside)
@@ -84,7 +85,7 @@ def importance_weighted(estimator: str, logps: Tensor, ref_logps: Tensor, old_lo
     With w = π/π_old: w·k1, stop_gradient(w)·k2, w·k3. Differentiated, each has expected gradient ∇KL(π‖ref), whatever
     π_old was: k1 and k3 because they are unbiased and w carries the sampling distribution's dependence on π; k2
     because its own derivative already is the score-function gradient. w·k3 and stop_gradient(w)·k2 have the same
-    gradient sample by sample. On completions of several tokens give log-probs summed to (B,).
+    gradient sample by sample. For completions of several tokens, pass log-probs summed to (B,).
     """
     weights = importance_weights(logps, old_logps)
     if estimator == "k2":

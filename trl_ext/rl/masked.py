@@ -1,4 +1,4 @@
-"""Sums, means and variances over the tokens a mask selects; what stands elsewhere is never read, NaN included."""
+"""Compute sums, means and variances over the tokens that a mask selects; values elsewhere, NaN included, are never read."""
 
 from collections.abc import Callable
 
@@ -17,13 +17,13 @@ def total(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def is_last(mask: Tensor) -> Tensor:
-    """Bool (B, C), true on the last valid token of each row; a row without any has none."""
+    """Bool (B, C), true on the last valid token of each row; all false in a row without valid tokens."""
     is_valid = mask.bool()
     return is_valid & (is_valid.flip(-1).cumsum(-1).flip(-1) == 1)
 
 
 def moments(values: Tensor, mask: Tensor, add_up: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance (n − 1 in the denominator; 0 of a single token) over all valid tokens.
+    """Mean and unbiased variance (n − 1 in the denominator; 0 for a single token) over all valid tokens.
 
     Args:
         values, mask: (B, C).
@@ -49,7 +49,7 @@ def whiten(
     `shift_mean=False` the mean is added back, so only the scale changes. `add_up`: see `moments`.
 
     Dividing by the standard deviation rescales the reward, and with it a KL that is part of the reward, but not a
-    KL added to the loss: there leave advantages unwhitened, or divide the KL coefficient by the same deviation.
+    KL added to the loss. In that case leave advantages unwhitened, or divide the KL coefficient by the same deviation.
     """
     mean, variance = moments(values, mask, add_up)
     whitened = (values - mean) * (variance + epsilon).rsqrt()

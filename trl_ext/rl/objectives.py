@@ -1,4 +1,4 @@
-"""What PPO minimises (Schulman et al. 2017, arXiv:1707.06347): policy, value and KL losses, all unreduced.
+"""Compute the losses that PPO minimises (Schulman et al. 2017, arXiv:1707.06347): policy, value and KL, all unreduced.
 
 Sum `policy_loss(…).losses` over tokens and add kl_coef·`kl_loss(…)`, both per completion, before dividing both by
 the same number: otherwise the KL coefficient silently depends on the completions' length.
@@ -16,7 +16,7 @@ from trl_ext.rl.rewards import shape
 
 
 class ClippedLoss(NamedTuple):
-    """Per-token losses (B, C), 0 outside the mask, and where the clipped branch was the one taken (bool (B, C))."""
+    """Per-token losses (B, C), 0 outside the mask, and where the clipped branch was taken (bool (B, C))."""
 
     losses: Tensor
     is_clipped: Tensor
@@ -47,7 +47,7 @@ def value_loss(
 ) -> ClippedLoss:
     """½·max((V − R)², (V_old + clip(V − V_old, ±ε) − R)²) per token: the clipped value loss of OpenAI's baselines.
 
-    All inputs (B, C); `old_values` and `returns` are those of the rollout. `epsilon=None` leaves the clipping out.
+    All inputs (B, C); `old_values` and `returns` are those of the rollout. `epsilon=None` disables clipping.
     """
     values, old_values, returns = (apply(x, mask) for x in (values, old_values.detach(), returns.detach()))
     plain = 0.5 * (values - returns).square()
@@ -69,16 +69,16 @@ def kl_loss(
     """The KL as a term of the loss, (B,): summed over each completion's tokens, in nats, not yet times kl_coef.
 
     Level `sequence` is the estimator of the summed log-ratio, `token` the sum of the tokens' estimators; `kl.bias`
-    says which gradient each combination gives.
+    states which gradient each combination gives.
 
     Args:
         logps, ref_logps, mask: (B, C).
-        old_logps: (B, C), of the policy that sampled the completions. Given for rollouts that are no longer fresh:
-            each term is weighted by π/π_old without gradient, of the whole completion at sequence level (the
-            gradient stays the one of fresh samples), of the token at token level (the states stay those of π_old).
+        old_logps: (B, C), of the policy that sampled the completions, for rollouts of an older policy. Each term is
+            weighted by π/π_old without gradient: of the whole completion at sequence level (the gradient stays that of
+            fresh samples), of the token at token level (the states stay those of π_old).
 
     Raises:
-        ValueError: The estimator or level is none of the allowed ones.
+        ValueError: The estimator or level is unknown.
     """
     check(estimator, "loss", level)
     weights, _ = kl_weights(logps, logps if old_logps is None else old_logps, mask, level=level)
@@ -89,10 +89,10 @@ def kl_loss(
 
 
 def kl_weights(logps: Tensor, old_logps: Tensor, mask: Tensor, *, level: str) -> tuple[Tensor, Tensor]:
-    """The weights of `kl_loss` for rollouts that are no longer fresh, without gradient, and where they weigh (bool).
+    """The weights of `kl_loss` for rollouts of an older policy, without gradient, and where they apply (bool).
 
-    π/π_old of the whole completion, (B, 1), at level `sequence`, where a completion without any token weighs nothing; of
-    each token, (B, C), at level `token`. Far from 1 they say that few samples decide the gradient.
+    At level `sequence`, π/π_old of each completion, (B, 1); completions without valid tokens have no weight. At level
+    `token`, π/π_old of each token, (B, C). Weights far above 1 mean that a few samples dominate the gradient.
 
     Args:
         logps, old_logps, mask: (B, C).
@@ -107,10 +107,10 @@ def kl_weights(logps: Tensor, old_logps: Tensor, mask: Tensor, *, level: str) ->
 def kl_surrogate(
     logps: Tensor, ref_logps: Tensor, mask: Tensor, *, estimator: str, placement: str, level: str
 ) -> Tensor:
-    """What a KL adds to the loss of fresh samples, alone and with coefficient 1, (B,): only its gradient means anything.
+    """The term that a KL adds to the loss on fresh samples, with coefficient 1, (B,); only its gradient is meaningful.
 
-    In the loss, that is `kl_loss`; in the reward, the policy loss whose advantages are minus the KL to come (γ = λ = 1,
-    no critic). `kl.bias` says which gradient each combination has in expectation.
+    For a KL in the loss it is `kl_loss`. For a KL in the reward it is the policy loss whose advantages are minus the KL of
+    the remaining tokens (γ = λ = 1, no critic). `kl.bias` states the expected gradient of each combination.
 
     Args:
         logps, ref_logps, mask: (B, C).

@@ -1,4 +1,4 @@
-"""Rewards per token: the score of a completion and, where the KL is placed in the reward, minus its KL."""
+"""Compute rewards per token: the score of the completion, minus its KL if that is placed in the reward."""
 
 import torch
 from torch import Tensor
@@ -26,12 +26,12 @@ def shape(
         logps, ref_logps: (B, C), of the policy that sampled the completions and of the reference, at the same
             temperature.
         mask: (B, C), 1 on completion tokens, the end token included.
-        kl_coef: Nats to reward; 0 where the KL is placed in the loss.
+        kl_coef: Reward per nat; 0 if the KL is placed in the loss.
         estimator: `k1`, `k2` or `k3`: see `kl.bias`.
         level: `token` or `sequence`.
 
     Raises:
-        ValueError: The estimator or level is none of the allowed ones.
+        ValueError: The estimator or level is unknown.
     """
     check(estimator, "reward", level)
     logps, ref_logps, at_end = logps.detach(), ref_logps.detach(), is_last(mask)
@@ -44,5 +44,5 @@ def shape(
 
 
 def penalise_missing_eos(scores: Tensor, is_ended: Tensor, penalty: float) -> Tensor:
-    """Scores (B,) less `penalty` where a completion ran out of tokens before its end token (`is_ended`: bool (B,))."""
+    """Scores (B,), minus `penalty` for completions without an end token (`is_ended`, bool (B,), is false)."""
     return torch.where(is_ended, scores, scores - penalty)

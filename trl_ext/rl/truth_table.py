@@ -1,7 +1,7 @@
-"""What each KL estimator gives where it is placed: the value it estimates and the gradient it follows.
+"""State for each KL estimator and placement the value that it estimates and the gradient that it gives.
 
 π the policy, ref the reference, d = log π − log ref of a sampled token (level `token`) or of the whole completion
-(level `sequence`). The wanted gradient is that of the reverse KL of completions, KL(π‖ref) = E_π[Σ_t d_t].
+(level `sequence`). The correct gradient is that of the reverse KL of completions, KL(π‖ref) = E_π[Σ_t d_t].
 Every statement here is checked by enumeration in tests/rl/test_truth_table.py.
 """
 
@@ -10,60 +10,63 @@ PLACEMENTS = ("reward", "loss")
 LEVELS = ("token", "sequence")
 
 DEFAULT_LEVEL = {"reward": "token", "loss": "sequence"}
-"""The level that gives the reverse-KL gradient with the fitting estimator: k1 in the reward, k2 in the loss."""
+"""The level at which k1 in the reward and k2 in the loss give the reverse-KL gradient."""
 
-INSTEAD = "use k1 in the reward, or k2 in the loss at sequence level"
+INSTEAD = "Use k1 in the reward, or k2 in the loss at sequence level."
 
 VALUES = {
     "k1": "d, an unbiased estimate of KL(π‖ref) that can be negative",
-    "k2": "½d², a biased estimate of KL(π‖ref), right to second order near the reference and of little variance there",
+    "k2": "½d², a biased estimate of KL(π‖ref); near the reference it is accurate to second order and has low variance",
     "k3": "exp(−d) − 1 + d, an unbiased estimate of KL(π‖ref) that is never negative; its variance explodes where "
-    "the policy has left what the reference does",
+    "the policy is far from the reference",
 }
 
 EXACT = {("k1", "reward", "token"), ("k1", "reward", "sequence"), ("k2", "loss", "sequence")}
 
-SECOND_ORDER = "second order near the reference, and it can point the wrong way"
-FORWARD = "the forward KL: close to the reverse KL's near the reference, drifting apart from it, with a large variance"
+SECOND_ORDER = "only second order in d near the reference; can point the wrong way"
+FORWARD = "the forward KL: similar to the reverse KL near the reference, different and of large variance far from it"
 
 GRADIENTS = {
-    ("k1", "reward", "token"): ("∇KL(π‖ref)", "exactly, of whole completions (with γ = 1)"),
-    ("k1", "reward", "sequence"): ("∇KL(π‖ref)", "exactly, of whole completions (with γ = 1)"),
+    ("k1", "reward", "token"): ("∇KL(π‖ref)", "exact for whole completions (with γ = 1)"),
+    ("k1", "reward", "sequence"): ("∇KL(π‖ref)", "exact for whole completions (with γ = 1)"),
     ("k2", "reward", "token"): ("E[½Σd²·∇log π]", SECOND_ORDER),
     ("k2", "reward", "sequence"): ("E[½(Σd)²·∇log π]", SECOND_ORDER),
     ("k3", "reward", "token"): (
         "∇KL(π‖ref) − ∇KL(ref‖π)",
-        f"the second term at the states the policy visits; {SECOND_ORDER}",
+        f"second term at the states that the policy visits; {SECOND_ORDER}",
     ),
     ("k3", "reward", "sequence"): ("∇KL(π‖ref) − ∇KL(ref‖π)", SECOND_ORDER),
-    ("k1", "loss", "token"): ("0", "in expectation; it is noise and no regularisation"),
-    ("k1", "loss", "sequence"): ("0", "in expectation; it is noise and no regularisation"),
-    ("k2", "loss", "token"): ("∇KL(π‖ref) at fixed states", "what a token does to later tokens is left out"),
-    ("k2", "loss", "sequence"): ("∇KL(π‖ref)", "exactly, of whole completions"),
+    ("k1", "loss", "token"): ("0", "in expectation: adds noise and does not regularise"),
+    ("k1", "loss", "sequence"): ("0", "in expectation: adds noise and does not regularise"),
+    ("k2", "loss", "token"): ("∇KL(π‖ref) at fixed states", "ignores the effect of a token on later tokens"),
+    ("k2", "loss", "sequence"): ("∇KL(π‖ref)", "exact for whole completions"),
     ("k3", "loss", "token"): ("∇KL(ref‖π) at fixed states", FORWARD),
     ("k3", "loss", "sequence"): ("∇KL(ref‖π)", FORWARD),
 }
-"""Per cell the expected gradient on fresh samples, and a remark."""
+"""Expected gradient on fresh samples and a remark, per combination of estimator, placement and level."""
 
 REASONS = {
-    ("k2", "reward"): "½d² is the same for tokens above and below the reference, so as a reward it does not say in "
-    "which direction the reference lies",
-    ("k3", "reward"): "the part exp(−d) − 1 of the reward subtracts the gradient of the forward KL from that of the "
-    "reverse KL, and near the reference the two cancel",
+    ("k2", "reward"): "½d² is the same whether the policy is above or below the reference, so as a reward it does "
+    "not point towards the reference",
+    (
+        "k3",
+        "reward",
+    ): "its part exp(−d) − 1 subtracts the gradient of the forward KL, which cancels that of the reverse "
+    "KL near the reference",
     ("k1", "loss"): "its derivative is ∇log π, whose mean over the policy's own samples is zero, so it adds noise "
-    "and holds nothing back",
-    ("k2", "loss"): "differentiated token by token it leaves out what a token does to the KL of those that follow, "
-    "so it stops short of the optimum",
+    "and does not regularise",
+    ("k2", "loss"): "differentiated per token, it ignores the effect of a token on the KL of later tokens, so "
+    "training stops short of the optimum",
     ("k3", "loss"): "its gradient is that of the forward KL(ref‖π), which matches the reverse KL only near the "
-    "reference and has a large variance away from it",
+    "reference and has a large variance far from it",
 }
 
 
 def check(estimator: str, placement: str, level: str | None = None) -> str:
-    """The level of a cell, the placement's default if none is given.
+    """The level of a combination; the placement's default if `level` is `None`.
 
     Raises:
-        ValueError: A name is none of the allowed ones.
+        ValueError: A name is unknown.
     """
     level = DEFAULT_LEVEL.get(placement) if level is None else level
     for what, given, allowed in (
@@ -82,7 +85,7 @@ def is_exact(estimator: str, placement: str, level: str | None = None) -> bool:
 
 
 def bias(estimator: str, placement: str, level: str | None = None) -> str:
-    """What the estimator's value estimates, and which gradient it gives when placed there, as text.
+    """Text: what the estimator's value estimates, and which gradient it gives with this placement.
 
     Args:
         estimator: `k1`, `k2` or `k3`.
@@ -95,19 +98,19 @@ def bias(estimator: str, placement: str, level: str | None = None) -> str:
 
 
 def warning(estimator: str, placement: str, level: str | None = None, gamma: float = 1.0) -> str | None:
-    """One sentence on why the gradient is not the reverse KL's and what to use instead; `None` where it is.
+    """Text: why the gradient is not that of the reverse KL, and what to use instead; `None` where it is.
 
     Args:
         estimator, placement, level: As for `bias`.
-        gamma: Discount of the rewards, the KL's among them where it is placed there.
+        gamma: Discount of the rewards, which include a KL placed in the reward.
     """
     level = check(estimator, placement, level)
     where = f"{estimator} in the {placement} at {level} level"
     if not is_exact(estimator, placement, level):
-        return f"{where} does not give the gradient of KL(π‖ref): {REASONS[estimator, placement]}; {INSTEAD}."
+        return f"{where} does not give the gradient of KL(π‖ref): {REASONS[estimator, placement]}. {INSTEAD}"
     if placement == "reward" and gamma != 1:
         return (
-            f"{where} gives the gradient of KL(π‖ref) with γ = 1 only: with gamma {gamma:g} the KL of later tokens counts "
-            "less; use gamma 1, or k2 in the loss at sequence level."
+            f"{where} gives the gradient of KL(π‖ref) only with gamma 1. With gamma {gamma:g} the KL of later tokens counts "
+            "less. Use gamma 1, or k2 in the loss at sequence level."
         )
     return None

@@ -29,7 +29,7 @@ def test_every_kl_cell_runs_and_a_biased_one_warns_once(model, tmp_path, cell):
 
 
 def test_a_discounted_kl_is_said_to_be_none(model, tmp_path):
-    with pytest.warns(UserWarning, match=r"with γ = 1 only: with gamma 0\.9"):
+    with pytest.warns(UserWarning, match=r"only with gamma 1\. With gamma 0\.9"):
         trained(model, tmp_path, steps=1, kl_coef=0.5, gamma=0.9)
     assert truth_table.warning("k2", "loss", gamma=0.9) is None
 
