@@ -70,7 +70,7 @@ def test_a_step_counts_its_tokens(measured):
     assert step["tokens_per_second"] == pytest.approx(4 * step["real_tokens"] / sum(step["steps"]))
     assert step["roofline_share"] == pytest.approx(step["tflop"] * 4 / sum(step["steps"]) / measured.rate)
     assert step["attention"] == "attention segment by segment (scaled-dot-product)"
-    assert any("known value at policy = reference: right" in line for line in step["said"])
+    assert any("known value at policy = reference: correct" in line for line in step["said"])
 
 
 def test_a_reward_model_takes_both_sequences_of_a_pair(measured):

@@ -185,7 +185,7 @@ def test_a_full_disk_stops_the_run_in_one_sentence_and_keeps_the_older_checkpoin
     with monkeypatch.context() as patch:
         no_room_for(writer, patch)
         with pytest.raises(
-            UserError, match=r"room on the disk for the checkpoint of step 1 .* there is none before it"
+            UserError, match=r"room on the disk for the checkpoint of step 1 .* There is no earlier checkpoint"
         ):
             paired(tiny_model, tmp_path).train()
     assert not (tmp_path / staging.FOLDER).exists()
@@ -193,7 +193,7 @@ def test_a_full_disk_stops_the_run_in_one_sentence_and_keeps_the_older_checkpoin
     with monkeypatch.context() as patch:
         no_room_for(writer, patch)
         with pytest.raises(
-            UserError, match=r"checkpoint of step 2 .*checkpoint-1 is whole: free some space"
+            UserError, match=r"checkpoint of step 2 .*Free some space and resume .*checkpoint-1, which is complete"
         ) as caught:
             paired(tiny_model, tmp_path).train(resume_from_checkpoint=True)
     assert "\n" not in str(caught.value)

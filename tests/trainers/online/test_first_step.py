@@ -15,7 +15,7 @@ def test_the_known_value_is_found(model, tmp_path, capsys, loss, beta, known):
     trainer.train()
     assert 0 < trainer.recorder.logs[0]["pairs/ties"] < 1
     printed = capsys.readouterr().out
-    assert printed.count(f"first step {known} = {known}, the known value at policy = reference: right") == 1
+    assert printed.count(f"first step {known} = {known}, the known value at policy = reference: correct") == 1
     assert printed.count("first step") == 1
 
 
@@ -36,7 +36,7 @@ def test_rounding_to_16_bits_stops_no_run_however_much_the_loss_makes_of_it(mode
     trainer = build(model, args, randomise=False)
     trainer.train()
     printed = capsys.readouterr().out
-    assert "= 0.6931 but for rounding (" in printed and printed.count("first step") == 1
+    assert "= 0.6931 up to rounding (" in printed and printed.count("first step") == 1
     assert not {"apart"} & trainer.recorder.logs[0].keys()
 
     trainer = build(model, config(tmp_path, bf16=True), randomise=False)
@@ -48,9 +48,9 @@ def test_rounding_to_16_bits_stops_no_run_however_much_the_loss_makes_of_it(mode
 
 def test_why_it_was_not_checked_is_said(model, tmp_path, capsys):
     build(model, config(tmp_path, loss="simpo"), randomise=False).train()
-    assert "not checked: what it should be depends on the data" in capsys.readouterr().out
+    assert "not checked: the expected value depends on the data" in capsys.readouterr().out
     build(model, config(tmp_path)).train()
-    assert "not checked: the adapter does not start as its reference" in capsys.readouterr().out
+    assert "not checked: the adapter differs from its reference at the start" in capsys.readouterr().out
     equal = {"reward_funcs": lambda completions, **_: [0.3] * len(completions)}
     build(model, config(tmp_path), randomise=False, **equal).train()
     assert "first step not checked: none of its pairs has a preference" in capsys.readouterr().out

@@ -142,8 +142,8 @@ def test_a_run_on_a_4_bit_base(is_paired, tiny_model, tmp_path, capsys, monkeypa
     refreshes = [log for log in trainer.state.log_history if "reference/dropped" in log]
     assert [log["step"] for log in refreshes] == [2, 4]
     printed = capsys.readouterr().out
-    assert "every 2 steps it becomes 0.6·policy + 0.4·reference (TR-DPO, arXiv:2404.09656), so its" in printed
-    assert "the known value at policy = reference: right" in printed
+    assert "updated every 2 steps to 0.6·policy + 0.4·reference (TR-DPO, arXiv:2404.09656); its" in printed
+    assert "the known value at policy = reference: correct" in printed
     assert printed.count("reference refreshed") == 2 and "step 4: reference refreshed" in printed
 
 
@@ -240,7 +240,7 @@ def test_full_fine_tuning_moves_trls_second_model_and_resumes_it(tiny_model, tmp
     whole, resumed = (paired(tiny_model, tmp_path, peft_config=None, config=config) for _ in range(2))
     start = [p.clone() for p in whole.ref_model.parameters()]
     whole.train()
-    assert "reference: a second model; every 2 steps it becomes 0.6·policy" in capsys.readouterr().out
+    assert "reference: a second model, updated every 2 steps to 0.6·policy" in capsys.readouterr().out
     assert any(not torch.equal(a, b) for a, b in zip(start, whole.ref_model.parameters(), strict=True))
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     for one, other in ((whole.model, resumed.model), (whole.ref_model, resumed.ref_model)):

@@ -161,7 +161,7 @@ def test_the_first_step_has_the_known_loss(name, is_paired, value, tiny_model, t
         quantization_config=nf4(),
     )
     trainer.train()
-    assert f"= {value:.4f}, the known value at policy = reference: right" in capsys.readouterr().out
+    assert f"= {value:.4f}, the known value at policy = reference: correct" in capsys.readouterr().out
 
 
 def test_a_wrong_reference_stops_the_run_before_the_first_update(tiny_model, tmp_path):
@@ -213,7 +213,7 @@ def test_rounding_to_16_bits_stops_no_run(name, beta, known, tiny_model, tmp_pat
         assert not {"apart"} & trainer.state.log_history[0].keys()
         said = capsys.readouterr().out
         rounds = is_cached or name == "kto"
-        assert f"= {known}{' but for rounding (' if rounds else ''}" in said
+        assert f"= {known}{' up to rounding (' if rounds else ''}" in said
 
 
 def test_an_8_bit_base_rounds_what_its_layers_are_given(tiny_model, tmp_path, capsys):
@@ -226,7 +226,7 @@ def test_an_8_bit_base_rounds_what_its_layers_are_given(tiny_model, tmp_path, ca
     )
     before = weights(trainer)
     trainer.train()
-    assert "the known value at policy = reference: right" in capsys.readouterr().out
+    assert "the known value at policy = reference: correct" in capsys.readouterr().out
     assert all(not torch.equal(before[name], after) for name, after in weights(trainer).items() if "lora_B" in name)
 
 

@@ -140,7 +140,10 @@ def test_a_broken_checkpoint_is_passed_over_and_refused_by_name(run, tiny_model,
         trainer_for(tiny_model, tmp_path / "new").train(resume_from_checkpoint=str(run / "checkpoint-4"))
     resumed = trainer_for(tiny_model, run)
     resumed.train(resume_from_checkpoint=True)
-    assert "resuming checkpoint-2; newer, but not whole: checkpoint-4 (optimizer.pt has" in capsys.readouterr().out
+    assert (
+        "resuming checkpoint-2; newer checkpoints are incomplete: checkpoint-4 (optimizer.pt has"
+        in capsys.readouterr().out
+    )
     assert all(torch.equal(value, whole[1][name]) for name, value in weights(resumed).items())
     assert found.latest(run) == run / "checkpoint-4"  # written again, whole
     with pytest.raises(UserError, match="holds no checkpoint"):
@@ -158,7 +161,7 @@ def test_weights_alone_resume_with_a_sentence(tiny_model, tmp_path, capsys):
     trainer_for(tiny_model, tmp_path, save_only_model=True, save_steps=3).train()
     resumed = trainer_for(tiny_model, tmp_path)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-    assert "the optimizer and the schedule of the learning rate start anew" in capsys.readouterr().out
+    assert "the optimizer and the learning-rate schedule start again from the beginning" in capsys.readouterr().out
     assert resumed.recorder.logs[-1]["learning_rate"] == 0.01
 
 

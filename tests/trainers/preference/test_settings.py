@@ -91,7 +91,7 @@ def test_another_reference_model_or_noise_is_not_held_against_the_first_step(tin
     paired(tiny_model, tmp_path, ref_model=other, max_steps=1).train()
     paired(tiny_model, tmp_path, neftune_noise_alpha=5, max_steps=1).train()
     printed = capsys.readouterr().out
-    assert "not checked: the reference is another model" in printed and "NEFTune noise is on" in printed
+    assert "not checked: the reference is a separate model" in printed and "NEFTune noise is on" in printed
 
 
 def test_lora_dropout_works_when_dropout_is_not_disabled(tiny_model, tmp_path, capsys):

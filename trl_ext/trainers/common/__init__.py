@@ -1,1 +1,1 @@
-"""What every trainer uses: adapter dtype, finite steps, staged checkpoints, metrics, messages."""
+"""Share between all trainers: adapter dtype, non-finite steps, staged checkpoints, metrics, messages."""

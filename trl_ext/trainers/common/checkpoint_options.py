@@ -1,16 +1,16 @@
-"""What every trainer adds to its configuration for the sake of its checkpoints."""
+"""Add settings about resuming to every trainer's configuration."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class CheckpointOptions:
-    """Resuming."""
+    """Settings about resuming."""
 
     resume_changed: bool = field(
         default=False,
         metadata={
-            "help": "Resume although settings that change the result (loss, beta, learning rate, data, …) are others than "
-            "the checkpoint was written with, which is refused otherwise."
+            "help": "Allow resuming with other settings than those of the checkpoint, where they change the result (loss, "
+            "beta, learning rate, data, …). Without it such a resume is refused."
         },
     )

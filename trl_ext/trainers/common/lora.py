@@ -1,4 +1,4 @@
-"""Adapter weights in float32, whatever the base computes in.
+"""Keep adapter weights in float32, whatever dtype the base computes in.
 
 TRL casts the adapter of a quantised model to bfloat16. A bfloat16 number has 8 significant bits, so an update below
 about 1/256 of a weight is rounded away: at a learning rate of 5e-6 fewer than one in twenty entries of LoRA A ever
@@ -22,14 +22,14 @@ def has_adapter(model: Any) -> bool:
 
 
 def snapshot(model: Any) -> dict[str, torch.Tensor]:
-    """Trained weights of a model that is already a `PeftModel`, before a constructor rounds them."""
+    """Copy the trained weights of a model that is already a `PeftModel`, before a constructor rounds them."""
     if not has_adapter(model):
         return {}
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def restore(model: nn.Module, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
-    """Put the trained adapter weights into `dtype`, from the unrounded copy where there is one.
+    """Cast the trained adapter weights to `dtype`, from the unrounded copy where there is one.
 
     Without the copy, an adapter that training continues from would differ from its own frozen reference by the
     rounding, and the loss at the first step would not be the known one. Fresh adapters need no copy: their A is
@@ -48,9 +48,9 @@ def restore(model: nn.Module, weights: dict[str, torch.Tensor], dtype: torch.dty
 
 @contextlib.contextmanager
 def saved_alone(model: nn.Module, *adapters: str) -> Iterator[None]:
-    """Inside, `model.save_pretrained` saves these adapters alone; transformers' trainer, which calls it, has no way to say so.
+    """Inside, `model.save_pretrained` saves only these adapters; transformers' trainer, which calls it, has no option for it.
 
-    What is saved then is loaded by plain PEFT in `tests/trainers/preference/test_references.py`.
+    That plain PEFT loads the saved files is tested in `tests/trainers/preference/test_references.py`.
     """
     model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=list(adapters))
     try:

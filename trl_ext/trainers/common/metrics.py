@@ -1,4 +1,4 @@
-"""Means whose numerators and denominators are summed over rows and processes before they are divided."""
+"""Compute means whose numerators and denominators are summed over rows and processes before they are divided."""
 
 import torch
 from accelerate import Accelerator

@@ -1,4 +1,4 @@
-"""The model card of a run, written whenever a trainer saves."""
+"""Write the model card of a run, whenever a trainer saves."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ class ModelCard:
     card_tags: tuple[str, ...] = ()
 
     def card_method(self) -> dict[str, str]:
-        """What was trained and how, as rows of the card."""
+        """Rows of the card: the method and its settings."""
         raise NotImplementedError
 
     def create_model_card(
@@ -36,7 +36,7 @@ class ModelCard:
 
 
 def card_of_loss(loss: losses.Loss | losses.Mix, reference: str) -> dict[str, str]:
-    """Rows of the card about a loss on preferences and what the policy is compared with."""
+    """Rows of the card about a loss on preferences and its reference."""
     return {
         "reference policy": reference,
         "loss": f"`{loss.name}`: {loss.formula}" + (f" ({loss.paper})" if loss.paper else ""),

@@ -1,11 +1,11 @@
-"""Steps whose loss or gradient is not finite are never taken.
+"""Never take an optimizer step whose loss or gradient is not finite.
 
-One NaN in a gradient makes every weight it reaches NaN, and Adam's averages with them, for good; transformers goes on and
-logs. Here the run stops at such a step with weights and optimizer as they were before it, or leaves up to
-`skip_nonfinite_steps` of them out.
+One NaN in a gradient turns every weight that it reaches into NaN, and Adam's averages with them, permanently; transformers
+continues. Here the run stops at such a step, with weights and optimizer as they were before it, or skips up to
+`skip_nonfinite_steps` of them.
 
-Under float16 an infinite gradient of a finite loss is how the gradient scaler finds its scale: it skips that step itself,
-and is only judged when it never ends.
+Under float16, infinite gradients of a finite loss are how the gradient scaler finds its scale. It skips these steps itself;
+they are an error only if they never end.
 """
 
 import math
@@ -26,13 +26,13 @@ OVERFLOWS = 24
 
 @dataclass
 class FiniteStepOptions:
-    """What to do where numbers overflow."""
+    """Settings about steps that are not finite."""
 
     skip_nonfinite_steps: int = field(
         default=0,
         metadata={
-            "help": "Leave out up to so many steps whose loss or gradient is NaN or infinite, weights and optimizer "
-            "untouched. By default the first one stops the run."
+            "help": "Number of steps with a NaN or infinite loss or gradient that are skipped, with weights and optimizer "
+            "unchanged (default: 0). One more stops the run."
         },
     )
 
@@ -43,7 +43,7 @@ class FiniteStepOptions:
 
 
 class FiniteSteps:
-    """Mixin before any trainer of TRL's; first, so that a step is judged as all others left it.
+    """Mixin before any trainer of TRL's; first in order, so that it checks a step after all other classes.
 
     Overrides `train`, `training_step`, `_get_grad_norm`, `log`, `save_model` and `_save_checkpoint` of transformers'
     `Trainer`. Attributes read: `args`, `state`, `accelerator`, `processing_class`, `_metrics`, `_tr_loss`.
@@ -67,7 +67,7 @@ class FiniteSteps:
         return logged
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The last thing before the optimizer's step."""
+        """Called last before the optimizer's step."""
         norm = super()._get_grad_norm(model, grad_norm)
         taken, skipped = self._since_log
         micro_batches, self._micro_batches = self._micro_batches, ()
@@ -87,17 +87,17 @@ class FiniteSteps:
         if self._overflows > OVERFLOWS:
             raise UserError(
                 f"Step {report.step_number(self)}: float16 gradients have overflowed {self._overflows} times in a row, down to a "
-                f"loss scale of {scaler.get_scale():g}, and no step was taken since. Set `bf16: true` instead of `fp16` "
-                "on a card that has bfloat16, or both to false for float32."
+                f"loss scale of {scaler.get_scale():g}. No step was taken in that time. Set `bf16: true` instead of `fp16` "
+                "if the GPU supports bfloat16, or set both to false for float32."
             )
         self._since_log = taken + 1, skipped
         return norm
 
     def _leave_out(self, micro_batches: tuple, what: str, losses: Tensor, norms: list[float]) -> None:
-        """Make the optimizer's step one that changes nothing.
+        """Make the optimizer's step change nothing.
 
         Raises:
-            UserError: No further step may be left out.
+            UserError: No further step may be skipped.
         """
         value = losses.sum().item() if what == "loss" else sum(norms)
         value = "not finite on another process" if math.isfinite(value) else f"{value:g}"
@@ -107,13 +107,13 @@ class FiniteSteps:
         allowed = getattr(self.args, "skip_nonfinite_steps", 0)  # TRL's own configurations do not have it
         if self._skipped >= allowed:
             raise UserError(
-                f"{fault}. The step was not taken: the weights are those before it. {report.advice(self, is_some)}"
+                f"{fault}. The step was not taken, and the weights are unchanged. {report.advice(self, is_some)}"
             )
         self._skipped += 1
         self._tr_loss = self._tr_loss - torch.stack([logged for *_, logged in micro_batches]).sum()
         # Without gradients an optimizer passes over every parameter, its averages and weight decay included.
         self.model.zero_grad(set_to_none=True)
-        say(self.accelerator, f"{fault}; left out, {self._skipped} of {allowed} (`skip_nonfinite_steps`)")
+        say(self.accelerator, f"{fault}. The step is skipped: {self._skipped} of {allowed} (`skip_nonfinite_steps`)")
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self._skipped:
@@ -141,5 +141,5 @@ class FiniteSteps:
         if all(parameter.isfinite().all() for parameter in self.model.parameters() if parameter.requires_grad):
             return
         raise UserError(
-            f"The weights are no longer finite after step {self.state.global_step} and are not saved. {report.advice(self)}"
+            f"The weights are no longer finite after step {self.state.global_step} and were not saved. {report.advice(self)}"
         )

@@ -1,4 +1,4 @@
-"""Describe a step that is not finite: which examples it was, and what to do."""
+"""Describe a step that is not finite: which examples caused it, and what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def step_number(trainer: Any) -> int:
 
 
 def examples(trainer: Any, inputs: list[Any], losses: Any) -> tuple[str, bool]:
-    """Which examples it was, in words, and whether it was some of them only.
+    """Text that names the examples, and whether they are only some of the step's.
 
     Args:
         trainer: Gathers over processes and decodes tokens.
@@ -43,25 +43,25 @@ def examples(trainer: Any, inputs: list[Any], losses: Any) -> tuple[str, bool]:
 
 
 def advice(trainer: Any, is_some: bool = False) -> str:
-    """What to do, the likeliest first.
+    """Text: what to do, the most likely cause first.
 
     Args:
         trainer: At the step.
-        is_some: Whether it was some of the step's examples only.
+        is_some: Whether only some of the step's examples are not finite.
     """
     args, may_be_rate = trainer.args, trainer.state.global_step > 0  # before that no weight was changed
     is_half = args.fp16 or trainer.model.dtype == torch.float16
-    half = "set `bf16: true` instead of `fp16`, whose largest number is 65504" if is_half else ""
+    half = "set `bf16: true` instead of `fp16` (largest number: 65504)" if is_half else ""
     lower = f"lower `learning_rate` (it is {trainer._get_learning_rate():.3g} at this step)"
     if is_some:
-        look = "Look for what is special about these examples"
-        ways = [look, half, "leave such steps out with `skip_nonfinite_steps`", lower if may_be_rate else ""]
+        look = "Check these examples for unusual content"
+        ways = [look, half, "skip such steps with `skip_nonfinite_steps`", lower if may_be_rate else ""]
         return f"{', or '.join(filter(None, ways))}."
     if not may_be_rate:
         way = half or "try `dtype: float32`, or another copy of the weights"
-        return f"No weight was changed yet, so it is the model's own numbers: {way}."
+        return f"No weight was changed yet, so the model itself overflows: {way}."
     checkpoint = found.latest(Path(args.output_dir))
-    again = f"go on from {checkpoint} with `resume_changed: true`" if checkpoint else "start again"
+    again = f"resume {checkpoint} with `resume_changed: true`" if checkpoint else "start again"
     return f"{', or '.join(filter(None, [lower.capitalize(), half]))}, and {again}."
 
 
@@ -76,7 +76,7 @@ def sampling(trainer: Any) -> Iterator[None]:
         if not on_device and "probability tensor contains" not in str(error):
             raise
         raise UserError(
-            f"Step {step_number(trainer)}: the policy cannot be sampled from, since its probabilities are not finite. "
+            f"Step {step_number(trainer)}: completions cannot be sampled, because the policy's probabilities are not finite. "
             f"{advice(trainer)}"
         ) from error
 

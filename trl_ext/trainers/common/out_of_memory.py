@@ -1,4 +1,4 @@
-"""Memory that runs out: how to tell, what to say, and how to begin again."""
+"""Recognise out-of-memory errors, name the phase in which they occur, and free memory after them."""
 
 import gc
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from trl_ext.support.errors import UserError
 
 OF_LIBRARIES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "[CUDA]: out of memory")
-"""How cuBLAS, the CUDA runtime and Triton say it."""
+"""Messages of cuBLAS, the CUDA runtime and Triton."""
 
 
 class RowsDoNotFitError(Exception):
@@ -18,20 +18,20 @@ class RowsDoNotFitError(Exception):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Also where it is a library's allocation that fails, outside PyTorch's allocator."""
+    """Whether memory ran out, in PyTorch's allocator or in that of a library."""
     is_librarys = isinstance(error, RuntimeError) and any(words in str(error) for words in OF_LIBRARIES)
     return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error) or is_librarys
 
 
 def release() -> None:
-    """Give back what a failed attempt held; call it outside the handler, whose traceback keeps the graph alive."""
+    """Free the memory of a failed attempt. Call it outside the handler, whose traceback keeps the graph alive."""
     gc.collect()
     clear_device_cache()
 
 
 @contextmanager
 def saying(phase: str, remedy: str) -> Iterator[None]:
-    """Inside, running out of memory ends in a sentence.
+    """Inside, an out-of-memory error becomes one that names the phase and what to do.
 
     Args:
         phase: What is done inside, after "Out of memory".

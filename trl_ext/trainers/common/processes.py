@@ -1,4 +1,4 @@
-"""What several processes have to agree on."""
+"""Agree over several processes: on a flag, and on gradients."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 def on_any_process(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether `flag` is true on any process. Every process has to ask."""
+    """Whether `flag` is true on any process. Every process has to call it."""
     if accelerator.num_processes == 1:
         return flag
     flags = torch.tensor(float(flag), device=accelerator.device)
@@ -22,7 +22,7 @@ def reduce_gradients(
 ) -> None:
     """Sum or average gradients over processes, where backward passes ran past DDP's wrapper, which would do it.
 
-    A parameter that no row of this process reached counts as one with gradient 0.
+    A parameter without a gradient on this process counts as gradient 0.
     """
     if accelerator.num_processes == 1:
         return

@@ -1,4 +1,4 @@
-"""What a run is: its settings, adapter, model and data, as plain values that a checkpoint keeps and a resume compares."""
+"""Describe a run by its settings, adapter, model and data, as plain values that a checkpoint keeps and a resume compares."""
 
 import json
 import os
@@ -26,7 +26,7 @@ ADAPTER_IRRELEVANT = {
     "base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping", "peft_version", "runtime_config",
 }  # fmt: skip
 SAMPLE = 64
-"""Elements of each weight matrix that go into a model's digest: enough to tell two models apart, read in an instant."""
+"""Elements of each weight matrix that go into a model's digest: enough to distinguish two models, and fast to read."""
 
 
 def of_run(trainer: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def of_run(trainer: Any) -> dict[str, Any]:
 
 
 def refuse_other_settings(checkpoint: Path, args: Any) -> None:
-    """Judge a resume by its configuration alone, before weights are loaded; `of_run` sees the rest.
+    """Check a resume by its configuration alone, before weights are loaded; `of_run` covers the rest.
 
     Raises:
         UserError: See `changes.judge`.
@@ -51,9 +51,9 @@ def refuse_other_settings(checkpoint: Path, args: Any) -> None:
 
 
 def of_arguments(args: Any) -> dict[str, Any]:
-    """A configuration by its fields' names; the hyperparameters of a loss stand beside them.
+    """A configuration by the names of its fields, with the hyperparameters of its loss.
 
-    What is "auto" is not settled yet, or by the device, and left out.
+    Values "auto" are left out: they are not settled yet, or depend on the device.
     """
     values = {name: value for name, value in args.to_dict().items() if name not in RECORDED_ELSEWHERE}
     for name, value in (getattr(args, "loss_kwargs", None) or {}).items():
@@ -63,7 +63,7 @@ def of_arguments(args: Any) -> dict[str, Any]:
 
 
 def _in_full(value: Any) -> Any:
-    """The same place under one name, however it was written."""
+    """An existing path in its absolute form; other values unchanged."""
     is_place = isinstance(value, str) and os.sep in value and Path(value).expanduser().exists()
     return str(Path(value).expanduser().resolve()) if is_place else value
 
@@ -123,7 +123,7 @@ def _data(dataset: Any) -> dict[str, Any] | None:
 
 
 def _update(digest: Any, array: pa.Array) -> None:
-    """Add what an Arrow array holds, however its buffers are laid out."""
+    """Add the content of an Arrow array, whatever the layout of its buffers."""
     if isinstance(array, pa.ChunkedArray):
         for chunk in array.chunks:
             _update(digest, chunk)
@@ -139,14 +139,14 @@ def _update(digest: Any, array: pa.Array) -> None:
     elif pa.types.is_integer(array.type) and not array.null_count:
         digest.update(array.cast(pa.int64()).to_numpy())
     elif pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-        lengths = pa.compute.binary_length(array)  # of images: their sizes tell them apart, their bytes take minutes
+        lengths = pa.compute.binary_length(array)  # of images: sizes distinguish them, and bytes would take minutes
         digest.update(lengths.cast(pa.int64()).fill_null(-1).to_numpy())
     else:
         digest.update(json.dumps(array.to_pylist(), default=str).encode())
 
 
 def _plain(value: Any) -> Any:
-    """As JSON reads it back; sets sorted."""
+    """The value as JSON reads it back; sets become sorted lists."""
     if isinstance(value, dict):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, set | frozenset):

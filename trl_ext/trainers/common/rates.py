@@ -1,4 +1,4 @@
-"""The optimizer's settings, which loading its state replaces by those it was saved with."""
+"""Restore the given settings of an optimizer after loading a state, which replaces them by those of the checkpoint."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class Rates:
-    """Learning rates, weight decays and betas as they were given; `apply` puts them back after a state was loaded.
+    """Learning rates, weight decays and betas as they were given; `apply` restores them after a state was loaded.
 
     Args:
         optimizer: Fresh, and its schedule.
@@ -20,7 +20,7 @@ class Rates:
         self.base = list(getattr(schedule, "base_lrs", []))
 
     def apply(self, optimizer: Any, schedule: Any) -> None:
-        """Go on by the given settings, at the step of the schedule that was loaded."""
+        """Set the given settings, at the step of the schedule that was loaded."""
         for group, given in zip(optimizer.param_groups, self.groups, strict=True):
             group.update(given)
         if not isinstance(schedule, LambdaLR):

@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or not there, and resumes that say what changed.
+"""Save checkpoints atomically, and report what changed when a run is resumed.
 
-How saving departs from transformers': a checkpoint is written into `trl_ext.checkpoints.staging.FOLDER` by all
-processes, listed in a manifest, synced and renamed; only then are older ones removed and is it pushed. A process killed
-at any moment leaves the checkpoint before, and an aside nothing resumes from.
+Difference from transformers: all processes write a checkpoint into `trl_ext.checkpoints.staging.FOLDER`; it is listed in a
+manifest, synced and renamed. Only then are older checkpoints removed and is it pushed to the Hub. A process killed at any
+moment leaves the previous checkpoint, and a staging folder that is never resumed from.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class StagedCheckpoint:
 
     Attributes:
         recipe_digest: Digest of the recipe, for the manifest, set by whoever builds the trainer.
-        trained_seconds: How long it has trained; a resume goes on counting.
+        trained_seconds: Training time in seconds; a resume continues counting.
     """
 
     recipe_digest: str | None = None
@@ -50,7 +50,7 @@ class StagedCheckpoint:
         """As transformers' `train`.
 
         Raises:
-            UserError: The checkpoint is not whole, or of a run with other settings; or the disk is full.
+            UserError: The checkpoint is incomplete or of a run with other settings, or the disk is full.
         """
         run = Path(self.args.output_dir)
         checkpoint = found.require_latest(run) if resume_from_checkpoint is True else resume_from_checkpoint or None
@@ -107,7 +107,7 @@ class StagedCheckpoint:
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _name_best_checkpoint(self, run: Path) -> None:
-        """The best checkpoint by the name it will have; transformers noted the one it was written under."""
+        """Record the best checkpoint under its final name; transformers recorded the staging path."""
         best = self.state.best_global_step
         folder = run / f"checkpoint-{best}"
         if best and (best == self.state.global_step or folder.is_dir()):
@@ -123,11 +123,11 @@ class StagedCheckpoint:
             staging.clear(run)
             kept = found.latest(run)
             size = shutil.disk_usage(run).free
-            how = f"{kept} is whole: free some space, and go on from it with `resume_from_checkpoint`"
+            resume = f"Free some space and resume {kept}, which is complete, with `resume_from_checkpoint`"
+            again = "There is no earlier checkpoint: free some space and start again"
             raise UserError(
                 f"There is no room on the disk for the checkpoint of step {self.state.global_step} in {run} "
-                f"({size / 2**20:,.0f} MiB free), and the run was stopped; "
-                f"{how if kept else 'there is none before it, so free some space and start again'}."
+                f"({size / 2**20:,.0f} MiB free), so the run was stopped. {resume if kept else again}."
             ) from error
 
     # Resuming ---------------------------------------------------------------------------------------------------
@@ -137,9 +137,9 @@ class StagedCheckpoint:
         return getattr(self.args, "resume_changed", False)  # TRL's own configurations do not have it
 
     def check_resume(self, resume_from_checkpoint: str) -> None:
-        """Refuse a checkpoint that is not whole or of another run, and say what differs without harm.
+        """Refuse a checkpoint that is incomplete or of another run, and print harmless differences.
 
-        `train` does so by itself; whoever wants to know earlier may ask before it.
+        `train` calls it; call it earlier to fail earlier.
 
         Raises:
             UserError: See above.
@@ -149,12 +149,14 @@ class StagedCheckpoint:
         checkpoint = Path(resume_from_checkpoint)
         found.require_whole(checkpoint)
         if skipped := found.passed_over(checkpoint):
-            say(self.accelerator, f"resuming {checkpoint.name}; newer, but not whole: {', '.join(skipped)}")
+            say(
+                self.accelerator, f"resuming {checkpoint.name}; newer checkpoints are incomplete: {', '.join(skipped)}"
+            )
         if not (checkpoint / manifest.OPTIMIZER).exists():
             say(
                 self.accelerator,
-                f"resuming {checkpoint.name}, which holds weights alone (`save_only_model`): the optimizer and the schedule of "
-                "the learning rate start anew",
+                f"resuming {checkpoint.name}, which holds only weights (`save_only_model`): the optimizer and the learning-rate "
+                "schedule start again from the beginning",
             )
         self._described = self._provenance()
         was = manifest.read(checkpoint)
@@ -164,7 +166,10 @@ class StagedCheckpoint:
 
     def _seconds_of(self, checkpoint: Path) -> float:
         if (seconds := manifest.read(checkpoint).get("seconds")) is None:
-            say(self.accelerator, f"{checkpoint.name} does not tell how long it was trained: seconds count from here")
+            say(
+                self.accelerator,
+                f"{checkpoint.name} does not record its training time: `seconds` in the metrics count from this resume",
+            )
         return seconds or 0.0
 
     def _provenance(self) -> dict[str, Any]:
@@ -174,11 +179,11 @@ class StagedCheckpoint:
         self, max_steps: int, steps_per_epoch: int, num_train_epochs: int, *args: Any
     ) -> tuple[int, int]:
         epochs, batches = super()._init_training_state(max_steps, steps_per_epoch, num_train_epochs, *args)
-        self.state.compute_steps(self.args, max_steps)  # how often to log and save is for this run to say
+        self.state.compute_steps(self.args, max_steps)  # this run's settings decide how often to log and save
         if self.state.global_step < max_steps:
             return epochs, batches
         # A run that ended before it wrote its result: transformers would train one step beyond the last.
-        say(self.accelerator, f"step {self.state.global_step} is the run's last: nothing is left to train")
+        say(self.accelerator, f"step {self.state.global_step} is the last step of the run: nothing is left to train")
         return num_train_epochs, 0
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -203,13 +208,13 @@ class StagedCheckpoint:
 
 @contextlib.contextmanager
 def _reading(checkpoint: str | None, what: str) -> Iterator[None]:
-    """One sentence instead of a library's traceback for what cannot be read, or would run code if it were."""
+    """Inside, a file that cannot be read, or that could run code when read, becomes a `UserError`."""
     try:
         yield
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{checkpoint} cannot be resumed: its {what} hold more than tensors and numbers, which could run code and is "
-            "never loaded. Resume a checkpoint from a source you trust, or start a new run."
+            f"{checkpoint} cannot be resumed: the file of its {what} contains more than tensors and numbers. Such a file could "
+            "run code and is never loaded. Resume a checkpoint from a source you trust, or start a new run."
         ) from error
     except (RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".:") if str(error).strip() else type(error).__name__

@@ -1,7 +1,7 @@
-"""Step 0: say which loss runs, and prove it on a value known in advance.
+"""Print which loss runs, and compare the loss of the first step with a value known in advance.
 
 A fresh adapter changes nothing, so policy and reference agree and the loss must be ln 2 for DPO, 1/(4β²) for IPO,
-and so on. A reference in another precision, a swapped column or a wrong adapter shows up here instead of after a
+and so on. A reference in another precision, a swapped column or a wrong adapter is found here instead of after a
 night of training.
 """
 
@@ -20,20 +20,20 @@ TOLERANCE = 2e-5
 TOLERANCE_16_BIT = 1e-4
 
 APART = "apart"
-"""What the distance of policy and reference is summed under until the first step is checked; it is never logged."""
+"""Name of the metric that sums the distance of policy and reference until the first step is checked; it is not logged."""
 APART_16_BIT = 5e-2
-"""Nats per token between two passes of one network in batches of other shapes: more than rounding to 16 bits makes of it."""
+"""Nats per token between two passes of one network in batches of different shapes. Rounding to 16 bits stays below it."""
 
 
 class WrongInitialLossError(RuntimeError):
-    """The loss at policy = reference is not the one its formula gives."""
+    """The loss at policy = reference differs from the value that its formula gives."""
 
 
 def describe(loss: Any) -> list[str]:
-    """What runs: formula, reduction, beta's unit and hyperparameters, one line each."""
+    """Lines that describe a loss: formula, reduction, hyperparameters and the unit of beta."""
     lines = [f"loss {loss.name}: {loss.formula}" + (f"  ({loss.paper})" if loss.paper else "")]
     lines.append(f"  where {losses.NOTATION}")
-    lines.append(f"  reduced: {loss.reduction}; mean over all examples of the step")
+    lines.append(f"  reduction: {loss.reduction}; mean over all examples of the step")
     parts = loss.hyperparameters
     if not any(isinstance(value, dict) for value in parts.values()):
         parts = {"": parts}
@@ -47,7 +47,7 @@ def describe(loss: Any) -> list[str]:
 
 
 def reference_of(trainer: Any) -> str:
-    """What the policy is compared with, in words."""
+    """Describe the reference of a trainer."""
     args = trainer.args
     if not trainer.loss.needs_reference:
         return "none: no reference pass is run"
@@ -55,35 +55,35 @@ def reference_of(trainer: Any) -> str:
         what = "a second model" if trainer.ref_model is not None else "a frozen copy of the adapter"
         alpha = args.ref_model_mixup_alpha
         return (
-            f"{what}; every {args.ref_model_sync_steps} steps it becomes {alpha:g}·policy + {1 - alpha:g}·reference "
-            "(TR-DPO, arXiv:2404.09656), so its values are not cached"
+            f"{what}, updated every {args.ref_model_sync_steps} steps to {alpha:g}·policy + {1 - alpha:g}·reference "
+            "(TR-DPO, arXiv:2404.09656); its values are not cached"
         )
     if trainer.ref_model is not None:
         return "a second model"
     if getattr(trainer, "precompute_ref_logps", False) and not is_peft_model(trainer.model):
         return "values precomputed from the initial weights"
     if FROZEN_COPY in trainer.model.peft_config:
-        return "a frozen copy of the adapter training continues from"
-    return "the base with its adapter off"
+        return "a frozen copy of the adapter that training continues from"
+    return "the base model with its adapter off"
 
 
 def announce(trainer: Any) -> None:
-    """Print what is about to run, before the first forward."""
+    """Print the loss and its reference, before the first forward pass."""
     say(trainer.accelerator, "\n".join([*describe(trainer.loss), f"  reference: {reference_of(trainer)}"]))
 
 
 def check(trainer: Any, measured: float, apart: float | None = None) -> None:
-    """Compare the first step's loss with the known one and print the outcome.
+    """Compare the loss of the first step with the known value and print the result.
 
     Args:
         trainer: A preference trainer before its first optimizer step.
         measured: Mean loss of the first step over all processes.
-        apart: Where reference values come from batches of other shapes or other kernels, how far from them the policy
-            is, in nats per token. In 16 bits, or on an 8-bit base, this is judged instead: rounding moves the loss the
-            more, the longer completions are and the greater β is.
+        apart: Mean distance of policy and reference in nats per token, if reference values were computed in batches of
+            another shape or by other kernels. In 16 bits, or on an 8-bit base, it is checked instead of the loss, because
+            the effect of rounding on the loss grows with the length of completions and with β.
 
     Raises:
-        WrongInitialLossError: Policy and reference have the same weights, yet the loss is another one.
+        WrongInitialLossError: Policy and reference have the same weights, but the loss differs from the known value.
     """
     expected = trainer.loss.initial_value
     first = f"  first step {measured:.4f}"
@@ -92,31 +92,31 @@ def check(trainer: Any, measured: float, apart: float | None = None) -> None:
         say(trainer.accelerator, f"{first}; not checked: {unknown}")
         return
     if apart is not None and _is_rounded(trainer):
-        is_right, rounding = apart <= APART_16_BIT, f" but for rounding ({apart:.1g} nats per token)"
+        is_right, rounding = apart <= APART_16_BIT, f" up to rounding ({apart:.1g} nats per token)"
     else:
         tolerance = TOLERANCE_16_BIT if _is_rounded(trainer) else TOLERANCE
         is_right, rounding = math.isclose(measured, expected, rel_tol=tolerance), ""
     if is_right:
-        say(trainer.accelerator, f"{first} = {expected:.4f}{rounding}, the known value at policy = reference: right")
+        say(trainer.accelerator, f"{first} = {expected:.4f}{rounding}, the known value at policy = reference: correct")
         return
     raise WrongInitialLossError(
-        f"The first step's {trainer.loss.name} loss is {measured:.6f}, but policy and reference have the same weights, "
-        f"where its formula {trainer.loss.formula} gives {expected:.6f}. Something changes one of the two forward "
-        "passes (another precision, a reference from elsewhere): training would follow a wrong gradient and was "
+        f"The first step's {trainer.loss.name} loss is {measured:.6f}. Policy and reference have the same weights, so "
+        f"its formula {trainer.loss.formula} gives {expected:.6f}. One of the two forward passes is different, for "
+        "example its precision or the origin of the reference values. The gradient would be wrong, so training was "
         "stopped before the first update."
     )
 
 
 def _why_unknown(trainer: Any) -> str | None:
-    """Why the first loss is not known in advance; `None` if it is."""
+    """Reason why the first loss is not known in advance; `None` if it is."""
     if not trainer.loss.needs_reference or trainer.loss.initial_value is None:
-        return "what it should be depends on the data"
+        return "the expected value depends on the data"
     if getattr(trainer, "use_weighting", False):
-        return "WPO weights scale it by the data"
+        return "WPO weights, which depend on the data, scale the loss"
     if not is_peft_model(trainer.model) or trainer.ref_model is not None:
-        return "the reference is another model"
+        return "the reference is a separate model"
     if not policy_is_reference(trainer.model):
-        return "the adapter does not start as its reference"
+        return "the adapter differs from its reference at the start"
     if trainer.args.neftune_noise_alpha or any(
         isinstance(module, torch.nn.Dropout) and module.p > 0 for module in trainer.model.modules()
     ):
@@ -125,12 +125,12 @@ def _why_unknown(trainer: Any) -> str | None:
 
 
 def is_8_bit(model: Any) -> bool:
-    """Whether a model's linear layers round what they are given to 8 bits (LLM.int8)."""
+    """Whether a model's linear layers round their inputs to 8 bits (LLM.int8)."""
     return bool(getattr(model, "is_loaded_in_8bit", False))
 
 
 def _is_rounded(trainer: Any) -> bool:
-    """Whether what a layer computes is rounded to 16 bits, or its inputs to 8."""
+    """Whether outputs of a layer are rounded to 16 bits, or its inputs to 8."""
     if is_8_bit(trainer.model):
         return True
     return trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype in (torch.bfloat16, torch.float16)
