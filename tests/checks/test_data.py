@@ -19,14 +19,14 @@ def file(tmp_path):
 def test_one_file_has_no_split_to_evaluate_on(more, file, tmp_path):
     said = problem(tmp_path, f"eval_strategy: epoch\n{more}", f"{MODEL}dataset_name: {file}\n")
     wanted = "validation[:10%]" if "validation" in more else "test"
-    assert said.startswith("`eval_strategy` (line 3) is epoch, and ")
-    assert f"has the split `train` only; `{wanted}` was asked for. Set `eval_size`" in said
+    assert said.startswith(f"`eval_strategy` (line 3) is epoch, which evaluates on the split `{wanted}`, and ")
+    assert "has the split `train` only. Set `eval_size`" in said
 
 
 def test_nothing_is_held_out_of_a_stream(file, tmp_path):
     text = "eval_strategy: steps\ndataset_streaming: true\nmax_steps: 5\n"
     said = problem(tmp_path, text, f"{MODEL}dataset_name: {file}\n")
-    assert "none can be held out of a stream" in said and "eval_size" not in said
+    assert "Rows cannot be held out of a stream" in said and "eval_size" not in said
 
 
 @pytest.mark.parametrize("more", ["eval_size: 5\n", "dataset_test_split: 'train[:10%]'\n", "eval_strategy: 'no'\n"])
@@ -40,14 +40,16 @@ def test_splits_that_were_saved(tmp_path):
     folder.mkdir()
     base = f"{MODEL}dataset_name: {folder}\n"
     (folder / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
-    assert "has the splits train, validation; `test`" in problem(tmp_path, "eval_strategy: steps\n", base)
+    assert f"the split `test`, and {folder} has the splits train, validation." in problem(
+        tmp_path, "eval_strategy: steps\n", base
+    )
     load_from(tmp_path, f"{base}eval_strategy: steps\ndataset_test_split: validation\n")
 
 
 def test_a_stream_has_no_number_of_rows(tmp_path):
-    assert "add `max_steps: 1000`" in problem(tmp_path, "dataset_streaming: true\n")
+    assert "for instance `max_steps: 1000`" in problem(tmp_path, "dataset_streaming: true\n")
     size, steps = problems(tmp_path, "dataset_streaming: true\neval_size: 5\neval_strategy: steps\n")
-    assert size.startswith("`dataset_streaming` (line 3) is on") and steps.startswith(
+    assert size.startswith("`dataset_streaming` (line 3) is true") and steps.startswith(
         "`eval_size` (line 4) holds rows out"
     )
     load(tmp_path, "dataset_streaming: true\nmax_steps: 5\neval_strategy: steps\n")

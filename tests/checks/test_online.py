@@ -5,18 +5,18 @@ import pytest
 from tests.recipe.helpers import problem
 from tests.trainers.online.helpers import config
 from tests.trainers.online.test_recipe import ONLINE
-from trl_ext.checks import online as rules
+from trl_ext.checks import unread
 from trl_ext.recipe import schema
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"torch_compile": True}, "`torch_compile`{} would have no effect, as updates run on the model itself"),
-        ({"neftune_noise_alpha": 5.0}, "`neftune_noise_alpha`{} adds noise to the embeddings of one pass"),
+        ({"torch_compile": True}, "`torch_compile`{} would have no effect: training steps run on the model itself"),
+        ({"neftune_noise_alpha": 5.0}, "`neftune_noise_alpha`{} adds noise to the embeddings in some forward passes"),
         (
             {"label_smoothing_factor": 0.1},
-            "`label_smoothing_factor`{} would have no effect, as no loss on pairs reads it",
+            "`label_smoothing_factor`{} would have no effect: no loss here reads it",
         ),
         (
             {"reward_clip_range": [1.0, -1.0]},
@@ -35,8 +35,11 @@ def test_a_recipe_and_a_configuration_are_refused_alike(tmp_path, settings, sent
 
 def test_what_no_trainer_supports_is_told_without_settings_that_are_not_there(tmp_path):
     sentence = problem(tmp_path, "auto_find_batch_size: true\n", ONLINE)
-    assert "an update that does not fit runs again in halves anyway" in sentence and "row_tokens" not in sentence
+    assert (
+        "an update that does not fit in memory is repeated with half the micro-batch anyway" in sentence
+        and "row_tokens" not in sentence
+    )
 
 
 def test_every_name_in_the_rules_is_a_setting():
-    assert {*rules.HARMFUL, *rules.OF_A_POLICY_GRADIENT} <= schema.training("online").keys()
+    assert {*unread.OF_A_POLICY_GRADIENT} <= schema.training("online").keys()

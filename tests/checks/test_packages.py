@@ -3,8 +3,9 @@
 import pytest
 
 from tests.recipe.helpers import load, problem
-from trl_ext.recipe import packages, schema
-from trl_ext.recipe.trackers import trackers
+from trl_ext.checks import optimizers, packages
+from trl_ext.checks.trackers import PACKAGES, trackers
+from trl_ext.recipe import schema
 
 OF_TORCH = {"adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"}
 NO_PACKAGE = {"all", "none", "kubeflow"}
@@ -44,11 +45,11 @@ def test_what_pytorch_and_transformers_have_needs_none(bare, tmp_path):
 
 def test_every_optimizer_of_transformers_has_its_package():
     names = set(schema.training("paired")["optim"].choices)
-    assert {name for name in names if packages.package_of(name) is None} == OF_TORCH
+    assert {name for name in names if optimizers.package_of(name) is None} == OF_TORCH
 
 
 def test_every_tracker_of_transformers_has_its_package():
-    assert set(trackers()) - {*packages.TRACKERS} <= NO_PACKAGE
+    assert set(trackers()) - {*PACKAGES} <= NO_PACKAGE
 
 
 def test_a_tracker_that_is_not_there_is_a_note(bare, tmp_path):

@@ -7,9 +7,8 @@ import pytest
 from tests.recipe.helpers import PPO, problem, problems, write
 from tests.trainers.ppo.helpers import build, config
 from trl_ext import recipe
-from trl_ext.checks import ppo as rules
-from trl_ext.checks import sampling
-from trl_ext.checks.given import Given
+from trl_ext.checks import ConfigSettings, check, generations, sampling, unread
+from trl_ext.methods import METHODS
 from trl_ext.recipe import schema
 from trl_ext.trainers.ppo import checks
 
@@ -45,19 +44,19 @@ def test_neutral_values_are_those_of_the_libraries(tmp_path):
 @pytest.mark.parametrize(
     ("text", "start", "end"),
     [
-        ("top_p: 0.9\n", "`top_p` (line 6) is 0.9, and completions", "set `top_p: 1.0`."),
-        ("top_k: 50\n", "`top_k` (line 6) is 50, and", "set `top_k: 0`."),
-        ("min_p: 0.05\n", "`min_p` (line 6) is 0.05, and", "set `min_p: 0.0`."),
-        ("repetition_penalty: 1.1\n", "`repetition_penalty` (line 6) is 1.1, and", "set `repetition_penalty: 1.0`."),
+        ("top_p: 0.9\n", "`top_p` (line 6) is 0.9, so completions", "set `top_p: 1.0`."),
+        ("top_k: 50\n", "`top_k` (line 6) is 50, so", "set `top_k: 0`."),
+        ("min_p: 0.05\n", "`min_p` (line 6) is 0.05, so", "set `min_p: 0.0`."),
+        ("repetition_penalty: 1.1\n", "`repetition_penalty` (line 6) is 1.1, so", "set `repetition_penalty: 1.0`."),
         (
             "generation_kwargs: {no_repeat_ngram_size: 3, max_new_tokens: 4}\n",
-            "`no_repeat_ngram_size` in `generation_kwargs` (line 6) is 3, and",
+            "`no_repeat_ngram_size` in `generation_kwargs` (line 6) is 3, so",
             "remove `no_repeat_ngram_size` from `generation_kwargs`.",
         ),
-        ("generation_kwargs: {temperature: 0.7}\n", "`temperature` in `generation_kwargs` (line 6) is 0.7, and", "."),
+        ("generation_kwargs: {temperature: 0.7}\n", "`temperature` in `generation_kwargs` (line 6) is 0.7, so", "."),
         (
             "top_p: 0.9\ntop_k: 50\n",
-            "`top_p` (line 6) is 0.9 and `top_k` (line 7) is 50, and",
+            "`top_p` (line 6) is 0.9 and `top_k` (line 7) is 50, so",
             "set `top_p: 1.0` and set `top_k: 0`.",
         ),
     ],
@@ -65,7 +64,7 @@ def test_neutral_values_are_those_of_the_libraries(tmp_path):
 def test_sampling_from_another_distribution_is_noted_once(tmp_path, text, start, end):
     (note,) = notes(tmp_path, text)
     assert note.startswith(start) and note.endswith(end)
-    assert "importance ratios and the KL are those of the whole policy" in note and "biased" in note
+    assert "importance ratios and the KL are those of the full policy" in note and "biased" in note
 
 
 def test_what_generation_kwargs_override_does_not_count(tmp_path):
@@ -89,7 +88,7 @@ def test_a_models_own_generation_config_is_noted(tiny_model, tmp_path):
     policy.generation_config.no_repeat_ngram_size = 2
     policy.generation_config.top_p = 0.5  # which TRL overrides
     with pytest.warns(
-        UserWarning, match="`no_repeat_ngram_size` of the model's own generation config is 2, and"
+        UserWarning, match="`no_repeat_ngram_size` of the model's own generation config is 2, so"
     ) as said:
         build(policy, config(tmp_path), path=tiny_model)
     assert not any("top_p" in str(warning.message) for warning in said)
@@ -115,18 +114,18 @@ def test_a_models_own_generation_config_is_noted(tiny_model, tmp_path):
         (
             "generation_batch_size: 12\nper_device_train_batch_size: 8\n",
             1,
-            "`generation_batch_size` (line 6) is 12, which is no multiple of 8 (`per_device_train_batch_size`) = 8: set it "
+            "`generation_batch_size` (line 6) is 12, which is not a multiple of 8 (`per_device_train_batch_size`) = 8: set it "
             "to 16, for instance.",
         ),
         (
             "generation_batch_size: 8\nper_device_train_batch_size: 8\n",
             2,
-            "no multiple of 8 (`per_device_train_batch_size`) × 2 processes = 16: set it to 16",
+            "not a multiple of 8 (`per_device_train_batch_size`) × 2 processes = 16: set it to 16",
         ),
         (
             "generation_batch_size: 8\nsteps_per_generation: 2\n",
             1,
-            "`generation_batch_size` (line 6) and `steps_per_generation` (line 7) both say how many completions",
+            "`generation_batch_size` (line 6) and `steps_per_generation` (line 7) both set the number of completions",
         ),
         (
             "num_generations: 4\nnum_generations_eval: 3\neval_strategy: steps\neval_size: 8\n",
@@ -169,7 +168,7 @@ def test_batches_are_judged_as_trl_judges_them(tmp_path, monkeypatch, processes)
         refused += raised is not None
         given = {"num_generations_eval": None, **settings, **evaluation}
         values = type("Values", (dict,), {"where": lambda self, key: f"`{key}`"})(given)
-        said = list(rules.batches(values, processes))
+        said = list(generations.batches(values, processes))
         assert bool(said) == (raised is not None), (settings, said, raised)
     assert 0.2 < refused / len(combinations) < 0.95
 
@@ -177,14 +176,16 @@ def test_batches_are_judged_as_trl_judges_them(tmp_path, monkeypatch, processes)
 @pytest.mark.parametrize("total", range(1, 25))
 @pytest.mark.parametrize("wanted", range(1, 9))
 def test_the_proposed_number_of_generations_divides(total, wanted):
-    found = rules._near_divisor(total, wanted)
+    found = generations.nearest_divisor(total, wanted)
     assert total % found == 0
     assert not any(total % n == 0 for n in range(1, total + 1) if abs(n - wanted) < abs(found - wanted))
 
 
 def test_too_few_prompts_for_a_rollout(tiny_model, tmp_path):
     """Nothing would be trained: transformers says so in a log, and ends as if all were well."""
-    with pytest.raises(ValueError, match="has 24 prompts and a rollout takes 32, so there would be none: give more"):
+    with pytest.raises(
+        ValueError, match="has 24 prompts and a rollout takes 32, so no rollout is complete: give more"
+    ):
         build("/nowhere/to/be/found", config(tmp_path, per_device_train_batch_size=16), path=tiny_model)
     build(tiny_model, config(tmp_path, per_device_train_batch_size=16, num_generations=2))
 
@@ -195,16 +196,22 @@ def test_too_few_prompts_for_a_rollout(tiny_model, tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("mask_truncated_completions: true\nmissing_eos_penalty: 1\n", "which only they would pay, has no effect"),
-        ("neftune_noise_alpha: 5\n", "`neftune_noise_alpha` (line 6) adds noise to the embeddings of one pass"),
+        ("mask_truncated_completions: true\nmissing_eos_penalty: 1\n", "which applies only to them, has no effect"),
+        (
+            "neftune_noise_alpha: 5\n",
+            "`neftune_noise_alpha` (line 6) adds noise to the embeddings in some forward passes",
+        ),
         ("torch_compile: true\n", "`torch_compile` (line 6) would have no effect"),
-        ("label_smoothing_factor: 0.1\n", "would have no effect, as no objective of PPO reads it: remove it."),
+        ("label_smoothing_factor: 0.1\n", "would have no effect: no loss here reads it. Remove it."),
         (
             "reward_clip_range: [5, -5]\n",
             "`reward_clip_range` (line 6) is [5, -5]: give two numbers, the lower one first",
         ),
-        ("auto_find_batch_size: true\n", "an update that does not fit runs again in halves anyway."),
-        ("deepspeed: zero2.json\n", "updates run past the wrapper that shards the model"),
+        (
+            "auto_find_batch_size: true\n",
+            "an update that does not fit in memory is repeated with half the micro-batch anyway.",
+        ),
+        ("deepspeed: zero2.json\n", "training steps run on the model itself, not on the wrapper that shards it"),
     ],
 )
 def test_what_is_harmful_is_refused(tmp_path, text, sentence):
@@ -219,7 +226,7 @@ def test_a_penalty_of_nothing_may_stay(tmp_path):
     ("text", "sentence"),
     [
         ("data_seed: 3\n", "`data_seed` (line 6) has no effect in PPO: the order of prompts follows `seed`."),
-        ("ref_model_sync_steps: 4\n", "has no effect in PPO: the reference stays what it is."),
+        ("ref_model_sync_steps: 4\n", "has no effect in PPO: the reference is fixed."),
         ("log_multimodal: false\n", "has no effect in PPO: prompts are text."),
         ("vllm_mode: server\n", "`vllm_mode` (line 6) has no effect without `use_vllm: true`."),
         ("num_completions_to_print: 3\n", "has no effect without `log_completions: true`."),
@@ -231,7 +238,7 @@ def test_a_penalty_of_nothing_may_stay(tmp_path):
         ("epsilon_high: 0.28\n", "`epsilon_high` (line 6) has no effect: each rollout is used for one step"),
         (
             "load_best_model_at_end: true\neval_strategy: steps\neval_size: 8\n",
-            "compares losses, and PPO's say nothing about how good a policy is: set `metric_for_best_model: score`",
+            "compares losses, and PPO's losses do not measure how good a policy is: set `metric_for_best_model: score`",
         ),
     ],
 )
@@ -259,7 +266,7 @@ def test_what_has_an_effect_is_not(tmp_path, text):
 def test_defaults_are_in_order_for_the_trainer_too(tmp_path):
     """As the configuration leaves them: it fills in some, and transformers switches some off on one process."""
     args = config(tmp_path, learning_rate=1e-6)
-    assert checks.notes(args) == [] and list(rules.problems(Given(args))) == []
+    assert checks.notes(args) == [] and check(ConfigSettings(args, METHODS["ppo"])) == []
     assert checks.notes(config(tmp_path, data_seed=3)) == [
         "`data_seed` has no effect in PPO: the order of prompts follows `seed`."
     ]
@@ -270,10 +277,10 @@ def test_defaults_are_in_order_for_the_trainer_too(tmp_path):
 
 def test_every_name_in_the_rules_is_a_setting():
     known = schema.training("ppo")
-    named = {*rules.WITHOUT_EFFECT, *rules.HARMFUL, *sampling.NEUTRAL, *rules.CLIPPING}
-    named |= {*rules.NEEDS.values()} | {n for names in rules.SWITCHES_OF.values() for n in names}
+    named = {*unread.WITHOUT_EFFECT, *sampling.NEUTRAL, *unread.CLIPPING}
+    named |= {*unread.NEEDS.values()} | {n for names in unread.SWITCHES_OF.values() for n in names}
     assert named <= known.keys()
-    assert all(any(key.startswith(start) for key in known) for start in rules.NEEDS)
+    assert all(any(key.startswith(start) for key in known) for start in unread.NEEDS)
 
 
 def test_several_mistakes_are_several_sentences(tmp_path):

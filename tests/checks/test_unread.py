@@ -16,18 +16,21 @@ def notes(folder, text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("attn_implementation: eager\n", "`attn_implementation` (line 3) is eager, and packed rows use"),
+        ("attn_implementation: eager\n", "`attn_implementation` (line 3) is eager, and packed rows use their own"),
         (
             "model_init_kwargs: {attn_implementation: eager}\n",
-            "`attn_implementation` in `model_init_kwargs` (line 3) is eager, and packed rows use",
+            "`attn_implementation` in `model_init_kwargs` (line 3) is eager, and packed rows use their own",
         ),
-        ("loss: kto\nattn_implementation: eager\n", "`packing: false` or a model that cannot be packed."),
+        ("loss: kto\nattn_implementation: eager\n", "those of `packing: false`, or of a model that cannot be packed."),
         ("pad_to_multiple_of: 8\n", "`pad_to_multiple_of` (line 3) is 8, and packed rows are not padded"),
         ("optim: adafactor\noptim_target_modules: all-linear\n", "`optim_target_modules` (line 4) has no effect"),
-        ("optim_target_modules: all-linear\n", "galore and apollo read it, not AdamW."),
+        (
+            "optim_target_modules: all-linear\n",
+            "only GaLore and APOLLO optimizers read it, and `optim` is adamw_torch.",
+        ),
         (
             "optim: paged_adamw_8bit\noptim_args: 'rank=8'\n",
-            "`optim_args` (line 4) has no effect: paged_adamw_8bit reads",
+            "`optim_args` (line 4) has no effect: paged_adamw_8bit does not read it",
         ),
         ("model_revision: v2\n", "`model_revision` (line 3) has no effect: the model comes with trl-ext"),
         ("dataset_revision: v2\n", "`dataset_revision` (line 3) has no effect: embedded is not read from the Hub"),
@@ -98,4 +101,4 @@ def test_a_folder_may_have_configurations(tmp_path):
 def test_a_mixture_says_itself_what_is_read(tmp_path):
     base = "model_name_or_path: embedded\ndatasets: [{path: a/b}]\n"
     found = load_from(tmp_path, base + "dataset_config: en\ndataset_revision: v2\ndataset_streaming: true\n").notes
-    assert len(found) == 3 and all("`datasets` is used" in note for note in found)
+    assert len(found) == 3 and all("has no effect with `datasets`" in note for note in found)

@@ -15,12 +15,12 @@ LINEAR = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("q_projj", "names q_projj, which embedded has not: did you mean q_proj?"),
-        ("[q_proj, v_prj]", "names v_prj, which embedded has not: did you mean v_proj?"),
+        ("q_projj", "names q_projj, which embedded does not have: did you mean q_proj?"),
+        ("[q_proj, v_prj]", "names v_prj, which embedded does not have: did you mean v_proj?"),
         ("all_linear", "did you mean all-linear?"),
-        ("query_key_value", "which embedded has not: check its name."),
+        ("query_key_value", "which embedded does not have: check its name."),
         ("[all-linear, q_proj]", "names all-linear and others"),
-        ("'q_proj,v_proj'", "write names apart, [q_proj, v_proj]."),
+        ("'q_proj,v_proj'", "write the names as a list, [q_proj, v_proj]."),
         ("'.*q_prj'", "a pattern that no module's full name matches."),
         ("'[q_proj'", "neither a name nor a pattern (unterminated character set"),
         ("self_attn.q_proj", "a pattern that no module's full name matches."),
@@ -30,7 +30,7 @@ def test_what_the_model_has_not_is_refused(given, said, tmp_path):
     sentence = problem(tmp_path, f"use_peft: true\nlora_target_modules: {given}\n")
     assert "`lora_target_modules` (line 4)" in sentence and said in sentence
     if "names" not in said or "which" in said:
-        assert f"Its linear layers are {LINEAR}; `all-linear` takes all of them" in sentence
+        assert f"Its linear layers are {LINEAR}; `all-linear` selects all of them" in sentence
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_linear_layers_are_those_of_the_model_itself():
 def test_a_local_folder_is_judged_and_what_cannot_be_told_is_left_to_the_run(tmp_path):
     folder = shutil.copytree(demo.MODEL, tmp_path / "model")
     text = f"model_name_or_path: {folder}\ndataset_name: embedded\nuse_peft: true\nlora_target_modules: "
-    assert f"names w1, which {folder} has not" in problem(tmp_path, "", base=text + "w1\n")
+    assert f"names w1, which {folder} does not have" in problem(tmp_path, "", base=text + "w1\n")
     entry = {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}
     header = json.dumps({"model.layers.0.mlp.experts.0.w1.weight": entry}).encode()
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
@@ -71,9 +71,9 @@ def test_a_local_folder_is_judged_and_what_cannot_be_told_is_left_to_the_run(tmp
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("[q_prj.weight]", "names q_prj.weight, which embedded has not: did you mean q_proj.weight?"),
-        ("[mlp.experts.gate_up_proj]", "names mlp.experts.gate_up_proj, which embedded has not:"),
-        ("[proj.weight]", "names proj.weight, which embedded has not:"),
+        ("[q_prj.weight]", "names q_prj.weight, which embedded does not have: did you mean q_proj.weight?"),
+        ("[mlp.experts.gate_up_proj]", "names mlp.experts.gate_up_proj, which embedded does not have:"),
+        ("[proj.weight]", "names proj.weight, which embedded does not have:"),
     ],
 )
 def test_parameters_the_model_has_not_are_refused(given, said, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.recipe.helpers import load, load_from, problem, problems
-from trl_ext.recipe.model_checks import attention_names
+from trl_ext.checks.attention import attention_names
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ from trl_ext.recipe.model_checks import attention_names
         ("lr_scheduler_type: cosin\n", "did you mean cosine"),
         ("eval_size: 1.5\n", "give a number of examples from 1, or a share between 0 and 1."),
         ("max_steps: 0\n", "give at least 1, or -1 to count epochs."),
-        ("row_tokens: much\n", "is 'much': give a number of tokens, or 'auto'."),
+        ("row_tokens: much\n", "is 'much': give a number of tokens of at least 1, or 'auto'."),
         ("row_tokens: 0\n", "give a whole number of at least 1."),
         ("lora_dtype: float16\n", "Allowed are bfloat16, float32."),
         ("bnb_4bit_compute_dtype: float64\n", "did you mean float"),
         ("dataset_format: hhh\n", "`dataset_format` (line 3) is hhh: did you mean hh?"),
-        ("dataset_columns: {prompt: [a]}\n", "maps to something that is not a column's name"),
+        ("dataset_columns: {prompt: [a]}\n", "maps to a value that is not the name of a column"),
         ("env: [a]\n", "`env` (line 3) is not a mapping of names to values"),
         # the loss and its hyperparameters
         ("loss: dop\n", "`loss` (line 3): There is no loss 'dop'. Did you mean dpo"),
@@ -90,7 +90,7 @@ from trl_ext.recipe.model_checks import attention_names
         ("lora_r: 8\nlora_alpha: 16\n", "`lora_r` (line 3) and `lora_alpha` (line 4) would be ignored"),
         (
             "use_peft: true\nlora_target_modules: [q_proj, lm_head]\n",
-            "includes lm_head, whose weight is read directly",
+            "includes lm_head. Its weight is read directly",
         ),
         ("use_peft: true\nlora_target_modules: lm_head\n", "includes lm_head"),
         ("use_peft: true\nlora_target_modules: model.lm_head\n", "includes lm_head"),
@@ -99,23 +99,26 @@ from trl_ext.recipe.model_checks import attention_names
         # reference refresh
         (
             "loss: simpo\nsync_ref_model: true\n",
-            "`sync_ref_model` (line 4) moves the reference, and the loss simpo reads",
+            "`sync_ref_model` (line 4) updates the reference, and the loss simpo does not read one",
         ),
         (
             "ref_model_sync_steps: 64\n",
             "`ref_model_sync_steps` (line 3) would be ignored: add `sync_ref_model: true`.",
         ),
-        ("sync_ref_model: true\nprecompute_ref_log_probs: true\n", "are of no use to a reference that changes"),
-        ("sync_ref_model: true\nref_model_mixup_alpha: 0\n", "is 0, which leaves the reference where it is"),
-        ("use_peft: true\nuse_dora: true\nsync_ref_model: true\n", "`use_dora` (line 4) makes it more than one"),
+        ("sync_ref_model: true\nprecompute_ref_log_probs: true\n", "are wrong once the reference changes"),
+        ("sync_ref_model: true\nref_model_mixup_alpha: 0\n", "is 0, which never changes the reference"),
+        (
+            "use_peft: true\nuse_dora: true\nsync_ref_model: true\n",
+            "`use_dora` (line 4) adds other weights to the adapter",
+        ),
         # what is refused
         (
             "deepspeed: ds.json\n",
-            "`deepspeed` (line 3) is not supported: it counts accumulation steps itself",
+            "`deepspeed` (line 3) is not supported: DeepSpeed counts accumulation steps itself",
         ),
         ("fsdp: full_shard\n", "`fsdp` (line 3) is not supported"),
         ("auto_find_batch_size: true\n", "restarts at step 0 with another effective batch"),
-        ("label_smoothing_factor: 0.1\n", "Write `label_smoothing` if yours has it."),
+        ("label_smoothing_factor: 0.1\n", "Some losses read `label_smoothing`: use that instead."),
         ("load_best_model_at_end: true\n", "add `eval_strategy: steps`"),
         ("datasets: [{name: x}]\n", "Entry 1 of `datasets` (line 3) names no dataset"),
         ("datasets: [{path: a/b, spilt: x}]\n", "`spilt` is not a setting of a dataset: did you mean split?"),
@@ -123,7 +126,7 @@ from trl_ext.recipe.model_checks import attention_names
             "datasets: [{path: a/b, fraction: half}]\n",
             "Entry 1 of `datasets` (line 3): `fraction` is 'half': give a number",
         ),
-        ("datasets: [{path: a/b, fraction: 1}, {path: c/d}]\n", "give every entry a `fraction`, or none."),
+        ("datasets: [{path: a/b, fraction: 1}, {path: c/d}]\n", "give every entry a `fraction`, or none of them."),
         ("datasets: [{path: ./none.json}]\n", "holds no such file or folder: check the path."),
     ],
 )
@@ -238,8 +241,8 @@ def test_checkpoints(tmp_path, monkeypatch):
 
 
 def test_notes(tmp_path):
-    assert "the mixture is used" in load(tmp_path, "datasets: [{path: a/b}]\n").notes[0]
-    assert "the run does not look at them" in load(tmp_path, "eval_size: 10\n").notes[0]
+    assert "the mixture `datasets` is used" in load(tmp_path, "datasets: [{path: a/b}]\n").notes[0]
+    assert "the run does not evaluate on them" in load(tmp_path, "eval_size: 10\n").notes[0]
 
 
 def test_attention_is_what_transformers_has():

@@ -29,7 +29,6 @@ output_dir: Qwen2-0.5B-DPO
 remove_unused_columns: false
 loss_type: [sigmoid, bco_pair, sft]
 loss_weights: [0.8, 0.2, 1.0]
-ld_alpha: 0.5
 report_to: trackio
 use_peft: true
 lora_r: 32

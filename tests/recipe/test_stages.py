@@ -30,7 +30,7 @@ def test_what_is_awaited_is_a_note(stages, trainer):
     read = recipe.load(stages(ppo=PPO.replace("trainer: ppo", f"trainer: {trainer}")))
     assert read.notes == [read.awaits]
     assert read.awaits.startswith(
-        "`reward_adapter` (line 5) is runs/my-reward, which is not there yet: train it first"
+        "`reward_adapter` (line 5) is runs/my-reward, which does not exist yet: train it first"
     )
 
 

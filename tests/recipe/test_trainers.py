@@ -53,10 +53,10 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("kl_estimator: k4\n", "`kl_estimator` (line 6): There is no KL estimator 'k4': choose one of k1, k2, k3."),
         ("kl_placement: nowhere\n", "There is no KL placement 'nowhere'"),
         ("beta: 0.1\n", "PPO has one KL coefficient, `kl_coef`. Set that and remove `beta`."),
-        ("kl_target: 3\n", "would steer an adaptive KL coefficient: add `kl_controller: adaptive`"),
-        ("kl_controller: adaptive\n", "is adaptive: add `kl_target`"),
+        ("kl_target: 3\n", "would steer an adaptive KL coefficient: set `kl_controller: adaptive`"),
+        ("kl_controller: adaptive\n", "is adaptive: set `kl_target`"),
         ("kl_controller: steady\n", "allowed are adaptive, fixed."),
-        ("sync_ref_model: true\n", "PPO's reference stays what it is: remove it."),
+        ("sync_ref_model: true\n", "`trainer: ppo` keeps its reference fixed. Remove `sync_ref_model`."),
         ("reward_adapter: nowhere\n", "`reward_adapter` (line 6) is nowhere, which holds no adapter_config.json"),
         ("reward_weights: [1, 2]\n", "has 2 weights for 1 sources of reward"),
         (
@@ -98,8 +98,8 @@ def test_what_belongs_elsewhere(tmp_path, text, sentence):
 def test_ppo_needs_rewards_and_an_adapter(tmp_path):
     found = problems(tmp_path, "trainer: ppo\n")
     assert len(found) == 2
-    assert found[0].startswith("PPO has no source of reward: add `reward_funcs`")
-    assert "told apart by adapters: add `use_peft: true`" in found[1]
+    assert found[0].startswith("`trainer: ppo` has no source of reward: add `reward_funcs`")
+    assert "distinguished by adapters: add `use_peft: true`" in found[1]
 
 
 def test_a_misspelt_source_is_not_also_missing(tmp_path):

@@ -20,7 +20,7 @@ from trl_ext.build.refusals import in_a_sentence
 from trl_ext.build.rewards import load as load_reward
 from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
 from trl_ext.checks import reward_names
-from trl_ext.checks.ppo import kl_in_words
+from trl_ext.checks.kl import kl_in_words
 from trl_ext.data.examples import Examples
 from trl_ext.inspection import check
 from trl_ext.model_files import model as model_folder

@@ -1,6 +1,58 @@
-"""What settings do together, judged by their values alone: for a recipe before torch is imported, and for a trainer.
+"""Judge settings by their values: those of a recipe before torch is imported, and those of a trainer's configuration.
 
-Each rule reads `Values` and yields sentences: what was given, why it cannot work or does not do what it says, what to set
-instead. `ppo` has PPO's, `online` those of losses on sampled pairs, `rewards` those of both; `sampling` tells whether what is
-sampled is what is scored, `optimizers` which of them no step here can use.
+    checks.check(settings)              # sentences about what cannot work
+    checks.notes(settings)              # sentences about what works and may not be what was meant
+    checks.refuse(config, "ppo")        # ValueError for a configuration that cannot work
+
+Each rule stands once, in the file of its theme, and holds for recipes and configurations alike; `rule` says how one is
+declared. Importing the package imports nothing heavy.
 """
+
+import importlib
+from typing import Any
+
+from trl_ext.checks.rule import LOSS, RULES, Rule
+from trl_ext.checks.settings import ConfigSettings, Settings
+from trl_ext.losses import LossInfo, MixInfo
+from trl_ext.methods import METHODS
+
+THEMES = (
+    "model", "data", "rewards", "adapter", "lora_targets", "precision", "attention", "reference", "loss", "kl", "sampling",
+    "generations", "bounds", "rows", "optimizers", "packages", "trackers", "launch", "checkpoints", "unread",
+)  # fmt: skip
+"""The files of rules, in the order in which their sentences are reported."""
+
+for _theme in THEMES:  # importing a file registers its rules
+    importlib.import_module(f"{__name__}.{_theme}")
+
+__all__ = ["THEMES", "ConfigSettings", "Settings", "check", "notes", "refuse"]
+
+
+def check(settings: Settings) -> list[str]:
+    """A sentence for each problem: a setting that cannot work."""
+    return _judge([rule for rule in RULES if not rule.is_note], settings)
+
+
+def notes(settings: Settings) -> list[str]:
+    """A sentence for each setting that works and may not do what was meant."""
+    return _judge([rule for rule in RULES if rule.is_note], settings)
+
+
+def refuse(config: Any, method: str, loss: LossInfo | MixInfo | None = None) -> None:
+    """Refuse a trainer's configuration that cannot work.
+
+    Args:
+        config: Its values as the user gave them.
+        method: The kind of training, a key of `METHODS`.
+        loss: Declaration of the loss once it is settled; then the rules that read it are judged, and no others.
+
+    Raises:
+        ValueError: With a sentence for each problem.
+    """
+    rules = [rule for rule in RULES if not rule.is_note and (LOSS in rule.reads) == (loss is not None)]
+    if problems := _judge(rules, ConfigSettings(config, METHODS[method], loss)):
+        raise ValueError(" ".join(problems))
+
+
+def _judge(rules: list[Rule], settings: Settings) -> list[str]:
+    return [sentence for rule in rules if rule.is_judged(settings) for sentence in rule.judge(settings)]

@@ -1,10 +1,15 @@
-"""Whether PPO samples from the distribution it scores.
+"""Rules about the sampled distribution: PPO scores the full policy at `temperature`, so it should sample from it.
 
-Log-probabilities are those of the whole policy at `temperature`; truncating or reshaping what is sampled biases every
-estimate made from the samples.
+Log-probabilities are those of the full policy at `temperature`. Sampling from a truncated or reshaped distribution biases
+every estimate made from the samples.
 """
 
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
+
+from trl_ext.checks.rule import is_policy_gradient, note
+from trl_ext.checks.settings import Settings
+from trl_ext.support.messages import joined
 
 NEUTRAL = {
     "top_p": 1.0,
@@ -13,7 +18,7 @@ NEUTRAL = {
     "repetition_penalty": 1.0,
     "vllm_structured_outputs_regex": None,
 }
-"""Settings that change which distribution is sampled, and the value at which they do not."""
+"""Settings that change the sampled distribution, and the value at which they have no effect."""
 
 NEUTRAL_IN_GENERATION = {
     **NEUTRAL,
@@ -45,24 +50,11 @@ NEUTRAL_IN_GENERATION = {
     "structured_outputs": None,
     "watermarking_config": None,
 }
-"""The same among `generation_kwargs`, which transformers or vLLM reads."""
-
-UNSCORED = (
-    "completions are then not sampled from the distribution that is scored: log-probabilities, importance ratios and the "
-    "KL are those of the whole policy at `temperature`, and as estimates from these samples they are biased"
-)
+"""The same for the entries of `generation_kwargs`, which transformers or vLLM reads."""
 
 
-class Values(Protocol):
-    """Settings by name, defaults included; `where` is how a sentence names one."""
-
-    def __getitem__(self, key: str) -> Any: ...
-
-    def where(self, key: str) -> str: ...
-
-
-def sampling(s: Values) -> str | None:
-    """One sentence if the sampled distribution is not the scored one, the whole policy's at `temperature`."""
+@note("generation_kwargs", "temperature", *NEUTRAL, applies_to=is_policy_gradient)
+def sampling(s: Settings) -> Iterator[str]:
     kwargs = s["generation_kwargs"]
     kwargs = kwargs if isinstance(kwargs, dict) else {}
     given = [
@@ -76,26 +68,29 @@ def sampling(s: Values) -> str | None:
         for key, value in kwargs.items()
         if key in neutral_of and not _is_neutral(key, value, neutral_of[key])
     ]
-    return _unscored(given)
+    if given:
+        yield _unscored(given)
 
 
 def sampling_of_model(inherited: dict[str, Any]) -> str | None:
-    """The same sentence for what a model's own generation_config.json adds to each call of `generate`."""
+    """The same sentence about a model's generation_config.json, which adds to each call of `generate`; `None` if it is neutral."""
     remedy = "remove it from generation_config.json, or set it to its neutral value in `generation_kwargs`"
     given = [
         (f"`{key}` of the model's own generation config", value, remedy)
         for key, value in inherited.items()
         if key in NEUTRAL_IN_GENERATION and not _is_neutral(key, value, NEUTRAL_IN_GENERATION[key])
     ]
-    return _unscored(given)
+    return _unscored(given) if given else None
 
 
-def _unscored(given: list[tuple[str, Any, str]]) -> str | None:
-    if not given:
-        return None
-    what = joined([f"{where} is {value}" for where, value, _ in given])
-    remedies = list(dict.fromkeys(remedy for _, _, remedy in given))
-    return f"{what}, and {UNSCORED}; for unbiased ones {joined(remedies)}."
+def _unscored(given: list[tuple[str, Any, str]]) -> str:
+    settings = joined([f"{where} is {value}" for where, value, _ in given])
+    remedies = joined(list(dict.fromkeys(remedy for _, _, remedy in given)))
+    return (
+        f"{settings}, so completions are not sampled from the distribution that is scored. Log-probabilities, importance "
+        "ratios and the KL are those of the full policy at `temperature`; estimated from these samples they are biased. For "
+        f"unbiased estimates {remedies}."
+    )
 
 
 def _is_neutral(key: str, value: Any, neutral: Any) -> bool:
@@ -104,8 +99,3 @@ def _is_neutral(key: str, value: Any, neutral: Any) -> bool:
 
 def _remedy(key: str, neutral: Any) -> str:
     return f"remove `{key}`" if neutral is None else f"set `{key}: {neutral}`"
-
-
-def joined(parts: list[str]) -> str:
-    """Parts of a sentence with commas and “and”."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from trl_ext.recipe.data_checks import dataset_path
+    from trl_ext.checks.data import dataset_path
 
     if args.dataset is not None and (problem := dataset_path(args.dataset)) is not None:
         raise UserError(f"`--dataset` {problem}")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import methods
-from trl_ext.checks.ppo import kl_in_words
+from trl_ext.checks.kl import kl_in_words
 from trl_ext.cli.values import plain
 from trl_ext.data.files.problems import extent
 from trl_ext.data.recognise_file import recognise_file

@@ -49,7 +49,7 @@ def writable_folder(flag: str, given: Any) -> Path:
     Raises:
         UserError: It is not the name of a folder, or cannot be created or written to.
     """
-    from trl_ext.recipe.paths import in_full, unwritable
+    from trl_ext.support.paths import in_full, unwritable
 
     try:
         folder = Path(in_full(str(given)))

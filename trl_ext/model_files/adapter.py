@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trl_ext import demo
+
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
@@ -29,3 +31,10 @@ def base_of(folder: Path) -> str | None:
 def revision_of(folder: Path) -> str | None:
     """Commit, branch or tag of that model on the Hub; `None` if the adapter does not say."""
     return config(folder).get("revision")
+
+
+def base_name(name: str | None) -> str | None:
+    """Path or Hub name of the base model under a recipe's `model_name_or_path`; `None` if that is not set."""
+    if name is None or name == demo.EMBEDDED:
+        return name and str(demo.MODEL)
+    return base_of(Path(name).expanduser()) or name

@@ -51,15 +51,6 @@ def foreign(layer: Layer, chosen: Choice, problems: list[str]) -> None:
             )
 
 
-def unmoved(layer: Layer, chosen: Choice, problems: list[str]) -> None:
-    """Refreshing a reference that the loss never reads is a mistake."""
-    if "sync_ref_model" in layer and layer["sync_ref_model"].value and not chosen.info.needs_reference:
-        problems.append(
-            f"{layer['sync_ref_model'].where} moves the reference, and the loss {text(chosen.loss)} reads none: remove "
-            "it, or keep it for other losses under `variants`."
-        )
-
-
 def inherited(merged: Layer, written: Layer, chosen: Choice, alone: Choice) -> list[str]:
     """A note for each hyperparameter that was written for one loss and is now used for another."""
     if chosen.loss == alone.loss or alone.info is None:

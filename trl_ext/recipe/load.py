@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trl_ext import checks, methods
 from trl_ext.data.files.problems import find_problem
+from trl_ext.data.formats import CHOICES
 from trl_ext.data.recognise_file import recognise_file
-from trl_ext.recipe import checks, fit, reader, stages, trainer, variants
+from trl_ext.recipe import fit, mixture, reader, stages, trainer, variants
 from trl_ext.recipe.choice import Choice, choose
 from trl_ext.recipe.normalise import known, meant, typed
 from trl_ext.recipe.resolved import Recipe
 from trl_ext.recipe.settings import Layer, Settings, from_file, from_flags
-from trl_ext.recipe.vocabulary import WITH_LOSS, dataset_formats, defaults, exclusive
+from trl_ext.recipe.vocabulary import WITH_LOSS, exclusive
 from trl_ext.support.errors import UserError
 
 
@@ -44,11 +46,14 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
             problems.append(f"`variants` apply to losses, and `trainer: {named}` has none: remove them.")
         merged, chosen, kwargs, kind = _by_trainer(written, flags, named, problems), None, {}, named
     # What was given and is of no use was said to be so, and is not missing as well.
-    settings = Settings(merged, defaults(kind), meant(keys, kind) | ({*keys} - {*merged}), Path(path).parent)
-    problems += checks.check(settings, kind, chosen.info if chosen is not None else None)
+    reported = meant(keys, kind) | ({*keys} - {*merged})
+    settings = Settings(merged, methods.METHODS[kind], chosen and chosen.info, reported, Path(path).parent)
+    if awaits := stages.awaited(settings):
+        reported.add("reward_adapter")
+    problems += mixture.problems(settings["datasets"], settings.where("datasets")) if settings["datasets"] else []
+    problems += checks.check(settings)
     problems += _first_look(settings, kind if chosen is None or chosen.info else "unpaired")
-    awaits = stages.awaited(settings)
-    notes += [*checks.notes(settings, kind), *([awaits] if awaits else [])]
+    notes += [*checks.notes(settings), *([awaits] if awaits else [])]
     if problems:
         # What is wrong in the chosen loss's variant is found twice: in the variant and after merging.
         raise UserError(sorted(dict.fromkeys(problems), key=_line), about=str(path))
@@ -87,7 +92,6 @@ def _by_loss(
     kwargs = fit.loss_kwargs(merged, chosen, problems, alone)
     if named is None:
         fit.foreign(merged, chosen, problems)
-        fit.unmoved(merged, chosen, problems)
     notes += fit.inherited(merged, written, chosen, alone)
     return merged, chosen, kwargs
 
@@ -109,7 +113,7 @@ def _first_look(settings: Settings, kind: str) -> list[str]:
     name = settings["dataset_name"]
     if not isinstance(name, str) or settings["datasets"]:
         return []
-    if settings["dataset_format"] not in (None, *dataset_formats()):  # which a check says
+    if settings["dataset_format"] not in (None, *CHOICES):  # which a check says
         return []
     if (problem := find_problem(Path(name))) is not None:
         return [f"{settings.where('dataset_name')} is {name}, which cannot be read: {problem}"]

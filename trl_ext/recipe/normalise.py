@@ -6,11 +6,14 @@ from typing import Any
 
 from trl_ext.recipe.choice import SPELLINGS
 from trl_ext.recipe.convert import convert
-from trl_ext.recipe.paths import PLACES, in_full
 from trl_ext.recipe.renamed_keys import STANDS_FOR, remedy
 from trl_ext.recipe.settings import Layer, Setting
 from trl_ext.recipe.vocabulary import LOSS_KEYS, TRAINERS, hyperparameters, known_keys, nearest, trainers_of
 from trl_ext.support import messages
+from trl_ext.support.paths import in_full
+
+PLACES = ("model_name_or_path", "dataset_name", "output_dir", "resume_from_checkpoint", "reward_adapter")
+"""Keys whose value may be a path, which no shell has seen."""
 
 
 def known(layer: Layer, problems: list[str], kind: str = "paired") -> Layer:

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.support.messages import shown_text
+from trl_ext.losses import LossInfo, MixInfo
+from trl_ext.methods import Method
+from trl_ext.recipe.vocabulary import defaults, known_keys
+from trl_ext.support.messages import joined, shown_text
 
 
 class Setting(NamedTuple):
@@ -18,18 +21,31 @@ Layer = dict[str, Setting]
 
 
 class Settings:
-    """The merged settings, as the checks see them.
+    """The merged settings of a recipe, as `trl_ext.checks` reads them.
 
     Attributes:
-        meant: Settings that are not there because their names are old or misspelt, which was said already.
-        folder: Where the recipe stands.
+        method: The kind of training.
+        loss: Declaration of the loss; `None` if there is none or it is not known.
+        reported: Settings whose absence is reported elsewhere: the key was misspelled, or another recipe makes the folder.
+        folder: The folder of the recipe.
     """
 
-    def __init__(self, layer: Layer, defaults: dict[str, Any], meant: set[str], folder: Path) -> None:
+    is_recipe = True
+
+    def __init__(
+        self, layer: Layer, method: Method, loss: LossInfo | MixInfo | None, reported: set[str], folder: Path
+    ) -> None:
         self._layer = layer
-        self._defaults = defaults
-        self.meant = meant
+        self._fields = {key: field for key, field in known_keys(method.name).items() if field is not None}
+        self._defaults = defaults(method.name)
+        self.method = method
+        self.loss = loss
+        self.reported = reported
         self.folder = folder
+
+    def has(self, key: str) -> bool:
+        """Whether there is such a setting: a field of a configuration, or `env`."""
+        return key in self._fields or key == "env"
 
     def __contains__(self, key: str) -> bool:
         return key in self._layer
@@ -41,14 +57,17 @@ class Settings:
         """The value set, else the default, else `None`."""
         return self._layer[key].value if key in self._layer else self._defaults.get(key)
 
+    def differs(self, key: str) -> bool:
+        """Whether the value is another than the default, where that is known."""
+        return key in self._defaults and self[key] != self._defaults[key]
+
     def where(self, key: str) -> str:
         """How a sentence names this setting."""
         return self._layer[key].where if key in self._layer else f"`{key}`"
 
     def named(self, *keys: str) -> str:
         """Several settings in a sentence: those that were set."""
-        names = [self.where(key) for key in keys if key in self._layer]
-        return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+        return joined([self.where(key) for key in keys if key in self._layer])
 
 
 def from_file(values: dict[str, Any], lines: dict[tuple[str, ...], int], path: tuple[str, ...] = ()) -> Layer:

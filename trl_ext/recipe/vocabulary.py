@@ -1,8 +1,6 @@
 """The keys a recipe may hold."""
 
-import ast
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from trl_ext import losses, methods
@@ -18,8 +16,6 @@ TRAINERS = {name: method.title for name, method in methods.TRAINERS.items()}
 
 WITH_LOSS = tuple(name for name, method in methods.TRAINERS.items() if method.has_loss)
 """Values of `trainer` with which `loss` says what is trained."""
-
-FORMATS = Path(__file__).parents[1] / "data" / "formats"
 
 
 def known_keys(kind: str = "paired") -> dict[str, schema.Field | None]:
@@ -51,22 +47,6 @@ def defaults(kind: str = "paired") -> dict[str, Any]:
     """The defaults of all fields that have a literal one."""
     fields = {key: field for key, field in known_keys(kind).items() if field is not None}
     return {key: field.default for key, field in fields.items() if field.default is not schema.MISSING}
-
-
-def dataset_formats() -> tuple[str, ...]:
-    """What `dataset_format` may be: the `NAME` in each file of `trl_ext/data/formats`."""
-    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in sorted(FORMATS.glob("[!_]*.py"))]
-    return ("auto", *(name for tree in trees for name in _names(tree)))
-
-
-def _names(tree: ast.Module) -> list[str]:
-    return [
-        node.value.value
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.Constant)
-        and [target.id for target in node.targets if isinstance(target, ast.Name)] == ["NAME"]
-    ]
 
 
 def nearest(key: str, kind: str = "paired") -> list[str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from trl_ext.checkpoints import found
 from trl_ext.recipe import Recipe
-from trl_ext.recipe.paths import unwritable
 from trl_ext.recipe.resolved import RESOLVED
 from trl_ext.runs import lock
 from trl_ext.support.errors import UserError
+from trl_ext.support.paths import unwritable
 
 
 def run_directory(recipe: Recipe) -> tuple[Path, str | None]:

@@ -27,6 +27,11 @@ def nearest(given: str, allowed: Any) -> list[str]:
     return list(dict.fromkeys([*begun, *alike]))[:3]
 
 
+def joined(parts: list[str]) -> str:
+    """Parts of a sentence with commas and “and”."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
 def shown(value: Any) -> str:
     """A value as the user wrote it, near enough."""
     if isinstance(value, bool):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
+from trl_ext import checks
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 from trl_ext.trainers.common import lora
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
@@ -21,12 +22,20 @@ from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 
 @dataclass
 class SupervisedConfig(FiniteStepOptions, CheckpointOptions, SFTConfig):
-    """`trl.SFTConfig`, and what a resume may change."""
+    """`trl.SFTConfig`, with what a resume may change."""
+
+    def __post_init__(self) -> None:
+        checks.refuse(self, "sft")
+        super().__post_init__()
 
 
 @dataclass
 class RewardModelConfig(FiniteStepOptions, CheckpointOptions, RewardConfig):
-    """`trl.RewardConfig`, and what a resume may change."""
+    """`trl.RewardConfig`, with what a resume may change."""
+
+    def __post_init__(self) -> None:
+        checks.refuse(self, "reward")
+        super().__post_init__()
 
 
 class Float32Adapter:

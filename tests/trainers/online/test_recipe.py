@@ -53,16 +53,16 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
     [
         (
             "loss: kto\n",
-            "`trainer: online` samples pairs, and the loss kto reads single answers: choose a loss on pairs.",
+            "`trainer: online` samples pairs, and the loss kto reads single completions: choose a loss on pairs.",
         ),
-        ("loss: aot\n", "The loss aot compares sorted values across a whole step"),
+        ("loss: aot\n", "The loss aot compares sorted values across a whole optimizer step"),
         ("loss: dop\n", "Did you mean dpo?"),
         ("loss: dpo\ngamma_beta_ratio: 1\n", "is not read by the loss dpo"),
-        ("num_generations: 1\n", "`num_generations` (line 6) is 1: a pair takes at least 2 completions of a prompt."),
+        ("num_generations: 1\n", "`num_generations` (line 6) is 1: a pair needs at least 2 completions of a prompt."),
         ("num_generations: 3\n", "counts completions and is 8: give a multiple of 3"),
-        ("epsilon: 0.1\n", "`epsilon` (line 6) shapes a policy gradient, and no loss on pairs reads it: remove it."),
-        ("mask_truncated_completions: true\nmissing_eos_penalty: 1\n", "which only they would pay, has no effect"),
-        ("sync_ref_model: true\n", "the reference of sampled pairs stays what it is: remove it."),
+        ("epsilon: 0.1\n", "`epsilon` (line 6) is 0.1. It shapes a policy gradient, and no loss on pairs reads it: remove it."),
+        ("mask_truncated_completions: true\nmissing_eos_penalty: 1\n", "which applies only to them, has no effect"),
+        ("sync_ref_model: true\n", "`trainer: online` keeps its reference fixed. Remove `sync_ref_model`."),
         ("temperature: 0\n", "`temperature` (line 6) is 0: give a number greater than 0."),
         ("reward_weights: [1, 2]\n", "has 2 weights for 1 sources of reward"),
         ("reward_adapter: nowhere\n", "`reward_adapter` (line 6) is nowhere, which holds no adapter_config.json"),
@@ -79,7 +79,7 @@ def test_it_needs_rewards_and_an_adapter(tmp_path):
     found = problems(tmp_path, "trainer: online\n")
     assert len(found) == 2
     assert found[0].startswith("`trainer: online` has no source of reward: add `reward_funcs`")
-    assert "told apart by an adapter: add `use_peft: true`" in found[1]
+    assert "distinguished by adapters: add `use_peft: true`" in found[1]
 
 
 def test_it_is_judged_without_importing_anything_heavy(tmp_path):

@@ -249,17 +249,17 @@ def test_a_reference_that_is_not_the_policy_at_the_start_stops_the_run(model, tm
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_generations": 1}, "`num_generations` is 1: a pair takes at least 2"),
-        ({"num_generations_eval": 1}, "`num_generations_eval` is 1: a pair takes at least 2"),
+        ({"num_generations": 1}, "`num_generations` is 1: a pair needs at least 2"),
+        ({"num_generations_eval": 1}, "`num_generations_eval` is 1: a pair needs at least 2"),
         ({"per_device_train_batch_size": 6, "num_generations": 4}, "is 6: give a multiple of 4"),
         ({"eval_strategy": "steps", "per_device_eval_batch_size": 6, "num_generations_eval": 4}, "eval"),
-        ({"loss": "kto"}, "'kto' takes unpaired data"),
-        ({"loss": "aot"}, "'aot' compares sorted values across a whole step"),
+        ({"loss": "kto"}, "the loss kto reads single completions"),
+        ({"loss": "aot"}, "aot compares sorted values across a whole optimizer step"),
         ({"loss": "simpo", "loss_kwargs": {"beta": -1}}, "beta"),
-        ({"epsilon": 0.3}, "`epsilon` is 0.3, and no loss on pairs reads it"),
-        ({"sync_ref_model": True}, "the reference of sampled pairs stays what it is"),
+        ({"epsilon": 0.3}, "`epsilon` is 0.3. It shapes a policy gradient, and no loss on pairs reads it"),
+        ({"sync_ref_model": True}, "`trainer: online` keeps its reference fixed"),
         ({"missing_eos_penalty": -1.0}, "`missing_eos_penalty` is -1.0"),
-        ({"missing_eos_penalty": 1.0, "mask_truncated_completions": True}, "which only they would pay, has no effect"),
+        ({"missing_eos_penalty": 1.0, "mask_truncated_completions": True}, "which applies only to them, has no effect"),
     ],
 )
 def test_settings_that_cannot_work_are_one_sentence(tmp_path, settings, message):

@@ -30,8 +30,11 @@ def test_defaults_are_those_of_the_papers(tmp_path):
         ({"kl_level": "word"}, "choose one of token, sequence"),
         ({"gamma": 1.5}, "`gamma` is 1.5"),
         ({"missing_eos_penalty": -1.0}, "`missing_eos_penalty` is -1.0"),
-        ({"sync_ref_model": True}, "PPO's reference stays what it is"),
-        ({"missing_eos_penalty": 1.0, "mask_truncated_completions": True}, "which only they would pay, has no effect"),
+        ({"sync_ref_model": True}, "`trainer: ppo` keeps its reference fixed"),
+        (
+            {"missing_eos_penalty": 1.0, "mask_truncated_completions": True},
+            "which applies only to them, has no effect",
+        ),
         ({"neftune_noise_alpha": 5.0}, "adds noise to the embeddings"),
         ({"torch_compile": True}, "`torch_compile` would have no effect"),
         ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor` would have no effect"),

@@ -250,15 +250,15 @@ def test_full_fine_tuning_moves_trls_second_model_and_resumes_it(tiny_model, tmp
 @pytest.mark.parametrize(
     ("config", "kwargs", "sentence"),
     [
-        ({"loss": "simpo"}, {}, "the loss 'simpo' reads none"),
-        ({"loss": "simpo"}, {"peft_config": None}, "the loss 'simpo' reads none"),
-        ({"precompute_ref_log_probs": True}, {}, "remove one of them"),
-        ({"ref_model_mixup_alpha": 0.0}, {}, "a share above 0 and up to 1"),
+        ({"loss": "simpo"}, {}, "the loss simpo does not read one"),
+        ({"loss": "simpo"}, {"peft_config": None}, "the loss simpo does not read one"),
+        ({"precompute_ref_log_probs": True}, {}, "keep one of them"),
+        ({"ref_model_mixup_alpha": 0.0}, {}, "is 0, which never changes the reference"),
         ({"ref_model_sync_steps": 0}, {}, "at least 1"),
         ({}, {"peft_config": lora(use_dora=True)}, "`use_dora` is more than that"),
         ({}, {"peft_config": lora(modules_to_save=["embed_tokens"])}, "`modules_to_save` is more than that"),
         ({}, {"peft_config": LoraConfig(target_modules=["embed_tokens"])}, "is a Embedding"),
-        ({}, {"ref_model": torch.nn.Linear(1, 1)}, "`ref_model` is a model of its own"),
+        ({}, {"ref_model": torch.nn.Linear(1, 1)}, "`ref_model` is a separate model"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -39,9 +39,9 @@ def paired(tiny_model, tmp_path, *, examples=None, **changes):
         ({"peft_config": lora(bias="all")}, "biases"),
         ({"peft_config": lora(init_lora_weights="pissa")}, "takes its share out of the base"),
         ({"loss": "sft", "ld_alpha": 0.5}, "ld_alpha"),
-        ({"loss": {"dpo": 1, "sft": 0.2}, "ld_alpha": 0.5}, "sft reads none"),
+        ({"loss": {"dpo": 1, "sft": 0.2}, "ld_alpha": 0.5}, "sft reads no reference"),
         ({"ld_alpha": 5.0}, "from 0"),
-        ({"train_sampling_strategy": "group_by_length"}, "nothing left to save"),
+        ({"train_sampling_strategy": "group_by_length"}, "would save nothing more"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )

@@ -36,11 +36,6 @@ class FiniteStepOptions:
         },
     )
 
-    def __post_init__(self) -> None:
-        if self.skip_nonfinite_steps < 0:
-            raise ValueError(f"`skip_nonfinite_steps` is {self.skip_nonfinite_steps}: give a number of steps, or 0.")
-        super().__post_init__()
-
 
 class FiniteSteps:
     """Mixin before any trainer of TRL's; first in order, so that it checks a step after all other classes.

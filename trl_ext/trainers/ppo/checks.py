@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from trl_ext.checks import ppo as rules
+from trl_ext import checks
 from trl_ext.checks import sampling
-from trl_ext.checks.given import Given
+from trl_ext.methods import METHODS
 from trl_ext.rl import kl
 from trl_ext.trainers.ppo.config import PPOConfig
-from trl_ext.trainers.rollout import checks, roles
+from trl_ext.trainers.rollout import checks as rollout_checks
+from trl_ext.trainers.rollout import roles
 
 
 class SettingsWarning(UserWarning):
@@ -15,10 +16,8 @@ class SettingsWarning(UserWarning):
 
 
 def notes(args: PPOConfig) -> list[str]:
-    """What works and may not be what was meant, a sentence each."""
-    cell = args.kl_estimator, args.kl_placement, args.kl_level
-    warning = kl.warning(*cell, args.gamma) if args.kl_coef else None
-    return [*([warning] if warning else []), *rules.notes(Given(args))]
+    """A sentence for each setting that works and may not do what was meant."""
+    return checks.notes(checks.ConfigSettings(args, METHODS["ppo"]))
 
 
 def note_on_model(trainer: Any) -> str | None:
@@ -51,7 +50,7 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
         raise TypeError(
             f"PPOTrainer takes a PPOConfig, not a {type(args).__name__}; it has all of RLOOConfig's fields and the KL's."
         )
-    checks.refuse(args, model, sources, given)
+    rollout_checks.refuse(args, model, sources, given)
     if any(part is not None for part in given["optimizers"]):
         raise ValueError(
             "`optimizers` were given, and the critic's parameters do not exist yet: choose the optimizer by `optim` and "

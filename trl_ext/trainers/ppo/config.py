@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 from trl import RLOOConfig
 
-from trl_ext.checks import ppo as rules
-from trl_ext.checks.given import Given
+from trl_ext import checks
 from trl_ext.rl import truth_table
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
+
+RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
+"""How the last check of `trl.RLOOConfig` begins. Its baseline is the other completions of a prompt; PPO's is the critic."""
 
 
 @dataclass
@@ -114,56 +116,16 @@ class PPOConfig(FiniteStepOptions, CheckpointOptions, RLOOConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.beta is not None:
-            raise ValueError(
-                f"`beta` is {self.beta}: PPO has one KL coefficient, `kl_coef`. Set that and remove `beta`."
-            )
-        self._check_kl()
-        self._check_ranges()
+        checks.refuse(self, "ppo")
+        self.kl_level = truth_table.check(self.kl_estimator, self.kl_placement, self.kl_level)
+        if self.kl_controller == "adaptive" and self.kl_horizon is None:
+            self.kl_horizon = 10_000
         try:
             super().__post_init__()
         except ValueError as error:
-            # RLOO's baseline is the other completions of a prompt, PPO's is the critic. This is RLOO's last check.
-            if self.num_generations != 1 or not str(error).startswith("RLOO requires at least 2 generations"):
+            if self.num_generations != 1 or not str(error).startswith(RLOO_NEEDS_TWO):
                 raise
         if self.normalize_advantages is None:
             self.normalize_advantages = self.kl_placement == "reward"
         if self.critic_learning_rate is None:
             self.critic_learning_rate = 10 * self.learning_rate
-        if self.sync_ref_model:
-            raise ValueError("`sync_ref_model` is on: PPO's reference stays what it is. Remove it.")
-        for problem in rules.problems(Given(self)):
-            raise ValueError(problem)
-
-    def _check_kl(self) -> None:
-        self.kl_level = truth_table.check(self.kl_estimator, self.kl_placement, self.kl_level)
-        if not self.kl_coef >= 0:
-            raise ValueError(f"`kl_coef` is {self.kl_coef}: give a number from 0 (no KL) up.")
-        if self.kl_controller not in ("fixed", "adaptive"):
-            raise ValueError(f"`kl_controller` is {self.kl_controller!r}: choose fixed or adaptive.")
-        steering = [name for name in ("kl_target", "kl_horizon") if getattr(self, name) is not None]
-        if self.kl_controller == "fixed" and steering:
-            raise ValueError(
-                f"`{steering[0]}` steers an adaptive KL coefficient and `kl_controller` is fixed: set "
-                f"`kl_controller: adaptive`, or remove `{steering[0]}`."
-            )
-        if self.kl_controller == "fixed":
-            return
-        if self.kl_target is None:
-            raise ValueError("`kl_controller` is adaptive: set `kl_target`, the wanted KL in nats per completion.")
-        if self.kl_horizon is None:
-            self.kl_horizon = 10_000
-        for name in (*steering, "kl_coef"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}: an adaptive KL coefficient needs one above 0.")
-
-    def _check_ranges(self) -> None:
-        for name in ("gamma", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}: give a number from 0 to 1.")
-        for name in ("epsilon", "cliprange_value", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}: give a number above 0.")
-        for name in ("vf_coef", "missing_eos_penalty", "critic_learning_rate"):
-            if getattr(self, name) is not None and not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}: give a number from 0 up.")

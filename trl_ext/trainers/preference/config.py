@@ -5,11 +5,11 @@ importing it.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from trl import DPOConfig, KTOConfig
 
-from trl_ext import losses
+from trl_ext import checks, losses
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 
@@ -22,6 +22,8 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
     …). A field left at `None` takes the loss's own default, and one that the chosen loss does not read is an error: betas
     of different losses do not mean the same thing.
     """
+
+    _method: ClassVar[str]  # the kind of training that a subclass configures, a key of `trl_ext.methods.METHODS`
 
     loss: dict | str | None = field(
         default=None,
@@ -50,7 +52,7 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
             if given.get(name, value) != value:
                 raise ValueError(f"`{name}` is {given[name]!r} and {value!r} in `loss_kwargs`: set it in one place.")
         resolved = losses.get(chosen, **{**given, **kwargs})
-        self._check_loss(resolved)
+        checks.refuse(self, self._method, resolved.info)
         self.loss = dict(chosen) if isinstance(chosen, dict) else chosen
         self.loss_kwargs = dict(resolved.hyperparameters)
         for name in fields:
@@ -110,31 +112,15 @@ class PreferenceOptions(LossOptions):
             value = getattr(self, name)
             if isinstance(value, str) and value.lower() in ("true", "false"):
                 setattr(self, name, value.lower() == "true")
+        if isinstance(self.row_tokens, str) and self.row_tokens.isdigit():
+            self.row_tokens = int(self.row_tokens)
+        checks.refuse(self, self._method)
         given = next((value for name in names if (value := getattr(self, name)) is not None), None)
-        if isinstance(given, str) and given != "auto":
-            raise ValueError(f"`gradient_checkpointing` is {given!r}: give true, false or 'auto'.")
         if given == "auto":
             vars(self).update(dict.fromkeys(names, False))  # transformers knows no "auto"
         super().__post_init__()
         if given == "auto":
             vars(self).update(dict.fromkeys(names) | {"gradient_checkpointing": "auto"})
-            chosen = {"every_n_layers", "offload"} & set(self.gradient_checkpointing_kwargs or {})
-            if chosen:
-                raise ValueError(
-                    f"`gradient_checkpointing_kwargs` sets {', '.join(sorted(chosen))}, and `gradient_checkpointing: auto` "
-                    "chooses the layers itself: set `gradient_checkpointing: true`, or remove it."
-                )
-
-    def _check_rows(self) -> None:
-        if self.train_sampling_strategy not in ("random", "sequential"):
-            raise ValueError(
-                f"`train_sampling_strategy` is {self.train_sampling_strategy!r}: give 'random' or 'sequential'. Rows are "
-                "packed, or sorted by length within a step, so grouping by length has nothing left to save."
-            )
-        if isinstance(self.row_tokens, str) and self.row_tokens.isdigit():
-            self.row_tokens = int(self.row_tokens)
-        if self.row_tokens != "auto" and (not isinstance(self.row_tokens, int) or self.row_tokens < 1):
-            raise ValueError(f"`row_tokens` is {self.row_tokens!r}: give a positive number of tokens, or 'auto'.")
 
 
 @dataclass
@@ -147,6 +133,7 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
         ValueError: An unknown or unpaired loss, a hyperparameter it does not read, or settings that exclude each other.
     """
 
+    _method = "paired"
     _VALID_DICT_FIELDS = [*DPOConfig._VALID_DICT_FIELDS, "loss", "loss_kwargs"]  # noqa: RUF012
 
     loss_type: list[str] | None = field(default=None, metadata={"help": "TRL's spelling of `loss`."})
@@ -160,7 +147,6 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
         trl_spelling = _from_trl(self.loss_type, self.loss_weights)
         self.loss_type = self.loss_weights = None
         super().__post_init__()
-        self._check_rows()
         self._resolve_loss(
             default="dpo",
             trl_spelling=trl_spelling,
@@ -172,27 +158,6 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
                 "f_alpha_divergence_coef",
             ),
         )
-
-    def _check_loss(self, loss: Any) -> None:
-        if not loss.paired:
-            raise ValueError(f"The loss {loss.name!r} takes unpaired data: use UnpairedPreferenceConfig.")
-        if self.ld_alpha is not None:
-            parts = getattr(loss, "components", (loss,))
-            without = [part.name for part in parts if not part.needs_reference]
-            if without:
-                raise ValueError(
-                    f"`ld_alpha` damps the log-ratios of long completions (LD-DPO), and {', '.join(without)} reads "
-                    "none: remove `ld_alpha`, or choose losses that read a reference."
-                )
-            if not 0 <= self.ld_alpha <= 1:
-                raise ValueError(
-                    f"`ld_alpha` is {self.ld_alpha}: give a number from 0 (mask the tail) to 1 (plain DPO)."
-                )
-        if self.use_weighting and loss.coupled:
-            raise ValueError(
-                f"`use_weighting` weighs single pairs, but the loss {loss.name!r} compares sorted values across "
-                "the step: switch one of them off."
-            )
 
 
 @dataclass
@@ -206,6 +171,7 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
         ValueError: An unknown or paired loss, a hyperparameter it does not read, or settings that exclude each other.
     """
 
+    _method = "unpaired"
     _VALID_DICT_FIELDS = [*KTOConfig._VALID_DICT_FIELDS, "loss", "loss_kwargs"]  # noqa: RUF012
 
     loss_type: str | None = field(default=None, metadata={"help": "TRL's spelling of `loss`."})
@@ -225,7 +191,6 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
         trl_spelling = _from_trl(self.loss_type, None)
         self.loss_type = None
         super().__post_init__()
-        self._check_rows()
         for name in ("desirable_weight", "undesirable_weight"):
             value = getattr(self, name)
             if isinstance(value, str) and value != "auto":
@@ -235,10 +200,6 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
             trl_spelling=trl_spelling,
             fields=("beta", "desirable_weight", "undesirable_weight"),
         )
-
-    def _check_loss(self, loss: Any) -> None:
-        if loss.paired:
-            raise ValueError(f"The loss {loss.name!r} takes pairs: use PairedPreferenceConfig.")
 
 
 def _from_trl(loss_type: list[str] | str | None, weights: list[float] | None) -> dict[str, Any] | str | None:

@@ -8,7 +8,7 @@ import torch
 from peft import PeftConfig, PeftModel
 
 from trl_ext import losses
-from trl_ext.checks import optimizers
+from trl_ext.checks import launch
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 from trl_ext.trainers.common import lora
 from trl_ext.trainers.preference import reference_sync
@@ -132,43 +132,28 @@ def has_images(dataset: Any) -> bool:
 
 
 def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
-    """ValueError for settings under which the row-by-row step would be wrong or silently without effect."""
-    if args.deepspeed_plugin is not None or args.fsdp:
-        raise ValueError(
-            "DeepSpeed and FSDP shard the base model, which the row-by-row step does not support yet: launch with "
-            "plain `accelerate launch --multi_gpu` (one full 4-bit copy per GPU) or on a single GPU."
-        )
+    """ValueError for arguments with which the row-by-row step would be wrong or have no effect.
+
+    Settings are judged by `trl_ext.checks` when the configuration is made.
+    """
+    if problem := launch.launched_sharded(args):
+        raise ValueError(problem)
     if given.get("compute_metrics") is not None:
         raise ValueError(
             "`compute_metrics` reads full logits, which are never built here: read the logged metrics instead."
         )
-    if args.torch_compile:
-        raise ValueError(
-            "`torch_compile` would have no effect: rows run on the model itself, not on a compiled wrapper. Remove it."
-        )
-    if args.auto_find_batch_size:
-        raise ValueError(
-            "`auto_find_batch_size` restarts training with another batch. It is not needed: where memory runs out, the "
-            "same step runs again with smaller rows. Remove it."
-        )
-    if why := optimizers.why_refused("`optim`", str(getattr(args.optim, "value", args.optim))):
-        raise ValueError(why)
     if args.activation_offloading and (args.use_cpu or not torch.accelerator.is_available()):
-        raise ValueError("`activation_offloading` moves activations to the CPU, and this run is on one: remove it.")
+        raise ValueError(
+            "`activation_offloading` moves activations to the CPU, and this run is on the CPU: remove it."
+        )
     adapters: list[PeftConfig] = [given["peft_config"]] if given.get("peft_config") is not None else []
     if isinstance(model, PeftModel):
         adapters += model.peft_config.values()
-    init = lora.takes_from_the_base(given.get("peft_config"))
-    if init is not None and loss.needs_reference and not args.sync_ref_model:
-        raise ValueError(
-            f"The adapter starts as {init!r}, which takes its share out of the base: with the adapter off the base is not "
-            "the model the run starts from, and no reference for it. Use the default `init_lora_weights`, or `sync_ref_model`."
-        )
+    problem = lora.changes_the_base(given.get("peft_config"))
+    if problem is not None and loss.needs_reference and not args.sync_ref_model:
+        raise ValueError(f"{problem} Or set `sync_ref_model: true`.")
     for adapter in adapters:
-        if getattr(adapter, "bias", "none") != "none":
-            raise ValueError(
-                f"The adapter trains biases (bias={adapter.bias!r}), which switching it off does not undo: the "
-                "reference would drift with the policy. Use bias='none'."
-            )
+        if problem := lora.trains_biases(adapter):
+            raise ValueError(problem)
     if args.sync_ref_model:
-        reference_sync.refuse(args, loss, given.get("ref_model"), adapters)
+        reference_sync.refuse(given.get("ref_model"), adapters)

@@ -51,34 +51,17 @@ class RefreshReference(TrainerCallback):
         )
 
 
-def refuse(args: Any, loss: Any, ref_model: Any, adapters: list[PeftConfig]) -> None:
-    """ValueError where `sync_ref_model` would be without effect or could not be exact.
+def refuse(ref_model: Any, adapters: list[PeftConfig]) -> None:
+    """ValueError where `sync_ref_model` would have no effect or could not be exact.
 
     Args:
-        args: The trainer's configuration.
-        loss: The resolved loss.
         ref_model: The reference model that was given, if one was.
         adapters: Configurations of the adapter in training; empty in full fine-tuning.
     """
-    if not loss.needs_reference:
-        raise ValueError(
-            f"`sync_ref_model` moves the reference, and the loss {loss.name!r} reads none: remove `sync_ref_model`, or "
-            "choose a loss that reads a reference."
-        )
-    if args.precompute_ref_log_probs:
-        raise ValueError(
-            "`sync_ref_model` changes the reference during the run, and `precompute_ref_log_probs` computes its values "
-            "once before it: remove one of them."
-        )
-    if not 0 < args.ref_model_mixup_alpha <= 1 or args.ref_model_sync_steps < 1:
-        raise ValueError(
-            f"`ref_model_mixup_alpha` is {args.ref_model_mixup_alpha} and `ref_model_sync_steps` "
-            f"{args.ref_model_sync_steps}: give a share above 0 and up to 1, and a number of steps of at least 1."
-        )
     if adapters and ref_model is not None:
         raise ValueError(
-            "`sync_ref_model` moves a copy of the adapter, and `ref_model` is a model of its own that it would not "
-            "move: remove one of them."
+            "`sync_ref_model` updates a copy of the adapter, and `ref_model` is a separate model that it would not "
+            "update: remove one of them."
         )
     for adapter in adapters:
         if (what := unmixable(adapter)) is not None:

@@ -1,4 +1,4 @@
-"""What every trainer that samples refuses before a run."""
+"""Refuse what no trainer that samples completions can work with, before weights are loaded."""
 
 from collections.abc import Sized
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import ProcessorMixin
 
-from trl_ext.checks import optimizers
+from trl_ext.checks import launch
 from trl_ext.trainers.common import lora
 from trl_ext.trainers.rollout import vllm_weights
 
@@ -28,23 +28,13 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
     peft_config = given.get("peft_config")
     if peft_config is None and not lora.has_adapter(model):
         raise ValueError(
-            "Policy and reference share one base, told apart by an adapter: give `peft_config` (a LoraConfig), or a model "
-            "with an adapter."
+            "Policy and reference share one base model and differ by an adapter: give `peft_config` (a LoraConfig), or a "
+            "model with an adapter."
         )
     if isinstance(given.get("processing_class"), ProcessorMixin):
         raise ValueError("Prompts are text here, and this is a vision-language processor: give a tokenizer.")
-    if args.deepspeed_plugin is not None or args.fsdp:
-        raise ValueError(
-            "DeepSpeed and FSDP shard the model, and updates run past their wrappers: launch with plain "
-            "`accelerate launch --multi_gpu` (one full 4-bit copy per GPU) or on a single GPU."
-        )
-    if why := optimizers.why_refused("`optim`", str(getattr(args.optim, "value", args.optim))):
-        raise ValueError(why)
-    if (init := lora.takes_from_the_base(peft_config)) is not None:
-        raise ValueError(
-            f"The adapter starts as {init!r}, which takes its share out of the base: with the adapter off the base is not "
-            "the model the run starts from, and no reference for it. Use the default `init_lora_weights`."
-        )
+    if problem := launch.launched_sharded(args) or lora.changes_the_base(peft_config):
+        raise ValueError(problem)
     for adapter in model.peft_config.values() if isinstance(model, PeftModel) else [peft_config]:
         _refuse_adapter(args, adapter)
     _refuse_data(args, given.get("train_dataset"))
@@ -52,21 +42,20 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
 
 def _refuse_adapter(args: Any, adapter: Any) -> None:
     if adapter.is_prompt_learning:
-        raise ValueError("Adapters are switched in the middle of a step, which prompt learning cannot: use LoRA.")
-    if getattr(adapter, "bias", "none") != "none":
         raise ValueError(
-            f"The adapter trains biases (bias={adapter.bias!r}), which switching it off does not undo: the reference would "
-            "drift with the policy. Use bias='none'."
+            "A training step switches between adapters, which prompt learning does not support: use LoRA."
         )
+    if problem := lora.trains_biases(adapter):
+        raise ValueError(problem)
     if args.use_vllm:
         vllm_weights.check(adapter)
 
 
 def _refuse_data(args: Any, dataset: Any) -> None:
-    """ValueError if there are too few prompts for a single rollout, from which nothing would be trained."""
+    """ValueError if there are too few prompts for a single rollout, so that nothing would be trained."""
     prompts = args.generation_batch_size // args.num_generations
     if isinstance(dataset, Sized) and len(dataset) < prompts:
         raise ValueError(
-            f"The training data has {len(dataset)} prompts and a rollout takes {prompts}, so there would be none: give more "
+            f"The training data has {len(dataset)} prompts and a rollout takes {prompts}, so no rollout is complete: give more "
             "prompts, or lower `per_device_train_batch_size`, `gradient_accumulation_steps` or `steps_per_generation`."
         )

@@ -7,9 +7,6 @@ from pathlib import Path
 
 from trl_ext.support import messages
 
-PLACES = ("model_name_or_path", "dataset_name", "output_dir", "resume_from_checkpoint", "reward_adapter")
-"""Keys whose value may be a path, which no shell has seen."""
-
 LONGEST_NAME, LONGEST_PATH = 255, 4096
 """Bytes that file systems allow."""
 

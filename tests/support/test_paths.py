@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipe.helpers import load, problem
-from trl_ext.recipe import paths
+from trl_ext.support import paths
 
 
 def test_the_home_folder_is_written_out(tmp_path, monkeypatch):

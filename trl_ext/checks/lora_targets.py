@@ -1,20 +1,22 @@
-"""Whether the modules a LoRA is to be put on are in the model, where a local folder tells."""
+"""Rules about the modules a LoRA is put on: they must exist in the model, judged where its folder is local."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from trl_ext import demo
+from trl_ext.checks.rule import problem
+from trl_ext.checks.settings import Settings
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter, modules
-from trl_ext.recipe.settings import Settings
 from trl_ext.support import messages
 
 ALL = "all-linear"
 
 
+@problem("use_peft", "lora_target_modules", "model_name_or_path")
 def lora_targets(s: Settings) -> Iterator[str]:
-    """PEFT trains the targets it finds and says nothing of others as long as there is one."""
+    """PEFT trains the targets it finds and is silent about the others as long as it finds one."""
     given, model = s["lora_target_modules"], s["model_name_or_path"]
     if not s["use_peft"] or not isinstance(given, list) or not given or given == [ALL] or not isinstance(model, str):
         return
@@ -23,7 +25,7 @@ def lora_targets(s: Settings) -> Iterator[str]:
     if not there:
         return
     where = s.where("lora_target_modules")
-    given = [target for target in given if str(target).rpartition(".")[2] != "lm_head"]  # of which another check tells
+    given = [target for target in given if str(target).rpartition(".")[2] != "lm_head"]  # see `adapter.head`
     if len(given) == 1 and not str(given[0]).isidentifier():  # TRL hands it to PEFT as a pattern
         yield from _pattern(where, str(given[0]), there, linear)
         return
@@ -31,15 +33,16 @@ def lora_targets(s: Settings) -> Iterator[str]:
         if any(name == target or name.endswith(f".{target}") for name in there):
             continue
         if target == ALL:
-            yield f"{where} names {ALL} and others: it stands for all of them, so give it alone."
+            yield f"{where} names {ALL} and others. {ALL} already includes every linear layer: give it alone."
             continue
         near = messages.nearest(target.rpartition(".")[2], [ALL, *linear])
         meant = f"did you mean {near[0]}?" if near else "check its name."
-        yield f"{where} names {messages.shown_text(target)}, which {model} has not: {meant} {_all(linear)}"
+        yield f"{where} names {messages.shown_text(target)}, which {model} does not have: {meant} {_all(linear)}"
 
 
+@problem("use_peft", "lora_target_parameters", "model_name_or_path")
 def lora_parameters(s: Settings) -> Iterator[str]:
-    """PEFT only warns of parameters that are not there. It takes a full name or its end, from a dot on."""
+    """PEFT only warns about parameters that do not exist. It takes a full name or its end, from a dot on."""
     given, model = s["lora_target_parameters"], s["model_name_or_path"]
     if not s["use_peft"] or not given or not isinstance(given, list) or not isinstance(model, str):
         return
@@ -53,7 +56,7 @@ def lora_parameters(s: Settings) -> Iterator[str]:
             continue
         near = messages.nearest(target, ends)
         meant = f"did you mean {near[0]}?" if near else f"write one of {', '.join(ends)}, or more of its full name."
-        yield f"{s.where('lora_target_parameters')} names {messages.shown_text(target)}, which {model} has not: {meant}"
+        yield f"{s.where('lora_target_parameters')} names {messages.shown_text(target)}, which {model} does not have: {meant}"
 
 
 def _pattern(where: str, pattern: str, there: list[str], linear: list[str]) -> Iterator[str]:
@@ -64,10 +67,10 @@ def _pattern(where: str, pattern: str, there: list[str], linear: list[str]) -> I
         yield f"{where} is {messages.shown_text(pattern)}, which is neither a name nor a pattern ({error}). {_all(linear)}"
         return
     if re.fullmatch(r"\w+([, ]+\w+)+", pattern):
-        yield f"{where} is {messages.shown_text(pattern)}: write names apart, [{', '.join(re.split('[, ]+', pattern))}]."
+        yield f"{where} is {messages.shown_text(pattern)}: write the names as a list, [{', '.join(re.split('[, ]+', pattern))}]."
         return
     yield f"{where} is {messages.shown_text(pattern)}, a pattern that no module's full name matches. {_all(linear)}"
 
 
 def _all(linear: list[str]) -> str:
-    return f"Its linear layers are {', '.join(linear)}; `{ALL}` takes all of them but the head."
+    return f"Its linear layers are {', '.join(linear)}; `{ALL}` selects all of them except the head."

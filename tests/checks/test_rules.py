@@ -1,0 +1,142 @@
+"""Every rule stands once, and says the same about a recipe and about a trainer's configuration."""
+
+from collections import Counter
+
+import pytest
+
+from tests.recipe.helpers import BASE, PPO, problem
+from tests.trainers.online.test_recipe import ONLINE
+from trl_ext import checks, methods
+from trl_ext.checks.rule import LOSS, RULES
+from trl_ext.methods import METHODS
+from trl_ext.recipe.settings import Setting, Settings
+from trl_ext.recipe.vocabulary import known_keys
+
+RECIPES = {
+    "paired": BASE,
+    "unpaired": f"{BASE}loss: kto\n",
+    "ppo": PPO,
+    "online": ONLINE,
+    "sft": f"{BASE}trainer: sft\n",
+    "reward": f"{BASE}trainer: reward\n",
+}
+
+SAMPLE = [
+    ("paired", {"bf16": True, "fp16": True}),
+    ("paired", {"row_tokens": 0}),
+    ("paired", {"row_tokens": "many"}),
+    ("paired", {"ld_alpha": 5.0}),
+    ("paired", {"loss": "simpo", "ld_alpha": 0.5}),
+    ("paired", {"loss": "simpo", "sync_ref_model": True}),
+    ("paired", {"loss": "aot", "use_weighting": True}),
+    ("paired", {"sync_ref_model": True, "ref_model_mixup_alpha": 0.0}),
+    ("paired", {"sync_ref_model": True, "ref_model_sync_steps": 0}),
+    ("paired", {"sync_ref_model": True, "precompute_ref_log_probs": True}),
+    ("paired", {"torch_compile": True}),
+    ("paired", {"auto_find_batch_size": True}),
+    ("paired", {"deepspeed": "zero3.json"}),
+    ("paired", {"label_smoothing_factor": 0.1}),
+    ("paired", {"train_sampling_strategy": "group_by_length"}),
+    ("paired", {"gradient_checkpointing_kwargs": {"every_n_layers": 2}}),
+    ("paired", {"optim_args": "momentum"}),
+    ("paired", {"report_to": "wnadb"}),
+    ("paired", {"load_best_model_at_end": True}),
+    ("paired", {"weight_decay": -1.0}),
+    ("paired", {"skip_nonfinite_steps": -1}),
+    ("unpaired", {"optim": "lomo"}),
+    ("unpaired", {"max_length": 0}),
+    ("ppo", {"beta": 0.1}),
+    ("ppo", {"kl_coef": -0.1}),
+    ("ppo", {"kl_estimator": "k4"}),
+    ("ppo", {"kl_target": 6.0}),
+    ("ppo", {"kl_controller": "adaptive"}),
+    ("ppo", {"kl_controller": "adaptive", "kl_target": 3.0, "kl_coef": 0.0}),
+    ("ppo", {"gamma": 1.5}),
+    ("ppo", {"num_generations": 0}),
+    ("ppo", {"sync_ref_model": True}),
+    ("ppo", {"neftune_noise_alpha": 5.0}),
+    ("ppo", {"optim": "galore_adamw_layerwise"}),
+    ("ppo", {"mask_truncated_completions": True, "missing_eos_penalty": 1.0}),
+    ("online", {"num_generations": 1}),
+    ("online", {"num_generations": 3}),
+    ("online", {"epsilon": 0.1}),
+    ("online", {"reward_clip_range": [1.0, -1.0]}),
+    ("online", {"loss": "aot"}),
+    ("online", {"auto_find_batch_size": True}),
+    ("sft", {"auto_find_batch_size": True}),
+    ("sft", {"skip_nonfinite_steps": -1}),
+    ("reward", {"fsdp": "full_shard"}),
+]
+
+
+def lines(settings):
+    return "".join(
+        f"{key}: {str(value).lower() if isinstance(value, bool) else value}\n" for key, value in settings.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), SAMPLE, ids=lambda value: value if isinstance(value, str) else "-".join(value)
+)
+def test_a_recipe_and_a_configuration_are_refused_with_the_same_sentence(kind, settings, tmp_path):
+    base = RECIPES[kind].replace("loss: kto\n", "") if "loss" in settings else RECIPES[kind]
+    said = problem(tmp_path, lines(settings), base)
+    config = methods.imported(METHODS[kind].config)
+    with pytest.raises(ValueError) as raised:
+        config(output_dir=str(tmp_path), use_cpu=True, **({"bf16": False} | settings))
+    first = base.count("\n") + 1
+    for number in range(first, first + len(settings)):
+        said = said.replace(f" (line {number})", "")
+    assert str(raised.value) == said
+
+
+def test_no_rule_is_registered_twice():
+    assert [name for name, count in Counter(rule.name for rule in RULES).items() if count > 1] == []
+    assert len({id(rule.judge) for rule in RULES}) == len(RULES) > 100
+
+
+def test_every_file_of_rules_is_a_theme():
+    assert {rule.name.partition(".")[0] for rule in RULES} <= {*checks.THEMES}
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_rule_is_about_settings_that_exist(kind):
+    """And each kind of training is judged by some."""
+    settings = Settings({}, METHODS[kind], None, set(), None)
+    assert 30 < sum(rule.is_judged(settings) for rule in RULES) < len(RULES)
+    everywhere = {LOSS, "env"}.union(*(known_keys(name) for name in METHODS))
+    newer = {"activation_checkpointing"}  # transformers has it since 5.23
+    assert {key for rule in RULES for key in rule.reads} - everywhere <= newer
+
+
+class Recording(Settings):
+    """Settings that remember which were read."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.read = set()
+
+    def __getitem__(self, key):
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key):
+        self.read.add(key)
+        return super().__contains__(key)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_rule_reads_the_settings_it_declares_and_no_others(kind, tmp_path):
+    """Judged with every switch on, so that rules get past their first condition."""
+    fields = {key: field for key, field in known_keys(kind).items() if field is not None}
+    on = {key: Setting(True, f"`{key}`") for key, field in fields.items() if field.default is False}
+    for layer in ({}, on):
+        for rule in RULES:
+            settings = Recording(layer, METHODS[kind], None, set(), tmp_path)
+            if LOSS in rule.reads or not rule.is_judged(settings):
+                continue
+            settings.read.clear()
+            list(rule.judge(settings))
+            # A rule about a group of names goes through the settings that were set.
+            extra = {key for key in settings.read - {*rule.reads} if "without_its_switch" not in rule.name}
+            assert not extra, (rule.name, extra)

@@ -1,0 +1,71 @@
+"""Rules about the LoRA adapter that is trained."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from trl_ext.checks.rule import note, problem, samples
+from trl_ext.checks.settings import Settings
+from trl_ext.model_files import adapter as adapter_folder
+
+OF_AN_ADAPTER = (
+    "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save",
+    "lora_task_type", "use_rslora", "use_dora",
+)  # fmt: skip
+"""Settings that only a new adapter reads."""
+
+
+@problem("use_peft", *OF_AN_ADAPTER)
+def without_adapter(s: Settings) -> Iterator[str]:
+    ignored = [key for key in s if key in OF_AN_ADAPTER and s[key]]
+    if ignored and "use_peft" not in s:
+        yield f"{s.named(*ignored)} would be ignored without an adapter: add `use_peft: true`."
+
+
+@problem("lora_target_modules")
+def head(s: Settings) -> Iterator[str]:
+    if _targets_the_head(s["lora_target_modules"] or []):
+        yield (
+            f"{s.where('lora_target_modules')} includes lm_head. Its weight is read directly to compute log-probabilities, so "
+            "a LoRA on it would never be trained: remove lm_head (`lora_target_modules: all-linear` is every other linear "
+            "layer)."
+        )
+
+
+@problem("use_peft", "model_name_or_path", applies_to=samples)
+def shared_base(s: Settings) -> Iterator[str]:
+    """Trainers that sample get their adapter as an argument instead (`trl_ext.trainers.rollout.checks`)."""
+    folder = Path(s["model_name_or_path"] or "").expanduser()
+    if not s["use_peft"] and not adapter_folder.is_in(folder):
+        roles = "policy, reference and critic" if s.method.trained_adapters > 1 else "policy and reference"
+        yield (
+            f"`trainer: {s.method.name}` keeps {roles} on one base model, distinguished by adapters: add `use_peft: true`, or "
+            "set `model_name_or_path` to the folder of an adapter to continue from."
+        )
+
+
+@note("model_name_or_path", "lora_r", "lora_alpha", "lora_target_modules", recipe_only=True)
+def continued_adapter(s: Settings) -> Iterator[str]:
+    """Settings of a new adapter in a recipe that continues from one."""
+    folder = Path(s["model_name_or_path"] or "")
+    theirs = adapter_folder.config(folder)
+    for key, field in (("lora_r", "r"), ("lora_alpha", "lora_alpha"), ("lora_target_modules", "target_modules")):
+        ours, given = s[key], theirs.get(field)
+        if isinstance(ours, list) and isinstance(given, list):
+            # `all-linear` and patterns are written out in what PEFT saves.
+            are_names = all(str(name).isidentifier() for name in [*ours, *given])
+            ours, given = (", ".join(sorted(map(str, names))) if are_names else None for names in (ours, given))
+        if key in s and isinstance(given, type(ours)) and ours != given:
+            yield (
+                f"{s.where(key)} is {ours} and has no effect: the adapter in {folder}, which is continued, has {given}."
+            )
+
+
+def _targets_the_head(targets: list[str]) -> bool:
+    """Whether LoRA targets, names or ends of names, include lm_head; a single one may be a pattern."""
+    if any(str(target).rpartition(".")[2] == "lm_head" for target in targets):
+        return True
+    try:
+        return len(targets) == 1 and re.fullmatch(str(targets[0]), "lm_head") is not None
+    except re.error:
+        return False

@@ -1,0 +1,90 @@
+"""Rules about how steps are run: several GPUs, compilation, batch sizes, environment variables."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from trl_ext.checks.rule import problem, samples
+from trl_ext.checks.settings import Settings
+from trl_ext.methods import Method
+
+SEVERAL_GPUS = (
+    "training steps run on the model itself, not on the wrapper that shards it. Use plain `accelerate launch --multi_gpu` for "
+    "several GPUs: each then holds a full copy of the base model."
+)
+"""Why DeepSpeed and FSDP are refused, and what to do instead."""
+
+SHARDING = {
+    "deepspeed": f"DeepSpeed counts accumulation steps itself, and {SEVERAL_GPUS}",
+    "fsdp": SEVERAL_GPUS,
+}
+
+
+def runs_the_model_itself(method: Method) -> bool:
+    """Whether its steps run the model past the wrappers that transformers puts around it."""
+    return method.cuts_rows or method.samples_completions
+
+
+@problem("deepspeed", "fsdp")
+def sharding(s: Settings) -> Iterator[str]:
+    """A launcher can turn sharding on too: see `launched_sharded`."""
+    for key, reason in SHARDING.items():
+        if s[key]:
+            yield f"{s.where(key)} is not supported: {reason}"
+
+
+def launched_sharded(args: Any) -> str | None:
+    """A sentence if a finished configuration uses DeepSpeed or FSDP, as a launcher turns them on by environment variables."""
+    if args.deepspeed_plugin is not None:
+        return f"DeepSpeed is on, which is not supported: {SHARDING['deepspeed']}"
+    return f"FSDP is on, which is not supported: {SHARDING['fsdp']}" if args.fsdp else None
+
+
+@problem("auto_find_batch_size")
+def automatic_batch(s: Settings) -> Iterator[str]:
+    if not s["auto_find_batch_size"]:
+        return
+    if s.method.cuts_rows:
+        instead = "Remove it, and lower `row_tokens` if memory runs out, which never changes the result."
+    elif s.method.samples_completions:
+        instead = "Remove it: an update that does not fit in memory is repeated with half the micro-batch anyway."
+    else:
+        instead = "Remove it, and lower `per_device_train_batch_size` if memory runs out."
+    yield (
+        f"{s.where('auto_find_batch_size')} is not supported: after running out of memory it restarts at step 0 with another "
+        f"effective batch size. {instead}"
+    )
+
+
+@problem("torch_compile", applies_to=runs_the_model_itself)
+def compilation(s: Settings) -> Iterator[str]:
+    if s["torch_compile"]:
+        yield (
+            f"{s.where('torch_compile')} would have no effect: training steps run on the model itself, not on the compiled "
+            "wrapper. Remove it."
+        )
+
+
+@problem("label_smoothing_factor")
+def label_smoothing(s: Settings) -> Iterator[str]:
+    if s["label_smoothing_factor"]:
+        instead = "Some losses read `label_smoothing`: use that instead." if s.method.has_loss else "Remove it."
+        yield f"{s.where('label_smoothing_factor')} would have no effect: no loss here reads it. {instead}"
+
+
+@problem("neftune_noise_alpha", applies_to=samples)
+def embedding_noise(s: Settings) -> Iterator[str]:
+    if s["neftune_noise_alpha"]:
+        effect = "reference and policy would differ" if s.method.has_loss else "importance ratios would differ from 1"
+        yield (
+            f"{s.where('neftune_noise_alpha')} adds noise to the embeddings in some forward passes and not in others, so "
+            f"{effect} by that noise. Remove it."
+        )
+
+
+@problem("env")
+def environment(s: Settings) -> Iterator[str]:
+    values = s["env"]
+    if values is not None and (
+        not isinstance(values, dict) or any(isinstance(value, (dict, list)) for value in values.values())
+    ):
+        yield f"{s.where('env')} is not a mapping of names to values: write `env: {{NAME: value}}`."

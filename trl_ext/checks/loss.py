@@ -1,0 +1,47 @@
+"""Rules about the loss: whether it fits the data and the other settings."""
+
+from collections.abc import Iterator
+
+from trl_ext import methods
+from trl_ext.checks.rule import LOSS, problem, samples_pairs
+from trl_ext.checks.settings import Settings
+
+
+@problem(LOSS, applies_to=lambda method: method.reads_preferences)
+def data_of_the_loss(s: Settings) -> Iterator[str]:
+    """A recipe gets the method that its loss needs; code chooses a configuration."""
+    if s.loss.paired != s.method.is_paired:
+        fitting = methods.of(None, is_paired=s.loss.paired)
+        wanted, given = ("pairs", "labelled completions") if s.loss.paired else ("labelled completions", "pairs")
+        yield (
+            f"The loss {s.loss.name} trains on {wanted}, and {_class(s.method.config)} is for {given}: use "
+            f"{_class(fitting.config)}."
+        )
+
+
+@problem(LOSS, applies_to=samples_pairs)
+def sampled_pairs(s: Settings) -> Iterator[str]:
+    if not s.loss.paired:
+        yield (
+            f"`trainer: {s.method.name}` samples pairs, and the loss {s.loss.name} reads single completions: choose a loss on "
+            "pairs."
+        )
+    if s.loss.coupled:
+        yield (
+            f"The loss {s.loss.name} compares sorted values across a whole optimizer step, and sampled pairs are trained on in "
+            "micro-batches: choose another loss."
+        )
+
+
+@problem("use_weighting", LOSS)
+def weighted_pairs(s: Settings) -> Iterator[str]:
+    if s["use_weighting"] and s.loss.coupled:
+        yield (
+            f"{s.where('use_weighting')} weighs single pairs, and the loss {s.loss.name} compares sorted values across the "
+            "optimizer step: turn one of them off."
+        )
+
+
+def _class(path: str) -> str:
+    """The class that a "module:name" of the table of methods names."""
+    return path.rpartition(":")[2]

@@ -1,0 +1,99 @@
+"""Rules about settings that a method inherits from its TRL parent and does not read.
+
+Settings that would only be ignored are noted; a recipe that trains another method may share them.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+from trl_ext.checks.rule import is_policy_gradient, note, problem, samples_pairs
+from trl_ext.checks.settings import Settings
+from trl_ext.support.messages import joined
+
+WITHOUT_EFFECT = {
+    "data_seed": "the order of prompts follows `seed`",
+    "train_sampling_strategy": "`shuffle_dataset` decides whether prompts are shuffled",
+    "length_column_name": "prompts are not grouped by length",
+    "include_num_input_tokens_seen": "prompts and completions are always counted, as `num_tokens`",
+    "include_for_metrics": "evaluation scores sampled completions and predicts nothing",
+    "batch_eval_metrics": "evaluation scores sampled completions and predicts nothing",
+    "label_names": "there are no labels",
+    "ds3_gather_for_generation": "DeepSpeed is not supported here",
+    "log_multimodal": "prompts are text",
+    "ref_model_sync_steps": "the reference is fixed",
+    "ref_model_mixup_alpha": "the reference is fixed",
+    "ddp_find_unused_parameters": "gradients are averaged over processes once per step, without DDP",
+    "ddp_static_graph": "gradients are averaged over processes once per step, without DDP",
+    "ddp_bucket_cap_mb": "gradients are averaged over processes once per step, without DDP",
+}
+"""Settings that PPO does not read, and why."""
+
+NEEDS = {
+    "vllm_": "use_vllm",
+    "transformers_continuous_batching_config": "use_transformers_continuous_batching",
+    "log_unique_prompts": "log_completions",
+    "num_completions_to_print": "log_completions",
+    "gradient_checkpointing_kwargs": "gradient_checkpointing",
+    "liger_kernel_config": "use_liger_kernel",
+}
+"""Beginnings of names, and the switch without which such a setting has no effect."""
+
+SWITCHES_OF = {"use_transformers_continuous_batching": ("use_transformers_paged",)}
+"""Old names of a switch."""
+
+CLIPPING = ("epsilon", "epsilon_high", "cliprange_value")
+
+OF_A_POLICY_GRADIENT = ("epsilon", "epsilon_high", "normalize_advantages")
+"""Settings of TRL's configuration that no loss on pairs reads."""
+
+
+def without_effect(key: str, s: Settings) -> Iterator[str]:
+    if s.differs(key):
+        yield f"{s.where(key)} has no effect in PPO: {WITHOUT_EFFECT[key]}."
+
+
+def without_its_switch(start: str, switch: str, s: Settings) -> Iterator[str]:
+    if any(s[name] for name in (switch, *SWITCHES_OF.get(switch, ()))):
+        return
+    for key in s:
+        if key.startswith(start) and s.differs(key):
+            yield f"{s.where(key)} has no effect without `{switch}: true`."
+
+
+def policy_gradient(key: str, s: Settings) -> Iterator[str]:
+    if key in s:
+        yield f"{s.where(key)} is {s[key]}. It shapes a policy gradient, and no loss on pairs reads it: remove it."
+
+
+for _key in WITHOUT_EFFECT:
+    note(_key, applies_to=is_policy_gradient)(partial(without_effect, _key))
+for _start, _switch in NEEDS.items():
+    note(_switch, *SWITCHES_OF.get(_switch, ()), applies_to=is_policy_gradient)(
+        partial(without_its_switch, _start, _switch)
+    )
+for _key in OF_A_POLICY_GRADIENT:
+    problem(_key, applies_to=samples_pairs)(partial(policy_gradient, _key))
+
+
+@note("num_generations_eval", "eval_strategy", applies_to=is_policy_gradient)
+def evaluation_is_off(s: Settings) -> Iterator[str]:
+    if s.differs("num_generations_eval") and s["eval_strategy"] in (None, "no"):
+        yield f"{s.where('num_generations_eval')} has no effect without `eval_strategy`."
+
+
+@note(
+    *CLIPPING, "num_iterations", "gradient_accumulation_steps", "steps_per_generation", "generation_batch_size",
+    applies_to=is_policy_gradient,
+)  # fmt: skip
+def clipping(s: Settings) -> Iterator[str]:
+    """Clipping acts on rollouts that are older than the policy they train, and there are none."""
+    accumulated = s["gradient_accumulation_steps"]
+    steps = s["steps_per_generation"] or (None if s["generation_batch_size"] else accumulated)
+    changed = [s.where(key) for key in CLIPPING if s.differs(key)]
+    if steps is None or steps > accumulated or s["num_iterations"] != 1 or not changed:
+        return
+    have = "has" if len(changed) == 1 else "have"
+    yield (
+        f"{joined(changed)} {have} no effect: each rollout is used for one step, in which policy and values are still those "
+        "that sampled it. Set `num_iterations` to 2 or more to use each rollout again."
+    )
