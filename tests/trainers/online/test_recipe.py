@@ -60,7 +60,10 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("loss: dpo\ngamma_beta_ratio: 1\n", "is not read by the loss dpo"),
         ("num_generations: 1\n", "`num_generations` (line 6) is 1: a pair needs at least 2 completions of a prompt."),
         ("num_generations: 3\n", "counts completions and is 8: give a multiple of 3"),
-        ("epsilon: 0.1\n", "`epsilon` (line 6) is 0.1. It shapes a policy gradient, and no loss on pairs reads it: remove it."),
+        (
+            "epsilon: 0.1\n",
+            "`epsilon` (line 6) is 0.1. It shapes a policy gradient, and no loss on pairs reads it: remove it.",
+        ),
         ("mask_truncated_completions: true\nmissing_eos_penalty: 1\n", "which applies only to them, has no effect"),
         ("sync_ref_model: true\n", "`trainer: online` keeps its reference fixed. Remove `sync_ref_model`."),
         ("temperature: 0\n", "`temperature` (line 6) is 0: give a number greater than 0."),

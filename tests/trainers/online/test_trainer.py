@@ -259,7 +259,10 @@ def test_a_reference_that_is_not_the_policy_at_the_start_stops_the_run(model, tm
         ({"epsilon": 0.3}, "`epsilon` is 0.3. It shapes a policy gradient, and no loss on pairs reads it"),
         ({"sync_ref_model": True}, "`trainer: online` keeps its reference fixed"),
         ({"missing_eos_penalty": -1.0}, "`missing_eos_penalty` is -1.0"),
-        ({"missing_eos_penalty": 1.0, "mask_truncated_completions": True}, "which applies only to them, has no effect"),
+        (
+            {"missing_eos_penalty": 1.0, "mask_truncated_completions": True},
+            "which applies only to them, has no effect",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_one_sentence(tmp_path, settings, message):
