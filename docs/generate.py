@@ -18,8 +18,8 @@ from docs import measured
 from tests.seams import SEAMS
 from tests.trainers.test_overrides import OVERRIDES
 from trl_ext import losses
-from trl_ext.cli import VERBS
-from trl_ext.cli.parser import Parser
+from trl_ext.cli import parsers
+from trl_ext.cli.recipe_keys import ANY_KEY
 from trl_ext.data import formats
 from trl_ext.recipe import load
 from trl_ext.recipe.extras import DataExtras, ModelExtras
@@ -74,19 +74,18 @@ def loss_pages() -> str:
 def verb_pages() -> str:
     """Every verb of the command line with its arguments and examples."""
     pages = []
-    for name, module in VERBS.items():
-        parser = Parser(prog=f"trl-ext {name}")
-        module.add_arguments(parser)
-        pages += [f"## `trl-ext {name}`", "", f"{module.HELP[0].upper()}{module.HELP[1:]}.", ""]
+    for name, parser in parsers()[1].items():
+        pages += [f"## `trl-ext {name}`", "", parser.description, ""]
         pages += [f"- {_argument(action)}: {action.help}" for action in parser._actions if action.dest != "help"]
-        pages += ["", "```", module.EXAMPLES.strip(), "```", ""]
+        pages += [f"- `--key value`: {ANY_KEY}"] * (parser.recipe is not None)
+        examples, _, notes = parser.epilog.partition("\n\n")
+        pages += ["", "```", examples, "```", "", notes, ""]
     return "\n".join(pages).rstrip()
 
 
 def _argument(action: argparse.Action) -> str:
     """An argument as it is written on the command line."""
-    value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
-    return f"`{' '.join(filter(None, [*action.option_strings[-1:], str(value)]))}`"
+    return f"`{' '.join(filter(None, [*action.option_strings[-1:], action.metavar]))}`"
 
 
 def seam_table() -> str:

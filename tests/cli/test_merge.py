@@ -96,7 +96,7 @@ def test_a_checkpoint_and_a_plain_adapter(base, capsys):
     plain = checkpoint.rename(base.parent / "plain")
     assert main(["merge", str(plain), "--output", "mine", "--base", "base"]) == 0
     printed = capsys.readouterr().out
-    assert "Nothing will be compared" in printed and "was not left by `trl-ext run`" in printed
+    assert "The merged model will not be compared" in printed and "was not left by `trl-ext run`" in printed
     first, second = (AutoModelForCausalLM.from_pretrained(name).state_dict() for name in ("merged", "mine"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert AutoTokenizer.from_pretrained("mine").eos_token == "</s>"  # the base's
@@ -124,7 +124,10 @@ def test_a_reward_model_is_merged_as_a_classifier(base, capsys):
     run = run_of(base, OneScore, lora={"task_type": "SEQ_CLS", "modules_to_save": ["score"]}, trainer="reward")
     assert main(["merge", str(run), "--output", "merged"]) == 0
     printed = capsys.readouterr().out
-    assert "Nothing will be compared: a reward model writes no completions." in printed and "vllm" not in printed
+    assert (
+        "The merged model will not be compared: a reward model writes no completions." in printed
+        and "vllm" not in printed
+    )
     model = AutoModelForSequenceClassification.from_pretrained("merged")
     assert model.config.architectures == ["LlamaForSequenceClassification"] and model.config.num_labels == 1
 
@@ -142,7 +145,7 @@ def test_wrong_input(base, capsys, tmp_path):
     new = ["--output", "new"]
     for words, message in (
         ([str(run)], "--output"),
-        ([str(run), "--output", "full"], "which is there already and not empty"),
+        ([str(run), "--output", "full"], "which exists and is not empty"),
         ([str(run), *new, "--dtype", "int8"], "bfloat16"),
         ([str(run), *new, "--pairs", "0"], "a whole number of at least 1. Or skip the comparison with `--no_check`"),
         ([str(run), *new, "--shard_size", "many"], "for instance 5GB"),
@@ -161,7 +164,9 @@ def test_a_merge_needs_no_data(base, capsys, tmp_path):
     run = run_of(base, loss="dpo")
     (tmp_path / "pairs.jsonl").unlink()
     assert main(["merge", str(run), "--output", "new"]) == 0
-    assert "Nothing will be compared: " in (printed := capsys.readouterr().out) and "no such file" in printed
+    assert (
+        "The merged model will not be compared: " in (printed := capsys.readouterr().out) and "no such file" in printed
+    )
     assert (tmp_path / "new" / "model.safetensors").exists()
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+ANY_KEY = "sets any key of the recipe and overrides the file"
+
 
 def add_recipe(parser: Any, *, is_optional: bool = False) -> argparse._ArgumentGroup:
     """Let a verb take a recipe and its keys.
@@ -24,7 +26,7 @@ def add_recipe(parser: Any, *, is_optional: bool = False) -> argparse._ArgumentG
 def take_recipe_keys(parser: Any, recipe: argparse.Action, *, is_optional: bool = False) -> argparse._ArgumentGroup:
     """The same for a verb with a positional argument of its own that names the recipe."""
     parser.recipe, parser.recipe_is_optional = recipe, is_optional
-    return parser.add_argument_group("recipe keys", "--key value sets any key of the recipe and overrides the file.")
+    return parser.add_argument_group("recipe keys", f"--key value: {ANY_KEY}.")
 
 
 class Value(argparse.Action):
