@@ -130,6 +130,13 @@ def test_losses_fits_eighty_columns(capsys, monkeypatch):
         assert all(alias in printed for alias in info.aliases)
 
 
+def test_losses_cut_nothing_however_narrow_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    assert cli.main(["losses"]) == 0
+    printed = capsys.readouterr().out
+    assert "…" not in printed and all(losses.describe(name).paper[-10:] in printed for name in losses.available())
+
+
 def test_losses_in_a_wide_terminal_have_one_line_each(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "240")
     assert cli.main(["losses"]) == 0

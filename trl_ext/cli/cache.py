@@ -42,17 +42,12 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         print(f"Nothing is cached in {directory}.")
         return 0
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = terminal.console()
     console.print(_table(found, time.time()))
     total = sum(entry.bytes for entry in found)
     limit = size(folder.default_limit())
     console.print(
-        f"{size(total)} of at most {limit} (TRL_EXT_CACHE_GIB) in {directory}",
-        style="dim",
-        markup=False,
-        soft_wrap=True,
+        f"{size(total)} of {limit} used in {directory}. TRL_EXT_CACHE_GIB sets the limit.", style="dim", markup=False
     )
     return 0
 

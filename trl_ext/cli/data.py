@@ -66,9 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(found: Any, picture: Path) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = terminal.console(markup=False)
     findings = found.checked.findings
     if found.partial:
         console.print(found.partial)

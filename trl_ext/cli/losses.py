@@ -19,7 +19,9 @@ EXAMPLES = """examples:
 exit code: 0 on success, 2 on a user error"""
 
 WIDE = 130
-"""From this many columns on, hyperparameters get a column of their own."""
+"""Columns from which hyperparameters have a column of their own."""
+NARROWEST = 80
+"""Columns that the table needs: with fewer, names and numbers would be cut."""
 
 
 MEANINGS = {
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(Console().width, NARROWEST))
     console.print(_table(described, wide=console.width >= WIDE))
     console.print(losses.NOTATION, style="dim", markup=False)
     console.print("A mix: --loss '{dpo: 1, sft: 0.1}'", style="dim", markup=False)
@@ -110,9 +112,7 @@ def _explain(name: str, *, is_json: bool) -> None:
         }
         print(json.dumps(facts(info) | more, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
+    console = terminal.console(markup=False)
     console.print(info.summary, style="bold")
     console.print(f"\n    {info.formula}\n")
     console.print(_facts_table(info, loss.initial_value, start.rstrip(".")))

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         _show(console, fidelity, dtype)
     next_steps = commands.after(source, args.output, dtype)
     lines = [f"{purpose:17} {command}" for purpose, command in next_steps.items()]
-    console.print("", *lines, sep="\n", markup=False)
+    console.print("", *lines, sep="\n", markup=False, soft_wrap=True)  # commands are copied
     if args.json:
         facts = {
             "output": str(args.output),
@@ -148,7 +148,7 @@ def _show(console: Any, fidelity: Any, dtype: str) -> None:
     table = terminal.table(*verdict.HEADINGS)
     for row in verdict.rows(fidelity, dtype):
         table.add_row(*row)
-    terminal.print_table(console, table)
+    console.print(table)
     console.print(f"[bold]{verdict.in_words(fidelity, dtype)}[/bold]")
     console.print(
         f"Measured on {fidelity.tokens:,} tokens; all models compute in {fidelity.dtype}. KL over the whole vocabulary and "

@@ -53,9 +53,9 @@ def _run(recipe: Recipe, directory: Path, checkpoint: str | None, force: bool) -
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         directory, checkpoint = _as_on_the_main_process(recipe, directory, checkpoint)
 
-    from rich.console import Console
+    from trl_ext.support import terminal
 
-    console = Console(highlight=False, soft_wrap=True, quiet=not is_main)
+    console = terminal.console(quiet=not is_main)
     for note in recipe.notes:
         console.print(note)
     console.print(f"[bold]{recipe.name}[/bold] → {directory}")

@@ -45,17 +45,6 @@ def plain_table(**options: Any) -> Any:
     return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **options)
 
 
-def print_table(console: Any, table: Any) -> None:
-    """Print a table. Columns that must not wrap keep their width even if the terminal is narrower than the table."""
-    from rich.measure import Measurement
-
-    for column in table.columns:
-        if column.no_wrap:
-            cells = (column.header, *column.cells)
-            column.min_width = max(Measurement.get(console, console.options, cell).maximum for cell in cells)
-    console.print(table, crop=False)
-
-
 def wrap(text: str, stream: TextIO | None = None, indent: int | None = None) -> str:
     """Wrap text by words for a terminal. Text for a pipe or a file is returned unchanged.
 
