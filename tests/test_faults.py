@@ -199,7 +199,7 @@ IN_THE_RECIPE = [
     ),
     Fault("an output directory below a file", {"output_dir": "pairs.jsonl/run"}, ("is a file: name a folder",)),
     Fault(
-        "PPO without a reward", {"trainer": "ppo", "max_length": None}, ("no source of reward", "add `reward_funcs`")
+        "PPO without a reward", {"trainer": "ppo", "max_length": None}, ("no source of reward", "Add `reward_funcs`")
     ),
     Fault("an empty file", "", ("is empty", "a model and a dataset")),
     Fault("a list", "- a\n- b\n", ("holds no `key: value` lines",)),
@@ -211,7 +211,9 @@ IN_THE_RECIPE = [
 # Told once the data are opened or the model's files looked at, before weights are loaded.
 IN_DATA_OR_MODEL = [
     Fault(
-        "a split that is not there", {"dataset_train_split": "trian"}, ("trian", "whose rows are the split `train`")
+        "a split that is not there",
+        {"dataset_train_split": "trian"},
+        ("trian", "All of its rows are the split `train`"),
     ),
     Fault("no rows", {"dataset_name": "none.jsonl"}, ("none.jsonl is empty (0 bytes)",), text("none.jsonl", "")),
     Fault("blank lines", {"dataset_name": "none.jsonl"}, ("none.jsonl", "holds no rows"), text("none.jsonl", "\n\n")),
@@ -429,7 +431,7 @@ def test_what_a_recipe_tells_is_said_before_torch_is_imported(folder):
         ),
         pytest.param(
             {"model_name_or_path": "first", "lora_r": 8},
-            "is 8 and has no effect: the adapter in first, which is continued, has 4",
+            "is 8 and has no effect: training continues the adapter in first, which has 4",
             adapter("first"),
             id="another rank than the adapter's",
         ),

@@ -56,18 +56,18 @@ def test_names(here, name, source):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("sentimnt", "which is no reward function: did you mean sentiment?"),
-        ("absent.py", "and there is no such file: check the path."),
-        ("two.py", "which has a, b: say which one with `two.py:function`."),
-        ("none.py", "which has no function that takes `completions`: say which one"),
+        ("sentimnt", "which is not a reward function: did you mean sentiment?"),
+        ("absent.py", "and that file does not exist: check the path."),
+        ("two.py", "which has several functions (a, b): choose one with `two.py:function`."),
+        ("none.py", "which has no function with an argument `completions`: name one"),
         ("broken.py", "which is not Python"),
         (
             "narrow.py:a",
-            "where a takes no completion_ids, log_extra, log_metric, trainer_state, all of which it is given",
+            "where a does not accept completion_ids, log_extra, log_metric, trainer_state. A reward function is called with these",
         ),
-        ("narrow.py:b", "where b takes no completion_ids, log_extra, log_metric, prompts, trainer_state, all of"),
-        ("nowhere_at_all:f", "and there is no module nowhere_at_all here or installed"),
-        ("./empty", "which is no folder with a config.json"),
+        ("narrow.py:b", "where b does not accept completion_ids, log_extra, log_metric, prompts, trainer_state."),
+        ("nowhere_at_all:f", "and no module nowhere_at_all was found in this folder or among the installed"),
+        ("./empty", "which is not a folder with a config.json"),
     ],
 )
 def test_what_cannot_work(here, name, sentence):
@@ -77,7 +77,7 @@ def test_what_cannot_work(here, name, sentence):
 def test_judging_runs_nothing(here):
     (here / "loud.py").write_text(CODE.replace("RAISE", "1 / 0"))
     assert reward_names.problem("loud.py") is None
-    assert reward_names.statement("loud.py") == "Reward: length of loud.py, whose code is run."
+    assert reward_names.statement("loud.py") == "Reward: length in loud.py. This runs the code of that file or module."
     with pytest.raises(ZeroDivisionError):
         rewards.load("loud.py")
 

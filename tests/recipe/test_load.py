@@ -200,7 +200,8 @@ def test_settings_of_an_adapter_that_is_continued_are_its_own(tmp_path):
     text = "lora_r: 8\nlora_alpha: 32\nlora_target_modules: [q_proj, o_proj]\n"
     rank, targets = recipe.load(write(tmp_path, text, base)).notes
     assert (
-        rank == f"`lora_r` (line 4) is 8 and has no effect: the adapter in {tmp_path}/sft, which is continued, has 4."
+        rank
+        == f"`lora_r` (line 4) is 8 and has no effect: training continues the adapter in {tmp_path}/sft, which has 4."
     )
     assert "is o_proj, q_proj and has no effect" in targets and "has q_proj, v_proj." in targets
     for same in ("[q_proj, v_proj]", "all-linear"):

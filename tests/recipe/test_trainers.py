@@ -98,8 +98,8 @@ def test_what_belongs_elsewhere(tmp_path, text, sentence):
 def test_ppo_needs_rewards_and_an_adapter(tmp_path):
     found = problems(tmp_path, "trainer: ppo\n")
     assert len(found) == 2
-    assert found[0].startswith("`trainer: ppo` has no source of reward: add `reward_funcs`")
-    assert "distinguished by adapters: add `use_peft: true`" in found[1]
+    assert found[0].startswith("`trainer: ppo` has no source of reward. Add `reward_funcs`")
+    assert "distinguished by adapters. Add `use_peft: true`" in found[1]
 
 
 def test_a_misspelt_source_is_not_also_missing(tmp_path):
@@ -126,7 +126,7 @@ def test_a_kl_that_gives_another_gradient_is_noted(tmp_path, flags, noted):
 def test_code_that_will_be_run_is_noted_before(tmp_path):
     (tmp_path / "mine.py").write_text("raise SystemExit\ndef length(completions, **kwargs): ...\n")
     notes = recipe.load(write(tmp_path, "", PPO), {"reward_funcs": [f"{tmp_path}/mine.py", "sentiment"]}).notes
-    assert notes == [f"Reward: length of {tmp_path}/mine.py, whose code is run."]
+    assert notes == [f"Reward: length in {tmp_path}/mine.py. This runs the code of that file or module."]
 
 
 def test_a_reward_adapter_is_trained_on_a_base(tmp_path):

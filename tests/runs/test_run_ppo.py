@@ -75,7 +75,7 @@ def test_a_ppo_run_leaves_everything_worth_having(recipe, tmp_path, tiny_model, 
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "prompts.jsonl (train): prompts, 16 rows." in printed
-    assert "Reward: count_the of my_rewards.py, whose code is run." in printed
+    assert "Reward: count_the in my_rewards.py. This runs the code of that file or module." in printed
     resolved = yaml.safe_load((run / "recipe.resolved.yaml").read_text())
     assert resolved["trainer"] == "ppo" and resolved["reward_funcs"] == [str(tmp_path / "my_rewards.py")]
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(run))
@@ -162,7 +162,7 @@ def test_a_sequence_classifier_and_a_function_are_added_up(recipe, tmp_path, tin
 def test_what_fails_before_weights_are_loaded(recipe, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("trl_ext.build.trainer.load_policy", lambda *_: pytest.fail("weights were loaded"))
     assert main(["run", recipe("ppo", reward_funcs=None)]) == 2
-    assert "PPO has no source of reward" in capsys.readouterr().err
+    assert "`trainer: ppo` has no source of reward" in capsys.readouterr().err
     assert main(["run", recipe("ppo", reward_funcs=["my_rewards:width"])]) == 2
     assert "my_rewards has no function width" in capsys.readouterr().err
     assert main(["run", recipe("ppo", steps_per_generation=3, num_generations=2, generation_batch_size=8)]) == 2

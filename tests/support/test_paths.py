@@ -18,11 +18,11 @@ def test_the_home_folder_is_written_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a\\nb", "is 'a\\nb', with characters that no path or name has: check it."),
-        ("\\0", "is '\\x00', with characters that no path or name has: check it."),
+        ("a\\nb", "is 'a\\nb', which has characters that no path or name can have: check it."),
+        ("\\0", "is '\\x00', which has characters that no path or name can have: check it."),
         ("x" * 256, "x…, which is longer than any path or name: check it."),
         ("x/" * 2048, "…, which is longer than any path or name: check it."),
-        ("~nobody-here/x", "is ~nobody-here/x, and this computer has no such user: write the path in full."),
+        ("~nobody-here/x", "is ~nobody-here/x, and this computer has no such user: write the full path."),
     ],
     ids=["newline", "null", "long name", "long path", "unknown user"],
 )

@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl_ext.build import dataset
 from trl_ext.build.dtypes import Precision, precision
 from trl_ext.build.model import load_policy, model_path
-from trl_ext.build.refusals import in_a_sentence
+from trl_ext.build.refusals import as_user_errors
 from trl_ext.build.rewards import load as load_reward
 from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
 from trl_ext.checks import reward_names
@@ -90,7 +90,7 @@ def build_trainer(
     sources = rewards(recipe, statements)
     train = _checked(recipe, args, given, processing_class, statements)
     model, adapter = load_policy(recipe, args, chosen, statements, base)
-    with in_a_sentence(recipe, args), warnings.catch_warnings():
+    with as_user_errors(recipe, args), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=SettingsWarning)  # which the recipe's notes say too
         built = recipe.method.classes()[0](
             model=model,

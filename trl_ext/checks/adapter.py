@@ -27,8 +27,8 @@ def head(s: Settings) -> Iterator[str]:
     if _targets_the_head(s["lora_target_modules"] or []):
         yield (
             f"{s.where('lora_target_modules')} includes lm_head. Its weight is read directly to compute log-probabilities, so "
-            "a LoRA on it would never be trained: remove lm_head (`lora_target_modules: all-linear` is every other linear "
-            "layer)."
+            "a LoRA on it would never be trained. Remove lm_head (`lora_target_modules: all-linear` selects every other "
+            "linear layer)."
         )
 
 
@@ -39,7 +39,7 @@ def shared_base(s: Settings) -> Iterator[str]:
     if not s["use_peft"] and not adapter_folder.is_in(folder):
         roles = "policy, reference and critic" if s.method.trained_adapters > 1 else "policy and reference"
         yield (
-            f"`trainer: {s.method.name}` keeps {roles} on one base model, distinguished by adapters: add `use_peft: true`, or "
+            f"`trainer: {s.method.name}` keeps {roles} on one base model, distinguished by adapters. Add `use_peft: true`, or "
             "set `model_name_or_path` to the folder of an adapter to continue from."
         )
 
@@ -57,7 +57,7 @@ def continued_adapter(s: Settings) -> Iterator[str]:
             ours, given = (", ".join(sorted(map(str, names))) if are_names else None for names in (ours, given))
         if key in s and isinstance(given, type(ours)) and ours != given:
             yield (
-                f"{s.where(key)} is {ours} and has no effect: the adapter in {folder}, which is continued, has {given}."
+                f"{s.where(key)} is {ours} and has no effect: training continues the adapter in {folder}, which has {given}."
             )
 
 

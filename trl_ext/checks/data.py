@@ -61,7 +61,7 @@ def evaluation(s: Settings) -> Iterator[str]:
 
 
 def stored_splits(path: Path) -> tuple[str, ...] | None:
-    """The splits of a file, or of a folder that `save_to_disk` left; `None` where only loading tells."""
+    """The splits of a file, or of a folder written by `save_to_disk`; `None` where they are only known after loading."""
     if path.is_file() or (path / "state.json").is_file():
         return ("train",)
     try:
@@ -79,13 +79,13 @@ def stream(s: Settings) -> Iterator[str]:
     where = s.where(key)
     if s["eval_size"]:
         yield (
-            f"{s.where('eval_size')} holds rows out of the training split, and the number of rows in a stream is not known: "
-            f"remove {where}, or evaluate on a separate split (`dataset_test_split`)."
+            f"{s.where('eval_size')} holds rows out of the training split, and the number of rows in a stream is not known. "
+            f"Remove {where}, or evaluate on a separate split (`dataset_test_split`)."
         )
     if (s["max_steps"] or -1) < 1:
         yield (
-            f"{where} is true, and the number of rows in a stream, and so of steps in an epoch, is not known: set the number "
-            "of steps, for instance `max_steps: 1000`."
+            f"{where} is true, so the number of rows and of steps in an epoch is not known. Set the number of steps, for instance "
+            "`max_steps: 1000`."
         )
 
 

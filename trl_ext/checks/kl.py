@@ -62,7 +62,7 @@ def steering_of_a_fixed_coefficient(s: Settings) -> Iterator[str]:
 @problem("kl_controller", "kl_coef")
 def steered_coefficient(s: Settings) -> Iterator[str]:
     if s["kl_controller"] == "adaptive" and s["kl_coef"] == 0:
-        yield f"{s.where('kl_coef')} is 0, which an adaptive controller cannot scale: give a number greater than 0."
+        yield f"{s.where('kl_coef')} is 0, which an adaptive controller cannot scale. Give a number greater than 0."
 
 
 @note(*CELL, "gamma", "kl_coef")

@@ -14,7 +14,7 @@ def data_of_the_loss(s: Settings) -> Iterator[str]:
         fitting = methods.of(None, is_paired=s.loss.paired)
         wanted, given = ("pairs", "labelled completions") if s.loss.paired else ("labelled completions", "pairs")
         yield (
-            f"The loss {s.loss.name} trains on {wanted}, and {_class(s.method.config)} is for {given}: use "
+            f"The loss {s.loss.name} trains on {wanted}, and {_class(s.method.config)} is for {given}. Use "
             f"{_class(fitting.config)}."
         )
 
@@ -29,7 +29,7 @@ def sampled_pairs(s: Settings) -> Iterator[str]:
     if s.loss.coupled:
         yield (
             f"The loss {s.loss.name} compares sorted values across a whole optimizer step, and sampled pairs are trained on in "
-            "micro-batches: choose another loss."
+            "micro-batches. Choose another loss."
         )
 
 
@@ -38,7 +38,7 @@ def weighted_pairs(s: Settings) -> Iterator[str]:
     if s["use_weighting"] and s.loss.coupled:
         yield (
             f"{s.where('use_weighting')} weighs single pairs, and the loss {s.loss.name} compares sorted values across the "
-            "optimizer step: turn one of them off."
+            "optimizer step. Turn off `use_weighting`, or choose another loss."
         )
 
 

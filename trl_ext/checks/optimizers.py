@@ -49,8 +49,8 @@ def package_of(optim: str) -> tuple[str, str] | None:
 def steps_in_backward(s: Settings) -> Iterator[str]:
     if IN_BACKWARD.search(_name(s)):
         yield (
-            f"{s.where('optim')} is {_name(s)}, which updates weights inside the backward pass, and an optimizer step here has "
-            "several backward passes: choose another, adamw_torch or paged_adamw_8bit for instance."
+            f"{s.where('optim')} is {_name(s)}, which updates weights inside the backward pass. An optimizer step here has several "
+            "backward passes. Choose another optimizer, for instance adamw_torch or paged_adamw_8bit."
         )
 
 
@@ -67,8 +67,8 @@ def package(s: Settings) -> Iterator[str]:
     needed = package_of(_name(s))
     if needed is not None and not packages.is_installed(needed[0]) and not _is_refused(s):
         yield (
-            f"{s.where('optim')} is {_name(s)}, which needs a package that is not installed: `pip install {needed[1]}`, or "
-            "choose another optimizer."
+            f"{s.where('optim')} is {_name(s)}, which needs a package that is not installed. Run `pip install {needed[1]}`, "
+            "or choose another optimizer."
         )
 
 

@@ -15,6 +15,6 @@ def is_installed(package: str) -> bool:
 def liger(s: Settings) -> Iterator[str]:
     if s["use_liger_kernel"] and not is_installed("liger_kernel"):
         yield (
-            f"{s.where('use_liger_kernel')} is true and needs a package that is not installed: `pip install liger-kernel`, or "
-            "remove it."
+            f"{s.where('use_liger_kernel')} is true and needs a package that is not installed. Run `pip install liger-kernel`, or "
+            "remove the setting."
         )

@@ -32,7 +32,7 @@ def refresh_of_precomputed_values(s: Settings) -> Iterator[str]:
     if s["sync_ref_model"] and s["precompute_ref_log_probs"]:
         yield (
             f"{s.named('sync_ref_model', 'precompute_ref_log_probs')} are both true. Reference values computed before the run "
-            "are wrong once the reference changes: keep one of them."
+            "are wrong once the reference changes. Keep one of the two settings."
         )
 
 
@@ -58,7 +58,7 @@ def refresh_of_plain_lora(s: Settings) -> Iterator[str]:
         if s["sync_ref_model"] and s["use_peft"] and s[key]:
             yield (
                 f"{s.where('sync_ref_model')} averages plain LoRA adapters, and {s.where(key)} adds other weights to the "
-                "adapter: keep one of them."
+                "adapter. Keep one of the two settings."
             )
 
 
@@ -66,8 +66,8 @@ def refresh_of_plain_lora(s: Settings) -> Iterator[str]:
 def refresh_without_reference(s: Settings) -> Iterator[str]:
     if s["sync_ref_model"] and not s.loss.needs_reference:
         yield (
-            f"{s.where('sync_ref_model')} updates the reference, and the loss {s.loss.name} does not read one: remove it, or "
-            "choose a loss that reads a reference (a recipe can keep it for other losses under `variants`)."
+            f"{s.where('sync_ref_model')} updates the reference, and the loss {s.loss.name} does not read one. Remove the "
+            "setting, or choose a loss that reads a reference (a recipe can keep it for other losses under `variants`)."
         )
 
 
@@ -78,5 +78,5 @@ def damped_log_ratios(s: Settings) -> Iterator[str]:
     if s["ld_alpha"] is not None and without:
         yield (
             f"{s.where('ld_alpha')} scales down the log-ratios of long completions (LD-DPO), and {', '.join(without)} reads no "
-            "reference: remove `ld_alpha`, or choose losses that read a reference."
+            "reference. Remove `ld_alpha`, or choose losses that read a reference."
         )

@@ -1,6 +1,6 @@
-"""Tell what each name in `reward_funcs` stands for: a known function, the user's own code, or a reward model.
+"""Read names in `reward_funcs`: a known function, the user's own code, or a reward model.
 
-Nothing is run or imported here; `trl_ext.build.rewards` loads what a name stands for.
+Nothing is imported or run here; `trl_ext.build.rewards` loads the source that a name stands for.
 """
 
 import ast
@@ -21,14 +21,14 @@ KNOWN = {
 """The demo's known reward, and TRL's functions by the names its own scripts give them."""
 
 READS = "completions"
-"""The argument that tells a reward function from the other functions of a file."""
+"""The argument by which a reward function is distinguished from the other functions of a file."""
 
 PASSED = {"prompts", READS, "completion_ids", "trainer_state", "log_extra", "log_metric"}
 """What TRL gives a reward function by name, besides the data's columns."""
 
 
 class Source(NamedTuple):
-    """A name taken apart. `kind` is `known`, `file`, `module`, `model`, or `nothing` if it is none of them."""
+    """The parts of a name. `kind` is `known`, `file`, `module`, `model`, or `nothing` if it is none of them."""
 
     kind: str
     place: str
@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 
 def parse(name: str) -> Source:
-    """What a name of `reward_funcs` stands for."""
+    """Split a name of `reward_funcs` into its parts."""
     if name in KNOWN:
         return Source("known", *KNOWN[name].split(":"))
     if found := re.fullmatch(r"(.+\.py)(?::(\w+))?", name):
@@ -53,8 +53,8 @@ def problem(name: str) -> str | None:
     source = parse(name)
     if source.kind == "nothing":
         return (
-            f"which is no reward function: {messages.one_of(name, tuple(KNOWN))} Your own is `module:function`, or a file "
-            "with `.py:function`; a sequence classifier is a folder or org/name."
+            f"which is not a reward function: {messages.one_of(name, tuple(KNOWN))} Name your own function as "
+            "`module:function` or `file.py:function`, and a sequence classifier by its folder or as org/name."
         )
     path = Path(source.place).expanduser()
     if source.kind == "file":
@@ -63,9 +63,9 @@ def problem(name: str) -> str | None:
         source.kind == "module"
         and PathFinder.find_spec(source.place.split(".")[0], [str(Path.cwd()), *sys.path]) is None
     ):
-        return f"and there is no module {source.place.split('.')[0]} here or installed: check its name."
+        return f"and no module {source.place.split('.')[0]} was found in this folder or among the installed packages: check its name."
     if source.kind == "model" and is_local(source.place) and not (path / "config.json").exists():
-        return "which is no folder with a config.json: name the folder of a sequence classifier with one output."
+        return "which is not a folder with a config.json: name the folder of a sequence classifier with one output."
     return None
 
 
@@ -75,14 +75,14 @@ def is_users_code(name: str) -> bool:
 
 
 def statement(name: str) -> str:
-    """What a source is, for the log; of the user's own code, that it is run."""
+    """A sentence for the log that describes a source; for the user's own code it says that the code runs."""
     source = parse(name)
     if source.kind == "known":
         return f"Reward: {name} ({source.place}.{source.function})."
     if source.kind == "model":
-        return f"Reward: {name}, a sequence classifier, loaded beside the base."
-    what = source.function or (functions_in(Path(source.place).expanduser()) or [""])[0]
-    return f"Reward: {what} of {source.place}, whose code is run."
+        return f"Reward: {name}, a sequence classifier, loaded in addition to the base model."
+    function = source.function or (functions_in(Path(source.place).expanduser()) or [""])[0]
+    return f"Reward: {function} in {source.place}. This runs the code of that file or module."
 
 
 def absolute(name: str) -> str:
@@ -96,25 +96,26 @@ def absolute(name: str) -> str:
 
 def _problem_of_file(path: Path, function: str | None) -> str | None:
     if not path.is_file():
-        return "and there is no such file: check the path."
+        return "and that file does not exist: check the path."
     try:
         found = functions_in(path)
     except (SyntaxError, ValueError) as error:
         return f"which is not Python: {error}."
     if function is None and len(found) != 1:
-        which = f"which has {', '.join(found)}" if found else f"which has no function that takes `{READS}`"
-        return f"{which}: say which one with `{path.name}:function`."
+        if not found:
+            return f"which has no function with an argument `{READS}`: name one with `{path.name}:function`."
+        return f"which has several functions ({', '.join(found)}): choose one with `{path.name}:function`."
     definition = next((node for node in _definitions(path) if node.name == (function or found[0])), None)
     if definition is not None and not definition.decorator_list and (missing := PASSED - _names(definition)):
         return (
-            f"where {definition.name} takes no {', '.join(sorted(missing))}, all of which it is given, as well as the data's "
-            "columns: let it take **kwargs."
+            f"where {definition.name} does not accept {', '.join(sorted(missing))}. A reward function is called with these "
+            "arguments and with the columns of the data: add **kwargs to its signature."
         )
     return None
 
 
 def functions_in(path: Path) -> list[str]:
-    """The public functions of a file that take completions, as it is written; it is not run."""
+    """The public functions of a file that take completions, read from its source."""
     found = [node for node in _definitions(path) if not node.name.startswith("_")]
     return [node.name for node in found if READS in {arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)}]
 
@@ -125,7 +126,7 @@ def _definitions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def _names(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
-    """What a function can be given by name; with **kwargs, everything."""
+    """The arguments of `PASSED` that a function accepts by name; all of them with **kwargs."""
     arguments = definition.args
     return PASSED if arguments.kwarg else {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)}
 

@@ -15,9 +15,9 @@ from trl_ext.support.messages import shown_text
 def sources(s: Settings) -> Iterator[str]:
     if not s["reward_funcs"] and not s["reward_adapter"] and not s.reported & {"reward_funcs", "reward_adapter"}:
         yield (
-            f"`trainer: {s.method.name}` has no source of reward: add `reward_funcs` (a known function, "
-            "`rewards.py:function`, a sequence classifier), or `reward_adapter`, the folder of a reward model trained on the "
-            "same base (`trainer: reward`)."
+            f"`trainer: {s.method.name}` has no source of reward. Add `reward_funcs` (a known function, "
+            "`rewards.py:function`, a sequence classifier) or `reward_adapter` (the folder of a reward model trained on the "
+            "same base with `trainer: reward`)."
         )
 
 
@@ -50,7 +50,7 @@ def penalty_of_masked_completions(s: Settings) -> Iterator[str]:
     if s["mask_truncated_completions"] and s["missing_eos_penalty"]:
         yield (
             f"{s.where('mask_truncated_completions')} leaves completions without an end token out of the loss, so "
-            f"{s.where('missing_eos_penalty')}, which applies only to them, has no effect: keep one of them."
+            f"{s.where('missing_eos_penalty')}, which applies only to them, has no effect. Keep one of the two settings."
         )
 
 

@@ -43,7 +43,7 @@ def chosen_layers(s: Settings) -> Iterator[str]:
     if s["gradient_checkpointing"] == "auto" and chosen:
         yield (
             f"{s.where('gradient_checkpointing_kwargs')} sets {', '.join(sorted(chosen))}, and `gradient_checkpointing: auto` "
-            "chooses the layers itself: set `gradient_checkpointing: true`, or remove it."
+            "chooses the layers itself. Set `gradient_checkpointing: true`, or remove these entries."
         )
 
 

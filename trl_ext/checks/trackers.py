@@ -63,5 +63,5 @@ def package(s: Settings) -> Iterator[str]:
         needed, pip = PACKAGES.get(str(name), (None, None))
         if needed and not packages.is_installed(needed) and not packages.is_installed(INSTEAD.get(name, needed)):
             yield (
-                f"{s.where('report_to')} names {name}, which is not installed here, and `run` needs it: `pip install {pip}`."
+                f"{s.where('report_to')} names {name}, which is not installed here. `trl-ext run` needs it: `pip install {pip}`."
             )

@@ -1,4 +1,4 @@
-"""Values that name a place on this computer, or perhaps one on the Hub."""
+"""Judge values that name a path on this computer or perhaps a repository on the Hub."""
 
 import os
 import re
@@ -12,14 +12,14 @@ LONGEST_NAME, LONGEST_PATH = 255, 4096
 
 
 def in_full(text: str) -> str:
-    """A path with `~` written out. ValueError, the end of a sentence, if no file can be called so."""
+    """A path with `~` expanded. ValueError, the end of a sentence, if no file can have this name."""
     if not text.isprintable():  # half a surrogate pair is not either, so what is left can be encoded
-        raise ValueError(f"is {messages.shown(text)}, with characters that no path or name has: check it.")
+        raise ValueError(f"is {messages.shown(text)}, which has characters that no path or name can have: check it.")
     if len(text.encode()) >= LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in text.split("/")):
         raise ValueError(f"is {messages.shown(text)}, which is longer than any path or name: check it.")
     written_out = os.path.expanduser(text)
     if written_out.startswith("~"):
-        raise ValueError(f"is {text}, and this computer has no such user: write the path in full.")
+        raise ValueError(f"is {text}, and this computer has no such user: write the full path.")
     return written_out
 
 
@@ -29,7 +29,7 @@ def is_path(name: str) -> bool:
 
 
 def absent(path: Path, what: str) -> str:
-    """The end of a sentence about a path that is not there."""
+    """The end of a sentence about a path that does not exist."""
     parent = path.parent
     if not parent.is_dir():
         return f"there is no folder {parent}: check the path (it is relative to {Path.cwd()})."
@@ -40,9 +40,9 @@ def absent(path: Path, what: str) -> str:
 
 
 def unwritable(folder: Path) -> str | None:
-    """The end of a sentence about a folder that nothing can be written to, there or not yet; `None` if it can be.
+    """The end of a sentence about a folder, existing or not, that cannot be written to; `None` if it can be.
 
-    It is tried, in the nearest folder there is: permissions say nothing of /proc, a full disk or one mounted read-only.
+    A file is written to the nearest existing folder: permissions alone do not reveal /proc, a full disk or a read-only one.
     """
     folder = folder.absolute()
     there = next(place for place in (folder, *folder.parents) if os.path.exists(place))

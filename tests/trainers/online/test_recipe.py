@@ -81,8 +81,8 @@ def test_one_mistake_one_sentence(tmp_path, text, sentence):
 def test_it_needs_rewards_and_an_adapter(tmp_path):
     found = problems(tmp_path, "trainer: online\n")
     assert len(found) == 2
-    assert found[0].startswith("`trainer: online` has no source of reward: add `reward_funcs`")
-    assert "distinguished by adapters: add `use_peft: true`" in found[1]
+    assert found[0].startswith("`trainer: online` has no source of reward. Add `reward_funcs`")
+    assert "distinguished by adapters. Add `use_peft: true`" in found[1]
 
 
 def test_it_is_judged_without_importing_anything_heavy(tmp_path):

@@ -282,7 +282,7 @@ def test_defaults(tmp_path):
     [
         ({"reward_funcs": None}, "no source of reward"),
         ({"peft_config": None}, "give `peft_config`"),
-        ({"peft_config": helpers.lora(init_lora_weights="olora")}, "takes its share out of the base"),
+        ({"peft_config": helpers.lora(init_lora_weights="olora")}, "moves part of the weights of the base"),
         ({"peft_config": helpers.lora(bias="all")}, "trains biases"),
     ],
 )

@@ -48,7 +48,7 @@ def test_settings_that_cannot_work_are_one_sentence(tmp_path, settings, message)
 
 
 def test_an_adapter_that_changes_the_base_is_refused(model, tmp_path):
-    with pytest.raises(ValueError, match="takes its share out of the base"):
+    with pytest.raises(ValueError, match="moves part of the weights of the base"):
         build(model, config(tmp_path), peft_config=lora(init_lora_weights="olora"))
 
 

@@ -37,7 +37,7 @@ def paired(tiny_model, tmp_path, *, examples=None, **changes):
         ({"optim": "lomo"}, "inside the backward pass"),
         ({"activation_offloading": True}, "activation_offloading"),
         ({"peft_config": lora(bias="all")}, "biases"),
-        ({"peft_config": lora(init_lora_weights="pissa")}, "takes its share out of the base"),
+        ({"peft_config": lora(init_lora_weights="pissa")}, "moves part of the weights of the base"),
         ({"loss": "sft", "ld_alpha": 0.5}, "ld_alpha"),
         ({"loss": {"dpo": 1, "sft": 0.2}, "ld_alpha": 0.5}, "sft reads no reference"),
         ({"ld_alpha": 5.0}, "from 0"),
