@@ -68,8 +68,8 @@ def changes_the_base(adapter: Any) -> str | None:
     if not isinstance(init, str) or not init.startswith(("pissa", "olora", "corda", "loftq", "lora_ga")):
         return None
     return (
-        f"The adapter starts as {init!r}, which moves part of the weights of the base into it: with the adapter off, the base is not the "
-        "model that training starts from and cannot be its reference. Use the default `init_lora_weights`."
+        f"The adapter starts as {init!r}, which moves part of the weights of the base into it. With the adapter off, the base is "
+        "not the model that training starts from and cannot be its reference. Use the default `init_lora_weights`."
     )
 
 
