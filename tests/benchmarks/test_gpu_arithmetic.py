@@ -17,7 +17,7 @@ from trl_ext.planner import counting
 from trl_ext.planner.models import MODELS
 from trl_ext.trainers import PairedPreferenceConfig
 
-LLAMA = counting.shape(MODELS["meta-llama/Llama-3.1-8B"], 16)
+LLAMA = counting.count(MODELS["meta-llama/Llama-3.1-8B"], 16)
 LINEAR, HEAD = 6_979_321_856, 128256 * 4096
 
 

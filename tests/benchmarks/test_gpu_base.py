@@ -97,4 +97,4 @@ def test_the_shapes_are_the_published_ones(name, tmp_path):
     drawn = random_base.checkpoint(model, torch.device("meta"))
     linear = sum(weight.shape.numel() for weight in drawn.values())
     is_tied = head is model.get_input_embeddings().weight
-    assert linear - (0 if is_tied else head.numel()) == counting.shape(MODELS[name], 16).quantised
+    assert linear - (0 if is_tied else head.numel()) == counting.count(MODELS[name], 16).quantised

@@ -82,7 +82,7 @@ def test_known_coefficients_come_back_from_a_benchmark(tmp_path):
 def test_a_benchmark_without_a_step_on_a_gpu(tmp_path, cells):
     file = tmp_path / "gpu-some.json"
     file.write_text(json.dumps({"cells": cells}), encoding="utf-8")
-    with pytest.raises(UserError, match="no step that was measured on a GPU"):
+    with pytest.raises(UserError, match="no usable measurement of a training step on a GPU"):
         calibration.points([file])
 
 
@@ -150,7 +150,7 @@ def test_a_record_compares_plan_and_measurement(shipped):
 )
 def test_files_without_a_measurement(tmp_path, content):
     (tmp_path / "plan.json").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match="no plan with a measurement"):
+    with pytest.raises(UserError, match="not a plan with a measurement"):
         calibration.points([tmp_path])
 
 
@@ -162,7 +162,7 @@ def test_a_folder_without_a_plan(tmp_path):
 def test_broken_coefficients_say_what_to_remove():
     calibration.save(Overhead())
     calibration.path().write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="remove it"):
+    with pytest.raises(UserError, match="Remove it"):
         calibration.load()
 
 

@@ -7,7 +7,7 @@ from trl_ext.planner.cards import CARDS, Passes
 from trl_ext.planner.memory import Row, Storage
 from trl_ext.planner.models import MODELS
 
-LLAMA = counting.shape(MODELS["meta-llama/Llama-3.1-8B"], 16)
+LLAMA = counting.count(MODELS["meta-llama/Llama-3.1-8B"], 16)
 BY_NAME = {card.name: card for card in CARDS}
 
 
@@ -44,6 +44,6 @@ def test_short_rows_dequantise_more_often():
 
 
 def test_only_active_experts_are_multiplied():
-    dense_like = counting.shape(MODELS["Qwen/Qwen3-30B-A3B"], 16)
+    dense_like = counting.count(MODELS["Qwen/Qwen3-30B-A3B"], 16)
     # 3.35 billion active weights are published; embedding and head are 0.62 of them.
     assert dense_like.active + dense_like.embedding + dense_like.head == pytest.approx(3.353e9, rel=0.01)

@@ -16,17 +16,17 @@ def test_a_plan_says_whether_it_fits(capsys):
     assert cli.main(["plan", LLAMA]) == 0
     printed = capsys.readouterr().out
     assert "llama-3.1-8b-ipo fits a card with 24 GiB" in printed
-    for term in ("linear layers (4-bit)", "LM head", "optimizer", "activations kept", "CUDA context", "peak"):
+    for term in ("linear layers (4-bit)", "LM head", "optimizer", "stored activations", "CUDA context", "peak"):
         assert term in printed
     for card in ("RTX 3090", "RTX 4090", "RTX 5090", "RX 7900 XTX", "16 GB"):
         assert card in printed
-    assert "floors from the cards' published peak rates" in printed
+    assert "lower bounds from the cards' published peak rates" in printed
 
 
 def test_what_does_not_fit_says_what_to_add(capsys):
     assert cli.main(["plan", str(RECIPES / "zephyr-7b-dpo.yaml"), "--vram", "8"]) == 0
     assert "does not fit a card with 8 GiB" in (printed := capsys.readouterr().out)
-    assert "Add: --lora_r 16" in printed
+    assert "To make it fit, add: --lora_r 16" in printed
 
 
 @pytest.mark.parametrize("words", [["--vram", "16", "--json", LLAMA], [LLAMA, "--vram", "16", "--json"]])
@@ -76,8 +76,11 @@ def test_calibrating_from_runs(capsys, tmp_path, shipped):
     )
     assert cli.main(["plan", "--calibrate", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "allocator 1.080 → 1.080, context 0.60 → 1.10 GiB" in printed and str(calibration.path()) in printed
-    assert "(+0.0%) now" in printed
+    assert (
+        "Allocator factor 1.080 → 1.080, CUDA context 0.60 → 1.10 GiB" in printed
+        and str(calibration.path()) in printed
+    )
+    assert "GiB now (+0.0%)" in printed
 
 
 def test_a_plan_imports_no_trainer():

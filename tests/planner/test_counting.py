@@ -43,7 +43,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_parameters_are_the_published_ones(name):
-    assert counting.shape(MODELS[name], 8).parameters == PARAMETERS[name]
+    assert counting.count(MODELS[name], 8).parameters == PARAMETERS[name]
 
 
 def test_every_listed_model_has_a_published_count():
@@ -52,7 +52,7 @@ def test_every_listed_model_has_a_published_count():
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_counts_of_known_models(name):
-    shape = counting.shape(SHAPES[name], 16)
+    shape = counting.count(SHAPES[name], 16)
     size = sum(memory.weights(shape, memory.Storage()).values()) / memory.GIB
     assert (shape.parameters, shape.quantised, shape.adapter.parameters) == KNOWN[name][:3]
     assert round(size, 2) == KNOWN[name][3]
@@ -85,7 +85,7 @@ def assert_as_built(config: dict, targets) -> None:
 
     from trl_ext.planner import fake_model
 
-    shape = counting.shape(config, 16, targets)
+    shape = counting.count(config, 16, targets)
     built = fake_model.build(config, memory.Storage(), 16, targets)
     linear = [m for m in built.modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert shape.quantised == sum(m.in_features * m.out_features for m in linear)
@@ -94,15 +94,15 @@ def assert_as_built(config: dict, targets) -> None:
 
 @pytest.mark.parametrize(("name", "experts"), [("openai/gpt-oss-20b", 19.1e9), ("Qwen/Qwen3-30B-A3B", 29.0e9)])
 def test_experts_stay_in_16_bits(name, experts):
-    shape = counting.shape(MODELS[name], 16)
+    shape = counting.count(MODELS[name], 16)
     assert shape.experts == pytest.approx(experts, rel=0.002)
     assert memory.weights(shape, memory.Storage())["experts"] == 2 * shape.experts
 
 
 def test_heads_and_towers_have_their_own_counts():
-    tied, untied = counting.shape(MODELS["Qwen/Qwen3-4B"], 16), counting.shape(MODELS["Qwen/Qwen3-8B"], 16)
+    tied, untied = counting.count(MODELS["Qwen/Qwen3-4B"], 16), counting.count(MODELS["Qwen/Qwen3-8B"], 16)
     assert tied.head == 0 and untied.head == untied.embedding == 151_936 * 4096
-    vision = counting.shape(MODELS["google/gemma-3-12b-it"], 16).vision
+    vision = counting.count(MODELS["google/gemma-3-12b-it"], 16).vision
     assert vision == PARAMETERS["google/gemma-3-12b-it"] - KNOWN["Gemma-3-12B"][0]
 
 
@@ -131,15 +131,15 @@ def test_four_bit_bytes_are_those_bitsandbytes_makes(sides, double):
 )
 def test_a_model_that_cannot_be_counted_is_one_sentence(config, said):
     with pytest.raises(UserError, match=said):
-        counting.shape(config, 8)
+        counting.count(config, 8)
 
 
 def test_a_family_without_default_targets():
     with pytest.raises(UserError, match="no default LoRA targets for olmo2"):
-        counting.shape(shallow(MODELS["allenai/OLMo-2-1124-7B-SFT"], 1), 8, None)
+        counting.count(shallow(MODELS["allenai/OLMo-2-1124-7B-SFT"], 1), 8, None)
 
 
-@pytest.mark.parametrize(("targets", "said"), [(["qproj"], "all-linear"), ("(", "not a regular expression")])
+@pytest.mark.parametrize(("targets", "said"), [(["qproj"], "all-linear"), ("(", "not a valid regular expression")])
 def test_targets_that_name_nothing(targets, said):
     with pytest.raises(UserError, match=said):
-        counting.shape(shallow(MODELS["meta-llama/Llama-3.1-8B"], 1), 8, targets)
+        counting.count(shallow(MODELS["meta-llama/Llama-3.1-8B"], 1), 8, targets)

@@ -55,7 +55,7 @@ def test_the_largest_rank_counted_anew(fit):
     judged = fit("llama-3.1-8b-ipo", 14.5)
     rank, longest = judged.largest_rank(), judged.request.longest
     for larger, fits in ((rank, True), (rank + 1, False)):
-        shape = counting.shape(judged.request.config, larger)
+        shape = counting.count(judged.request.config, larger)
         assert judged.fits(longest, judged.layers, shape=shape) == fits
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.planner.helpers import SHAPES, shallow
-from trl_ext.planner import counting, exact, memory
+from trl_ext.planner import counting, dry_run, memory
 from trl_ext.planner.memory import EAGER, SDPA, Row, Storage
 from trl_ext.planner.models import MODELS
 
@@ -20,8 +20,8 @@ def ratio(
 ) -> float:
     """Activations by arithmetic ÷ by the dry run; weights, adapter and gradients have to agree exactly."""
     storage = storage or Storage()
-    shape = counting.shape(config, rank, targets, is_quantised=storage.bits < 16)
-    found = exact.run(config, row, storage, rank=rank, targets=targets, checkpointed_layers=checkpointed_layers)
+    shape = counting.count(config, rank, targets, is_quantised=storage.bits < 16)
+    found = dry_run.run(config, row, storage, rank=rank, targets=targets, checkpointed_layers=checkpointed_layers)
     state = memory.training_state(shape, storage)
     static = sum(memory.weights(shape, storage).values()) + state["LoRA weights"] + state["gradients"]
     assert static == pytest.approx(found.static, rel=1e-4)
@@ -47,7 +47,7 @@ def test_five_real_shapes_at_full_depth(name):
 
 def test_the_dry_run_is_linear_in_layers():
     def peak(layers: int) -> float:
-        found = exact.run(shallow(SHAPES["Qwen3-8B"], layers), Row(1024), Storage(), rank=16)
+        found = dry_run.run(shallow(SHAPES["Qwen3-8B"], layers), Row(1024), Storage(), rank=16)
         return found.peak
 
     two, three, six = peak(2), peak(3), peak(6)
@@ -109,7 +109,7 @@ def test_full_fine_tuning():
 
 
 def test_a_layer_of_llama_by_hand():
-    shape = counting.shape(SHAPES["Llama-3.1-8B"], 16)
+    shape = counting.count(SHAPES["Llama-3.1-8B"], 16)
     # MLP 4 tensors of 14336 · 2 bytes; norms 2 of 4096 · 4 and a root mean square each; their outputs 2 of 4096 · 2;
     # queries and attention output 4096 · 2; keys and values 1024 · 2; 32 statistics; 7 · 16 numbers of the LoRA.
     by_hand = 4 * 28672 + 2 * (16384 + 4) + 2 * 8192 + 2 * 8192 + 2 * 2048 + 32 * 4 + 7 * 16 * 2
@@ -125,7 +125,7 @@ def test_optimizer_states(name, size):
 
 
 def test_recomputing_saves_memory_layer_by_layer():
-    shape = counting.shape(SHAPES["Qwen3-8B"], 16)
+    shape = counting.count(SHAPES["Qwen3-8B"], 16)
     peaks = [memory.peak(shape, Row(2048), Storage(), count) for count in range(shape.layers + 1)]
     assert peaks == sorted(peaks, reverse=True)
     per_layer = memory.stored_per_token(shape, Row(2048)) - memory.residue_per_token(shape, Row(2048))

@@ -59,46 +59,24 @@ def run(args: argparse.Namespace) -> int:
 
     loaded = recipe.load(args.recipe, args.recipe_keys)
     planned = plan(loaded, vram=args.vram, mean_tokens=args.tokens, examples=args.examples)
-    measured = _dry_run(loaded, planned) if args.exact else None
+    exact = _dry_run(loaded, planned) if args.exact else None
     if args.json:
-        print(json.dumps(planned.to_dict() | ({"exact": measured} if measured else {}), indent=2, ensure_ascii=False))
+        print(json.dumps(planned.to_dict() | ({"exact": exact} if exact else {}), indent=2, ensure_ascii=False))
         return 0
-    report.show(loaded, planned, measured)
+    report.show(loaded, planned, exact)
     return 0
 
 
 def _calibrate(runs: list[str]) -> int:
-    from trl_ext.planner import calibration
-    from trl_ext.planner.memory import GIB
+    from trl_ext.planner import calibration, report
 
     points = calibration.points(runs)
     before, now = calibration.load(), calibration.fit(points)
-    for point in points:
-        print(
-            f"{point.name}: measured {point.measured / GIB:.2f} GiB, planned {point.planned(before) / GIB:.2f} "
-            f"({point.error(before):+.1%}) before and {point.planned(now) / GIB:.2f} ({point.error(now):+.1%}) now"
-        )
-    kept = calibration.save(now)
-    print(
-        f"allocator {before.allocator:.3f} → {now.allocator:.3f}, context {before.context / GIB:.2f} → "
-        f"{now.context / GIB:.2f} GiB: kept in {kept}"
-    )
+    report.show_calibration(points, before, now, calibration.save(now))
     return 0
 
 
 def _dry_run(recipe: Any, planned: Any) -> dict[str, float]:
-    """Bytes of live tensors at the planned choice: from the arithmetic, and from a step on fake tensors."""
-    from trl_ext.planner import exact, memory, request
+    from trl_ext.planner import dry_run
 
-    asked = request.read(recipe)
-    found = exact.run(
-        asked.config,
-        asked.row(planned.row_tokens),
-        asked.storage,
-        rank=asked.shape.adapter.rank if asked.shape.adapter else None,
-        targets=asked.targets,
-        checkpointed_layers=planned.checkpointed_layers,
-    )
-    optimizer = memory.training_state(asked.shape, asked.storage)["optimizer"]
-    arithmetic = memory.peak(asked.shape, found.row, asked.storage, planned.checkpointed_layers)
-    return {"tokens": found.row.tokens, "arithmetic": arithmetic, "dry_run": found.peak + optimizer}
+    return dry_run.compare(recipe, planned)

@@ -1,8 +1,8 @@
-"""Know before you run: what a recipe takes on a card, from its model's config.json alone.
+"""Estimate GPU memory and step time of a recipe from its model's config.json, without loading weights.
 
-`models` and `configs` find the configuration, `counting` counts the model on the meta device, `memory` is the
-arithmetic, `fitting` chooses rows and recomputed layers, `cards` knows rates, `vram_plan` puts it together, and `exact`
-checks the arithmetic by a training step on fake tensors.
+`models` and `configs` find the configuration, `counting` counts the model on the meta device, `memory` has the formulas,
+`fitting` chooses row length and checkpointed layers, `cards` has peak rates of graphics cards, `vram_plan` puts the plan
+together, `report` prints it, and `dry_run` checks the formulas with a training step on fake tensors.
 """
 
 from trl_ext.planner.vram_plan import VramPlan, plan, refuse

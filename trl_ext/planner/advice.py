@@ -1,4 +1,4 @@
-"""What to change in a recipe that does not fit, as the flags to add."""
+"""Find the flags that make a recipe fit."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from trl_ext.planner.request import Request, read
 from trl_ext.support.errors import UserError
 
 SHORTEST = 256
-"""`max_length` below which nothing useful is trained."""
+"""Smallest `max_length` that is suggested; shorter sequences teach nothing useful."""
 
 
 def flags(recipe: Any, request: Request, fit: Callable[[Request], Fit]) -> tuple[list[str], bool]:
-    """The fewest changes that make a recipe fit, those that cost nothing first.
+    """The fewest changes that make a recipe fit, the cheapest first.
 
     Args:
         recipe: The recipe that does not fit.
-        fit: Judges a request on the card.
+        request: What it asks for.
+        fit: Makes the `Fit` of a request on the card.
 
     Returns:
-        Flags, and whether they are enough. Where nothing is, the flags that were tried.
+        Flags, and whether they suffice. If no flags suffice, all that were tried.
     """
     chosen: list[dict[str, Any]] = []
     for change in _changes(request):
@@ -31,7 +32,7 @@ def flags(recipe: Any, request: Request, fit: Callable[[Request], Fit]) -> tuple
             break
     else:
         return [text for change in chosen for text in _as_flags(change)], False
-    for change in list(chosen):  # what the later ones made unnecessary
+    for change in list(chosen):  # drop those that later ones made unnecessary
         without = [other for other in chosen if other is not change]
         if without and _fits(recipe, without, fit):
             chosen = without

@@ -1,4 +1,4 @@
-"""Coefficients fitted to measured peaks: what the allocator and the CUDA context add to the tensors' own bytes."""
+"""Fit the overhead of the allocator and the CUDA context to measured peaks, and keep it for later plans."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from trl_ext.support import atomic
 from trl_ext.support.errors import UserError
 
 FILE = "plan.json"
-"""Written by a run on a GPU: its plan as data, with the measured peak under `measured`."""
+"""File written by a run on a GPU: its plan as data, with the measured peak under `measured`."""
 
 
 def path() -> Path:
-    """Where fitted coefficients are kept: beside the reference cache."""
+    """Path of the file with fitted coefficients, beside the reference cache."""
     cache = os.environ.get("TRL_EXT_CACHE")
     return (Path(cache) if cache else Path.home() / ".cache" / "trl-ext") / "calibration.json"
 
 
 def load() -> Overhead:
-    """The fitted coefficients, else the defaults."""
+    """The fitted coefficients if there are any, else the defaults."""
     try:
         content = json.loads(path().read_text(encoding="utf-8"))
         return Overhead(float(content["allocator"]), float(content["context"]))
-    except (FileNotFoundError, NotADirectoryError, PermissionError):  # or no home that may be looked into
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # also an unreadable home directory
         return Overhead()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path()} cannot be read ({error}): remove it, and calibrate again.") from error
+        raise UserError(
+            f"The calibration file {path()} cannot be read ({error}). Remove it and calibrate again with "
+            "`trl-ext plan --calibrate RUN`."
+        ) from error
 
 
 def save(overhead: Overhead) -> Path:
@@ -46,20 +49,20 @@ def record(plan: Any, measured: float) -> dict[str, Any]:
     """A run's plan beside the peak it measured, for `plan.json`.
 
     Args:
-        plan: A `VramPlan` for the rows and the recomputed layers of the run.
-        measured: Most bytes the process held on the GPU.
+        plan: A `VramPlan` for the row length and checkpointed layers of the run.
+        measured: Maximum bytes of the process on the GPU.
     """
     return {"plan": plan.to_dict(), "measured": measured, "relative_error": plan.peak / measured - 1}
 
 
 class Point(NamedTuple):
-    """A measured peak beside what was planned for the same rows and recomputed layers, bytes.
+    """A measured peak beside the plan for the same row length and checkpointed layers, in bytes.
 
     Attributes:
-        name: What was measured.
+        name: Name of the measurement.
         static: Planned weights and training state.
-        activations: Planned, without the allocator's waste.
-        measured: Most the process held on the GPU, the CUDA context included.
+        activations: Planned activations, without the allocator's overhead.
+        measured: Maximum of the process on the GPU, CUDA context included.
     """
 
     name: str
@@ -68,18 +71,18 @@ class Point(NamedTuple):
     measured: float
 
     def planned(self, overhead: Overhead) -> float:
-        """The peak by these coefficients."""
+        """The planned peak with these coefficients."""
         return self.static + overhead.allocator * self.activations + overhead.context
 
     def error(self, overhead: Overhead) -> float:
-        """Of the plan by these coefficients, relative to what was measured."""
+        """Relative error of the planned peak with these coefficients."""
         return self.planned(overhead) / self.measured - 1
 
 
 def fit(points: Sequence[Point]) -> Overhead:
-    """Least squares of measured − static = allocator · activations + context.
+    """Fit measured − static = allocator · activations + context by least squares.
 
-    With one point, or with points whose activations are all alike, only the context is fitted.
+    With one point, or with points of nearly equal activations, only the context is fitted.
     """
     rest = [point.measured - point.static for point in points]
     mean_x, mean_y = sum(point.activations for point in points) / len(points), sum(rest) / len(points)
@@ -91,13 +94,13 @@ def fit(points: Sequence[Point]) -> Overhead:
 
 
 def points(files: Sequence[str | Path]) -> list[Point]:
-    """The measurements in files.
+    """Read measurements from files.
 
     Args:
-        files: Run directories, or their `plan.json`; results of `python -m benchmarks.gpu`.
+        files: Run directories or their `plan.json`, or results of `python -m benchmarks.gpu`.
 
     Raises:
-        UserError: A file that is missing, or that holds no measurement.
+        UserError: A file is missing or has no measurement.
     """
     return [point for file in files for point in _points(Path(file))]
 
@@ -108,12 +111,14 @@ def _points(run: Path) -> list[Point]:
         content = json.loads(file.read_text(encoding="utf-8"))
         found = _of_benchmark(content) if "cells" in content else [_of_run(file, content)]
     except FileNotFoundError as error:
-        raise UserError(f"{run} holds no {FILE}: only finished runs on a GPU write one.") from error
+        raise UserError(f"{run} holds no {FILE}. Only a finished run on a GPU writes one.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no plan with a measurement: name a run directory of a run on a GPU.") from error
+        raise UserError(
+            f"{file} is not a plan with a measurement. Give the directory of a finished run on a GPU."
+        ) from error
     if not found:
         raise UserError(
-            f"{file} holds no step that was measured on a GPU and has rows: `python -m benchmarks.gpu` adds one."
+            f"{file} has no usable measurement of a training step on a GPU. `python -m benchmarks.gpu` measures one."
         )
     return found
 
@@ -127,8 +132,8 @@ def _of_run(file: Path, content: dict[str, Any]) -> Point:
 
 
 def _of_benchmark(content: dict[str, Any]) -> list[Point]:
-    """Steps of recipes whose rows are chosen; others are planned for the longest examples there can be, not for those
-    that were measured."""
+    """Measured steps of recipes with a chosen row length. Other recipes are planned for the longest possible examples, so
+    their plan and measurement do not compare."""
     steps = {name: cells.get("step") or {} for name, cells in content["cells"].items()}
     return [
         Point(

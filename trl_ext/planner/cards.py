@@ -1,9 +1,9 @@
-"""How long a step takes at least, on cards people have: published peak rates, and nothing else.
+"""Compute lower bounds on step times from the published peak rates of graphics cards.
 
 Matrix products take 2 operations per weight and token: forward, backward to the inputs (a frozen base needs no other),
-again where a layer is recomputed, and once more for a reference that is not cached. A 4-bit base is dequantised once
-for each of those passes of each row, which the memory's bandwidth bounds. Attention, norms, the optimizer and every
-gap between kernels come on top, so a measured step is longer: about half of the peak rates is good work.
+again for a checkpointed layer, and once more for a reference that is not cached. A 4-bit base is dequantised once for each
+of these passes of each row, bounded by memory bandwidth. Attention, norms, the optimizer and gaps between kernels take
+additional time, so a measured step is longer. Half of the peak rates is a good result.
 """
 
 import math
@@ -17,10 +17,10 @@ class Card(NamedTuple):
     """A graphics card.
 
     Attributes:
-        memory: GiB.
-        rate: Operations a second of bfloat16 matrix products that accumulate in float32, without sparsity.
-        bandwidth: Bytes a second between its memory and its cores.
-        kernel: How the attention of packed rows runs on it.
+        memory: Memory in GiB.
+        rate: Operations per second of dense bfloat16 matrix products with float32 accumulation.
+        bandwidth: Memory bandwidth in bytes per second.
+        kernel: Attention implementation of packed rows on this card.
     """
 
     name: str
@@ -37,15 +37,15 @@ CARDS = (
     Card("RX 7900 XTX", 24, 122.8e12, 960e9, SEGMENTS),
     Card("RTX 4080 (16 GB)", 16, 97.5e12, 716.8e9, VARLEN),
 )
-"""The vendors' figures (GA102, Ada and Blackwell white papers, AMD's product page). The only rates anywhere."""
+"""Vendors' figures (GA102, Ada and Blackwell white papers, AMD's product page)."""
 
 
 class Passes(NamedTuple):
-    """How often a step passes over the model without gradient.
+    """Numbers of passes of a step without gradient.
 
     Attributes:
         reference: 1 if a reference is computed and not cached.
-        others: Baselines and the second run of losses that compare examples.
+        others: Passes for baselines, and the second pass of losses that compare examples.
     """
 
     reference: int
@@ -55,12 +55,12 @@ class Passes(NamedTuple):
 def step_seconds(
     card: Card, shape: Shape, row: Row, storage: Storage, checkpointed_layers: int, tokens: float, passes: Passes
 ) -> float:
-    """Floor of one optimizer step.
+    """Lower bound on the time of one optimizer step, in seconds.
 
     Args:
-        row: What the step's tokens are cut into.
-        checkpointed_layers: Layers computed twice.
-        tokens: Computed in the step, all rows together.
+        row: The rows of the step.
+        checkpointed_layers: Number of layers computed twice.
+        tokens: Tokens of the step, all rows together.
     """
     recomputed = checkpointed_layers / shape.layers
     without_gradient = passes.reference + passes.others
@@ -74,7 +74,7 @@ def step_seconds(
 
 
 def dequantisation_bytes(shape: Shape, storage: Storage) -> float:
-    """Bytes read and written to dequantise the base once."""
+    """Bytes read and written when the base is dequantised once."""
     if storage.bits == 16:
         return 0
     stored = sum(count * four_bit_bytes(elements, storage.is_double) for elements, count in shape.linear)

@@ -1,4 +1,4 @@
-"""Where a model's config.json comes from: a folder, the models known here, or the Hub. Never its weights."""
+"""Find a model's config.json: in a folder, among the known models, or on the Hub. Weights are never read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trl_ext.planner.models import MODELS
 from trl_ext.support.errors import UserError
 
 SECONDS = 10
-"""How long the Hub may take to answer."""
+"""Timeout for a request to the Hub, in seconds."""
 
 
 def find(name: str, revision: str | None = None) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def find(name: str, revision: str | None = None) -> dict[str, Any]:
         revision: Commit, branch or tag on the Hub.
 
     Raises:
-        UserError: There is none, or it cannot be read.
+        UserError: The config.json does not exist or cannot be read.
     """
     if name == demo.EMBEDDED:
         name = str(demo.MODEL)
@@ -35,7 +35,7 @@ def find(name: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def adapter(name: str) -> dict[str, Any] | None:
-    """The content of the adapter_config.json in a folder, `None` if it holds none."""
+    """The content of the adapter_config.json in a folder; `None` if there is none."""
     path = Path(name, CONFIG)
     return _read(path, name) if path.is_file() else None
 
@@ -45,7 +45,7 @@ def _read(path: Path, name: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
-            f"`model_name_or_path` is the folder {name}, which holds no {path.name}: it is no model of transformers."
+            f"`model_name_or_path` is the folder {name}, which holds no {path.name}, so it is not a transformers model."
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
@@ -54,7 +54,7 @@ def _read(path: Path, name: str) -> dict[str, Any]:
 
 def _checked(content: Any, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise UserError(f"{where} is not a JSON object, so it describes no model.")
+        raise UserError(f"{where} is not a JSON object, so it does not describe a model.")
     return content
 
 
@@ -64,13 +64,13 @@ def _from_hub(name: str, revision: str | None) -> dict[str, Any]:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     from huggingface_hub.utils import build_hf_headers, get_session
 
-    known = f"Offline, these can be planned: {', '.join(MODELS)}; or a folder with its config.json."
+    known = f"Offline, these can be planned: {', '.join(MODELS)}. A folder with a config.json can be planned, too."
     try:
         cached = hf_hub_download(name, "config.json", revision=revision, local_files_only=True)
         return _read(Path(cached), name)
     except HFValidationError as error:
         raise UserError(
-            f"`model_name_or_path` is {name!r}: no folder of that name is here, and it is no name on the Hub."
+            f"`model_name_or_path` is {name!r}. There is no folder with this name, and it is not a valid name on the Hub."
         ) from error
     except LocalEntryNotFoundError:
         pass
@@ -81,14 +81,14 @@ def _from_hub(name: str, revision: str | None) -> dict[str, Any]:
         return _checked(response.json(), url)
     except UserError:
         raise
-    except Exception as error:  # the session's errors depend on its backend; all mean: no config.json
+    except Exception as error:  # the errors depend on the session's backend; all mean that there is no config.json
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise UserError(
-                f"{name} asks for a login: run `hf auth login`, and accept its licence on its page."
+                f"{name} needs a login. Run `hf auth login`, and accept the licence on the model's page."
             ) from error
         if status == 404:
-            raise UserError(f"The Hub has no model {name} with a config.json: check the name.") from error
+            raise UserError(f"The Hub has no model {name} with a config.json. Check the name.") from error
         raise UserError(
             f"The config.json of {name} could not be read from the Hub ({type(error).__name__}). {known}"
         ) from error

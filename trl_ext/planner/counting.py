@@ -1,7 +1,7 @@
-"""A model's `Shape` from its configuration: built on the meta device, where weights take no memory, and counted.
+"""Count a model's `Shape`: build it on the meta device, where weights take no memory, and count its parameters.
 
-What bitsandbytes would quantise and where PEFT would put a LoRA is decided by their own rules, spelt out here because
-importing the two takes longer than everything else together; a test compares every count with the real ones.
+The rules by which bitsandbytes quantises layers and PEFT places a LoRA are repeated here, because importing the two takes
+longer than everything else together. A test compares every count with the real libraries.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def shape(
+def count(
     config: dict[str, Any],
     rank: int | None = None,
     targets: lora.Targets = lora.ALL_LINEAR,
@@ -30,18 +30,18 @@ def shape(
     Args:
         config: The content of its config.json.
         rank: r of the LoRA; `None` if all weights are trained.
-        targets: As PEFT's `target_modules`: `all-linear`, a regular expression, or names.
-        is_quantised: Whether the linear layers will be.
+        targets: PEFT's `target_modules`: `all-linear`, a regular expression, or names.
+        is_quantised: Whether the linear layers will be quantised.
 
     Raises:
-        UserError: A model transformers cannot build, or no module has such a name.
+        UserError: transformers cannot build the model, or `targets` match no module.
     """
     model, text = on_meta(config)
     try:
         return _shape(model, text, rank, targets, is_quantised)
     except AttributeError as error:
         raise UserError(
-            f"The model ({config['model_type']}) is not built like the decoders the planner knows: {error}."
+            f"The planner does not support the architecture of this model ({config['model_type']}): {error}."
         ) from error
 
 
@@ -53,9 +53,9 @@ def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_qu
     quantised = [module for name, module in linear.items() if _converts(name, skipped)]
     layers = decoder_layers(model, text)
     layer_name = next(name for name, module in modules.items() if module is layers[0])
-    carrying = list(linear) if rank is None else lora.carrying(linear, targets, head, text.model_type)
+    carrying = list(linear) if rank is None else lora.find_targets(linear, targets, head, text.model_type)
     in_layer = [name for name in carrying if name.startswith(f"{layer_name}.")]
-    adapter = None if rank is None else lora.adapter(rank, {name: linear[name] for name in carrying}, in_layer)
+    adapter = None if rank is None else lora.count_adapter(rank, {name: linear[name] for name in carrying}, in_layer)
     experts = _count(p for p in model.parameters() if p.ndim == 3)
     embedding = model.get_input_embeddings().weight
     is_tied = head is None or head.weight is embedding
@@ -91,7 +91,7 @@ def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_qu
         experts=experts,
         vision=_vision(model, layer_name),
         adapter=adapter,
-        readers=lora.readers(in_layer),
+        readers=lora.count_readers(in_layer),
         shares_inputs=is_quantised or rank is None,
         has_softcap=getattr(text, "attn_logit_softcapping", None) is not None,
         cannot_pack=known_to_be_wrong(model.config),
@@ -101,11 +101,11 @@ def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_qu
     if adapter is None or not experts:
         return counted
     # Last, since PEFT changes the model.
-    return replace(counted, adapter=lora.adapter_with_experts(model, rank, targets, layer_name))
+    return replace(counted, adapter=lora.count_adapter_with_experts(model, rank, targets, layer_name))
 
 
 def on_meta(config: dict[str, Any]) -> tuple[Any, Any]:
-    """The model on the meta device, and its text configuration. UserError if transformers cannot build it."""
+    """The model on the meta device, and its text configuration. Raises UserError if transformers cannot build it."""
     import torch
     import transformers
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -113,8 +113,8 @@ def on_meta(config: dict[str, Any]) -> tuple[Any, Any]:
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise UserError(
-            f"The model's config.json says model_type {kind!r}, which transformers {transformers.__version__} does not "
-            "know: it cannot be planned. Models with code of their own cannot be either."
+            f"The model's config.json has model_type {kind!r}, which transformers {transformers.__version__} does not know. "
+            "Such a model cannot be planned, nor can a model with custom code."
         )
     try:
         known = CONFIG_MAPPING[kind].from_dict({k: v for k, v in config.items() if k != "quantization_config"})
@@ -125,7 +125,7 @@ def on_meta(config: dict[str, Any]) -> tuple[Any, Any]:
         text = known.get_text_config()
         if not decoder_layers(model, text) or model.get_input_embeddings() is None:
             raise ValueError("it has no decoder layers")
-    except Exception as error:  # whatever a config that was not written for this model makes transformers say
+    except Exception as error:  # transformers raises many kinds of errors for a wrong configuration
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"The model cannot be built from its config.json ({kind}): {reason[0]}") from error
     return model, text
@@ -143,7 +143,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def not_converted(model: Any) -> list[str]:
-    """Modules that transformers leaves in 16 or 32 bits when it quantises this model."""
+    """Modules that transformers keeps in 16 or 32 bits when it quantises this model."""
     from transformers.quantizers.base import get_keys_to_not_convert
 
     return [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or [])]
@@ -156,7 +156,7 @@ def _converts(name: str, skipped: list[str]) -> bool:
 
 
 def decoder_layers(model: Any, text: Any) -> Any:
-    """The list of the language model's layers: not those of a vision tower, which texts never reach."""
+    """The list of the language model's layers, without those of a vision tower."""
     from torch import nn
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -179,7 +179,7 @@ def _active(layers: nn.ModuleList, experts_per_token: int) -> int:
 
 
 def _mlp_widths(text: Any, layer: nn.Module, experts_per_token: int) -> tuple[int, int]:
-    """Outputs of the first projections of an MLP, and inputs of its last; of the experts a token meets, together."""
+    """Outputs of an MLP's first projections and inputs of its last, summed over the experts of a token."""
     linear = {name: module for name, module in layer.named_modules() if _is_linear(module) and lora.is_mlp(name)}
     last = [module for name, module in linear.items() if lora.leaf(name) in lora.DOWN]
     first = [module for name, module in linear.items() if lora.leaf(name) not in lora.DOWN]
@@ -207,8 +207,8 @@ def _norms(layer: nn.Module, heads: int, key_value_heads: int, head_width: int) 
 
 
 def _vision(model: Any, layer_name: str) -> int:
-    """Parameters of everything beside the language model: vision and audio towers, projectors."""
-    backbone = layer_name.rsplit(".", 2)[0]  # what holds the list of layers
+    """Parameters outside the language model: vision and audio towers, projectors."""
+    backbone = layer_name.rsplit(".", 2)[0]  # the module that contains the list of layers
     inside = {id(p) for p in model.get_submodule(backbone).parameters()}
     head = model.get_output_embeddings()
     inside |= {id(p) for p in head.parameters()} if head is not None else set()

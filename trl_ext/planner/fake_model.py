@@ -1,4 +1,4 @@
-"""The model of a run with fake weights: 4-bit layers, TRL's LM head, the adapter, and nothing in them."""
+"""Build the model of a run with fake weights: 4-bit layers, TRL's LM head and the adapter."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from trl_ext.planner import counting, lora
 from trl_ext.planner.memory import Storage
 
 METRICS = ("log_probs", "entropy", "mean_logits", "is_top1")
-"""What TRL's preference trainers ask of the LM head."""
+"""Metrics that TRL's preference trainers request from the LM head."""
 
 
 def build(config: dict[str, Any], storage: Storage, rank: int | None, targets: lora.Targets) -> Any:
-    """The model on the meta device as a run builds it: 4-bit layers, TRL's LM head, then the adapter."""
+    """Build the model on the meta device as a run does: 4-bit layers, TRL's LM head, then the adapter."""
     from peft import LoraConfig, get_peft_model
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
@@ -31,7 +31,7 @@ def build(config: dict[str, Any], storage: Storage, rank: int | None, targets: l
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
         model = replace_with_bnb_linear(model, counting.not_converted(model), quantization)
-        model.is_loaded_in_4bit = True  # what PEFT looks at
+        model.is_loaded_in_4bit = True  # PEFT reads this attribute
     add_fused_lm_head(model, outputs=METRICS)
     model.train()
     if rank is None:
@@ -46,7 +46,7 @@ def build(config: dict[str, Any], storage: Storage, rank: int | None, targets: l
 
 
 def allocate(model: Any) -> list[torch.Tensor]:
-    """Give the model fake weights in place of those on the meta device, and gradients; returns all of it."""
+    """Replace the model's meta tensors by fake weights and add gradients; returns all these tensors."""
     import bitsandbytes as bnb
 
     new: dict[int, nn.Parameter] = {}  # by the tensor on the meta device, so that tied weights stay tied
@@ -73,8 +73,8 @@ def allocate(model: Any) -> list[torch.Tensor]:
 
 
 def _four_bit(module: Any, scales: list[torch.Tensor]) -> nn.Parameter:
-    """A 4-bit weight with its scales, as bitsandbytes leaves it on a GPU. It cannot be a `Params4bit`: a fake tensor
-    cannot be another subclass at the same time."""
+    """A 4-bit weight with its scales, as bitsandbytes stores it on a GPU. It is not a `Params4bit`, because a fake tensor
+    cannot be another tensor subclass at the same time."""
     from bitsandbytes.functional import QuantState
 
     shape = torch.Size((module.out_features, module.in_features))

@@ -1,4 +1,4 @@
-"""What fits a card: the fastest choice of rows and recomputed layers, and the largest of each thing."""
+"""Choose the fastest row length and number of checkpointed layers that fit a card, and find the limits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from trl_ext.planner.shape import Shape
 
 @dataclass(frozen=True)
 class Overhead:
-    """What live tensors do not explain. Refitted by `trl-ext plan --calibrate`.
+    """Memory beyond the live tensors. `trl-ext plan --calibrate` refits it.
 
     Attributes:
-        allocator: Bytes reserved per byte of activations: blocks are rounded up and cut into pieces.
+        allocator: Reserved bytes per byte of activations: the allocator rounds blocks up and splits them.
         context: Bytes of the CUDA context, its libraries and their workspaces.
     """
 
@@ -28,11 +28,13 @@ class Overhead:
 
 @dataclass(frozen=True)
 class Fit:
-    """Judges choices for one request on one card.
+    """Evaluates choices for one request on one card.
 
     Attributes:
-        budget: Bytes a run may take in all.
-        kernel: How the card computes the attention of packed rows.
+        request: The recipe in numbers.
+        budget: Total bytes that a run may use.
+        overhead: Memory beyond the live tensors.
+        kernel: Attention implementation of packed rows on the card.
     """
 
     request: Request
@@ -42,7 +44,7 @@ class Fit:
 
     @property
     def layers(self) -> int:
-        """Decoder layers."""
+        """Number of decoder layers."""
         return self.request.shape.layers
 
     def static(self, shape: Shape | None = None) -> float:
@@ -54,32 +56,32 @@ class Fit:
     def total(
         self, tokens: int, checkpointed_layers: int, *, shape: Shape | None = None, width: int | None = None
     ) -> float:
-        """Bytes a run takes with rows of so many tokens, of another model or other padded sequences if given."""
+        """Bytes of a run with rows of `tokens` tokens; for another model or padded sequences of another width if given."""
         shape = shape or self.request.shape
         row = self.request.row(tokens, self.kernel, width)
         _, parts = memory.activations(shape, row, self.request.storage, checkpointed_layers)
         return self.static(shape) + self.overhead.allocator * sum(parts.values()) + self.overhead.context
 
     def fits(self, tokens: int, checkpointed_layers: int, **other: Any) -> bool:
-        """Whether a row of so many tokens fits the card with so many layers recomputed."""
+        """Whether a row of `tokens` tokens fits the card with this number of checkpointed layers."""
         return self.total(tokens, checkpointed_layers, **other) <= self.budget
 
     @property
     def most_checkpointed(self) -> int:
-        """Layers that may be recomputed: all, unless the recipe forbids it."""
+        """Maximum number of checkpointed layers: all, unless the recipe turns checkpointing off."""
         return 0 if self.request.training.checkpointing is False else self.layers
 
     def largest_row(self) -> int:
-        """Most tokens of a row, everything recomputed; 0 if not even one fits."""
+        """Maximum tokens of a row with `most_checkpointed` layers; 0 if no row fits."""
         return _largest(lambda tokens: self.fits(tokens, self.most_checkpointed), 2**24)
 
     def longest_sequence(self) -> int:
-        """Largest `max_length` with which the longest example fits, everything recomputed; 0 if none does."""
+        """Largest `max_length` with which the longest example fits with `most_checkpointed` layers; 0 if none does."""
         count, sequences = self.most_checkpointed, self.request.training.sequences
         return _largest(lambda length: self.fits(sequences * length, count, width=length), 2**24)
 
     def largest_rank(self) -> int | None:
-        """Largest LoRA rank with which the longest example fits, everything recomputed; `None` without an adapter."""
+        """Largest LoRA rank with which the longest example fits with `most_checkpointed` layers; `None` without an adapter."""
         shape, adapter = self.request.shape, self.request.shape.adapter
         if adapter is None:
             return None
@@ -98,17 +100,17 @@ class Fit:
         return _largest(lambda rank: self.fits(tokens, self.most_checkpointed, shape=with_rank(rank)), shape.hidden)
 
     def least_checkpointed(self, tokens: int) -> int | None:
-        """Fewest layers to recompute for rows of so many tokens; `None` if they do not fit."""
+        """Smallest number of checkpointed layers with which rows of `tokens` tokens fit; `None` if they do not fit."""
         counts = range(self.layers + 1)
         if self.request.training.checkpointing is not None:
             counts = [self.layers if self.request.training.checkpointing else 0]
         return next((count for count in counts if self.fits(tokens, count)), None)
 
     def choose(self) -> tuple[int, int] | None:
-        """Tokens of a row and recomputed layers that take least time per token, by the rule of the run itself.
+        """Row length and number of checkpointed layers with the least time per token, by the same rule as in a run.
 
         Returns:
-            `None` if the longest example fits with no choice.
+            Tokens and layers; `None` if the longest example does not fit at all.
         """
         longest = self.request.longest
         sizes = [self.request.training.row_tokens]
@@ -123,7 +125,7 @@ class Fit:
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number up to `most` that fits, if smaller ones do too; 0 if 1 does not."""
+    """The largest number up to `most` that fits, by bisection; 0 if 1 does not fit."""
     low, high = 0, most + 1
     while high - low > 1:
         middle = (low + high) // 2

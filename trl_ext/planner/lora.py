@@ -1,4 +1,4 @@
-"""Which linear modules of a model get a LoRA, and what it adds: PEFT's rules, without importing PEFT."""
+"""Find the linear modules that get a LoRA and count its weights, by PEFT's rules but without importing PEFT."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Targets = str | list[str] | set[str] | None
 DOWN = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "wo")
 """Names of an MLP's last projection."""
 OUT = ("o_", "out", "dense", "c_proj")
-"""How names of an attention's last projection begin."""
+"""Prefixes of the names of an attention's last projection."""
 
 
-def carrying(linear: dict[str, nn.Module], targets: Targets, head: Any, model_type: str) -> list[str]:
+def find_targets(linear: dict[str, nn.Module], targets: Targets, head: Any, model_type: str) -> list[str]:
     """Names of the modules that get a LoRA, by PEFT's rules."""
     if targets is None:
         from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
@@ -28,14 +28,16 @@ def carrying(linear: dict[str, nn.Module], targets: Targets, head: Any, model_ty
         targets = DEFAULTS.get(model_type)
         if targets is None:
             raise UserError(
-                f"PEFT has no default LoRA targets for {model_type} models: set `lora_target_modules: all-linear`."
+                f"PEFT has no default LoRA targets for {model_type} models. Set `lora_target_modules: all-linear`."
             )
     if isinstance(targets, str) and targets.lower() == ALL_LINEAR:
         return [name for name, module in linear.items() if module is not head]
     try:
         matches = re.compile(targets).fullmatch if isinstance(targets, str) else None
     except re.error as error:
-        raise UserError(f"`lora_target_modules` is {targets!r}, not a regular expression: {error}.") from error
+        raise UserError(
+            f"`lora_target_modules` is {targets!r}, which is not a valid regular expression: {error}."
+        ) from error
     if matches is None:
         names = list(targets)
         found = [n for n in linear if n in names or any(n.endswith(f".{target}") for target in names)]
@@ -43,14 +45,14 @@ def carrying(linear: dict[str, nn.Module], targets: Targets, head: Any, model_ty
         found = [name for name in linear if matches(name)]
     if not found:
         raise UserError(
-            f"`lora_target_modules` is {targets!r}, which names no linear layer of this model. It has "
-            f"{', '.join(sorted({name.rpartition('.')[2] for name in linear}))}; `all-linear` takes all but the head."
+            f"`lora_target_modules` is {targets!r}, which matches no linear layer of this model. Its linear layers are "
+            f"{', '.join(sorted({name.rpartition('.')[2] for name in linear}))}. `all-linear` selects all but the LM head."
         )
     return found
 
 
-def adapter(rank: int, carrying: dict[str, nn.Module], in_layer: list[str]) -> Adapter:
-    """The adapter on the linear modules `carrying` one, of which `in_layer` names those of one decoder layer."""
+def count_adapter(rank: int, carrying: dict[str, nn.Module], in_layer: list[str]) -> Adapter:
+    """Count the adapter on the linear modules `carrying` one; `in_layer` are the names of those in one decoder layer."""
 
     def parameters(names: Any) -> int:
         return rank * sum(sum(carrying[name].weight.shape) for name in names)
@@ -58,8 +60,8 @@ def adapter(rank: int, carrying: dict[str, nn.Module], in_layer: list[str]) -> A
     return Adapter(rank, parameters(carrying), len(in_layer), parameters(in_layer))
 
 
-def adapter_with_experts(model: Any, rank: int, targets: Targets, layer_name: str) -> Adapter:
-    """The adapter of a mixture of experts, which PEFT translates to the experts' 3-D tensors by rules of its own."""
+def count_adapter_with_experts(model: Any, rank: int, targets: Targets, layer_name: str) -> Adapter:
+    """Count the adapter of a mixture of experts, which PEFT maps to the experts' 3-D tensors by rules of its own."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -71,8 +73,8 @@ def adapter_with_experts(model: Any, rank: int, targets: Targets, layer_name: st
     return Adapter(rank, sum(sizes.values()), len(in_layer) // 2, sum(in_layer))
 
 
-def readers(names: list[str]) -> Readers:
-    """What the linear modules of a layer read, judged by their names."""
+def count_readers(names: list[str]) -> Readers:
+    """Count the linear modules of a layer by the tensor they read, judged by their names."""
     mlp = [leaf(name) in DOWN for name in names if is_mlp(name)]
     attention = [leaf(name).startswith(OUT) for name in names if not is_mlp(name)]
     return Readers(attention.count(False), min(attention.count(True), 1), mlp.count(False), min(mlp.count(True), 1))

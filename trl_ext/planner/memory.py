@@ -1,15 +1,15 @@
-"""Bytes that a training step takes on the GPU: pure arithmetic on a `Shape`, no import of torch.
+"""Compute the GPU memory of a training step from a `Shape`, in bytes, without importing torch.
 
-Activations follow from what each operation keeps for its backward pass under autocast with bfloat16 products:
+Activations are the tensors that each operation stores for its backward pass under autocast with bfloat16 products:
 
-* a norm keeps its input in float32, whatever the dtype of the model;
-* a LoRA keeps its input and r numbers; a frozen linear, quantised or not, keeps nothing;
-* rotary embeddings keep nothing, attention its queries, keys, values, output and one float32 statistic per head;
-* a gated MLP keeps both projections, the activated gate, and the product if a LoRA reads it.
+* a norm stores its input in float32, whatever the dtype of the model;
+* a LoRA stores its input and r numbers; a frozen linear layer, quantised or not, stores nothing;
+* rotary embeddings store nothing; attention stores queries, keys, values, output and one float32 statistic per head;
+* a gated MLP stores both projections, the activated gate, and the product if a LoRA reads it.
 
-A checkpointed layer keeps its input alone and is computed again in the backward pass. The first k of L layers are
-checkpointed, so that the others are free again when the recomputing begins. The peak is the largest of a few moments
-(`moments`). Each formula agrees with a run of the real model on fake tensors (`trl_ext.planner.exact`).
+A checkpointed layer stores only its input and is recomputed in the backward pass. The first k of L layers are
+checkpointed, so the activations of the others are freed before recomputation begins. The peak is the largest of a few
+moments (`moments`). Each formula is tested against the real model on fake tensors (`trl_ext.planner.dry_run`).
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ GIB = 2**30
 VARLEN, SEGMENTS, SDPA, EAGER = "varlen", "segments", "sdpa", "eager"
 
 HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768
-"""Block of logits that TRL's fused LM head holds at a time, in the compute dtype."""
+"""Block of logits in memory at a time in TRL's fused LM head, in the compute dtype."""
 NORM_BACKWARD = 5
-"""Float32 tensors of the norm's width alive at the worst moment of its backward pass, besides its input."""
+"""Float32 tensors of the norm's width alive at the peak of its backward pass, besides its input."""
 OPTIMIZER_BYTES = {"8bit": 2.03, "sgd": 0.0, "adafactor": 0.5, "lion": 4.0}
-"""State per trained weight, by what the optimizer's name contains; 8 (two float32 moments) where nothing matches."""
+"""Bytes of state per trained weight, by a part of the optimizer's name; 8 (two float32 moments) if none matches."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Row:
     """One forward and backward pass.
 
     Attributes:
-        tokens: T, padding included.
-        completion_share: Share of them that reaches the LM head.
-        keys_per_token: Keys attention gathers per token of a packed row: above 1 where completions share a prompt.
-        kernel: `varlen` or `segments` for packed rows, `sdpa` or `eager` for padded ones.
+        tokens: Tokens T, padding included.
+        completion_share: Share of the tokens that reaches the LM head.
+        keys_per_token: Keys that attention gathers per token of a packed row: above 1 if completions share a prompt.
+        kernel: `varlen` or `segments` for packed rows, `sdpa` or `eager` for padded rows.
         width: Length of a padded sequence; 0 for a packed row.
-        activation: Bytes of a number in the residual stream: that of the model's dtype.
-        cached_tokens: Tokens whose keys and values are kept while completions are sampled; 0 where none are.
+        activation: Bytes of a number in the residual stream, by the model's dtype.
+        cached_tokens: Tokens in the KV cache while completions are sampled; 0 if none are sampled.
     """
 
     tokens: int
@@ -56,14 +56,14 @@ class Storage:
     """How weights and their training state are stored.
 
     Attributes:
-        bits: 4 or 8 for weights that bitsandbytes quantises, 16 if none is.
-        is_double: Whether 4-bit scales are quantised too.
-        weight: Bytes of a weight that is not quantised.
-        trained: Bytes of a trained weight and of its gradient.
+        bits: 4 or 8 if bitsandbytes quantises the linear layers, else 16.
+        is_double: Whether 4-bit scales are quantised, too.
+        weight: Bytes of an unquantised weight.
+        trained: Bytes of a trained weight, and also of its gradient.
         optimizer: Name of the optimizer, as in `optim`.
-        copies: How many whole models are loaded: 2 where full fine-tuning needs a separate reference.
-        trained_adapters: 2 where a critic has its own.
-        frozen_adapters: Adapters that are kept beside them (a reference's, a reward model's).
+        copies: Number of whole models: 2 if full fine-tuning needs a separate reference.
+        trained_adapters: Number of trained adapters: 2 if a critic has its own.
+        frozen_adapters: Number of additional frozen adapters (a reference's, a reward model's).
     """
 
     bits: int = 4
@@ -77,7 +77,7 @@ class Storage:
 
 
 def weights(shape: Shape, storage: Storage) -> dict[str, float]:
-    """Bytes of the base model by part. Only linear layers are quantised; experts in one 3-D tensor never are."""
+    """Bytes of the base model by part. Only linear layers are quantised; experts in 3-D tensors are not."""
     if storage.bits == 4:
         linear = sum(count * four_bit_bytes(elements, storage.is_double) for elements, count in shape.linear)
     elif storage.bits == 8:
@@ -117,12 +117,12 @@ def optimizer_bytes(name: str) -> float:
 
 
 def residue_per_token(shape: Shape, row: Row) -> float:
-    """What a checkpointed layer keeps of one token: its input."""
+    """Bytes stored by a checkpointed layer per token: its input."""
     return row.activation * shape.hidden
 
 
 def stored_per_token(shape: Shape, row: Row) -> float:
-    """What a layer that is not checkpointed keeps of one token for its backward pass."""
+    """Bytes stored per token for the backward pass by a layer that is not checkpointed."""
     gathered = 4 * shape.hidden * shape.experts_per_token  # inputs and outputs of the experts, one copy for each
     ranks = 2 * shape.adapter.rank * shape.adapter.layer_linears if shape.adapter else 0
     norms = 4 * (shape.normed + shape.norms)
@@ -132,18 +132,18 @@ def stored_per_token(shape: Shape, row: Row) -> float:
 
 
 def stored_once(shape: Shape, storage: Storage) -> float:
-    """What a layer that is not checkpointed keeps whatever the row: autocast's 16-bit copies of float32 weights."""
+    """Bytes stored per layer independent of the row: autocast's 16-bit copies of float32 weights."""
     per_layer = shape.adapter.layer_parameters if shape.adapter else shape.quantised / shape.layers
     return 2 * per_layer if storage.trained == 4 else 0
 
 
 def outside_per_token(shape: Shape, row: Row) -> float:
-    """What is kept of one token outside the layers: the final norm's input, the states the LM head reads."""
+    """Bytes stored per token outside the layers: the final norm's input, the states read by the LM head."""
     return 4 * shape.hidden + row.activation * row.completion_share * shape.hidden + _shared(shape, row)
 
 
 def head(shape: Shape, row: Row, storage: Storage) -> float:
-    """The fused LM head's backward pass: a block of logits, and the gradient of its input in float32 and 16 bits."""
+    """Bytes of the fused LM head's backward pass: a block of logits, and its input's gradient in float32 and 16 bits."""
     scored = row.completion_share * row.tokens
     block = 2 * min(scored, HEAD_TOKENS) * HEAD_VOCABULARY
     cast = 2 * min(shape.vocabulary, HEAD_VOCABULARY) * shape.hidden if storage.weight == 4 else 0
@@ -152,28 +152,28 @@ def head(shape: Shape, row: Row, storage: Storage) -> float:
 
 
 def dequantised(shape: Shape, storage: Storage) -> float:
-    """The largest weight matrix in 16 bits, and in the model's own dtype if that is another; its gradient if trained."""
+    """Bytes of the largest weight matrix in 16 bits, and also in the model's dtype if it differs; its gradient if trained."""
     if storage.bits == 16 and shape.adapter:
         return 0
     return {2: 2, 4: 6}[storage.weight] * shape.largest_linear
 
 
 def kv_cache_per_token(shape: Shape) -> float:
-    """Keys and values of one token in all layers, 16 bits."""
+    """Bytes of the keys and values of one token in all layers, in 16 bits."""
     return 4 * shape.layers * shape.key_value
 
 
 def moments(shape: Shape, row: Row, storage: Storage, checkpointed_layers: int) -> dict[str, dict[str, float]]:
-    """Bytes alive besides weights and training state, by moment of a step and by what they are.
+    """Bytes alive besides weights and training state, by moment of a step and by kind.
 
     Args:
-        checkpointed_layers: The first so many layers keep their inputs alone.
+        checkpointed_layers: Number of first layers that store only their inputs.
     """
     tokens, recomputed = row.tokens, checkpointed_layers
     stored = stored_per_token(shape, row) * tokens + stored_once(shape, storage)
     residue = {"inputs of checkpointed layers": recomputed * residue_per_token(shape, row) * tokens}
-    kept = residue | {"activations kept": (shape.layers - recomputed) * stored}
-    outside = {"outside the layers": outside_per_token(shape, row) * tokens}
+    kept = residue | {"stored activations": (shape.layers - recomputed) * stored}
+    outside = {"activations outside the layers": outside_per_token(shape, row) * tokens}
     freed = row.activation * row.completion_share * shape.hidden
     final_norm = (4 * NORM_BACKWARD * shape.hidden - freed) * tokens
     found = {
@@ -182,30 +182,30 @@ def moments(shape: Shape, row: Row, storage: Storage, checkpointed_layers: int) 
     }
     if row.cached_tokens:
         found["the sampling of completions"] = {"KV cache": kv_cache_per_token(shape) * row.cached_tokens}
-    during = {"outside the layers": _shared(shape, row) * tokens} | _layer_backward(shape, row, storage)
+    during = {"activations outside the layers": _shared(shape, row) * tokens} | _layer_backward(shape, row, storage)
     if recomputed < shape.layers:
         found["the last layer's backward pass"] = kept | during
     if recomputed:
-        # The first layer to be recomputed finds the later ones' activations freed.
+        # When the first layer is recomputed, the activations of the later layers are already freed.
         again = stored - (0 if shape.is_pre_norm else residue_per_token(shape, row) * tokens)
-        found["a recomputed layer's backward pass"] = residue | {"layer computed again": again} | during
+        found["a recomputed layer's backward pass"] = residue | {"recomputed layer": again} | during
     return found
 
 
 def activations(shape: Shape, row: Row, storage: Storage, checkpointed_layers: int) -> tuple[str, dict[str, float]]:
-    """The moment with the most bytes alive, and what they are."""
+    """The moment with the most bytes alive, and these bytes by kind."""
     found = moments(shape, row, storage, checkpointed_layers)
     return max(found.items(), key=lambda item: sum(item[1].values()))
 
 
 def peak(shape: Shape, row: Row, storage: Storage, checkpointed_layers: int) -> float:
-    """Most bytes of tensors alive in a training step, without the allocator's waste and the CUDA context."""
+    """Maximum bytes of tensors alive in a training step, without the allocator's overhead and the CUDA context."""
     static = sum(weights(shape, storage).values()) + sum(training_state(shape, storage).values())
     return static + sum(activations(shape, row, storage, checkpointed_layers)[1].values())
 
 
 def _inputs(shape: Shape, row: Row) -> float:
-    """16-bit inputs of the trained linear modules, except the MLP's last and what attention keeps anyway."""
+    """16-bit inputs of the trained linear modules, except of the MLP's last and those that attention stores anyway."""
     readers = shape.readers
     if shape.shares_inputs and row.activation == 2:
         return 2 * shape.hidden * (min(readers.attention_input, 1) + min(readers.mlp_input, 1))
@@ -230,16 +230,16 @@ def _attention(shape: Shape, row: Row) -> float:
 
 
 def _shared(shape: Shape, row: Row) -> float:
-    """Rotary sines and cosines, and the masks of padded rows, which all layers read."""
+    """Rotary sines and cosines, and the masks of padded rows, which all layers share."""
     masks = 3 * row.width * shape.mask_kinds
     return 4 * shape.head_width + masks
 
 
 def _layer_backward(shape: Shape, row: Row, storage: Storage) -> dict[str, float]:
-    """Bytes at the worst moment of a layer's backward pass besides what the layer keeps."""
+    """Bytes at the peak of a layer's backward pass besides the layer's stored activations."""
     tokens, hidden = row.tokens, shape.hidden
     incoming = row.activation * hidden
-    # With a norm behind the MLP, that norm's float32 input is freed, and its gradient is another than the residual's.
+    # With a norm after the MLP, the norm's float32 input is freed, and its gradient is not the residual's.
     gradients = (2 * incoming - 4 * hidden if shape.is_post_norm else incoming) * tokens
     matrix = dequantised(shape, storage)
     found = [
@@ -250,9 +250,11 @@ def _layer_backward(shape: Shape, row: Row, storage: Storage) -> dict[str, float
         },
         {"backward pass of a layer": (4 * NORM_BACKWARD * hidden + incoming) * tokens},
     ]
-    if not shape.is_post_norm:  # by the time it reaches a norm, the MLP is freed
+    if not shape.is_post_norm:  # when the backward pass reaches a norm, the MLP is freed
         found[-1]["backward pass of a layer"] -= _mlp(shape, row) * tokens
-    if not shape.shares_inputs:  # in the forward pass, the LoRA on the last projection casts its input to and fro
+    if (
+        not shape.shares_inputs
+    ):  # in the forward pass, the LoRA on the last projection casts its input to float32 and back
         found.append({"backward pass of a layer": (6 * shape.product + 3 * incoming) * tokens})
     if row.kernel == EAGER:
         scores = 6 * shape.heads * row.width * tokens

@@ -1,8 +1,7 @@
-"""Configurations of the recipes' models and a few others, so that a plan needs no network.
+"""List configurations of the recipes' models and a few others, so that a plan needs no network.
 
-They hold what memory depends on, not all of a config.json. Only models whose parameter count, built from what stands
-here, equals the published one are listed (a test compares them). Any other model is planned from its own
-config.json, in a folder or on the Hub.
+They have only the fields that memory depends on. A test checks that the parameter count of each equals the published one.
+Any other model is planned from its own config.json, in a folder or on the Hub.
 """
 
 from typing import Any

@@ -1,30 +1,42 @@
-"""Print a plan: the verdict, the terms of the peak, the limits, and the shortest times."""
+"""Print a plan: the verdict, the terms of the peak, the limits, and lower bounds on times."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from trl_ext.planner.calibration import Point
+from trl_ext.planner.fitting import Overhead
 from trl_ext.planner.memory import GIB
+from trl_ext.planner.vram_plan import VramPlan
 from trl_ext.support import terminal
 
 
-def show(recipe: Any, planned: Any, measured: dict[str, float] | None) -> None:
-    console = terminal.console()
-    console.print(f"[bold]{_verdict(recipe, planned)}[/bold]")
+def show(recipe: Any, planned: VramPlan, dry_run: dict[str, float] | None) -> None:
+    """Print a plan.
+
+    Args:
+        recipe: The planned recipe.
+        planned: Its plan.
+        dry_run: The result of `trl_ext.planner.dry_run.compare`, if one was run.
+    """
+    console = terminal.console(markup=False)
+    console.print(verdict(recipe.name, planned), style="bold")
     console.print(
-        f"{planned.model}: {planned.parameters:,} weights, {planned.quantised:,} of them quantised, "
-        f"{planned.trained:,} trained.",
+        f"{planned.model}: {planned.parameters:,} parameters, {planned.quantised:,} of them quantised, {planned.trained:,} "
+        "trained."
     )
     console.print(
-        f"The peak is reached at {planned.moment}, with rows of {planned.row_tokens:,} tokens and {_recomputed(planned)}.",
+        f"The peak is reached during {planned.moment}, with row_tokens {planned.row_tokens:,} and {_checkpointing(planned)}."
     )
     console.print(_terms(planned))
     console.print(_limits(planned))
-    if measured:
-        ratio = measured["arithmetic"] / measured["dry_run"]
+    if dry_run:
         console.print(
-            f"dry run  {measured['dry_run'] / GIB:.3f} GiB of live tensors on fake ones, {measured['tokens']:,} tokens; the "
-            f"arithmetic says {measured['arithmetic'] / GIB:.3f} ({ratio - 1:+.2%})",
+            f"dry run  {dry_run['dry_run'] / GIB:.3f} GiB of live tensors in a step on fake tensors with "
+            f"{dry_run['tokens']:,} tokens. The formulas give {dry_run['arithmetic'] / GIB:.3f} GiB "
+            f"({dry_run['arithmetic'] / dry_run['dry_run'] - 1:+.2%})."
         )
     if planned.times:
         console.print(_times(planned))
@@ -33,21 +45,38 @@ def show(recipe: Any, planned: Any, measured: dict[str, float] | None) -> None:
         console.print(f"Note: {note}")
 
 
-def _verdict(recipe: Any, planned: Any) -> str:
+def show_calibration(points: Sequence[Point], before: Overhead, now: Overhead, file: Path) -> None:
+    """Print each measured peak beside the plan before and after a calibration, and the fitted coefficients."""
+    console = terminal.console(markup=False)
+    for point in points:
+        console.print(
+            f"{point.name}: measured {point.measured / GIB:.2f} GiB; planned {point.planned(before) / GIB:.2f} GiB before "
+            f"({point.error(before):+.1%}), {point.planned(now) / GIB:.2f} GiB now ({point.error(now):+.1%})"
+        )
+    console.print(
+        f"Allocator factor {before.allocator:.3f} → {now.allocator:.3f}, CUDA context {before.context / GIB:.2f} → "
+        f"{now.context / GIB:.2f} GiB. Saved in {file} for later plans."
+    )
+
+
+def verdict(name: str, planned: VramPlan) -> str:
+    """Whether the recipe fits the card, and which flags make it fit."""
     peak, card = f"{planned.peak / GIB:.1f} GiB", f"a card with {planned.vram:g} GiB"
+    usable = f"{planned.budget:g} GiB are usable"
+    reserve = f"{planned.vram - planned.budget:g} GiB are kept free for a display and other programs"
     if planned.fits:
-        return f"{recipe.name} fits {card}: {peak} of the {planned.budget:g} that a display leaves."
+        return f"{name} fits {card}. Its peak is {peak}, and {usable} ({reserve})."
     if planned.is_tight:
-        start = f"{recipe.name} takes {peak}: it fits {card} only if nothing else, not even a display, uses it."
+        start = f"{name} fits {card} only if nothing else uses the card. Its peak is {peak}, and {usable} ({reserve})."
     else:
-        start = f"{recipe.name} does not fit {card}: the least it takes is {peak}, and {planned.budget:g} can be used."
+        start = f"{name} does not fit {card}. Its peak is at least {peak}, and {usable} ({reserve})."
     if planned.flags and planned.flags_suffice:
-        return f"{start} Add: {' '.join(planned.flags)}"
-    return f"{start} No setting helps: choose a smaller model." if not planned.is_tight else start
+        return f"{start} To make it fit, add: {' '.join(planned.flags)}"
+    return start if planned.is_tight else f"{start} No setting makes it fit: choose a smaller model."
 
 
-def _terms(planned: Any) -> Any:
-    table = terminal.table("at the peak", "GiB")
+def _terms(planned: VramPlan) -> Any:
+    table = terminal.table("memory at the peak", "GiB")
     for term in planned.terms:
         if term.bytes >= 0.005 * GIB:
             table.add_row(term.name, f"{term.bytes / GIB:.2f}", style=None if term.is_static else "cyan")
@@ -55,43 +84,50 @@ def _terms(planned: Any) -> Any:
     return table
 
 
-def _recomputed(planned: Any) -> str:
+def _checkpointing(planned: VramPlan) -> str:
     count, layers = planned.checkpointed_layers, planned.layers
-    return {0: "no layer recomputed", layers: f"all {layers} layers recomputed"}.get(
-        count, f"{count} of {layers} layers recomputed"
-    )
+    if not count:
+        return "gradient checkpointing off"
+    return f"gradient checkpointing of {f'all {layers}' if count == layers else f'{count} of {layers}'} layers"
 
 
-def _limits(planned: Any) -> Any:
-    table = terminal.table("with every layer recomputed, at most", "")
-    table.add_row("tokens of a row", f"{planned.largest_row:,}" if planned.largest_row else "none fits")
-    table.add_row("tokens of a sequence", f"{planned.longest_sequence:,}" if planned.longest_sequence else "none fits")
+def _limits(planned: VramPlan) -> Any:
+    def largest(number: int) -> str:
+        return f"{number:,}" if number else "does not fit"
+
+    table = terminal.table("limits (as many layers checkpointed as allowed)", "maximum")
+    table.add_row("tokens of a row (row_tokens)", largest(planned.largest_row))
+    table.add_row("tokens of a sequence", largest(planned.longest_sequence))
     if planned.largest_rank is not None:
-        table.add_row("LoRA rank", f"{planned.largest_rank:,}" if planned.largest_rank else "none fits")
+        table.add_row("LoRA rank", largest(planned.largest_rank))
+    table.add_section()
+    table.add_row("row_tokens", "layers to checkpoint", style="bold")
     for tokens, count in planned.checkpointing.items():
-        text = "does not fit" if count is None else f"{count} of {planned.layers}"
-        table.add_row(f"layers to recompute for rows of {tokens:,}", text)
+        table.add_row(f"{tokens:,}", "does not fit" if count is None else f"{count} of {planned.layers}")
     return table
 
 
-def _times(planned: Any) -> Any:
-    table = terminal.table("at least", "step", "epoch", "rows", "layers recomputed")
+def _times(planned: VramPlan) -> Any:
+    table = terminal.table("minimum time", "step", "epoch", "row_tokens", "checkpointed layers")
     for time in planned.times:
         if time.step is None:
             table.add_row(time.card, "does not fit")
             continue
         epoch = "?" if time.epoch is None else _duration(time.epoch)
-        recomputed = f"{time.checkpointed_layers} of {planned.layers}"
-        table.add_row(time.card, _duration(time.step), epoch, f"{time.row_tokens:,}", recomputed)
+        layers = f"{time.checkpointed_layers} of {planned.layers}"
+        table.add_row(time.card, _duration(time.step), epoch, f"{time.row_tokens:,}", layers)
     return table
 
 
-def _about_times(planned: Any) -> str:
-    step = f"{planned.examples_per_step} examples of {planned.mean_tokens:,.0f} tokens"
-    epoch = f"{planned.examples:,} examples" if planned.examples else "as many as the data has (`--examples N`)"
+def _about_times(planned: VramPlan) -> str:
+    if planned.examples:
+        epoch = f"an epoch has {planned.examples:,} examples"
+    else:
+        epoch = "the number of examples in an epoch is unknown (set it with `--examples N`)"
     return (
-        f"A step is {step} (`--tokens N`), an epoch {epoch}. Times are floors from the cards' published peak rates, not "
-        "measurements; attention and small kernels come on top. A reference is counted as in a first epoch."
+        f"A step has {planned.examples_per_step} examples of {planned.mean_tokens:,.0f} tokens on average (set it with "
+        f"`--tokens N`), and {epoch}. Times are lower bounds from the cards' published peak rates, not measurements: "
+        "attention and small kernels take additional time. A reference pass is included, as in a first epoch."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a recipe asks for, as the planner needs it: a counted model, how it is stored, and the rows it is trained on."""
+"""Read a recipe for the planner: the counted model, how it is stored, and the rows it is trained on."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from trl_ext.planner.training import Training
 from trl_ext.support.errors import UserError
 
 TOKENS_OF_A_PAIR, TOKENS_OF_AN_ANSWER = 800, 400
-"""Mean tokens of an example assumed where nobody says: instruction data, the prompt of a pair counted once."""
+"""Assumed mean tokens of an example, if not given: instruction data, with the prompt of a pair counted once."""
 PADDED_OVER_PACKED = 2.25
-"""Tokens that padded rows compute for one of packed rows: the least that was measured, on long pairs."""
+"""Tokens computed in padded rows per token in packed rows: the smallest measured ratio, on long pairs."""
 COMPLETION_SHARE = 0.6
-"""Share of a row that completions make up in instruction data; short prompts have more of it."""
+"""Assumed share of completion tokens in a row: instruction data. With short prompts the share is larger."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Request:
     """A recipe in numbers.
 
     Attributes:
-        model: Its name or folder.
+        model: Name or folder of the model.
         config: The content of its config.json.
-        shape: The model, counted.
-        targets: LoRA targets as PEFT takes them.
-        storage: How weights are kept.
-        training: What its trainer does with examples.
+        shape: The counted model.
+        targets: LoRA targets in PEFT's form.
+        storage: How weights are stored.
+        training: How its trainer processes examples.
         attention: Attention implementation of padded rows.
-        cannot_pack: Why rows are padded, or `None`.
-        examples_per_step: On this process.
-        examples: In an epoch, or `None` if only the data can tell.
-        notes: Sentences about what was assumed.
+        cannot_pack: Why rows are padded; `None` if they are packed.
+        examples_per_step: Examples per optimizer step on this process.
+        examples: Examples of an epoch; `None` if unknown without the data.
+        notes: Sentences about assumptions.
     """
 
     model: str
@@ -53,15 +53,16 @@ class Request:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest example there can be, which a row has to hold."""
+        """Tokens of the longest possible example, which must fit in a row."""
         return self.training.sequences * self.training.length
 
     def row(self, tokens: int, kernel: str = VARLEN, width: int | None = None) -> Row:
-        """A row of so many tokens.
+        """A row of `tokens` tokens.
 
         Args:
-            kernel: For packed rows; padded ones have their own.
-            width: Of the sequences in padded rows; as long as they may be if not given.
+            tokens: Padding included.
+            kernel: Attention implementation of packed rows.
+            width: Length of the sequences in padded rows; default: the maximum length.
         """
         activation = self.storage.weight
         if self.cannot_pack is not None:
@@ -73,7 +74,7 @@ class Request:
         return Row(tokens, COMPLETION_SHARE, shared, kernel, 0, activation)
 
     def mean_tokens(self, given: int | None = None) -> float:
-        """Tokens an example takes on average; an assumption unless it is given."""
+        """Mean tokens of an example; an assumption unless given."""
         assumed = given or (TOKENS_OF_A_PAIR if self.training.sequences == 2 else TOKENS_OF_AN_ANSWER)
         return min(assumed * (PADDED_OVER_PACKED if self.cannot_pack is not None else 1), self.longest)
 
@@ -82,12 +83,12 @@ def read(recipe: Any) -> Request:
     """A `trl_ext.recipe.Recipe` as a `Request`.
 
     Raises:
-        UserError: No model, or one that cannot be counted.
+        UserError: The recipe has no model, or one that cannot be counted.
     """
     effective, get = recipe.effective, recipe.get
     model = effective("model_name_or_path")
     if not isinstance(model, str) or not model:
-        raise UserError("The recipe names no `model_name_or_path`, so there is nothing to plan.")
+        raise UserError("The recipe has no `model_name_or_path`, so it cannot be planned.")
     adapter = configs.adapter(model)
     has_adapter = adapter is not None or bool(get("use_peft"))
     base = _base(adapter, model) if adapter is not None else model
@@ -113,9 +114,9 @@ def read(recipe: Any) -> Request:
     )
     notes = list(asked.notes)
     if config.get("quantization_config") and bits == 16:
-        notes.append("The checkpoint is quantised already; it is counted as if it were stored in 16 bits.")
+        notes.append("The checkpoint is already quantised; it is counted as if stored in 16 bits.")
     if shape.experts_per_token:
-        notes.append("Activations of a mixture of experts are a lower bound.")
+        notes.append("For a mixture of experts, the estimate of activations is a lower bound.")
     return Request(
         model=model,
         config=config,
@@ -132,7 +133,7 @@ def read(recipe: Any) -> Request:
 
 
 def _examples(recipe: Any) -> int | None:
-    """Examples of an epoch where the recipe tells: a limit, or the embedded data."""
+    """Examples of an epoch if known from the recipe: a limit, or the embedded data."""
     limit = recipe.get("max_train_samples")
     if recipe.get("dataset_name") != demo.EMBEDDED:
         return limit
@@ -149,11 +150,13 @@ def _base(adapter: dict[str, Any], folder: str) -> str:
 
 
 def _lora(recipe: Any, adapter: dict[str, Any] | None) -> tuple[int, Any]:
-    """Rank and targets: those of the adapter that is continued, else the recipe's."""
+    """Rank and targets: those of the continued adapter, else the recipe's."""
     if adapter is not None:
         rank, targets = adapter.get("r"), adapter.get("target_modules")
         if not isinstance(rank, int) or not isinstance(targets, str | list):
-            raise UserError("The adapter_config.json of `model_name_or_path` has no `r` and `target_modules`.")
+            raise UserError(
+                "`model_name_or_path` is an adapter whose adapter_config.json has no `r` and `target_modules`."
+            )
         return rank, targets
     targets = recipe.effective("lora_target_modules")
     # TRL reads a list of one string as that string: `all-linear` or a regular expression.
@@ -162,7 +165,7 @@ def _lora(recipe: Any, adapter: dict[str, Any] | None) -> tuple[int, Any]:
 
 
 class _Config(dict):
-    """A configuration that can be looked up in a cache: the same model is counted again and again for advice."""
+    """A hashable configuration for the cache: advice counts the same model many times."""
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -177,4 +180,4 @@ def _count(config: _Config, rank: int | None, targets: Any, is_quantised: bool) 
     from trl_ext.planner import counting
 
     names = list(targets) if isinstance(targets, tuple) else targets
-    return counting.shape(dict(config), rank, names, is_quantised=is_quantised)
+    return counting.count(dict(config), rank, names, is_quantised=is_quantised)

@@ -1,4 +1,4 @@
-"""What the memory of a model depends on, as plain numbers: its decoder layers, its parameters, its adapter."""
+"""Describe a model by the numbers its memory depends on: decoder layers, parameters, adapter."""
 
 import math
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ NF4_BLOCK, ABSMAX_BLOCK = 64, 256
 
 @dataclass(frozen=True)
 class Readers:
-    """How many trained linear modules of a layer read what, and so keep it for their backward pass.
+    """Numbers of trained linear modules of a layer by the tensor they read and store for their backward pass.
 
     Attributes:
-        attention_input: Of q, k and v.
-        attention_output: 1 if o does.
-        mlp_input: Of gate and up.
-        mlp_product: 1 if down does.
+        attention_input: How many of q, k and v are trained.
+        attention_output: 1 if o is trained.
+        mlp_input: How many of gate and up are trained.
+        mlp_product: 1 if down is trained.
     """
 
     attention_input: int
@@ -29,9 +29,9 @@ class Adapter:
     """LoRA on one model.
 
     Attributes:
-        rank: r.
-        parameters: Trained weights, all modules together.
-        layer_linears: Linear modules of one decoder layer that carry one.
+        rank: Rank r.
+        parameters: Trained weights of all modules.
+        layer_linears: Linear modules of one decoder layer that have a LoRA.
         layer_parameters: Trained weights in one decoder layer.
     """
 
@@ -49,28 +49,28 @@ class Shape:
         layers: Decoder layers.
         hidden: Width of the residual stream, H.
         query, key_value: Heads times their width; `heads` query heads of width `head_width`.
-        up: Outputs of the MLP's first projections together: 2·I where gated, else I; of a mixture of experts, those
-            a token passes through.
+        up: Outputs of the MLP's first projections together: 2·I if gated, else I; in a mixture of experts, those of the
+            experts of a token.
         product: Inputs of the MLP's last projection, I.
         normed: Widths of all norms in a layer, summed.
-        norms: Statistics a layer's norms keep per token: one per norm, one per head where heads are normalised.
-        is_pre_norm: Attention reads a normalised input, not the residual stream itself.
-        is_post_norm: The MLP's output is normalised before it joins the residual stream.
+        norms: Statistics stored by a layer's norms per token: one per norm, one per head if heads are normalised.
+        is_pre_norm: Whether attention reads a normalised input, not the residual stream itself.
+        is_post_norm: Whether the MLP's output is normalised before it is added to the residual stream.
         vocabulary: Rows of the LM head, V.
-        mask_kinds: Different attention masks (full, sliding) where masks are built.
-        parameters: All of them.
-        linear: Linear modules bitsandbytes quantises, as (elements, how many such).
-        linear_width: Outputs of those, summed (8-bit weights have one scale each).
+        mask_kinds: Number of different attention masks (full, sliding) in padded rows.
+        parameters: All parameters.
+        linear: Linear modules that bitsandbytes quantises, as (elements, number of such modules).
+        linear_width: Sum of their outputs (8-bit weights have one scale per output).
         largest_linear: Elements of the largest of them.
-        embedding, head, experts, vision: Parameters outside `linear` by what they are; a tied head counts none.
+        embedding, head, experts, vision: Parameters outside `linear` by kind; a tied head counts 0.
         adapter: LoRA, or `None` if all weights are trained.
-        readers: What the trained linear modules of a layer read.
-        shares_inputs: Trained modules with one input keep it once. PEFT's LoRA on a layer that is not quantised casts
-            its input to float32 and keeps a copy of its own.
-        has_softcap: Attention logits are capped by a tanh.
-        cannot_pack: Why the trainer will compute padded rows, or `None`.
-        experts_per_token: Experts a token passes through; 0 for a dense model.
-        active: Parameters of the decoder layers' matrices that a token is multiplied with.
+        readers: Tensors read by the trained linear modules of a layer.
+        shares_inputs: Whether trained modules with the same input store it once. PEFT's LoRA on an unquantised layer casts its
+            input to float32 and stores its own copy.
+        has_softcap: Whether attention logits are capped by a tanh.
+        cannot_pack: Why the trainer will compute padded rows; `None` if it packs.
+        experts_per_token: Experts per token; 0 for a dense model.
+        active: Parameters of the decoder layers' matrices used per token.
     """
 
     layers: int
@@ -115,7 +115,7 @@ class Shape:
 
     @property
     def kept(self) -> int:
-        """The others: embeddings, norms, the head, experts stored as one 3-D tensor."""
+        """Unquantised parameters: embeddings, norms, the head, experts stored as one 3-D tensor."""
         return self.parameters - self.quantised
 
 
@@ -123,7 +123,7 @@ def four_bit_bytes(elements: int, double: bool) -> int:
     """Bytes of one NF4 or FP4 tensor of bitsandbytes: half a byte each, a scale per block of 64, code books.
 
     Args:
-        elements: Of the weight matrix.
+        elements: Elements of the weight matrix.
         double: Whether the scales are themselves quantised to 8 bits (double or nested quantisation).
     """
     blocks = math.ceil(elements / NF4_BLOCK)

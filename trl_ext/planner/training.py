@@ -1,4 +1,4 @@
-"""What a recipe's trainer does with examples: how long they are, how many run at once, and what runs besides."""
+"""Read how a recipe's trainer processes examples: their length, how many run at once, and additional passes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from trl_ext import methods
 
 UNLIMITED = 2048
-"""Tokens of a sequence assumed where no setting limits them."""
+"""Assumed tokens of a sequence if no setting limits them."""
 PROMPT = 512
-"""Tokens of a prompt that completions are sampled for, which no setting limits either."""
+"""Assumed tokens of a prompt for which completions are sampled; no setting limits them."""
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,20 @@ class Training:
     """Examples and passes.
 
     Attributes:
-        sequences: Of an example: 2 for pairs.
-        length: Most tokens of a sequence.
+        sequences: Sequences per example: 2 for pairs.
+        length: Maximum tokens of a sequence.
         length_key: The setting that limits it.
-        row_tokens: Given tokens of a row, or `None` where the run chooses.
+        row_tokens: Row length given by the recipe; `None` if the run chooses it.
         owns_rows: Whether rows are cut to fit memory; other trainers run whole micro-batches.
-        checkpointing: `None` where the run chooses, else all layers or none.
-        cannot_pack: Why this trainer pads, or `None`.
+        checkpointing: Whether all layers are checkpointed; `None` if the run chooses the number.
+        cannot_pack: Why this trainer pads; `None` if it packs.
         needs_reference: Whether a reference is computed or cached.
-        extra_passes: Further passes without gradient.
-        is_classifier: It trains a scalar head in place of the LM head.
-        trained_adapters, frozen_adapters: Adapters on the base; of the frozen ones, in units of the trained rank, those
-            that this trainer adds.
-        cached_tokens: Tokens whose keys and values are kept while completions are sampled.
-        notes: Sentences about what was assumed.
+        extra_passes: Additional passes without gradient.
+        is_classifier: Whether it trains a scalar head instead of the LM head.
+        trained_adapters, frozen_adapters: Numbers of adapters on the base. Frozen ones are those that this trainer adds, in
+            units of the trained rank.
+        cached_tokens: Tokens in the KV cache while completions are sampled.
+        notes: Sentences about assumptions.
     """
 
     sequences: int
@@ -51,7 +51,7 @@ class Training:
 
 
 def read(recipe: Any) -> Training:
-    """What the trainer of a `trl_ext.recipe.Recipe` does."""
+    """Read the `Training` of a `trl_ext.recipe.Recipe`."""
     return methods.imported(recipe.method.planner)(recipe)
 
 
@@ -75,7 +75,7 @@ def preferences(recipe: Any) -> Training:
 
 
 def _moving_reference(recipe: Any) -> int:
-    """Adapters that hold a reference refreshed during the run: mixtures of two have twice the rank."""
+    """Adapters of a reference that is synchronised during the run; a mixture of two has twice the rank."""
     if not recipe.effective("sync_ref_model"):
         return 0
     return 1 if recipe.effective("ref_model_mixup_alpha") == 1 else 2
@@ -115,7 +115,7 @@ def sampled(recipe: Any) -> Training:
         trained_adapters=recipe.method.trained_adapters,
         frozen_adapters=int(effective("reward_adapter") is not None),
         cached_tokens=completions * length,
-        notes=(f"Prompts of {PROMPT} tokens are assumed. Times leave out the sampling of completions.",),
+        notes=(f"The plan assumes prompts of {PROMPT} tokens. Its times do not include the sampling of completions.",),
     )
 
 
@@ -123,11 +123,11 @@ def _length(recipe: Any) -> tuple[int, tuple[str, ...]]:
     length = recipe.effective("max_length")
     if length:
         return int(length), ()
-    return UNLIMITED, (f"`max_length` sets no limit: planned for sequences of {UNLIMITED:,} tokens.",)
+    return UNLIMITED, (f"`max_length` is not set. The plan assumes sequences of {UNLIMITED:,} tokens.",)
 
 
 def _checkpointing(recipe: Any) -> bool | None:
-    """What `gradient_checkpointing`, or its newer name, says; `None` for `auto`."""
+    """The value of `gradient_checkpointing` or its newer name; `None` for `auto`."""
     value = recipe.effective("activation_checkpointing")
     value = recipe.effective("gradient_checkpointing") if value is None else value
     value = {"true": True, "false": False}.get(str(value).lower(), value)

@@ -1,4 +1,4 @@
-"""The plan of a run: every term of its peak memory, what fits beside it, and how long a step takes at least."""
+"""Plan a run: every term of its peak memory, the limits on a card, and lower bounds on step times."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from trl_ext.planner.request import Request
 from trl_ext.support.errors import UserError
 
 DISPLAY = 1.5
-"""GiB of a card that are left to a display and to other programs."""
+"""GiB of a card that are kept free for a display and other programs."""
 ROWS = (512, 1024, 2048, 4096, 8192)
-"""Row lengths for which the plan says how many layers have to be recomputed."""
+"""Row lengths for which the plan gives the number of layers to checkpoint."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """One part of the peak: `bytes`, and whether it exists all the time (`static`) or at the peak alone."""
+    """One part of the peak: its `bytes`, and whether it exists all the time (static) or only at the peak."""
 
     name: str
     bytes: float
@@ -31,7 +31,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Time:
-    """Floors on one card; seconds are `None` where the run does not fit it."""
+    """Lower bounds in seconds on one card; `None` if the run does not fit it."""
 
     card: str
     row_tokens: int | None
@@ -42,33 +42,33 @@ class Time:
 
 @dataclass(frozen=True)
 class VramPlan:
-    """What a recipe takes on a card. Bytes, unless a name says GiB.
+    """Memory and times of a recipe on a card. Sizes are in bytes unless GiB is stated.
 
     Attributes:
         model: Name or folder.
         parameters, quantised, experts, vision, trained: Numbers of weights: all, those stored in 4 or 8 bits, those of
             experts and of towers and projectors beside the language model, and those that are trained.
         vram: Memory of the card, GiB.
-        budget: GiB of it that a run may take.
-        fits: Whether the longest example does, within the budget.
-        is_tight: It fits the card, but only if nothing else uses it.
-        row_tokens, checkpointed_layers: What the run is going to choose, or the least there is where nothing fits.
+        budget: GiB of it that a run may use.
+        fits: Whether the longest example fits within the budget.
+        is_tight: Whether it fits the card only if nothing else uses it.
+        row_tokens, checkpointed_layers: The run's choice, or the choice with the least memory if nothing fits.
         layers: Decoder layers.
-        moment: When the peak is reached.
+        moment: Phase of a step in which the peak is reached.
         terms: Parts of the peak.
         peak: Their sum.
-        longest: Tokens of the longest example the recipe allows.
-        largest_row: Most tokens of a row, every layer recomputed.
+        longest: Tokens of the longest example that the recipe allows.
+        largest_row: Maximum tokens of a row, with all layers checkpointed.
         longest_sequence: Largest `max_length`.
         largest_rank: Largest `lora_r`; `None` without an adapter.
-        checkpointing: Fewest recomputed layers by tokens of a row; `None` where the row does not fit.
-        times: Floors of a step and an epoch, by card.
-        mean_tokens: Tokens of an example the times assume.
-        examples: Examples of an epoch; `None` if unknown, and `times` hold none.
-        examples_per_step: On one process.
-        flags: What to add to the command so that it fits.
-        flags_suffice: Whether it then does.
-        notes: What was assumed.
+        checkpointing: Minimum number of checkpointed layers by tokens of a row; `None` if the row does not fit.
+        times: Lower bounds for a step and an epoch, by card.
+        mean_tokens: Mean tokens of an example, as assumed for the times.
+        examples: Examples of an epoch; `None` if unknown, and then `times` have no epoch.
+        examples_per_step: Examples per optimizer step on one process.
+        flags: Flags to add to the command so that it fits.
+        flags_suffice: Whether it fits with these flags.
+        notes: Sentences about assumptions.
     """
 
     model: str
@@ -106,7 +106,7 @@ class VramPlan:
 
     @property
     def static(self) -> float:
-        """Bytes that are there before the first row."""
+        """Bytes in use before the first row."""
         return sum(term.bytes for term in self.terms if term.is_static)
 
 
@@ -123,12 +123,12 @@ def plan(
     Args:
         recipe: A `trl_ext.recipe.Recipe`, or the path of one.
         vram: Memory of the card, GiB.
-        mean_tokens: Tokens of an example, where they are known: for times only.
-        examples: Examples of an epoch, where they are known: for times only.
-        choice: Tokens of a row and recomputed layers that a run settled on, to compare with what it measured.
+        mean_tokens: Mean tokens of an example, if known; used for times only.
+        examples: Examples of an epoch, if known; used for times only.
+        choice: Row length and checkpointed layers that a run chose, to compare the plan with its measurement.
 
     Raises:
-        UserError: A recipe that is not in order, or a model whose configuration cannot be found or built.
+        UserError: The recipe is invalid, or the model's configuration cannot be found or built.
     """
     if isinstance(recipe, str | Path):
         from trl_ext.recipe import load
@@ -182,29 +182,29 @@ def plan(
 
 
 def refuse(recipe: Any, vram: float, where: str = "this card") -> None:
-    """Refuse a recipe that cannot fit however rows and layers are chosen.
+    """Refuse a recipe that does not fit with any choice of row length and checkpointed layers.
 
-    A recipe that fits if nothing else uses the card is let through: the run shortens rows where memory runs out.
+    A recipe that fits only if nothing else uses the card is not refused: the run shortens rows if memory runs out.
 
     Args:
         recipe: A `trl_ext.recipe.Recipe`.
         vram: Memory of the card, GiB.
-        where: What has this memory, for the sentence.
+        where: Name of the card or machine, for the message.
 
     Raises:
-        UserError: One sentence with what is missing and what to change.
+        UserError: The recipe does not fit; says what to change.
     """
     planned = plan(recipe, vram=vram)
     if planned.fits or planned.is_tight:
         return
-    need = f"{planned.peak / GIB:.1f} GiB with every layer recomputed and rows of one example"
     if planned.flags and planned.flags_suffice:
         remedy = f"Add `{' '.join(planned.flags)}`"
     else:
         remedy = "Choose a smaller model"
     raise UserError(
-        f"{recipe.path} does not fit {where}: {planned.model} needs {need}, and of {vram:.1f} GiB "
-        f"{planned.budget:.1f} can be used. {remedy}; `trl-ext plan {recipe.path}` shows every part; `--force` tries anyway."
+        f"{recipe.path} does not fit {where}. {planned.model} needs {planned.peak / GIB:.1f} GiB even with as many layers "
+        f"checkpointed as allowed and one example per row, but only {planned.budget:.1f} of {vram:.1f} GiB are usable. {remedy}. "
+        f"`trl-ext plan {recipe.path}` shows every part of the estimate; `--force` runs anyway."
     )
 
 
@@ -246,17 +246,17 @@ def _notes(asked: Request) -> tuple[str, ...]:
     shape, storage = asked.shape, asked.storage
     if shape.experts and storage.bits < 16:
         found.append(
-            f"{shape.experts / 1e9:.1f} of {shape.parameters / 1e9:.1f} billion weights are experts in 3-D tensors, which "
-            f"bitsandbytes leaves in {8 * storage.weight} bits: {storage.weight * shape.experts / GIB:.1f} GiB."
+            f"{shape.experts / 1e9:.1f} of {shape.parameters / 1e9:.1f} billion weights are experts in 3-D tensors. bitsandbytes "
+            f"does not quantise these, so they take {storage.weight * shape.experts / GIB:.1f} GiB in {8 * storage.weight} bits."
         )
     if storage.weight == 4 and storage.bits < 16:
         extra = (storage.weight - 2) * (shape.kept - shape.experts) / GIB
-        found.append(f"`dtype: float32` keeps embeddings and head in 32 bits, {extra:.2f} GiB more than bfloat16.")
+        found.append(f"With `dtype: float32`, embeddings and LM head take {extra:.2f} GiB more than in bfloat16.")
     if asked.cannot_pack is not None:
         found.append(f"Rows are padded: {asked.cannot_pack}.")
     if shape.vision:
         found.append(
-            f"{shape.vision / 1e6:.0f} million weights belong to towers and projectors beside the language model; what they "
-            "keep of images is not counted."
+            f"{shape.vision / 1e6:.0f} million weights belong to vision or audio towers and projectors. Their activations are "
+            "not counted."
         )
     return tuple(found)

@@ -14,7 +14,7 @@ from trl_ext.planner.models import MODELS
 from trl_ext.planner.shape import Shape
 from trl_ext.trainers.rollout import roles
 
-LLAMA = counting.shape(MODELS["meta-llama/Llama-3.1-8B"], 16)
+LLAMA = counting.count(MODELS["meta-llama/Llama-3.1-8B"], 16)
 PAGE = (Path(__file__).parents[3] / "docs" / "ppo.md").read_text(encoding="utf-8")
 
 
@@ -71,7 +71,7 @@ def test_the_other_figures_of_the_page():
     policy = sum(memory.weights(LLAMA, Storage()).values()) + state(LLAMA)
     assert f"Added are {extra / 2**20:.0f} MiB" in PAGE
     assert f"add in 4 bits ({(four - policy) / GIB:.1f} GiB) that is {percent(extra / (four - policy))}" in PAGE
-    twice = counting.shape(MODELS["meta-llama/Llama-3.1-8B"], 32)
+    twice = counting.count(MODELS["meta-llama/Llama-3.1-8B"], 32)
     extra, four = added(twice, "adamw_torch"), side_by_side(twice, "adamw_torch", 4)
     assert f"{extra / 2**20:.0f} MiB at 32, {percent(extra / four)}" in PAGE
 
@@ -105,7 +105,7 @@ def test_a_real_trainer_holds_what_the_arithmetic_says(model, tmp_path):
     own = [name for name in names.values() if any(part in name for part in parts)]
     held = sum(trainer.model.get_parameter(name).nbytes for name in own)
     held += sum(caught.gradients.get(name, 0) for name in own) + moments
-    shape = counting.shape(AutoConfig.from_pretrained(model).to_dict(), 4)
+    shape = counting.count(AutoConfig.from_pretrained(model).to_dict(), 4)
     assert held == added(shape, "adamw_torch")
 
     base = [p for p in trainer.model.parameters() if names[id(p)] not in own and id(p) not in policy]

@@ -1,9 +1,8 @@
-"""A training step on fake tensors: the real model, LoRA, 4-bit layers, packed rows and LM head, without their data.
+"""Run a training step on fake tensors: the real model, LoRA, 4-bit layers, packed rows and LM head, without data.
 
 PyTorch's `FakeTensorMode` runs every operation for its shapes and dtypes alone. A tracker adds up the storages that are
-alive at any time, which gives the peak of a step on a machine without a GPU. The tensors claim to lie on a CPU, since
-fake CUDA tensors cannot be differentiated by a CPU build; the few places where the libraries do otherwise on a CPU than
-on CUDA are put right (`_as_on_cuda`).
+alive at any time, which gives the peak of a step on a machine without a GPU. The tensors are on the CPU, since a CPU build
+cannot differentiate fake CUDA tensors. `_as_on_cuda` corrects the few places where the libraries behave differently there.
 """
 
 from __future__ import annotations
@@ -23,8 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from trl_ext.batching.head import head_sees
-from trl_ext.planner import counting, fake_model, lora
+from trl_ext.planner import counting, fake_model, lora, memory, request
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
+from trl_ext.planner.vram_plan import VramPlan
 from trl_ext.support.errors import UserError
 
 
@@ -33,10 +33,10 @@ class Measured:
     """Bytes of live tensors.
 
     Attributes:
-        row: The row that was run; its shares are those of the sequences it was made of.
+        row: The row that was run, with the shares of its actual sequences.
         static: Weights, adapter and gradients, before the step.
-        stored: Kept for the backward pass at the end of the forward pass.
-        peak: Most at any time, `static` included.
+        stored: Tensors stored for the backward pass, at the end of the forward pass.
+        peak: Maximum at any time, `static` included.
     """
 
     row: Row
@@ -54,21 +54,21 @@ def run(
     targets: lora.Targets = lora.ALL_LINEAR,
     checkpointed_layers: int = 0,
 ) -> Measured:
-    """One forward and backward pass.
+    """Run one forward and backward pass.
 
     Args:
         config: The content of a config.json.
-        row: Packed for the variable-length kernel, or padded for `sdpa` or `eager`.
+        row: A packed row for the variable-length kernel, or padded rows for `sdpa` or `eager`.
         storage: 4-bit or unquantised weights.
-        rank, targets: Of the LoRA; without a rank all weights are trained.
+        rank, targets: Rank and targets of the LoRA; without a rank all weights are trained.
 
     Raises:
-        UserError: 8-bit weights or the kernel that goes segment by segment, which have no fake counterpart.
+        UserError: 8-bit weights, or attention segment by segment, neither of which can run on fake tensors.
     """
     if storage.bits == 8 or row.kernel not in (VARLEN, SDPA, EAGER):
         raise UserError(
-            "The dry run knows 4-bit and unquantised weights, and attention in one kernel: leave out `--exact` for "
-            "`load_in_8bit` and for attention that runs segment by segment."
+            "The dry run (`--exact`) supports only 4-bit and unquantised weights, and attention in one kernel. Remove `--exact` "
+            "for `load_in_8bit` and for attention that runs segment by segment."
         )
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
@@ -88,8 +88,28 @@ def run(
     return Measured(row, static, stored, live.peak)
 
 
+def compare(recipe: Any, planned: VramPlan) -> dict[str, float]:
+    """Peak of live tensors at the planned rows and layers, by the formulas and by a dry run.
+
+    Returns:
+        `tokens` of the row; `arithmetic` and `dry_run` in bytes, both with the optimizer's state.
+    """
+    asked = request.read(recipe)
+    found = run(
+        asked.config,
+        asked.row(planned.row_tokens),
+        asked.storage,
+        rank=asked.shape.adapter.rank if asked.shape.adapter else None,
+        targets=asked.targets,
+        checkpointed_layers=planned.checkpointed_layers,
+    )
+    optimizer = memory.training_state(asked.shape, asked.storage)["optimizer"]
+    arithmetic = memory.peak(asked.shape, found.row, asked.storage, planned.checkpointed_layers)
+    return {"tokens": found.row.tokens, "arithmetic": arithmetic, "dry_run": found.peak + optimizer}
+
+
 class _Live(TorchDispatchMode):
-    """Bytes of the storages that are alive, and their peak."""
+    """Tracks the bytes of live storages, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +146,7 @@ def _checkpoint(base: Any, count: int) -> None:
 
 @dataclass
 class _Step:
-    """What is specific to packed or padded rows: inputs of the model, and what surrounds its forward pass."""
+    """Inputs of the model, and a context manager around its forward pass; both depend on packed or padded rows."""
 
     inputs: Any
     around: Any
@@ -179,16 +199,16 @@ def _padded_step(model: Any, base: Any, row: Row) -> tuple[_Step, Row]:
 
 
 def _some(scored: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Selects `scored` hidden states; which ones would depend on data, which fake tensors lack."""
+    """A function that selects `scored` hidden states; which ones does not matter for fake tensors."""
     return lambda hidden: hidden.flatten(0, 1)[None][:, torch.empty(scored, dtype=torch.long)]
 
 
 @contextlib.contextmanager
 def _as_on_cuda() -> Iterator[None]:
-    """Inside, fake CPU tensors take the memory that CUDA tensors would.
+    """Inside, fake CPU tensors take the memory that CUDA tensors would take.
 
-    PEFT asks CUDA's autocast state, whatever the device. The LM head folds a block of logits in place with Triton, and
-    multiplies with float32 accumulation, where its fallback for CPUs makes float32 copies.
+    PEFT reads CUDA's autocast state on every device. The LM head reduces a block of logits in place with Triton and
+    multiplies with float32 accumulation; its CPU fallback makes float32 copies instead.
     """
     from trl.kernels import chunked_logprob as head
 
@@ -206,7 +226,7 @@ def _as_on_cuda() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, bitsandbytes does not tell which optional CPU kernels it looked for."""
+    """Inside, bitsandbytes does not log which optional CPU kernels are missing."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
