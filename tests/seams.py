@@ -39,7 +39,18 @@ SEAMS = (
         "`create_model_from_path` of TRL, `find_adapter_config_file` of transformers",
         "build/test_model.py",
     ),
+    Seam(
+        "build/refusals.py",
+        "the texts of transformers' errors about a missing kernel or tracker",
+        "build/test_refusals.py",
+    ),
     Seam("build/shared_base.py", "`create_model_from_path` of TRL", "comparison/test_training.py"),
+    Seam(
+        "checks/attention.py",
+        "the table of attention implementations in transformers' source",
+        "checks/test_attention.py",
+    ),
+    Seam("checks/trackers.py", "the table of trackers in transformers' source", "checks/test_packages.py"),
     Seam("export/fidelity.py", "`create_model_from_path` of TRL", "export/test_fidelity.py"),
     Seam("export/held_out.py", "TRL's reading of conversations, `maybe_convert_to_chatml`", "export/test_held_out.py"),
     Seam(
@@ -81,6 +92,11 @@ SEAMS = (
         "trainers/common/staged_checkpoint.py",
         "the files of transformers' checkpoints and their rotation",
         "trainers/common/test_staged_checkpoint.py",
+    ),
+    Seam(
+        "trainers/ppo/config.py",
+        "how the last error of TRL's RLOO configuration begins, about its minimum of two completions per prompt",
+        "trainers/ppo/test_settings.py",
     ),
     Seam(
         "trainers/preference/activation_memory.py",

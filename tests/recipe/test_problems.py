@@ -3,7 +3,6 @@
 import pytest
 
 from tests.recipe.helpers import load, load_from, problem, problems
-from trl_ext.checks.attention import attention_names
 
 
 @pytest.mark.parametrize(
@@ -243,15 +242,3 @@ def test_checkpoints(tmp_path, monkeypatch):
 def test_notes(tmp_path):
     assert "the mixture `datasets` is used" in load(tmp_path, "datasets: [{path: a/b}]\n").notes[0]
     assert "the run does not evaluate on them" in load(tmp_path, "eval_size: 10\n").notes[0]
-
-
-def test_attention_is_what_transformers_has():
-    from transformers.modeling_utils import AttentionInterface
-
-    theirs = {name.removeprefix("paged|") for name in AttentionInterface().valid_keys() if "trl_ext" not in name}
-    assert set(attention_names()) == {"eager", *theirs}
-
-
-@pytest.mark.parametrize("name", ["sdpa", "eager", "paged|eager", "kernels-community/flash-attn2"])
-def test_attention_that_may_be_there(name, tmp_path):
-    load(tmp_path, f"attn_implementation: {name}\n")

@@ -44,7 +44,7 @@ def as_user_errors(recipe: Recipe, args: Any) -> Iterator[None]:
     except RuntimeError as error:
         if NO_TRACKER not in str(error):
             raise
-        raise UserError(f"`report_to`: {error} Install it, or remove it from `report_to`.") from error
+        raise UserError(f"`report_to`: {error} Or remove it from `report_to`.") from error
     except Exception as error:
         if not args.push_to_hub or not _is_of_the_hub(error):
             raise
