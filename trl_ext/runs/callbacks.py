@@ -11,7 +11,7 @@ from trl_ext.trainers.common.processes import on_any_process
 
 
 class AfterFirstStep(TrainerCallback):
-    """Calls `action` once, after the first step of this process: what depends on the device is settled by then."""
+    """Calls `action` once, after the first step of this process, when values that depend on the device are known."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self.action: Callable[[], None] | None = action
@@ -25,9 +25,9 @@ class AfterFirstStep(TrainerCallback):
 class StopWhenAsked(TrainerCallback):
     """After a signal: the step in progress ends, a checkpoint of it is saved, and training ends with `Interrupted`.
 
-    Processes get a signal at different steps, so they agree once per step and all stop after the same one. The last step
-    is no place to stop: what remains is to save its result. An evaluation in progress is finished first; one that is due
-    is left out unless the best checkpoint is chosen by it.
+    Processes receive a signal at different steps, so they agree once per step and all stop after the same one. After the
+    last step training does not stop early, because only its result remains to be saved. An evaluation in progress is
+    finished first; one that is due is skipped unless it decides the best checkpoint.
     """
 
     def __init__(self, guard: Guard, accelerator: Accelerator) -> None:
@@ -55,4 +55,4 @@ class StopWhenAsked(TrainerCallback):
             return
         if on_any_process(self.accelerator, self.guard.is_requested):
             self.is_stopping = control.should_save = True
-            args.save_only_model = False  # this one is saved to go on from
+            args.save_only_model = False  # this checkpoint is saved to be resumed

@@ -1,8 +1,12 @@
-"""The stages before PPO: supervised fine-tuning and the reward model, with TRL's own trainers.
+"""Train the stages before PPO by TRL's own trainers: supervised fine-tuning and the reward model.
 
-How they depart from their TRL parents: adapter weights are float32 (`trl_ext.trainers.common.lora`), the 4-bit base stays as it
-was loaded (`trl_ext.support.frozen_base`), checkpoints are whole (`trl_ext.trainers.common.staged_checkpoint`), and the model card says
-what a run's recipe says.
+Differences from the TRL trainers:
+
+1. Adapter weights are float32 (`trl_ext.trainers.common.lora`).
+2. The 4-bit base is not changed (`trl_ext.support.frozen_base`).
+3. A step that is not finite is not taken (`trl_ext.trainers.common.nonfinite`).
+4. Checkpoints are saved atomically (`trl_ext.trainers.common.staged_checkpoint`).
+5. The model card contains the settings of the recipe.
 """
 
 from dataclasses import dataclass
@@ -39,7 +43,7 @@ class RewardModelConfig(FiniteStepOptions, CheckpointOptions, RewardConfig):
 
 
 class Float32Adapter:
-    """Mixin before a TRL trainer that casts the adapter of a quantised model."""
+    """Mixin before a TRL trainer that casts the adapter of a quantised model to bfloat16; overrides `__init__`."""
 
     def __init__(self, model: Any, **kwargs: Any) -> None:
         weights = lora.snapshot(model)
@@ -58,9 +62,9 @@ class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter
 
 
 class RewardModelTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter, RewardTrainer):
-    """`trl.RewardTrainer`: −log σ(r(chosen) − r(rejected)), the reward a linear head on the last token's hidden state.
+    """`trl.RewardTrainer`: −log σ(r(chosen) − r(rejected)); the reward is a linear head on the last token's hidden state.
 
-    With an adapter, the run directory is what `PPOConfig.reward_adapter` reads.
+    With an adapter, the run directory can be used as `PPOConfig.reward_adapter`.
     """
 
     _tag_names = ["trl", "trl-ext", "reward-trainer"]  # noqa: RUF012

@@ -42,7 +42,7 @@ def test_identical_pairs(tiny_model, tmp_path, capsys):
     _, warnings = run(tiny_model, tmp_path, examples)
     assert set(warnings) == {"no_gradient", "constant_loss"}
     printed = capsys.readouterr().out
-    assert printed.count("warning, step 5: the gradient is zero: nothing is learned") == 1
+    assert printed.count("warning, step 5: the gradient is zero, so nothing is learned") == 1
 
 
 def test_answers_given_away_by_a_marker(tiny_model, tmp_path):

@@ -25,12 +25,15 @@ def test_a_reward_that_is_always_the_same(every, step):
     found = said(trace(steps=80, every=every, **SAMPLED), Facts())
     assert list(found) == ["constant_reward"] and found["constant_reward"][0] == step
     text = found["constant_reward"][1]
-    assert f"every completion of steps 1 to {step} was scored 0.25: all that is left to learn from is the KL" in text
+    assert (
+        f"every completion of steps 1 to {step} had the score 0.25. Only the KL and the critic's error are left to learn from"
+        in text
+    )
     assert "`log_completions: true`" in text
     pairs = said(trace(steps=80, every=every, **PAIRS), Facts())
     assert (
         list(pairs) == ["constant_reward"]
-        and "all pairs are tied, and nothing is learned" in pairs["constant_reward"][1]
+        and "All pairs are tied, and nothing is learned" in pairs["constant_reward"][1]
     )
 
 
@@ -43,7 +46,7 @@ def test_a_reward_that_differs_anywhere_is_none_of_it():
 
 def test_pairs_that_are_all_tied_while_prompts_differ():
     found = said(trace(**PAIRS | {"score/std": lambda t: 0.4}), Facts())
-    assert list(found) == ["ties_alone"] and "never within one" in found["ties_alone"][1]
+    assert list(found) == ["ties_alone"] and "never between completions of a prompt" in found["ties_alone"][1]
     assert (
         said(trace(**PAIRS | {"score/std": lambda t: 0.4, "pairs/ties": lambda t: 0.9, "grad_norm": lambda t: 1.0}))
         == {}
@@ -78,6 +81,6 @@ def test_runs_say_it_once(model, tmp_path, capsys, helpers, reward):  # noqa: F8
     warnings = dict(warnings_in(tmp_path / "metrics.jsonl"))
     assert list(warnings) == (["constant_reward"] if reward is constant else [])
     printed = capsys.readouterr().out
-    assert printed.count("was scored 0.3") == (reward is constant)
+    assert printed.count("had the score 0.3") == (reward is constant)
     deviations = [log["score/std"] for log in trainer.recorder.logs if "score/std" in log]
     assert len(deviations) == 12 and all((value < 1e-9) == (reward is constant) for value in deviations)

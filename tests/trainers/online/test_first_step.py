@@ -53,4 +53,4 @@ def test_why_it_was_not_checked_is_said(model, tmp_path, capsys):
     assert "not checked: the adapter differs from its reference at the start" in capsys.readouterr().out
     equal = {"reward_funcs": lambda completions, **_: [0.3] * len(completions)}
     build(model, config(tmp_path), randomise=False, **equal).train()
-    assert "first step not checked: none of its pairs has a preference" in capsys.readouterr().out
+    assert "first step: not checked, because none of its pairs has a preference" in capsys.readouterr().out

@@ -40,8 +40,14 @@ def test_an_update_runs_again_in_halves_to_the_same_result(model, tmp_path, caps
     undisturbed, disturbed = run(), run(Small)
     assert 0 < undisturbed.recorder.logs[0]["pairs/ties"] < 1
     printed = capsys.readouterr().out
-    assert printed.count("out of memory in the update: 2 pairs at a time from here on, again") == 1
-    assert printed.count("out of memory in the update: one pair at a time from here on, again") == 1
+    assert (
+        printed.count("out of memory in the update: the micro-batch is run again, with 2 pairs at a time from now on")
+        == 1
+    )
+    assert (
+        printed.count("out of memory in the update: the micro-batch is run again, with one pair at a time from now on")
+        == 1
+    )
     # A part of ties alone still runs one of them, which its entropy shows.
     check_same_but_for_rounding(disturbed, undisturbed, without=("step_time", "entropy"))
 

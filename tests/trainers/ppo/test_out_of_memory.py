@@ -59,8 +59,11 @@ def test_an_update_runs_again_in_halves_to_the_same_result(model, tmp_path, caps
 
     undisturbed, disturbed = run(), run(Small)
     printed = capsys.readouterr().out
-    assert printed.count("out of memory in the policy's update: 2 completions at a time from here on, again") == 1
-    assert printed.count("out of memory in the critic's update: one completion at a time from here on, again") == 1
+    for part in (
+        "policy's update: the micro-batch is run again, with 2 completions",
+        "critic's update: the micro-batch is run again, with one completion",
+    ):
+        assert printed.count(f"out of memory in the {part} at a time from now on") == 1
     check_same_but_for_rounding(disturbed, undisturbed)
 
 
@@ -81,7 +84,7 @@ def failing_reward(completions, **kwargs):
 PHASES = {
     "while completions were sampled": (RLOOTrainer, "_generate_single_turn"),
     "while completions were scored under policy and reference": (RLOOTrainer, "_get_per_token_logps_and_entropies"),
-    "while the critic valued completions": (roles, "values"),
+    "while the critic computed values": (roles, "values"),
     "in training": (torch.optim.SGD, "step"),
 }
 

@@ -141,7 +141,7 @@ def test_a_reference_that_is_not_the_policy_at_the_start_stops_the_run(model, tm
     trainer = build(model, config(tmp_path), randomise=False)
     layer = trainer.model.get_base_model().model.layers[0].mlp.gate_proj
     layer.register_forward_hook(lambda module, inputs, output: output * (1.5 if module.disable_adapters else 1.0))
-    with pytest.raises(WrongInitialLossError, match="the KL would be measured against something else"):
+    with pytest.raises(WrongInitialLossError, match="The KL would be measured against a wrong reference"):
         trainer.train()
 
 

@@ -65,8 +65,8 @@ def test_anything_else_is_one_sentence(value, what):
     with pytest.raises(UserError) as raised:
         checked(returning(value))(**FOUR)
     assert str(raised.value) == (
-        f"The reward function my_reward {what}: return a list with one number for each completion, or None where the "
-        "function does not apply."
+        f"The reward function my_reward {what}. It must return a list with one number per completion, or None for "
+        "completions it does not apply to."
     )
 
 
@@ -94,9 +94,7 @@ def test_a_function_that_takes_too_little_is_told_what_it_gets():
     def narrow(completions):
         return [0.0] * len(completions)
 
-    with pytest.raises(
-        UserError, match=r"it is called with prompts, completions, completion_ids, so let it take \*\*"
-    ):
+    with pytest.raises(UserError, match=r"It is called with prompts, completions, completion_ids: add \*\*kwargs"):
         checked(narrow)(**FOUR)
 
 

@@ -1,4 +1,4 @@
-"""Says, once each, what a run's numbers show to be going wrong (`trl_ext.trainers.monitoring.symptoms`)."""
+"""Warn, once each, about common failures that a run's metrics show (`trl_ext.trainers.monitoring.symptoms`)."""
 
 import json
 from pathlib import Path
@@ -14,20 +14,20 @@ from trl_ext.trainers.monitoring.rollout_symptoms import is_tied
 from trl_ext.trainers.monitoring.symptoms import SYMPTOMS
 
 SAMPLED = 8
-"""Matrices of the adapter that are compared with what they were."""
+"""Number of adapter matrices that are compared with their initial values."""
 
 
 class Watch(TrainerCallback):
-    """Prints a symptom when it first shows and adds it to the metrics file, as `{"step", "warning", "text"}`.
+    """Prints a symptom when it first occurs, and adds it to the metrics file as `{"step", "warning", "text"}`.
 
-    Besides the logged numbers it looks at lora_A, once: where fewer than half of its elements have changed after 20 steps
-    (and warmup), steps are too small for the dtype. In float32 all of them change; in bfloat16 at preference learning rates
-    4 % do in 800 steps. A gradient that is zero says the same more plainly. lora_B says nothing: it starts at 0, around
-    which any dtype is fine, and lora_A moves only once lora_B has, so not before step 2.
+    It also checks lora_A, once: if fewer than half of its elements have changed after 20 steps (and warmup), steps are too
+    small for the dtype. In float32 all elements change; in bfloat16 at preference learning rates 4 % change in 800 steps. A
+    gradient of zero has a warning of its own. lora_B is not checked: it starts at 0, where every dtype resolves small steps.
+    lora_A changes only after lora_B has, so not before step 2.
 
     Args:
-        trainer: Whose run it is.
-        path: The run's `metrics.jsonl`; add this callback after the one that writes it.
+        trainer: The trainer of the run.
+        path: The run's `metrics.jsonl`. Add this callback after the one that writes it.
     """
 
     def __init__(self, trainer: Any, path: Path) -> None:
@@ -66,13 +66,13 @@ class Watch(TrainerCallback):
 
 
 def warnings_in(path: Path) -> list[tuple[str, str]]:
-    """Name and sentence of every warning in a metrics file, with its step."""
+    """Name and text of every warning in a metrics file; the text begins with the step."""
     records = metrics_file.read(path) if path.exists() else []
     return [(r["warning"], f"step {r['step']}: {r['text']}") for r in records if "warning" in r]
 
 
 def facts_of(trainer: Any, max_steps: int) -> Facts:
-    """What the symptoms need to know of a run."""
+    """Facts about a run that symptoms use."""
     args, loss = trainer.args, getattr(trainer, "loss", None)
     known = {
         "learning_rate": args.learning_rate,
@@ -88,14 +88,14 @@ def facts_of(trainer: Any, max_steps: int) -> Facts:
 
 
 def sample(model: Any) -> dict[str, Tensor]:
-    """Copies of some of the trained lora_A, evenly spaced over the layers."""
+    """Copies of some of the trained lora_A matrices, evenly spaced over the layers."""
     found = {name: p for name, p in model.named_parameters() if "lora_A" in name and p.requires_grad}
     chosen = list(found.items())[:: max(len(found) // SAMPLED, 1)]
     return {name: matrix.detach().cpu().clone() for name, matrix in chosen}
 
 
 def still(before: dict[str, Tensor], model: Any, facts: Facts) -> str | None:
-    """A sentence if fewer than half of the elements have changed."""
+    """The warning if fewer than half of the elements have changed; else `None`."""
     total = sum(matrix.numel() for matrix in before.values())
     changed = sum(
         (parameter.detach().cpu() != before[name]).sum().item()
@@ -107,6 +107,6 @@ def still(before: dict[str, Tensor], model: Any, facts: Facts) -> str | None:
     dtype = str(next(iter(before.values())).dtype).removeprefix("torch.")
     way = "" if dtype == "float32" else "keep the adapter in float32 (`lora_dtype: float32`) or "
     return (
-        f"only {changed / total:.1%} of lora_A has changed since training began: steps are smaller than what {dtype} can "
-        f"resolve. To train it, {way}raise `learning_rate` (it is {facts.learning_rate:g})."
+        f"only {changed / total:.1%} of lora_A has changed since training began, because steps are smaller than the "
+        f"resolution of {dtype}. To train it, {way}raise `learning_rate` (it is {facts.learning_rate:g})."
     )

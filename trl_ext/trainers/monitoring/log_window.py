@@ -1,4 +1,4 @@
-"""Logged numbers of a run's training steps, and means at either end of it."""
+"""Average logged metrics over windows at the beginning and the end of a run."""
 
 import math
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ from typing import Any
 Records = Sequence[dict[str, Any]]
 
 WINDOW = 5
-"""Records that are averaged at either end of a run: single batches differ by tenths of a nat per token."""
+"""Number of records averaged at the beginning and the end of a run: single batches differ by tenths of a nat per token."""
 
 PATIENCE = 20
-"""Optimizer steps before a run is judged at all."""
+"""Optimizer steps before any warning."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What does not change during a run.
+    """Facts about a run that do not change during it.
 
     Attributes:
-        loss: Name of the loss, or of the parts of a mix; empty where the trainer has none to choose.
-        is_paired: Whether it reads pairs.
-        initial_loss: The loss at policy = reference, where it is known in advance.
-        beta: β of a loss that reads a reference, if it has one.
-        learning_rate: The highest one of the schedule.
-        warmup_steps: Steps until then.
-        examples_per_step: Over all processes.
+        loss: Name of the loss, or names of the parts of a mix; empty if the trainer has a fixed loss.
+        is_paired: Whether the loss reads pairs.
+        initial_loss: The loss at policy = reference, if it is known in advance.
+        beta: β of a loss that reads a reference, if there is one.
+        learning_rate: Maximum of the schedule.
+        warmup_steps: Steps until this maximum.
+        examples_per_step: Number of examples of an optimizer step over all processes.
     """
 
     loss: tuple[str, ...] = ()
@@ -39,14 +39,14 @@ class Facts:
 
 
 def mean(records: Records, name: str) -> float | None:
-    """Mean of what was logged; a step that was left out has logged NaN."""
+    """Mean of the logged finite values; skipped steps log NaN. `None` without any."""
     values = [float(record[name]) for record in records if record.get(name) is not None]
     finite = [value for value in values if math.isfinite(value)]
     return fmean(finite) if finite else None
 
 
 def first_and_last(records: Records, name: str) -> tuple[float, float] | None:
-    """Means of the first and the last records that do not overlap, once there are enough of them."""
+    """Means over the first and the last records; `None` until there are enough for windows that do not overlap."""
     if len(records) < 2 * WINDOW or records[-1]["step"] < PATIENCE:
         return None
     first, last = mean(records[:WINDOW], name), mean(records[-WINDOW:], name)
@@ -54,7 +54,7 @@ def first_and_last(records: Records, name: str) -> tuple[float, float] | None:
 
 
 def last_steps(records: Records, steps: int) -> Records | None:
-    """The records of the last so many steps; `None` if they do not reach back so far, or are fewer than three."""
+    """The records of the last `steps` steps; `None` if the records are of fewer steps, or fewer than three."""
     if not records:
         return None
     since = records[-1]["step"] - steps

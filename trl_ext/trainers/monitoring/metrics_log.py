@@ -13,7 +13,7 @@ from trl_ext.support import atomic
 
 
 class LogTheLastStep(TrainerCallback):
-    """Logs the last step too where logs come every `logging_steps`: else a run ends with numbers of some steps before."""
+    """Logs the last step, even if it is not a multiple of `logging_steps`."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if args.logging_strategy == IntervalStrategy.STEPS and state.global_step >= state.max_steps:
@@ -23,10 +23,10 @@ class LogTheLastStep(TrainerCallback):
 class MetricsFile(TrainerCallback):
     """Every log as one line of `metrics.jsonl`, flushed at once so that a crash loses nothing.
 
-    A resumed run goes on in the same file; lines of steps that are trained again are dropped first.
+    A resumed run continues the same file; lines of steps that are trained again are removed first.
 
     Args:
-        trainer: Whose logs they are, and who knows how long it has trained.
+        trainer: The trainer, which knows its training time.
         path: The file.
     """
 
@@ -39,7 +39,7 @@ class MetricsFile(TrainerCallback):
             return
         kept = []
         if state.global_step and self.path.exists():
-            # A closing summary is that of the steps until then.
+            # The closing summary covers only the steps before it.
             records = [record for record in metrics_file.read(self.path) if "train_runtime" not in record]
             kept = [record for record in records if record["step"] <= state.global_step]
         atomic.write_text(self.path, "".join(f"{json.dumps(record)}\n" for record in kept))
@@ -53,7 +53,7 @@ class MetricsFile(TrainerCallback):
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN; a lost value is written as the text it would have been."""
+    """The value as JSON can hold it: NaN and infinities as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value.item() if hasattr(value, "item") else value

@@ -1,4 +1,4 @@
-"""Show a run's progress: a bar on a terminal, a line now and then elsewhere."""
+"""Show a run's progress: as a bar on a terminal, as a line every 30 seconds elsewhere."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ IN_THE_BAR = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies":
 
 
 class MarginProgress(ProgressCallback):
-    """transformers' progress bar with the few numbers that matter beside it, instead of printed dictionaries."""
+    """transformers' progress bar with a few metrics beside it, instead of printed dictionaries."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.training_bar is not None and "loss" in (logs or {}):
@@ -22,12 +22,12 @@ class MarginProgress(ProgressCallback):
             self.training_bar.set_postfix(shown)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        if self.training_bar is not None:  # it is, where training ended before its first step
+        if self.training_bar is not None:  # `None` if training ended before its first step
             super().on_train_end(*args, **kwargs)
 
 
 class ProgressLines(TrainerCallback):
-    """The same numbers as a line now and then, where there is no terminal to draw a bar on."""
+    """The same metrics as a line every `SECONDS`, where there is no terminal for a bar."""
 
     SECONDS = 30
 

@@ -1,1 +1,1 @@
-"""Preference losses on pairs the policy samples during training."""
+"""Train by preference losses on pairs that the policy samples during training."""

@@ -1,4 +1,4 @@
-"""Settings of online preference training: those of TRL's RLOO trainer, which samples, and a loss on pairs.
+"""Define the settings of online preference training: those of TRL's RLOO trainer, which samples, and a loss on pairs.
 
 Fields are annotated one per line with literal defaults: the recipe validator reads them from this source without
 importing it.
@@ -14,32 +14,39 @@ from trl_ext.trainers.preference.config import LossOptions
 
 @dataclass
 class OnlinePreferenceConfig(LossOptions, RLOOConfig):
-    """`trl.RLOOConfig` with `loss` and `loss_kwargs`, `beta` being that of the loss.
+    """`trl.RLOOConfig` with `loss` and `loss_kwargs`; `beta` is that of the loss.
 
-    Of TRL's fields, `num_generations` is the number of completions a pair is chosen from, `num_iterations` that of epochs
-    over a rollout. `per_device_train_batch_size` counts completions as they are sampled, so a micro-batch trains on
+    In TRL's fields, `num_generations` is the number of completions that a pair is chosen from, and `num_iterations` the
+    number of epochs over a rollout. `per_device_train_batch_size` counts sampled completions, so a micro-batch has
     `per_device_train_batch_size / num_generations` pairs.
     """
 
     _method = "online"
     _VALID_DICT_FIELDS = [*RLOOConfig._VALID_DICT_FIELDS, "loss", "loss_kwargs"]  # noqa: RUF012
 
-    beta: float | None = field(default=None, metadata={"help": "β of the loss; its own default if not set."})
+    beta: float | None = field(default=None, metadata={"help": "β of the loss (default: that of the loss)."})
     missing_eos_penalty: float | None = field(
         default=None,
-        metadata={"help": "Subtracted from the score of a completion that ran out of tokens; a positive number."},
+        metadata={
+            "help": "Penalty, 0 or more, subtracted from the score of a completion that reached `max_completion_length` without its "
+            "end token."
+        },
     )
     reward_adapter: str | None = field(
         default=None,
-        metadata={"help": "Folder of a reward model trained as an adapter on the same base, as of PPO."},
+        metadata={
+            "help": "Folder of a reward model: an adapter with a scalar head, trained on the same base. As for PPO."
+        },
     )
     disable_dropout: bool = field(
         default=True,
-        metadata={"help": "Switch dropout off, so that policy and reference see the same network."},
+        metadata={"help": "Disable dropout, so that policy and reference run the same network."},
     )
     logging_nan_inf_filter: bool = field(
         default=False,
-        metadata={"help": "Log a lost (NaN) loss as the previous average, as transformers does by default."},
+        metadata={
+            "help": "Log the previous average in place of a NaN or infinite loss, as transformers does by default."
+        },
     )
 
     def __post_init__(self) -> None:

@@ -1,17 +1,17 @@
-"""Preference losses on pairs sampled on the way (Guo et al. 2024, arXiv:2402.04792).
+"""Train a policy by a preference loss on pairs that it samples itself (Guo et al. 2024, arXiv:2402.04792).
 
-Pairs written down beforehand tell less and less about a policy that moves away from the one they were sampled from. Here
-the policy answers each prompt several times, the reward sources score the answers, and the best and the worst are a pair.
+A fixed set of pairs becomes less informative as the policy moves away from the model that they were sampled from. Here the
+policy samples several completions of each prompt, the reward sources score them, and the best and the worst form a pair.
 
-How it departs from `trl.RLOOTrainer` (1.16), whose generation, reward functions, buffering and logging it keeps:
+Differences from `trl.RLOOTrainer` (1.16), whose generation, reward functions, buffering and logging are kept:
 
-1. a rollout is cut into pairs instead of completions, and the loss is one of `trl_ext.losses`;
-2. completions of equal score carry no preference: their pair is left out, and the others weigh the more;
-3. a loss that reads no reference value costs no reference pass;
-4. adapter weights are float32 (`trl_ext.trainers.common.lora`), and the base stays as it was loaded;
-5. a resumed run goes on with the very rollout it was in (`trl_ext.trainers.rollout.checkpoint`);
-6. the order of prompts is a function of seed and epoch, and so survives a resume too;
-7. where memory runs out in an update, the same micro-batch runs again in halves (`trl_ext.trainers.rollout.micro_batches`).
+1. A rollout is cut into pairs instead of completions, and the loss is one of `trl_ext.losses`.
+2. Prompts whose completions have equal scores are left out, and the other pairs get more weight.
+3. For a loss that reads no reference, no reference pass is run.
+4. Adapter weights are float32 (`trl_ext.trainers.common.lora`), and the base is not changed.
+5. A resumed run continues with the rollout that was interrupted (`trl_ext.trainers.rollout.checkpoint`).
+6. The order of prompts depends only on seed and epoch, so a resumed run continues it.
+7. If memory runs out in an update, the same micro-batch is run again in halves (`trl_ext.trainers.rollout.micro_batches`).
 """
 
 import math
@@ -32,7 +32,7 @@ from trl_ext.trainers.rollout.trainer import RolloutTrainer
 
 
 class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
-    """Preference optimisation from sampled pairs, constructed like `trl.RLOOTrainer`.
+    """Preference optimisation on sampled pairs, constructed like `trl.RLOOTrainer`.
 
     Overrides the methods that its parents name. Attributes of TRL's trainer read: `beta`, `num_generations`,
     `num_iterations`.
@@ -50,12 +50,12 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutT
         """As TRL's trainer, whose other arguments are given by keyword.
 
         Args:
-            reward_funcs: One reward function, path of a sequence classifier or loaded one, or a list of them. May be
-                left out where `args.reward_adapter` is the only source; it comes last in `args.reward_weights`.
+            reward_funcs: A reward function, a sequence classifier or its path, or a list of them. Optional if
+                `args.reward_adapter` is given, which comes last in `args.reward_weights`.
 
         Raises:
-            TypeError: `args` is another configuration.
-            ValueError: Settings that cannot work here; where possible before weights are loaded.
+            TypeError: `args` is of another class.
+            ValueError: Settings that cannot work; raised before weights are loaded where possible.
         """
         args = args or OnlinePreferenceConfig(output_dir="Online-output")
         if not isinstance(args, OnlinePreferenceConfig):
@@ -71,24 +71,24 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutT
             files=RolloutFiles(args, method=self._name, state_name="online_state"),
             **given,
         )
-        # TRL runs a reference pass for any β but 0; what it computes with β itself is not used here.
+        # TRL runs a reference pass for any β except 0; the rewards it computes with β are not used here.
         self.beta = float(self.loss.needs_reference)
         step_zero.announce(self)
 
     def _check_first_step(self, loss: float | None, apart: float | None) -> None:
-        """Compare the first step's loss with the value its formula gives at policy = reference.
+        """Compare the loss of the first step with the value that its formula gives at policy = reference.
 
         Args:
-            loss: Its mean over all pairs with a preference, if there is any.
+            loss: Its mean over all pairs with a preference; `None` without any.
             apart: Mean distance of policy and reference, in nats per token.
 
         Raises:
-            WrongInitialLossError: It is another one.
+            WrongInitialLossError: They differ.
         """
         if self.state.global_step > 0:
             return  # resumed
         if loss is None:
-            say(self.accelerator, "  first step not checked: none of its pairs has a preference")
+            say(self.accelerator, "  first step: not checked, because none of its pairs has a preference")
         elif math.isfinite(loss):  # else `trl_ext.trainers.common.nonfinite` judges it
             step_zero.check(self, loss, apart)
 
@@ -96,6 +96,6 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutT
         return {
             "method": "online preference optimisation (arXiv:2402.04792)",
             "rewards": ", ".join(f"`{name}`" for name in self.reward_func_names),
-            "pairs": f"best and worst of {self.num_generations} completions, rollouts used {self.num_iterations} times",
+            "pairs": f"best and worst of {self.num_generations} completions; epochs per rollout: {self.num_iterations}",
             **card_of_loss(self.loss, step_zero.reference_of(self)),
         }

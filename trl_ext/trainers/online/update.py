@@ -1,7 +1,7 @@
 """Learn from pairs of a rollout: the best and the worst completion of each prompt, and a loss of `trl_ext.losses`.
 
-The first two methods of `PairUpdate` are the order of things: `targets` for a rollout, `learn` for a micro-batch of it.
-`trl_ext.trainers.rollout.update` says where they stand in an optimizer step.
+The first two methods of `PairUpdate` give the order: `targets` for a rollout, `learn` for a micro-batch of it.
+`trl_ext.trainers.rollout.update` lists the order of a whole optimizer step.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.update import RolloutUpdate
 
 SIDES = "chosen", "rejected"
-LOSS = "loss"  # summed for the first step's check, and not logged: transformers logs a loss of its own
+LOSS = "loss"  # summed for the check of the first step; not logged, since transformers logs the loss
 
 
 class PairUpdate(RolloutUpdate):
-    """The policy on sampled pairs.
+    """Trains the policy on sampled pairs.
 
     Args:
         loss: A loss on pairs.
         check_first_step: Called once, when the first optimizer step is complete, with its mean loss over all pairs with a
             preference (`None` without any) and the mean distance of policy and reference, in nats per token (`None` for a
             loss without a reference).
-        shared: As `RolloutUpdate`.
+        shared: Arguments of `RolloutUpdate`.
     """
 
     row, rows = "pair", "pairs"
@@ -47,9 +47,9 @@ class PairUpdate(RolloutUpdate):
 
         Returns:
             `prompt_ids`, `prompt_mask` (P, L); `completion_ids`, `completion_mask` (P, 2, C), the chosen one first;
-            `ref_logps` (P, 2), summed over tokens, where the loss reads a reference; `weight` (P,), 0 without a preference
-            and else such that it is 1 on average over all processes. And for the table of completions (B,): 1 for a chosen
-            one, −1 for a rejected one, 0 for the others.
+            `ref_logps` (P, 2), summed over tokens, if the loss reads a reference; `weight` (P,), 0 for pairs without a
+            preference and equal for the others, with mean 1 over all processes. And for the table of completions (B,): 1
+            for a chosen completion, −1 for a rejected one, 0 for the others.
         """
         args, mask = self.args, batch["completion_mask"]
         sampled = replace(sampled, scores=sampled.scores.masked_fill(~mask.any(1), torch.nan))
@@ -82,9 +82,11 @@ class PairUpdate(RolloutUpdate):
     # The loss ---------------------------------------------------------------------------------------------------
 
     def policy_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
-        """Mean over the pairs of weight × loss; pairs without a preference are not computed."""
+        """Mean of weight × loss over the pairs; pairs without a preference are not run."""
         is_kept = batch["weight"] > 0
-        is_run = is_kept | (torch.arange(len(is_kept), device=is_kept.device) == 0)  # at least one, to have a graph
+        is_run = is_kept | (
+            torch.arange(len(is_kept), device=is_kept.device) == 0
+        )  # at least one pair, to have a graph
         run = {name: value[is_run] for name, value in batch.items()}
         flat = {name: run[name].flatten(0, 1) for name in ("completion_ids", "completion_mask")}
         flat |= {name: run[name].repeat_interleave(2, dim=0) for name in ("prompt_ids", "prompt_mask")}

@@ -1,1 +1,1 @@
-"""PPO with a critic and a choice of KL estimator."""
+"""Train by PPO with a critic and a choice of KL estimator."""

@@ -1,4 +1,4 @@
-"""Save and load the critic: its adapter and head lie in `critic/`, beside the policy's adapter at the root."""
+"""Save and load the critic: its adapter and head are in `critic/`, the policy's adapter is at the root."""
 
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,14 @@ class PPOFiles(RolloutFiles):
         super().__init__(args, method="PPO", state_name="ppo_state")
 
     def load_state(self, folder: Path) -> dict[str, Any]:
-        self._require(folder, _head(folder), "the critic would start anew against a policy that has moved on")
+        self._require(folder, _head(folder), "the critic would start from scratch while the policy is already trained")
         return super().load_state(folder)
 
     def save_roles(self, model: PeftModel, folder: Path) -> None:
         save_file(model.value_head.state_dict(), _head(folder))
 
     def load_roles(self, model: PeftModel, folder: Path) -> None:
-        # Before 5.23 transformers reads the adapters of sub-folders, and then not the one at the root.
+        # Before 5.23 transformers loads the adapters of sub-folders instead of the one at the root.
         model.load_adapter(str(folder), roles.POLICY, is_trainable=True)
         model.value_head.load_state_dict(load_file(_head(folder)))
 

@@ -1,4 +1,4 @@
-"""Settings of PPO: those of TRL's RLOO trainer, the critic's, and where which KL estimator goes.
+"""Define the settings of PPO: those of TRL's RLOO trainer, of the critic, and of the KL estimator and its placement.
 
 Fields are annotated one per line with literal defaults: the recipe validator reads them from this source without
 importing it.
@@ -21,98 +21,105 @@ RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
 class PPOConfig(FiniteStepOptions, CheckpointOptions, RLOOConfig):
     """`trl.RLOOConfig` with a critic, per-token rewards and a choice of KL estimator.
 
-    Of TRL's fields, `num_iterations` is the number of epochs over a rollout, `epsilon` and `epsilon_high` clip the
-    policy's ratio, `normalize_advantages` whitens per-token advantages over the rollout. `kl_coef` replaces `beta`.
+    In TRL's fields, `num_iterations` is the number of epochs over a rollout, `epsilon` and `epsilon_high` clip the
+    policy's ratio, and `normalize_advantages` whitens per-token advantages over the rollout. `kl_coef` replaces `beta`.
     """
 
     kl_coef: float = field(
         default=0.05,
-        metadata={"help": "Price of one nat of KL(policy ‖ reference), in units of reward."},
+        metadata={"help": "KL coefficient: reward subtracted per nat of KL(policy ‖ reference)."},
     )
     kl_estimator: str = field(
         default="k1",
-        metadata={"help": "Estimator of the KL: k1 = d, k2 = d²/2, k3 = exp(−d) − 1 + d, with d = log π/π_ref."},
+        metadata={"help": "KL estimator: k1 = d, k2 = d²/2 or k3 = exp(−d) − 1 + d, with d = log π/π_ref."},
     )
     kl_placement: str = field(
         default="reward",
         metadata={
-            "help": "Where the KL goes: `reward` (subtracted from it) or `loss` (differentiated). k1 in the reward and "
-            "k2 of the summed log-ratio in the loss give the gradient of the reverse KL; other choices do not, and "
-            "the run says so."
+            "help": "Where the KL is applied: `reward` (subtracted from the reward) or `loss` (added to the loss). k1 in the "
+            "reward and k2 at sequence level in the loss give the gradient of the reverse KL. Other combinations do not, "
+            "and a warning explains which gradient they give."
         },
     )
     kl_level: str | None = field(
         default=None,
         metadata={
-            "help": "Estimate per `token` or of the summed `sequence`; if not set, token in the reward and sequence in "
-            "the loss."
+            "help": "Estimate the KL per `token`, or from the log-ratio of the whole completion (`sequence`). Default: token in "
+            "the reward, sequence in the loss."
         },
     )
     kl_controller: str = field(
         default="fixed",
         metadata={
-            "help": "`fixed` keeps `kl_coef`; `adaptive` steers it towards `kl_target`.",
+            "help": "`fixed` keeps `kl_coef` constant; `adaptive` adjusts it so that the KL approaches `kl_target`.",
             "choices": ["fixed", "adaptive"],
         },
     )
     kl_target: float | None = field(
         default=None,
-        metadata={"help": "Wanted KL of the adaptive controller, in nats per completion."},
+        metadata={"help": "Target KL of the adaptive controller, in nats per completion."},
     )
     kl_horizon: int | None = field(
         default=None,
-        metadata={"help": "Completions over which the adaptive controller acts; 10000 if not set."},
+        metadata={"help": "Horizon of the adaptive controller, in completions (default: 10000)."},
     )
     gamma: float = field(
         default=1.0,
-        metadata={"help": "Discount per token; 1 for the KL in the reward to be that of whole completions."},
+        metadata={"help": "Discount per token. Only with 1 is a KL in the reward that of whole completions."},
     )
     lam: float = field(
         default=0.95,
-        metadata={"help": "λ of generalised advantage estimation; 1 for no bias from the critic."},
+        metadata={"help": "λ of generalised advantage estimation. With 1 the critic causes no bias."},
     )
     critic_learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Learning rate of the critic's adapter and head; ten times `learning_rate` if not set."},
+        metadata={"help": "Learning rate of the critic's adapter and head (default: 10 × `learning_rate`)."},
     )
     vf_coef: float = field(
         default=0.1,
-        metadata={"help": "Weight of the value loss; critic and policy share no weight, so Adam hides it."},
+        metadata={
+            "help": "Weight of the value loss. Critic and policy share no trained weights, so with Adam it has almost no effect."
+        },
     )
     cliprange_value: float = field(
         default=0.2,
-        metadata={"help": "How far a value may move from that of the rollout before its loss is clipped."},
+        metadata={"help": "Clipping range of the value loss: how far a value may move from that of the rollout."},
     )
     missing_eos_penalty: float | None = field(
         default=None,
-        metadata={"help": "Subtracted from the score of a completion that ran out of tokens; a positive number."},
+        metadata={
+            "help": "Penalty, 0 or more, subtracted from the score of a completion that reached `max_completion_length` without its "
+            "end token."
+        },
     )
     reward_adapter: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of a reward model trained as an adapter with a scalar head on the same base (TRL's "
-            "RewardTrainer). It scores completions on the base that is loaded anyway."
+            "help": "Folder of a reward model: an adapter with a scalar head, trained on the same base (by `trainer: reward` or "
+            "TRL's RewardTrainer). It runs on the policy's base, so no second model is loaded."
         },
     )
-    beta: float | None = field(default=None, metadata={"help": "Not used: set `kl_coef`."})
+    beta: float | None = field(default=None, metadata={"help": "Not used. Set `kl_coef` instead."})
     num_generations: int | None = field(
         default=1,
-        metadata={"help": "Completions per prompt. The critic is the baseline, so one is enough."},
+        metadata={"help": "Completions per prompt. One is enough, since the critic provides the baseline."},
     )
     normalize_advantages: bool | None = field(
         default=None,
         metadata={
-            "help": "Whiten advantages over the rollout. If not set: with the KL in the reward, not with the KL in the "
-            "loss, whose coefficient would have to be divided by the same number (and is, when this is set)."
+            "help": "Whiten advantages over the rollout. Default: true for a KL in the reward, false for a KL in the loss. If set "
+            "to true for a KL in the loss, its coefficient is divided by the same standard deviation."
         },
     )
     disable_dropout: bool = field(
         default=True,
-        metadata={"help": "Switch dropout off, so that rollout and update see the same network."},
+        metadata={"help": "Disable dropout, so that rollout and update run the same network."},
     )
     logging_nan_inf_filter: bool = field(
         default=False,
-        metadata={"help": "Log a lost (NaN) loss as the previous average, as transformers does by default."},
+        metadata={
+            "help": "Log the previous average in place of a NaN or infinite loss, as transformers does by default."
+        },
     )
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from trl_ext.trainers.rollout.sampled import Sampled
 WHITENING_EPSILON = 1e-8
 
 ROUNDING = 1e-6
-"""What float32 makes of equal returns that were computed in different ways, relative to their size."""
+"""Relative difference that float32 rounding makes between equal returns computed in different ways."""
 
 
 @dataclass
@@ -26,13 +26,13 @@ class Rollout(Sampled):
     """A rollout of PPO.
 
     Attributes:
-        values: (B, C), the critic's.
+        values: (B, C), from the critic.
     """
 
     values: Tensor
 
     def shaped_rewards(self, args: PPOConfig, kl_coef: float) -> Tensor:
-        """(B, C): the score, less the penalty of a missing end, on the last valid token; less the KL if placed here."""
+        """(B, C): the penalised score on the last valid token, minus the KL if it is placed in the reward."""
         scores = self.penalised_scores(args.missing_eos_penalty).nan_to_num()
         if args.kl_placement == "reward":
             placed = {"kl_coef": kl_coef, "estimator": args.kl_estimator, "level": args.kl_level}
@@ -41,12 +41,12 @@ class Rollout(Sampled):
         return rewards.shape(scores, self.logps, self.ref_logps, self.mask, **placed)
 
     def targets(self, shaped: Tensor, args: PPOConfig, kl_coef: float, add_up: Callable[[Tensor], Tensor]) -> dict:
-        """What an update reads, one row per completion, and two numbers (0-d) for the whole rollout.
+        """The tensors that the losses read, with one row per completion, and two numbers (0-d) for the whole rollout.
 
         Returns:
             `old_per_token_logps`, `ref_per_token_logps`, `values`, `returns`, `token_advantages`, `loss_mask`, (B, C)
-            each; `mean_length`, tokens per completion; `loss_kl_coef`, the coefficient of a KL in the loss, divided
-            by the standard deviation of the advantages where they were, and 0 where the KL is in the reward.
+            each; `mean_length`, tokens per completion; `loss_kl_coef`, the coefficient of a KL in the loss. It is
+            divided by the standard deviation of the advantages if these are whitened, and 0 if the KL is in the reward.
         """
         token_advantages, returns = advantages.gae(shaped, self.values, self.mask, gamma=args.gamma, lam=args.lam)
         loss_kl_coef = shaped.new_tensor(kl_coef if args.kl_placement == "loss" else 0.0)
@@ -67,7 +67,7 @@ class Rollout(Sampled):
         }
 
     def record(self, sums: MeanMetrics, shaped: Tensor, returns: Tensor) -> None:
-        """Add the rollout's metrics; sums over tokens are divided by tokens, those over completions by completions."""
+        """Add the rollout's metrics: means over tokens or over completions."""
         self.record_samples(sums)
         mask = self.mask
         sums.add("shaped_reward", masked.total(shaped, mask).sum(), mask.any(1).sum())
@@ -75,9 +75,9 @@ class Rollout(Sampled):
         sums.add("returns/mean", masked.total(returns, mask).sum(), mask.sum())
 
     def explained_variance(self, returns: Tensor, add_up: Callable[[Tensor], Tensor]) -> Tensor:
-        """1 − Var(returns − values)/Var(returns) over all tokens: 1 for a perfect critic, 0 for one that says nothing.
+        """1 − Var(returns − values)/Var(returns) over all tokens: 1 for a perfect critic, 0 for an uninformative one.
 
-        Also 0 where all returns are the same but for rounding, and there is nothing to explain.
+        Also 0 if all returns are equal up to rounding.
         """
         _, unexplained = advantages.moments(returns - self.values, self.mask, add_up)
         mean, variance = advantages.moments(returns, self.mask, add_up)

@@ -1,16 +1,16 @@
-"""PPO on one 4-bit base (Schulman et al. 2017, arXiv:1707.06347; Ouyang et al. 2022, arXiv:2203.02155).
+"""Train a policy by PPO on one 4-bit base (Schulman et al. 2017, arXiv:1707.06347; Ouyang et al. 2022, arXiv:2203.02155).
 
-How it departs from `trl.RLOOTrainer` (1.16), whose generation, reward functions, buffering and logging it keeps:
+Differences from `trl.RLOOTrainer` (1.16), whose generation, reward functions, buffering and logging are kept:
 
-1. rewards are per token (score on the last valid one, KL where the configuration places it) and advantages come from
-   a critic by generalised advantage estimation, so one completion per prompt is enough;
-2. critic and reward model are adapters with a scalar head on the policy's base (`trl_ext.trainers.rollout.roles`);
-3. the loss is clipped per token, normalised by the rollout's mean length and thus the same however it is cut;
-4. policy and critic have their own learning rates and are clipped apart;
-5. adapter weights are float32 (`trl_ext.trainers.common.lora`), and the base stays as it was loaded;
-6. a resumed run goes on with the very rollout it was in (`trl_ext.trainers.ppo.checkpoint`);
-7. the order of prompts is a function of seed and epoch, and so survives a resume too;
-8. where memory runs out in an update, the same micro-batch runs again in halves (`trl_ext.trainers.rollout.micro_batches`).
+1. Rewards are per token (the score on the last valid token, the KL where the configuration places it). A critic estimates
+   advantages by generalised advantage estimation, so one completion per prompt is enough.
+2. Critic and reward model are adapters with a scalar head on the policy's base (`trl_ext.trainers.rollout.roles`).
+3. The loss is clipped per token and divided by the mean length of the rollout, so it does not depend on micro-batches.
+4. Policy and critic have separate learning rates, and their gradients are clipped separately.
+5. Adapter weights are float32 (`trl_ext.trainers.common.lora`), and the base is not changed.
+6. A resumed run continues with the rollout that was interrupted (`trl_ext.trainers.ppo.checkpoint`).
+7. The order of prompts depends only on seed and epoch, so a resumed run continues it.
+8. If memory runs out in an update, the same micro-batch is run again in halves (`trl_ext.trainers.rollout.micro_batches`).
 """
 
 import warnings
@@ -77,12 +77,12 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
         """As TRL's trainer.
 
         Args:
-            reward_funcs: One reward function, path of a sequence classifier or loaded one, or a list of them. May be
-                left out where `args.reward_adapter` is the only source; it comes last in `args.reward_weights`.
+            reward_funcs: A reward function, a sequence classifier or its path, or a list of them. Optional if
+                `args.reward_adapter` is given, which comes last in `args.reward_weights`.
 
         Raises:
-            TypeError: `args` is another configuration.
-            ValueError: Settings that cannot work here; where possible before weights are loaded.
+            TypeError: `args` is of another class.
+            ValueError: Settings that cannot work; raised before weights are loaded where possible.
         """
         args = args or PPOConfig(output_dir="PPO-output")
         sources = reward_functions.listed(reward_funcs)
@@ -100,7 +100,9 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
         self.kl_controller = checks.controller(args)
         update = partial(PPOUpdate, kl_controller=self.kl_controller)
         super().__init__(model, sources, args, make_update=update, files=PPOFiles(args), **given)
-        self.beta = 1.0  # TRL runs a reference pass for any β but 0; what it computes with β itself is not used here
+        self.beta = (
+            1.0  # TRL runs a reference pass for any β except 0; the rewards it computes with β are not used here
+        )
         roles.add_critic(self.model, seed=args.seed)
         if self.accelerator.is_main_process:
             for note in checks.notes(args):
@@ -109,7 +111,7 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
                 warnings.warn(note, stacklevel=2)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """transformers' optimizer for the policy, and the critic's parameters in groups of their own."""
+        """transformers' optimizer for the policy, with separate parameter groups for the critic."""
         if self.optimizer is None:
             super().create_optimizer(model)  # only the policy's parameters require gradients now
             decayed = set(self.get_decay_parameter_names(self.model))
@@ -124,7 +126,7 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        """Clips policy and critic apart; returns the policy's norm and logs the critic's."""
+        """Clip policy and critic separately; returns the policy's norm and logs the critic's."""
         norm = self.accelerator.clip_grad_norm_(roles.policy_parameters(self.model), self.args.max_grad_norm)
         critic = nn.utils.clip_grad_norm_(roles.critic_parameters(self.model), self.args.max_grad_norm)
         self._metrics["train"]["grad_norm/critic"].append(critic.item())
@@ -136,9 +138,9 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
         cell = args.kl_estimator, args.kl_placement, args.kl_level
         return {
             "method": "PPO (arXiv:1707.06347)",
-            "reference policy": "a frozen copy of the adapter training continues from"
+            "reference policy": "a frozen copy of the adapter that training continues from"
             if copied
-            else "the base with its adapter off",
+            else "the base model with its adapter off",
             "rewards": ", ".join(f"`{name}`" for name in self.reward_func_names),
             "KL": f"`{' '.join(cell)}`, {args.kl_controller} coefficient {args.kl_coef:g}; gradient "
             f"{truth_table.GRADIENTS[cell][0].replace('|', chr(92) + '|')}",

@@ -1,7 +1,7 @@
 """Learn by PPO from a rollout: values, rewards per token and advantages; then the losses of policy and critic.
 
-The first two methods of `PPOUpdate` are the order of things: `targets` for a rollout, `learn` for a micro-batch of it.
-`trl_ext.trainers.rollout.update` says where they stand in an optimizer step.
+The first two methods of `PPOUpdate` give the order: `targets` for a rollout, `learn` for a micro-batch of it.
+`trl_ext.trainers.rollout.update` lists the order of a whole optimizer step.
 """
 
 from typing import Any
@@ -20,17 +20,17 @@ from trl_ext.trainers.rollout.update import RolloutUpdate
 
 
 class PPOUpdate(RolloutUpdate):
-    """Policy and critic on one base, their gradients apart.
+    """Trains policy and critic on one base, with separate gradients.
 
     Args:
-        kl_controller: Holds the KL coefficient; moved once per rollout.
-        shared: As `RolloutUpdate`.
+        kl_controller: Holds the KL coefficient; updated once per rollout.
+        shared: Arguments of `RolloutUpdate`.
     """
 
     def __init__(self, *, kl_controller: kl.FixedController, **shared: Any) -> None:
         super().__init__(**shared)
         self.kl_controller = kl_controller
-        # The largest importance weight of each part of an optimizer step so far, where a KL is in the loss.
+        # Largest importance weight of each part of the optimizer step so far; only for a KL in the loss.
         self._largest_weights: list[Tensor] = []
 
     def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
@@ -45,7 +45,7 @@ class PPOUpdate(RolloutUpdate):
         return batch | targets, masked.total(targets["token_advantages"], mask) / mask.sum(1).clamp(min=1)
 
     def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
-        # One role after the other: never two roles' graphs at once.
+        # One role after the other, so that only one role's graph is in memory.
         policy_loss = self.learn_as(roles.POLICY, batch, accumulation)
         return policy_loss + self.learn_as(roles.CRITIC, batch, accumulation)
 
@@ -65,12 +65,12 @@ class PPOUpdate(RolloutUpdate):
     # A rollout --------------------------------------------------------------------------------------------------
 
     def _values(self, batch: dict[str, Any]) -> Tensor:
-        """Values (B, C) of a rollout, in chunks of a micro-batch as TRL takes its log-probabilities."""
+        """Values (B, C) of a rollout, in chunks of a micro-batch, as TRL computes log-probabilities."""
         size = self.args.per_device_train_batch_size
         input_ids, attention_mask = sequences(batch)
         length = batch["completion_ids"].size(1)
         with (
-            naming_memory("while the critic valued completions", is_training=self.model.training),
+            naming_memory("while the critic computed values", is_training=self.model.training),
             roles.acting_as(self.model, roles.CRITIC),
             no_grad_eval(self.model),
             self.accelerator.autocast(),
@@ -125,7 +125,7 @@ class PPOUpdate(RolloutUpdate):
         """`vf_coef` times: per completion Σ_t clipped squared error, over the rollout's mean length."""
         input_ids, attention_mask = sequences(batch)
         mask = batch["loss_mask"]
-        with self.accelerator.autocast():  # which covers the model's own forward alone
+        with self.accelerator.autocast():  # transformers' autocast covers only the model's own forward
             values = roles.values(self.model, input_ids, attention_mask, mask.size(1))
         clipped = objectives.value_loss(
             values, batch["values"], batch["returns"], mask, epsilon=self.args.cliprange_value

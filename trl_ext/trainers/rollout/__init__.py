@@ -1,1 +1,1 @@
-"""What trainers that sample completions share: generation, rewards, roles on one base, micro-batches, checkpoints."""
+"""Share between trainers that sample completions: generation, rewards, roles on one base, micro-batches, checkpoints."""

@@ -1,7 +1,7 @@
 """Save and load the files that a trainer that samples adds to a checkpoint.
 
-The policy's adapter lies at the root of the folder, so that it loads as any adapter does. A checkpoint taken in the middle
-of a rollout holds the rest of the rollout, which could not be sampled again: the policy has moved on.
+The policy's adapter is saved at the root of the folder, so that it loads like any adapter. A checkpoint taken in the middle
+of a rollout contains the rest of the rollout, which could not be sampled again because the policy has changed.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ SCHEDULE = (
 
 
 class RolloutFiles:
-    """One file per process with the state that transformers does not keep; a subclass may add files of its roles.
+    """One file per process with the state that transformers does not save; a subclass may add files of its roles.
 
     Args:
         args: The trainer's configuration.
@@ -32,7 +32,7 @@ class RolloutFiles:
         state_name: Name of the file, without the number of the process and the suffix.
 
     Attributes:
-        adapters: Names of the adapters that are saved; frozen ones are no result of a run.
+        adapters: Names of the adapters that are saved. Frozen adapters are not a result of the run.
     """
 
     adapters: tuple[str, ...] = (roles.POLICY,)
@@ -47,8 +47,8 @@ class RolloutFiles:
 
         Args:
             folder: The checkpoint.
-            step: Micro-batches so far.
-            rollout: The rollout in hand, in micro-batches; kept only if a later step needs it.
+            step: Number of micro-batches so far.
+            rollout: The current rollout, in micro-batches; saved only if a later step needs it.
             update: `RolloutUpdate.state_dict()`.
         """
         in_the_middle = step % (self.args.steps_per_generation * self.args.num_iterations) != 0
@@ -57,35 +57,35 @@ class RolloutFiles:
         torch.save(state | update, self._state_file(folder))
 
     def load_state(self, folder: Path) -> dict[str, Any]:
-        """The state of this process as it was saved, on this process's device.
+        """Load the state of this process onto its device.
 
         Raises:
-            UserError: A file is missing, or rollouts were scheduled otherwise.
+            UserError: A file is missing, or the schedule of rollouts was different.
         """
         path = self._state_file(folder)
-        self._require(folder, path, "the rollout it was taken in could not go on")
-        # On several CPU processes the device is cpu:0, a place that torch stores to and does not load from.
+        self._require(folder, path, "its rollout cannot be continued")
+        # With several CPU processes the device is cpu:0, which torch cannot load onto.
         device = "cpu" if self.args.device.type == "cpu" else self.args.device
         state = torch.load(path, map_location=device, weights_only=True)
         was, now = state["schedule"], self._schedule()
         if changed := [f"{name} was {was[name]} and is {now[name]}" for name in now if was[name] != now[name]]:
             raise UserError(
-                f"{folder} cannot be resumed with another schedule of rollouts: {', '.join(changed)}. Resume it as it was, "
-                "or start a new run from its adapter."
+                f"{folder} cannot be resumed with another schedule of rollouts: {', '.join(changed)}. Resume it with the "
+                "same settings, or start a new run from its adapter."
             )
         return state
 
     def save_roles(self, model: nn.Module, folder: Path) -> None:
-        """Write what saving the adapters leaves out."""
+        """Save parts of roles that are not in the adapters."""
 
     def load_roles(self, model: nn.Module, folder: Path) -> None:
-        """Load what loading the adapters leaves out."""
+        """Load parts of roles that are not in the adapters."""
 
     def _require(self, folder: Path, file: Path, consequence: str) -> None:
         if not file.exists():
             raise UserError(
-                f"{folder} cannot be resumed as a run of {self.method}: {file.relative_to(folder)} is missing, and without "
-                f"it {consequence}. Resume a complete checkpoint, or start a new run from its adapter."
+                f"{folder} cannot be resumed as a run of {self.method}: {file.relative_to(folder)} is missing. Without it, "
+                f"{consequence}. Resume a complete checkpoint, or start a new run from its adapter."
             )
 
     def _schedule(self) -> dict[str, int]:

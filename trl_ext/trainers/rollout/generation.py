@@ -13,17 +13,17 @@ from trl_ext.trainers.common.step_zero import WrongInitialLossError
 from trl_ext.trainers.rollout.sampled import Sampled
 
 SAME = 1e-3
-"""Nats per token between policies of equal weights: what 16-bit arithmetic may do, far below what a swap would."""
+"""Tolerance in nats per token between policies of equal weights: 16-bit rounding stays below it, a wrong reference does not."""
 
 
 @dataclass
 class Observed:
-    """What TRL computes in the middle of a rollout and does not return.
+    """Values that TRL computes during a rollout and does not return.
 
     Attributes:
-        logps: (B, C) under the policy, then under the reference if there is a pass of it.
+        logps: (B, C) under the policy, then under the reference if it is run.
         rewards: (B over all processes, reward functions), NaN where a function does not apply.
-        is_ended: Whether each completion of this process ended by itself.
+        is_ended: Whether each completion of this process has an end token.
     """
 
     logps: list[Tensor] = field(default_factory=list)
@@ -53,20 +53,20 @@ def check_equal(sampled: Sampled) -> None:
     """Check that a policy and a reference of equal weights agree.
 
     Raises:
-        WrongInitialLossError: They do not, so one of them is not what it is taken for.
+        WrongInitialLossError: They differ, so one of them is the wrong model.
     """
     difference = masked.total((sampled.logps - sampled.ref_logps).abs(), sampled.mask).sum() / sampled.mask.sum()
     if difference > SAME:
         raise WrongInitialLossError(
-            f"Policy and reference have the same weights before the first step, and yet their log-probabilities "
-            f"differ by {difference:.3g} nats per token: the KL would be measured against something else."
+            f"Policy and reference have the same weights before the first step, but their log-probabilities differ by "
+            f"{difference:.3g} nats per token. The KL would be measured against a wrong reference, so training was stopped."
         )
 
 
 def naming_memory(phase: str, *, is_training: bool, is_sampling: bool = False) -> AbstractContextManager:
-    """Inside, running out of memory names the phase and the settings that its memory grows with."""
+    """Inside, an out-of-memory error names the phase and the settings that its memory depends on."""
     batch = f"`per_device_{'train' if is_training else 'eval'}_batch_size`"
-    # A rollout is sampled whole, and scored a micro-batch at a time.
+    # All completions of a rollout are sampled together, and scored per micro-batch.
     is_whole = is_training and is_sampling
     together = f"{batch}, `steps_per_generation` or `gradient_accumulation_steps`" if is_whole else batch
     return out_of_memory.saying(phase, f"lower {together}, or `max_completion_length`, or free memory on the device")

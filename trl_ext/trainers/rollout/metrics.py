@@ -15,7 +15,7 @@ class StepMetrics:
         history: TRL's `_metrics`: by mode, the values of each metric since the last log.
 
     Attributes:
-        sums: By mode, what the micro-batches so far have added.
+        sums: By mode, sums over the micro-batches so far.
     """
 
     def __init__(self, accelerator: Accelerator, history: dict[str, Any]) -> None:

@@ -16,14 +16,14 @@ from trl_ext.trainers.common.out_of_memory import is_out_of_memory, release
 class MicroBatches:
     """Accumulates gradients of means over micro-batches.
 
-    Each process may need another number of backward passes, so they must not run through DDP's wrapper: whoever uses this
+    Processes may need different numbers of backward passes, so these must not run through DDP's wrapper. The caller
     averages gradients over processes once per optimizer step.
 
     Args:
         accelerator: Runs the backward passes.
         autocast: Gives the context of a forward pass.
-        is_checkpointing: Whether gradient checkpointing is on already; if not, it is suggested where memory runs out.
-        row, rows: What a batch has one row of, in singular and plural, for messages.
+        is_checkpointing: Whether gradient checkpointing is on. If not, the out-of-memory error suggests it.
+        row, rows: Name of a row of a batch, singular and plural, for messages.
 
     Attributes:
         part_size: Rows that run together; `None` for a whole micro-batch, until memory runs out.
@@ -58,12 +58,12 @@ class MicroBatches:
         The gradient is the same however the batch is cut, as long as `loss_of` is a mean over its rows.
 
         Args:
-            phase: What is done, after "Out of memory".
+            phase: Text after "Out of memory", such as "in the update".
             loss_of: The loss of some rows of the batch; it adds their metrics to the sums it is given.
             batch: Tensors with one row per completion, or pair of them, and numbers (0-d) that hold for all rows.
-            parameters: Those whose gradients `loss_of` may reach.
-            sums: Receives the metrics, once however often the batch had to run again.
-            accumulation: Micro-batches of an optimizer step, by which the gradient is divided.
+            parameters: Parameters that `loss_of` may give gradients.
+            sums: Receives the metrics once, however often the batch is run again.
+            accumulation: Number of micro-batches of an optimizer step; the gradient is divided by it.
 
         Returns:
             The loss of the whole batch, without gradient.
@@ -108,12 +108,15 @@ class MicroBatches:
             completions = batch["completion_ids"][0]  # (C,), or (2, C) of a pair
             tokens = completions.numel() + completions[..., 0].numel() * batch["prompt_ids"].size(1)
             raise UserError(
-                f"Out of memory {phase} with a single {self.row} of up to {tokens:,} tokens, prompt included: "
-                f"{checkpointing}lower `max_completion_length` or `lora_r`, or free memory on the device."
+                f"Out of memory {phase} with a single {self.row} of up to {tokens:,} tokens, prompt included. To reduce "
+                f"memory, {checkpointing}lower `max_completion_length` or `lora_r`, or free memory on the device."
             )
         self.part_size = tried // 2
         together = f"one {self.row}" if self.part_size == 1 else f"{self.part_size} {self.rows}"
-        say(self.accelerator, f"out of memory {phase}: {together} at a time from here on, again")
+        say(
+            self.accelerator,
+            f"out of memory {phase}: the micro-batch is run again, with {together} at a time from now on",
+        )
 
 
 def size(batch: dict[str, Any]) -> int:

@@ -1,7 +1,7 @@
-"""A reward model that costs an adapter: trained as LoRA with a scalar head on the same base, scoring on it.
+"""Score completions with a reward model that is an adapter with a scalar head on the policy's base.
 
-The folder is what TRL's RewardTrainer leaves behind: a PEFT adapter of a sequence classifier with one label, its head
-among the saved modules. It is put on the causal language model under the name `reward`, head apart.
+The folder is the output of TRL's RewardTrainer: a PEFT adapter of a sequence classifier with one label, whose head is among
+the saved modules. The adapter is added to the causal language model under the name `reward`, the head separately.
 """
 
 from collections.abc import Callable
@@ -24,17 +24,17 @@ from trl_ext.trainers.rollout.value_head import ValueHead
 
 
 class RewardAdapter:
-    """A reward function for TRL's trainers: scores of whole completions, read at their last token.
+    """A reward function for TRL's trainers: scores whole completions at their last token.
 
     Args:
         folder: Where the adapter was saved.
-        base: Name or path of the base model it has to belong to.
+        base: Name or path of the base model that it must belong to.
 
     Raises:
-        ValueError: Not the folder of a reward adapter, or one of another base. Nothing heavy has been loaded then.
+        ValueError: Not the folder of a reward adapter, or one of another base. Raised before anything large is loaded.
     """
 
-    __name__ = "reward_adapter"  # under which its rewards are logged
+    __name__ = "reward_adapter"  # its rewards are logged under this name
 
     def __init__(self, folder: str, base: str) -> None:
         if (problem := reward_folder.problem(folder, base)) is not None:
@@ -74,8 +74,8 @@ class RewardAdapter:
         missing = [key for key in result.missing_keys if f".{roles.REWARD}." in key]
         if missing or result.unexpected_keys:
             raise ValueError(
-                f"The reward adapter {self.folder} does not fit this model: {[*missing, *result.unexpected_keys][0]} is "
-                "missing on one side. Train it on this base."
+                f"The reward adapter {self.folder} does not fit this model: {[*missing, *result.unexpected_keys][0]} exists in "
+                "only one of the two. Train the reward model on this base."
             )
         module = ValueHead(head.shape[1], bias=False, device=model.device).requires_grad_(False)
         module.weight.data.copy_(head[0])
@@ -87,7 +87,7 @@ class RewardAdapter:
         self._after_eos = _after_eos(self._tokenizer)
 
     def __call__(self, prompts: list, completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
-        """One score per completion, read where the classifier was trained, in batches as large as those of a step."""
+        """One score per completion, read at the token at which the classifier was trained."""
         rows = [
             self._as_trained([*ids, *completion], is_chat=isinstance(prompt, list))
             for prompt, ids, completion in zip(prompts, self._tokenize(prompts), completion_ids, strict=True)
@@ -97,10 +97,10 @@ class RewardAdapter:
         return torch.cat(scores).tolist()
 
     def _as_trained(self, row: list[int], is_chat: bool) -> list[int]:
-        """The tokens up to the one a sequence classifier reads: the last that is not padding.
+        """The tokens up to the one that a sequence classifier reads: the last that is not padding.
 
-        In a chat the template may write more after the end of an answer, which sampling does not; and where padding
-        is the end-of-sequence token, the classifier reads the token before it.
+        A chat template may add tokens after the end of an answer, which are not sampled. If the padding token is the
+        end-of-sequence token, the classifier reads the token before it.
         """
         if is_chat and row[-1] == self._tokenizer.eos_token_id:
             row = [*row, *self._after_eos]

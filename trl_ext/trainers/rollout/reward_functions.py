@@ -1,7 +1,7 @@
-"""Reward functions are the user's code: what they return is looked at, and what they raise is said with its place.
+"""Check the return values of reward functions, and report their exceptions with file and line.
 
-TRL takes a number, or `None` where a function does not apply. It also takes NaN for `None`, so that a function which
-divides by zero would silently leave its completions out; here it stops the run.
+Reward functions are the user's code. TRL takes a number, or `None` where a function does not apply. It treats NaN as
+`None`, so completions of a function that divides by zero would silently be left out; here NaN stops the run.
 """
 
 import functools
@@ -18,27 +18,27 @@ from trl_ext.support.errors import UserError
 from trl_ext.trainers.common.out_of_memory import is_out_of_memory
 from trl_ext.trainers.rollout.reward_adapter import RewardAdapter
 
-WANTED = "return a list with one number for each completion, or None where the function does not apply."
+WANTED = "It must return a list with one number per completion, or None for completions it does not apply to."
 
 
 def listed(reward_funcs: Any) -> list:
-    """One source of rewards, several or none, as a list."""
+    """Zero, one or several sources of rewards, as a list."""
     if reward_funcs is None:
         return []
     return [*reward_funcs] if isinstance(reward_funcs, list) else [reward_funcs]
 
 
 def complete(sources: list, args: Any, model: Any, processing_classes: Any) -> tuple[list, RewardAdapter | None, Any]:
-    """All sources as TRL's trainer takes them: functions checked, the reward adapter of `args` last.
+    """All sources as TRL's trainer takes them: functions wrapped in checks, the reward adapter of `args` last.
 
     Args:
         sources: Reward functions and models.
         args: The trainer's configuration.
-        model: The policy, or its path: the reward adapter must belong to its base.
+        model: The policy, or its path. The reward adapter must belong to its base.
         processing_classes: Of the sources, as TRL takes them.
 
     Returns:
-        The sources, the reward adapter among them or `None`, and processing classes for them.
+        The sources; the reward adapter among them, or `None`; and their processing classes.
     """
     sources = [checked(source) for source in sources]
     if args.reward_adapter is None:
@@ -52,12 +52,12 @@ def complete(sources: list, args: Any, model: Any, processing_classes: Any) -> t
 
 
 def checked(function: Any) -> Any:
-    """The same reward function under the same name, synchronous or not, called as TRL calls it: by keywords.
+    """Wrap a reward function in checks, under the same name, synchronous or not; TRL calls it by keywords.
 
-    What is no function but a reward model or its name is left as it is.
+    Reward models and their names are returned unchanged.
 
     Raises (when called):
-        UserError: It raised, or returned something else than a number or `None` for each completion.
+        UserError: The function raised, or did not return a number or `None` for each completion.
     """
     if isinstance(function, (str, nn.Module)):
         return function
@@ -83,47 +83,47 @@ def checked(function: Any) -> Any:
 
 
 def check_models(sources: list, names: list[str], rewards: Tensor) -> None:
-    """Reward models must say a number of every completion: of them NaN does not mean that they do not apply.
+    """Check that reward models scored every completion: they always apply, so NaN is an error.
 
     Args:
-        sources, names: All reward sources; those that are not functions of the user's are looked at.
+        sources, names: All reward sources; functions of the user are skipped.
         rewards: (B, sources), NaN where a source does not apply.
 
     Raises:
-        UserError: One said something else.
+        UserError: A score is not finite.
     """
     for source, name, column in zip(sources, names, rewards.T, strict=True):
         if isinstance(source, (nn.Module, RewardAdapter)) and not column.isfinite().all():
             lost = (~column.isfinite()).sum().item()
             raise UserError(
-                f"The reward model {name} scored {lost} of {len(column)} completions as NaN or infinite: it overflows in "
-                "this precision, or its weights are damaged."
+                f"The reward model {name} scored {lost} of {len(column)} completions as NaN or infinite. Either it overflows "
+                "in this precision, or its weights are damaged. Try another dtype, or another copy of the weights."
             )
 
 
 def judged(name: str, returned: Any, count: int) -> list[float | None]:
-    """What a reward function returned for `count` completions, as numbers and `None`.
+    """Convert the return value of a reward function for `count` completions to numbers and `None`.
 
     Raises:
-        UserError: It is something else.
+        UserError: It has another type or length, or contains something else.
     """
     is_list = hasattr(returned, "__iter__") and not isinstance(returned, (str, bytes, dict))
     if not is_list or getattr(returned, "ndim", 1) == 0:
-        raise UserError(f"The reward function {name} returned {_shown(returned)} for {count} completions: {WANTED}")
+        raise UserError(f"The reward function {name} returned {_shown(returned)} for {count} completions. {WANTED}")
     found = list(returned)
     if len(found) != count:
-        raise UserError(f"The reward function {name} returned {len(found)} rewards for {count} completions: {WANTED}")
+        raise UserError(f"The reward function {name} returned {len(found)} rewards for {count} completions. {WANTED}")
     rewards = [None if value is None else _number(value) for value in found]
     for i, reward in enumerate(rewards):
         if reward is not None and not math.isfinite(reward):
             raise UserError(
-                f"The reward function {name} returned {_shown(found[i])} for completion {i + 1} of {count}: {WANTED}"
+                f"The reward function {name} returned {_shown(found[i])} for completion {i + 1} of {count}. {WANTED}"
             )
     return rewards
 
 
 def _number(value: Any) -> float:
-    """As a float; NaN for what is no number."""
+    """The value as a float; NaN if it is not a number."""
     if isinstance(value, (str, bytes)) or getattr(value, "ndim", 0):
         return math.nan
     try:
@@ -133,21 +133,21 @@ def _number(value: Any) -> float:
 
 
 def _shown(value: Any) -> str:
-    """A value in a sentence: itself if it is short, else what it is."""
+    """A value for a message: itself if it is short, else its type."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 40 else f"a {type(value).__name__}"
 
 
 @contextmanager
 def _naming(name: str, kwargs: dict[str, Any]) -> Iterator[None]:
-    """Inside, whatever the function raises is said in a sentence; the exception itself stays chained to it."""
+    """Inside, an exception of the function becomes a `UserError` with its place; the exception stays chained to it."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise  # which part of a rollout ran out of memory is said further up
+            raise  # the caller names the phase
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
             f"The reward function {name} failed on {len(kwargs['prompts'])} completions with {what.rstrip('.')}"
@@ -156,9 +156,9 @@ def _naming(name: str, kwargs: dict[str, Any]) -> Iterator[None]:
 
 
 def _place(error: Exception, kwargs: dict[str, Any]) -> str:
-    """Where in the user's file it was raised; what is passed, if the call itself failed."""
+    """File and line of the user's code that raised; the arguments passed, if the call itself failed."""
     frames = traceback.extract_tb(error.__traceback__)[2:]  # without this file's: the context and the call
     if not frames:
-        return f"; it is called with {', '.join(kwargs)}, so let it take **kwargs"
+        return f". It is called with {', '.join(kwargs)}: add **kwargs to its parameters"
     last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
     return f", in line {last.lineno} of {last.filename}"

@@ -1,4 +1,4 @@
-"""The roles of PPO on one base: which adapter and which head compute, and what may receive gradients meanwhile.
+"""Switch the roles of PPO on one base: the adapter and head that compute, and the parameters that receive gradients.
 
 | role      | adapter   | head                                  |
 |-----------|-----------|---------------------------------------|
@@ -7,10 +7,10 @@
 | critic    | `critic`  | `value_head`, trained                 |
 | reward    | `reward`  | `reward_head`, frozen                 |
 
-`default` is the name under which PEFT saves an adapter at the root of a folder and TRL looks for the policy. PEFT
-lets the active adapter alone require gradients, and `acting_as` does the same with the heads: a role's parameters
-are trainable exactly while it acts. Finish its forward *and* backward inside: with gradient checkpointing the backward
-pass runs the layers again, with whichever adapter is active then.
+PEFT saves the adapter `default` at the root of a folder, and TRL expects the policy under this name. In PEFT only the
+active adapter requires gradients, and `acting_as` does the same for the heads: a role's parameters are trainable exactly
+while it is active. Run its forward *and* backward inside: with gradient checkpointing the backward pass runs the layers
+again, with the adapter that is active then.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ HEADS = {CRITIC: "value_head", REWARD: "reward_head"}
 
 @contextmanager
 def acting_as(model: PeftModel, role: str) -> Iterator[None]:
-    """Inside, `model` computes with the adapter of `role`, and only that role's parameters require gradients."""
+    """Inside, `model` computes with the adapter of `role`, and only parameters of this role require gradients."""
     before = model.active_adapter
     _activate(model, role)
     try:
@@ -47,8 +47,8 @@ def _activate(model: PeftModel, role: str) -> None:
 def add_critic(model: PeftModel, seed: int) -> None:
     """Give `model` a critic: an adapter shaped as the policy's, in float32, and a value head.
 
-    Its LoRA starts as the identity whatever the policy's initialisation, some of which change the base, and it has no
-    dropout. The random state is left as it was.
+    Its LoRA starts as the identity, whatever the policy's initialisation (some change the base), and has no dropout. The
+    random state is unchanged afterwards.
     """
     plain = {"inference_mode": False, "modules_to_save": None, "trainable_token_indices": None}
     plain |= {"lora_dropout": 0.0, "init_lora_weights": True}
@@ -77,7 +77,7 @@ def critic_parameters(model: PeftModel) -> list[nn.Parameter]:
 def values(model: PeftModel, input_ids: Tensor, attention_mask: Tensor, completion_length: int) -> Tensor:
     """The value (B, C) of the state before each of the last C tokens of (B, T) is chosen, float32.
 
-    Runs the backbone directly, past the language model's head; call it inside `acting_as(model, CRITIC)`.
+    Runs the backbone directly, without the language model's head. Call it inside `acting_as(model, CRITIC)`.
     """
     hidden = last_hidden_state(model, input_ids, attention_mask)[:, -completion_length - 1 : -1]
     return model.value_head(hidden)

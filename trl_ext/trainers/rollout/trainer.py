@@ -1,7 +1,7 @@
 """Sample completions, score them and learn from them: the trainer that PPO and losses on sampled pairs share.
 
-This is the one file that overrides methods of `trl.RLOOTrainer` (1.16) for both. The work is done by objects that are
-handed what they need: an update (`trl_ext.trainers.rollout.update`), metrics, and the files of a checkpoint.
+Only this file overrides methods of `trl.RLOOTrainer` (1.16) for both. Objects that are handed what they need do the work:
+an update (`trl_ext.trainers.rollout.update`), metrics, and the files of a checkpoint.
 """
 
 import time
@@ -28,17 +28,18 @@ from trl_ext.trainers.rollout.update import RolloutUpdate, Scored
 ROOM = "`per_device_train_batch_size`, `max_completion_length` or `lora_r`, or set `gradient_checkpointing: true`"
 
 OF_RLOO = ("kl", "frac_reward_zero_std")
-"""TRL's token mean under a name that elsewhere is a sum; and a share of prompts by rewards less RLOO's own KL."""
+"""Metrics of TRL that are dropped: a KL per token under a name that elsewhere means a sum, and a share of prompts that is
+computed from rewards minus RLOO's own KL."""
 
 
 class RolloutTrainer(RLOOTrainer):
-    """`trl.RLOOTrainer` on one base that stays as it was loaded.
+    """`trl.RLOOTrainer` on one base that training does not change.
 
-    1. The reward adapter of the configuration is the last source of reward, on the same base;
-    2. adapter weights are float32 (`trl_ext.trainers.common.lora`);
-    3. the order of prompts is a function of seed and epoch, and so survives a resume;
-    4. backward passes run past DDP's wrapper, and gradients and metrics are reduced once per optimizer step;
-    5. memory that runs out outside of an update ends in a sentence.
+    1. The reward adapter of the configuration is the last source of rewards, on the same base.
+    2. Adapter weights are float32 (`trl_ext.trainers.common.lora`).
+    3. The order of prompts depends only on seed and epoch, so a resumed run continues it.
+    4. Backward passes bypass DDP's wrapper; gradients and metrics are reduced once per optimizer step.
+    5. An out-of-memory error outside of an update names its phase and the settings to lower.
 
     Overrides `train`, `evaluate`, `_get_train_sampler`; `_generate_and_score_completions`, `_generate_single_turn`,
     `_get_per_token_logps_and_entropies`, `_calculate_rewards`; `training_step`, `_compute_loss`; `_save`,
@@ -72,7 +73,7 @@ class RolloutTrainer(RLOOTrainer):
             files: Of a checkpoint.
 
         Raises:
-            ValueError: The reward adapter is none, or of another base.
+            ValueError: The folder is not a reward adapter, or belongs to another base.
         """
         sources, adapter, given["reward_processing_classes"] = reward_functions.complete(
             sources, args, model, given.get("reward_processing_classes")
@@ -125,7 +126,7 @@ class RolloutTrainer(RLOOTrainer):
     # A rollout --------------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
-        """TRL samples and scores; the update says what is learned from it."""
+        """Sample and score by TRL, then let the update compute its targets."""
         mode = self._mode
         self._observed = generation.Observed()
         batch = super()._generate_and_score_completions(inputs)
@@ -173,7 +174,7 @@ class RolloutTrainer(RLOOTrainer):
         return is_first and policy_is_reference(self.model)
 
     def _show(self, values: Tensor) -> None:
-        """In the table of completions, these (B,) instead of RLOO's advantages."""
+        """Show these values (B,) in the table of completions instead of RLOO's advantages."""
         gathered = self.accelerator.gather(values).tolist()
         shown = self._logs["advantages"]
         for _ in range(min(len(gathered), len(shown))):
@@ -186,7 +187,7 @@ class RolloutTrainer(RLOOTrainer):
     # An optimizer step ------------------------------------------------------------------------------------------
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """A micro-batch; the last one of an optimizer step reduces gradients and metrics over processes."""
+        """Learn from a micro-batch; after the last one of an optimizer step, reduce gradients and metrics over processes."""
         started = time.perf_counter()
         self.model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
@@ -241,7 +242,7 @@ class RolloutTrainer(RLOOTrainer):
             self.files.save_roles(self.model, Path(self.args.output_dir if output_dir is None else output_dir))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # Our own file first: transformers writes its state last, and what has one can be resumed from.
+        # Our own file first: transformers writes its state last, and a checkpoint with that state counts as complete.
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
         self.files.save_state(folder, step=self._step, rollout=self._buffered_inputs, update=self.update.state_dict())
         super()._save_checkpoint(model, trial)
@@ -256,7 +257,7 @@ class RolloutTrainer(RLOOTrainer):
 
 
 class ResumableSampler(RepeatSampler):
-    """TRL's sampler with an order that depends on seed and epoch alone; TRL's resumes every epoch as the first."""
+    """TRL's sampler with an order that depends only on seed and epoch; TRL's own starts every resumed epoch like the first."""
 
     def set_epoch(self, epoch: int) -> None:
         if self.shuffle:

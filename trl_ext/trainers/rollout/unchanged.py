@@ -1,4 +1,4 @@
-"""A guard against what generation does to a model."""
+"""Undo what generation does to a model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ from torch import nn
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` may be cast and switched to training; afterwards tensors and mode are what they were.
+    """Inside, `model` may be cast and switched to training; afterwards its tensors and mode are restored.
 
-    TRL's continuous batching casts the whole model for good, and leaves it in training mode after an evaluation too.
+    TRL's continuous batching casts the whole model permanently, and leaves it in training mode even after an evaluation.
     """
     before = [(tensor, tensor.data) for tensor in chain(model.parameters(), model.buffers())]
     was_training = model.training

@@ -1,12 +1,12 @@
 """Learn from a rollout: the order of one optimizer step, whatever the loss.
 
-    targets(rollout, …)          # once per rollout: what the losses read
+    targets(rollout, …)          # once per rollout: the tensors that the losses read
     for each micro-batch:
         learn(micro_batch, …)    # forward and backward, in as many parts as memory needs
     average gradients over processes
     close("train")               # one mean per metric, over the step and all processes
 
-`trl_ext.trainers.rollout.trainer` calls these in this order; clipping and the optimizer's step are transformers'.
+`trl_ext.trainers.rollout.trainer` calls them in this order. transformers clips gradients and runs the optimizer.
 """
 
 from abc import ABC, abstractmethod
@@ -37,19 +37,19 @@ class Scored(NamedTuple):
 
 
 class RolloutUpdate(ABC):
-    """Base of the updates of trainers that sample; TRL's and transformers' trainers are not needed to test one.
+    """Base class: turns a rollout into targets and micro-batches into gradients. It needs no trainer and can be tested alone.
 
     Args:
-        model: The policy, and whatever shares its base.
+        model: The policy, with the other roles on its base.
         args: The trainer's configuration.
-        accelerator: Of the trainer.
+        accelerator: The trainer's.
         autocast: Gives the context of a forward pass.
-        score: Runs the policy over the completions of a batch.
+        score: Runs the policy on the completions of a batch.
         aux_loss_coef: Weight of `Scored.aux_loss`.
         metrics: Sums and history of metrics.
     """
 
-    row, rows = "completion", "completions"  # what a micro-batch has one row of, for messages
+    row, rows = "completion", "completions"  # names of a row of a micro-batch, for messages
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class RolloutUpdate(ABC):
 
     @abstractmethod
     def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
-        """What an update learns from TRL's rollout `batch`; adds the rollout's metrics under `mode`.
+        """Compute from TRL's rollout `batch` the tensors that the losses read; adds the rollout's metrics under `mode`.
 
         Returns:
             Tensors with one row per completion or pair and 0-d numbers; and one number per completion (B,) for the table
@@ -84,14 +84,14 @@ class RolloutUpdate(ABC):
 
     @abstractmethod
     def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
-        """Forward and backward of a micro-batch, one of `accumulation`; returns its loss, without gradient."""
+        """Run forward and backward on one of `accumulation` micro-batches; returns its loss, without gradient."""
 
     @abstractmethod
     def policy_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
         """The policy's loss, a mean over the rows of a batch; adds its metrics to `sums`."""
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that is trained."""
+        """All trained parameters."""
         return roles.policy_parameters(self.model)
 
     def close(self, mode: str) -> None:
@@ -99,7 +99,7 @@ class RolloutUpdate(ABC):
         self.metrics.record(mode, self.metrics.finish(mode))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run continues with, as tensors and plain values."""
+        """State that a resumed run continues with, as tensors and plain values."""
         return {"part_size": self.micro_batches.part_size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

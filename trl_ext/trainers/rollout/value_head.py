@@ -1,4 +1,4 @@
-"""A scalar per token from hidden states: the critic's value, or a reward model's score."""
+"""Map hidden states to one scalar per token: the critic's value, or a reward model's score."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class ValueHead(nn.Module):
     """A linear map to one number, in float32 whatever the base computes in.
 
-    Zero at first, so that a critic starts as no baseline at all instead of a random one, and without dropout, which
-    would make the value of one state differ from one call to the next.
+    Initialised to zero, so that a critic starts without a baseline instead of with a random one. Without dropout, so that
+    the value of a state is the same in every call.
     """
 
     def __init__(self, hidden_size: int, *, bias: bool = True, device: torch.device | None = None) -> None:

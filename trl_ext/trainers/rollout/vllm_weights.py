@@ -1,8 +1,7 @@
-"""The policy's weights for an inference engine, without touching the base.
+"""Build the policy's weights for an inference engine without changing the base.
 
-TRL merges the adapter into the base and takes it out again, which rounds a 16-bit base a little further each time, so
-that the reference would drift, and it cannot merge exactly into a 4-bit one. Here each merged matrix is built, sent and
-dropped.
+TRL merges the adapter into the base and removes it again. Each time this rounds a 16-bit base a little further, so the
+reference would drift, and merging into a 4-bit base is not exact. Here each merged matrix is built, sent and discarded.
 """
 
 from collections.abc import Iterator
@@ -16,11 +15,11 @@ from trl_ext.trainers.rollout.roles import POLICY
 
 
 def check(config: PeftConfig) -> None:
-    """ValueError if the adapter is more than a matrix added to weight matrices."""
+    """ValueError if the adapter is not plain LoRA."""
     if not isinstance(config, LoraConfig) or config.use_dora or config.target_parameters:
         raise ValueError(
-            "`use_vllm` needs the policy as plain weights, which here are built from plain LoRA alone (no DoRA, no "
-            "`target_parameters`): change the adapter, or generate with transformers."
+            "`use_vllm` needs the policy as plain weights, which can only be built from plain LoRA (no DoRA, no "
+            "`target_parameters`). Change the adapter, or set `use_vllm: false`."
         )
 
 
