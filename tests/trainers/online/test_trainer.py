@@ -281,7 +281,7 @@ def test_defaults(tmp_path):
     ("options", "message"),
     [
         ({"reward_funcs": None}, "no source of reward"),
-        ({"peft_config": None}, "give `peft_config`"),
+        ({"peft_config": None}, "Give `peft_config`"),
         ({"peft_config": helpers.lora(init_lora_weights="olora")}, "moves part of the weights of the base"),
         ({"peft_config": helpers.lora(bias="all")}, "trains biases"),
     ],

@@ -61,7 +61,7 @@ def test_an_optimizer_that_steps_inside_the_backward_pass_is_refused(model, tmp_
     ("options", "message"),
     [
         ({"reward_funcs": None}, "no source of reward"),
-        ({"peft_config": None}, "give `peft_config`"),
+        ({"peft_config": None}, "Give `peft_config`"),
         ({"optimizers": (torch.optim.SGD([torch.nn.Parameter(torch.ones(1))]), None)}, "`optimizers` were given"),
     ],
 )

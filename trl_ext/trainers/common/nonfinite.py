@@ -31,8 +31,8 @@ class FiniteStepOptions:
     skip_nonfinite_steps: int = field(
         default=0,
         metadata={
-            "help": "Number of steps with a NaN or infinite loss or gradient that are skipped, with weights and optimizer "
-            "unchanged (default: 0). One more stops the run."
+            "help": "Number of steps with a NaN or infinite loss or gradient that may be skipped, leaving weights and "
+            "optimizer unchanged. One more such step stops the run."
         },
     )
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trl_ext.reference.implicit import FROZEN_COPY
-from trl_ext.rl import truth_table
+from trl_ext.rl import kl, truth_table
 from trl_ext.trainers.common.model_card import ModelCard
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
@@ -97,7 +97,7 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
             "peft_config": peft_config,
         }
         checks.refuse(args, model, sources, given)
-        self.kl_controller = checks.controller(args)
+        self.kl_controller = _kl_controller(args)
         update = partial(PPOUpdate, kl_controller=self.kl_controller)
         super().__init__(model, sources, args, make_update=update, files=PPOFiles(args), **given)
         self.beta = (
@@ -146,3 +146,9 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
             f"{truth_table.GRADIENTS[cell][0].replace('|', chr(92) + '|')}",
             **{name: f"`{getattr(args, name)}`" for name in CARD_SETTINGS},
         }
+
+
+def _kl_controller(args: PPOConfig) -> kl.FixedController:
+    if args.kl_controller == "fixed":
+        return kl.FixedController(args.kl_coef)
+    return kl.AdaptiveController(args.kl_coef, target=args.kl_target, horizon=args.kl_horizon)

@@ -18,21 +18,23 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
         args: The trainer's configuration.
         model: The policy, or its path.
         sources: Reward functions and models.
-        given: The other arguments of the trainer, those left out missing or `None`.
+        given: The other arguments of the trainer; missing or `None` if not given.
     """
     if not sources and args.reward_adapter is None:
         raise ValueError(
-            "There is no source of reward: give `reward_funcs` (functions, or a sequence classifier), or `reward_adapter`, "
-            "the folder of a reward model trained as an adapter."
+            "There is no source of reward. Give `reward_funcs` (functions, or a sequence classifier) or `reward_adapter` (the "
+            "folder of a reward model trained as an adapter)."
         )
     peft_config = given.get("peft_config")
     if peft_config is None and not lora.has_adapter(model):
         raise ValueError(
-            "Policy and reference share one base model and differ by an adapter: give `peft_config` (a LoraConfig), or a "
-            "model with an adapter."
+            "There is no adapter, but policy and reference share one base model and differ only by an adapter. Give "
+            "`peft_config` (a LoraConfig), or a model with an adapter."
         )
     if isinstance(given.get("processing_class"), ProcessorMixin):
-        raise ValueError("Prompts are text here, and this is a vision-language processor: give a tokenizer.")
+        raise ValueError(
+            "`processing_class` is a vision-language processor, but prompts must be text. Give a tokenizer."
+        )
     if problem := launch.launched_sharded(args) or lora.changes_the_base(peft_config):
         raise ValueError(problem)
     for adapter in model.peft_config.values() if isinstance(model, PeftModel) else [peft_config]:
@@ -43,7 +45,8 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
 def _refuse_adapter(args: Any, adapter: Any) -> None:
     if adapter.is_prompt_learning:
         raise ValueError(
-            "A training step switches between adapters, which prompt learning does not support: use LoRA."
+            "The adapter is a prompt-learning method. Training switches between adapters, which prompt learning does not "
+            "support. Use LoRA."
         )
     if problem := lora.trains_biases(adapter):
         raise ValueError(problem)
@@ -56,6 +59,6 @@ def _refuse_data(args: Any, dataset: Any) -> None:
     prompts = args.generation_batch_size // args.num_generations
     if isinstance(dataset, Sized) and len(dataset) < prompts:
         raise ValueError(
-            f"The training data has {len(dataset)} prompts and a rollout takes {prompts}, so no rollout is complete: give more "
-            "prompts, or lower `per_device_train_batch_size`, `gradient_accumulation_steps` or `steps_per_generation`."
+            f"The training data has {len(dataset)} prompts, but a rollout needs {prompts}. Give more prompts, or lower "
+            "`per_device_train_batch_size`, `gradient_accumulation_steps` or `steps_per_generation`."
         )
