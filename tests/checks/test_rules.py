@@ -9,7 +9,8 @@ from tests.trainers.online.test_recipe import ONLINE
 from trl_ext import checks, methods
 from trl_ext.checks.rule import LOSS, RULES
 from trl_ext.methods import METHODS
-from trl_ext.recipe.settings import Setting, Settings
+from trl_ext.recipe.layers.layer import Layer, Place, Setting
+from trl_ext.recipe.settings import Settings
 from trl_ext.recipe.vocabulary import known_keys
 
 RECIPES = {
@@ -102,7 +103,7 @@ def test_every_file_of_rules_is_a_theme():
 @pytest.mark.parametrize("kind", METHODS)
 def test_every_rule_is_about_settings_that_exist(kind):
     """And each kind of training is judged by some."""
-    settings = Settings({}, METHODS[kind], None, set(), None)
+    settings = Settings(Layer(), METHODS[kind], None, None)
     assert 30 < sum(rule.is_judged(settings) for rule in RULES) < len(RULES)
     everywhere = {LOSS, "env"}.union(*(known_keys(name) for name in METHODS))
     newer = {"activation_checkpointing"}  # transformers has it since 5.23
@@ -129,7 +130,7 @@ class Recording(Settings):
 def test_a_rule_reads_the_settings_it_declares_and_no_others(kind, tmp_path):
     """Judged with every switch on, so that rules get past their first condition."""
     fields = {key: field for key, field in known_keys(kind).items() if field is not None}
-    on = {key: Setting(True, f"`{key}`") for key, field in fields.items() if field.default is False}
+    on = {key: Setting(True, Place(f"`{key}`")) for key, field in fields.items() if field.default is False}
     for layer in ({}, on):
         for rule in RULES:
             settings = Recording(layer, METHODS[kind], None, set(), tmp_path)

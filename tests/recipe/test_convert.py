@@ -2,7 +2,7 @@
 
 import pytest
 
-from trl_ext.recipe.convert import convert
+from trl_ext.recipe.layers.convert import convert
 from trl_ext.recipe.schema import Field
 
 

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from trl_ext import cli, losses
+from trl_ext.methods import METHODS, TRAINERS
 from trl_ext.planner.models import MODELS
 from trl_ext.recipe import known_keys, renamed_keys
-from trl_ext.recipe.vocabulary import TRAINERS
 
-KEYS = sorted({key for kind in ("paired", "unpaired", *TRAINERS) for key in known_keys(kind)})
+KEYS = sorted({key for kind in METHODS for key in known_keys(kind)})
 OLD_KEYS = sorted({*renamed_keys.RENAMED, *renamed_keys.GONE, *renamed_keys.COMPUTED})
 ENOUGH = {"model_name_or_path": "embedded", "dataset_name": "embedded"}
 
@@ -82,7 +82,7 @@ recipes = st.dictionaries(st.one_of(names, scalars.filter(lambda key: key == key
 @st.composite
 def nearly_sound(draw, models=("embedded",)):
     """A recipe whose values have the type of their setting and are otherwise anything, and its special keys filled."""
-    kind = draw(st.sampled_from(["paired", "unpaired", *TRAINERS]))
+    kind = draw(st.sampled_from(sorted(METHODS)))
     trainer = {"trainer": kind} if kind in TRAINERS else {}
     fields = known_keys(kind)
     found = {"model_name_or_path": draw(st.sampled_from(models)), "dataset_name": "embedded"} | trainer

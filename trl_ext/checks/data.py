@@ -107,7 +107,7 @@ def dataset_format(s: Settings) -> Iterator[str]:
 
 
 def _mixture(s: Settings) -> Iterator[str]:
-    """Types and names of an entry's settings are judged where those of the recipe are (`trl_ext.recipe.mixture`)."""
+    """Types and names of an entry's settings are judged where those of the recipe are (`trl_ext.recipe.layers.types`)."""
     entries = s["datasets"] if isinstance(s["datasets"], list) else [s["datasets"]]
     for number, entry in enumerate(entries, 1):
         where = f"Entry {number} of {s.where('datasets')}"

@@ -63,7 +63,7 @@ def missing_value(key: str) -> str | None:
     """The kind of value that a key needs; `None` if it means something alone, or is no key of a recipe."""
     from trl_ext import losses
     from trl_ext.methods import METHODS
-    from trl_ext.recipe.convert import allowed
+    from trl_ext.recipe.layers.convert import allowed
     from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys
 
     if key in LOSS_KEYS:

@@ -11,7 +11,7 @@ from typing import Any
 from trl_ext import losses, methods
 from trl_ext.methods import Method
 from trl_ext.recipe import reader, schema
-from trl_ext.recipe.choice import LossName, canonical, text
+from trl_ext.recipe.choice.loss import LossName, canonical_loss, loss_title
 from trl_ext.recipe.vocabulary import OWN_KEYS, defaults, hyperparameters
 from trl_ext.support import atomic
 
@@ -69,12 +69,12 @@ class Recipe:
     @property
     def title(self) -> str:
         """What is trained, in a few characters: the loss, or a `trainer` without one."""
-        return text(self.loss) if self.loss is not None else self.trainer
+        return loss_title(self.loss) if self.loss is not None else self.trainer
 
     @property
     def info(self) -> losses.LossInfo | losses.MixInfo:
         """The declaration of the loss, where there is one."""
-        return canonical(self.loss)[1]
+        return canonical_loss(self.loss)[1]
 
     @property
     def paired(self) -> bool:

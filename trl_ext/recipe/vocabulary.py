@@ -4,33 +4,32 @@ from functools import lru_cache
 from typing import Any
 
 from trl_ext import losses, methods
+from trl_ext.methods import METHODS
 from trl_ext.recipe import schema
-from trl_ext.support import messages
 
 LOSS_KEYS = ("loss", "loss_kwargs", "variants")
 OWN_KEYS = ("trainer", "env", *LOSS_KEYS)
 """Keys that are neither a field of a configuration nor a hyperparameter."""
 
-TRAINERS = {name: method.title for name, method in methods.TRAINERS.items()}
-"""What `trainer` may be, and what it is called in a sentence. Without one, a loss on preferences is trained."""
-
-WITH_LOSS = tuple(name for name, method in methods.TRAINERS.items() if method.has_loss)
-"""Values of `trainer` with which `loss` says what is trained."""
+Keys = dict[str, schema.Field | None]
+"""Keys of a recipe, each with its field where it is one of a configuration."""
 
 
-def known_keys(kind: str = "paired") -> dict[str, schema.Field | None]:
-    """Every key of a recipe, with its field if it is one.
+def known_keys(kind: str = methods.of(None).name) -> Keys:
+    """Every key that a recipe of one kind of training may hold.
+
+    A recipe without `trainer` may hold the keys of losses on pairs and on labelled completions, since `variants` may be for
+    either; where both have a key, its field is that of `kind`.
 
     Args:
-        kind: A key of `methods.METHODS`. A preference recipe may hold the keys of both kinds, for its variants; the
-            field is then that of the one named.
+        kind: A key of `methods.METHODS`.
     """
     return dict(_known_keys(kind, losses.available()))
 
 
 def trainers_of(key: str) -> list[str]:
-    """The values of `trainer` with which a recipe may hold this key."""
-    return [trainer for trainer in TRAINERS if key in schema.training(trainer)]
+    """The values of `trainer` whose recipes may set this key for the trainer."""
+    return [name for name in methods.TRAINERS if key in schema.training(name)]
 
 
 def hyperparameters() -> tuple[str, ...]:
@@ -43,27 +42,23 @@ def exclusive() -> tuple[tuple[str, ...], ...]:
     return _exclusive(losses.available())
 
 
-def defaults(kind: str = "paired") -> dict[str, Any]:
-    """The defaults of all fields that have a literal one."""
+def defaults(kind: str) -> dict[str, Any]:
+    """The default of every key of a kind of training, where it is a literal in the source."""
     fields = {key: field for key, field in known_keys(kind).items() if field is not None}
     return {key: field.default for key, field in fields.items() if field.default is not schema.MISSING}
 
 
-def nearest(key: str, kind: str = "paired") -> list[str]:
-    """The keys that look like this one, the nearest first."""
-    return messages.nearest(key, known_keys(kind))
-
-
 # The registry looks for losses each time it is asked; the names it found are what to remember results by.
 @lru_cache
-def _known_keys(kind: str, names: tuple[str, ...]) -> dict[str, schema.Field | None]:
-    if kind in TRAINERS:
-        own = dict.fromkeys(key for key in OWN_KEYS if kind in WITH_LOSS or key not in LOSS_KEYS)
-        own |= dict.fromkeys(_hyperparameters(names) if kind in WITH_LOSS else ())
-        return own | schema.training(kind) | schema.model() | schema.data()
-    own = dict.fromkeys((*OWN_KEYS, *_hyperparameters(names)))
-    other = "unpaired" if kind == "paired" else "paired"
-    return own | schema.training(other) | schema.training(kind) | schema.model() | schema.data()
+def _known_keys(kind: str, names: tuple[str, ...]) -> Keys:
+    method = METHODS[kind]
+    keys: Keys = dict.fromkeys(key for key in OWN_KEYS if method.has_loss or key not in LOSS_KEYS)
+    if method.has_loss:
+        keys |= dict.fromkeys(_hyperparameters(names))
+    if method.is_default:
+        for other in METHODS.values():
+            keys |= schema.training(other.name) if other.is_default else {}
+    return keys | schema.training(kind) | schema.model() | schema.data()
 
 
 @lru_cache

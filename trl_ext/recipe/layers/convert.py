@@ -1,4 +1,4 @@
-"""A value of a recipe in the type of its field."""
+"""Convert one value to the type of its field."""
 
 import math
 import sys

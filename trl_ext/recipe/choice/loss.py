@@ -1,0 +1,151 @@
+"""Choose the loss: `loss`, or TRL's spelling `loss_type` with `loss_weights`."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trl_ext import losses, methods
+from trl_ext.methods import Method
+from trl_ext.recipe import schema
+from trl_ext.recipe.layers.layer import Layer, Layers, Place, Setting
+from trl_ext.recipe.problems import Problems
+from trl_ext.support import messages
+
+SPELLINGS = ("loss", "loss_type", "loss_weights")
+"""Keys that choose a loss."""
+
+DEFAULT_ON_PAIRS, DEFAULT_ON_LABELS = "dpo", "kto"
+"""Losses of recipes that name none."""
+
+LossName = str | dict[str, float]
+"""A canonical name, or a mix {canonical name: weight}."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen loss.
+
+    Attributes:
+        loss: Its name; empty if the recipe names no loss that exists.
+        info: Its declaration, `None` if the recipe names no loss that exists.
+        is_stated: Somebody named it; otherwise it is the default.
+        in_file: The loss that the file asks for without flags; empty if there is no such loss.
+    """
+
+    loss: LossName
+    info: losses.LossInfo | losses.MixInfo | None
+    is_stated: bool = True
+    in_file: LossName = ""
+
+
+def choose_loss(layers: Layers, method: Method, problems: Problems) -> Choice | None:
+    """The loss to train; removes `SPELLINGS` from file and flags. `None` for methods without a loss.
+
+    Flags win over the file, `loss` over `loss_type`. A recipe that names no loss trains KTO if it has a setting that only
+    methods on labelled completions have, else DPO.
+    """
+    if not method.has_loss:
+        return None
+    in_file, in_flags = (_named_in(layer, problems) for layer in (layers.file, layers.flags))
+    if in_file is None:
+        in_file, note = _default(layers.file)
+        if note and in_flags is None:
+            problems.notes.append(note)
+    return replace(in_flags or in_file, in_file=in_file.loss)
+
+
+def method_of_loss(method: Method, chosen: Choice | None) -> Method:
+    """The method once the loss is known: without `trainer`, it is the one that reads the data of the loss."""
+    if not method.is_default or chosen is None or chosen.info is None:
+        return method
+    return methods.of(None, is_paired=chosen.info.paired)
+
+
+def canonical_loss(name: Any) -> tuple[LossName, losses.LossInfo | losses.MixInfo]:
+    """A loss or a mix with canonical names, and its declaration. ValueError if there is no such loss."""
+    if isinstance(name, dict):
+        info = losses.describe_mix(name)
+        if len(info.components) == 1 and info.weights[0] == 1:
+            return info.components[0].name, info.components[0]
+        return {part.name: weight for part, weight in zip(info.components, info.weights, strict=True)}, info
+    info = losses.describe(name)
+    return info.name, info
+
+
+def loss_title(loss: LossName) -> str:
+    """A loss in a sentence: ``dpo``, or ``dpo + 0.1·sft``."""
+    return loss if isinstance(loss, str) else losses.describe_mix(loss).name
+
+
+def _default(file: Layer) -> tuple[Choice, str | None]:
+    """The loss of a file that names none, and a note if it is not the usual one."""
+    on_pairs, on_labels = (schema.training(methods.of(None, is_paired=is_paired).name) for is_paired in (True, False))
+    telling = next(
+        (setting.place for key, setting in file.settings.items() if key in on_labels and key not in on_pairs), None
+    )
+    name = DEFAULT_ON_PAIRS if telling is None else DEFAULT_ON_LABELS
+    choice = Choice(name, losses.describe(name), is_stated=False)
+    note = f"No loss is named and {telling} is a setting of {name.upper()}, so the loss is {name}."
+    return choice, None if telling is None else note
+
+
+def _named_in(layer: Layer, problems: Problems) -> Choice | None:
+    """The loss that one layer names."""
+    given = {key: layer.settings.pop(key) for key in SPELLINGS if key in layer.settings}
+    given = {key: setting for key, setting in given.items() if setting.value is not None}
+    if "loss_type" in given:
+        names, place = given["loss_type"]
+        weights = given["loss_weights"].value if "loss_weights" in given else None
+        given["loss_type"] = Setting(_from_trl(names, weights, problems), place)
+    elif "loss_weights" in given:
+        problems.add(given["loss_weights"].place, "weighs nothing: write `loss: {dpo: 1, sft: 0.1}`, say.")
+    places = [given[key].place for key in ("loss", "loss_type") if key in given]
+    choices = [_choice(*given[key], problems) for key in ("loss", "loss_type") if key in given]
+    if len(choices) == 2 and choices[0].loss != choices[1].loss and all(choice.info for choice in choices):
+        both = [f"{place} is {loss_title(choice.loss)}" for place, choice in zip(places, choices, strict=True)]
+        problems.add_sentences(f"{' and '.join(both)}: keep one of them.")
+    return choices[0] if choices else None
+
+
+def _choice(name: Any, place: Place, problems: Problems) -> Choice:
+    """The loss of this name; if there is none, a problem and a choice without a loss."""
+    if isinstance(name, str) and name.lower() in losses.available():
+        name = name.lower()
+    elif (reason := _refusal(name)) is not None:
+        problems.add(place, f"is {messages.shown(name)}{reason}")
+        return Choice("", None)
+    try:
+        return Choice(*canonical_loss(name))
+    except ValueError as error:
+        problems.add_sentences(f"{place}: {error}")
+        return Choice("", None)
+
+
+def _refusal(name: Any) -> str | None:
+    """Why a value is not the name of a loss or a mix, where its form tells."""
+    if not isinstance(name, (str, dict)):
+        return (
+            ": give a name, for instance ipo, or names with weights, for instance {dpo: 1, sft: 0.1}; one run for each of "
+            "several losses is what `trl-ext compare` makes."
+        )
+    if isinstance(name, str) and name.startswith("{"):
+        what = "is no mix of losses" if "}" in name else "lacks its closing brace"
+        return f", which {what}: write {{dpo: 1, sft: 0.1}}, say."
+    if isinstance(name, str) and "," in name:
+        return (
+            ": to mix losses give them weights, for instance {dpo: 1, sft: 0.1}; one run for each is what `trl-ext compare` "
+            "makes."
+        )
+    return None
+
+
+def _from_trl(names: Any, weights: Any, problems: Problems) -> Any:
+    """`loss_type` and `loss_weights` as a `loss`."""
+    if isinstance(names, str):
+        names = [names]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return names
+    if weights is not None and (not isinstance(weights, list) or len(weights) != len(names)):
+        count = len(weights) if isinstance(weights, list) else 1
+        problems.add_sentences(f"`loss_weights` has {count} weights for {len(names)} losses: give one for each.")
+        weights = None
+    return dict(zip(names, weights or [1.0] * len(names), strict=True))

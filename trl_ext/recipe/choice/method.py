@@ -1,0 +1,25 @@
+"""Choose the method: the value of `trainer`, or a loss on preferences."""
+
+from trl_ext import losses, methods
+from trl_ext.methods import TRAINERS, Method
+from trl_ext.recipe.layers.layer import Layers
+from trl_ext.recipe.problems import Problems
+from trl_ext.support import messages
+
+
+def choose_method(layers: Layers, problems: Problems) -> Method:
+    """The method that `trainer` names, a flag winning over the file; removes `trainer` from both layers.
+
+    Without `trainer` it is a loss on pairs, until the loss is chosen. After an unknown name too: that is a problem, and the
+    rest of the recipe is checked as one without `trainer`.
+    """
+    given = [layer.settings.pop("trainer", None) for layer in (layers.flags, layers.file)]
+    value, place = next(filter(None, given), (None, None))
+    if isinstance(value, str) and value in TRAINERS:
+        return methods.of(value)
+    if isinstance(value, str) and value in losses.available():
+        problems.add(place, f"is {value}, which is a loss: write `loss: {value}`.")
+    elif value is not None:
+        allowed = messages.one_of(str(value), tuple(TRAINERS))
+        problems.add(place, f"is {messages.shown(value)}: {allowed} Without it, `loss` is trained on preferences.")
+    return methods.of(None)

@@ -1,0 +1,75 @@
+"""Drop keys that are no settings, and tell the user what to write instead."""
+
+import re
+from typing import Any
+
+from trl_ext.methods import METHODS, Method
+from trl_ext.recipe.choice.loss import SPELLINGS
+from trl_ext.recipe.layers.layer import Layers, Setting
+from trl_ext.recipe.problems import Problems
+from trl_ext.recipe.renamed_keys import STANDS_FOR, remedy
+from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys, trainers_of
+from trl_ext.support import messages
+
+ONLY_IN_FILE = ("trainer", "variants", *SPELLINGS)
+"""Keys that a variant cannot set, since they decide which variant is used."""
+
+
+def drop_unknown_keys(layers: Layers, method: Method, problems: Problems) -> None:
+    """Drop keys that a recipe of this method does not have; read ``no_KEY: true`` as ``KEY: false``."""
+    known = known_keys(method.name)
+    for layer in layers:
+        kept: dict[str, Setting] = {}
+        for key, setting in layer.settings.items():
+            switch = known.get(key.removeprefix("no_"))
+            if key in known:
+                kept[key] = setting
+            elif key.startswith("no_") and switch is not None and "bool" in switch.kinds and setting.value is True:
+                kept[switch.name] = Setting(False, setting.place)
+            else:
+                near = messages.nearest(key, known)
+                problems.add(setting.place, _explanation(key, setting.value, method, near))
+                layer.reported |= {STANDS_FOR[key]} if key in STANDS_FOR else set(near[:1])
+        layer.settings = kept
+
+
+def drop_misplaced_keys(layers: Layers, problems: Problems) -> None:
+    """Drop keys that are settings of a recipe, but not of a variant or a flag."""
+    for variant in layers.variants:
+        for key in [key for key in ONLY_IN_FILE if key in variant.settings]:
+            problems.add(variant.settings.pop(key).place, "cannot be set by a variant: remove it.")
+    if layers.flags.settings.pop("variants", None) is not None:
+        problems.add_sentences(
+            "`--variants` cannot be a flag: a flag wins over every variant, so give the keys themselves."
+        )
+
+
+def _explanation(key: str, value: Any, method: Method, near: list[str]) -> str:
+    """What to do about an unknown key, where `near` are similar ones; continues a sentence that begins with its place."""
+    instead = remedy(key, value)
+    if instead is not None and _applies(instead, method):
+        return f"is not a setting here: {instead}."
+    if (owners := _owners(key, method)) is not None:
+        return owners
+    meant = " or ".join(f"`{name}`" for name in near)
+    return f"is not a setting: {f'did you mean {meant}?' if near else 'check its spelling, or remove it.'}"
+
+
+def _applies(instead: str, method: Method) -> bool:
+    """Whether this method has every setting that a remedy names. Names that no method has are no settings."""
+    named = re.findall(r"`(\w+)(?:: [^`]*)?`", instead)
+    elsewhere = {key for other in METHODS for key in known_keys(other)} - set(known_keys(method.name))
+    return not elsewhere & set(named)
+
+
+def _owners(key: str, method: Method) -> str | None:
+    """The methods that have this setting; `None` if no method has it."""
+    if not method.is_default and key in (*LOSS_KEYS, *SPELLINGS):
+        return f"is about losses on preferences, and `trainer: {method.name}` has none: remove it, or take a recipe without `trainer`."
+    owners = [f"`trainer: {name}`" for name in trainers_of(key)]
+    if method.is_default:
+        here = "and this recipe trains a loss on preferences"
+    else:
+        here = f"not of `trainer: {method.name}`"
+        owners += ["losses on preferences"] if key in known_keys() else []
+    return f"is a setting of {' and '.join(owners)}, {here}: remove it." if owners else None
