@@ -131,9 +131,9 @@ def test_a_rule_reads_the_settings_it_declares_and_no_others(kind, tmp_path):
     """Judged with every switch on, so that rules get past their first condition."""
     fields = {key: field for key, field in known_keys(kind).items() if field is not None}
     on = {key: Setting(True, Place(f"`{key}`")) for key, field in fields.items() if field.default is False}
-    for layer in ({}, on):
+    for layer in (Layer(), Layer(on)):
         for rule in RULES:
-            settings = Recording(layer, METHODS[kind], None, set(), tmp_path)
+            settings = Recording(layer, METHODS[kind], None, tmp_path)
             if LOSS in rule.reads or not rule.is_judged(settings):
                 continue
             settings.read.clear()
