@@ -183,7 +183,7 @@ IN_THE_RECIPE = [
     Fault(
         "labels for a loss on pairs",
         {"dataset_name": "labels.jsonl"},
-        ("holds single answers with a label", "choose a loss for labelled answers (`--loss kto`)"),
+        ("has single completions with labels", "Choose a loss on labelled completions (`--loss kto`)"),
         lines("labels.jsonl", LABELLED),
     ),
     Fault(

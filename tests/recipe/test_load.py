@@ -101,7 +101,7 @@ def test_a_kto_recipe_that_names_no_loss(tmp_path):
 def test_a_hyperparameter_written_for_another_loss_is_noted(tmp_path):
     assert load(tmp_path, "loss: dpo\nbeta: 0.01\n").notes == []
     (note,) = load(tmp_path, "loss: dpo\nbeta: 0.01\n", loss="simpo").notes
-    assert "`beta` (line 4) is 0.01, written for dpo and now used for simpo (default 2.0)" in note
+    assert "`beta` (line 4) is 0.01. It was written for dpo and is now used for simpo (default 2.0)" in note
 
 
 def test_settings_of_the_other_trainer_at_their_default_are_dropped(tmp_path):
@@ -181,13 +181,13 @@ def test_variants_are_judged_whether_used_or_not(tmp_path):
     assert "`variants.sft.beta` (line 5) is not read by the loss sft, which reads no hyperparameters" in text
     assert "`variants.simpoo`: There is no loss 'simpoo'. Did you mean simpo" in text
     assert "`variants.kto.use_weighting` (line 7) is a setting for pairs" in text
-    assert "`variants.kto.loss` (line 7) cannot be set by a variant" in text
-    assert "`variants.ipo` is 3: write `ipo: {beta: 0.1}`" in text
+    assert "`variants.kto.loss` (line 7) cannot be set in a variant" in text
+    assert "`variants.ipo` is 3. Write, for instance, `ipo: {beta: 0.1}`" in text
 
 
 def test_variants_that_are_none(tmp_path):
     assert "`variants` is not a mapping" in problem(tmp_path, "variants: [ipo]\n")
-    assert "has a variant already" in problem(tmp_path, "variants:\n  dpo: {beta: 1}\n  sigmoid: {beta: 1}\n")
+    assert "already has a variant" in problem(tmp_path, "variants:\n  dpo: {beta: 1}\n  sigmoid: {beta: 1}\n")
     assert "cannot be a flag" in problem(tmp_path, "", variants={"ipo": {}})
 
 

@@ -61,7 +61,7 @@ def test_a_problem_found_in_a_variant_and_after_merging_is_reported_once(tmp_pat
 
 def test_a_variant_cannot_choose_what_decides_about_it(tmp_path):
     found = problems(tmp_path, "variants:\n  ipo: {trainer: ppo, loss_type: dpo}\n")
-    assert len(found) == 2 and all("cannot be set by a variant: remove it." in sentence for sentence in found)
+    assert len(found) == 2 and all("cannot be set in a variant. Remove it." in sentence for sentence in found)
 
 
 def test_problems_of_every_pass_in_the_order_of_the_file(tmp_path):

@@ -19,7 +19,7 @@ from tests.recipe.helpers import load, load_from, problem, problems
         ("warmup_steps: 1.5\n", "is 1.5: give 0, a whole number of steps, or a share of them below 1."),
         ("save_steps: 1.5\n", "is 1.5: give a whole number of steps, or a share of them between 0 and 1."),
         ("report_to: [none, wandbb]\n", "names 'wandbb': did you mean wandb?"),
-        ("loss: 'dpo,ipo'\n", "to mix losses give them weights"),
+        ("loss: 'dpo,ipo'\n", "To mix losses, give their weights"),
         ("learning_rate: .nan\n", "is nan: give a number greater than 0 and at most 1"),
         ("learning_rate: .inf\n", "is inf: give a number greater than 0 and at most 1"),
         ("max_length: 0\n", "`max_length` (line 3) is 0: give a whole number of at least 1."),
@@ -30,7 +30,7 @@ from tests.recipe.helpers import load, load_from, problem, problems
         ("attn_implementation: flash\n", "which transformers does not have: did you mean flash_attention_4"),
         (
             "loss: '{dpo: 1.0, sft'\n",
-            "is '{dpo: 1.0, sft', which lacks its closing brace: write {dpo: 1, sft: 0.1}, say.",
+            "is '{dpo: 1.0, sft', which lacks its closing brace. Write, for instance, {dpo: 1, sft: 0.1}.",
         ),
         ("lr_scheduler_type: cosin\n", "did you mean cosine"),
         ("eval_size: 1.5\n", "give a number of examples from 1, or a share between 0 and 1."),
@@ -44,16 +44,16 @@ from tests.recipe.helpers import load, load_from, problem, problems
         ("env: [a]\n", "`env` (line 3) is not a mapping of names to values"),
         # the loss and its hyperparameters
         ("loss: dop\n", "`loss` (line 3): There is no loss 'dop'. Did you mean dpo"),
-        ("loss: 3\n", "`loss` (line 3) is 3: give a name"),
+        ("loss: 3\n", "`loss` (line 3) is 3. Give the name of a loss"),
         ("loss: {dpo: 1, kto: 1}\n", "read different data"),
         ("loss: {dpo: -1, sft: 1}\n", "weight of dpo must be a positive finite number"),
         ("loss: {dpo: 1, sigmoid: 1}\n", "names dpo a second time"),
         (
             "loss: ipo\nloss_type: [sigmoid]\n",
-            "`loss` (line 3) is ipo and `loss_type` (line 4) is dpo: keep one",
+            "`loss` (line 3) is ipo and `loss_type` (line 4) is dpo. Keep one",
         ),
-        ("loss_type: [sigmoid, sft]\nloss_weights: [1]\n", "has 1 weights for 2 losses: give one for each."),
-        ("loss_weights: [1]\n", "weighs nothing"),
+        ("loss_type: [sigmoid, sft]\nloss_weights: [1]\n", "has 1 weights for 2 losses. Give one for each."),
+        ("loss_weights: [1]\n", "has no `loss_type` to weight"),
         ("beta: 0\n", "`beta` (line 3) is 0, and dpo needs a number greater than 0."),
         ("loss: ipo\nbeta: -1\n", "`beta` (line 4) is -1, and ipo needs a number greater than 0."),
         ("loss: robust\nlabel_smoothing: 0.5\n", "needs a probability of at least 0 and below 0.5."),
@@ -65,10 +65,10 @@ from tests.recipe.helpers import load, load_from, problem, problems
         ("gamma: 1\n", "is not read by the loss dpo, which reads beta"),
         ("gamma: 1\n", "choose a loss that reads it (alphapo, simpo)."),
         ("loss_kwargs: {beat: 1}\n", "did you mean `beta`?"),
-        ("loss_kwargs: 3\n", "`loss_kwargs` (line 3) is 3: give a mapping"),
+        ("loss_kwargs: 3\n", "`loss_kwargs` (line 3) is 3. Give a mapping"),
         (
             "beta: 0.1\nloss_kwargs: {beta: 0.2}\n",
-            "`beta` (line 3) is 0.1 and 0.2 in `loss_kwargs` (line 4): keep one",
+            "`beta` (line 3) is 0.1, and in `loss_kwargs` (line 4) it is 0.2. Keep one",
         ),
         ("loss: {dpo: 1, sft: 1}\ngamma: 1\n", "is not read by the loss dpo + sft"),
         ("loss: {dpo: 1, sft: 1}\nloss_kwargs: {ipo: {beta: 1}}\n", "'ipo' is not a component of dpo + sft"),
@@ -149,7 +149,7 @@ def test_flags_are_named_as_flags(tmp_path, flags, sentence):
 
 def test_an_unread_hyperparameter_of_the_files_own_loss_is_shown_its_place(tmp_path):
     sentence = problem(tmp_path, "loss: dpo\nbeta: 0.2\n", loss="sft")
-    assert sentence.endswith("remove it, or keep it for dpo as `variants: {dpo: {beta: 0.2}}`.")
+    assert sentence.endswith("Remove it, or keep it for dpo as `variants: {dpo: {beta: 0.2}}`.")
 
 
 def test_what_is_missing(tmp_path):

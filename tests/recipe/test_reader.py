@@ -53,7 +53,7 @@ def test_a_merge_key_may_override(tmp_path):
     ("text", "sentence"),
     [
         ("loss: [dpo\nbeta: 1\n", "line 4 is not YAML"),
-        ("variants:\n\tipo: 1\n", "indent with spaces, not tabs."),
+        ("variants:\n\tipo: 1\n", "Indent with spaces, not tabs."),
     ],
 )
 def test_syntax_errors_name_the_line(tmp_path, text, sentence):
@@ -71,9 +71,9 @@ def test_what_is_no_recipe(tmp_path):
 def test_a_path_that_is_not_there_gets_the_nearest(tmp_path):
     (tmp_path / "demo.yaml").write_text("a: 1\n")
     for wrong in ("demo.yml", "dmeo.yaml", "demo"):
-        with pytest.raises(UserError, match=r"There is no recipe .*: did you mean .*demo\.yaml\?"):
+        with pytest.raises(UserError, match=r"There is no recipe .*\. Did you mean .*demo\.yaml\?"):
             reader.read(tmp_path / wrong)
-    with pytest.raises(UserError, match=r"is a folder: name one recipe, for instance .*demo\.yaml"):
+    with pytest.raises(UserError, match=r"is a folder\. Give a recipe file, for instance .*demo\.yaml"):
         reader.read(tmp_path)
 
 
@@ -87,8 +87,8 @@ def test_keys_are_what_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a: 0x_\n", "is not what its tag says"),  # PyYAML takes it for a number and then cannot read it
-        ("a: !!int x\n", "is not what its tag says"),
+        ("a: 0x_\n", "does not match its tag"),  # PyYAML takes it for a number and then cannot read it
+        ("a: !!int x\n", "does not match its tag"),
         ("a: " + "[" * 5000, "it is nested too deeply"),
         ("a: b\n\x01", r"line 2 is not YAML (it has the character '\x01')"),
     ],

@@ -1,4 +1,4 @@
-"""Recipes: one YAML file of flat keys that says what to train, on what, and how.
+"""Load recipes: one YAML file of flat keys that says what to train, on which data, and how.
 
 Keys are TRL's and transformers' own (what works with `trl dpo --config` works here), plus `loss`,
 `loss_kwargs`, `variants`, and what `trl_ext.recipe.extras` and `trl_ext.trainers.preference.config` define.

@@ -1,4 +1,4 @@
-"""Keys of a recipe that belong to no trainer: what we add to TRL's `ModelConfig` and `ScriptArguments`."""
+"""Declare the keys of a recipe that trl-ext adds to TRL's `ModelConfig` and `ScriptArguments`, and the sources of reward."""
 
 from dataclasses import dataclass, field
 
@@ -10,8 +10,7 @@ class ModelExtras:
     bnb_4bit_compute_dtype: str = field(
         default="auto",
         metadata={
-            "help": "Dtype of the matrix products with 4-bit weights. `auto`: bfloat16 where it is fast, "
-            "else float32.",
+            "help": "Dtype of matrix products with 4-bit weights. `auto`: bfloat16 where the GPU computes it fast, else float32.",
             "choices": ["auto", "float32", "bfloat16", "float16"],
         },
     )
@@ -19,14 +18,14 @@ class ModelExtras:
 
 @dataclass
 class RewardExtras:
-    """Where `trainer: ppo` and `trainer: online` have their rewards from, which their configurations do not say."""
+    """Sources of reward for methods that sample completions; their configurations have no such setting."""
 
     reward_funcs: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Where scores come from: a known function (`sentiment`), `module:function`, a Python file "
-            "(`rewards.py`, or `rewards.py:function`), or a sequence classifier (a folder or org/name). Several are added "
-            "up, weighted by `reward_weights`, in which the reward adapter comes last."
+            "help": "Sources of reward: a built-in function (`sentiment`), `module:function`, a Python file (`rewards.py` or "
+            "`rewards.py:function`), or a sequence classifier (a folder or org/name). The reward is their sum weighted by "
+            "`reward_weights`, whose last weight is that of the reward adapter."
         },
     )
 
@@ -36,28 +35,25 @@ class DataExtras:
     """Data settings that TRL's `ScriptArguments` lacks."""
 
     dataset_revision: str | None = field(
-        default=None, metadata={"help": "Commit, branch or tag of a dataset on the Hub."}
+        default=None, metadata={"help": "Commit, branch or tag of the dataset on the Hub."}
     )
     dataset_columns: dict[str, str] | None = field(
         default=None,
         metadata={
-            "help": "Which columns of the dataset to use, for instance "
-            "`{prompt: question, chosen: good, rejected: bad}`."
+            "help": "Columns of the dataset to use, for instance `{prompt: question, chosen: good, rejected: bad}`."
         },
     )
-    dataset_format: str = field(
-        default="auto", metadata={"help": "Name of the dataset's format; `auto` recognises it."}
-    )
+    dataset_format: str = field(default="auto", metadata={"help": "Format of the dataset; `auto` detects it."})
     max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on the first so many examples only; all if not set."}
+        default=None, metadata={"help": "Number of examples to train on, counted from the first (default: all)."}
     )
     max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on the first so many examples only; all if not set."}
+        default=None, metadata={"help": "Number of examples to evaluate on, counted from the first (default: all)."}
     )
     eval_size: float | None = field(
         default=None,
         metadata={
-            "help": "Examples (from 1) or share (below 1) of the training split to hold out for evaluation, "
-            "where the dataset has no test split: whole prompts, so that none is trained on and evaluated on."
+            "help": "Number of examples (1 or more) or share (below 1) of the training split to hold out for evaluation, if the "
+            "dataset has no test split. All examples of a prompt are on the same side."
         },
     )

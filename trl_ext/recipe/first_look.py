@@ -1,4 +1,4 @@
-"""Look at the first rows of a local data file: broken rows, absent columns and the wrong kind of data show there."""
+"""Check the first rows of a local data file for broken rows, missing columns and the wrong kind of data."""
 
 from pathlib import Path
 
@@ -31,10 +31,11 @@ def check_first_rows(settings: Settings, problems: Problems) -> None:
     if match is None or match.paired or not method.is_paired or not is_loss_known:
         return
     what, remedy = (
-        ("the loss", "choose a loss for labelled answers (`--loss kto`), or data")
+        ("the loss", "Choose a loss on labelled completions (`--loss kto`), or data")
         if method.has_loss
-        else ("a reward model", "choose data")
+        else ("a reward model", "Choose data")
     )
     problems.add_sentences(
-        f"{where} is {name}, which holds single answers with a label, and {what} compares pairs: {remedy} with chosen and rejected."
+        f"{where} is {name}, which has single completions with labels, and {what} compares pairs. {remedy} with chosen and "
+        "rejected completions."
     )

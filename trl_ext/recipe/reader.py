@@ -1,4 +1,4 @@
-"""YAML as a recipe needs it: `5e-6` is a number, a repeated key a mistake, and every key knows its line."""
+"""Read and write YAML as recipes need it: `5e-6` is a number, a repeated key is a problem, every key has its line."""
 
 import difflib
 import re
@@ -28,32 +28,32 @@ class Document:
 
 
 def read(path: str | Path) -> Document:
-    """Read a recipe file. UserError if it is not there, not YAML, or not a mapping."""
+    """Read a recipe file. UserError if it does not exist, is not YAML, or is not a mapping."""
     path = Path(path).expanduser()
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError:
-        raise UserError(_not_there(path)) from None
+        raise UserError(_missing(path)) from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file in UTF-8: give a recipe in YAML.") from None
+        raise UserError(f"{path} is not a text file in UTF-8. Give a recipe in YAML.") from None
     try:
         values, lines, problems = _load(text, keys_are_text=True)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: {_syntax(error, text)}") from None
     if values is None:
-        raise UserError(f"{path} is empty: a recipe names at least a model and a dataset.")
+        raise UserError(f"{path} is empty. A recipe names at least a model and a dataset.")
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no `key: value` lines: write one a line, with a space after the colon.")
+        raise UserError(f"{path} has no `key: value` lines. Write one setting per line, with a space after the colon.")
     return Document(values, lines, problems)
 
 
 def parse(text: str) -> Any:
-    """One value (or a whole document) as YAML, the way `read` reads it. yaml.YAMLError if it cannot be."""
+    """Parse one value or a whole document as `read` does. yaml.YAMLError if it is not YAML."""
     return _load(text)[0]
 
 
 def write(value: Any, *, flow: bool = False) -> str:
-    """A value as YAML that `parse` reads back as the same; on one line if `flow`."""
+    """Write a value as YAML that `parse` reads back unchanged; on one line if `flow`."""
     width = 10_000 if flow else 110
     return yaml.dump(value, Dumper=_Dumper, default_flow_style=flow, width=width, sort_keys=False, allow_unicode=True)
 
@@ -80,10 +80,10 @@ for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
 
 
 def _load(text: str, *, keys_are_text: bool = False) -> tuple[Any, dict[tuple[str, ...], int], list[str]]:
-    """A document, its lines and its problems; with `keys_are_text`, top-level keys are what is written: `no`, `5e-6`.
+    """A document, its lines and its problems; with `keys_are_text`, top-level keys stay text: `no`, `5e-6`.
 
     Raises:
-        yaml.YAMLError: It is not YAML, or nothing a recipe can hold.
+        yaml.YAMLError: It is not YAML, or not a value that a recipe can have.
     """
     loader = None
     try:
@@ -103,7 +103,7 @@ def _load(text: str, *, keys_are_text: bool = False) -> tuple[Any, dict[tuple[st
         LookupError,
         AttributeError,
     ) as error:  # `!!int x`, `0x_`: PyYAML lets these through
-        raise yaml.YAMLError(f"a value is not what its tag says, {error}") from None
+        raise yaml.YAMLError(f"a value does not match its tag, {error}") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -144,18 +144,18 @@ def _keys(root: yaml.Node | None) -> tuple[dict[tuple[str, ...], int], list[str]
     return lines, problems
 
 
-def _not_there(path: Path) -> str:
+def _missing(path: Path) -> str:
     if path.is_dir():
         found = sorted(str(file) for file in path.glob("*.y*ml"))
-        return f"{path} is a folder: name one recipe" + (f", for instance {found[0]}." if found else " file.")
+        return f"{path} is a folder. Give a recipe file" + (f", for instance {found[0]}." if found else ".")
     folder = path.parent if path.parent.is_dir() else Path()
     candidates = {file.name: file for place in (folder, Path("recipes")) for file in place.glob("*.y*ml")}
     stems = {file.stem: file for file in candidates.values()}
     near = difflib.get_close_matches(path.name, candidates, n=1) or difflib.get_close_matches(path.stem, stems, n=1)
     if near:
-        return f"There is no recipe {path}: did you mean {(candidates | stems)[near[0]]}?"
+        return f"There is no recipe {path}. Did you mean {(candidates | stems)[near[0]]}?"
     here = ", ".join(sorted(str(file) for file in candidates.values()))
-    return f"There is no recipe {path}" + (f"; here are {here}." if here else ": check the path.")
+    return f"There is no recipe {path}. " + (f"Recipes found: {here}." if here else "Check the path.")
 
 
 def _syntax(error: yaml.YAMLError, text: str) -> str:
@@ -163,6 +163,6 @@ def _syntax(error: yaml.YAMLError, text: str) -> str:
     line = None if mark is None else mark.line + 1
     if isinstance(error, yaml.reader.ReaderError):
         line, problem = text[: error.position].count("\n") + 1, f"it has the character {chr(error.character)!a}"
-    remedy = "indent with spaces, not tabs." if r"'\t'" in problem else "a recipe is YAML, one `key: value` a line."
+    remedy = "Indent with spaces, not tabs." if r"'\t'" in problem else "Write one `key: value` per line."
     place = "not YAML" if line is None else f"line {line} is not YAML"
-    return f"{place} ({shown_text(problem)}): {remedy}"
+    return f"{place} ({shown_text(problem)}). {remedy}"

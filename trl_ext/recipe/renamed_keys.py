@@ -1,6 +1,6 @@
-"""Keys of published recipes that are no settings (any more), and what to write instead.
+"""List keys of published recipes that are not settings here, with what to write instead.
 
-Old transformers and TRL, the alignment handbook, and the names other trainers use for the same thing.
+They come from older releases of transformers and TRL, from the alignment handbook and from other trainers.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from trl_ext.recipe import reader
 from trl_ext.support.messages import shown_text
 
 LONGEST_LINE = 500
-"""Characters of a setting that a sentence writes out."""
+"""Characters of the longest setting that a sentence repeats."""
 
 RENAMED = {
     # transformers and TRL
@@ -56,24 +56,26 @@ RENAMED = {
     "dataset": "dataset_name",
 }
 
-_REFERENCE = "the reference is the base model with the adapter off, and a loss that reads none gets none"
-_LENGTH = "`max_length` bounds prompt and completion together"
-_PADDING = "padding is the collator's business"
-_LOGITS = "the logits are never built as a whole"
+_REFERENCE = (
+    "the reference is the base model with its adapter switched off, and only losses that need a reference use it"
+)
+_LENGTH = "`max_length` limits prompt and completion together"
+_PADDING = "the data collator does the padding"
+_LOGITS = "the full logits are never built"
 _LAUNCH = "launch with `accelerate launch {} -m trl_ext run RECIPE`"
 
 GONE = {
     "max_prompt_length": f"{_LENGTH}; remove it",
     "max_completion_length": f"{_LENGTH}; remove it",
     "max_target_length": f"{_LENGTH}; remove it",
-    "generate_during_eval": "nothing is generated during evaluation; remove it",
+    "generate_during_eval": "evaluation samples no completions; remove it",
     "force_use_ref_model": f"{_REFERENCE}; remove it",
     "model_adapter_name": f"{_REFERENCE}; remove it",
     "ref_adapter_name": f"{_REFERENCE}; remove it",
     "ref_model": f"{_REFERENCE}; remove it",
     "ref_model_name_or_path": f"{_REFERENCE}; remove it",
     "ref_model_init_kwargs": f"{_REFERENCE}; remove it",
-    "is_encoder_decoder": "only decoder models are trained; remove it",
+    "is_encoder_decoder": "only decoder-only models are supported; remove it",
     "label_pad_token_id": f"{_PADDING}; remove it",
     "padding_value": f"{_PADDING}; remove it",
     "use_logits_to_keep": f"{_LOGITS}; remove it",
@@ -81,23 +83,25 @@ GONE = {
     "base_model_attribute_name": "TRL finds the backbone itself; remove it",
     "tools": "TRL takes tools from a `tools` column of the dataset; remove it",
     "overwrite_output_dir": "give another `output_dir`, or `resume_from_checkpoint: true`",
-    "save_safetensors": "safetensors is the only format; remove it",
-    "half_precision_backend": "`bf16` and `fp16` are enough; remove it",
-    "fp16_opt_level": "`bf16` and `fp16` are enough; remove it",
+    "save_safetensors": "weights are always saved as safetensors; remove it",
+    "half_precision_backend": "`bf16` or `fp16` choose the precision; remove it",
+    "fp16_opt_level": "`bf16` or `fp16` choose the precision; remove it",
     "use_mps_device": "the device is found automatically; remove it",
-    "include_tokens_per_second": "it is no longer a setting; remove it",
-    "auto_insert_empty_system_msg": "the chat template decides that; remove it",
+    "include_tokens_per_second": "transformers no longer has this setting; remove it",
+    "auto_insert_empty_system_msg": "the chat template decides about system messages; remove it",
     "template": "the tokenizer's own chat template is used; remove it",
     "accelerate_config": _LAUNCH.format("--config_file FILE"),
     "config_file": _LAUNCH.format("--config_file FILE"),
 }
 
 COMPUTED: dict[str, Callable[[Any], str]] = {
-    "warmup_ratio": lambda value: f"`warmup_steps` takes the fraction now; write {line('warmup_steps', value)}",
-    "rpo_alpha": lambda value: f"mix the SFT loss in with {line('loss', {'dpo': 1, 'sft': value})}",
-    "sft_weight": lambda value: f"mix the SFT loss in with {line('loss', {'simpo': 1, 'sft': value})}",
+    "warmup_ratio": lambda value: (
+        f"`warmup_steps` takes a share of the steps too; write {line('warmup_steps', value)}"
+    ),
+    "rpo_alpha": lambda value: f"to add the SFT loss, write {line('loss', {'dpo': 1, 'sft': value})}",
+    "sft_weight": lambda value: f"to add the SFT loss, write {line('loss', {'simpo': 1, 'sft': value})}",
     "use_flash_attention_2": lambda on: _when(on, line("attn_implementation", "flash_attention_2")),
-    "group_by_length": lambda _: "remove it; rows are packed, or sorted by length, so there is no padding to save",
+    "group_by_length": lambda _: "rows are packed or sorted by length, so there is no padding to save; remove it",
     "adafactor": lambda on: _when(on, line("optim", "adafactor")),
     "reference_free": lambda on: f"{_REFERENCE}; " + (f"write {line('loss', 'simpo')}" if on else "remove it"),
     "quantization_bit": lambda bits: (
@@ -120,18 +124,18 @@ COMPUTED: dict[str, Callable[[Any], str]] = {
 
 
 STANDS_FOR = RENAMED | {"dataset_mixer": "dataset_name", "dataset_mixture": "dataset_name"}
-"""Setting that each old key gives the value of, where it is one."""
+"""The setting whose value each old key gives, where there is one."""
 
 
 def remedy(key: str, value: Any) -> str | None:
-    """The end of a sentence about a key that is no setting: what to write instead. `None` if unknown."""
+    """What to write instead of a key that is not a setting; ends a sentence. `None` if unknown."""
     if key in RENAMED:
         return f"write {line(RENAMED[key], value)}"
     return COMPUTED[key](value) if key in COMPUTED else GONE.get(key)
 
 
 def line(key: str, value: Any) -> str:
-    """``key: value`` as one line of YAML, in backquotes; the value left out if it needs several."""
+    """``key: value`` as one line of YAML in backquotes, without the value if that needs several lines."""
     flow = reader.write({key: value}, flow=True).strip()[1:-1]
     return f"`{flow}`" if "\n" not in flow and len(flow) <= LONGEST_LINE else f"`{key}: …`"
 
@@ -142,7 +146,7 @@ def _when(on: Any, instead: str) -> str:
 
 def _stage(value: Any) -> str:
     trainer = {"rm": "reward", "sft": "sft", "ppo": "ppo"}.get(str(value))
-    return f"write {line('trainer', trainer)}" if trainer else "`loss` says what is trained; remove it"
+    return f"write {line('trainer', trainer)}" if trainer else "`loss` chooses what is trained; remove it"
 
 
 def _mixture(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The recipe a run goes by, once everything is merged and judged."""
+"""Hold a loaded recipe: what to train, with all settings merged and checked."""
 
 import hashlib
 import json
@@ -16,22 +16,22 @@ from trl_ext.recipe.vocabulary import OWN_KEYS, defaults, hyperparameters
 from trl_ext.support import atomic
 
 RESOLVED = "recipe.resolved.yaml"
-"""What a run calls the recipe it goes by."""
+"""Name of the merged recipe in a run directory."""
 
 
 @dataclass
 class Recipe:
-    """Everything a run was asked to do; nothing is filled in that nobody set.
+    """All settings that somebody set; defaults are not filled in.
 
     Attributes:
-        path: The file it was read from.
+        path: The file that it was read from.
         values: The settings, merged: file < variant of the loss < flags. Always holds `loss`, or `trainer`, or both.
         explicit: Keys of `values` that somebody set.
         loss: Canonical name, or {canonical name: weight}; `None` with a `trainer` that has none.
         loss_kwargs: The hyperparameters of the loss that were set; in a mix, those meant for one part alone
             are a mapping under its name.
-        notes: Sentences worth reading that are no mistakes.
-        awaits: The one of them that says what has to be trained before this recipe can run, if anything has.
+        notes: Sentences about settings that are allowed but may not be intended.
+        awaits: The note that says what has to be trained before this recipe can run, if anything has.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Recipe:
 
     @cached_property
     def name(self) -> str:
-        """The file's name without its ending; of the recipe a run left, that of the one it was merged from."""
+        """The file's name without its ending; for the merged recipe in a run directory, that of the original recipe."""
         if self.path.name == RESOLVED and self.path.is_file():
             with self.path.open(encoding="utf-8") as lines:
                 if merged := re.match(r"# (.+) with everything merged\.", next(lines, "")):
@@ -53,7 +53,7 @@ class Recipe:
 
     @property
     def trainer(self) -> str | None:
-        """`ppo`, `online`, `reward` or `sft`; `None` where a loss is trained on given preferences."""
+        """The value of `trainer`; `None` where a loss is trained on a dataset of preferences."""
         return self.values.get("trainer")
 
     @cached_property
@@ -68,7 +68,7 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """What is trained, in a few characters: the loss, or a `trainer` without one."""
+        """A short name of what is trained: the loss, or the `trainer` if it has none."""
         return loss_title(self.loss) if self.loss is not None else self.trainer
 
     @property
@@ -90,7 +90,7 @@ class Recipe:
         return self.values[key] if key in self.values else defaults(self.kind).get(key)
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        """The values by what they configure.
+        """The values, grouped by what they configure.
 
         ``training`` holds arguments of the trainer's configuration, with the hyperparameters of a loss under
         `loss_kwargs` only; ``model`` those of TRL's `ModelConfig` and of
@@ -113,10 +113,10 @@ class Recipe:
         return {"training": training, "model": model, "data": data, "env": env}
 
     def digest(self) -> str:
-        """Digest of the settings: two runs of one recipe with the same flags have the same."""
+        """Digest of the settings; equal for two runs of one recipe with the same flags."""
         return hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def dump(self, path: str | Path) -> None:
-        """Write the merged settings as a recipe that asks for the same run."""
+        """Write the merged settings as a recipe that repeats the run."""
         title = f"# {self.name}.yaml with everything merged. Repeat the run: trl-ext run {path}\n"
         atomic.write_text(Path(path), title + reader.write(self.values))

@@ -1,7 +1,7 @@
-"""The settings a recipe may hold: fields of TRL's, transformers' and our configurations, read from source.
+"""Read the fields of TRL's, transformers' and trl-ext's configurations from their source files.
 
-Importing `DPOConfig` takes seconds; parsing the files that define it takes milliseconds. So a recipe is
-judged against the installed versions, whatever they are, before anything heavy is imported.
+Importing `DPOConfig` takes seconds; parsing the files that define it takes milliseconds. So a recipe is checked against the
+installed versions before anything heavy is imported.
 """
 
 import ast

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from trl_ext.methods import METHODS
 from trl_ext.model_files import reward as reward_folder
 from trl_ext.model_files.adapter import base_name
 from trl_ext.recipe import reader
@@ -22,7 +23,9 @@ def awaited(s: Settings) -> str | None:
         return None
     first = reader.read(recipe).values
     base, own = base_name(s["model_name_or_path"]), base_name(first.get("model_name_or_path"))
-    if first.get("trainer") != REWARD or not (base and own and reward_folder.is_same(base, own)):
+    method = METHODS.get(str(first.get("trainer")))
+    trains_rewards = method is not None and method.trains_scores
+    if not trains_rewards or not (base and own and reward_folder.is_same(base, own)):
         return None
     return (
         f"{s.where('reward_adapter')} is {run}, which does not exist yet: train it first with `trl-ext run {recipe}`, or "

@@ -1,4 +1,4 @@
-"""The keys a recipe may hold."""
+"""List the keys that a recipe may hold."""
 
 from functools import lru_cache
 from typing import Any

@@ -50,7 +50,7 @@ def test_values_that_fit(annotation, given, converted):
         ("float", [1], "is a list: give a number."),
         ("float", None, "is empty: give a number, or remove the line."),
         ("int | None", {}, "is a mapping: give a whole number or null."),
-        ("str", 7, "is 7: give text (in quotes if it is meant literally)."),
+        ("str", 7, "is 7: give text (put it in quotes to keep it as text)."),
         ("dict[str, str] | None", "x", "is 'x': give a mapping or null."),
     ],
 )

@@ -42,9 +42,9 @@ def note_reused_hyperparameters(merged: Layer, file: Layer, chosen: Choice | Non
         setting = merged.settings.get(key)
         if setting is not None and setting is file.settings.get(key):
             problems.notes.append(
-                f"{setting.place} is {setting.value}, written for {loss_title(chosen.in_file)} and now used for "
-                f"{loss_title(chosen.loss)} (default {default}), where it may mean something else: give it its own value "
-                f"with --{key}, or under `variants`."
+                f"{setting.place} is {setting.value}. It was written for {loss_title(chosen.in_file)} and is now used for "
+                f"{loss_title(chosen.loss)} (default {default}), where it may mean something else. Set the value for "
+                f"{loss_title(chosen.loss)} with --{key}, or under `variants`."
             )
 
 
@@ -87,8 +87,8 @@ def _drop_unread_settings(layer: Layer, chosen: Choice, method: Method, problems
         if value != others[key].default:
             problems.add(
                 place,
-                f"is a setting for {theirs}, and the loss {loss_title(chosen.loss)} trains on {ours}: remove it, or keep it "
-                "for other losses under `variants`.",
+                f"is a setting for {theirs}, and the loss {loss_title(chosen.loss)} trains on {ours}. Remove it, or move it to "
+                "the `variants` of the losses that use it.",
             )
 
 
@@ -100,9 +100,9 @@ def _unread(key: str, value: Any, chosen: Choice, read: list[str]) -> str:
     reads = ", ".join(sorted(read)) or "no hyperparameters"
     readers = losses.readers(key)
     near = messages.nearest(key, read)
-    meant = f"did you mean `{near[0]}`? Else " if near else ""
+    meant = f"Did you mean `{near[0]}`? Otherwise remove it" if near else "Remove it"
     if chosen.in_file in readers:
         keep = f"keep it for {chosen.in_file} as {line('variants', {chosen.in_file: {key: value}})}"
     else:
         keep = f"choose a loss that reads it ({', '.join(readers)})"
-    return f"is not read by the loss {loss_title(chosen.loss)}, which reads {reads}: {meant}remove it, or {keep}."
+    return f"is not read by the loss {loss_title(chosen.loss)}, which reads {reads}. {meant}, or {keep}."

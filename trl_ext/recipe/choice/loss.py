@@ -84,7 +84,7 @@ def _default(file: Layer) -> tuple[Choice, str | None]:
     )
     name = DEFAULT_ON_PAIRS if telling is None else DEFAULT_ON_LABELS
     choice = Choice(name, losses.describe(name), is_stated=False)
-    note = f"No loss is named and {telling} is a setting of {name.upper()}, so the loss is {name}."
+    note = f"The recipe names no loss. {telling} is a setting of {name.upper()}, so the loss is {name}."
     return choice, None if telling is None else note
 
 
@@ -97,12 +97,15 @@ def _named_in(layer: Layer, problems: Problems) -> Choice | None:
         weights = given["loss_weights"].value if "loss_weights" in given else None
         given["loss_type"] = Setting(_from_trl(names, weights, problems), place)
     elif "loss_weights" in given:
-        problems.add(given["loss_weights"].place, "weighs nothing: write `loss: {dpo: 1, sft: 0.1}`, say.")
+        problems.add(
+            given["loss_weights"].place,
+            "has no `loss_type` to weight. Write, for instance, `loss: {dpo: 1, sft: 0.1}`.",
+        )
     places = [given[key].place for key in ("loss", "loss_type") if key in given]
     choices = [_choice(*given[key], problems) for key in ("loss", "loss_type") if key in given]
     if len(choices) == 2 and choices[0].loss != choices[1].loss and all(choice.info for choice in choices):
         both = [f"{place} is {loss_title(choice.loss)}" for place, choice in zip(places, choices, strict=True)]
-        problems.add_sentences(f"{' and '.join(both)}: keep one of them.")
+        problems.add_sentences(f"{' and '.join(both)}. Keep one of them.")
     return choices[0] if choices else None
 
 
@@ -121,20 +124,15 @@ def _choice(name: Any, place: Place, problems: Problems) -> Choice:
 
 
 def _refusal(name: Any) -> str | None:
-    """Why a value is not the name of a loss or a mix, where its form tells."""
+    """Why a value of this form is not a loss; continues a sentence that begins with the value. `None` if it may be one."""
+    several = "To train each loss in a run of its own, use `trl-ext compare`."
     if not isinstance(name, (str, dict)):
-        return (
-            ": give a name, for instance ipo, or names with weights, for instance {dpo: 1, sft: 0.1}; one run for each of "
-            "several losses is what `trl-ext compare` makes."
-        )
+        return f". Give the name of a loss (ipo), or names with weights ({{dpo: 1, sft: 0.1}}). {several}"
     if isinstance(name, str) and name.startswith("{"):
-        what = "is no mix of losses" if "}" in name else "lacks its closing brace"
-        return f", which {what}: write {{dpo: 1, sft: 0.1}}, say."
+        mistake = "is not a mapping of losses to weights" if "}" in name else "lacks its closing brace"
+        return f", which {mistake}. Write, for instance, {{dpo: 1, sft: 0.1}}."
     if isinstance(name, str) and "," in name:
-        return (
-            ": to mix losses give them weights, for instance {dpo: 1, sft: 0.1}; one run for each is what `trl-ext compare` "
-            "makes."
-        )
+        return f". To mix losses, give their weights, for instance {{dpo: 1, sft: 0.1}}. {several}"
     return None
 
 
@@ -146,6 +144,6 @@ def _from_trl(names: Any, weights: Any, problems: Problems) -> Any:
         return names
     if weights is not None and (not isinstance(weights, list) or len(weights) != len(names)):
         count = len(weights) if isinstance(weights, list) else 1
-        problems.add_sentences(f"`loss_weights` has {count} weights for {len(names)} losses: give one for each.")
+        problems.add_sentences(f"`loss_weights` has {count} weights for {len(names)} losses. Give one for each.")
         weights = None
     return dict(zip(names, weights or [1.0] * len(names), strict=True))

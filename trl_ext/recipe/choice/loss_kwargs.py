@@ -17,7 +17,7 @@ def unfold_loss_kwargs(layers: Layers, problems: Problems) -> None:
             _unfold(given, layer.settings, known, problems)
         else:
             shown = messages.shown(given.value)
-            problems.add(given.place, f"is {shown}: give a mapping, for instance `loss_kwargs: {{beta: 0.1}}`.")
+            problems.add(given.place, f"is {shown}. Give a mapping, for instance `loss_kwargs: {{beta: 0.1}}`.")
 
 
 def _unfold(given: Setting, settings: dict[str, Setting], known: tuple[str, ...], problems: Problems) -> None:
@@ -28,7 +28,7 @@ def _unfold(given: Setting, settings: dict[str, Setting], known: tuple[str, ...]
             by_part[key] = {str(name): entry for name, entry in value.items()}
         elif key in settings and settings[key].value != value:
             other = settings[key]
-            problems.add(other.place, f"is {other.value} and {value} in {given.place}: keep one of them.")
+            problems.add(other.place, f"is {other.value}, and in {given.place} it is {value}. Keep one of them.")
         elif key not in known:
             near = messages.nearest(key, known)
             hint = f"did you mean `{near[0]}`?" if near else "`trl-ext losses` lists them."

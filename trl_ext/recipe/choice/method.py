@@ -8,18 +8,18 @@ from trl_ext.support import messages
 
 
 def choose_method(layers: Layers, problems: Problems) -> Method:
-    """The method that `trainer` names, a flag winning over the file; removes `trainer` from both layers.
+    """The method that `trainer` names, in the flags or else in the file; removes `trainer` from both layers.
 
-    Without `trainer` it is a loss on pairs, until the loss is chosen. After an unknown name too: that is a problem, and the
-    rest of the recipe is checked as one without `trainer`.
+    Without `trainer` it is a loss on pairs, until the loss is chosen. An unknown name is a problem; the rest of the recipe is
+    then checked as one without `trainer`.
     """
     given = [layer.settings.pop("trainer", None) for layer in (layers.flags, layers.file)]
     value, place = next(filter(None, given), (None, None))
     if isinstance(value, str) and value in TRAINERS:
         return methods.of(value)
     if isinstance(value, str) and value in losses.available():
-        problems.add(place, f"is {value}, which is a loss: write `loss: {value}`.")
+        problems.add(place, f"is {value}, which is a loss. Write `loss: {value}`.")
     elif value is not None:
         allowed = messages.one_of(str(value), tuple(TRAINERS))
-        problems.add(place, f"is {messages.shown(value)}: {allowed} Without it, `loss` is trained on preferences.")
+        problems.add(place, f"is {messages.shown(value)}: {allowed} Without `trainer`, a preference loss is trained.")
     return methods.of(None)

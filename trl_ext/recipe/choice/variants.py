@@ -15,9 +15,13 @@ def read_variants(layers: Layers, lines: Lines, method: Method, problems: Proble
     if given is None or not given.value:
         return
     if not method.has_loss:
-        problems.add_sentences(f"`variants` apply to losses, and `trainer: {method.name}` has none: remove them.")
+        problems.add_sentences(
+            f"`variants` are settings for losses, and `trainer: {method.name}` trains without a loss. Remove `variants`."
+        )
     elif not isinstance(given.value, dict):
-        problems.add_sentences("`variants` is not a mapping: write `variants: {ipo: {beta: 0.1}}`, for instance.")
+        problems.add_sentences(
+            "`variants` is not a mapping from losses to settings. Write, for instance, `variants: {ipo: {beta: 0.1}}`."
+        )
     else:
         for name, values in given.value.items():
             _read_variant(str(name), values, layers, lines, problems)
@@ -31,8 +35,8 @@ def _read_variant(name: str, values: Any, layers: Layers, lines: Lines, problems
         problems.add_sentences(f"{where}: {error}")
         return
     if values is not None and not isinstance(values, dict):
-        problems.add_sentences(f"{where} is {messages.shown(values)}: write `{name}: {{beta: 0.1}}`, for instance.")
+        problems.add_sentences(f"{where} is {messages.shown(values)}. Write, for instance, `{name}: {{beta: 0.1}}`.")
         return
     if any(info.name == variant.info.name for variant in layers.variants):
-        problems.add_sentences(f"{where} is the loss {info.name}, which has a variant already: keep one of them.")
+        problems.add_sentences(f"{where} is the loss {info.name}, which already has a variant. Keep one of them.")
     layers.variants.append(Variant(from_file(values or {}, lines, ("variants", name)), info=info))

@@ -12,12 +12,12 @@ from trl_ext.support import messages
 def convert(field: Field, value: Any) -> Any:
     """The value in the field's type.
 
-    What the parser of transformers converts is converted here too: numbers and booleans in quotes, a single
-    entry where a list is meant, `no` (a boolean in YAML) where the text "no" is a choice.
+    As the parser of transformers does, it accepts numbers and booleans in quotes, a single entry in place of a list, and
+    `no` (a boolean in YAML) where the text "no" is a choice.
 
     Raises:
-        ValueError: Wrong type, or not among the choices. The message ends the sentence that begins with the
-            setting's name: ``is 'fast': give a number.``
+        ValueError: Wrong type, or not among the choices. The message continues a sentence that begins with the setting's
+            name: ``is 'fast': give a number.``
     """
     kinds = field.kinds
     if "Any" in kinds:
@@ -31,12 +31,12 @@ def convert(field: Field, value: Any) -> Any:
         raise ValueError(f"is empty: give {allowed(field)}, or remove the line.")
     remedy = f"give {allowed(field)}"
     if kinds <= {"str", "None"} and not isinstance(value, (list, dict)):
-        remedy = f"give {allowed(field)} (in quotes if it is meant literally)"
+        remedy = f"give {allowed(field)} (put it in quotes to keep it as text)"
     raise ValueError(f"is {messages.shown(value)}: {remedy}.")
 
 
 def _readings(value: Any, kinds: set[str], choices: tuple[str, ...] | None) -> Iterator[Any]:
-    """The value in each kind it can be read as, the most literal first."""
+    """The value in each kind that it can be read as, the most literal first."""
     number = _number(value)
     if value is None:
         if "None" in kinds:
@@ -81,7 +81,7 @@ def _number(value: Any) -> int | float | None:
 
 
 def allowed(field: Field) -> str:
-    """What may be given for a field, in words."""
+    """The values that a field takes, in words."""
     if field.choices:
         return "one of " + ", ".join(field.choices)
     kinds = field.kinds

@@ -44,7 +44,9 @@ def _convert_layer(layer: Layer, method: Method, problems: Problems) -> None:
 def _converted(key: str, field: Field | None, value: Any) -> Any:
     converted = value if field is None else convert(field, value)
     if any(_is_half_a_pair(text) for text in (converted if isinstance(converted, list) else [converted])):
-        raise ValueError("holds half of a surrogate pair (\\ud800–\\udfff), which is no character: write it anew.")
+        raise ValueError(
+            "contains half of a surrogate pair (\\ud800–\\udfff), which is not a character. Type it again."
+        )
     return in_full(converted) if key in PATHS and isinstance(converted, str) else converted
 
 

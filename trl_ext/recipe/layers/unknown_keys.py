@@ -1,4 +1,4 @@
-"""Drop keys that are no settings, and tell the user what to write instead."""
+"""Drop keys that are not settings, and report what to write instead."""
 
 import re
 from typing import Any
@@ -10,6 +10,7 @@ from trl_ext.recipe.problems import Problems
 from trl_ext.recipe.renamed_keys import STANDS_FOR, remedy
 from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys, trainers_of
 from trl_ext.support import messages
+from trl_ext.support.messages import joined
 
 ONLY_IN_FILE = ("trainer", "variants", *SPELLINGS)
 """Keys that a variant cannot set, since they decide which variant is used."""
@@ -37,10 +38,10 @@ def drop_misplaced_keys(layers: Layers, problems: Problems) -> None:
     """Drop keys that are settings of a recipe, but not of a variant or a flag."""
     for variant in layers.variants:
         for key in [key for key in ONLY_IN_FILE if key in variant.settings]:
-            problems.add(variant.settings.pop(key).place, "cannot be set by a variant: remove it.")
+            problems.add(variant.settings.pop(key).place, "cannot be set in a variant. Remove it.")
     if layers.flags.settings.pop("variants", None) is not None:
         problems.add_sentences(
-            "`--variants` cannot be a flag: a flag wins over every variant, so give the keys themselves."
+            "`--variants` cannot be a flag, since flags override every variant. Give its settings as flags."
         )
 
 
@@ -64,12 +65,12 @@ def _applies(instead: str, method: Method) -> bool:
 
 def _owners(key: str, method: Method) -> str | None:
     """The methods that have this setting; `None` if no method has it."""
-    if not method.is_default and key in (*LOSS_KEYS, *SPELLINGS):
-        return f"is about losses on preferences, and `trainer: {method.name}` has none: remove it, or take a recipe without `trainer`."
+    if not method.has_loss and key in (*LOSS_KEYS, *SPELLINGS):
+        return f"is a setting of preference losses, and `trainer: {method.name}` trains without one. Remove it, or remove `trainer`."
     owners = [f"`trainer: {name}`" for name in trainers_of(key)]
     if method.is_default:
-        here = "and this recipe trains a loss on preferences"
+        here = ". This recipe trains a preference loss. Remove it."
     else:
-        here = f"not of `trainer: {method.name}`"
-        owners += ["losses on preferences"] if key in known_keys() else []
-    return f"is a setting of {' and '.join(owners)}, {here}: remove it." if owners else None
+        here = f", not of `trainer: {method.name}`. Remove it."
+        owners += ["preference losses"] if key in known_keys() else []
+    return f"is a setting of {joined(owners)}{here}" if owners else None
