@@ -144,7 +144,7 @@ IN_THE_RECIPE = [
     Fault(
         "max_prompt_length",
         {"max_prompt_length": 512},
-        ("`max_prompt_length` (line ", "`max_length` bounds", "remove it"),
+        ("`max_prompt_length` (line ", "`max_length` limits", "remove it"),
     ),
     Fault(
         "dataset_mixer",

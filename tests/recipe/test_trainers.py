@@ -65,7 +65,10 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ),
         ("label_smoothing: 0.1\n", "is a setting of preference losses, not of `trainer: ppo`"),
         ("packing: true\n", "is a setting of `trainer: sft` and preference losses, not of `trainer: ppo`"),
-        ("variants: {ipo: {beta: 1}}\n", "`variants` are settings for losses, and `trainer: ppo` trains without a loss. Remove `variants`."),
+        (
+            "variants: {ipo: {beta: 1}}\n",
+            "`variants` are settings for losses, and `trainer: ppo` trains without a loss. Remove `variants`.",
+        ),
         ("response_length: 53\n", "write `max_completion_length: 53`."),
         ("max_prompt_length: 53\n", "did you mean `max_completion_length`"),
     ],
