@@ -204,7 +204,7 @@ IN_THE_RECIPE = [
     Fault("an empty file", "", ("is empty", "a model and a dataset")),
     Fault("a list", "- a\n- b\n", ("holds no `key: value` lines",)),
     Fault("bytes", b"\x89PNG\xff\x00", ("is not a text file in UTF-8", "give a recipe in YAML")),
-    Fault("tabs", "a:\n\tb: 1\n", ("line 2 is not YAML", "indent with spaces")),
+    Fault("tabs", "a:\n\tb: 1\n", ("line 2 is not YAML", "Indent with spaces")),
     Fault("an unclosed bracket", "loss: [dpo\n", ("is not YAML", "one `key: value` per line")),
 ]
 
