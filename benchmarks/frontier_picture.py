@@ -65,7 +65,7 @@ def draw(found: Cells, methods: dict[str, Method], base: dict[str, Any], picture
     widest = max(cell["kl"] + cell["kl_se"] for cell in drawn.values() if "kl" in cell) + 0.15
     above.plot(
         [*(p["kl"] for p in best), 9], [*(p["reward"] for p in best), 1.0], "--", color="0.35", linewidth=1.4,
-        label="the most a policy of this KL can have", zorder=1,
+        label="upper bound for any policy at this KL", zorder=1,
     )  # fmt: skip
     for axis, quantity in ((above, "reward"), (below, "fluency")):
         axis.plot(

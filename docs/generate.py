@@ -198,7 +198,7 @@ def frontier_table() -> str:
     """Every measured policy of the reward–KL frontier, beside what is possible at its KL."""
     record = json.loads((ROOT / "benchmarks" / "results" / "frontier.json").read_text(encoding="utf-8"))
     lines = [
-        "| method | coefficient | KL | true reward | best of n at that KL | most at that KL | sentences that parse |",
+        "| method | coefficient | KL | true reward | best of n at that KL | optimum at that KL | sentences that parse |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in record["table"]:
