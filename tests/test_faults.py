@@ -437,7 +437,7 @@ def test_what_a_recipe_tells_is_said_before_torch_is_imported(folder):
         ),
         pytest.param(
             {"dataset_name": "null.jsonl"},
-            "1 row dropped of 9: a value it needs is missing (null)",
+            "1 of 9 rows dropped: a required value is missing (null)",
             lines("null.jsonl", [*pairs(8), pairs(1)[0] | {"rejected": None}]),
             id="one completion that is null",
         ),

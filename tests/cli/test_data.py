@@ -65,7 +65,7 @@ def test_everything_is_said_with_rows_of_the_file(recipe, tmp_path, capsys):
     assert main(["data", recipe()]) == 0
     printed = capsys.readouterr().out
     for line in (
-        "1 row dropped of 6: a value it needs is missing (null) (first: row 0).",
+        "1 of 6 rows dropped: a required value is missing (null) (first: row 0).",
         "1 pair (20.0%) left out: the prompt alone has 32 tokens (`max_length`) or more.",
         "1 pair (25.0%): chosen and rejected differ only in what `max_length` cuts off, so they teach no preference.",
         "1 pair (25.0%): chosen and rejected are the same tokens, so they teach no preference.",
@@ -184,7 +184,7 @@ REFUSED = {
         {},
         "the same in all 2 pairs once they are cut",
     ),
-    "same": ([pair("q", "a", "a")] * 2, {}, "chosen and rejected are the same in all 2 pairs"),
+    "same": ([pair("q", "a", "a")] * 2, {}, "chosen and rejected are identical in all 2 pairs"),
     "one label after the cut": (
         [
             {"prompt": user("q"), "completion": assistant("a"), "label": True},

@@ -12,16 +12,16 @@ from trl.data_utils import unpair_preference_dataset
 from tests.data.rows import CONVERSATIONAL, PAIRED_SPELLINGS, PLAIN, assistant, user
 from trl_ext import data, losses
 from trl_ext.data.formats import recognise
-from trl_ext.data.formats.match import Sample
-from trl_ext.data.formats.outcome import Drop, Note, Reason
+from trl_ext.data.formats.row_outcome import Drop, Note, Reason
+from trl_ext.data.formats.sample import Sample
 from trl_ext.support.errors import UserError
 
 
 def test_nothing_usable_is_refused_with_the_reasons():
     rows = [{"prompt": "q", "chosen": None, "rejected": "b"}] * 3 + [{"prompt": None, "chosen": "a", "rejected": "b"}]
-    with pytest.raises(UserError, match=r"none of its 4 rows can be used.* 4 rows: a value it needs is missing"):
+    with pytest.raises(UserError, match=r"none of 4 rows can be used.* 4 rows: a required value is missing"):
         data.load(Dataset.from_list(rows))
-    with pytest.raises(UserError, match="none of its 4 rows"):
+    with pytest.raises(UserError, match="none of 4 rows"):
         data.load(Dataset.from_list(rows), training=False)
 
 
@@ -36,7 +36,7 @@ def test_rows_keep_the_numbers_they_had():
 
 def test_all_pairs_identical_is_refused_and_some_are_counted():
     same = {"prompt": "q", "chosen": " a", "rejected": " a"}
-    with pytest.raises(UserError, match="chosen and rejected are the same in all 2 pairs"):
+    with pytest.raises(UserError, match="chosen and rejected are identical in all 2 pairs"):
         data.load(Dataset.from_list([same, same]))
     report = data.load(Dataset.from_list([same, *PLAIN])).report
     assert report.notes == {Note.IDENTICAL.value: 1}
@@ -44,11 +44,11 @@ def test_all_pairs_identical_is_refused_and_some_are_counted():
 
 def test_one_row_is_called_the_only_one():
     same = {"prompt": "q", "chosen": " a", "rejected": " a"}
-    with pytest.raises(UserError, match="are the same in the only pair, so"):
+    with pytest.raises(UserError, match="are identical in the only pair, so"):
         data.load(Dataset.from_list([same]))
-    with pytest.raises(UserError, match="not even its only row can be used"):
+    with pytest.raises(UserError, match="not even the only row can be used"):
         data.load(Dataset.from_list([same | {"chosen": None}]))
-    with pytest.raises(UserError, match="the only answer is desirable; losses"):
+    with pytest.raises(UserError, match="the only completion is desirable, but losses"):
         data.load(Dataset.from_list([{"prompt": "q", "completion": "a", "label": True}]))
 
 
@@ -73,7 +73,7 @@ def test_the_docs_name_the_losses_that_learn_from_identical_answers():
 
 def test_all_answers_empty_is_refused():
     rows = [{"prompt": "q", "completion": " ", "label": label} for label in (True, False)]
-    with pytest.raises(UserError, match="the answer is empty in all 2 rows"):
+    with pytest.raises(UserError, match="the completion is empty in all 2 rows"):
         data.load(Dataset.from_list(rows))
 
 
@@ -123,7 +123,7 @@ def test_unpair_has_the_rows_of_trls_and_says_so():
         trl = unpair_preference_dataset(given, batch_size=1)
         assert dataset.to_list() == trl.select_columns(dataset.column_names).to_list()
         assert (report.desirable, report.undesirable, report.rows_out) == (2, 2, 4)
-        assert "2 pairs → one desirable and one undesirable answer each, 4 answers" in str(report)
+        assert "2 pairs split into a desirable and an undesirable completion each, 4 completions" in str(report)
         again = data.unpair(data.Loaded(dataset, report))
         assert again.dataset is dataset
 
@@ -131,7 +131,7 @@ def test_unpair_has_the_rows_of_trls_and_says_so():
 def test_unpair_keeps_what_was_said_of_the_pairs():
     rows = [*PAIRED_SPELLINGS["hh"][1], {"chosen": None, "rejected": "x"}]
     report = data.unpair(data.load(Dataset.from_list(rows))).report
-    assert "1 row dropped of 3" in str(report) and "4 answers" in str(report)
+    assert "1 of 3 rows dropped" in str(report) and "4 completions" in str(report)
 
 
 def test_the_same_content_has_the_same_hash_however_it_is_stored(write):
@@ -149,9 +149,9 @@ def test_a_second_load_reads_the_cache_and_counts_the_same(write, monkeypatch):
     path = write("p.jsonl", rows)
     first = data.load(path)
     calls = []
-    from trl_ext.data import normalise
+    from trl_ext.data import convert
 
-    monkeypatch.setattr(normalise, "_convert", lambda *_, **__: calls.append(1))
+    monkeypatch.setattr(convert, "_convert_batch", lambda *_, **__: calls.append(1))
     second = data.load(path)
     assert not calls
     assert second.report == first.report

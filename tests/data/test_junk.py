@@ -10,8 +10,12 @@ from transformers import AutoTokenizer
 
 from trl_ext import data, demo
 from trl_ext.build.dataset import _numbers
-from trl_ext.data import classes, prompts_and_demos
+from trl_ext.data import plain_data
+from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
+from trl_ext.data.excerpt import excerpt
+from trl_ext.data.prompts import PROMPTS
+from trl_ext.data.row_kinds import count_kinds
 from trl_ext.data.sources import open_source
 from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles
@@ -68,11 +72,9 @@ def args(kind):
 def look(path, kind, tokenizer):
     """What `trl-ext data` and a run do with a file, less the printing."""
     rows, _ = open_source(path, split="train", config=None, revision=None, streaming=False)
-    classes.count(rows)
+    count_kinds(rows)
     if kind in ("ppo", "sft"):
-        loaded = prompts_and_demos.load(
-            path, prompts_and_demos.PROMPTS if kind == "ppo" else prompts_and_demos.DEMONSTRATIONS
-        )
+        loaded = plain_data.load(path, PROMPTS if kind == "ppo" else DEMONSTRATIONS)
     else:
         loaded = data.load(path)
         loaded = data.unpair(loaded) if kind == "unpaired" else loaded
@@ -84,7 +86,7 @@ def look(path, kind, tokenizer):
     findings.require_teachable()
     for finding in findings.found:
         for place in finding.rows[:3].tolist():
-            classes.excerpt(loaded.dataset[place])
+            excerpt(loaded.dataset[place])
     return len(findings.facts)
 
 

@@ -53,7 +53,7 @@ def test_directory_of_files_and_its_splits(write, tmp_path):
     assert data.load(tmp_path / "set").dataset.to_list() == PLAIN
     assert data.load(tmp_path / "set", split="test").dataset.to_list() == PLAIN[:1]
     assert data.splits(tmp_path / "set") == ("train", "test")
-    with pytest.raises(UserError, match=r"set has no split `tset` \(did you mean `test`\?\); it has train, test"):
+    with pytest.raises(UserError, match=r"set has no split `tset` \(did you mean `test`\?\)\. It has train, test"):
         data.load(tmp_path / "set", split="tset")
 
 
@@ -64,9 +64,9 @@ def test_configurations_of_a_directory(write, tmp_path):
         "---\nconfigs:\n" + "".join(f"- config_name: {n}\n  data_files: {n}.jsonl\n" for n in ("one", "two")) + "---\n"
     )
     assert data.load(tmp_path / "set", config="two").dataset.to_list() == PLAIN
-    with pytest.raises(UserError, match="set has several configurations; set `dataset_config` to one of one, two"):
+    with pytest.raises(UserError, match=r"set has several configurations. Set `dataset_config` to one of one, two"):
         data.load(tmp_path / "set")
-    with pytest.raises(UserError, match=r"no configuration `tow` \(did you mean `two`\?\); .* one of one, two\."):
+    with pytest.raises(UserError, match=r"no configuration `tow` \(did you mean `two`\?\)\. .* one of one, two\."):
         data.load(tmp_path / "set", config="tow")
 
 
@@ -76,7 +76,7 @@ def test_save_to_disk(tmp_path):
     assert data.load(tmp_path / "one").dataset.to_list() == PLAIN
     assert data.load(tmp_path / "two", split="test").dataset.to_list() == PLAIN[:1]
     assert (data.splits(tmp_path / "one"), data.splits(tmp_path / "two")) == (("train",), ("train", "test"))
-    with pytest.raises(UserError, match="two has no split `validation`; it has train, test"):
+    with pytest.raises(UserError, match=r"two has no split `validation`. It has train, test"):
         data.load(tmp_path / "two", split="validation")
 
 
@@ -95,7 +95,7 @@ def test_a_stream_is_converted_as_it_comes(write):
     rows[3]["chosen"] = None
     dataset, report = data.load(write("p.jsonl", rows), streaming=True)
     assert [row["prompt"][0]["content"] for row in dataset] == ["0", "1", "2", "4"]
-    assert report.rows_out is None and "a stream" in str(report)
+    assert report.rows_out is None and "Streamed" in str(report)
     single = list(data.unpair(data.Loaded(dataset, report)).dataset)
     assert sum(row["label"] for row in single) == 4 and len(single) == 8
 
@@ -159,7 +159,7 @@ def test_missing_path_names_the_nearest(write, tmp_path, monkeypatch):
         data.load(tmp_path / "pears.jsonl")
     with pytest.raises(UserError, match=r"holds pairs\.jsonl"):
         data.load(tmp_path / "something_else.csv")
-    with pytest.raises(UserError, match=r"no directory .*nowhere either"):
+    with pytest.raises(UserError, match=r"there is no directory .*nowhere\."):
         data.load(tmp_path / "nowhere" / "x.jsonl")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no file or directory \./x"):
@@ -177,11 +177,11 @@ NOT_FOUND = SimpleNamespace(status_code=404, headers={}, request=None)
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RepositoryNotFoundError("404", response=NOT_FOUND), "nor a dataset on the Hub that can be seen"),
+        (RepositoryNotFoundError("404", response=NOT_FOUND), "nor a public dataset on the Hub"),
         (RevisionNotFoundError("404", response=NOT_FOUND), "has no revision `v9`"),
         (
             ConnectionError("no route"),
-            "looks like a name on the Hub, which could not be reached (ConnectionError)",
+            "looks like a name on the Hub, but the Hub could not be reached (ConnectionError)",
         ),
     ],
 )

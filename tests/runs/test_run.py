@@ -141,7 +141,7 @@ def test_the_loss_is_swapped_by_a_flag(loss, recipe, tmp_path, capsys):
         assert "no reference pass is run" in printed
         assert yaml.safe_load((tmp_path / "out" / "recipe.resolved.yaml").read_text())["learning_rate"] == 1e-3
     if loss == "kto":
-        assert "one desirable and one undesirable answer each" in printed  # the conversion is stated
+        assert "split into a desirable and an undesirable completion each" in printed  # the conversion is stated
 
 
 def test_an_adapter_is_continued_against_its_own_copy(recipe, tmp_path, capsys):

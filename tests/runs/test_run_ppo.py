@@ -121,7 +121,7 @@ def test_the_estimator_is_swapped_by_a_flag(recipe, tmp_path, capsys, recwarn):
 def test_sft_reward_ppo(recipe, tmp_path, tiny_model, capsys):
     assert main(["run", recipe("sft", "sft", max_length=32)]) == 0
     printed = capsys.readouterr().out
-    assert "only the chosen answers are used, 16 pairs." in printed
+    assert "only the chosen completions are used, 16 pairs." in printed
     sft = tmp_path / "runs" / "sft"
     assert records(sft)[0]["loss"] > 0 and all(value.dtype == torch.float32 for value in weights(sft).values())
 

@@ -14,17 +14,20 @@ from datasets import Dataset, IterableDataset
 from trl import DatasetMixtureConfig, get_dataset
 
 from trl_ext import data, demo
-from trl_ext.data import holdout, prompts_and_demos, sources
+from trl_ext.data import holdout, plain_data, sources
+from trl_ext.data.counts import are, count
+from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
-from trl_ext.data.hub import require_hub_dataset, said_by_the_hub
-from trl_ext.data.loader import renamed
-from trl_ext.data.report import are, count
+from trl_ext.data.hub import loading_error, require_hub_dataset
+from trl_ext.data.loader import rename_columns
+from trl_ext.data.overlap import completions, overlap
+from trl_ext.data.prompts import PROMPTS
 from trl_ext.data.sampling import without_format
 from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import Recipe
 from trl_ext.support.errors import UserError
 
-WITHOUT_PREFERENCES = {"prompts": prompts_and_demos.PROMPTS, "demonstrations": prompts_and_demos.DEMONSTRATIONS}
+WITHOUT_PREFERENCES = {"prompts": PROMPTS, "demonstrations": DEMONSTRATIONS}
 """How rows are read by methods that need no preferences, by `Method.reads`."""
 
 
@@ -85,7 +88,7 @@ def source(recipe: Recipe, first: int | None = None) -> Source:
     dataset, name = sources.open_source(given, split=split, **opened)
     dataset = without_format(dataset)
     if options["columns"]:
-        dataset = renamed(dataset, dict(options["columns"]), name)
+        dataset = rename_columns(dataset, dict(options["columns"]), name)
     if first is None:
         return Source(dataset, name)
     if isinstance(dataset, Dataset):
@@ -112,7 +115,7 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
         try:
             return get_dataset(mixture), options
         except Exception as error:  # whatever a file, the Hub or two sets of columns may raise
-            raise said_by_the_hub(error, "The mixture `datasets`", None) from error
+            raise loading_error(error, "The mixture `datasets`", None) from error
     options |= {
         "config": recipe.get("dataset_config"),
         "revision": recipe.get("dataset_revision"),
@@ -133,7 +136,7 @@ def _reader(recipe: Recipe) -> Callable[[str, bool, Source | None], data.Loaded]
         if opened is not None:  # with its columns under the names known here
             where, how = opened.rows, {"format": options["format"], "title": opened.name}
         if (reading := WITHOUT_PREFERENCES.get(recipe.method.reads)) is not None:
-            return prompts_and_demos.load(where, reading, split=split, **how)
+            return plain_data.load(where, reading, split=split, **how)
         return data.load(where, split=split, training=training, **how)
 
     return read_split
@@ -186,8 +189,8 @@ def in_common(train: Dataset | IterableDataset, evaluation: Dataset | IterableDa
     """A sentence if rows to evaluate on are trained on; streams are not compared."""
     if not isinstance(train, Dataset) or not isinstance(evaluation, Dataset):
         return []
-    found, rows = holdout.overlap(train, evaluation), count(len(evaluation), "rows")
-    has_same_answers = holdout.answers(train) == holdout.answers(evaluation)
+    found, rows = overlap(train, evaluation), count(len(evaluation), "rows")
+    has_same_answers = completions(train) == completions(evaluation)
     parts = [f"{found.rows:,} in the training data word for word"] if found.rows else []
     other = " with other answers" if has_same_answers else ""
     parts += [f"{found.prompts:,} with a prompt that is there{other}"] if found.prompts else []

@@ -97,7 +97,7 @@ def _show(found: Any, picture: Path) -> None:
 
 
 def _finding(console: Any, shown: Any, unit: str) -> None:
-    from trl_ext.data.report import count
+    from trl_ext.data.counts import count
 
     left_out = " left out" if shown.name == "dropped" else ""
     console.print(f"{count(shown.rows, unit)} ({_share(shown.share)}){left_out}: {shown.sentence}.")
@@ -121,7 +121,7 @@ def _lengths(findings: Any) -> Any:
 
 
 def _layout(layout: Any) -> str:
-    from trl_ext.data.report import count
+    from trl_ext.data.counts import count
 
     how = "packed, shared prompts once" if layout.is_packed else "padded, sorted by length"
     return (

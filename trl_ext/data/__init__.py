@@ -1,14 +1,24 @@
-"""Preference data: load, recognise, convert to TRL's dataset types, check, report.
+"""Load preference data: recognise its format, convert it to TRL's dataset types, check it and report on it.
 
-    dataset, report = data.load("pairs.jsonl")   # also a Hub name, CSV, Parquet, a directory, or a dataset
-    print(report)                                # what was recognised, what was dropped and why, in counts
-    dataset, report = data.unpair(loaded)        # pairs as single answers, for losses such as KTO
+    dataset, report = data.load("pairs.jsonl")   # also a name on the Hub, CSV, Parquet, a folder, or a dataset in memory
+    print(report)                                # the format, and how many rows were dropped and why
+    dataset, report = data.unpair(loaded)        # pairs as labelled completions, for losses such as KTO
 
-Files: ``sources`` opens (``separators`` tells what lies around rows, ``hub``, ``unreadable`` explain failures), ``formats/`` recognises and reads rows
-in plain Python, ``sampling`` looks at some and ``normalise`` converts all to the types in ``columns``;
-``row_stats`` counts, ``report`` says it, ``checks`` refuses, ``hints`` helps with unknown columns, ``unpairing``
-makes single answers of pairs; ``prompts_and_demos`` reads prompts and demonstrations, for PPO and SFT; ``classes`` tells what
-each row of a mixed file is. Importing the package imports nothing heavy.
+In the order in which data passes through them:
+
+- ``sources`` opens data anywhere, ``local`` files and folders, ``split_loading`` one split with `datasets`; ``hub`` explains errors of the
+  Hub, ``files/`` those of files;
+- ``sampling`` samples rows, ``formats/`` recognises and reads them in plain Python, ``label_verdicts`` reads all labels;
+  ``column_errors`` and ``column_suggestions`` help with columns that are not recognised; ``recognise_file`` does all this for
+  `trl-ext validate`, without importing `datasets`;
+- ``convert`` converts all rows to the types in ``trl_columns``, with ``cache_keys`` for its cache and ``row_stats`` for its counts;
+- ``report`` holds the result, ``checks`` refuses data that teaches nothing;
+- ``loader`` puts these together; ``unpairing`` splits pairs into labelled completions; ``plain_data`` loads ``prompts`` and
+  ``demonstrations``;
+- ``holdout`` splits off evaluation rows, ``overlap`` counts those that are trained on (both by ``row_hashes``), ``row_kinds`` recognises
+  every row on its own, ``excerpt`` shows one.
+
+Importing the package imports nothing heavy.
 """
 
 from __future__ import annotations

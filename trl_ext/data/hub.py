@@ -1,4 +1,4 @@
-"""Names on the Hugging Face Hub: is it there, can it be reached, and what its errors mean."""
+"""Look for datasets on the Hugging Face Hub, and explain its errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from trl_ext.data.hints import near
+from trl_ext.data.column_errors import near
 from trl_ext.support.errors import UserError
 from trl_ext.support.hub import go_offline, why_offline
 
@@ -23,13 +23,13 @@ TIMEOUT = 10.0  # seconds for the one request that asks whether the dataset exis
 
 
 def require_hub_dataset(name: str, revision: str | None) -> None:
-    """Fail now if the Hub has no such dataset, or cannot be asked and there is no copy in the cache.
+    """Fail early if the Hub has no such dataset, or cannot be reached and the cache has no copy.
 
-    Without this one request, loading repeats its own for half a minute before giving up. Where the copy in the cache has to do,
-    this process stays offline from then on.
+    Without this one request, loading retries for half a minute before it fails. If the copy in the cache has to be used, this
+    process stays offline from then on.
 
     Raises:
-        UserError
+        UserError: The dataset cannot be loaded.
     """
     if constants.HF_HUB_OFFLINE:
         if not is_cached(name):
@@ -40,15 +40,15 @@ def require_hub_dataset(name: str, revision: str | None) -> None:
     except RevisionNotFoundError as error:
         raise UserError(f"{name} on the Hub has no revision `{revision}`.") from error
     except GatedRepoError as error:
-        raise UserError(f"{name} is gated: accept its terms on its Hub page, then run `hf auth login`.") from error
+        raise UserError(f"{name} is gated. Accept its terms on its Hub page, then run `hf auth login`.") from error
     except RepositoryNotFoundError as error:
         here = [entry.name for entry in Path.cwd().iterdir()]
         raise UserError(
-            f"{name} is neither a file here{near(name, here)} nor a dataset on the Hub that "
-            "can be seen without logging in; check the spelling, or run `hf auth login` if it is private."
+            f"{name} is neither a file in this folder{near(name, here)} nor a public dataset on the Hub. "
+            "Check the spelling, or run `hf auth login` if the dataset is private."
         ) from error
     except HfHubHTTPError as error:
-        if not is_cached(name):  # which loading falls back on
+        if not is_cached(name):  # which loading would use
             raise _unreachable(name, str(error).splitlines()[0]) from error
     except Exception as error:  # httpx's, OSError's and the proxies' connection errors have no common base
         if not is_cached(name):
@@ -56,13 +56,13 @@ def require_hub_dataset(name: str, revision: str | None) -> None:
         go_offline()
 
 
-def said_by_the_hub(error: Exception, name: str, config: str | None) -> UserError:
-    """What loading a directory or a Hub dataset raised, as a sentence."""
+def loading_error(error: Exception, name: str, config: str | None) -> UserError:
+    """The error for what loading a directory or a Hub dataset raised."""
     text = str(error).strip() or type(error).__name__
     if found := re.search(r"Unknown split \"?([^\".]+)\"?\. Should be one of \[(.*?)\]", text):
         known = re.findall(r"'([^']+)'", found[2])
         return UserError(
-            f"{name} has no split `{found[1]}`{near(found[1], known)}; it has {', '.join(known) or 'none'}."
+            f"{name} has no split `{found[1]}`{near(found[1], known)}. It has {', '.join(known) or 'none'}."
         )
     if "Config name is missing" in text or "BuilderConfig" in text:
         known = re.findall(
@@ -70,11 +70,11 @@ def said_by_the_hub(error: Exception, name: str, config: str | None) -> UserErro
         )
         known = [word for word in known if word != config]
         given = f"has no configuration `{config}`{near(config, known)}" if config else "has several configurations"
-        return UserError(f"{name} {given}; set `dataset_config` to one of {', '.join(known)}.")
+        return UserError(f"{name} {given}. Set `dataset_config` to one of {', '.join(known)}.")
     if "scripts are no longer supported" in text:
         return UserError(
-            f"{name} is loaded by a Python script, which is not run; load the Hub's Parquet copy of it "
-            "instead (revision refs/convert/parquet)."
+            f"{name} is loaded by a Python script, and scripts are not run. Load the Hub's Parquet copy instead: set "
+            "`dataset_revision: refs/convert/parquet`."
         )
     cause = error.__cause__ or error
     first = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
@@ -82,7 +82,7 @@ def said_by_the_hub(error: Exception, name: str, config: str | None) -> UserErro
 
 
 def unusable_cache(error: Exception) -> str | None:
-    """A sentence if loading failed for want of a place to keep what is loaded, as under a home nobody may write to."""
+    """A sentence if loading failed because the cache of Hugging Face cannot be written to."""
     cause, home = error.__cause__ or error, Path(datasets.config.HF_CACHE_HOME)
     if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return None
@@ -90,13 +90,13 @@ def unusable_cache(error: Exception) -> str | None:
     if not (home.is_relative_to(place) or place.is_relative_to(home)):
         return None
     return (
-        f"Hugging Face's libraries keep data in {home}, which cannot be written to ({cause.strerror}): set HF_HOME to a folder "
-        "that can."
+        f"Hugging Face's libraries keep data in {home}, which cannot be written to ({cause.strerror}). Set HF_HOME to a folder "
+        "that can be written to."
     )
 
 
 def is_cached(name: str) -> bool:
-    """Whether there is a copy of a dataset in the cache."""
+    """True if the cache has a copy of the dataset."""
     folder = name.replace("/", "___")
     return (Path(datasets.config.HF_DATASETS_CACHE) / folder).is_dir()
 
@@ -104,7 +104,6 @@ def is_cached(name: str) -> bool:
 def _unreachable(name: str, why: str, remedy: str = "check the network and try again") -> UserError:
     here = [entry.name for entry in Path.cwd().iterdir()]
     return UserError(
-        f"{name} is not a file or directory here{near(name, here)}; it looks like a name on "
-        f"the Hub, which could not be reached ({why}), and there is no copy of it in the cache. Give a path, "
-        f"or {remedy}."
+        f"{name} is not a file or directory in this folder{near(name, here)}. It looks like a name on the Hub, but the Hub "
+        f"could not be reached ({why}) and the cache has no copy. Give a path, or {remedy}."
     )

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from trl_ext.data.checks import require_rows, require_teachable
+from trl_ext.data.column_errors import check_format, check_mapping, unrecognised
+from trl_ext.data.convert import convert
 from trl_ext.data.formats import recognise
-from trl_ext.data.hints import check_format, check_mapping, unrecognised
-from trl_ext.data.normalise import normalise
+from trl_ext.data.label_verdicts import with_verdicts
 from trl_ext.data.report import Loaded, Report, place
-from trl_ext.data.sampling import sample, with_verdicts, without_format
+from trl_ext.data.sampling import sample, without_format
 from trl_ext.data.sources import open_source
 from trl_ext.support.errors import UserError
 
-GIVEN = "the dataset given"
+GIVEN = "the given dataset"
 
 
 def load(
@@ -34,24 +35,24 @@ def load(
     """Read one split, recognise its format, and return it in TRL's type with a report.
 
     Args:
-        name_or_path: Name on the Hub; a JSON, JSONL, CSV or Parquet file (compressed or not); a directory of
-            such; what ``save_to_disk`` wrote; or a dataset in memory.
-        split: Name of the split, with a slice (``train[:10%]``) if wanted. A single file has "train" only.
+        name_or_path: A name on the Hub; a JSON, JSONL, CSV, TSV or Parquet file (text files may be compressed); a directory
+            of such files, or one written by ``save_to_disk``; or a dataset in memory.
+        split: Name of the split, optionally with a slice (``train[:10%]``). A single file has only the split "train".
         config: Configuration of a Hub dataset.
         revision: Commit, branch or tag of a Hub dataset.
-        columns: {name known here: column of the dataset}, for columns that are named otherwise; see
-            ``formats.READ``.
-        format: "auto", or the name of a format to insist on; see ``formats.NAMES``.
-        streaming: Read while training instead of before; nothing is counted then.
-        training: Refuse data that cannot teach (`require_teachable`); False for data to evaluate on.
-        title: What to call it in sentences; its own name if not given.
+        columns: {name known here: column of the dataset}, for columns of other names; see ``formats.READ``.
+        format: The name of a format (see ``formats.NAMES``), or "auto" to recognise it.
+        streaming: Read the rows during training instead of before; they are not counted then.
+        training: Refuse data that nothing can be learned from (`require_teachable`); False for evaluation data.
+        title: What to call the data in sentences (default: its own name).
 
     Returns:
-        (dataset, report). Pairs have prompt, chosen, rejected; single answers prompt, completion and label
-        (bool). ``images``, ``image``, ``tools`` and ``chat_template_kwargs`` pass through, others do not.
+        (dataset, report). Pairs have prompt, chosen and rejected; labelled completions have prompt, completion and label
+        (bool). ``images``, ``image``, ``tools`` and ``chat_template_kwargs`` are kept, other columns are not.
 
     Raises:
-        UserError: not found, not readable, no such split, columns not recognised, or nothing to learn from.
+        UserError: The data is not found or not readable, has no such split, its columns are not recognised, or nothing can be
+            learned from it.
     """
     check_format(format)
     dataset, source = open_source(name_or_path, split=split, config=config, revision=revision, streaming=streaming)
@@ -70,16 +71,16 @@ def read(
     source: str = GIVEN,
     split: str = "",
 ) -> Loaded:
-    """Recognise and convert a dataset that is already open; nothing is refused for what its rows say.
+    """Recognise and convert a dataset that is already open. Rows that teach nothing are not refused.
 
     Raises:
-        UserError: no rows, or its columns are not recognised.
+        UserError: The dataset has no rows, or its columns are not recognised.
     """
     dataset = without_format(dataset)
     if isinstance(dataset, Dataset) and len(dataset) == 0:
-        raise UserError(f"{place(source, split)} has no rows; choose another split or file.")
+        raise UserError(f"{place(source, split)} has no rows. Choose another split or file.")
     if columns:
-        dataset = renamed(dataset, dict(columns), source)
+        dataset = rename_columns(dataset, dict(columns), source)
     found = sample(dataset)
     match = recognise(found, format)
     if match is None and len(found.rows) > 0:
@@ -88,17 +89,19 @@ def read(
     if match is None:
         raise unrecognised(sample(dataset, known=None), source, format)
     match = with_verdicts(match, dataset, found, source)
-    return Loaded(*normalise(dataset, match, found, source, split))
+    return Loaded(*convert(dataset, match, found, source, split))
 
 
 def describe(dataset: Dataset | IterableDataset) -> Report:
-    """The report on a dataset, as `load` would give it; the dataset is not changed."""
+    """The report that `load` would return for a dataset; the dataset is not changed."""
     return read(dataset).report
 
 
-def renamed(dataset: Dataset | IterableDataset, mapping: dict[str, str], source: str) -> Dataset | IterableDataset:
-    """The dataset with its columns under the names known here; a column already of that name gives way."""
+def rename_columns(
+    dataset: Dataset | IterableDataset, mapping: dict[str, str], source: str
+) -> Dataset | IterableDataset:
+    """The dataset with its columns under the names known here. A column that already has such a name is removed."""
     check_mapping(mapping, tuple(dataset.column_names), source)
     renames = {column: known for known, column in mapping.items() if column != known}
-    in_the_way = [known for known in renames.values() if known in dataset.column_names and known not in renames]
-    return dataset.remove_columns(in_the_way).rename_columns(renames)
+    replaced = [known for known in renames.values() if known in dataset.column_names and known not in renames]
+    return dataset.remove_columns(replaced).rename_columns(renames)

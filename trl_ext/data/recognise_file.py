@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
+from trl_ext.data.column_errors import check_format, check_mapping, unrecognised
 from trl_ext.data.files.first_rows import first_rows
 from trl_ext.data.formats import Match, Sample, recognise
-from trl_ext.data.hints import check_format, check_mapping, unrecognised
 
 
 def recognise_file(path: str | Path, columns: Mapping[str, str] | None = None, format: str = "auto") -> Match | None:

@@ -1,9 +1,11 @@
-"""What was found in a dataset and what was done to it, in counts and sentences."""
+"""Report what was found in a dataset and how it was converted, in counts and sentences."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from trl_ext.data.counts import count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dropped:
-    """Rows that could not be used for one reason: how many, and the first one's number, counted from 0."""
+    """Rows dropped for one reason: how many, and the number of the first, counted from 0."""
 
     rows: int
     first: int
@@ -20,31 +22,30 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Report:
-    """Counts of one loaded split. Rows are pairs, or single answers with a label.
+    """Counts of one loaded split. Rows are pairs, or completions with a label.
 
     Attributes:
-        source: Where it came from: a path, a Hub name, or "the dataset given".
-        split: Name of the split, with a slice if one was asked for.
-        format: Name of the format recognised; see ``formats.NAMES``.
-        title: What the format is called in a sentence.
-        done: What was recognised and what was made of it, one sentence without counts.
-        paired: Pairs, or single answers with a label.
-        conversational: Messages, or plain text.
-        rows_in: Rows read; None for a stream, whose rows nobody has counted.
-        rows_out: Rows kept; None for a stream.
-        dropped: {reason: how many and the first}.
-        notes: {remark: number of kept rows it holds for}.
-        examples: {reason or remark: numbers of the first few rows it holds for, counted from 0}.
-        duplicates: Kept rows that repeat an earlier one word for word; None for a stream or with images,
-            which are not compared.
-        desirable: Answers with a positive label; None for pairs.
-        undesirable: Answers with a negative label; None for pairs.
+        source: A path, a name on the Hub, or "the given dataset".
+        split: Name of the split, with its slice if one was given.
+        format: Name of the recognised format; see ``formats.NAMES``.
+        title: Name of the format in a sentence.
+        done: What was recognised and how it was converted, as one sentence without counts.
+        paired: True for pairs, False for completions with a label.
+        conversational: True for messages, False for plain text.
+        rows_in: Rows read; `None` for a stream, whose rows are not counted.
+        rows_out: Rows kept; `None` for a stream.
+        dropped: {reason: number of rows and the first}.
+        notes: {note: number of kept rows it is true of}.
+        examples: {reason or note: numbers of the first few rows it is true of, counted from 0}.
+        duplicates: Kept rows that are identical to an earlier one; `None` for a stream, and for data with images, which are
+            not compared.
+        desirable: Completions with a positive label; `None` for pairs.
+        undesirable: Completions with a negative label; `None` for pairs.
         ignored: Columns that were not read.
-        earlier: Sentences on the pairs that the answers were made of.
-        content: A hash of the kept rows in their order, the same wherever and however they are stored; empty
-            for a stream.
-        kept: The number of the row, counted from 0, that each row kept comes from; None where every row became one,
-            or for a stream.
+        earlier: Sentences about the pairs that labelled completions were made from.
+        content: Hash of the kept rows in their order, independent of where and how they are stored; empty for a stream.
+        kept: For each kept row, the number of its row in the source, counted from 0; `None` if every row was kept, and for a
+            stream.
     """
 
     source: str
@@ -73,20 +74,22 @@ class Report:
 
     @property
     def unit(self) -> str:
-        return "pairs" if self.paired else "answers"
+        return "pairs" if self.paired else "completions"
 
     def sentences(self) -> list[str]:
-        """The report as sentences, the first saying what the data is."""
+        """The report as sentences. The first one says what the data is."""
         if self.rows_out is None:
-            return [f"{self.where}: {self.done}; a stream: rows that cannot be used are skipped uncounted."]
+            return [
+                f"{self.where}: {self.done}. Streamed: rows that cannot be used are skipped without being counted."
+            ]
         lines = [f"{self.where}: {self.done}, {count(self.rows_out, self.unit)}.", *self.earlier]
         for reason, dropped in self.dropped.items():
             lines.append(
-                f"{count(dropped.rows, 'rows')} dropped of {self.rows_in:,}: {reason} (first: row {dropped.first:,})."
+                f"{dropped.rows:,} of {count(self.rows_in, 'rows')} dropped: {reason} (first: row {dropped.first:,})."
             )
         lines += [f"{count(n, self.unit)}: {note}." for note, n in self.notes.items()]
         if self.duplicates:
-            lines.append(f"{count(self.duplicates, self.unit)}: the same as an earlier row, word for word.")
+            lines.append(f"{count(self.duplicates, self.unit)}: identical to an earlier row.")
         if not self.paired:
             lines.append(f"Labels: {self.desirable:,} desirable, {self.undesirable:,} undesirable.")
         if self.ignored:
@@ -98,7 +101,7 @@ class Report:
 
 
 class Loaded(NamedTuple):
-    """A dataset of TRL's paired or unpaired type, and the report on it."""
+    """A dataset of TRL's paired or unpaired type, and its report."""
 
     dataset: Dataset | IterableDataset
     report: Report
@@ -107,18 +110,3 @@ class Loaded(NamedTuple):
 def place(source: str, split: str) -> str:
     """``place("pairs.jsonl", "train")`` is "pairs.jsonl (train)"."""
     return f"{source} ({split})" if split else source
-
-
-def count(n: int, plural: str) -> str:
-    """``count(1, "rows")`` is "1 row", ``count(2312, "pairs")`` is "2,312 pairs"."""
-    return f"{n:,} {plural[:-1] if n == 1 else plural}"
-
-
-def every(n: int, plural: str) -> str:
-    """``every(1, "rows")`` is "the only row", ``every(2, "pairs")`` is "all 2 pairs"."""
-    return f"the only {plural[:-1]}" if n == 1 else f"all {n:,} {plural}"
-
-
-def are(n: int) -> str:
-    """The verb after a count."""
-    return "is" if n == 1 else "are"

@@ -1,4 +1,4 @@
-"""Counting without holding text: per row a reason, notes and a hash, kept as integers beside the dataset."""
+"""Count rows without holding their text: a reason, notes and a hash per row, stored as integers beside the dataset."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 import xxhash
 from datasets import Dataset, Features, Value
 
-from trl_ext.data.formats.match import Row, remark
-from trl_ext.data.formats.outcome import Note, Reason
+from trl_ext.data.formats.messages import is_blank
+from trl_ext.data.formats.row_outcome import Note, Reason
+from trl_ext.data.formats.sample import Row
 from trl_ext.data.report import Dropped
 
-# Columns of integers: 0 or the code of the reason to drop; bits of notes; 64 bits of the row's text; the
-# label; whether the row had to be changed to be of TRL's type.
+# Columns of integers: 0 or the code of the reason to drop the row; bits of notes; a 64-bit hash of the row's text; the label;
+# whether the row had to be changed to have TRL's type.
 REASON, NOTES, HASH, DESIRABLE, CHANGED = (
     f"_trl_ext_{n}" for n in ("reason", "notes", "hash", "desirable", "changed")
 )
 EXAMPLES = 3
-"""Rows of each kind whose numbers are kept to be shown."""
+"""Rows whose numbers are kept as examples, for each reason and note."""
 
 FEATURES = Features(
     {
@@ -33,13 +34,13 @@ FEATURES = Features(
 
 
 def dropped(reason: Reason) -> Row:
-    """The integers of a row that cannot be used."""
+    """The integers of a dropped row."""
     return {REASON: reason.code, NOTES: 0, HASH: 0, DESIRABLE: False, CHANGED: True}
 
 
 def kept(row: Row, paired: bool, conversational: bool, notes: set[Note], changed: bool) -> Row:
     """The integers of a row of TRL's type."""
-    remark(row, paired, conversational, notes)
+    _note_empty_and_identical(row, paired, conversational, notes)
     return {
         REASON: 0,
         NOTES: sum(note.bit for note in notes),
@@ -49,8 +50,28 @@ def kept(row: Row, paired: bool, conversational: bool, notes: set[Note], changed
     }
 
 
+def _note_empty_and_identical(row: Row, paired: bool, conversational: bool, notes: set[Note]) -> None:
+    is_empty = is_blank if conversational else _is_blank_text
+    if is_empty(row["prompt"]):
+        notes.add(Note.EMPTY_PROMPT)
+    if not paired:
+        if is_empty(row["completion"]):
+            notes.add(Note.EMPTY_COMPLETION)
+        return
+    if row["chosen"] == row["rejected"]:
+        notes.add(Note.IDENTICAL)
+    if is_empty(row["chosen"]):
+        notes.add(Note.EMPTY_CHOSEN)
+    if is_empty(row["rejected"]):
+        notes.add(Note.EMPTY_REJECTED)
+
+
+def _is_blank_text(text: str) -> bool:
+    return not text.strip()
+
+
 def counts(tally: Dataset) -> dict[str, Any]:
-    """The fields of a `Report` that `tally`'s columns tell, in a few bytes per row."""
+    """The fields of a `Report` that follow from the columns of `tally`."""
     table = tally.with_format("numpy")
     reasons, notes, hashes = (_column(table, name) for name in (REASON, NOTES, HASH))
     keep = reasons == 0
@@ -72,7 +93,7 @@ def counts(tally: Dataset) -> dict[str, Any]:
 
 
 def any_changed(tally: Dataset) -> bool:
-    """True if a usable row is not yet of TRL's type."""
+    """True if a usable row does not have TRL's type yet."""
     table = tally.with_format("numpy")
     return bool((_column(table, CHANGED) & (_column(table, REASON) == 0)).any())
 

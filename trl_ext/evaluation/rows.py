@@ -10,8 +10,8 @@ from datasets import Dataset, IterableDataset
 
 from trl_ext import data, demo
 from trl_ext.build import dataset as recipe_data
-from trl_ext.data import holdout
 from trl_ext.data.files.names import without_endings
+from trl_ext.data.overlap import overlap
 from trl_ext.data.sources import splits
 from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import Recipe
@@ -134,7 +134,7 @@ def _compared(rows: Rows, recipe: Recipe, args: Any) -> Rows:
         unknown = f"The training data cannot be read, so it is unknown whether the run trained on some of these rows. {error}"
         return rows._replace(statements=[*rows.statements, unknown])
     said = recipe_data.in_common(train, rows.dataset)
-    was_trained_on = bool(said) and holdout.overlap(train, rows.dataset).rows > 0
+    was_trained_on = bool(said) and overlap(train, rows.dataset).rows > 0
     return rows._replace(statements=[*rows.statements, *said], was_trained_on=was_trained_on)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trl_ext.data.report import are, count, every
+from trl_ext.data.counts import are, count, every
 from trl_ext.inspection.facts import Facts
 from trl_ext.support.errors import UserError
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from trl_ext.data import classes
-from trl_ext.data.classes import excerpt
+from trl_ext.data import row_kinds
 from trl_ext.data.examples import Examples
+from trl_ext.data.excerpt import excerpt
 from trl_ext.inspection import layout, rendering
 from trl_ext.inspection.check import Checked
 from trl_ext.inspection.findings import Finding
@@ -126,7 +126,7 @@ def describe(
         partial=partial,
         classes=[
             Shown("class", text, number, number / len(rows), _raw(rows, numbers))
-            for text, (number, numbers) in classes.count(rows).items()
+            for text, (number, numbers) in row_kinds.count_kinds(rows).items()
         ],
         read=_read(given.report, rows),
         checked=checked,

@@ -31,5 +31,5 @@ def test_messages_are_no_rows_and_two_lists_are_none(tmp_path):
 
 
 def test_a_wrapped_list_in_lines_is_named(write):
-    with pytest.raises(UserError, match="one row whose `data` lists the rows: write that list alone"):
+    with pytest.raises(UserError, match=r"a single row whose `data` is the list of rows. Write that list to a file"):
         data.load(write("rows.jsonl", [{"data": PLAIN}]))

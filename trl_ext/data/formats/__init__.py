@@ -1,7 +1,10 @@
 """Formats of preference data, recognised from column names and a sample of rows.
 
-A format is one file with ``NAME``, ``TITLE``, ``NEEDS`` and ``match(sample) -> Match | None``, named in
-`FORMATS`.
+A format is one file with ``NAME``, ``TITLE``, ``NEEDS`` and ``match(sample) -> Match | None``, listed in `FORMATS`.
+
+Files: ``sample`` holds the rows looked at, ``match`` the way to read all others, ``messages`` reads message lists of any
+spelling, ``labels`` the spellings of labels, ``prompt_boundary`` separates prompts from completions, ``row_outcome`` lists why
+rows are dropped and what is noted about them.
 """
 
 from __future__ import annotations
@@ -9,17 +12,17 @@ from __future__ import annotations
 import dataclasses
 
 from trl_ext.data.formats import alpaca, compared, hh, orca, sharegpt, trl_types, ultrafeedback
-from trl_ext.data.formats.match import LABELS, Match, Row, Sample
+from trl_ext.data.formats.match import Match
+from trl_ext.data.formats.sample import LABELS, Row, Sample
 
-# The first that matches is taken: what a more particular format says of itself comes before TRL's own
-# columns.
+# The first that matches is used, so the more specific formats come before TRL's own columns.
 FORMATS = (compared, sharegpt, ultrafeedback, hh, orca, alpaca, trl_types)
 
 NAMES = tuple(sorted(module.NAME for module in FORMATS))
 CHOICES = ("auto", *NAMES)
 
-# Columns by the names they are called in sentences, every name that a format looks at, and columns that travel along
-# untouched to TRL.
+# NAMED: the columns that error messages list. READ: every column that some format reads. PASSED: columns that are handed to
+# TRL unchanged.
 NAMED = (
     *("prompt", "chosen", "rejected", "completion", *LABELS),
     *(*sharegpt.CONVERSATION, *orca.SYSTEM, "question", "query"),
@@ -33,7 +36,7 @@ __all__ = ["CHOICES", "FORMATS", "NAMED", "NAMES", "PASSED", "READ", "Match", "R
 
 
 def recognise(sample: Sample, name: str = "auto") -> Match | None:
-    """The first format that fits, or the one called `name` if that fits; else None."""
+    """The first format that fits, or the format `name` if it fits; `None` otherwise."""
     for module in FORMATS:
         if name in ("auto", module.NAME) and (match := module.match(sample)) is not None:
             return dataclasses.replace(match, encoded=tuple(c for c in match.columns if c in sample.encoded))

@@ -1,13 +1,13 @@
-"""Alpaca: instruction and input make the prompt; the answers are chosen/rejected, or a list of outputs.
+"""Read Alpaca data: instruction and input are the prompt; the completions are chosen and rejected, or a list of outputs.
 
-A list of outputs goes from best to worst. `system` and `history` (earlier question and answer pairs) are read
-too.
+A list of outputs is sorted from best to worst. `system` and `history` (earlier pairs of question and answer) are read too.
 """
 
 from __future__ import annotations
 
-from trl_ext.data.formats.match import Match, Row, Sample
-from trl_ext.data.formats.outcome import Drop, Note, Reason
+from trl_ext.data.formats.match import Match
+from trl_ext.data.formats.row_outcome import Drop, Note, Reason
+from trl_ext.data.formats.sample import Row, Sample
 
 NAME = "alpaca"
 TITLE = "Alpaca columns"

@@ -1,15 +1,16 @@
-"""HH, Anthropic's helpful and harmless pairs (arXiv:2204.05862): ``\\n\\nHuman: … \\n\\nAssistant: …``.
+"""Read HH, Anthropic's helpful and harmless pairs (arXiv:2204.05862): ``\\n\\nHuman: … \\n\\nAssistant: …``.
 
-Texts are kept letter by letter, apart from the one space after the colon.
+Texts are kept unchanged, except for the one space after the colon.
 """
 
 from __future__ import annotations
 
 import re
 
-from trl_ext.data.formats.match import Match, Row, Sample
+from trl_ext.data.formats.match import Match
 from trl_ext.data.formats.messages import Message, merge_neighbours
-from trl_ext.data.formats.outcome import Drop, Note, Reason
+from trl_ext.data.formats.row_outcome import Drop, Note, Reason
+from trl_ext.data.formats.sample import Row, Sample
 
 NAME = "hh"
 TITLE = "HH transcripts"
@@ -25,7 +26,7 @@ def match(sample: Sample) -> Match | None:
             continue
         columns = ("prompt", *names) if sample.kind("prompt") == "text" else names
         rows = [row for row in sample.rows if all(isinstance(row.get(column), str) for column in columns)]
-        # A few broken rows are no verdict, nor is one answer that happens to begin with "Assistant:".
+        # A majority decides: some rows may be broken, and a completion may happen to begin with "Assistant:".
         transcripts = sum(_is_transcript(row, names) for row in rows)
         if rows and 2 * transcripts > len(rows):
             return Match(
@@ -41,7 +42,7 @@ def match(sample: Sample) -> Match | None:
 
 
 def _is_transcript(row: Row, names: tuple[str, ...]) -> bool:
-    """True if the answers have two turns or more, or follow a prompt that has one."""
+    """True if the completions have at least two turns, or follow a prompt that has one."""
     prompt = row.get("prompt")
     if isinstance(prompt, str) and _SPEAKER.match(prompt):
         return True
@@ -49,18 +50,18 @@ def _is_transcript(row: Row, names: tuple[str, ...]) -> bool:
 
 
 def turns(text: str, notes: set[Note]) -> list[Message]:
-    """The turns of one transcript; neighbouring turns of one speaker are merged.
+    """The turns of one transcript. Consecutive turns of one speaker are merged.
 
     Raises:
-        Drop: it does not begin with a speaker.
+        Drop: The text does not begin with a speaker.
     """
     before, *pieces = _SPEAKER.split(text)
     if not pieces or before.strip():
         raise Drop(Reason.NOT_TRANSCRIPT)
     speakers, texts = pieces[::2], pieces[1::2]
     messages = [
-        {"role": _ROLE[speaker], "content": said.removeprefix(" ")}
-        for speaker, said in zip(speakers, texts, strict=True)
+        {"role": _ROLE[speaker], "content": text.removeprefix(" ")}
+        for speaker, text in zip(speakers, texts, strict=True)
     ]
     return merge_neighbours(messages, notes)
 

@@ -1,6 +1,6 @@
-"""Spellings of the verdict on a single answer: desirable or undesirable.
+"""Read labels of completions, desirable or undesirable, in every common spelling.
 
-Truthiness is no guide: −1 and the string "false" are both true in Python.
+Python's truth values do not help: −1 and the string "false" are both true.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WORDS = (
 DESIRABLE, UNDESIRABLE = (frozenset(words) for words in zip(*WORDS, strict=True))
 ALLOWED = ", ".join(["true/false", "1/0", "1/-1", *("/".join(words) for words in WORDS[1:])])
 DECORATION = "\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
-"""What may follow an emoji: its variant and skin tones."""
+"""Characters that may follow an emoji: its variant and skin tones."""
 
 
 def word(value: Any) -> str:
@@ -38,20 +38,20 @@ def word(value: Any) -> str:
 
 
 def threshold(column: str) -> str:
-    """How to make labels of scores, a sentence without its full stop."""
+    """A sentence on how to turn scores into labels."""
     return (
-        f'Turn scores into labels with a threshold of your choice, in pandas `rows["label"] = rows["{column}"] >= 4`'
+        f'Turn scores into labels with a threshold of your choice, in pandas: `rows["label"] = rows["{column}"] >= 4`.'
     )
 
 
 def verdicts(values: Iterable[Any], column: str, source: str) -> dict[Any, bool]:
-    """{label as spelt: is it desirable}, for all the labels a dataset has.
+    """{label as written in the data: is it desirable}, for all the labels of a dataset.
 
-    True/False, 1/0, 1/−1 (numbers or text) and the words above in any case. Words not known are left out:
-    their rows are dropped and counted. So is a 0 beside both 1 and −1, which then means neither.
+    Known are True/False, 1/0, 1/−1 (numbers or text) and `WORDS` in any case. Unknown words are left out, and their rows are
+    dropped and counted. So is a 0 in data that has both 1 and −1, where it means neither.
 
     Raises:
-        UserError: the column is not two classes, such as a rating from 1 to 5.
+        UserError: The column does not hold two classes; it may be a rating from 1 to 5.
     """
     values = {value for value in values if value is not None and value == value}
     numbers = {value: _number(value) for value in values}
@@ -59,8 +59,8 @@ def verdicts(values: Iterable[Any], column: str, source: str) -> dict[Any, bool]
     if known - {-1.0, 0.0, 1.0} or len(values) > 50:
         shown = ", ".join(str(value) for value in sorted(values, key=str)[:6]) + (", …" if len(values) > 6 else "")
         raise UserError(
-            f"{source}: column `{column}` holds {shown}, which are not two classes; a label is one of {ALLOWED}. "
-            f"{threshold(column)}."
+            f"{source}: column `{column}` holds {shown}, which are not two classes. Allowed labels are {ALLOWED}. "
+            f"{threshold(column)}"
         )
     result = {}
     for value in values:
@@ -72,7 +72,7 @@ def verdicts(values: Iterable[Any], column: str, source: str) -> dict[Any, bool]
     if values and not result:
         shown = ", ".join(repr(value) for value in sorted(values, key=str)[:6])
         raise UserError(
-            f"{source}: none of the labels in column `{column}` ({shown}) is known; allowed are {ALLOWED}."
+            f"{source}: none of the labels in column `{column}` ({shown}) is known. Allowed labels are {ALLOWED}."
         )
     return result
 

@@ -1,4 +1,4 @@
-"""Message lists of every spelling, as TRL writes them: ``[{"role": "user", "content": "…"}, …]``."""
+"""Read message lists of every spelling into TRL's: ``[{"role": "user", "content": "…"}, …]``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import json
 from typing import Any
 
-from trl_ext.data.formats.outcome import Drop, Note, Reason
+from trl_ext.data.formats.row_outcome import Drop, Note, Reason
 
 ROLES = {
     "human": "user",
@@ -21,8 +21,7 @@ ROLES = {
 }
 USUAL_ROLES = ("system", "developer", "user", "assistant", "tool")
 
-# What chat templates read beside role and content. Other keys (scores, ids, timestamps) say nothing to a
-# model.
+# Keys that chat templates read besides role and content. Other keys (scores, ids, timestamps) never reach the model.
 TEMPLATE_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking")
 
 Message = dict[str, Any]
@@ -48,11 +47,11 @@ def kind(value: Any) -> str | None:
 def as_messages(value: Any, role: str, notes: set[Note]) -> list[Message]:
     """Any spelling of messages as a list of them; plain text becomes one message of `role`.
 
-    Read are ``role``/``content`` and ShareGPT's ``from``/``value``, single messages, lists, and columns of
+    Accepted are ``role``/``content`` and ShareGPT's ``from``/``value``, single messages, lists, and columns of
     lists (``{"role": [...], "content": [...]}``).
 
     Raises:
-        Drop: with the reason, if that is impossible.
+        Drop: The value is none of these.
     """
     if isinstance(value, str):
         return [{"role": role, "content": value}]
@@ -68,7 +67,7 @@ def as_messages(value: Any, role: str, notes: set[Note]) -> list[Message]:
 
 
 def decoded(text: str) -> list | dict | None:
-    """The messages that `text` spells out, as CSV files keep them; None if it is ordinary text."""
+    """The messages in `text`, which CSV files hold as JSON or as a Python literal; `None` if it is ordinary text."""
     head = text.lstrip()[:80]
     if head[:1] not in "[{" or not any(f"{q}{key}{q}" in text for q in "\"'" for key in ("role", "from")):
         return None
@@ -83,7 +82,7 @@ def decoded(text: str) -> list | dict | None:
 
 
 def merge_neighbours(messages: list[Message], notes: set[Note]) -> list[Message]:
-    """Join neighbouring turns of one role (tools apart) by an empty line: most templates want alternation."""
+    """Join consecutive turns of one role (except tools) by an empty line: most chat templates require alternating roles."""
     merged: list[Message] = []
     for message in messages:
         last = merged[-1] if merged else None
@@ -98,7 +97,7 @@ def merge_neighbours(messages: list[Message], notes: set[Note]) -> list[Message]
 
 
 def text_of(content: Any) -> str:
-    """The words of a message's content: itself, or its text parts joined if it is a list of parts."""
+    """The text of a message's content: itself, or its text parts joined if it is a list of parts."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
@@ -106,7 +105,7 @@ def text_of(content: Any) -> str:
 
 
 def is_blank(messages: list[Message]) -> bool:
-    """True if no message says anything (a tool call says something, an image too)."""
+    """True if no message has any text, tool call or image."""
     for message in messages:
         if text_of(message["content"]).strip() or message.get("tool_calls"):
             return False
@@ -118,7 +117,7 @@ def is_blank(messages: list[Message]) -> bool:
 def _message(item: Any, notes: set[Note]) -> Message:
     if not isinstance(item, dict):
         raise Drop(Reason.BAD_MESSAGE)
-    # Arrow fills keys that only other rows have with None, so a key's presence says nothing.
+    # Arrow fills keys that only other rows have with None, so the presence of a key means nothing.
     role = item.get("role") if item.get("role") is not None else item.get("from")
     content = item.get("content") if item.get("content") is not None else item.get("value")
     if not isinstance(role, str) or not role.strip():

@@ -1,9 +1,10 @@
-"""Orca (prompts of arXiv:2306.02707): system, question, chosen, rejected; `system` may be absent or empty."""
+"""Read Orca data (prompts of arXiv:2306.02707): system, question, chosen, rejected. `system` may be absent or empty."""
 
 from __future__ import annotations
 
-from trl_ext.data.formats.match import Match, Row, Sample
-from trl_ext.data.formats.outcome import Drop, Note, Reason
+from trl_ext.data.formats.match import Match
+from trl_ext.data.formats.row_outcome import Drop, Note, Reason
+from trl_ext.data.formats.sample import Row, Sample
 
 NAME = "orca"
 TITLE = "Orca columns"
@@ -26,7 +27,7 @@ def match(sample: Sample) -> Match | None:
         return None
     if question == "input" and "instruction" in sample.columns:
         return None
-    # The answers may be messages: one assistant turn, or a conversation that repeats the question.
+    # The completions may be messages: one assistant turn, or a conversation that repeats the question.
     kinds = {sample.kind(answer) for answer in answers} - {None}
     if not kinds or not kinds <= {"text", "messages"} or (question == "prompt" and kinds != {"text"}):
         return None

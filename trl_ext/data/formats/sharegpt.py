@@ -1,14 +1,15 @@
-"""ShareGPT: a conversation column with from/value (or role/content) turns.
+"""Read ShareGPT data: a conversation column with from/value (or role/content) turns.
 
-Pairs have the conversation so far plus one chosen and one rejected turn; single answers are the last turn of
-the conversation, with a label. LLaMA-Factory documents the same shape.
+Pairs have the conversation so far plus one chosen and one rejected turn. Labelled completions are the last turn of the
+conversation. LLaMA-Factory documents the same columns.
 """
 
 from __future__ import annotations
 
-from trl_ext.data.formats.match import Match, Row, Sample
+from trl_ext.data.formats.match import Match
 from trl_ext.data.formats.messages import as_messages, merge_neighbours
-from trl_ext.data.formats.outcome import Drop, Note, Reason
+from trl_ext.data.formats.row_outcome import Drop, Note, Reason
+from trl_ext.data.formats.sample import Row, Sample
 
 NAME = "sharegpt"
 TITLE = "ShareGPT conversations"
@@ -23,7 +24,7 @@ def match(sample: Sample) -> Match | None:
         return None
     extra = ("system",) if sample.kind("system") == "text" else ()
     if sample.has("chosen", "rejected"):
-        # Answers that are whole conversations need no other column: that is another format.
+        # Completions that are whole conversations need no conversation column: that is another format.
         if not all(_is_one_turn(row.get(name)) for row in sample.rows for name in ("chosen", "rejected")):
             return None
         columns, paired, label = (column, *extra, "chosen", "rejected"), True, None
@@ -52,7 +53,7 @@ def _read_pair(row: Row, notes: set[Note]) -> Row:
     if chosen is None or rejected is None:
         raise Drop(Reason.NULL)
     answers = (as_messages(chosen, "assistant", notes), as_messages(rejected, "assistant", notes))
-    if len(prompt) > 1 and prompt[-1:] in answers:  # the whole conversation was kept beside its last turn
+    if len(prompt) > 1 and prompt[-1:] in answers:  # the conversation column includes its last turn
         prompt = prompt[:-1]
     return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
 

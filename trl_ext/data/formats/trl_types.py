@@ -1,12 +1,13 @@
-"""TRL's own preference types: prompt/chosen/rejected or prompt/completion/label, plain or conversational.
+"""Read TRL's own preference types: prompt/chosen/rejected or prompt/completion/label, plain or conversational.
 
 The prompt of a pair may be implicit: the beginning that chosen and rejected share.
 """
 
 from __future__ import annotations
 
-from trl_ext.data.formats.match import Match, Row, Sample
-from trl_ext.data.formats.outcome import Note
+from trl_ext.data.formats.match import Match
+from trl_ext.data.formats.row_outcome import Note
+from trl_ext.data.formats.sample import Row, Sample
 
 NAME = "trl"
 TITLE = "TRL's own columns"

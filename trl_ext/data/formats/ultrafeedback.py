@@ -1,9 +1,10 @@
-"""UltraFeedback: chosen and rejected are whole conversations; `prompt` is their first turn as text."""
+"""Read UltraFeedback data: chosen and rejected are whole conversations; `prompt` is their first turn as text."""
 
 from __future__ import annotations
 
-from trl_ext.data.formats.match import Match, Row, Sample
-from trl_ext.data.formats.outcome import Note
+from trl_ext.data.formats.match import Match
+from trl_ext.data.formats.row_outcome import Note
+from trl_ext.data.formats.sample import Row, Sample
 
 NAME = "ultrafeedback"
 TITLE = "UltraFeedback message lists"

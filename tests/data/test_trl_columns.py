@@ -46,16 +46,16 @@ def test_every_wrong_entry_is_named():
     with pytest.raises(UserError) as error:
         data.load(Dataset.from_list(OTHER), columns={"prompd": "n", "chosen": "goof", "rejected": "n"})
     assert len(error.value.problems) == 3
-    assert "`prompd` is not a name known here (did you mean `prompt`?)" in error.value.problems[0]
+    assert "`prompd` is not a known name (did you mean `prompt`?)" in error.value.problems[0]
     assert "has no column `goof` for `chosen` (did you mean `good`?)" in error.value.problems[1]
-    assert "column `n` is named twice" in error.value.problems[2]
+    assert "column `n` is used twice" in error.value.problems[2]
 
 
 def test_unknown_columns_get_the_lines_to_add(write):
     with pytest.raises(UserError) as error:
         data.load(write("other.jsonl", OTHER))
     message = str(error.value)
-    assert "other.jsonl: its columns (question_text, good, bad, n) are not recognised" in message
+    assert "other.jsonl has the columns question_text, good, bad, n, which are not recognised" in message
     assert "dataset_columns:\n  prompt: question_text\n  chosen: good\n  rejected: bad" in message
     # The lines that are suggested work.
     lines = message.split("dataset_columns:\n")[1].splitlines()
@@ -65,7 +65,7 @@ def test_unknown_columns_get_the_lines_to_add(write):
 def test_unknown_columns_of_single_answers():
     with pytest.raises(UserError, match="prompt: query\n  completion: response\n  label: liked"):
         data.load(Dataset.from_list([{"query": "q", "response": "r", "liked": True}]))
-    with pytest.raises(UserError, match="prompt: <the column with it>"):
+    with pytest.raises(UserError, match="prompt: <its column>"):
         data.load(Dataset.from_list([{"a": "q", "b": "r"}]))
 
 
@@ -74,8 +74,8 @@ def test_a_rating_is_not_suggested_as_a_label():
     with pytest.raises(UserError) as error:
         data.load(Dataset.from_list(rows))
     said = str(error.value)
-    assert "completion: response\n  label: <the column with it>" in said and "label: rating" not in said
-    assert "`rating` is no label yet. Turn scores into labels" in said and 'rows["rating"] >= 4`' in said
+    assert "completion: response\n  label: <its column>" in said and "label: rating" not in said
+    assert "`rating` is not a label. Turn scores into labels" in said and 'rows["rating"] >= 4`' in said
     # What it says works.
     pandas_rows = Dataset.from_list(rows).to_pandas()
     pandas_rows["label"] = pandas_rows["rating"] >= 4
@@ -97,17 +97,22 @@ def test_two_answers_of_other_names_get_the_lines_to_add():
 
 
 def test_right_columns_with_wrong_things_in_them():
-    with pytest.raises(UserError, match="`chosen` holds int"):
+    with pytest.raises(UserError, match="`chosen` holds values of type int"):
         data.load(Dataset.from_list([{"prompt": "q", "chosen": 1, "rejected": 2}]))
-    with pytest.raises(UserError, match=r"`chosen` holds list: .*messages\) cannot be read: .* a list of messages\.$"):
+    with pytest.raises(
+        UserError,
+        match=r"`chosen` holds values of type list: neither text nor messages\. Write .* a list of messages\.$",
+    ):
         data.load(Dataset.from_list([{"prompt": "q", "chosen": ["a", "b"], "rejected": "c"}]))
     with pytest.raises(UserError, match="`chosen`, `rejected` null in every row"):
         data.load(Dataset.from_list([{"chosen": None, "rejected": None}]))
 
 
 def test_format_can_be_insisted_on():
-    with pytest.raises(UserError, match=r"not those of `dataset_format: alpaca`, which needs instruction"):
+    with pytest.raises(UserError, match=r"which do not fit `dataset_format: alpaca`.* needs instruction"):
         data.load(Dataset.from_list(PLAIN), format="alpaca")
-    with pytest.raises(UserError, match=r"`sharegtp` is not one of auto, .* \(did you mean `sharegpt`\?\)"):
+    with pytest.raises(
+        UserError, match=r"`sharegtp` is not a format \(did you mean `sharegpt`\?\)\. Allowed are auto"
+    ):
         data.load(Dataset.from_list(PLAIN), format="sharegtp")
     assert data.load(Dataset.from_list(PLAIN), format="trl").report.format == "trl"

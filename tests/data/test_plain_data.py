@@ -3,8 +3,9 @@
 import pytest
 from datasets import Dataset
 
-from trl_ext.data import prompts_and_demos
-from trl_ext.data.prompts_and_demos import DEMONSTRATIONS, PROMPTS
+from trl_ext.data import plain_data
+from trl_ext.data.demonstrations import DEMONSTRATIONS
+from trl_ext.data.prompts import PROMPTS
 from trl_ext.support.errors import UserError
 
 PAIRS = [{"prompt": f"p{i}", "chosen": f" good {i}", "rejected": f" bad {i}"} for i in range(3)]
@@ -12,7 +13,7 @@ RATED = [{"prompt": f"p{i}", "completion": f" a{i}", "label": i != 1} for i in r
 
 
 def load(rows, reading, **options):
-    dataset, report = prompts_and_demos.load(Dataset.from_list(rows), reading, **options)
+    dataset, report = plain_data.load(Dataset.from_list(rows), reading, **options)
     return dataset.to_list(), report.sentences()
 
 
@@ -29,7 +30,7 @@ def test_prompts_of_rated_answers():
 def test_a_column_of_prompts_keeps_what_reward_functions_read():
     rows, sentences = load([{"prompt": "2+2?", "solution": "4"}, {"prompt": "", "solution": "5"}], PROMPTS)
     assert rows == [{"prompt": "2+2?", "solution": "4"}]
-    assert sentences == ["the dataset given (train): prompts, 1 row.", "1 row dropped: no prompt."]
+    assert sentences == ["the given dataset (train): prompts, 1 row.", "1 row dropped: the prompt is empty."]
 
 
 def test_conversations_and_named_columns():
@@ -40,7 +41,7 @@ def test_conversations_and_named_columns():
 
 
 def test_no_prompts():
-    with pytest.raises(UserError, match=r"has no column of prompts among its own \(question\)"):
+    with pytest.raises(UserError, match=r"has no column `prompt`. Its columns are question"):
         load([{"question": "x"}], PROMPTS)
     with pytest.raises(UserError, match="has no rows that can be used"):
         load([{"prompt": ""}], PROMPTS)
@@ -49,10 +50,10 @@ def test_no_prompts():
 def test_demonstrations_of_preferences():
     rows, sentences = load(PAIRS, DEMONSTRATIONS)
     assert rows == [{"prompt": f"p{i}", "completion": f" good {i}"} for i in range(3)]
-    assert "only the chosen answers are used" in sentences[0]
+    assert "only the chosen completions are used" in sentences[0]
     rows, sentences = load(RATED, DEMONSTRATIONS)
     assert rows == [{"prompt": f"p{i}", "completion": f" a{i}"} for i in (0, 2)]
-    assert "only the desirable answers are used" in sentences[0]
+    assert "only the desirable completions are used" in sentences[0]
 
 
 @pytest.mark.parametrize(
@@ -69,27 +70,27 @@ def test_demonstrations_of_their_own_columns(row):
 
 
 def test_no_demonstrations():
-    with pytest.raises(UserError, match="needed are messages; prompt, completion; text"):
+    with pytest.raises(UserError, match="Needed are `messages`, or `prompt` and `completion`, or `text`"):
         load([{"question": "x"}], DEMONSTRATIONS)
 
 
 def test_rows_without_content_are_counted_with_their_numbers():
     rows = [{"prompt": "", "chosen": " a", "rejected": " b"}, {"prompt": "p", "chosen": "", "rejected": " b"}, *PAIRS]
-    dataset, report = prompts_and_demos.load(Dataset.from_list(rows), PROMPTS)
+    dataset, report = plain_data.load(Dataset.from_list(rows), PROMPTS)
     assert len(dataset) == report.rows_out == 4 and report.kept.tolist() == [1, 2, 3, 4]
-    assert "1 row dropped of 5: its prompt is empty (first: row 0)." in report.sentences()
-    dataset, report = prompts_and_demos.load(Dataset.from_list(rows), DEMONSTRATIONS)
+    assert "1 of 5 rows dropped: the prompt is empty (first: row 0)." in report.sentences()
+    dataset, report = plain_data.load(Dataset.from_list(rows), DEMONSTRATIONS)
     assert len(dataset) == report.rows_out == 4 and report.kept.tolist() == [0, 2, 3, 4]
-    assert report.examples["the answer is empty"] == (1,)
-    dataset, report = prompts_and_demos.load(Dataset.from_list(RATED), DEMONSTRATIONS)
+    assert report.examples["the completion is empty"] == (1,)
+    dataset, report = plain_data.load(Dataset.from_list(RATED), DEMONSTRATIONS)
     assert report.kept.tolist() == [0, 2]
-    dataset, report = prompts_and_demos.load(
+    dataset, report = plain_data.load(
         Dataset.from_list([{"text": "a"}, {"text": None}, {"text": "b"}]), DEMONSTRATIONS
     )
     assert dataset.to_list() == [{"text": "a"}, {"text": "b"}] and report.kept.tolist() == [0, 2]
-    assert report.sentences()[1:] == ["1 row dropped: nothing in text."]
+    assert report.sentences()[1:] == ["1 row dropped: `text` is empty."]
 
 
 def test_nothing_left_is_refused():
-    with pytest.raises(UserError, match=r"none of its 2 rows can be used.*2 rows: its prompt is empty"):
-        prompts_and_demos.load(Dataset.from_list([{"prompt": "", "chosen": "a", "rejected": "b"}] * 2), PROMPTS)
+    with pytest.raises(UserError, match=r"none of 2 rows can be used.*2 rows: the prompt is empty"):
+        plain_data.load(Dataset.from_list([{"prompt": "", "chosen": "a", "rejected": "b"}] * 2), PROMPTS)

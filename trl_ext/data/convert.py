@@ -1,78 +1,73 @@
-"""From any recognised dataset to TRL's paired or unpaired type, batch by batch and cached.
-
-The cache key holds the dataset's fingerprint, what was recognised, and a hash of this package's source: the
-same input gives the same files, and a new version of the code never reads an old version's rows.
-"""
+"""Convert a dataset of a recognised format to TRL's paired or unpaired type, batch by batch and cached."""
 
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import xxhash
 from datasets import Dataset, Features, IterableDataset, concatenate_datasets
 
-from trl_ext.data import columns, row_stats
+from trl_ext.data import row_stats
+from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.formats import PASSED, Match, Row, Sample
-from trl_ext.data.formats.outcome import Drop, Note
+from trl_ext.data.formats.row_outcome import Drop, Note
 from trl_ext.data.report import Report
+from trl_ext.data.trl_columns import has_trl_types, trl_features
 
 
-def normalise(
+def convert(
     dataset: Dataset | IterableDataset, match: Match, found: Sample, source: str, split: str
 ) -> tuple[Dataset | IterableDataset, Report]:
-    """The rows that can be used, in TRL's type, and the report on them."""
+    """The usable rows in TRL's type, and the report."""
     report = Report(
         source=source,
         split=split,
         format=match.format,
         title=match.title,
-        done=_done(match, changed=True),
+        done=_describe(match, changed=True),
         paired=match.paired,
         conversational=match.conversational,
         ignored=tuple(n for n in dataset.column_names if n not in (*match.columns, match.label, *PASSED)),
     )
     outputs = [*match.outputs, *([] if match.paired else ["label"])]
     passed = [name for name in dataset.column_names if name in PASSED and name not in outputs]
-    narrow = dataset.select_columns([*_read(match), *passed])
+    narrow = dataset.select_columns([*_columns_read(match), *passed])
     if isinstance(dataset, IterableDataset):
-        features = Features({**columns.trls(match, narrow.features), **{n: narrow.features[n] for n in passed}})
+        features = Features({**trl_features(match, narrow.features), **{n: narrow.features[n] for n in passed}})
         return narrow.map(
             _convert_stream,
             batched=True,
             fn_kwargs={"match": match},
-            remove_columns=[name for name in _read(match) if name not in outputs],
+            remove_columns=[name for name in _columns_read(match) if name not in outputs],
             features=features,
         ), report
 
-    if columns.are_trls(match, narrow.features) and _stay(match, found):
-        counted = scan(narrow.select_columns(_read(match)), match)
+    if has_trl_types(match, narrow.features) and _are_converted(match, found):
+        counted = scan(narrow.select_columns(_columns_read(match)), match)
         if not row_stats.any_changed(counted):
             done = narrow.select_columns([*outputs, *passed])
-            return _keep(done, _counted(report, counted, match, passed, changed=False))
-    text = narrow.select_columns(_read(match))
+            return _select_kept(done, _counted(report, counted, match, passed, changed=False))
+    text = narrow.select_columns(_columns_read(match))
     converted = text.map(
-        _convert,
+        _convert_batch,
         batched=True,
         fn_kwargs={"match": match},
-        remove_columns=[name for name in _read(match) if name not in outputs],
-        features=Features({**columns.trls(match, text.features), **row_stats.FEATURES}),
+        remove_columns=[name for name in _columns_read(match) if name not in outputs],
+        features=Features({**trl_features(match, text.features), **row_stats.FEATURES}),
         new_fingerprint=fingerprint(text, "convert", _key(match)),
         desc="Reading preference data",
     )
     counted = converted.select_columns(list(row_stats.FEATURES))
     done = converted.select_columns(outputs)
-    if passed:  # set beside the text afterwards: images are neither decoded nor written again
+    if passed:  # added after the text was converted, so that images are neither decoded nor written again
         done = concatenate_datasets([done, narrow.select_columns(passed)], axis=1)
-    return _keep(done, _counted(report, counted, match, passed, changed=True))
+    return _select_kept(done, _counted(report, counted, match, passed, changed=True))
 
 
 def scan(dataset: Dataset, match: Match) -> Dataset:
-    """The integers of every row (`row_stats.FEATURES`), without copying its text."""
+    """The integers of every row (`row_stats.FEATURES`), without copying the text."""
     return dataset.map(
-        _scan,
+        _scan_batch,
         batched=True,
         fn_kwargs={"match": match},
         remove_columns=dataset.column_names,
@@ -82,49 +77,49 @@ def scan(dataset: Dataset, match: Match) -> Dataset:
     )
 
 
-def _scan(batch: dict[str, list], match: Match) -> dict[str, list]:
-    return _columns([_one(row, match)[1] for row in _rows(batch)], row_stats.FEATURES)
+def _scan_batch(batch: dict[str, list], match: Match) -> dict[str, list]:
+    return _by_column([_convert_row(row, match)[1] for row in _rows(batch)], row_stats.FEATURES)
 
 
-def _convert(batch: dict[str, list], match: Match) -> dict[str, list]:
+def _convert_batch(batch: dict[str, list], match: Match) -> dict[str, list]:
     outputs = [*match.outputs, *([] if match.paired else ["label"])]
-    done = [_one(row, match) for row in _rows(batch)]
+    done = [_convert_row(row, match) for row in _rows(batch)]
     rows = [{**(row or dict.fromkeys(outputs)), **integers} for row, integers in done]
-    return _columns(rows, [*outputs, *row_stats.FEATURES])
+    return _by_column(rows, [*outputs, *row_stats.FEATURES])
 
 
 def _convert_stream(batch: dict[str, list], match: Match) -> dict[str, list]:
     outputs = [*match.outputs, *([] if match.paired else ["label"])]
-    done = [_one(row, match)[0] for row in _rows(batch)]
+    done = [_convert_row(row, match)[0] for row in _rows(batch)]
     keep = [i for i, row in enumerate(done) if row is not None]
     passed = {name: [column[i] for i in keep] for name, column in batch.items() if name in PASSED}
-    return {**passed, **_columns([done[i] for i in keep], outputs)}
+    return {**passed, **_by_column([done[i] for i in keep], outputs)}
 
 
-def _one(row: Row, match: Match) -> tuple[Row | None, Row]:
+def _convert_row(row: Row, match: Match) -> tuple[Row | None, Row]:
     notes: set[Note] = set()
     text = {name: value for name, value in row.items() if name not in PASSED}
     try:
         result = match.apply(text, notes)
     except Drop as drop:
         return None, row_stats.dropped(drop.reason)
-    same = result == {name: row.get(name) for name in result}
-    return result, row_stats.kept(result, match.paired, match.conversational, notes, changed=not same)
+    is_same = result == {name: row.get(name) for name in result}
+    return result, row_stats.kept(result, match.paired, match.conversational, notes, changed=not is_same)
 
 
 def _rows(batch: dict[str, list]) -> list[Row]:
     return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 
 
-def _columns(rows: list[Row], names: Any) -> dict[str, list]:
+def _by_column(rows: list[Row], names: Any) -> dict[str, list]:
     return {name: [row[name] for row in rows] for name in names}
 
 
-def _read(match: Match) -> list[str]:
+def _columns_read(match: Match) -> list[str]:
     return list(dict.fromkeys([*match.columns, *([match.label] if match.label else [])]))
 
 
-def _keep(dataset: Dataset, report: Report) -> tuple[Dataset, Report]:
+def _select_kept(dataset: Dataset, report: Report) -> tuple[Dataset, Report]:
     return (dataset if report.kept is None else dataset.select(report.kept)), report
 
 
@@ -135,27 +130,21 @@ def _counted(report: Report, counted: Dataset, match: Match, passed: list[str], 
         numbers |= {"desirable": desirable, "undesirable": numbers["rows_out"] - desirable}
     if {"images", "image"} & set(passed):
         numbers["duplicates"] = None
-    return dataclasses.replace(report, done=_done(match, changed), **numbers)
+    return dataclasses.replace(report, done=_describe(match, changed), **numbers)
 
 
-def _done(match: Match, changed: bool) -> str:
+def _describe(match: Match, changed: bool) -> str:
     shape = "/".join([*match.outputs, *([] if match.paired else ["label"])])
     style = "messages" if match.conversational else "plain text"
     if not changed:
-        return f"{match.title}, {shape} as {style}, taken as they are"
+        return f"{match.title}, {shape} as {style}, kept as they are"
     return f"{match.title} → {shape} as {style}"
 
 
-def _stay(match: Match, found: Sample) -> bool:
-    """True if the sampled rows are of TRL's type already. The others are compared while they are scanned."""
-    rows = [_one({name: row[name] for name in _read(match)}, match)[1] for row in found.rows]
+def _are_converted(match: Match, found: Sample) -> bool:
+    """True if the sampled rows have TRL's type already. The other rows are compared when they are scanned."""
+    rows = [_convert_row({name: row[name] for name in _columns_read(match)}, match)[1] for row in found.rows]
     return not any(row[row_stats.CHANGED] and not row[row_stats.REASON] for row in rows)
-
-
-def fingerprint(dataset: Dataset, step: str, *parts: Any) -> str:
-    """The cache key of one step: datasets would name a function by its name alone, whatever its code says."""
-    text = repr([dataset._fingerprint, step, *parts, _source_version()])
-    return xxhash.xxh64_hexdigest(text.encode("utf-8", "surrogatepass"))
 
 
 def _key(match: Match) -> list:
@@ -169,9 +158,3 @@ def _key(match: Match) -> list:
         match.label,
         labels,
     ]
-
-
-@cache
-def _source_version() -> str:
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return xxhash.xxh64_hexdigest(b"".join(path.read_bytes() for path in files))

@@ -1,8 +1,8 @@
-"""Where the prompt ends and the answers begin, when a dataset keeps them together.
+"""Separate prompts from completions in datasets that keep them together.
 
-TRL cuts at the first difference (``trl.extract_prompt``). On ordinary rows the result here is the same. It
-differs where that cut is not a prompt: inside a word (``The sky is bl|ue``, ``bl|ack``), in the middle of the
-user's turn, and for identical, empty or unrelated texts, on which TRL 1.16 cuts off one character or raises.
+TRL cuts at the first difference (``trl.extract_prompt``). On ordinary rows the result here is the same. It differs where
+TRL's cut does not give a prompt: inside a word (``The sky is bl|ue``, ``bl|ack``), in the middle of the user's turn, and for
+identical, empty or unrelated texts, where TRL 1.16 cuts off one character or raises.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 
 from trl_ext.data.formats.messages import Message, text_of
-from trl_ext.data.formats.outcome import Drop, Note, Reason
+from trl_ext.data.formats.row_outcome import Drop, Note, Reason
 
 _WORD_AT_END = re.compile(r"\w+\Z")
 
 
 def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """(prompt, chosen, rejected): the shared beginning, cut back to a word's boundary, and the two rests.
+    """(prompt, chosen, rejected): the shared beginning, cut back to a word boundary, and the two remainders.
 
-    A space at the boundary goes to the answers, as in TRL. Identical texts share no prompt.
+    A space at the boundary belongs to the completions, as in TRL. Identical texts have an empty prompt.
     """
     if chosen == rejected:
         return "", chosen, rejected
@@ -39,12 +39,12 @@ def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
 def split_turns(
     chosen: list[Message], rejected: list[Message], notes: set[Note]
 ) -> tuple[list[Message], list[Message], list[Message]]:
-    """(prompt, chosen, rejected): the turns both share, and the rests, which begin with an assistant turn.
+    """(prompt, chosen, rejected): the turns that both share, and the remainders, which begin with an assistant turn.
 
-    Where the two conversations part before their last turn the rests have several turns.
+    If the two conversations differ before their last turn, the remainders have several turns.
 
     Raises:
-        Drop: no shared turn before the answer.
+        Drop: There is no shared turn before the completions.
     """
     cut = 0
     last = min(len(chosen), len(rejected)) - 1
@@ -61,10 +61,10 @@ def split_turns(
 def join_pair(
     prompt: list[Message] | None, chosen: list[Message], rejected: list[Message], notes: set[Note]
 ) -> tuple[list[Message], list[Message], list[Message]]:
-    """(prompt, chosen, rejected), whether the answers came alone or as whole conversations.
+    """(prompt, chosen, rejected), for completions that are stored alone or as whole conversations.
 
-    A conversation says more than a prompt column beside it (which is often its first turn as a string), so it
-    wins where the two disagree, with a note.
+    If a conversation and the prompt column beside it disagree, the conversation is used and a note is added: the column is
+    often its first turn only.
     """
     if prompt is None:
         return split_turns(chosen, rejected, notes)
@@ -79,7 +79,7 @@ def join_pair(
 def join_single(
     prompt: list[Message] | None, completion: list[Message], notes: set[Note]
 ) -> tuple[list[Message], list[Message]]:
-    """(prompt, completion), whether the answer came alone or as the last turn of a whole conversation."""
+    """(prompt, completion), for completions that are stored alone or as the last turn of a whole conversation."""
     if prompt is not None and completion[0]["role"] == "assistant":
         _check(prompt, (completion,), notes)
         return prompt, completion
@@ -92,17 +92,19 @@ def join_single(
     return whole, completion
 
 
-def _check(prompt: list[Message], answers: tuple[list[Message], ...], notes: set[Note]) -> None:
-    if any(answer[0]["role"] != "assistant" or answer[-1]["role"] != "assistant" for answer in answers):
+def _check(prompt: list[Message], completions: tuple[list[Message], ...], notes: set[Note]) -> None:
+    if any(
+        completion[0]["role"] != "assistant" or completion[-1]["role"] != "assistant" for completion in completions
+    ):
         raise Drop(Reason.NO_ANSWER)
-    if any(len(answer) > 1 for answer in answers):
+    if any(len(completion) > 1 for completion in completions):
         notes.add(Note.MULTI_TURN)
     if next((message["role"] for message in prompt if message["role"] != "system"), "") == "assistant":
         notes.add(Note.ASSISTANT_FIRST)
 
 
 def _compare(prompt: list[Message], whole: list[Message], notes: set[Note]) -> None:
-    """Say what happened to a prompt given twice: as a column and inside the conversation."""
+    """Note how a prompt column relates to the prompt inside the conversation."""
     if len(prompt) > 1:
         notes.add(Note.PROMPT_REPEATED if prompt == whole else Note.PROMPT_DIFFERS)
     elif text_of(prompt[0]["content"]).strip() not in {text_of(m["content"]).strip() for m in whole}:

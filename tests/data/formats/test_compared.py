@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from trl_ext import data
-from trl_ext.data.formats.outcome import Reason
+from trl_ext.data.formats.row_outcome import Reason
 from trl_ext.data.recognise_file import recognise_file
 from trl_ext.support.errors import UserError
 
@@ -40,9 +40,11 @@ def test_a_winner_is_named_by_the_ending_of_its_column(ends, first, second, tie)
 
 
 def test_zero_and_one_name_neither_a_nor_b():
-    with pytest.raises(UserError, match=r"none of its 2 rows can be used.*2 rows: its winner names neither answer"):
+    with pytest.raises(
+        UserError, match=r"none of 2 rows can be used.*2 rows: the winner is neither a tie nor the ending"
+    ):
         data.load(rows("winner", 0, 1))
-    with pytest.raises(UserError, match="its winner names neither"):
+    with pytest.raises(UserError, match="the winner is neither"):
         data.load(rows("winner", True, False))
 
 
@@ -104,7 +106,7 @@ def test_the_higher_score_is_better_and_equal_ones_are_dropped(write):
     assert {reason: gone.first for reason, gone in report.dropped.items()} == {
         reason.value: row for reason, row in reasons.items()
     }
-    assert "the better one told by `score_a` and `score_b`" in report.sentences()[0]
+    assert "compared by `score_a` and `score_b`" in report.sentences()[0]
     assert recognise_file(path).format == "compared"
 
 

@@ -82,11 +82,11 @@ def test_what_is_not_two_classes_is_refused(labels, words):
 @pytest.mark.parametrize(("label", "word"), [(True, "desirable"), (-1, "undesirable")])
 def test_one_class_teaches_nothing(label, word):
     given = Dataset.from_list(rows(label, label))
-    with pytest.raises(UserError, match=f"all 2 answers are {word}; .* both labels"):
+    with pytest.raises(UserError, match=f"all 2 completions are {word}, .* both labels"):
         data.load(given)
     assert len(data.load(given, training=False).dataset) == 2
 
 
 def test_missing_labels_are_counted():
     report = data.load(Dataset.from_list(rows(True, None, False))).report
-    assert "1 row dropped of 3: a value it needs is missing (null) (first: row 1)." in report.sentences()
+    assert "1 of 3 rows dropped: a required value is missing (null) (first: row 1)." in report.sentences()

@@ -46,7 +46,7 @@ def test_plain_pairs_stay_as_they_are():
     given = Dataset.from_list(PLAIN)
     dataset, report = data.load(given)
     assert dataset.to_list() == PLAIN
-    assert "taken as they are" in report.done
+    assert "kept as they are" in report.done
 
 
 def test_implicit_plain_prompt_is_cut_where_trl_cuts_it():
@@ -114,7 +114,7 @@ def test_alpaca_input_history_and_system():
         "chosen": [assistant("Good day")],
         "rejected": [assistant("Bad")],
     }
-    assert report.notes == {"of more than two outputs the first and the last were compared": 1}
+    assert report.notes == {"there are more than two outputs; the first and the last were compared": 1}
 
 
 def test_sharegpt_system_and_tools():
@@ -158,7 +158,7 @@ def test_ultrafeedback_prompt_that_is_not_the_conversation_is_left_out_and_count
     row = PAIRED_SPELLINGS["ultrafeedback"][1][0]
     dataset, report = data.load(Dataset.from_list([row, {**row, "prompt": "Something else"}]))
     assert dataset.to_list() == [CONVERSATIONAL[0]] * 2
-    assert report.notes == {"the prompt column is not the conversation's first turn and was left out": 1}
+    assert report.notes == {"the prompt column does not match the conversation and was ignored": 1}
     assert report.duplicates == 1
 
 
@@ -176,7 +176,7 @@ def test_answers_that_part_early_keep_all_their_turns():
     rejected = [user("a"), assistant("x"), user("y"), assistant("z")]
     dataset, report = data.load(Dataset.from_list([{"chosen": chosen, "rejected": rejected}]))
     assert dataset[0] == {"prompt": [user("a")], "chosen": chosen[1:], "rejected": rejected[1:]}
-    assert list(report.notes.values()) == [1] and "more than one turn" in next(iter(report.notes))
+    assert list(report.notes.values()) == [1] and "several turns" in next(iter(report.notes))
 
 
 def test_answers_that_part_in_a_user_turn_begin_at_the_assistant_turn_before_it():

@@ -1,4 +1,4 @@
-"""Column types of TRL's dataset types, and whether a dataset's columns have them already."""
+"""Give the column types of TRL's dataset types, and recognise columns that have them already."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from trl_ext.data.formats import Match
 from trl_ext.data.formats.messages import TEMPLATE_KEYS
 
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
-# Tool calls and lists of content parts: unlike a struct, JSON does not fill absent keys with None, which chat
-# templates would take for present ones.
+# For tool calls and lists of content parts. A struct would fill absent keys with None, which chat templates treat as present;
+# JSON does not.
 ANY_MESSAGES = List(Json())
 
 
-def are_trls(match: Match, features: Features) -> bool:
-    """True if the columns have TRL's names and types already."""
+def has_trl_types(match: Match, features: Features) -> bool:
+    """True if the columns already have TRL's names and types."""
     if not set(match.outputs) <= set(match.columns) or (not match.paired and match.label != "label"):
         return False
     if not match.paired and features["label"] != Value("bool"):
         return False
-    right = _is_message_list if match.conversational else _is_string
-    return all(right(features[name]) for name in match.outputs)
+    has_type = _is_message_list if match.conversational else _is_string
+    return all(has_type(features[name]) for name in match.outputs)
 
 
 def _is_string(feature: Any) -> bool:
@@ -36,8 +36,8 @@ def _is_message_list(feature: Any) -> bool:
     return {"role", "content"} <= item.keys() <= {"role", "content", *TEMPLATE_KEYS} and _is_string(item["role"])
 
 
-def trls(match: Match, source: Features) -> Features:
-    """Features of TRL's type. Messages are role and content alone where no source column can hold more."""
+def trl_features(match: Match, source: Features) -> Features:
+    """Features of TRL's type. Messages have only role and content unless a source column can hold more."""
     if not match.conversational:
         texts = {name: Value("string") for name in match.outputs}
     else:
@@ -47,11 +47,11 @@ def trls(match: Match, source: Features) -> Features:
 
 
 def _is_simple(feature: Any) -> bool:
-    """True if messages in this column can only be a role and a text."""
+    """True if a message in this column can only have a role and a text."""
     item = getattr(feature, "feature", feature) if isinstance(feature, (List, LargeList)) else feature
     if isinstance(item, dict):
         texts = [item[key] for key in ("content", "value") if key in item]
         return not item.keys() & set(TEMPLATE_KEYS) and all(
             _is_string(text) or text == Value("null") for text in texts
         )
-    return isinstance(item, (Value, List, LargeList))  # numbers are scores, no answers
+    return isinstance(item, (Value, List, LargeList))  # numbers are scores, not completions

@@ -9,7 +9,7 @@ from datasets import Dataset
 from tests.data.rows import assistant, user
 from trl_ext import data
 from trl_ext.data.formats.hh import turns
-from trl_ext.data.formats.outcome import Drop, Note, Reason
+from trl_ext.data.formats.row_outcome import Drop, Note, Reason
 
 
 def transcript(*said):
@@ -50,7 +50,7 @@ def test_turns(text, messages):
 
 @pytest.mark.parametrize("text", ["", "hello", "Once\n\nHuman: a\n\nAssistant: b", "Humans: a"])
 def test_text_that_is_no_transcript(text):
-    with pytest.raises(Drop, match="no Human/Assistant transcript"):
+    with pytest.raises(Drop, match="not a Human/Assistant transcript"):
         turns(text, set())
 
 
@@ -91,7 +91,7 @@ def test_each_odd_row_is_dropped_for_its_own_reason_or_kept_with_a_note():
         Note.ASSISTANT_FIRST.value: 1,
     }
     assert report.duplicates == 1
-    assert "3 rows dropped of 10" in str(report) and "(first: row 3)" in str(report)
+    assert "3 of 10 rows dropped" in str(report) and "(first: row 3)" in str(report)
 
 
 def test_an_answer_must_be_the_assistants():

@@ -1,0 +1,108 @@
+"""Explain which columns are missing or wrong: those that are there, those that are needed, and what to write."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from trl_ext.data.column_suggestions import GUESSES, best_mapping, suggested_lines
+from trl_ext.data.files.wrapped_json import list_of_rows
+from trl_ext.data.formats import CHOICES, FORMATS, NAMED, PASSED, READ, Sample
+from trl_ext.data.formats.labels import threshold, verdicts
+from trl_ext.data.formats.sample import LABELS
+from trl_ext.support.errors import UserError
+
+TEXTS = tuple(name for name in NAMED if name not in (*LABELS, "winner", "score_a", "score_b"))
+"""Columns that hold texts or messages."""
+
+
+def unrecognised(found: Sample, source: str, format: str) -> UserError:
+    """The error for a dataset whose columns fit no format, or not the one that was chosen.
+
+    Args:
+        found: Some rows with all their columns.
+        source: What to call the data.
+        format: The format chosen, or "auto".
+    """
+    there = f"{source} has the columns {', '.join(found.columns) or 'none'}"
+    odd = [
+        f"`{name}` holds values of type {_type(found, name)}"
+        for name in TEXTS
+        if found.kind(name) in ("other", "list")
+    ]
+    empty = [f"`{name}`" for name in NAMED if name in found.columns and found.kind(name) is None]
+    details = f" {'; '.join(odd)}: neither text nor messages." if odd else ""
+    details += f" Null in every sampled row: {', '.join(empty)}." if empty else ""
+    if format != "auto":
+        module = next(module for module in FORMATS if format == module.NAME)
+        return UserError(
+            f"{there}, which do not fit `dataset_format: {format}`.{details} That format needs {module.NEEDS}. Remove "
+            "`dataset_format` to have the format recognised, or name the columns with `dataset_columns`."
+        )
+    if len(found.rows) == 1 and (key := list_of_rows(found.rows[0])) is not None:
+        return UserError(
+            f"{there}: a single row whose `{key}` is the list of rows. Write that list to a file of its own."
+        )
+    if odd and all(place == column for place, column in best_mapping(found.columns).items()):
+        return UserError(f"{there}.{details} Write prompts and completions as text, or each as a list of messages.")
+    scores = [
+        column for column in found.columns if column.lower() in GUESSES["label"] and not _is_label(found, column)
+    ]
+    score_text = f" `{scores[0]}` is not a label. {threshold(scores[0])}" if scores else ""
+    usable = tuple(column for column in found.columns if column not in scores)
+    return UserError(
+        f"{there}, which are not recognised.{details} Pairs need prompt, chosen and rejected; or prompt, response_a, "
+        "response_b and winner; or prompt, response_a, response_b and a score for each. Labelled completions need "
+        f"prompt, completion and label.{score_text} Name the columns in the recipe:\n{suggested_lines(usable)}"
+    )
+
+
+def _is_label(found: Sample, column: str) -> bool:
+    values = [row[column] for row in found.rows if isinstance(row.get(column), (str, bool, int, float))]
+    try:
+        return not values or bool(verdicts(values, column, ""))
+    except UserError:
+        return False
+
+
+def check_mapping(mapping: dict[str, str], columns: tuple[str, ...], source: str) -> None:
+    """Check a `dataset_columns` mapping {name known here: column of the dataset} against the dataset.
+
+    Raises:
+        UserError: All wrong entries, each with the most similar name.
+    """
+    known = (*READ, *PASSED)
+    problems = []
+    for place, column in mapping.items():
+        if place not in known:
+            problems.append(
+                f"dataset_columns: `{place}` is not a known name{near(place, known)}. Known names are "
+                f"{', '.join((*NAMED, *PASSED))}."
+            )
+        if not isinstance(column, str) or column not in columns:
+            problems.append(
+                f"dataset_columns: {source} has no column `{column}` for `{place}`"
+                f"{near(str(column), columns)}. It has {', '.join(columns)}."
+            )
+    twice = {column for column in mapping.values() if list(mapping.values()).count(column) > 1}
+    problems += [f"dataset_columns: column `{column}` is used twice. Use each column once." for column in twice]
+    if problems:
+        raise UserError(problems)
+
+
+def check_format(format: str) -> None:
+    """Raise a UserError if `format` is neither "auto" nor the name of a format."""
+    if format not in CHOICES:
+        raise UserError(
+            f"dataset_format: `{format}` is not a format{near(str(format), CHOICES)}. Allowed are {', '.join(CHOICES)}."
+        )
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """A question with the most similar known word; "" if none is similar."""
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean `{nearest[0]}`?)" if nearest else ""
+
+
+def _type(found: Sample, column: str) -> str:
+    return type(next(row[column] for row in found.rows if row.get(column) is not None)).__name__

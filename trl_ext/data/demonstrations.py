@@ -1,0 +1,61 @@
+"""Read demonstrations: completions to imitate, from columns of their own or from preference data."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+
+from trl_ext.data.counts import count
+from trl_ext.data.plain_data import KEPT, PlainReport, Reading, drop_empty, rows_where, select
+from trl_ext.data.report import Loaded
+from trl_ext.support.errors import UserError
+
+SHAPES = (("messages",), ("prompt", "completion"), ("text",), ("conversations",))
+"""Columns that TRL's SFTTrainer trains on; the first that are there are used."""
+
+
+def _from_preferences(loaded: Loaded) -> Loaded:
+    dataset, report = loaded
+    if report.paired:
+        dataset = dataset.remove_columns("rejected").rename_column("chosen", "completion")
+        used = "only the chosen completions are used"
+    else:
+        used = "only the desirable completions are used"
+        if isinstance(dataset, IterableDataset):
+            dataset = dataset.filter(bool, input_columns="label")
+        else:
+            dataset, report = select(Loaded(dataset, report), rows_where(bool, dataset, "label"))
+        dataset = dataset.remove_columns("label")
+    report = dataclasses.replace(report, done=f"{report.done}; {used}")
+    return drop_empty(Loaded(dataset, report), "completion", "the completion is empty")
+
+
+def _from_columns(dataset: Dataset | IterableDataset, where: str) -> Loaded:
+    shape = next((names for names in SHAPES if set(names) <= set(dataset.column_names)), None)
+    if shape is None:
+        allowed = ", or ".join(" and ".join(f"`{name}`" for name in names) for names in SHAPES)
+        raise UserError(
+            f"{where} has the columns {', '.join(dataset.column_names)}, which are not recognised. Needed are {allowed}, or "
+            "the columns of preference data. Name them with `dataset_columns`."
+        )
+    kept = [name for name in (*KEPT, "images", "image") if name in dataset.column_names]
+    what = f"completions in {', '.join(shape)}"
+    dataset = dataset.select_columns([*shape, *kept])
+    if isinstance(dataset, IterableDataset):
+        return Loaded(dataset, PlainReport(where, what, None))
+    # A prompt may be empty, a completion may not.
+    rows = np.intersect1d(rows_where(_is_there, dataset, shape[0]), rows_where(bool, dataset, shape[-1]))
+    empty = len(dataset) - len(rows)
+    problem = f"`{shape[0]}` is empty" if len(shape) == 1 else f"`{shape[0]}` is null or `{shape[-1]}` is empty"
+    remark = f"{count(empty, 'rows')} dropped: {problem}." if empty else ""
+    return Loaded(dataset.select(rows), PlainReport(where, what, len(rows), remark, rows))
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None
+
+
+DEMONSTRATIONS = Reading(_from_preferences, _from_columns)

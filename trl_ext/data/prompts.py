@@ -1,0 +1,36 @@
+"""Read prompts, from a column of their own or from preference data."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from datasets import Dataset, IterableDataset
+
+from trl_ext.data.counts import count
+from trl_ext.data.plain_data import KEPT, PlainReport, Reading, drop_empty, rows_where
+from trl_ext.data.report import Loaded
+from trl_ext.support.errors import UserError
+
+
+def _from_preferences(loaded: Loaded) -> Loaded:
+    dataset, report = loaded
+    names = [name for name in dataset.column_names if name in ("prompt", *KEPT)]
+    report = dataclasses.replace(report, done=f"{report.done}; only the prompts are used")
+    return drop_empty(Loaded(dataset.select_columns(names), report), "prompt", "the prompt is empty")
+
+
+def _from_column(dataset: Dataset | IterableDataset, where: str) -> Loaded:
+    if "prompt" not in dataset.column_names:
+        raise UserError(
+            f"{where} has no column `prompt`. Its columns are {', '.join(dataset.column_names)}. Name the column of the "
+            "prompts with `dataset_columns: {prompt: <its column>}`, or use preference data."
+        )
+    if isinstance(dataset, IterableDataset):
+        return Loaded(dataset.filter(bool, input_columns="prompt"), PlainReport(where, "prompts", None))
+    rows = rows_where(bool, dataset, "prompt")
+    empty = len(dataset) - len(rows)
+    remark = f"{count(empty, 'rows')} dropped: the prompt is empty." if empty else ""
+    return Loaded(dataset.select(rows), PlainReport(where, "prompts", len(rows), remark, rows))
+
+
+PROMPTS = Reading(_from_preferences, _from_column)
