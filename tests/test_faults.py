@@ -172,7 +172,11 @@ IN_THE_RECIPE = [
     Fault(
         "columns of other names",
         {"dataset_name": "other.jsonl"},
-        ("other.jsonl: its columns (question, good, bad) are not recognised", "dataset_columns:", "chosen: good"),
+        (
+            "other.jsonl has the columns question, good, bad, which are not recognised",
+            "dataset_columns:",
+            "chosen: good",
+        ),
         lines("other.jsonl", [{"question": p["prompt"], "good": p["chosen"], "bad": p["rejected"]} for p in pairs(4)]),
     ),
     Fault(
@@ -232,13 +236,13 @@ IN_DATA_OR_MODEL = [
     Fault(
         "completions that are null",
         {"dataset_name": "null.jsonl"},
-        ("null.jsonl", "none of its 8 rows", "missing (null)", "dataset_columns"),
+        ("null.jsonl", "none of 8 rows", "missing (null)", "dataset_columns"),
         lines("null.jsonl", [pair | {"rejected": None} for pair in pairs(8)]),
     ),
     Fault(
         "answers that are the same",
         {"dataset_name": "same.jsonl"},
-        ("same.jsonl", "are the same in all 8 pairs", "dataset_columns"),
+        ("same.jsonl", "are identical in all 8 pairs", "dataset_columns"),
         lines("same.jsonl", [pair | {"rejected": pair["chosen"]} for pair in pairs(8)]),
     ),
     Fault(
@@ -256,8 +260,8 @@ IN_DATA_OR_MODEL = [
     Fault(
         "prompts longer than max_length", {"max_length": 2}, ("prompts have 2 tokens or more", "Raise `max_length`")
     ),
-    with_label("yep", "nope", given="labels in unknown words", said=("'nope', 'yep'", "allowed are true/false")),
-    with_label(True, given="one label only", said=("all 8 answers are desirable", "Add the missing class")),
+    with_label("yep", "nope", given="labels in unknown words", said=("'nope', 'yep'", "Allowed labels are true/false")),
+    with_label(True, given="one label only", said=("all 8 completions are desirable", "Add completions with the other label")),
     Fault("data nobody has", {"dataset_name": "org/nowhere"}, ("org/nowhere", "Give a path, or unset it")),
     Fault(
         "a model nobody has",

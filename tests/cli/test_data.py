@@ -73,7 +73,7 @@ def test_everything_is_said_with_rows_of_the_file(recipe, tmp_path, capsys):
         "1 pair (25.0%): the cut takes an answer's end-of-sequence token",
         "row 5: prompt 'what film?' | chosen 'a great film' | rejected 'a dull film'",
         "Rows by themselves, of more than one kind:",
-        "1 pair: chosen and rejected are the same, so they teach no preference.",
+        "1 pair: chosen and rejected are identical, so they teach no preference.",
         "5 rows (83.3%): pair, TRL's own columns, messages.",
         "1 row (16.7%): not recognised.",
         "Row 1 as the trainer sees it",
@@ -90,7 +90,7 @@ def test_plain_text_is_said_as_a_run_says_it(recipe, capsys):
     rows = [{"prompt": "q", "chosen": " yes", "rejected": ""}, {"prompt": "q", "chosen": "", "rejected": " no"}]
     said = facts(capsys, recipe(rows))["statements"]
     assert any("so the model's chat template is not applied" in line for line in said)
-    assert "1 pair: the chosen answer is empty, which teaches the model to say nothing." in said
+    assert "1 pair: the chosen completion is empty, which teaches the model to generate nothing." in said
     assert not any("chat template" in line for line in facts(capsys, recipe())["statements"])
 
 
@@ -235,7 +235,7 @@ def test_a_run_says_it_in_a_few_lines(recipe, capsys, monkeypatch):
     with pytest.raises(Loading) as reached:  # of a stream it is only said: its beginning may mislead
         main(["run", recipe(REFUSED["same"][0]), "--dataset_streaming", "true", "--max_steps", "1"])
     assert any(
-        "first 256 rows of the stream" in line and "the same in all 2" in line for line in reached.value.args[0]
+        "first 256 rows of the stream" in line and "identical in all 2" in line for line in reached.value.args[0]
     )
 
 

@@ -273,7 +273,7 @@ def test_prompts_that_are_too_long_are_counted(tiny_model, data, tmp_path, evalu
         (["nowhere"], "nowhere does not exist"),
         (["RUN"], "The run held no rows out, and DATA has only the split `train`, on which it trained."),
         (["RUN", "--dataset", "absent.jsonl"], "`--dataset` is absent.jsonl, and there is no such file or folder"),
-        (["RUN", "--dataset", "prompts.jsonl"], "needed are prompt, chosen and rejected for pairs"),
+        (["RUN", "--dataset", "prompts.jsonl"], "Pairs need prompt, chosen and rejected"),
         (["RUN", "--split", "validation"], "`validation` was asked for"),
         (["RUN", "--split", "train", "--dataset_columns", "q"], "`--dataset_columns` is 'q'"),
         (["RUN", "--limit", "0"], "`--limit` is 0: give a whole number of at least 1"),

@@ -104,7 +104,7 @@ def test_right_columns_with_wrong_things_in_them():
         match=r"`chosen` holds values of type list: neither text nor messages\. Write .* a list of messages\.$",
     ):
         data.load(Dataset.from_list([{"prompt": "q", "chosen": ["a", "b"], "rejected": "c"}]))
-    with pytest.raises(UserError, match="`chosen`, `rejected` null in every row"):
+    with pytest.raises(UserError, match="Null in every sampled row: `chosen`, `rejected`"):
         data.load(Dataset.from_list([{"chosen": None, "rejected": None}]))
 
 
