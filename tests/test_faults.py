@@ -152,7 +152,7 @@ IN_THE_RECIPE = [
         ("`dataset_mixer` (line ", "write `datasets: [{path: org/a, fraction: 0.5}, {path: org/b, fraction: 1}]`"),
     ),
     Fault("evaluation_strategy", {"evaluation_strategy": "no"}, ("write `eval_strategy: ",)),
-    Fault("rpo_alpha", {"rpo_alpha": 0.2}, ("mix the SFT loss in with `loss: {dpo: 1, sft: 0.2}`",)),
+    Fault("rpo_alpha", {"rpo_alpha": 0.2}, ("to add the SFT loss, write `loss: {dpo: 1, sft: 0.2}`",)),
     Fault("auto_find_batch_size", {"auto_find_batch_size": True}, ("restarts at step 0", "lower `row_tokens`")),
     Fault("DeepSpeed", {"deepspeed": "zero3.json"}, ("`deepspeed` (line ", "accelerate launch")),
     Fault("4 and 8 bits", {"load_in_4bit": True, "load_in_8bit": True}, ("are both true: keep one",)),
@@ -162,7 +162,7 @@ IN_THE_RECIPE = [
         ("nothing would be trained", "add `use_peft: true`"),
     ),
     Fault("LoRA settings without LoRA", {"use_peft": None}, ("would be ignored", "add `use_peft: true`")),
-    Fault("LoRA on the head", {"lora_target_modules": ["q_proj", "lm_head"]}, ("includes lm_head", "remove lm_head")),
+    Fault("LoRA on the head", {"lora_target_modules": ["q_proj", "lm_head"]}, ("includes lm_head", "Remove lm_head")),
     Fault("bf16 and fp16", {"bf16": True, "fp16": True}, ("are both true: keep bf16",)),
     Fault("a model that is not there", {"model_name_or_path": "./modle"}, ("is ./modle", "check the path")),
     Fault("a model file", {"model_name_or_path": "pairs.jsonl"}, ("is the file pairs.jsonl", "name the folder")),
@@ -206,8 +206,8 @@ IN_THE_RECIPE = [
         "PPO without a reward", {"trainer": "ppo", "max_length": None}, ("no source of reward", "Add `reward_funcs`")
     ),
     Fault("an empty file", "", ("is empty", "a model and a dataset")),
-    Fault("a list", "- a\n- b\n", ("holds no `key: value` lines",)),
-    Fault("bytes", b"\x89PNG\xff\x00", ("is not a text file in UTF-8", "give a recipe in YAML")),
+    Fault("a list", "- a\n- b\n", ("has no `key: value` lines",)),
+    Fault("bytes", b"\x89PNG\xff\x00", ("is not a text file in UTF-8", "Give a recipe in YAML")),
     Fault("tabs", "a:\n\tb: 1\n", ("line 2 is not YAML", "Indent with spaces")),
     Fault("an unclosed bracket", "loss: [dpo\n", ("is not YAML", "one `key: value` per line")),
 ]

@@ -275,7 +275,7 @@ def test_run_hands_over_the_recipe_and_the_flags(monkeypatch):
     seen = []
     stand_in = types.SimpleNamespace(main=lambda *given, **more: seen.append((*given, more)) or 7)
     monkeypatch.setitem(sys.modules, "trl_ext.runs.run", stand_in)
-    monkeypatch.setattr(trl_ext, "run", stand_in, raising=False)
+    monkeypatch.setattr("trl_ext.runs.run", stand_in, raising=False)
     assert cli.main(["run", "x.yaml", "--loss", "ipo", "--force", "--bf16"]) == 7
     assert seen == [("x.yaml", {"loss": "ipo", "bf16": True}, {"force": True})]
 

@@ -8,7 +8,6 @@ import pytest
 from tests.recipe.helpers import PPO, problems, write
 from trl_ext import recipe
 from trl_ext.recipe.load import (
-    check_first_rows,
     choose_loss,
     choose_method,
     convert_types,
@@ -16,7 +15,7 @@ from trl_ext.recipe.load import (
     drop_unknown_keys,
     fit_to_loss,
     fit_variants,
-    merge,
+    merge_layers,
     note_reused_hyperparameters,
     read_variants,
     run_checks,
@@ -25,7 +24,7 @@ from trl_ext.recipe.load import (
 
 PASSES = (
     choose_method, read_variants, drop_unknown_keys, drop_misplaced_keys, unfold_loss_kwargs, choose_loss, convert_types,
-    fit_variants, merge, fit_to_loss, note_reused_hyperparameters, run_checks, check_first_rows,
+    fit_variants, merge_layers, fit_to_loss, note_reused_hyperparameters, run_checks,
 )  # fmt: skip
 LOSS = "model_name_or_path: embedded\ndataset_name: embedded\nloss: dpo\nvariants: {ipo: {beta: 1}, kto: {}, simpo: {gamma: 1}}\n"
 

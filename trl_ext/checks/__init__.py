@@ -17,7 +17,7 @@ from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.methods import METHODS
 
 THEMES = (
-    "model", "data", "rewards", "adapter", "lora_targets", "precision", "attention", "reference", "loss", "kl", "sampling",
+    "model", "data", "first_rows", "rewards", "adapter", "lora_targets", "precision", "attention", "reference", "loss", "kl", "sampling",
     "generations", "bounds", "rows", "optimizers", "packages", "trackers", "launch", "checkpoints", "unread",
 )  # fmt: skip
 """The files of rules, in the order in which their sentences are reported."""

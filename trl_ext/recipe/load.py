@@ -8,13 +8,12 @@ from trl_ext import checks
 from trl_ext.methods import Method
 from trl_ext.recipe import reader, stages
 from trl_ext.recipe.choice.hyperparameters import fit_to_loss, fit_variants, note_reused_hyperparameters
-from trl_ext.recipe.choice.loss import Choice, choose_loss, method_of_loss
+from trl_ext.recipe.choice.loss import Choice, choose_loss, settle_method
 from trl_ext.recipe.choice.loss_kwargs import unfold_loss_kwargs
 from trl_ext.recipe.choice.method import choose_method
 from trl_ext.recipe.choice.variants import read_variants
-from trl_ext.recipe.first_look import check_first_rows
 from trl_ext.recipe.layers.layer import Layer, Layers, from_file, from_flags
-from trl_ext.recipe.layers.merge import merge
+from trl_ext.recipe.layers.merge import merge_layers
 from trl_ext.recipe.layers.types import convert_types
 from trl_ext.recipe.layers.unknown_keys import drop_misplaced_keys, drop_unknown_keys
 from trl_ext.recipe.problems import Problems
@@ -46,10 +45,10 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     drop_misplaced_keys(layers, problems)
     unfold_loss_kwargs(layers, problems)
     chosen = choose_loss(layers, method, problems)
-    method = method_of_loss(method, chosen)
+    method = settle_method(method, chosen)
     convert_types(layers, method, problems)
     fit_variants(layers, method, problems)
-    merged = merge(layers, chosen)
+    merged = merge_layers(layers, chosen)
     loss_kwargs = fit_to_loss(merged, chosen, method, problems)
     note_reused_hyperparameters(merged, layers.file, chosen, problems)
     awaits = run_checks(merged, path.parent, method, chosen, problems)
@@ -64,7 +63,6 @@ def run_checks(merged: Layer, folder: Path, method: Method, chosen: Choice | Non
     if awaits := stages.awaited(settings):
         settings.reported.add("reward_adapter")
     problems.add_sentences(*checks.check(settings))
-    check_first_rows(settings, problems)
     problems.notes += [*checks.notes(settings), *([awaits] if awaits else [])]
     return awaits
 

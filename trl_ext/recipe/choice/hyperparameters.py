@@ -5,7 +5,7 @@ from typing import Any
 from trl_ext import losses
 from trl_ext.methods import METHODS, Method
 from trl_ext.recipe import schema
-from trl_ext.recipe.choice.loss import Choice, loss_title, method_of_loss
+from trl_ext.recipe.choice.loss import Choice, loss_title, settle_method
 from trl_ext.recipe.layers.layer import Layer, Layers
 from trl_ext.recipe.problems import Problems
 from trl_ext.recipe.renamed_keys import line
@@ -77,7 +77,7 @@ def _drop_unread_settings(layer: Layer, chosen: Choice, method: Method, problems
     """Drop settings that only losses on the other kind of data have; any but their defaults are problems."""
     if not method.is_default:
         return
-    own = schema.training(method_of_loss(method, chosen).name)
+    own = schema.training(settle_method(method, chosen).name)
     kinds = [kind for kind in METHODS.values() if kind.is_default]
     others = {key: field for kind in kinds for key, field in schema.training(kind.name).items() if key not in own}
     unread = others.keys() - set(hyperparameters())

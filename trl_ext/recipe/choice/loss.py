@@ -53,7 +53,7 @@ def choose_loss(layers: Layers, method: Method, problems: Problems) -> Choice | 
     return replace(in_flags or in_file, in_file=in_file.loss)
 
 
-def method_of_loss(method: Method, chosen: Choice | None) -> Method:
+def settle_method(method: Method, chosen: Choice | None) -> Method:
     """The method once the loss is known: without `trainer`, it is the one that reads the data of the loss."""
     if not method.is_default or chosen is None or chosen.info is None:
         return method

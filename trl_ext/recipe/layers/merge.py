@@ -7,7 +7,7 @@ from trl_ext.recipe.layers.layer import Layer, Layers, Place, Setting
 from trl_ext.recipe.vocabulary import exclusive, hyperparameters
 
 
-def merge(layers: Layers, chosen: Choice | None) -> Layer:
+def merge_layers(layers: Layers, chosen: Choice | None) -> Layer:
     """One layer of all settings that apply to the chosen loss, or to a method without one (`None`).
 
     Of hyperparameters that exclude each other, such as `gamma` and `gamma_beta_ratio`, only those of the upper layer stay.

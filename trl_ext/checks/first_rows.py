@@ -1,0 +1,38 @@
+"""Rule about the first rows of a local data file: broken rows, missing columns, data that the method cannot learn from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trl_ext.checks.rule import problem
+from trl_ext.checks.settings import Settings
+from trl_ext.data.files.problems import find_problem
+from trl_ext.data.formats import CHOICES
+from trl_ext.data.recognise_file import recognise_file
+from trl_ext.support.errors import UserError
+
+
+@problem("dataset_name", "datasets", "dataset_format", "dataset_columns", recipe_only=True)
+def first_rows(s: Settings) -> Iterator[str]:
+    name, where = s["dataset_name"], s.where("dataset_name")
+    if not isinstance(name, str) or s["datasets"]:
+        return
+    if s["dataset_format"] not in (None, *CHOICES):  # reported by `trl_ext.checks.data`
+        return
+    if (reason := find_problem(Path(name))) is not None:
+        yield f"{where} is {name}, which cannot be read: {reason}"
+        return
+    try:
+        found = recognise_file(name, s["dataset_columns"], s["dataset_format"] or "auto")
+    except UserError as error:
+        if s.method.reads_preferences:  # prompts alone, or completions without a label, are enough for other methods
+            yield from error.problems
+        return
+    is_loss_known = s.loss is not None or not s.method.has_loss
+    if found is not None and not found.paired and s.method.is_paired and is_loss_known:
+        what, remedy = ("a reward model", "Choose data")
+        if s.method.has_loss:
+            what, remedy = ("the loss", "Choose a loss on labelled completions (`--loss kto`), or data")
+        yield (
+            f"{where} is {name}, which has single completions with labels, and {what} compares pairs. {remedy} with chosen "
+            "and rejected completions."
+        )
