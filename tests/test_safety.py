@@ -57,4 +57,4 @@ def test_remote_code_is_off_by_default_and_said_when_on(tmp_path):
     assert not recipe.load(path).effective("trust_remote_code")
     assert not any("trust_remote_code" in note for note in recipe.load(path).notes)
     (note,) = [n for n in recipe.load(path, {"trust_remote_code": True}).notes if "trust_remote_code" in n]
-    assert "Python code that comes with embedded is run on this computer" in note
+    assert "Python code that comes with embedded runs on this computer" in note

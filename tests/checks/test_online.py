@@ -1,4 +1,4 @@
-"""What the settings of online preference training do together: the same sentences for a recipe and for the trainer."""
+"""Rules about online preference training give the same sentences for a recipe and for the trainer."""
 
 import pytest
 

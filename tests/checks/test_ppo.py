@@ -1,4 +1,4 @@
-"""What PPO's settings do together: the same sentences for a recipe, before torch is imported, and for the trainer."""
+"""Rules about PPO's settings give the same sentences for a recipe, before torch is imported, and for the trainer."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""A key that nothing reads is never ignored: settings that the rest of a recipe leaves without effect are said to be so."""
+"""Settings that have no effect in a recipe are reported, never silently ignored."""
 
 import json
 import shutil

@@ -28,7 +28,7 @@ def order_of_examples(s: Settings) -> Iterator[str]:
 
 
 def checkpointing(key: str, s: Settings) -> Iterator[str]:
-    if isinstance(s[key], str) and s[key].lower() not in ("auto", "true", "false"):
+    if isinstance(s[key], str) and s[key] != "auto" and s[key].lower() not in ("true", "false"):
         yield f"{s.where(key)} is {s[key]!r}: give true, false or 'auto'."
 
 
