@@ -1,6 +1,7 @@
 """Rules about the loss: whether it fits the data and the other settings."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from trl_ext import methods
 from trl_ext.checks.rule import LOSS, problem, samples_pairs
@@ -40,6 +41,17 @@ def weighted_pairs(s: Settings) -> Iterator[str]:
             f"{s.where('use_weighting')} weighs single pairs, and the loss {s.loss.name} compares sorted values across the "
             "optimizer step. Turn off `use_weighting`, or choose another loss."
         )
+
+
+def mix_from_trl(names: list[str] | str, weights: Any) -> dict[str, float]:
+    """TRL's `loss_type` and `loss_weights` as {name: weight}. ValueError unless there is a weight for each name."""
+    names = [names] if isinstance(names, str) else names
+    if weights is None:
+        return dict.fromkeys(names, 1.0)
+    if not isinstance(weights, list) or len(weights) != len(names):
+        count = len(weights) if isinstance(weights, list) else 1
+        raise ValueError(f"`loss_weights` has {count} weights for {len(names)} losses. Give one for each.")
+    return dict(zip(names, weights, strict=True))
 
 
 def _class(path: str) -> str:

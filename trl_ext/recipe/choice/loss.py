@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trl_ext import losses, methods
+from trl_ext.checks.loss import mix_from_trl
 from trl_ext.methods import Method
 from trl_ext.recipe import schema
 from trl_ext.recipe.layers.layer import Layer, Layers, Place, Setting
@@ -138,12 +139,10 @@ def _refusal(name: Any) -> str | None:
 
 def _from_trl(names: Any, weights: Any, problems: Problems) -> Any:
     """`loss_type` and `loss_weights` as a `loss`."""
-    if isinstance(names, str):
-        names = [names]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, (str, list)) or not all(isinstance(name, str) for name in names):
         return names
-    if weights is not None and (not isinstance(weights, list) or len(weights) != len(names)):
-        count = len(weights) if isinstance(weights, list) else 1
-        problems.add_sentences(f"`loss_weights` has {count} weights for {len(names)} losses. Give one for each.")
-        weights = None
-    return dict(zip(names, weights or [1.0] * len(names), strict=True))
+    try:
+        return mix_from_trl(names, weights)
+    except ValueError as error:
+        problems.add_sentences(str(error))
+        return mix_from_trl(names, None)

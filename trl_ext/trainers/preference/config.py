@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from trl import DPOConfig, KTOConfig
 
 from trl_ext import checks, losses
+from trl_ext.checks.loss import mix_from_trl
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 
@@ -206,9 +207,5 @@ def _from_trl(loss_type: list[str] | str | None, weights: list[float] | None) ->
     """TRL's `loss_type` and `loss_weights` as a `loss`."""
     if loss_type is None:
         return None
-    names = [losses.canonical(name) for name in ([loss_type] if isinstance(loss_type, str) else loss_type)]
-    if weights is not None and len(weights) != len(names):
-        raise ValueError(f"`loss_weights` has {len(weights)} weights for {len(names)} losses: give one for each.")
-    if len(names) == 1 and (weights is None or weights[0] == 1):
-        return names[0]
-    return dict(zip(names, weights or [1.0] * len(names), strict=True))
+    mix = {losses.canonical(name): weight for name, weight in mix_from_trl(loss_type, weights).items()}
+    return next(iter(mix)) if [*mix.values()] == [1] else mix
