@@ -229,7 +229,7 @@ def test_a_run_that_was_killed_names_its_newest_whole_checkpoint(run, tmp_path, 
     for verb in (["chat"], ["eval"], ["kl"], ["merge", "--output", "merged"], ["compare"]):
         assert main([verb[0], "runs/killed", *verb[1:]]) == 2
         said = capsys.readouterr().err
-        assert "has not ended: name its newest whole checkpoint, runs/killed/checkpoint-10." in said, verb
+        assert "has not finished. Give its newest complete checkpoint, runs/killed/checkpoint-10." in said, verb
     assert main(["chat", "small.yaml"]) == 2
     assert "the newest whole checkpoint is runs/killed/checkpoint-10." in capsys.readouterr().err
 
@@ -278,16 +278,16 @@ def test_only_the_end_of_a_long_answer_is_shown_while_it_grows():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "nowhere does not exist: name the directory of a run, or a recipe"),
+        (["nowhere"], "nowhere does not exist. Give the directory of a run, or a recipe"),
         (["."], "holds neither an adapter (adapter_config.json) nor a model (config.json)"),
-        (["MODEL", "--compare"], "is a model that no run left here"),
+        (["MODEL", "--compare"], "is a model without a run, so"),
         (["MODEL", "--system", "Be kind.", "--prompt", "x"], "no chat template, so it knows no system message"),
         (["RUN", "--temperature", "-1"], "`--temperature` is -1: give a number of at least 0"),
         (["RUN", "--max_new_tokens", "0"], "`--max_new_tokens` is 0"),
         (["RUN", "--prompt", " "], "`--prompt` is empty"),
         (["RUN", "--prompt", "x " * 5000], "tokens, and the model takes 4,096: begin a new one"),
-        (["REWARD"], "holds a reward model, which writes no completions"),
-        (["GONE", "--compare"], "which is not there any more: put it back"),
+        (["REWARD"], "holds a reward model, which cannot generate text"),
+        (["GONE", "--compare"], "which no longer exists. Restore it"),
     ],
 )
 def test_wrong_input(words, message, run, tiny_model, tmp_path, monkeypatch, capsys):

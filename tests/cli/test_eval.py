@@ -279,8 +279,8 @@ def test_prompts_that_are_too_long_are_counted(tiny_model, data, tmp_path, evalu
         (["RUN", "--limit", "0"], "`--limit` is 0: give a whole number of at least 1"),
         (["RUN", "--samples", "-1"], "`--samples` is -1"),
         (["SFT"], "held out data of its own kind, which has no preferences"),
-        (["REWARD"], "holds a reward model, which writes no completions"),
-        (["MODEL"], "MODEL holds no recipe.resolved.yaml: it was not left by `trl-ext run`"),
+        (["REWARD"], "holds a reward model, which cannot generate text"),
+        (["MODEL"], "MODEL holds no recipe.resolved.yaml, so it was not written by `trl-ext run`"),
         (["SHORT", "--split", "train"], "every prompt has 1 tokens"),
     ],
 )

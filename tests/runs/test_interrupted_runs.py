@@ -111,7 +111,7 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(number, whole, start):
     assert run.stop(number) == 130
     assert "Traceback" not in run.output
     (line,) = [line for line in run.output.splitlines() if line.startswith("trl-ext: interrupted.")]
-    kept, command = re.fullmatch(r"trl-ext: interrupted\. Kept: (\S+)\. Continue: trl-ext (.+)", line).groups()
+    kept, command = re.fullmatch(r"trl-ext: interrupted\. Last checkpoint: (\S+)\. Resume with: trl-ext (.+)", line).groups()
     assert kept.endswith("checkpoint-4") and run.steps == [1, 2, 3, 4]
     assert (run.directory / "curves.png").exists()
     assert not (run.directory / "adapter_config.json").exists()  # it would look finished
@@ -136,10 +136,10 @@ def test_a_second_signal_leaves_the_checkpoint_before_and_no_process(whole, star
     run.wait_for_step(3)
     workers = run.children()
     run.process.send_signal(signal.SIGTERM)
-    run.wait_for(lambda: "once more to stop at once" in run.output)
+    run.wait_for(lambda: "Send it again to stop immediately" in run.output)
     assert ended_by(signal.SIGTERM, run.process) == 130
-    assert "Traceback" not in run.output and "stopped at once. Kept: " in run.output
-    assert "Continue: trl-ext run" in run.output.splitlines()[-1]
+    assert "Traceback" not in run.output and "stopped immediately. Last checkpoint: " in run.output
+    assert "Resume with: trl-ext run" in run.output.splitlines()[-1]
     assert len(workers) >= 2 and gone(workers)
     again = ["--output_dir", str(run.directory), "--resume_from_checkpoint", "true"]
     assert main(["run", str(run.directory / "recipe.resolved.yaml"), *again]) == 0
@@ -168,7 +168,7 @@ def test_two_processes_stop_after_the_same_step(number, start):
     assert json.loads((checkpoint / "trainer_state.json").read_text())["global_step"] == 3
     assert {path.name for path in checkpoint.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
     assert not (run.directory / "adapter_config.json").exists()
-    (command,) = re.findall("trl-ext: interrupted. Kept: .* Continue: torchrun (.+)", run.output)
+    (command,) = re.findall("trl-ext: interrupted. Last checkpoint: .* Resume with: torchrun (.+)", run.output)
     if number == signal.SIGTERM:
         again = [sys.executable, *torchrun, *shlex.split(command)]
         subprocess.run(again, check=True, capture_output=True, timeout=PATIENCE)

@@ -48,7 +48,7 @@ def test_a_second_one_is_refused_until_the_first_is_out(tmp_path):
     with holder(out) as process:
         before = content(out)
         said = (
-            f"{re.escape(str(out))} is being written by another run \\(process {process.pid}, since .*\\): wait for it"
+            f"Another run is writing to {re.escape(str(out))} \\(process {process.pid}, since .*\\). Wait until it ends"
         )
         with pytest.raises(UserError, match=said), lock.writing(out):
             pytest.fail("two are inside")
@@ -105,7 +105,7 @@ def test_commands_are_refused_before_weights_are_loaded(recipe, tmp_path, capsys
         for command in (run, [*run, "--resume_from_checkpoint", "true"], compare):
             assert main(command) == 2
             said = capsys.readouterr().err
-            assert f"out is being written by another run (process {process.pid}, since " in said
+            assert f"Another run is writing to out (process {process.pid}, since " in said
         assert content(out) == before
         (out / "recipe.resolved.yaml").unlink()
         process.kill()

@@ -65,7 +65,7 @@ def test_a_full_disk_anywhere_in_a_run_ends_it_in_one_sentence(recipe, tmp_path,
         PairedPreferenceTrainer, "save_model", full_at_the_end(PairedPreferenceTrainer.save_model, full)
     )
     assert main(["run", path, "--output_dir", "b"]) == 2
-    assert "The disk of b is full: free some space. Kept: b/checkpoint-2." in capsys.readouterr().err
+    assert "The disk of b is full. Free some space. Last checkpoint: b/checkpoint-2." in capsys.readouterr().err
 
 
 def full_at_the_end(save_model, full):
@@ -92,9 +92,9 @@ def test_a_resume_takes_the_latest_whole_checkpoint(saved, tmp_path):
         UserError, match=r"no whole checkpoint \(checkpoint-2: scheduler.pt has 0 bytes .*; checkpoint-1: "
     ):
         runs.run_directory(load(saved, flags))
-    assert "No checkpoint was due yet (`save_steps: 1`), so there" in runs.how_to_resume(directory, load(saved))
+    assert "No checkpoint has been saved yet (`save_steps: 1`), so the run cannot" in runs.how_to_resume(directory, load(saved))
     unsaved = load(saved, {"save_strategy": "no"})
-    assert "asks for no checkpoints (`save_strategy: no`), so" in runs.how_to_resume(directory, unsaved)
+    assert "The recipe saves no checkpoints (`save_strategy: no`), so" in runs.how_to_resume(directory, unsaved)
 
 
 def test_a_resume_counts_on_and_keeps_the_recipes_name(saved, tmp_path, capsys):

@@ -135,7 +135,7 @@ def test_sft_reward_ppo(recipe, tmp_path, tiny_model, capsys):
 
     capsys.readouterr()
     assert main(["kl", str(reward)]) == 2
-    assert "holds a reward model, which writes no completions" in capsys.readouterr().err
+    assert "holds a reward model, which cannot generate text" in capsys.readouterr().err
 
     chain = {"model_name_or_path": "runs/sft", "reward_adapter": "runs/reward", "reward_funcs": None}
     assert main(["run", recipe("ppo", "chain", **chain)]) == 0

@@ -53,7 +53,7 @@ def test_inside_it_waits_for_the_end_of_the_block(number, capfd):
             os.kill(os.getpid(), number)
             reached = becomes(lambda: guard.is_requested)
     assert reached
-    assert f"{number.name}: the step in progress is finished and kept" in capfd.readouterr().err
+    assert f"{number.name}: finishing this step and saving a checkpoint" in capfd.readouterr().err
 
 
 def test_what_is_ignored_stays_ignored():
@@ -143,7 +143,7 @@ def test_a_second_signal_ends_even_a_call_that_never_returns(start):
     time.sleep(0.5)
     assert process.poll() is None
     assert ended_by(signal.SIGINT, process) == 130
-    assert "trl-ext: stopped at once. Kept: nothing." in process.stdout.read()
+    assert "trl-ext: stopped immediately. Kept: nothing." in process.stdout.read()
     assert children and gone(children)
 
 
@@ -193,4 +193,4 @@ def test_a_process_whose_launcher_is_gone_is_asked_to_stop(start):
     (process,) = psutil.Process(launcher.pid).children()
     launcher.kill()
     assert gone([process])
-    assert "SIGTERM: the step in progress is finished and kept" in launcher.stdout.read()
+    assert "SIGTERM: finishing this step and saving a checkpoint" in launcher.stdout.read()

@@ -61,8 +61,8 @@ def test_bars_are_for_terminals(monkeypatch):
 def test_a_model_is_loaded_in_silence_off_terminals():
     """What the libraries of today say: a bar, and on CPUs with 16-bit products the missing kernel."""
     code = (
-        "from trl_ext import demo, recipe\nfrom trl_ext.runs import run\n"
-        "run.quieten(recipe.load('recipes/demo.yaml'))\n"
+        "from trl_ext import demo, recipe\nfrom trl_ext.runs import libraries\n"
+        "libraries.configure(recipe.load('recipes/demo.yaml'))\n"
         "import trl_ext.trainers\n"
         "from transformers import AutoModelForCausalLM, BitsAndBytesConfig\n"
         "four_bit = BitsAndBytesConfig(load_in_4bit=True)\n"

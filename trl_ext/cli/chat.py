@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     directory = finished.directory_of(args.run)
     is_typed = args.prompt is None and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     with without_echo() if is_typed else contextlib.nullcontext():
-        opened = open_model(directory, needs_reference=args.compare)  # quietens what is imported next
+        opened = open_model(directory, needs_reference=args.compare)  # configures the libraries imported next
         if args.compare:
             opened.add_reference()
         from trl_ext.chat import screen, session

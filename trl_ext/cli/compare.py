@@ -85,9 +85,9 @@ def _grid(path: Path, args: argparse.Namespace) -> int:
     first = grid[0].recipe
     directory = args.output_dir or Path("runs", f"{first.name}-compare")
 
-    from trl_ext.runs import lock, run
+    from trl_ext.runs import libraries, lock
 
-    run.quieten(first)  # before the imports below
+    libraries.configure(first)  # before the imports below
     from trl_ext.comparison import report
 
     console = terminal.console()
@@ -120,7 +120,7 @@ def _finished(paths: list[Path], args: argparse.Namespace) -> int:
     grid = [name for name in ("losses", "betas", "seeds") if getattr(args, name) is not None]
     if unread := [*args.recipe_keys, *grid]:
         raise UserError(f"`--{unread[0]}` needs a recipe. Finished runs are compared as they are: remove it.")
-    from trl_ext.runs import finished, lock, run
+    from trl_ext.runs import finished, libraries, lock
 
     for path in paths:
         finished.check(path)
@@ -132,7 +132,7 @@ def _finished(paths: list[Path], args: argparse.Namespace) -> int:
             f"These runs started from different models: {', '.join(sorted(map(str, began)))}. Their KL and log-ratios refer "
             "to different references. Compare runs that started from the same model."
         )
-    run.quieten(recipes[0])  # before the imports below
+    libraries.configure(recipes[0])  # before the imports below
     from trl_ext.comparison import report
 
     directory = args.output_dir or Path("runs", "compare-" + "-".join(names))

@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from trl_ext import recipe
-    from trl_ext.runs import run
+    from trl_ext.runs import libraries
 
     loaded = recipe.load(args.recipe, args.recipe_keys)
-    run.quieten(loaded)
+    libraries.configure(loaded)
     output = writable_folder("output", args.output or Path("runs", f"{loaded.name}-data"))
 
     from trl_ext.build.inspection import inspect

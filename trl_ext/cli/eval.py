@@ -72,8 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from trl_ext.runs import finished
-    from trl_ext.runs.run import quieten
+    from trl_ext.runs import finished, libraries
     from trl_ext.support import atomic
 
     directory = finished.directory_of(args.run)
@@ -82,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     console = terminal.console(stderr=args.json)
     # Only the JSON goes where a script reads it.
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
-        quieten(finished.recipe_at(directory, needs_data=args.dataset is None))  # what is imported next
+        libraries.configure(finished.recipe_at(directory, needs_data=args.dataset is None))  # before the imports below
         from trl_ext.evaluation import report
         from trl_ext.evaluation.evaluate import evaluate_run
         from trl_ext.evaluation.rows import RowChoice

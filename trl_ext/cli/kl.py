@@ -150,7 +150,7 @@ def _cell(recipe: Any) -> tuple[str, str, str] | None:
 def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:
     from trl_ext.runs.load import open_run, open_start
 
-    # Both quieten what is imported next.
+    # Both configure the libraries imported next.
     opened = open_start(source.recipe, args.n) if source.is_start else open_run(source.adapter, args.n)
     model, tokenizer, prompts, continued = opened
     from trl_ext.kl_audit import sampled

@@ -61,10 +61,10 @@ def _size(text: str) -> str:
 def run(args: argparse.Namespace) -> int:
     _check(args)
     from trl_ext.export import source as sources
-    from trl_ext.runs.run import quieten
+    from trl_ext.runs import libraries
 
     source = sources.find(args.run, args.base)
-    quieten(source.settings)
+    libraries.configure(source.settings)
 
     console = terminal.console(quiet=args.json)
     sources.check_base(source)

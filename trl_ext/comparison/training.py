@@ -12,6 +12,7 @@ from trl_ext.comparison.evaluator import Evaluator
 from trl_ext.comparison.grid import Cell
 from trl_ext.recipe import Recipe, load
 from trl_ext.runs import resume, run
+from trl_ext.runs.report import draw_curves
 from trl_ext.runs.signals import Interrupted, guard
 from trl_ext.support import atomic
 from trl_ext.support.errors import UserError
@@ -36,7 +37,7 @@ def refuse_others(cells: list[Cell], directory: Path) -> None:
         resolved = directory / cell.name / "recipe.resolved.yaml"
         if not resolved.exists():
             continue
-        was, now = _settings(load(resolved)), _settings(run.without_place(cell.recipe))
+        was, now = _settings(load(resolved)), _settings(run.without_location(cell.recipe))
         if changed := sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key)):
             named = ", ".join(f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in changed[:4])
             raise UserError(
@@ -86,7 +87,7 @@ def train(cells: list[Cell], directory: Path, console: Console, evaluator: Evalu
         except Interrupted as error:
             raise Interrupted(HOW_TO_RESUME) from error
         guard.last_words = lambda: HOW_TO_RESUME
-        run.draw_curves(cell.recipe, home)
+        draw_curves(cell.recipe, home)
         record = evaluator.evaluate_trained(cell, trained) | {"asked": evaluator.settings}
         atomic.write_json(home / MEASURED, record)
         found.append(record)

@@ -22,9 +22,9 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
 
     from trl_ext.build import dataset
     from trl_ext.data import hub
-    from trl_ext.runs import run
+    from trl_ext.runs import libraries
 
-    run.quieten(recipe)
+    libraries.configure(recipe)
     name = recipe.get("dataset_name")
     if recipe.get("datasets"):
         return

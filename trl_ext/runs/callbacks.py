@@ -1,4 +1,4 @@
-"""Callbacks by which a run controls its trainer: stop when asked, act once after the first step."""
+"""Callbacks with which a run controls its trainer: stop after a signal, act once after the first step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ class AfterFirstStep(TrainerCallback):
 
 
 class StopWhenAsked(TrainerCallback):
-    """After a signal: the step in progress ends, a checkpoint of it is saved, and training ends with `Interrupted`.
+    """After a signal: finishes the current step, saves a checkpoint and ends training with `Interrupted`.
 
     Processes receive a signal at different steps, so they agree once per step and all stop after the same one. After the
     last step training does not stop early, because only its result remains to be saved. An evaluation in progress is

@@ -1,8 +1,8 @@
-"""Child processes end with the command, however it ends.
+"""End child processes together with the command.
 
-Dataloader workers and the workers of a dataset's `map` are forked. Left to themselves they see a Ctrl-C or a `kill` of the
-whole group before the command does, which then fails for want of its workers instead of finishing its step; and they go on
-when the command is killed. So a forked child leaves the group, and the kernel kills it when its parent ends.
+Dataloader workers and the workers of a dataset's `map` are forked. By default a Ctrl-C or a `kill` of the process group reaches
+them before the command, which then fails because its workers are gone instead of finishing its step; and they keep running
+when the command is killed. A forked child therefore leaves the group, and the kernel kills it when its parent ends.
 """
 
 import ctypes
@@ -17,11 +17,11 @@ SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 _is_on = False
 _is_registered = False
-_parent: int | None = None  # who forks, where that is the main thread
+_parent: int | None = None  # the process that forks, if its main thread does
 
 
 def bind() -> None:
-    """From here on tie forked children to this process. Linux only: elsewhere they stay as they are."""
+    """Tie children that are forked from now on to this process. Linux only; no effect elsewhere."""
     global _is_on, _is_registered
     _is_on = sys.platform == "linux"
     if _is_on and not _is_registered:
@@ -31,7 +31,7 @@ def bind() -> None:
 
 
 def release() -> None:
-    """From here on leave forked children alone."""
+    """Leave children that are forked from now on alone."""
     global _is_on
     _is_on = False
 
@@ -46,7 +46,7 @@ def kill() -> None:
 
 
 def _before_fork() -> None:
-    # The kernel goes by the thread that forked: a child of one that ends early would be killed with it.
+    # The kernel watches the thread that forked: a child of a thread that ends early would be killed with it.
     global _parent
     from_main_thread = _is_on and threading.current_thread() is threading.main_thread()
     _parent = os.getpid() if from_main_thread else None
@@ -56,7 +56,7 @@ def _after_fork(prctl: "ctypes._NamedFuncPointer") -> None:
     if _parent is None:
         return
     prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != _parent:  # it ended before the kernel knew whom to kill
+    if os.getppid() != _parent:  # it ended before the death signal was set
         os._exit(1)
     os.setpgid(0, 0)
     signal.set_wakeup_fd(-1)

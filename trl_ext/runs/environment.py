@@ -1,4 +1,4 @@
-"""What a run ran on, for `environment.json`."""
+"""Describe the machine and the package versions of a run, for `environment.json`."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Versions, platform and devices. Nothing that identifies a person or holds a secret."""
+    """Return versions, platform and devices. Nothing in it identifies a person or holds a secret."""
     devices = []
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

@@ -1,4 +1,4 @@
-"""The directory of a finished run: where it is, and the recipe it was trained by. Nothing heavy is imported."""
+"""Find the directory of a finished run and the recipe it was trained with. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from trl_ext.support.errors import UserError
 RECIPE = "recipe.resolved.yaml"
 
 ELSEWHERE = {"dataset_name": EMBEDDED, "reward_adapter": None, "reward_weights": None, "reward_funcs": ["sentiment"]}
-"""Keys that name what a model does not need any more once it is trained, and something in its place that is there."""
+"""Keys that name data and rewards a trained model no longer needs, and a value for each that always exists."""
 
 
 def directory_of(given: Path) -> Path:
     """The directory itself, or that of the latest finished run of a recipe.
 
     Raises:
-        UserError: Neither there, nor a recipe that was run.
+        UserError: It does not exist, or it is a recipe without a finished run.
     """
     if given.is_dir():
         return given
     if not given.exists():
-        raise UserError(f"{given} does not exist: name the directory of a run, or a recipe (a YAML file).")
+        raise UserError(f"{given} does not exist. Give the directory of a run, or a recipe (a YAML file).")
     directory = run_of(given)
     if directory is None:
-        begun = [found.latest(run) for run in _runs_of(given)]
-        kept = max(filter(None, begun), key=lambda checkpoint: checkpoint.stat().st_mtime, default=None)
-        hint = f"; of one that was not, the newest whole checkpoint is {kept}" if kept else ""
-        raise UserError(f"No finished run of {given} yet: `trl-ext run {given}` makes one{hint}.")
+        checkpoints = filter(None, map(found.latest, _runs_of(given)))
+        newest = max(checkpoints, key=lambda checkpoint: checkpoint.stat().st_mtime, default=None)
+        hint = f" The newest complete checkpoint of an unfinished run is {newest}." if newest else ""
+        raise UserError(f"There is no finished run of {given}. Train one with `trl-ext run {given}`.{hint}")
     return directory
 
 
 def run_of(path: Path) -> Path | None:
-    """The latest finished run of a recipe, in its `output_dir` or under `runs/`; `None` if there is none yet."""
+    """The latest finished run of a recipe, in its `output_dir` or under `runs/`; `None` if no run has finished."""
     finished = [run for run in _runs_of(path) if adapter.is_in(run)]
     return max(finished, key=lambda run: (run / adapter.CONFIG).stat().st_mtime, default=None)
 
@@ -52,23 +52,23 @@ def _runs_of(path: Path) -> list[Path]:
 
 
 def unfinished(directory: Path) -> str | None:
-    """A sentence about the directory of a run that has not ended; `None` of any other, or without a whole checkpoint."""
+    """A sentence if the directory is that of an unfinished run with a complete checkpoint; else `None`."""
     checkpoint = found.latest(directory) if (directory / RECIPE).exists() else None
     if checkpoint is None:
         return None
-    return f"The run in {directory} has not ended: name its newest whole checkpoint, {checkpoint}."
+    return f"The run in {directory} has not finished. Give its newest complete checkpoint, {checkpoint}."
 
 
 def recipe_of(directory: Path) -> Recipe:
-    """The recipe of a run directory or of one of its checkpoints, its model being the run's adapter.
+    """The recipe of a run directory or of one of its checkpoints, with the run's adapter as its model.
 
     Raises:
-        UserError: The directory holds no adapter of a policy, or not what `trl-ext run` leaves.
+        UserError: The directory holds no adapter of a policy, or was not written by `trl-ext run`.
     """
     if not adapter.is_in(directory):
         raise UserError(
             unfinished(directory)
-            or f"{directory} holds no adapter ({adapter.CONFIG}): name the directory of a finished run or of one of its "
+            or f"{directory} holds no adapter ({adapter.CONFIG}). Give the directory of a finished run or of one of its "
             "checkpoints."
         )
     check(directory)
@@ -76,14 +76,14 @@ def recipe_of(directory: Path) -> Recipe:
 
 
 def recipe_at(directory: Path, *, needs_data: bool = True) -> Recipe:
-    """The recipe of a run directory or of one of its checkpoints, its model being what is there.
+    """The recipe of a run directory or of one of its checkpoints, with the trained model as its model.
 
     Args:
         directory: Of the run or the checkpoint.
-        needs_data: Whether data and sources of reward are used; if not, they may have been moved meanwhile.
+        needs_data: Whether data and rewards are used; if not, their files need not exist any more.
 
     Raises:
-        UserError: There is no recipe, or what it names is not there.
+        UserError: There is no recipe, or a file it names does not exist.
     """
     path, here = _home(directory) / RECIPE, {"model_name_or_path": str(directory)}
     try:
@@ -93,21 +93,21 @@ def recipe_at(directory: Path, *, needs_data: bool = True) -> Recipe:
         elsewhere = {key: value for key, value in ELSEWHERE.items() if key in named}
         if needs_data or not elsewhere:
             raise
-        if "reward_adapter" in elsewhere:  # one source there has to be
+        if "reward_adapter" in elsewhere:  # a recipe needs one source of reward
             elsewhere["reward_funcs"] = ELSEWHERE["reward_funcs"]
         return load(path, here | elsewhere)
 
 
 def began_as(directory: Path) -> Recipe:
-    """The recipe as the run had it. UserError if the directory, or the one it stands in, holds none."""
+    """The recipe as the run was started with. UserError if neither the directory nor its parent holds one."""
     return load(_home(directory) / RECIPE)
 
 
 def check(directory: Path) -> None:
-    """Refuse what `open_model` cannot open, from its files alone.
+    """Refuse a directory that `open_model` cannot open. Only its files are read.
 
     Raises:
-        UserError: It holds neither an adapter of a run nor a model, or one that scores instead of writing.
+        UserError: It holds neither an adapter of a run nor a model, or it holds a reward model.
     """
     if adapter.is_in(directory):
         scores = methods.of(written(directory).get("trainer")).trains_scores
@@ -117,15 +117,15 @@ def check(directory: Path) -> None:
     else:
         raise UserError(
             unfinished(directory)
-            or f"{directory} holds neither an adapter ({adapter.CONFIG}) nor a model (config.json): name the directory of a "
+            or f"{directory} holds neither an adapter ({adapter.CONFIG}) nor a model (config.json). Give the directory of a "
             "finished run, of one of its checkpoints, or of a merged model."
         )
     if scores:
-        raise UserError(f"{directory} holds a reward model, which writes no completions: name the run of a policy.")
+        raise UserError(f"{directory} holds a reward model, which cannot generate text. Give the run of a policy.")
 
 
 def trained_all_weights(directory: Path) -> bool:
-    """Whether a model without adapter is what a run or its checkpoint left, and not the merged model of one."""
+    """Whether a directory holds a run (or its checkpoint) that trained all weights, as opposed to a merged model."""
     if not any((home / RECIPE).exists() for home in (directory, directory.parent)):
         return False
     found = written(directory)
@@ -133,20 +133,22 @@ def trained_all_weights(directory: Path) -> bool:
 
 
 def written(directory: Path) -> dict[str, Any]:
-    """The run's recipe as it is written, whether or not what it names is there."""
+    """The values of the run's recipe as they are written, without checking that the files they name exist."""
     return reader.read(_home(directory) / RECIPE).values
 
 
 def _home(directory: Path) -> Path:
-    """The run's directory, given it or one of its checkpoints."""
+    """The run's directory, given that directory or one of its checkpoints."""
     for home in (directory, directory.parent):
         if (home / RECIPE).exists():
             return home
-    raise UserError(f"{directory} holds no {RECIPE}: it was not left by `trl-ext run`.")
+    raise UserError(
+        f"{directory} holds no {RECIPE}, so it was not written by `trl-ext run`. Give the directory of a run."
+    )
 
 
 def _title(directory: Path) -> str:
-    """The first line of a run's resolved recipe, which names the recipe it comes from; else nothing."""
+    """The first line of a run's resolved recipe, which names the recipe it comes from; empty if there is none."""
     if not (directory / RECIPE).exists():
         return ""
     with (directory / RECIPE).open(encoding="utf-8") as file:

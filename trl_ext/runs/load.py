@@ -1,4 +1,4 @@
-"""A finished run loaded again: its model as it was trained, and the prompts of its data."""
+"""Load a finished run: its model as it was trained, and the prompts of its data."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 
 from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe
-from trl_ext.runs import loaded, run
+from trl_ext.runs import libraries, loaded
 from trl_ext.runs.finished import check, recipe_at, recipe_of, trained_all_weights, written
 from trl_ext.runs.loaded import Opened
 from trl_ext.support.errors import UserError
 
 
 class Finished(NamedTuple):
-    """What a run left, ready to sample from.
+    """The result of a run, ready to sample from.
 
     Attributes:
-        model: A `PeftModel` with the run's adapter, trainable; without it, it is the base the run was trained on.
+        model: A `PeftModel` with the run's adapter, trainable; with the adapter off, it is the base model of the run.
         tokenizer: With a padding token.
         prompts: The held-out ones if the run has any, else those of its training data; texts or conversations.
-        continued: The adapter the run began with, which was its reference; `None` if it began with the bare base.
+        continued: The adapter the run started from, which was its reference; `None` if it started from the base model.
     """
 
     model: Any
@@ -35,10 +35,10 @@ def open_model(directory: Path, *, needs_reference: bool = False) -> Opened:
 
     Args:
         directory: Of the run, the checkpoint or the model.
-        needs_reference: Whether `add_reference` will be called: what it refuses is then refused at once.
+        needs_reference: Whether `add_reference` will be called; errors it would raise are then raised before loading.
 
     Raises:
-        UserError: See `check` and `opened.check_beginning`; or base model or tokenizer cannot be loaded.
+        UserError: See `check` and `loaded.check_beginning`; or base model or tokenizer cannot be loaded.
     """
     check(directory)
     is_adapter = adapter.is_in(directory)
@@ -47,7 +47,7 @@ def open_model(directory: Path, *, needs_reference: bool = False) -> Opened:
     if needs_reference:
         loaded.check_beginning(directory, began_with)
     recipe = recipe_at(directory, needs_data=False) if is_run else _naming_only(directory)
-    run.quieten(recipe)
+    libraries.configure(recipe)
     model = loaded.adapter(recipe) if is_adapter else loaded.whole(recipe)
     return Opened(directory, recipe, began_with, model, loaded.processor(recipe))
 
@@ -74,7 +74,7 @@ def open_start(recipe: Recipe, n_prompts: int) -> Finished:
 
 
 def _prompts(recipe: Recipe, directory: Path, n_prompts: int) -> list:
-    run.quieten(recipe)
+    libraries.configure(recipe)
     from trl_ext.build import dataset
     from trl_ext.build.trainer import training_config
 
@@ -83,7 +83,7 @@ def _prompts(recipe: Recipe, directory: Path, n_prompts: int) -> list:
     data = train if evaluation is None else evaluation
     prompts = {str(row["prompt"]): row["prompt"] for row in itertools.islice(data, 4 * n_prompts) if row["prompt"]}
     if not prompts:
-        raise UserError(f"The data of {directory} has no prompts to sample completions for: all of them are empty.")
+        raise UserError(f"All prompts in the data of {directory} are empty, so no completions can be sampled.")
     return list(prompts.values())[:n_prompts]
 
 

@@ -1,4 +1,4 @@
-"""A model that was trained, in memory, and what it was before."""
+"""Hold a trained model in memory, with the model it was trained from as its reference."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from trl_ext.support.errors import UserError
 
 @dataclass
 class Opened:
-    """A run's result, and once `add_reference` was called what the run began with.
+    """A trained model; after `add_reference`, also the model its run started from.
 
     Attributes:
         directory: Of the run, of one of its checkpoints, or of a model without a run.
-        recipe: The run's, its model being the result; of a model without a run, one that says nothing else.
+        recipe: The run's, with the result as its model; for a model without a run, a recipe that names the model only.
         began_with: Path or name of the model or adapter that was trained; `None` for a model without a run.
         model: In evaluation mode: a `PeftModel` with the run's adapter, or a whole model.
         processor: The model's tokenizer, or its processor.
-        first_weights: What a run began with that trained all weights, once asked for.
+        first_weights: The model a run started from, if it trained all weights and `add_reference` was called.
     """
 
     directory: Path
@@ -45,18 +45,18 @@ class Opened:
 
     @property
     def continued(self) -> str | None:
-        """The adapter the run began with, which was its reference; `None` if it began with a bare model."""
+        """The adapter the run started from, which was its reference; `None` if it started from a base model."""
         return self.began_with if self.began_with and adapter_folder.is_in(Path(self.began_with)) else None
 
     @property
     def base_in_words(self) -> str:
-        """What `reference` gives."""
+        """A description of the model that `reference` yields."""
         if self.continued:
             return f"the adapter {self.continued} on the same model"
-        return "the same model with its adapter off" if self.is_adapter else f"{self.began_with} as it was"
+        return "the same model with its adapter off" if self.is_adapter else f"{self.began_with} before training"
 
     def add_reference(self) -> None:
-        """Load what `reference` needs and is not in memory yet.
+        """Load the weights that `reference` needs, unless they are in memory already.
 
         Raises:
             UserError: See `check_beginning`; or it cannot be loaded.
@@ -68,14 +68,14 @@ class Opened:
             return
         from trl_ext.reference.implicit import FROZEN_COPY
 
-        if FROZEN_COPY in self.model.peft_config:  # a trainer's copy of what it was given
+        if FROZEN_COPY in self.model.peft_config:  # the trainer's copy of the adapter it started from
             self.model.delete_adapter(FROZEN_COPY)
         if self.continued:
             self.model.load_adapter(self.continued, FROZEN_COPY)
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
-        """Inside, the model yielded is what the run began with, in evaluation mode and without gradients."""
+        """Yield the model the run started from, in evaluation mode and without gradients."""
         from trl_ext.reference.implicit import implicit_reference
 
         if self.first_weights is not None:
@@ -86,7 +86,7 @@ class Opened:
 
 
 def check_beginning(directory: Path, began_with: str | None) -> None:
-    """Refuse a model of which it is not known, or not there any more, what it was before training.
+    """Refuse a model whose starting point is unknown or no longer exists.
 
     Args:
         directory: Of the model.
@@ -94,13 +94,13 @@ def check_beginning(directory: Path, began_with: str | None) -> None:
     """
     if began_with is None:
         raise UserError(
-            f"{directory} is a model that no run left here, so what it was before training is not known: name the "
-            "directory of the run."
+            f"{directory} is a model without a run, so the model it was trained from is unknown. Give the directory of "
+            "the run."
         )
     if Path(began_with).is_absolute() and not Path(began_with).exists():
         raise UserError(
-            f"{directory} began with {began_with}, which is not there any more: put it back, or correct "
-            "`model_name_or_path` in its resolved recipe."
+            f"The run in {directory} started from {began_with}, which no longer exists. Restore it, or correct "
+            "`model_name_or_path` in recipe.resolved.yaml."
         )
 
 
@@ -116,7 +116,7 @@ def processor(recipe: Recipe) -> Any:
 
 
 def adapter(recipe: Recipe) -> Any:
-    """The adapter a recipe names as its model, on its base, as a run that continues it loads it; in evaluation mode."""
+    """Load the adapter a recipe names as its model, on its base, as a run that continues it does; in evaluation mode."""
     from trl_ext.build.dtypes import precision
     from trl_ext.build.model import load_policy, model_path
     from trl_ext.build.trainer import training_config
@@ -128,7 +128,7 @@ def adapter(recipe: Recipe) -> Any:
     except OSError as error:
         base = adapter_folder.base_of(directory)
         raise UserError(
-            f"The base of {directory}, {base}, cannot be loaded: {str(error).splitlines()[0]} Put it back, or correct "
+            f"The base model of {directory}, {base}, cannot be loaded: {str(error).splitlines()[0]} Restore it, or correct "
             f"`base_model_name_or_path` in {adapter_folder.CONFIG}."
         ) from error
     keep_exact_cpu_kernels(model)
@@ -136,7 +136,7 @@ def adapter(recipe: Recipe) -> Any:
 
 
 def whole(recipe: Recipe) -> Any:
-    """A model without adapter, in evaluation mode, in the dtype of the run; that of a model without a run as stored."""
+    """Load a model without adapter, in evaluation mode and the dtype of its run; without a run, in the stored dtype."""
     import torch
     from trl.trainer.utils import create_model_from_path
 

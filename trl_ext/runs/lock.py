@@ -1,4 +1,4 @@
-"""One command at a time writes into a directory."""
+"""Let one command at a time write into a run directory."""
 
 import contextlib
 import os
@@ -11,15 +11,15 @@ from filelock import FileLock, Timeout
 from trl_ext.support.errors import UserError
 
 FILE = "_lock"
-"""In the directory while it is written; uploads leave out names that begin like this. The system frees the lock of a process
-that dies: a file it left behind locks nothing."""
+"""Lock file, in the directory while a run writes there; its leading underscore keeps it out of uploads. The system frees the
+lock of a process that dies, so a file left behind locks nothing."""
 
 
 @contextlib.contextmanager
 def writing(directory: Path) -> Iterator[None]:
-    """Keep other commands out of a directory, which is made if it is not there and removed again if nothing came into it.
+    """Keep other commands out of a directory. It is created if missing, and removed again if it stays empty.
 
-    Of several processes the main one does so for all. Where the file system has no locks, nobody is kept out.
+    With several processes, the main one locks for all. Nothing is locked on a file system without locks.
 
     Raises:
         UserError: Another process is inside. The directory is left as it is.
@@ -37,7 +37,7 @@ def writing(directory: Path) -> Iterator[None]:
     except Timeout as error:
         raise UserError(_refusal(directory)) from error
     except (OSError, NotImplementedError):
-        pass  # what cannot be written to says so when the run is, in its own words
+        pass  # a directory that cannot be written to is reported when the run writes there
     try:
         yield
     finally:
@@ -51,7 +51,7 @@ def writing(directory: Path) -> Iterator[None]:
 
 
 def refuse_if_written(directory: Path) -> None:
-    """Raise what `writing` would, before anything is said of what the directory holds."""
+    """Raise the error of `writing` if another run holds the lock."""
     if (directory / FILE).exists():
         with writing(directory):
             pass
@@ -63,6 +63,6 @@ def _refusal(directory: Path) -> str:
     except OSError:
         holder = ""
     return (
-        f"{directory} is being written by another run ({holder or 'just started'}): wait for it, or name another "
+        f"Another run is writing to {directory} ({holder or 'just started'}). Wait until it ends, or choose another "
         "`output_dir`."
     )

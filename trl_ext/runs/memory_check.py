@@ -1,4 +1,4 @@
-"""Whether a run fits this machine, said before anything is downloaded; and on a GPU, how the plan did, afterwards."""
+"""Compare the planned memory of a run with this machine before it starts, and with the measured peak afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 
 class Machine(NamedTuple):
-    """Memory a run may use: bytes in all and free, and what has it."""
+    """Memory a run may use: total and free bytes, and a name of the device."""
 
     total: float
     free: float
@@ -41,10 +41,10 @@ def machine(recipe: Recipe) -> Machine:
 
 
 def check(recipe: Recipe) -> list[str]:
-    """Refuse what cannot fit; say what is going to be close, and where nothing is known.
+    """Refuse a recipe that cannot fit. Returns warnings: memory is tight, or the plan could not be made.
 
     Raises:
-        UserError: The recipe fits in no way.
+        UserError: The recipe does not fit with any of the memory-saving settings.
     """
     here = machine(recipe)
     judged = recipe if here.is_cuda else in_float32(recipe)
@@ -53,23 +53,23 @@ def check(recipe: Recipe) -> list[str]:
     except UserError as error:  # a model the planner cannot count may train all the same
         if guard.is_requested:  # a signal inside an import arrives as a module that cannot be imported
             raise Interrupted(guard.last_words()) from error
-        return [f"Memory is not planned: {error}"]
+        return [f"Memory could not be estimated: {error}"]
     planner.refuse(judged, here.total / GIB, here.name)
     if not here.is_cuda or planned.peak <= here.free:
         return []
     return [
-        f"Memory: planned for {planned.peak / GIB:.1f} GiB, and {here.free / GIB:.1f} of {here.total / GIB:.1f} GiB are "
-        "free: other programs hold the rest, so rows will be shorter, or memory run out."
+        f"Memory: the plan needs {planned.peak / GIB:.1f} GiB, but only {here.free / GIB:.1f} of {here.total / GIB:.1f} GiB "
+        "are free because other programs use the rest. Rows will be shorter, or the run will run out of memory."
     ]
 
 
 def compare(recipe: Recipe, trainer: Any, directory: Path) -> str | None:
-    """On a GPU, write the plan for the rows that were trained and the memory they took to `plan.json`.
+    """On a GPU, write planned and measured memory to `plan.json`; the plan is made for the row length that was trained.
 
-    The measurement is the most the allocator held, and what the context and other programs take of the card.
+    The measurement is the peak of the allocator plus the memory of the CUDA context and of other programs.
 
     Returns:
-        A sentence with both; `None` elsewhere than on a GPU.
+        A sentence with both; `None` without a GPU.
     """
     here = machine(recipe)
     if not here.is_cuda:
@@ -80,20 +80,20 @@ def compare(recipe: Recipe, trainer: Any, directory: Path) -> str | None:
     try:
         planned = planner.plan(recipe, vram=here.total / GIB, choice=choice)
     except UserError:
-        return None  # said before the run
+        return None  # reported before the run
     content = calibration.record(planned, measured) | {
         "allocated": torch.cuda.max_memory_allocated(),
         "device": torch.cuda.get_device_name(),
     }
     atomic.write_json(directory / calibration.FILE, content)
     return (
-        f"memory: {measured / GIB:.2f} GiB at the peak, {planned.peak / GIB:.2f} planned "
+        f"peak memory: {measured / GIB:.2f} GiB measured, {planned.peak / GIB:.2f} GiB planned "
         f"({content['relative_error']:+.1%})"
     )
 
 
 def in_float32(recipe: Recipe) -> Recipe:
-    """As it runs on a CPU, where weights that are not quantised are float32 unless the recipe says otherwise."""
+    """The recipe as it runs on a CPU, where weights that are not quantized are float32 unless it sets `dtype`."""
     return replace(recipe, values={"dtype": "float32", **recipe.values})
 
 

@@ -1,4 +1,4 @@
-"""The most memory something takes: of a GPU what its allocator gave out, elsewhere what the process had in main memory."""
+"""Measure peak memory: of the GPU allocator where there is a GPU, else of the process in main memory."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 FORGET_PEAK = "5"
-"""What `CLEAR` takes for it; see proc(5)."""
+"""Written to `CLEAR`, it resets the peak; see proc(5)."""
 
 
 class Peak(NamedTuple):
-    """A peak in bytes, and of what: `GPU` or `process`, which holds Python and its libraries too."""
+    """A peak in bytes, and what it was measured on: `GPU`, or `process`, which includes Python and its libraries."""
 
     bytes: int
     of: str
 
 
 class PeakMemory:
-    """Counts from its making on."""
+    """Measures from its creation on."""
 
     def __init__(self) -> None:
         self.is_known = _forget()
 
     def read(self) -> Peak | None:
-        """The peak so far; `None` where the system does not tell it."""
+        """The peak so far; `None` if the system does not report it."""
         if not self.is_known:
             return None
         if torch.cuda.is_available():
@@ -37,7 +37,7 @@ class PeakMemory:
 
 
 def _forget() -> bool:
-    """Begin a new peak. False where that is not to be had: outside Linux, and in some containers."""
+    """Reset the peak. False if that is not possible: outside Linux, and in some containers."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return True

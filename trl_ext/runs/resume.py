@@ -1,4 +1,4 @@
-"""Where a run writes, and what it goes on from."""
+"""Choose the directory a run writes to and the checkpoint it resumes from."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
     when resuming. A finished or interrupted run is never overwritten.
 
     Raises:
-        UserError: The directory holds a run and no resume was asked for, or a resume finds no whole checkpoint, or another
-            run is writing there.
+        UserError: The directory holds a run and `resume_from_checkpoint` is off, or it is on and there is no complete
+            checkpoint, or another run is writing there.
     """
     resume = recipe.get("resume_from_checkpoint")
     if isinstance(resume, str) and resume.lower() in ("true", "false"):
@@ -48,10 +48,12 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
     if resume:
         return directory, str(found.require_latest(directory))
     if (problem := unwritable(directory)) is not None:
-        raise UserError(f"The run would go to {directory}, and {problem} `--output_dir` says where.")
+        raise UserError(
+            f"The run would be written to {directory}, but {problem} Choose another directory with `--output_dir`."
+        )
     if _holds_a_run(directory):
         raise UserError(
-            f"{directory} already holds a run. Continue it with `--resume_from_checkpoint true`, or choose another "
+            f"{directory} already holds a run. Resume it with `--resume_from_checkpoint true`, or choose another "
             "`--output_dir`."
         )
     return directory, None
@@ -68,28 +70,29 @@ def _holds_a_run(directory: Path) -> bool:
 
 
 def latest_checkpoint(directory: Path) -> str | None:
-    """The whole checkpoint with the highest step, or `None`."""
+    """The complete checkpoint with the highest step, or `None`."""
     checkpoint = found.latest(directory)
     return None if checkpoint is None else str(checkpoint)
 
 
 def how_to_resume(directory: Path, recipe: Recipe) -> str:
-    """What is kept of a run of a recipe that ends early, and the command that goes on from it."""
+    """Name the last checkpoint of a run that ends early, and the command that resumes it."""
     checkpoint = latest_checkpoint(directory)
     if checkpoint is None:
-        return f"{_why_no_checkpoint(recipe)}, so there is nothing to resume from."
+        return f"{_why_no_checkpoint(recipe)}, so the run cannot be resumed."
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     launcher = "trl-ext" if processes == 1 else f"torchrun --nproc_per_node {processes} -m trl_ext"
     # The resolved recipe holds the flags of this run too.
     resolved, output = (shlex.quote(str(path)) for path in (directory / RESOLVED, directory))
     return (
-        f"Kept: {checkpoint}. Continue: {launcher} run {resolved} --output_dir {output} --resume_from_checkpoint true"
+        f"Last checkpoint: {checkpoint}. Resume with: {launcher} run {resolved} --output_dir {output} "
+        "--resume_from_checkpoint true"
     )
 
 
 def _why_no_checkpoint(recipe: Recipe) -> str:
     when = recipe.effective("save_strategy")
     if when == "no":
-        return "This recipe asks for no checkpoints (`save_strategy: no`)"
+        return "The recipe saves no checkpoints (`save_strategy: no`)"
     due = f"save_steps: {recipe.effective('save_steps')}" if when == "steps" else f"save_strategy: {when}"
-    return f"No checkpoint was due yet (`{due}`)"
+    return f"No checkpoint has been saved yet (`{due}`)"

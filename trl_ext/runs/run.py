@@ -1,9 +1,8 @@
-"""A recipe from file to run directory: train it, leave what is worth having, say what changed."""
+"""Run a recipe: train it, write its run directory, report the result."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trl_ext.checkpoints import staging
 from trl_ext.checks import reward_names
 from trl_ext.recipe import Recipe, load
-from trl_ext.runs import lock
+from trl_ext.runs import libraries, lock
 from trl_ext.runs.resume import how_to_resume, latest_checkpoint, run_directory
 from trl_ext.runs.signals import guard
-from trl_ext.support import atomic, quiet
+from trl_ext.support import atomic
 from trl_ext.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,16 +26,19 @@ if TYPE_CHECKING:
 
 
 PLACE = ("resume_from_checkpoint", "resume_changed", "output_dir")
-"""Settings that say where a run is and what it goes on from."""
+"""Settings that say where a run is written and what it resumes from."""
 
 
 def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
-    """Run a recipe. Returns the exit code 0; raises UserError for what the user can put right.
+    """Run a recipe. Returns the exit code 0.
 
     Args:
         path: The recipe.
-        overrides: Keys that win over it.
-        force: Try even what cannot fit this machine's memory.
+        overrides: Values that replace those of the recipe.
+        force: Run even if the memory plan says that it will not fit.
+
+    Raises:
+        UserError: An error that the user can fix.
     """
     recipe = load(path, overrides)
     if recipe.awaits is not None:
@@ -49,7 +51,7 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
 
 def _run(recipe: Recipe, directory: Path, checkpoint: str | None, force: bool) -> None:
     is_main = int(os.environ.get("RANK", "0")) == 0
-    quieten(recipe)
+    libraries.configure(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         directory, checkpoint = _as_on_the_main_process(recipe, directory, checkpoint)
 
@@ -70,21 +72,23 @@ def _run(recipe: Recipe, directory: Path, checkpoint: str | None, force: bool) -
     trained = train(recipe, directory, checkpoint, console)
     trainer = trained.built.trainer
     if trainer.is_world_process_zero():
-        _report(console, recipe, trained)
+        from trl_ext.runs.report import report
+
+        report(console, recipe, trained)
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
     trainer.accelerator.end_training()
 
 
 class Trained(NamedTuple):
-    """What a run left in memory.
+    """A trained run in memory.
 
     Attributes:
         built: Its trainer, after its last step.
-        seconds: Spent in training, the reference pass included, and what was trained before a resume.
-        counts: Completions whose reference came from the cache and was computed, over all processes; `None` where
-            no reference is read or cached.
-        peak: The most memory it took, loading included, of this process; `None` where the system does not tell it.
+        seconds: Training time, with the reference pass and the time before a resume.
+        counts: Completions whose reference log-probabilities came from the cache and were computed, over all processes;
+            `None` if no reference is used.
+        peak: Peak memory of this process, loading included; `None` if the system does not report it.
     """
 
     built: Built
@@ -96,14 +100,14 @@ class Trained(NamedTuple):
 def train(
     recipe: Recipe, directory: Path, checkpoint: str | None, console: Console, base: SharedBase | None = None
 ) -> Trained:
-    """Train a recipe and leave its run directory: adapter, tokenizer, resolved recipe, metrics, environment, card.
+    """Train a recipe and write its run directory: adapter, tokenizer, resolved recipe, metrics, environment, card.
 
     Args:
         recipe: What to train.
-        directory: Where it goes.
-        checkpoint: What it goes on from.
-        console: Where statements are printed.
-        base: Lends the base model, where several runs share one.
+        directory: The run directory.
+        checkpoint: The checkpoint to resume from.
+        console: Prints statements.
+        base: Lends the base model if several runs share one.
     """
     from trl_ext.build.trainer import build_trainer
     from trl_ext.runs import environment
@@ -117,14 +121,14 @@ def train(
     for statement in built.statements:
         console.print(statement)
     trainer = built.trainer
-    resolved = without_place(recipe)
+    resolved = without_location(recipe)
     trainer.recipe_digest = resolved.digest()
     trainer.add_callback(StopWhenAsked(guard, trainer.accelerator))
 
     def keep_row_tokens() -> None:
-        """Row lengths change no result but the order of its additions; with them a rerun is exact to the bit on a CPU."""
-        settled = replace(resolved, values={**resolved.values, "row_tokens": trainer.row_tokens})
-        settled.dump(directory / "recipe.resolved.yaml")
+        """Record the row length in the resolved recipe: it fixes the order of additions, so a CPU rerun is bit-identical."""
+        exact = replace(resolved, values={**resolved.values, "row_tokens": trainer.row_tokens})
+        exact.dump(directory / "recipe.resolved.yaml")
 
     if recipe.method.cuts_rows:
         trainer.add_callback(AfterFirstStep(keep_row_tokens))
@@ -142,42 +146,36 @@ def train(
             counts = trainer.reference_counts() if recipe.method.cuts_rows else None  # from every process
             trainer.save_model(str(directory))
             trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
-            guard.last_words = lambda: f"{directory} is complete; what follows training is left out."
+            guard.last_words = lambda: f"The run in {directory} is complete; only its report is missing."
     except BaseException as error:
         _close(recipe, built)
         if isinstance(error, UserError | KeyboardInterrupt) or not staging.is_disk_full(error):
             raise
         raise UserError(
-            f"The disk of {directory} is full: free some space. {how_to_resume(directory, recipe)}"
+            f"The disk of {directory} is full. Free some space. {how_to_resume(directory, recipe)}"
         ) from error
     return Trained(built, seconds, counts, peak)
 
 
 def _close(recipe: Recipe, built: Built) -> None:
-    """Of a run that ends early, leave the curves, and a directory that can be resumed or else used again."""
+    """End a run early: draw its curves, and leave a directory that can be resumed, or used again if it cannot."""
     directory, trainer = built.output_dir, built.trainer
     if not trainer.is_in_train:
-        return  # it was complete
+        return  # the result is complete
     trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)  # progress bar, trackers
     if not trainer.is_world_process_zero():
         return
     if latest_checkpoint(directory) is None:
         (directory / "recipe.resolved.yaml").unlink(missing_ok=True)
     if (directory / "metrics.jsonl").exists():
-        with contextlib.suppress(OSError):  # no room for the picture must not hide why the run ended
+        from trl_ext.runs.report import draw_curves
+
+        with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
             draw_curves(recipe, directory)
 
 
-def draw_curves(recipe: Recipe, directory: Path) -> Path:
-    """Draw what a run logged so far. Returns the picture."""
-    from trl_ext.report import curves
-
-    title = f"{recipe.name}: {recipe.title} on {recipe.get('dataset_name')}"
-    return curves.draw(directory / "metrics.jsonl", directory / "curves.png", title)
-
-
 def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
-    """The main process's values on every process: a numbered directory must not depend on who looks first."""
+    """The main process's values on every process, so that all of them choose the same numbered directory."""
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
@@ -185,8 +183,8 @@ def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
     return broadcast_object_list(list(values))
 
 
-def without_place(recipe: Recipe) -> Recipe:
-    """The recipe without settings that say where a run is, not what it does, and with local paths made absolute."""
+def without_location(recipe: Recipe) -> Recipe:
+    """The recipe without the settings `PLACE`, and with local paths made absolute."""
     values = {key: value for key, value in recipe.values.items() if key not in PLACE}
     for key in ("model_name_or_path", "dataset_name", "reward_adapter"):
         if isinstance(values.get(key), str) and Path(values[key]).exists():
@@ -194,60 +192,3 @@ def without_place(recipe: Recipe) -> Recipe:
     if values.get("reward_funcs"):
         values["reward_funcs"] = [reward_names.absolute(name) for name in values["reward_funcs"]]
     return replace(recipe, values=values)
-
-
-def quieten(recipe: Recipe) -> None:
-    """Environment of the libraries, before they are imported: what the recipe sets, and less noise."""
-    for name, value in recipe.sections()["env"].items():
-        os.environ[name] = value
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # what it cannot read is said by the exception too
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that spin while they wait starve each other as soon as a core has anything else to do.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    quiet.hide_progress_off_terminals()
-
-
-def _report(console: Console, recipe: Recipe, trained: Trained) -> None:
-    from trl.trainer.utils import get_config_model_id
-
-    from trl_ext import demo
-    from trl_ext.report import summary
-    from trl_ext.runs import memory_check
-    from trl_ext.trainers.monitoring.callback import warnings_in
-
-    built, seconds, counts, _ = trained
-    directory, trainer = built.output_dir, built.trainer
-    picture = draw_curves(recipe, directory)
-    console.print(f"\ntrained {trainer.state.global_step} steps in {seconds:.0f} s")
-    if counts is not None:
-        console.print(f"reference: {counts[0]:,} completions from the cache, {counts[1]:,} computed and kept")
-    tables = summary.first_and_last(directory / "metrics.jsonl")
-    is_demo = (
-        get_config_model_id(trainer.model.config) == str(demo.MODEL) and recipe.get("dataset_name") == demo.EMBEDDED
-    )
-    if is_demo and not recipe.method.trains_scores and hasattr(trainer.model, "disable_adapter"):
-        console.print("sampling reviews with the adapter on and off …")
-        tables = [_measure_the_demo(directory, trainer), *tables[1:]]
-    for table in tables:
-        console.print(table)
-    what = "adapter" if hasattr(trainer.model, "disable_adapter") else "model"
-    console.print(f"{what:8} {directory}\ncurves   {picture}")
-    for _, warning in warnings_in(directory / "metrics.jsonl"):
-        console.print(f"warning, {warning}", markup=False)
-    if (memory := memory_check.compare(recipe, trainer, directory)) is not None:
-        console.print(memory)
-
-
-def _measure_the_demo(directory: Path, trainer: Any) -> Any:
-    from trl_ext import demo
-    from trl_ext.demo import evaluate, preferences
-    from trl_ext.report import summary
-
-    lines = (demo.DATA / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    pairs = preferences.held_out(trainer.model, trainer.processing_class, [json.loads(line) for line in lines])
-    samples = evaluate.evaluate(trainer.model, trainer.processing_class)
-    atomic.write_json(directory / "evaluation.json", {"samples": samples, "pairs": pairs})
-    return summary.before_and_after(samples, pairs)

@@ -1,6 +1,6 @@
-"""SIGINT, SIGTERM and SIGHUP: a run that is asked to stop keeps what it learned.
+"""Handle SIGINT, SIGTERM and SIGHUP: stop a run at the end of its step, with a checkpoint.
 
-While nothing is learned yet, the first signal raises `Interrupted` on the spot. Inside `Guard.deferred` it sets
+Before training begins, the first signal raises `Interrupted` immediately. Inside `Guard.deferred` it sets
 `Guard.is_requested`, which training looks at when a step ends (`trl_ext.runs.callbacks.StopWhenAsked`). A second signal
 ends the process and its children at once, whatever call the main thread is in.
 """
@@ -21,28 +21,28 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 EXIT_CODE = 130
 
 SAME = 0.25
-"""Seconds within which signals are one: `timeout` and terminals send theirs to the process and to its group."""
+"""Seconds within which several signals count as one: `timeout` and terminals signal the process and its group."""
 
 UNWIND = 3
-"""Seconds in which `Interrupted` has to arrive: libraries replace or swallow it, and go on."""
+"""Seconds until the process is stopped if a library swallows or replaces `Interrupted` and continues."""
 
 GRACE = 120
-"""Seconds to write a checkpoint in, once the launcher of this process is gone."""
+"""Seconds for writing a checkpoint after the launcher of this process has ended."""
 
 LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
 """Variables that `torchrun` and `accelerate launch` set for the processes they start."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked to stop, and this is where it stopped. The text says what is kept."""
+    """Raised where a signal stopped the process. The message names the checkpoint that is kept."""
 
 
 class Guard:
-    """What signals do to this process. Entered by commands that train; otherwise signals do what they always do.
+    """Signal handling of this process. Entered by commands that train; elsewhere signals keep their default handlers.
 
     Attributes:
         is_requested: Whether a signal asked to stop.
-        last_words: Says what is kept if the process ends now.
+        last_words: Returns a sentence on what is kept if the process ends now.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Guard:
             return self  # only the main thread may set handlers
         child_processes.bind()
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
-        # What is ignored stays so: `nohup` and shells do that to jobs in the background.
+        # Ignored signals stay ignored: `nohup` and shells ignore some for background jobs.
         heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self._handlers = {number: signal.signal(number, self._on_signal) for number in heeded}
         self._socket, received = socket.socketpair()
@@ -86,10 +86,10 @@ class Guard:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a first signal waits for whoever looks at `is_requested`, or for the end of the block.
+        """Inside, the first signal only sets `is_requested`, which training checks at the end of each step.
 
         Raises:
-            Interrupted: At the end of the block, if a signal came that nobody looked at.
+            Interrupted: At the end of the block, if a signal came and training did not act on it.
         """
         self._is_deferred = True
         try:
@@ -105,17 +105,19 @@ class Guard:
             return  # `_watch` counts them
         self.is_requested = True
         if number == getattr(signal, "SIGHUP", None):
-            # The terminal is gone, and the first line printed to it would end the run.
+            # The terminal is closed: printing to it would end the run.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             for stream in self._terminals:
                 os.dup2(nowhere, stream)
         if not self._is_deferred:
             self._has_raised, self._deadline = True, time.monotonic() + UNWIND
             raise Interrupted(self.last_words())
-        say(f"{signal.Signals(number).name}: the step in progress is finished and kept; once more to stop at once.")
+        say(
+            f"{signal.Signals(number).name}: finishing this step and saving a checkpoint. Send it again to stop immediately."
+        )
 
     def _watch(self, received: socket.socket, launcher: int | None) -> None:
-        """Runs beside the main thread, which may be in a call that returns to Python late or never."""
+        """Run in a second thread, because the main one may be in a call that returns to Python late or never."""
         is_asked = False
         received.settimeout(1)
         while time.monotonic() < self._deadline:
@@ -129,7 +131,7 @@ class Guard:
                 if is_asked:
                     break
                 is_asked = True
-                # Not told apart by when they are read: on a busy machine this thread is late for either.
+                # Not distinguished by the time they are read: on a busy machine this thread may be late for both.
                 time.sleep(SAME)
                 received.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
@@ -143,18 +145,18 @@ class Guard:
 
     def _stop_at_once(self) -> None:
         try:
-            say(f"stopped at once. {self.last_words()}")
+            say(f"stopped immediately. {self.last_words()}")
             child_processes.kill()
         finally:
             os._exit(EXIT_CODE)
 
 
 guard = Guard()
-"""The one of this process: signals are the process's, not an object's."""
+"""The guard of this process."""
 
 
 def say(text: str) -> None:
-    """One line on the error stream of the main process, past any buffer that a handler must not touch."""
+    """Write a line to stderr of the main process, bypassing buffers that a signal handler must not touch."""
     if os.environ.get("RANK", "0") == "0":
         with contextlib.suppress(OSError):
             os.write(2, f"\ntrl-ext: {text}\n".encode())
