@@ -260,13 +260,17 @@ IN_DATA_OR_MODEL = [
     Fault(
         "prompts longer than max_length", {"max_length": 2}, ("prompts have 2 tokens or more", "Raise `max_length`")
     ),
-    with_label("yep", "nope", given="labels in unknown words", said=("'nope', 'yep'", "Allowed labels are true/false")),
-    with_label(True, given="one label only", said=("all 8 completions are desirable", "Add completions with the other label")),
+    with_label(
+        "yep", "nope", given="labels in unknown words", said=("'nope', 'yep'", "Allowed labels are true/false")
+    ),
+    with_label(
+        True, given="one label only", said=("all 8 completions are desirable", "Add completions with the other label")
+    ),
     Fault("data nobody has", {"dataset_name": "org/nowhere"}, ("org/nowhere", "Give a path, or unset it")),
     Fault(
         "a model nobody has",
         {"model_name_or_path": "org/nowhere"},
-        ("org/nowhere is no folder here", "HF_HUB_OFFLINE is set: unset it"),
+        ("org/nowhere is neither a local folder", "HF_HUB_OFFLINE is set. Unset it"),
     ),
     Fault(
         "one LoRA target of two misspelt",
@@ -278,7 +282,7 @@ IN_DATA_OR_MODEL = [
         {"attn_implementation": "flash_attention_2"},
         ("`attn_implementation` is flash_attention_2", "Remove it"),
     ),
-    Fault("bf16 without a GPU", {"bf16": True}, ("`bf16` is true", "remove it (float32 is then chosen)")),
+    Fault("bf16 without a GPU", {"bf16": True}, ("`bf16` is true", "Remove it to train in float32")),
     Fault(
         "a tokenizer without an end",
         {"model_name_or_path": "endless"},
@@ -294,19 +298,19 @@ IN_DATA_OR_MODEL = [
     Fault(
         "conversations without a chat template",
         {"model_name_or_path": "plain", "dataset_name": "embedded"},
-        ("plain has no chat template", "choose an instruction-tuned model"),
+        ("plain has no chat template", "Choose an instruction-tuned model"),
         model("plain", lambda folder: (folder / "chat_template.jinja").unlink()),
     ),
     Fault(
         "half a model",
         {"model_name_or_path": "half"},
-        ("half/model.safetensors holds", "copy, download or save it again"),
+        ("half/model.safetensors holds", "Copy, download or save it again"),
         model("half", halved("model.safetensors")),
     ),
     Fault(
         "a pointer of Git LFS",
         {"model_name_or_path": "pointer"},
-        ("is a pointer of Git LFS", "git lfs pull"),
+        ("is a Git LFS pointer", "git lfs pull"),
         model(
             "pointer",
             lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
@@ -315,13 +319,13 @@ IN_DATA_OR_MODEL = [
     Fault(
         "a model without weights",
         {"model_name_or_path": "light"},
-        ("light holds a config.json and no weights", "save the model again"),
+        ("light holds a config.json but no weights", "save the model again"),
         model("light", lambda folder: (folder / "model.safetensors").unlink()),
     ),
     Fault(
         "a model without a tokenizer",
         {"model_name_or_path": "mute"},
-        ("mute holds a model without its tokenizer",),
+        ("mute holds a model but no tokenizer",),
         model("mute", lambda folder: [path.unlink() for path in folder.glob("tokenizer*")]),
     ),
     Fault(
@@ -333,7 +337,7 @@ IN_DATA_OR_MODEL = [
     Fault(
         "half an adapter",
         {"model_name_or_path": "half"},
-        ("half/adapter_model.safetensors holds", "copy, download or save it again"),
+        ("half/adapter_model.safetensors holds", "Copy, download or save it again"),
         adapter("half", halved("adapter_model.safetensors")),
     ),
     Fault(
@@ -351,7 +355,7 @@ IN_DATA_OR_MODEL = [
     Fault(
         "an adapter that names no base",
         {"model_name_or_path": "orphan"},
-        ("names no base model", "`base_model_name_or_path`"),
+        ("does not name its base model", "`base_model_name_or_path`"),
         adapter("orphan", settings("adapter_config.json", base_model_name_or_path=None)),
     ),
 ]
@@ -467,19 +471,23 @@ def half_done(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("change", "recipe", "said"),
     [
-        pytest.param(None, {"beta": 0.3}, ("`beta` 0.1 → 0.3", "resume as it was"), id="another beta"),
-        pytest.param(None, {"loss": "ipo"}, ("loss", "dpo → ipo", "resume as it was"), id="another loss"),
-        pytest.param(None, {"lora_r": 8}, ("`lora_r` 4 → 8", "resume as it was"), id="another rank"),
+        pytest.param(
+            None, {"beta": 0.3}, ("`beta` 0.1 → 0.3", "Resume with the original settings"), id="another beta"
+        ),
+        pytest.param(
+            None, {"loss": "ipo"}, ("loss", "dpo → ipo", "Resume with the original settings"), id="another loss"
+        ),
+        pytest.param(None, {"lora_r": 8}, ("`lora_r` 4 → 8", "Resume with the original settings"), id="another rank"),
         pytest.param(
             lambda checkpoint: (checkpoint / "optimizer.pt").unlink(),
             {},
-            ("is not whole: optimizer.pt is missing", "resume out/checkpoint-2 instead"),
+            ("is incomplete: optimizer.pt is missing", "Resume out/checkpoint-2 instead"),
             id="no optimizer state",
         ),
         pytest.param(
             halved("adapter_model.safetensors"),
             {},
-            ("is not whole: adapter_model.safetensors", "resume out/checkpoint-2 instead"),
+            ("is incomplete: adapter_model.safetensors", "Resume out/checkpoint-2 instead"),
             id="half",
         ),
     ],

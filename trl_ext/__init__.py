@@ -22,7 +22,7 @@ _LAZY = {
 
 __all__ = ["__version__", *_LAZY]
 
-quiet.hide_what_nobody_can_act_upon()
+quiet.hide_library_messages()
 
 
 def __getattr__(name: str) -> Any:

@@ -83,14 +83,14 @@ def test_a_reward_adapter_is_frozen_and_shares_the_base(model, reward_adapter, t
 
 
 def test_a_reward_adapter_of_another_base_is_refused_before_anything_is_loaded(reward_adapter, tmp_path):
-    with pytest.raises(ValueError, match="an adapter means nothing on another base"):
+    with pytest.raises(ValueError, match="An adapter works only on its own base"):
         build("/some/other/base", config(tmp_path, reward_adapter=reward_adapter), path=_base(reward_adapter))
 
 
 def test_a_reward_adapter_without_its_head_is_refused(model, tmp_path):
     trainer = build(model, config(tmp_path))
     trainer.save_model(str(tmp_path / "policy"))
-    with pytest.raises(ValueError, match="is an adapter for CAUSAL_LM, and a reward model is one for SEQ_CLS"):
+    with pytest.raises(ValueError, match="is an adapter for CAUSAL_LM, but a reward adapter is for SEQ_CLS"):
         build(model, config(tmp_path, reward_adapter=str(tmp_path / "policy")))
     path = tmp_path / "policy" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"task_type": "SEQ_CLS"}))

@@ -231,7 +231,9 @@ def test_a_run_that_was_killed_names_its_newest_whole_checkpoint(run, tmp_path, 
         said = capsys.readouterr().err
         assert "has not finished. Give its newest complete checkpoint, runs/killed/checkpoint-10." in said, verb
     assert main(["chat", "small.yaml"]) == 2
-    assert "the newest whole checkpoint is runs/killed/checkpoint-10." in capsys.readouterr().err
+    assert (
+        "The newest complete checkpoint of an unfinished run is runs/killed/checkpoint-10." in capsys.readouterr().err
+    )
 
 
 def test_plain_text_is_continued_where_there_is_no_template(tiny_model):

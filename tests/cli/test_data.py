@@ -136,7 +136,9 @@ def test_rows_held_out_or_beyond_the_first_are_not_counted(recipe, capsys):
 def test_no_prompt_is_on_both_sides_of_a_held_out_split(recipe, capsys):
     rows = [pair(f"q{i % 4}", f"yes {i}", f"no {i}") for i in range(12)]
     found = facts(capsys, recipe(rows=rows, eval_size=3, eval_strategy="steps", eval_steps=1))
-    assert found["statements"][0].endswith("3 rows held out for evaluation, none of their prompts is trained on.")
+    assert found["statements"][0].endswith(
+        "3 rows held out for evaluation; their prompts are not in the training data."
+    )
     assert found["examples"] == 9
 
 
@@ -149,8 +151,8 @@ def test_rows_to_evaluate_on_that_are_trained_on_are_told(recipe, capsys, tmp_pa
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
     path = recipe(dataset_name=str(folder), eval_strategy="steps", eval_steps=1)
     said = (
-        "Among the 4 rows to evaluate on are 2 in the training data word for word and 1 with a prompt that is there with other "
-        "answers: these only tell how well they were learnt."
+        "3 of 4 rows for evaluation overlap with the training data (2 identical, 1 with the same prompt and other completions): "
+        "they measure memorization, not generalization."
     )
     assert said in facts(capsys, path)["statements"]
 
@@ -243,4 +245,6 @@ def test_wrong_input(recipe, capsys):
     assert main(["data", recipe(), "--rows", "none"]) == 2
     assert "`--rows` is 'none': give a whole number of at least 1" in capsys.readouterr().err
     assert main(["data", recipe(eval_size=9, eval_strategy="steps", eval_steps=1)]) == 2
-    assert "`eval_size` is 9, which cannot be held out of 5 rows: give fewer." in capsys.readouterr().err
+    assert (
+        "`eval_size` is 9, but the training split has only 5 rows. Give a smaller number." in capsys.readouterr().err
+    )

@@ -223,7 +223,7 @@ def test_other_data_and_other_trainers(tmp_path, data, evaluated, capsys):
     run = finished_runs.leave(tmp_path / "run", "embedded", dataset_name=data, **SHORT)
     found = evaluated(run, "--dataset", tmp_path / "seen.jsonl", "--samples", "0")
     assert found["data"]["was_trained_on"]
-    assert any("are 2 in the training data word for word" in line for line in found["data"]["statements"])
+    assert any("overlap with the training data (2 identical" in line for line in found["data"]["statements"])
 
     on_training = evaluated(sft, "--split", "train", "--limit", "4", "--samples", "0")
     assert on_training["data"]["was_trained_on"] and "trained on this split" in on_training["data"]["statements"][-2]

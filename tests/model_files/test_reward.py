@@ -51,9 +51,9 @@ def test_a_reward_adapter_of_the_base(tmp_path):
     [
         (
             {"base_model_name_or_path": "org/other"},
-            "which was trained on org/other, and the policy's base is org/base: an",
+            "which was trained on org/other, but the policy's base is org/base. An",
         ),
-        ({"task_type": "CAUSAL_LM"}, "which is an adapter for CAUSAL_LM, and a reward model is one for SEQ_CLS"),
+        ({"task_type": "CAUSAL_LM"}, "which is an adapter for CAUSAL_LM, but a reward adapter is for SEQ_CLS"),
         ({"shapes": {"layers.0.lora_A.weight": [4, 64]}}, "which has no head with one output (score.weight of shape"),
         ({"shapes": {SCORE: [3, 64]}}, "which has no head with one output"),
         ({"shapes": {SCORE: [1, 64], "x.classifier.weight": [1, 64]}}, "which has no head with one output"),
@@ -70,13 +70,13 @@ def test_a_folder_that_is_not_whole(tmp_path):
     weights = tmp_path / "reward" / "adapter_model.safetensors"
     for content in (b"", b"version https://git-lfs.github.com/spec/v1\n", weights.read_bytes()[:20]):
         weights.write_bytes(content)
-        assert "which cannot be read (adapter_model.safetensors is no safetensors file)" in reward_folder.problem(
+        assert "which cannot be read (adapter_model.safetensors is not a safetensors file)" in reward_folder.problem(
             folder
         )
     weights.write_bytes(struct.pack("<Q", 3) + b"{a}")
     assert "which cannot be read" in reward_folder.problem(folder)
     weights.unlink()
-    assert reward_folder.problem(folder).startswith("which holds no adapter_model.safetensors: give the run directory")
+    assert reward_folder.problem(folder).startswith("which holds no adapter_model.safetensors. Give the run directory")
     assert reward_folder.problem(str(tmp_path / "x")).startswith(
         "which holds no adapter_config.json and no adapter_model"
     )
@@ -96,7 +96,7 @@ def test_bases_are_compared_as_the_places_they_are(tmp_path, monkeypatch):
         recipe.load(write(tmp_path, "", BASE.format(model=model, folder=folder)))
     other = make(tmp_path / "other", base_model_name_or_path="org/other")
     sentence = problem(tmp_path, "", BASE.format(model=other, folder=folder))
-    assert f"which was trained on {base}, and the policy's base is org/other" in sentence
+    assert f"which was trained on {base}, but the policy's base is org/other" in sentence
 
     embedded = make(tmp_path / "embedded-reward", base_model_name_or_path=str(demo.MODEL))
     recipe.load(write(tmp_path, "", BASE.format(model="embedded", folder=embedded)))

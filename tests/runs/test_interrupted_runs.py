@@ -111,7 +111,9 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(number, whole, start):
     assert run.stop(number) == 130
     assert "Traceback" not in run.output
     (line,) = [line for line in run.output.splitlines() if line.startswith("trl-ext: interrupted.")]
-    kept, command = re.fullmatch(r"trl-ext: interrupted\. Last checkpoint: (\S+)\. Resume with: trl-ext (.+)", line).groups()
+    kept, command = re.fullmatch(
+        r"trl-ext: interrupted\. Last checkpoint: (\S+)\. Resume with: trl-ext (.+)", line
+    ).groups()
     assert kept.endswith("checkpoint-4") and run.steps == [1, 2, 3, 4]
     assert (run.directory / "curves.png").exists()
     assert not (run.directory / "adapter_config.json").exists()  # it would look finished

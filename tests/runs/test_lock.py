@@ -47,9 +47,7 @@ def test_a_second_one_is_refused_until_the_first_is_out(tmp_path):
     out = tmp_path / "runs" / "out"
     with holder(out) as process:
         before = content(out)
-        said = (
-            f"Another run is writing to {re.escape(str(out))} \\(process {process.pid}, since .*\\). Wait until it ends"
-        )
+        said = f"Another run is writing to {re.escape(str(out))} \\(process {process.pid}, since .*\\). Wait until it ends"
         with pytest.raises(UserError, match=said), lock.writing(out):
             pytest.fail("two are inside")
         with pytest.raises(UserError, match=said):

@@ -120,7 +120,7 @@ def test_plan_and_measurement_are_kept_and_can_be_fitted(card, tmp_path):
     assert content["measured"] == 15.75 * GIB and content["allocated"] == 15 * GIB
     assert content["plan"]["row_tokens"] == 2048 and content["plan"]["checkpointed_layers"] == 8
     assert content["relative_error"] == pytest.approx(expected.peak / content["measured"] - 1)
-    assert "15.75 GiB at the peak" in sentence
+    assert "peak memory: 15.75 GiB measured, " in sentence
     (point,) = calibration.points([tmp_path])
     assert point.planned(calibration.fit([point])) == pytest.approx(point.measured)
 

@@ -37,10 +37,10 @@ def test_a_change_is_refused_before_weights_are_loaded_and_can_be_allowed(saved,
         assert "`learning_rate` 0.0005 → 0.001" in printed and "`beta` 0.1 → 0.3" in printed
         (tmp_path / "out" / "checkpoint-1" / "optimizer.pt").unlink()
         assert main(resume) == 2
-        assert "optimizer.pt is missing; resume out/checkpoint-2 instead" in capsys.readouterr().err
+        assert "optimizer.pt is missing. Resume out/checkpoint-2 instead" in capsys.readouterr().err
     resume[-1] = "out/checkpoint-2"
     assert main([*resume, "--beta", "0.3", "--resume_changed", "true", "--max_steps", "3"]) == 0
-    assert "as another run (`resume_changed`): " in capsys.readouterr().out
+    assert "with changed settings (`resume_changed`): " in capsys.readouterr().out
     assert "resume_changed" not in (tmp_path / "out" / "recipe.resolved.yaml").read_text()
 
 
@@ -89,10 +89,12 @@ def test_a_resume_takes_the_latest_whole_checkpoint(saved, tmp_path):
     assert runs.latest_checkpoint(directory) == str(directory / "checkpoint-1")
     (directory / "checkpoint-1" / "trainer_state.json").unlink()
     with pytest.raises(
-        UserError, match=r"no whole checkpoint \(checkpoint-2: scheduler.pt has 0 bytes .*; checkpoint-1: "
+        UserError, match=r"no complete checkpoint \(checkpoint-2: scheduler.pt has 0 bytes .*; checkpoint-1: "
     ):
         runs.run_directory(load(saved, flags))
-    assert "No checkpoint has been saved yet (`save_steps: 1`), so the run cannot" in runs.how_to_resume(directory, load(saved))
+    assert "No checkpoint has been saved yet (`save_steps: 1`), so the run cannot" in runs.how_to_resume(
+        directory, load(saved)
+    )
     unsaved = load(saved, {"save_strategy": "no"})
     assert "The recipe saves no checkpoints (`save_strategy: no`), so" in runs.how_to_resume(directory, unsaved)
 

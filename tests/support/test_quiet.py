@@ -30,7 +30,7 @@ NOISE = (
 def test_warnings_are_hidden_by_what_they_say_and_who_says_it(message, category, module, is_shown):
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        quiet.hide_what_nobody_can_act_upon()
+        quiet.hide_library_messages()
         warnings.warn_explicit(message, category, "file.py", 1, module=module)
     assert bool(seen) == is_shown
 

@@ -1,4 +1,4 @@
-"""Recipe → the examples its trainer learns from."""
+"""Read the examples that the trainer of a recipe learns from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WITHOUT_PREFERENCES = {"prompts": PROMPTS, "demonstrations": DEMONSTRATIONS}
 
 
 class Source(NamedTuple):
-    """Rows as they are stored, and what to call them in sentences."""
+    """Rows as they are stored, and their name in messages."""
 
     rows: Dataset | IterableDataset
     name: str
@@ -45,16 +45,16 @@ def load(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
 
 
 def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = None) -> Examples:
-    """Training and evaluation data as the trainer needs them.
+    """Read training and evaluation data as the trainer needs them.
 
-    Evaluation data held out of the training split is cut off before pairs are split into single answers, and all rows
-    of a prompt stay on one side.
+    Evaluation data is held out of the training split before pairs are split into single completions, and all rows of a
+    prompt stay on one side.
 
     Args:
         recipe: Names the data.
         args: The trainer's configuration.
-        statements: Receives what is worth saying.
-        first: Read only so many rows of the training split, which are then no stream.
+        statements: Sentences for the log are appended here.
+        first: Read only the first rows of the training split; they are then in memory even for a stream.
     """
     read_split = _reader(recipe)
     split = recipe.get("dataset_train_split") or "train"
@@ -68,7 +68,7 @@ def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = N
     train = _as_needed(train, recipe, limit)
     statements += train.report.sentences()
     if limit:
-        statements.append(f"Only its first {count(limit, 'rows')} {are(limit)} used (`max_train_samples`).")
+        statements.append(f"Only the first {count(limit, 'rows')} {are(limit)} used (`max_train_samples`).")
         if recipe.method.is_default and isinstance(train.dataset, Dataset):
             data.require_teachable(data.describe(train.dataset))
     if evaluation is not None:
@@ -80,7 +80,7 @@ def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = N
 
 
 def source(recipe: Recipe, first: int | None = None) -> Source:
-    """The training split as it is stored, columns under the names known here; of it the `first` rows, if given."""
+    """The training split as it is stored, with columns renamed by `dataset_columns`; only the `first` rows, if given."""
     given, options = _source(recipe)
     split = recipe.get("dataset_train_split") or "train"
     names = ("config", "revision", "streaming")
@@ -95,7 +95,7 @@ def source(recipe: Recipe, first: int | None = None) -> Source:
         return Source(dataset.select(range(min(first, len(dataset)))), name)
     rows = list(dataset.take(first))
     if not rows:
-        raise UserError(f"{name} ({split}) has no rows; choose another split or file.")
+        raise UserError(f"{name} ({split}) has no rows. Choose another split or file.")
     return Source(Dataset.from_list(rows, features=dataset.features), name)
 
 
@@ -108,13 +108,13 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
     if recipe.get("datasets"):
         known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
         values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
-        mixture = DatasetMixtureConfig(**copy.deepcopy(values))  # which puts objects in the place of its entries
+        mixture = DatasetMixtureConfig(**copy.deepcopy(values))  # it replaces its entries by objects
         for entry in mixture.datasets:
             if not entry.data_files and not Path(entry.path).expanduser().exists():
                 require_hub_dataset(entry.path, None)
         try:
             return get_dataset(mixture), options
-        except Exception as error:  # whatever a file, the Hub or two sets of columns may raise
+        except Exception as error:  # files, the Hub and columns that differ raise many kinds of errors
             raise loading_error(error, "The mixture `datasets`", None) from error
     options |= {
         "config": recipe.get("dataset_config"),
@@ -154,18 +154,18 @@ def _held_out(train: data.Loaded, recipe: Recipe, args: Any, statements: list[st
     size, (dataset, report) = recipe.get("eval_size"), train
     if not isinstance(dataset, Dataset):
         raise UserError(
-            "`eval_size` holds rows out of the training split, which a stream has no number of: remove "
-            "`dataset_streaming`, or evaluate on a split of its own (`dataset_test_split`)."
+            "`eval_size` needs the number of training rows, which is unknown for a stream. Remove `dataset_streaming`, or "
+            "evaluate on a separate split (`dataset_test_split`)."
         )
     held_out = math.ceil(size * len(dataset)) if size < 1 else int(size)
     if held_out >= len(dataset):
         rows = count(len(dataset), "rows")
-        raise UserError(f"`eval_size` is {size:g}, which cannot be held out of {rows}: give fewer.")
+        raise UserError(f"`eval_size` is {size:g}, but the training split has only {rows}. Give a smaller number.")
     split = holdout.hold_out(dataset, held_out, args.seed if args.data_seed is None else args.data_seed)
     if not len(split.held_out):
         raise UserError(
-            f"`eval_size` is {size:g}, and nothing can be held out: rows that are the same stay on one side, and in "
-            f"{report.where} each is there more often. Give more, or remove repeated rows."
+            f"`eval_size` is {size:g}, but nothing can be held out of {report.where}: identical rows stay together, and every "
+            "row is repeated more often than that. Give a larger `eval_size`, or remove repeated rows."
         )
     statements.append(f"{report.where}: {_how(split, dataset)}.")
     numbers = _numbers(train)
@@ -176,26 +176,33 @@ def _held_out(train: data.Loaded, recipe: Recipe, args: Any, statements: list[st
 
 
 def _how(split: holdout.Split, dataset: Dataset) -> str:
-    """What was held out, as the end of a sentence."""
+    """The end of a sentence about the rows that were held out."""
     rows = f"{count(len(split.held_out), 'rows')} held out for evaluation"
     if split.by_prompt:
-        return f"{rows}, none of their prompts is trained on"
+        return f"{rows}; their prompts are not in the training data"
     if "prompt" in dataset.column_names:
-        return f"{rows}; their prompts, of which there are too few or which go with images, are trained on too"
-    return f"{rows}, none of them is trained on"
+        return (
+            f"{rows}; their prompts occur in the training data too, because there are few prompts or they have images"
+        )
+    return f"{rows}; they are not in the training data"
 
 
 def in_common(train: Dataset | IterableDataset, evaluation: Dataset | IterableDataset) -> list[str]:
-    """A sentence if rows to evaluate on are trained on; streams are not compared."""
+    """A sentence if evaluation rows occur in the training data; streams are not compared."""
     if not isinstance(train, Dataset) or not isinstance(evaluation, Dataset):
         return []
     found, rows = overlap(train, evaluation), count(len(evaluation), "rows")
     has_same_answers = completions(train) == completions(evaluation)
-    parts = [f"{found.rows:,} in the training data word for word"] if found.rows else []
-    other = " with other answers" if has_same_answers else ""
-    parts += [f"{found.prompts:,} with a prompt that is there{other}"] if found.prompts else []
-    said = f"Among the {rows} to evaluate on {are(found.rows + found.prompts)} {' and '.join(parts)}: these only tell how well they were learnt."
-    return [said] if parts else []
+    parts = [f"{found.rows:,} identical"] if found.rows else []
+    other = " and other completions" if has_same_answers else ""
+    parts += [f"{found.prompts:,} with the same prompt{other}"] if found.prompts else []
+    if not parts:
+        return []
+    total = found.rows + found.prompts
+    return [
+        f"{total:,} of {rows} for evaluation {'overlaps' if total == 1 else 'overlap'} with the training data "
+        f"({', '.join(parts)}): they measure memorization, not generalization."
+    ]
 
 
 def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.Loaded:
@@ -210,8 +217,8 @@ def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.L
         return loaded
     if recipe.paired and not report.paired:
         raise UserError(
-            f"{report.where} holds single answers with a label, and {_what(recipe)} compares pairs: {_instead(recipe)} "
-            "with chosen and rejected."
+            f"{report.where} holds single completions with a label, but {_what(recipe)} needs pairs. {_instead(recipe)} with "
+            "chosen and rejected completions."
         )
     return data.unpair(loaded) if report.paired and not recipe.paired else loaded
 
@@ -221,4 +228,6 @@ def _what(recipe: Recipe) -> str:
 
 
 def _instead(recipe: Recipe) -> str:
-    return "choose a loss for labelled answers (`--loss kto`), or data" if recipe.method.has_loss else "choose data"
+    return (
+        "Choose a loss for labelled completions (`--loss kto`), or data" if recipe.method.has_loss else "Choose data"
+    )

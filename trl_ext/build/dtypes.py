@@ -1,4 +1,4 @@
-"""Dtypes of a run: of its weights, its 4-bit products and its autocast, settled from the recipe and the device."""
+"""Choose the dtypes of weights, 4-bit matrix products and autocast from the recipe and the device."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ class Precision:
     """Dtypes of a run.
 
     Attributes:
-        model_dtype: Of weights that are not quantised, as transformers' `dtype` takes it.
+        model_dtype: Of weights that are not quantized, as transformers' `dtype` takes it.
         compute_dtype: Of the matrix products of 4-bit weights.
         training: The fields of the trainer's configuration that follow from it (`bf16`, `fp16`, `use_cpu`).
-        reason: What was chosen and why, for the log.
+        reason: The choice and the reason for it, for the log.
     """
 
     model_dtype: str
@@ -29,23 +29,22 @@ class Precision:
 
 
 def precision(recipe: Recipe) -> Precision:
-    """Settle dtypes from the recipe and the device.
+    """Choose dtypes from the recipe and the device.
 
     Without an accelerator everything is float32: most CPUs have no bfloat16 matrix products and emulate them at
-    a small fraction of float32's speed. On an accelerator weights and matrix products are bfloat16, float16
-    where the card has no bfloat16. What the recipe sets is kept.
+    a small fraction of float32's speed. On an accelerator weights and matrix products are bfloat16, or float16
+    if the card has no bfloat16. Settings of the recipe are kept.
 
     Raises:
-        UserError: 16 bits are asked for without an accelerator, and `use_cpu` does not say that this is meant; or the
-            model can be had nowhere.
+        UserError: `bf16` or `fp16` is set without an accelerator and without `use_cpu`; or the model cannot be found.
     """
     require_model(model_path(recipe), recipe.get("model_revision"))
     on_cpu = bool(recipe.get("use_cpu")) or not torch.accelerator.is_available()
     asked = next((key for key in ("bf16", "fp16") if recipe.get(key)), None)
     if asked and on_cpu and not recipe.get("use_cpu"):
         raise UserError(
-            f"`{asked}` is true, and there is no GPU here that computes in 16 bits: remove it (float32 is then chosen), or "
-            "add `use_cpu: true` to have it emulated, many times slower."
+            f"`{asked}` is true, but there is no GPU here that computes in 16 bits. Remove it to train in float32, or add "
+            "`use_cpu: true` to emulate it on the CPU, which is many times slower."
         )
     if on_cpu:
         default, training = "float32", {"use_cpu": True, "bf16": False, "fp16": False}
@@ -58,7 +57,7 @@ def precision(recipe: Recipe) -> Precision:
         why = f"{_device_name()} has no native bfloat16"
     if "bf16" in recipe.explicit or "fp16" in recipe.explicit:
         training |= {"bf16": bool(recipe.get("bf16")), "fp16": bool(recipe.get("fp16"))}
-    # All weights are trained without an adapter, and bfloat16 ones would hardly move: float32 under autocast then.
+    # Without an adapter all weights are trained; bfloat16 weights would hardly move, so they are float32 under autocast.
     trains_all = not recipe.get("use_peft") and find_adapter_config_file(model_path(recipe)) is None
     model_dtype = recipe.get("dtype") if "dtype" in recipe.explicit else "float32" if trains_all else default
     compute = recipe.get("bnb_4bit_compute_dtype") or "auto"

@@ -1,4 +1,4 @@
-"""Which modules a LoRA is put on: as the recipe names them, and only such as the model has."""
+"""Check that the modules named in `lora_target_modules` exist in the model."""
 
 from typing import Any
 
@@ -20,27 +20,27 @@ def as_given(recipe: Recipe, targets: Any) -> Any:
 
 
 def check(path: str, targets: Any, revision: str = "main", trust_remote_code: bool = False) -> bool:
-    """Every named LoRA target exists in the model, judged from its configuration alone.
+    """Check that every named LoRA target exists in the model. Only its configuration is read.
 
-    PEFT trains the targets it finds and is silent about the others as long as there is one.
+    PEFT trains the targets it finds and ignores the others silently, as long as it finds one.
 
     Args:
         path: Path or Hub name of the model.
-        targets: Names or ends of names; a pattern (a text) is PEFT's to judge.
+        targets: Names or ends of names; a pattern (a string) is left to PEFT.
         revision: Of the model on the Hub.
         trust_remote_code: Whether its configuration may be code.
 
     Returns:
-        Whether experts are among the targets: fused into tensors they are no modules, and PEFT finds them nevertheless.
+        Whether experts are among the targets. Fused into tensors, they are not modules, but PEFT finds them.
 
     Raises:
-        UserError: Names without a module, and the names there are.
+        UserError: A name matches no module; lists the names of the linear layers.
     """
     if targets is None or isinstance(targets, str):
         return False
     config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
-    if architecture is None:  # remote code, which is not run to check a spelling
+    if architecture is None:  # remote code is not run to check a spelling
         return False
     with torch.device("meta"):
         model = architecture._from_config(config)
@@ -54,7 +54,7 @@ def check(path: str, targets: Any, revision: str = "main", trust_remote_code: bo
     unknown = sorted(t for t in asked.target_modules if not any(n == t or n.endswith(f".{t}") for n in modules))
     if unknown:
         raise UserError(
-            f"`lora_target_modules` names {', '.join(unknown)}, which {path} does not have. Its linear layers: "
-            f"{', '.join(linear)}; `all-linear` takes all of them but the head."
+            f"`lora_target_modules` names {', '.join(unknown)}, which {path} does not have. Its linear layers are "
+            f"{', '.join(linear)}. `all-linear` selects all of them except the head."
         )
     return bool(asked.target_parameters)

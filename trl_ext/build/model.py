@@ -1,4 +1,4 @@
-"""The base model of a recipe and the adapter that is trained on it."""
+"""Load the base model of a recipe and the adapter that is trained on it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def adapter_base(path: str) -> str:
 def base_revision(recipe: Recipe) -> str:
     """Commit, branch or tag of the base of a recipe's adapter on the Hub.
 
-    Of an adapter in a local folder, `model_revision` can only be that of its base.
+    For an adapter in a local folder, `model_revision` is the revision of its base.
     """
     path = model_path(recipe)
     own = recipe.get("model_revision") if Path(path).is_dir() else None
@@ -49,15 +49,15 @@ def load_policy(
 ) -> tuple[Any, dict[str, Any]]:
     """The model argument of the trainer, and the adapter and quantisation arguments that go with it.
 
-    A path to an adapter is continued: the base is loaded, the adapter put on it, and the reference is a frozen
-    copy of that adapter instead of the bare base.
+    If the path is an adapter, it is trained further: the base is loaded, the adapter put on it, and the reference is a
+    frozen copy of that adapter instead of the base.
 
     Args:
         recipe: A loaded recipe.
         args: The trainer's configuration, whose `model_init_kwargs` are set for the trainer that gets a path.
         chosen: Dtypes.
-        statements: What is worth saying is appended here.
-        lender: Lends the base where several trainers share one.
+        statements: Sentences for the log are appended here.
+        lender: Lends the base if several trainers share one.
     """
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     values = {name: value for name, value in recipe.sections()["model"].items() if name in known}
@@ -76,9 +76,11 @@ def load_policy(
     if find_adapter_config_file(path) is not None:
         args.model_init_kwargs = None
         reference = (
-            "" if not recipe.method.may_need_reference else "; the reference is a frozen copy of it, not the bare base"
+            ""
+            if not recipe.method.may_need_reference
+            else "; the reference is a frozen copy of it, not the base model"
         )
-        statements.append(f"Continues the adapter {path}{reference}.")
+        statements.append(f"Training continues the adapter {path}{reference}.")
         return _continued(path, args, for_loading | {"revision": base_revision(recipe)}, lender), {}
     peft_config = _new_adapter(recipe, args, model_args, statements)
     if peft_config is not None and lender is not None:
@@ -98,12 +100,12 @@ def _continued(path: str, args: Any, init: dict[str, Any], lender: SharedBase | 
 
 
 def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements: list[str]) -> PeftConfig | None:
-    """The adapter a recipe asks for; `None` where all weights are trained."""
+    """The adapter a recipe asks for; `None` if all weights are trained."""
     peft_config = get_peft_config(model_args)
     if peft_config is None:
-        statements.append("No adapter (use_peft is off): all weights are trained.")
+        statements.append("All weights are trained: `use_peft` is off, so there is no adapter.")
         return None
-    peft_config.revision = recipe.get("model_revision")  # whoever loads the adapter puts it on these very weights
+    peft_config.revision = recipe.get("model_revision")  # so that the adapter is later loaded on the same weights
     peft_config.target_modules = lora_targets.as_given(recipe, peft_config.target_modules)
     trains_experts = lora_targets.check(
         model_path(recipe), peft_config.target_modules, model_args.model_revision, args.trust_remote_code
@@ -113,9 +115,9 @@ def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements:
         peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), "score"})
     if peft_config.lora_dropout and getattr(args, "disable_dropout", False) and "lora_dropout" in recipe.explicit:
         statements.append(
-            "`lora_dropout` has no effect: `disable_dropout` is on, TRL's default, so that policy and reference "
-            "see the same network. Set `disable_dropout: false` to use it."
+            "`lora_dropout` has no effect because `disable_dropout` is on, TRL's default, which gives policy and reference "
+            "the same network. Set `disable_dropout: false` to use dropout."
         )
     if trains_experts and getattr(args, "disable_dropout", False):
-        peft_config.lora_dropout = 0.0  # on experts PEFT refuses it, even where it is switched off
+        peft_config.lora_dropout = 0.0  # PEFT refuses dropout on experts even if it is disabled
     return peft_config

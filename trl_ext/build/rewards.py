@@ -12,10 +12,10 @@ from trl_ext.support.errors import UserError
 
 
 def load(name: str) -> Callable[..., Any] | str:
-    """The function, or the name of the sequence classifier, which TRL loads.
+    """Return the function, or the name of the sequence classifier, which TRL loads.
 
     Raises:
-        UserError: There is no such function, or its module cannot be imported.
+        UserError: The function does not exist, or its module cannot be imported.
     """
     source = parse(name)
     if source.kind == "model":
@@ -24,9 +24,9 @@ def load(name: str) -> Callable[..., Any] | str:
         module = _run(Path(source.place).expanduser()) if source.kind == "file" else _imported(source.place)
         function = getattr(module, source.function or functions_in(Path(source.place).expanduser())[0], None)
     except ImportError as error:
-        raise UserError(f"`reward_funcs` names {name}, and importing it failed: {error}.") from error
+        raise UserError(f"`reward_funcs` names {name}, but importing it failed: {error}.") from error
     if not callable(function):
-        raise UserError(f"`reward_funcs` names {name}, and {source.place} has no function {source.function}.")
+        raise UserError(f"`reward_funcs` names {name}, but {source.place} has no function {source.function}.")
     return function
 
 

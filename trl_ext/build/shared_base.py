@@ -1,4 +1,4 @@
-"""One loaded base for several trainers, one after the other."""
+"""Lend one loaded base model to several trainers, one after the other."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from trl.trainer.utils import create_model_from_path
 class SharedBase:
     """A base model that is loaded once, lent to a trainer and taken back without its adapters.
 
-    Adapters are the only thing a trainer changes, so what comes back is what was lent.
+    A trainer changes adapters only, so the base comes back unchanged.
 
     Attributes:
-        model: The base while nobody has it; `None` before the first loan and during one.
+        model: The base while it is not lent; `None` before the first loan and during one.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class SharedBase:
         self._key: Any = None
 
     def lend(self, path: str, **init: Any) -> Any:
-        """The model of a path; loaded if it is another than the one at hand, or loaded in another way."""
+        """Return the model of a path. It is loaded again if the path or the loading arguments differ from the last loan."""
         key = (path, repr(sorted(init.items(), key=lambda item: item[0])))
         if self.model is None or key != self._key:
             self.model, self._key = None, key
@@ -36,7 +36,7 @@ class SharedBase:
         return create_model_from_path(path, **init)
 
     def take_back(self, trainer: Any) -> None:
-        """Strip a trainer's model of its adapters and keep the base; the trainer is of no use afterwards."""
+        """Remove the adapters from a trainer's model and keep the base. The trainer cannot be used afterwards."""
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
         trainer.accelerator.free_memory()

@@ -1,4 +1,4 @@
-"""The tokenizer or processor of a recipe, and whether it can write the recipe's data as text."""
+"""Load the tokenizer or processor of a recipe, and check that it can write the recipe's data as text."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from trl_ext.support.errors import UserError
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
-    """The model's processor (vision-language models) or tokenizer.
+    """Load the model's processor (vision-language models) or tokenizer.
 
     Raises:
         UserError: It cannot be loaded, has no end-of-sequence token, or has tokens the model has no embedding for.
@@ -30,15 +30,15 @@ def load_tokenizer(recipe: Recipe) -> Any:
         processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network; a gated model needs "
-            "`hf auth login` and its licence accepted on its page."
+            f"{path} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network. A gated model needs "
+            "`hf auth login`, and its licence accepted on its Hub page."
         ) from error
     if not isinstance(processor, PreTrainedTokenizerBase) and not hasattr(processor, "tokenizer"):
         processor = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust)
     text = getattr(processor, "tokenizer", processor)
     if text.eos_token is None:
         raise UserError(
-            f"The tokenizer of {path} has no end-of-sequence token, so completions would never end: set one in its "
+            f"The tokenizer of {path} has no end-of-sequence token, so completions would never end. Set one in its "
             "tokenizer_config.json."
         )
     _check_embeddings(text, path, revision, trust)
@@ -46,46 +46,48 @@ def load_tokenizer(recipe: Recipe) -> Any:
 
 
 def _check_embeddings(tokenizer: Any, path: str, revision: str, trust: bool) -> None:
-    """UserError if there are tokens without an embedding; an adapter's own tokenizer is not judged."""
+    """Raise UserError if there are tokens without an embedding; an adapter's own tokenizer is not checked."""
     if find_adapter_config_file(path):
         return
     rows = special_tokens.embeddings(AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust))
     beyond = special_tokens.unembedded(tokenizer, rows) if rows else []
     if beyond:
         raise UserError(
-            f"The tokenizer of {path} has tokens that its {rows:,} embeddings do not reach, {len(beyond):,} of them, for "
-            f"instance {', '.join(map(repr, beyond[:3]))}: take the tokenizer the model was trained with, or call "
+            f"The tokenizer of {path} has {len(beyond):,} tokens beyond the model's {rows:,} embeddings, for instance "
+            f"{', '.join(map(repr, beyond[:3]))}. Use the tokenizer the model was trained with, or call "
             "`model.resize_token_embeddings(len(tokenizer))` and save both."
         )
 
 
 def check_template(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> None:
-    """UserError if the data are conversations and nothing says how to write them as text."""
+    """Raise UserError if the data are conversations and there is no chat template."""
     if getattr(processing_class, "chat_template", None) or getattr(args, "chat_template_path", None):
         return
     if is_conversational(next(iter(train), {})):
         raise UserError(
-            f"The data are conversations, and the tokenizer of {model_path(recipe)} has no chat template to write them with: "
-            "choose an instruction-tuned model, or put a chat_template.jinja beside its tokenizer."
+            f"The data are conversations, but the tokenizer of {model_path(recipe)} has no chat template. Choose an "
+            "instruction-tuned model, or put a chat_template.jinja beside its tokenizer."
         )
 
 
 def on_templates(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> list[str]:
-    """What is not done with a chat template, where that may surprise."""
+    """Sentences for the log if a chat template is not used, or tokens of questions are trained on."""
     example = next(iter(train), {})
     is_chat = is_conversational(example)
     if not is_chat and getattr(processing_class, "chat_template", None) and recipe.method.reads != "demonstrations":
         return [
-            "The data are plain text, so the model's chat template is not applied: if people are to chat with the result, "
-            "write prompts and answers as messages."
+            "The data are plain text, so the model's chat template is not applied. To train a chat model, write prompts and "
+            "completions as messages."
         ]
     if is_chat and recipe.method.reads == "demonstrations" and "messages" in example and not args.assistant_only_loss:
-        return ["Every token is learned, questions too; `assistant_only_loss: true` learns the answers alone."]
+        return [
+            "The loss covers every token, the user's messages included. `assistant_only_loss: true` trains on the assistant's messages only."
+        ]
     return []
 
 
 def model_files_of(recipe: Recipe, processing_class: Any) -> model_files.ModelFiles:
-    """What the small files of the recipe's base model say."""
+    """Read the configuration files of the recipe's base model."""
     path, revision = model_path(recipe), recipe.get("model_revision") or "main"
     if find_adapter_config_file(path) is not None:
         path, revision = adapter_base(path), base_revision(recipe)

@@ -1,6 +1,6 @@
-"""Recipe → model, data, trainer: the one module that knows all the others.
+"""Build the trainer of a recipe from the parts that the other modules of this package make.
 
-Data comes first, since it is the cheapest thing to get wrong, and weights last.
+Data is read first, because its errors are found fastest, and weights are loaded last.
 """
 
 from __future__ import annotations
@@ -37,24 +37,9 @@ if TYPE_CHECKING:
     from trl_ext.build.shared_base import SharedBase
 
 
-__all__ = [
-    "Built",
-    "Precision",
-    "build_trainer",
-    "check_template",
-    "load_policy",
-    "load_tokenizer",
-    "model_files_of",
-    "model_path",
-    "precision",
-    "rewards",
-    "training_config",
-]
-
-
 @dataclass
 class Built:
-    """A trainer ready to train, and what is worth saying about how it came about."""
+    """A trainer ready to train, its run directory, and sentences for the log."""
 
     trainer: Any
     output_dir: Path
@@ -69,8 +54,8 @@ def build_trainer(
     Args:
         recipe: A loaded recipe.
         output_dir: Run directory; metrics and checkpoints go there.
-        base: Lends the base model where several trainers share one; otherwise it is loaded.
-        checkpoint: What training will go on from; refused early where the settings are others.
+        base: Lends the base model if several trainers share one; otherwise it is loaded.
+        checkpoint: The checkpoint training will resume from; refused early if it was written with other settings.
 
     Raises:
         UserError: Data, tokenizer or settings that cannot work, before any weights are loaded where possible.
@@ -87,12 +72,12 @@ def build_trainer(
     check_template(recipe, args, processing_class, given.train)
     statements.append(f"Precision: {chosen.reason}.")
     statements += on_templates(recipe, args, processing_class, given.train)
-    sources = rewards(recipe, statements)
-    train = _checked(recipe, args, given, processing_class, statements)
+    sources = load_rewards(recipe, statements)
+    train = _check_data(recipe, args, given, processing_class, statements)
     model, adapter = load_policy(recipe, args, chosen, statements, base)
     with as_user_errors(recipe, args), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=SettingsWarning)  # which the recipe's notes say too
-        built = recipe.method.classes()[0](
+        warnings.filterwarnings("ignore", category=SettingsWarning)  # the recipe's notes repeat them
+        trainer = recipe.method.classes()[0](
             model=model,
             args=args,
             train_dataset=train,
@@ -101,9 +86,9 @@ def build_trainer(
             **sources,
             **adapter,
         )
-    _describe(built, recipe)
-    _follow(built, recipe, output_dir)
-    return Built(built, output_dir, statements)
+    _set_card_facts(trainer, recipe)
+    _add_callbacks(trainer, recipe, output_dir)
+    return Built(trainer, output_dir, statements)
 
 
 def training_config(recipe: Recipe, output_dir: Path, chosen: Precision | None = None) -> Any:
@@ -112,10 +97,10 @@ def training_config(recipe: Recipe, output_dir: Path, chosen: Precision | None =
     Args:
         recipe: A loaded recipe.
         output_dir: Run directory.
-        chosen: Dtypes, where they are settled already.
+        chosen: Dtypes, if they have been chosen already.
 
     Raises:
-        UserError: With what TRL or transformers object to.
+        UserError: With the message of TRL or transformers.
     """
     chosen = chosen or precision(recipe)
     # transformers' filter would log a lost (NaN) loss as 0.
@@ -130,25 +115,25 @@ def training_config(recipe: Recipe, output_dir: Path, chosen: Precision | None =
         raise UserError(str(error)) from error
 
 
-def rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
-    """The reward functions that trainers with rewards take, imported, or nothing for others."""
+def load_rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
+    """The `reward_funcs` argument of trainers that sample completions; empty for other trainers."""
     if not recipe.method.samples_completions:
         return {}
     names = recipe.get("reward_funcs") or []
     models = [source.place for source in map(reward_names.parse, names) if source.kind == "model"]
     statements += filter(None, map(require_model, models))
-    # Of the user's own code the recipe's notes said so, before it is run here.
+    # The recipe's notes have announced the user's own code already, before it is run here.
     statements += [reward_names.statement(name) for name in names if not reward_names.is_users_code(name)]
     if recipe.get("reward_adapter"):
-        statements.append(f"Reward: the adapter {recipe.get('reward_adapter')}, on the policy's own base.")
+        statements.append(f"Reward: the adapter {recipe.get('reward_adapter')} on the policy's base.")
     if recipe.effective("kl_estimator") is not None:
         kl, gradient = kl_in_words(recipe.effective)
         statements.append(f"KL: {kl}; its gradient: {gradient}.")
     return {"reward_funcs": [load_reward(name) for name in names]}
 
 
-def _checked(recipe: Recipe, args: Any, given: Examples, processing_class: Any, statements: list[str]) -> Any:
-    """The training data for the trainer; UserError if it cannot teach."""
+def _check_data(recipe: Recipe, args: Any, given: Examples, processing_class: Any, statements: list[str]) -> Any:
+    """The training data for the trainer. UserError if nothing can be learned from it."""
     return check.before_training(
         recipe.kind,
         given,
@@ -160,21 +145,21 @@ def _checked(recipe: Recipe, args: Any, given: Examples, processing_class: Any, 
     )
 
 
-def _describe(built: Any, recipe: Recipe) -> None:
-    """What the model card says of a recipe; the embedded model by its name, which its path would not tell."""
-    built.card_facts = {"dataset": recipe.get("dataset_name"), "recipe": recipe.name}
+def _set_card_facts(trainer: Any, recipe: Recipe) -> None:
+    """Name data, recipe and, for the embedded model, its name in place of its path on the model card."""
+    trainer.card_facts = {"dataset": recipe.get("dataset_name"), "recipe": recipe.name}
     if recipe.get("model_name_or_path") != model_path(recipe):
-        built.card_facts["model"] = recipe.get("model_name_or_path")
+        trainer.card_facts["model"] = recipe.get("model_name_or_path")
 
 
-def _follow(built: Any, recipe: Recipe, output_dir: Path) -> None:
-    """What a run shows and writes while it trains, in place of transformers' own."""
+def _add_callbacks(trainer: Any, recipe: Recipe, output_dir: Path) -> None:
+    """Replace transformers' progress callbacks by those that show and write what a run logs."""
     for callback in (ProgressCallback, PrinterCallback):
-        built.remove_callback(callback)
-    if not built.args.disable_tqdm:
-        built.add_callback(MarginProgress)
+        trainer.remove_callback(callback)
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(MarginProgress)
     elif "disable_tqdm" not in recipe.explicit:
-        built.add_callback(ProgressLines)
-    built.add_callback(LogTheLastStep)
-    built.add_callback(MetricsFile(built, output_dir / "metrics.jsonl"))
-    built.add_callback(Watch(built, output_dir / "metrics.jsonl"))
+        trainer.add_callback(ProgressLines)
+    trainer.add_callback(LogTheLastStep)
+    trainer.add_callback(MetricsFile(trainer, output_dir / "metrics.jsonl"))
+    trainer.add_callback(Watch(trainer, output_dir / "metrics.jsonl"))

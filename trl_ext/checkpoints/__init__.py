@@ -1,4 +1,4 @@
-"""Checkpoints on disk: which are whole, how one is written so that it is, and what a resume may change.
+"""Checkpoints on disk: find complete ones, write them atomically, and judge what a resume may change.
 
-Standard library and our own errors only, so that a run can be refused before anything heavy is loaded.
+Only the standard library is imported, so that a run can be refused before anything heavy is loaded.
 """

@@ -1,7 +1,7 @@
-"""What differs between the run a checkpoint is of and the one that resumes it, and whether it may.
+"""Compare the run that wrote a checkpoint with the run that resumes it, and judge each difference.
 
-Runs are compared by what `trl_ext.trainers.common.provenance` wrote down of them. A setting that is not known to leave the
-result alone counts as one that changes it.
+Runs are compared by what `trl_ext.trainers.common.provenance` recorded. A setting that is not known to leave the result
+unchanged counts as one that changes it.
 """
 
 import math
@@ -27,22 +27,22 @@ HARMLESS = {
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
     "dataloader_multiprocessing_context", "dataset_num_proc", "vllm_group_port", "vllm_gpu_memory_utilization",
 }  # fmt: skip
-"""Settings that change nothing but speed, memory, and what is shown or kept; rounding apart."""
+"""Settings that change only speed, memory, logs and saved files, apart from rounding."""
 
 UNSAID = {"disable_tqdm", "resume_changed", "resume_from_checkpoint", "local_rank"}
-"""Settings that follow from how and where a run is started: not worth a word."""
+"""Settings that depend on how and where a run is started; their changes are not reported."""
 
 BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")
 ROLLOUTS = ("steps_per_generation", "num_iterations", "num_generations", "generation_batch_size")
 FREE_OF_SHAPE = {"lora_alpha", "lora_dropout", "use_rslora", "init_lora_weights"}
-"""Settings of an adapter that its saved weights fit whatever they are."""
+"""Settings of an adapter that do not change the shape of its weights."""
 
 ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau")
-"""Schedules of the learning rate that do not look at how long the run is."""
+"""Learning-rate schedules that do not depend on the length of the run."""
 
 
 class Change(NamedTuple):
-    """One difference. `why` explains a verdict that the name alone does not."""
+    """One difference. `why` gives the reason for the verdict where the name does not."""
 
     name: str
     was: Any
@@ -57,9 +57,9 @@ class Changes(NamedTuple):
     """All differences.
 
     Attributes:
-        harmless: The result stays what it would have been.
-        harmful: The rest of the run is another one.
-        impossible: The state that was saved does not fit.
+        harmless: The result stays the same.
+        harmful: The result changes.
+        impossible: The saved state does not fit.
     """
 
     harmless: list[Change]
@@ -68,39 +68,43 @@ class Changes(NamedTuple):
 
 
 def judge(checkpoint: Path, was: dict[str, Any], now: dict[str, Any], *, is_allowed: bool) -> str:
-    """A note on the differences between a checkpoint's run and this one; empty if there are none.
+    """Return a note on the differences between a checkpoint's run and this one; empty if there are none.
 
     Args:
-        checkpoint: For the sentence.
+        checkpoint: For the message.
         was: Its manifest.
-        now: This run, or as much as is known of it.
-        is_allowed: Whether differences that matter are (`resume_changed`).
+        now: This run, or the part of it that is known yet.
+        is_allowed: Whether `resume_changed` allows harmful differences.
 
     Raises:
-        UserError: There are differences that matter and are not allowed, or that the saved state does not fit.
+        UserError: There are harmful differences that are not allowed, or the saved state does not fit.
     """
     differences = compare(was, now)
     matter = ", ".join(map(str, [*differences.impossible, *differences.harmful]))
     if differences.impossible:
         fixed = ", ".join(f"`{change.name}`" for change in differences.impossible)
-        remedy = f"resume as it was, or start a new run, since what was saved fits no other {fixed}"
-        raise UserError(f"{checkpoint} was written with other settings: {matter}; {remedy}.")
+        raise UserError(
+            f"{checkpoint} was written with other settings: {matter}. Resume with the original settings, or start a new run: "
+            f"the saved state does not fit another {fixed}."
+        )
     if differences.harmful and not is_allowed:
-        remedy = "resume as it was, or add `resume_changed: true` to go on as another run from here"
-        raise UserError(f"{checkpoint} was written with other settings: {matter}; {remedy}.")
+        raise UserError(
+            f"{checkpoint} was written with other settings: {matter}. Resume with the original settings, or add "
+            "`resume_changed: true` to continue with the new ones."
+        )
     notes = []
     if differences.harmful:
-        notes.append(f"resuming {checkpoint.name} as another run (`resume_changed`): {matter}")
+        notes.append(f"resuming {checkpoint.name} with changed settings (`resume_changed`): {matter}")
     if differences.harmless:
         harmless = ", ".join(map(str, differences.harmless))
-        notes.append(f"changed since {checkpoint.name}, without effect beyond rounding: {harmless}")
+        notes.append(f"changed since {checkpoint.name}, with no effect on the result beyond rounding: {harmless}")
     return "\n".join(notes)
 
 
 def compare(was: dict[str, Any], now: dict[str, Any]) -> Changes:
     """Sort what differs between two runs, as `provenance.of_run` describes them.
 
-    Only what both describe is compared: another version may know other settings.
+    Only settings that both know are compared: another version may have other settings.
     """
     before, after = was["settings"], now["settings"]
     found = Changes([], [], [])
@@ -127,27 +131,30 @@ def _verdict(name: str, before: dict, after: dict) -> tuple[str, str]:
         return "harmless", ""
     samples = "steps_per_generation" in before
     if samples and name in (*ROLLOUTS, *BATCH):
-        return "impossible", "the rollout in the checkpoint is cut for it"
+        return "impossible", "the saved rollout was cut for this value"
     if (
         name == "packing" and "row_tokens" in before
     ):  # rows are a memory detail; in supervised tuning they are the batch
         return "harmless", ""
     if name in BATCH and _product(before) == _product(after):
-        return "harmless", "as many examples a step"
+        return "harmless", "the same number of examples per step"
     if name == "optim":
         is_same = _optimizer(before[name]) == _optimizer(after[name])
-        return ("harmless", "the same state") if is_same else ("impossible", "another optimizer's state")
+        return (
+            ("harmless", "the same optimizer state")
+            if is_same
+            else ("impossible", "the saved state is of another optimizer")
+        )
     if name == "sync_ref_model":
-        return "impossible", "the reference is in the checkpoint" if before[
-            name
-        ] else "no reference is in the checkpoint"
+        was_moving = before[name]
+        return "impossible", f"the checkpoint holds {'a' if was_moving else 'no'} moving reference"
     if name in ("max_steps", "num_train_epochs"):
         return _length(before, after)
     return "harmful", ""
 
 
 def _steps(before: dict, after: dict) -> bool:
-    """Whether both runs are as long as `max_steps` says, whatever their epochs are."""
+    """Whether the length of both runs is set by `max_steps`, so that their epochs do not matter."""
     return before["max_steps"] > 0 and after["max_steps"] > 0
 
 
@@ -156,7 +163,7 @@ def _length(before: dict, after: dict) -> tuple[str, str]:
     # A warmup below 1 is a share of the whole run.
     if schedule in ENDLESS and not any(0 < settings["warmup_steps"] < 1 for settings in (before, after)):
         return "harmless", ""
-    return "harmful", f"the {schedule} schedule of the learning rate spans the run, so the rate jumps"
+    return "harmful", f"the {schedule} learning-rate schedule spans the whole run, so the rate would jump"
 
 
 def _product(settings: dict) -> int:
@@ -164,7 +171,7 @@ def _product(settings: dict) -> int:
 
 
 def _optimizer(name: str) -> str:
-    """An optimizer's name without what its state does not depend on: paging, fusing, whose spelling."""
+    """An optimizer's name without the parts its state does not depend on: paging, fusing, prefix."""
     return name.replace("paged_", "").replace("bnb_", "").replace("_fused", "")
 
 
@@ -185,18 +192,18 @@ def _compare_models(before: dict, after: dict, found: Changes) -> None:
     if before.get("starts_from") != after.get("starts_from"):
         found.harmful.append(Change("the adapter it starts from", before.get("starts_from"), after.get("starts_from")))
     if before.get("weights") == after.get("weights"):
-        return  # a folder that was moved is the same model
+        return  # a moved folder is the same model
     name, other = before["model_name_or_path"], after["model_name_or_path"]
     if name != other:
         found.harmful.append(Change("model_name_or_path", name, other))
-    elif not changed:  # another quantisation or dtype stores the same weights in other bytes
-        found.harmful.append(Change("model_name_or_path", name, other, "with other weights"))
+    elif not changed:  # another quantization or dtype stores the same weights as other bytes
+        found.harmful.append(Change("model_name_or_path", name, other, "its weights differ"))
 
 
 def _compare_data(was: dict | None, now: dict | None, found: Changes) -> None:
     if not was or not now or was["digest"] == now["digest"]:
         return
-    why = "other examples, or cut into other tokens" if was["examples"] == now["examples"] else ""
+    why = "other examples, or other tokens" if was["examples"] == now["examples"] else ""
     before, after = (f"{data['examples']:,} examples" for data in (was, now))
     found.harmful.append(Change("training data", before, after, why))
 

@@ -1,4 +1,7 @@
-"""The list of a checkpoint's files, written last: with it a checkpoint is whole, and says which run it is of."""
+"""Write and check the manifest of a checkpoint: its files with sizes and digests, and the run that wrote it.
+
+It is written last, so a checkpoint with a manifest is complete.
+"""
 
 import hashlib
 import json
@@ -14,7 +17,7 @@ FILE = "trl_ext_checkpoint.json"
 STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.pt"
 ARCHIVES = (OPTIMIZER, "scheduler.pt", "scaler.pt", "rng_state*.pth", "*_state_[0-9]*.pt")
-"""What torch saved: zip archives, whose directory is at the end, so that a truncated one has none."""
+"""Files torch saved. They are zip archives, whose directory is at the end, so a truncated one has none."""
 
 
 def write(folder: Path, facts: dict[str, Any]) -> None:
@@ -22,7 +25,7 @@ def write(folder: Path, facts: dict[str, Any]) -> None:
 
     Args:
         folder: The checkpoint.
-        facts: What else the manifest is to say, as JSON.
+        facts: Further content of the manifest, as JSON.
     """
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": _digest(folder / name)} for name in _names(folder)
@@ -31,13 +34,13 @@ def write(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest; empty for a checkpoint without one, which plain TRL wrote."""
+    """The manifest; empty for a checkpoint that plain TRL wrote."""
     path = folder / FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def damage(folder: Path) -> str | None:
-    """What is missing or broken in a checkpoint, as a clause that begins with a file's name; `None` if it is whole."""
+    """The first missing or damaged file of a checkpoint, as a clause that begins with its name; `None` if it is complete."""
     try:
         files = read(folder).get("files")
         expected = files and {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
@@ -52,11 +55,11 @@ def damage(folder: Path) -> str | None:
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
     changed = [name for name, (_, digest) in expected.items() if _digest(folder / name) != digest]
-    return f"{changed[0]} is not as it was written" if changed else None
+    return f"{changed[0]} has changed since it was written" if changed else None
 
 
 def _names(folder: Path) -> list[str]:
-    """All files but model cards, which anybody may edit."""
+    """All files except model cards, which users may edit."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
@@ -66,18 +69,18 @@ def _digest(path: Path) -> str:
     return _digest_of(path, stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=1024)  # a resume looks before and after the heavy imports
+@lru_cache(maxsize=1024)  # a resume checks before and after the heavy imports
 def _digest_of(path: Path, size: int, modified: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damage_without_manifest(folder: Path) -> str | None:
-    """The same, judged by the order in which transformers writes and by what each format says about its own length."""
+    """As `damage`, judged by the order in which transformers writes and by the length each file declares."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         if not isinstance(state.get("global_step"), int):
-            return f"{STATE} names no step"
+            return f"{STATE} holds no step number"
     except FileNotFoundError:
         return f"{STATE} is missing"
     except (ValueError, AttributeError):
@@ -87,7 +90,7 @@ def _damage_without_manifest(folder: Path) -> str | None:
     ]
     if not weights:
         return "adapter_model.safetensors (or model.safetensors) is missing"
-    # `save_only_model` leaves all three out; one or two of them are the rest of a save that did not end.
+    # `save_only_model` saves none of the three; one or two of them are left by a save that was interrupted.
     parts = {name: any(folder.glob(name)) for name in (OPTIMIZER, "scheduler.pt", "rng_state*.pth")}
     if any(parts.values()) and not all(parts.values()):
         return f"{next(name for name, is_there in parts.items() if not is_there)} is missing"

@@ -1,4 +1,4 @@
-"""Written aside, synced, renamed: a directory that is either not there or whole, whatever happens meanwhile."""
+"""Write a directory atomically: under another name, synced to disk, then renamed."""
 
 import errno
 import os
@@ -8,18 +8,18 @@ from pathlib import Path
 from trl_ext.support import atomic
 
 FOLDER = "_unfinished"
-"""Where a checkpoint lies while it is written: a name nothing resumes from, and that pushes to the Hub leave out."""
+"""Name of a checkpoint while it is written. Nothing resumes from it, and uploads to the Hub leave it out."""
 
 
 def clear(directory: Path) -> None:
-    """Remove what a run that was killed in the middle of a save left in its directory."""
+    """Remove the unfinished checkpoint of a run that was killed during a save."""
     shutil.rmtree(directory / FOLDER, ignore_errors=True)
 
 
 def publish(staged: Path, final: Path) -> None:
-    """Give a staged directory its name, once all of it is on disk.
+    """Rename a staged directory to its final name, after all of it is on disk.
 
-    Both on one file system. A directory that has the name already is replaced.
+    Both must be on one file system. An existing directory of that name is replaced.
     """
     for folder, _, names in os.walk(staged):
         for name in names:
@@ -33,10 +33,10 @@ def publish(staged: Path, final: Path) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error of Python, safetensors or torch means that there is no room left to write."""
+    """Whether an error of Python, safetensors or torch means that the disk is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
-    # safetensors and torch write by themselves: one quotes the system, the other only says that writing failed.
+    # safetensors quotes the system's message; torch only reports that writing failed.
     text = str(error)
     if any(os.strerror(number) in text for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
         return True

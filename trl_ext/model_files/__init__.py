@@ -1,4 +1,5 @@
-"""What the folders of models and adapters hold, told from their files before anything heavy is imported.
+"""Read the folders of models and adapters without importing anything heavy.
 
-`model` and `reward` say what is wrong with a model and with a reward adapter; `adapter` and `weights` read what they go by.
+`model` and `reward` report what is wrong with a model and with a reward adapter; `adapter`, `modules` and `weights` read their
+files; `available` checks that a model is here or can be downloaded.
 """

@@ -1,4 +1,4 @@
-"""The folder of an adapter, as PEFT saves it."""
+"""Read the folder of an adapter, as PEFT saves it."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def is_in(folder: Path) -> bool:
 
 
 def config(folder: Path) -> dict[str, Any]:
-    """The content of the adapter's configuration; empty where there is none in order, which loading it will say better."""
+    """The content of the adapter's configuration; empty if it is missing or damaged, which loading it will report."""
     try:
         content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -24,12 +24,12 @@ def config(folder: Path) -> dict[str, Any]:
 
 
 def base_of(folder: Path) -> str | None:
-    """Path or Hub name of the model under the adapter; `None` if there is no adapter, or it names none."""
+    """Path or Hub name of the model under the adapter; `None` if there is no adapter or it names no base."""
     return config(folder).get("base_model_name_or_path")
 
 
 def revision_of(folder: Path) -> str | None:
-    """Commit, branch or tag of that model on the Hub; `None` if the adapter does not say."""
+    """Commit, branch or tag of that model on the Hub; `None` if the adapter does not name one."""
     return config(folder).get("revision")
 
 

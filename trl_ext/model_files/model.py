@@ -1,6 +1,6 @@
-"""What is wrong with a model or an adapter in a local folder.
+"""Check a model or an adapter in a local folder: configuration, weights and tokenizer.
 
-Only what a run needs is judged: a plan does without weights.
+The weights are needed by a run, not by a plan.
 """
 
 import json
@@ -13,7 +13,7 @@ TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "voc
 
 
 def problem(name: str) -> str | None:
-    """A sentence about the folder `name`; `None` if it is in order, or is no folder (a name on the Hub, say)."""
+    """An error message about the folder `name`; `None` if it is complete, or if `name` is not a folder (but a Hub name, say)."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return None
@@ -27,18 +27,18 @@ def _adapter(folder: Path) -> str | None:
     base = content.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         return (
-            f"The adapter in {folder} names no base model: set `base_model_name_or_path` in its adapter_config.json to the "
-            "model it was trained on."
+            f"The adapter in {folder} does not name its base model. Set `base_model_name_or_path` in its adapter_config.json "
+            "to the model it was trained on."
         )
     if base.startswith((".", "/", "~")) and not Path(base).expanduser().is_dir():
         return (
-            f"The adapter in {folder} was trained on {base}, and there is no such folder: put the model back, or correct "
+            f"The adapter in {folder} was trained on {base}, but that folder does not exist. Restore the model, or correct "
             "`base_model_name_or_path` in its adapter_config.json."
         )
     files = [path for name in (adapter.WEIGHTS, "adapter_model.bin") if (path := folder / name).exists()]
     if not files:
         return (
-            f"{folder} holds an adapter_config.json and no adapter_model.safetensors: copy or train the adapter again."
+            f"{folder} holds an adapter_config.json but no adapter_model.safetensors. Copy or train the adapter again."
         )
     return _unreadable(files) or (problem(base) if Path(base) != folder else None)
 
@@ -49,7 +49,7 @@ def _model(folder: Path) -> str | None:
         return content
     if not content.get("model_type") and not content.get("auto_map"):
         return (
-            f"{folder / 'config.json'} names no `model_type`, so it is no model of transformers: name another folder."
+            f"{folder / 'config.json'} has no `model_type`, so it is not a transformers model. Choose another folder."
         )
     files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     index = folder / "model.safetensors.index.json"
@@ -59,13 +59,11 @@ def _model(folder: Path) -> str | None:
             return content
         shards = {str(shard) for shard in dict(content.get("weight_map") or {}).values()}
         if absent := sorted(shard for shard in shards if not (folder / shard).exists()):
-            return (
-                f"{folder} lacks {len(absent)} of {len(shards)} files of weights, {absent[0]} first: copy them again."
-            )
+            return f"{folder} lacks {len(absent)} of {len(shards)} weight files, for instance {absent[0]}. Copy them again."
     elif not files:
-        return f"{folder} holds a config.json and no weights (model.safetensors): copy or save the model again."
+        return f"{folder} holds a config.json but no weights (model.safetensors). Copy or save the model again."
     if not any((folder / name).exists() for name in TOKENIZERS):
-        return f"{folder} holds a model without its tokenizer (tokenizer.json): save that there too."
+        return f"{folder} holds a model but no tokenizer (tokenizer.json). Save the tokenizer there too."
     return _unreadable(files)
 
 
@@ -77,11 +75,11 @@ def _unreadable(files: list[Path]) -> str | None:
 
 
 def _json(path: Path) -> dict[str, Any] | str:
-    """The mapping in a file, or a sentence about why there is none."""
+    """The mapping in a file, or an error message."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return f"{path.parent} holds no {path.name}: name the folder a model was saved in."
+        return f"{path.parent} holds no {path.name}. Give the folder a model was saved in."
     except (OSError, ValueError) as error:
-        return f"{path} cannot be read ({error}): copy, download or save it again."
-    return content if isinstance(content, dict) else f"{path} is not a JSON object: copy, download or save it again."
+        return f"{path} cannot be read ({error}). Copy, download or save it again."
+    return content if isinstance(content, dict) else f"{path} is not a JSON object. Copy, download or save it again."

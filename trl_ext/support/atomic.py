@@ -1,4 +1,4 @@
-"""Files that are either the old or the new one, never half of it: written aside, synced, renamed."""
+"""Write files atomically: under another name, synced to disk, then renamed."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file of these bytes, one part after the other. Its folder is made if it is not there."""
+    """Write a file from parts. Its folder is created if it does not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -21,7 +21,7 @@ def write(path: Path, parts: Iterable[bytes]) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # a folder cannot be synced everywhere; the file is whole either way
+    with contextlib.suppress(OSError):  # not every system can sync a folder; the file is complete either way
         sync(path.parent)
 
 
@@ -31,12 +31,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON, characters of all scripts as they are."""
+    """Write indented JSON without escaping non-ASCII characters."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def sync(path: Path) -> None:
-    """Have the system put a file or folder on disk."""
+    """Flush a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

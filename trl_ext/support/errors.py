@@ -1,13 +1,12 @@
-"""The one exception that means: the user can fix this, and the message says how."""
+"""Define `UserError`, the exception for errors that the user can fix."""
 
 
 class UserError(Exception):
-    """Something the user gave cannot work. The command line prints it without a traceback and exits with 2.
+    """An error in what the user gave. The command line prints it without a traceback and exits with 2.
 
     Args:
-        problems: One sentence, or several found in one go. Each says what was given, what is allowed, and
-            what to do next.
-        about: What the problems were found in (a recipe's path, say); named when there are several.
+        problems: One message, or several. Each says what was given, what is allowed, and what to do.
+        about: Where the problems were found (a recipe's path, say).
     """
 
     def __init__(self, problems: str | list[str], *, about: str = "") -> None:
@@ -23,5 +22,5 @@ class UserError(Exception):
 
 
 def _printable(text: str) -> str:
-    """What was given may hold anything; a terminal is shown no control characters but our own line breaks."""
+    """Escape control characters in quoted user input; line breaks of our own messages stay."""
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -1,7 +1,7 @@
-"""The Hugging Face Hub: whether it answers, asked once and briefly before anything is loaded from it.
+"""Check once, with a short request, that the Hugging Face Hub responds before anything is loaded from it.
 
-Its client repeats each request for half a minute, and a tokenizer alone takes a dozen of them: without a network, minutes
-would pass until a run said so. Downloads that have begun keep all of the client's patience.
+Its client retries each request for half a minute, and a tokenizer alone takes a dozen requests, so without a network a run
+would take minutes to fail. Downloads that have begun keep the client's own retries.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def require(name: str, revision: str | None) -> str | None:
     try:
         is_cached = any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in FILES)
     except HFValidationError as error:
-        raise UserError(f"{name!r} is neither a folder here nor a name on the Hub (org/name).") from error
+        raise UserError(
+            f"{name!r} is neither a local folder nor a name on the Hub (org/name). Check the spelling."
+        ) from error
     if constants.is_offline_mode():
         if is_cached:
             return None
@@ -64,35 +66,36 @@ def require(name: str, revision: str | None) -> str | None:
     if not is_cached:
         raise UserError(_absent(name, f"the Hub cannot be reached ({why})", "check the network and try again"))
     go_offline()
-    return f"The Hub cannot be reached ({why}), so the copy of {name} in its cache is used."
+    return f"The Hub cannot be reached ({why}), so the cached copy of {name} is used."
 
 
 def why_unreachable(name: str, revision: str | None) -> str | None:
-    """One small request about a model, and where it finds no way to the Hub a second one: why it failed, or `None`.
+    """Send one small request about a model, and a second one if the first did not reach the Hub.
+
+    Returns:
+        The name of the network error; `None` if the Hub responded.
 
     Raises:
-        UserError: The Hub answers, and it has no such model, or not for everybody.
+        UserError: The Hub has no such model, or it is gated or private.
     """
     url = hf_hub_url(name, FILES[0], revision=revision)
     for attempt in (1, 2):
         try:
             get_hf_file_metadata(url)
         except GatedRepoError as error:
-            raise UserError(
-                f"{name} is gated: accept its terms on its page on the Hub, and run `hf auth login`."
-            ) from error
+            raise UserError(f"{name} is gated. Accept its terms on its Hub page, and run `hf auth login`.") from error
         except RepositoryNotFoundError as error:
             raise UserError(
-                f"There is no folder {name} here, and no model of that name on the Hub that can be seen without logging in: check "
-                "the spelling, or run `hf auth login` if it is private."
+                f"There is no local folder {name}, and no public model of that name on the Hub. Check the spelling, or run "
+                "`hf auth login` if the model is private."
             ) from error
         except RevisionNotFoundError as error:
             raise UserError(
-                f"`model_revision` is {revision}, and {name} has no such branch, tag or commit."
+                f"`model_revision` is {revision}, but {name} has no such branch, tag or commit."
             ) from error
         except HfHubHTTPError:
-            pass  # it answers: an adapter has no config.json, and of a server that is busy the client asks again
-        except Exception as error:  # the errors of connections, proxies and certificates have no common base
+            pass  # it responds: an adapter has no config.json, and the client retries when a server is busy
+        except Exception as error:  # errors of connections, proxies and certificates have no common base class
             if attempt == 2 or "Timeout" in type(error).__name__:
                 return type(error).__name__
             time.sleep(RETRY_SECONDS)
@@ -102,7 +105,7 @@ def why_unreachable(name: str, revision: str | None) -> str | None:
 
 
 def go_offline() -> None:
-    """Ask the Hub no more in this process or its children, as if HF_HUB_OFFLINE had been set."""
+    """Send no more requests to the Hub from this process and its children, as if HF_HUB_OFFLINE had been set."""
     global _went_offline
     import datasets
 
@@ -112,7 +115,7 @@ def go_offline() -> None:
 
 
 def why_offline() -> tuple[str, str]:
-    """Why the Hub is not asked, and what to do about it."""
+    """Why the Hub is not used, and the fix."""
     if _went_offline:
         return "the Hub cannot be reached", "check the network and try again"
     return "HF_HUB_OFFLINE is set", "unset it"
@@ -120,6 +123,6 @@ def why_offline() -> tuple[str, str]:
 
 def _absent(name: str, why: str, remedy: str) -> str:
     return (
-        f"{name} is no folder here and not in the Hub's cache, and {why}: {remedy}, name a local folder, or fetch the model where there "
-        f"is a network (`hf download {name}`) and copy the cache."
+        f"{name} is neither a local folder nor in the Hub's cache, and {why}. {remedy.capitalize()}, give a local folder, or download the model "
+        f"on a computer with a network (`hf download {name}`) and copy the cache."
     )

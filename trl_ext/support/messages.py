@@ -1,16 +1,16 @@
-"""What was given and what is allowed, as parts of a sentence."""
+"""Format given and allowed values for messages."""
 
 import difflib
 from typing import Any
 
 LONGEST = 120
-"""Characters of a value or name that a sentence repeats."""
+"""Characters of a value or name that a message quotes."""
 SHORTEST = 3
-"""Characters that tell what a name might have gone on to be."""
+"""Characters from which on names with the same beginning are suggested."""
 
 
 def one_of(given: str, allowed: tuple[str, ...] | list[str]) -> str:
-    """“did you mean …” if something is near, else all that is allowed; both when the list is short."""
+    """“did you mean …” if a name is similar, else all allowed names; both if the list is short."""
     near = nearest(given, allowed)
     everything = f"allowed are {', '.join(sorted(allowed))}."
     if not near:
@@ -33,7 +33,7 @@ def joined(parts: list[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as the user wrote it, near enough."""
+    """A value roughly as the user wrote it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and abs(value) >= 10**LONGEST:
@@ -42,6 +42,6 @@ def shown(value: Any) -> str:
 
 
 def shown_text(text: str) -> str:
-    """A text in a sentence: on one line, without what cannot be printed, and not longer than anybody reads."""
+    """Format a text for a message: one line, unprintable characters escaped, shortened."""
     printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: LONGEST + 1])
     return printable if len(printable) <= LONGEST else f"{printable[:LONGEST]}…"

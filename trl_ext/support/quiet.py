@@ -1,4 +1,4 @@
-"""What libraries say whenever they are used as here, and nobody who uses trl-ext can act upon: this and no more is hidden."""
+"""Hide messages of libraries that users of trl-ext cannot act on."""
 
 import logging
 import os
@@ -6,17 +6,17 @@ import sys
 import warnings
 
 BITSANDBYTES = {
-    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",  # looked for on the Hub; it does without
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",  # looked for on the Hub; optional
     "bitsandbytes.autograd._functions": "MatMul8bitLt: inputs will be cast",  # at every 8-bit layer of every pass
 }
-"""Who says it → how it begins."""
+"""Logger → beginning of the message."""
 
 RENAMED = r"`\w*gradient_checkpointing\w*` is deprecated"
-"""transformers says so of calls that TRL, PEFT and its own trainer make."""
+"""A warning of transformers about calls that TRL, PEFT and its own trainer make."""
 
 
-def hide_what_nobody_can_act_upon() -> None:
-    """For this process; before the libraries are imported."""
+def hide_library_messages() -> None:
+    """Hide these messages in this process. Call it before the libraries are imported."""
     for name, beginning in BITSANDBYTES.items():
         logging.getLogger(name).addFilter(
             lambda record, beginning=beginning: not str(record.msg).startswith(beginning)
@@ -25,6 +25,6 @@ def hide_what_nobody_can_act_upon() -> None:
 
 
 def hide_progress_off_terminals() -> None:
-    """No bars of loading and saving weights in files and pipes; before the libraries are imported."""
+    """Show no progress bars of loading and saving in files and pipes. Call it before the libraries are imported."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

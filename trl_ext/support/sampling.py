@@ -1,4 +1,4 @@
-"""Sampling completions in batches, and their log-probabilities under the model that is active."""
+"""Sample completions in batches, and compute their log-probabilities under the active model."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ Messages = list[dict[str, str]]
 
 
 class Completion(NamedTuple):
-    """One sampled answer: ids of the prompt, ids of the answer (with the end token, if it came) and its text."""
+    """One sampled completion: token ids of the prompt, token ids of the completion (with the end token, if sampled), its text."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -22,7 +22,7 @@ class Completion(NamedTuple):
 
 
 def as_messages(prompt: str | Messages) -> Messages:
-    """A plain question as a conversation of one user message; a conversation as it is."""
+    """A text becomes a conversation of one user message; a conversation is returned as it is."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
@@ -36,10 +36,10 @@ def sample(
     max_new_tokens: int,
     batch_size: int = 256,
 ) -> list[Completion]:
-    """One completion per prompt from the model's own distribution: temperature 1, nothing cut off.
+    """Sample one completion per prompt from the model's own distribution: temperature 1, no top-k, no top-p.
 
-    A prompt is a question, a conversation, or the token ids of any text, taken as they are.
-    The global random state is left as it was, so sampling in the middle of a run does not change the run.
+    A prompt is a text, a conversation, or token ids.
+    The global random state is restored, so sampling during a run does not change the run.
     """
     end_ids = end_ids_of(model, tokenizer)
     config = GenerationConfig(
@@ -47,7 +47,7 @@ def sample(
         temperature=1.0,
         top_k=0,
         top_p=1.0,
-        # What is left unset here would be taken from the model's own configuration.
+        # Settings left out here would be taken from the model's own configuration.
         min_p=0.0,
         typical_p=1.0,
         repetition_penalty=1.0,
@@ -114,7 +114,7 @@ def completion_logits(
 
 @contextlib.contextmanager
 def inference(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode for the block, then the mode before, with a 4-bit base left exactly as it is."""
+    """Put the model in evaluation mode for the block, without changing a 4-bit base, then restore its mode."""
     keep_exact_cpu_kernels(model)
     was_training = model.training
     model.eval()

@@ -106,9 +106,7 @@ def test_the_frozen_copy_of_a_continued_adapter_is_not_saved(model, uninterrupte
 def test_another_schedule_of_rollouts_is_refused_in_one_sentence(model, uninterrupted, tmp_path, changed):
     folder = uninterrupted[0]
     trainer = build(model, config(tmp_path, **SETTINGS | changed), quantization_config=nf4())
-    sentence = (
-        f"`{next(iter(changed))}` . → {next(iter(changed.values()))} .the rollout in the checkpoint is cut for it"
-    )
+    sentence = f"`{next(iter(changed))}` . → {next(iter(changed.values()))} .the saved rollout was cut for this value"
     with pytest.raises(UserError, match=sentence):
         trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
 

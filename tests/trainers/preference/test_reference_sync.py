@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_kind_of_reference_is_refused(tiny_model, tmp_pa
     config = {"max_steps": 3, "save_strategy": "steps", "save_steps": 3}
     paired(tiny_model, tmp_path / "moving", config=config).train()
     paired(tiny_model, tmp_path / "fixed", config={**config, "sync_ref_model": False}).train()
-    with pytest.raises(UserError, match=r"`sync_ref_model` true → false \(the reference is in the checkpoint\)"):
+    with pytest.raises(UserError, match=r"`sync_ref_model` true → false \(the checkpoint holds a moving reference\)"):
         paired(tiny_model, tmp_path, config={**config, "sync_ref_model": False}).train(
             str(tmp_path / "moving/checkpoint-3")
         )

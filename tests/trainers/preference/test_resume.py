@@ -97,7 +97,7 @@ def flip(path: Path) -> None:
 BROKEN = [
     ("adapter_model.safetensors", truncate, "has .* bytes instead of"),
     ("adapter_model.safetensors", Path.unlink, "is missing"),
-    ("adapter_model.safetensors", flip, "is not as it was written"),
+    ("adapter_model.safetensors", flip, "has changed since it was written"),
     ("optimizer.pt", truncate, "has .* bytes instead of"),
     ("optimizer.pt", Path.unlink, "is missing"),
     ("scheduler.pt", truncate, "has .* bytes instead of"),
@@ -128,7 +128,7 @@ def test_a_broken_file_is_named_and_so_is_the_checkpoint_to_resume(run, has_mani
         (checkpoint / manifest.FILE).unlink()
     assert found.latest(run) == checkpoint
     damage(checkpoint / name)
-    with pytest.raises(UserError, match=f"{name}.*{said}.*; resume .*checkpoint-2 instead") as caught:
+    with pytest.raises(UserError, match=f"{name}.*{said}.*. Resume .*checkpoint-2 instead") as caught:
         found.require_whole(checkpoint)
     assert "\n" not in str(caught.value)
     assert found.latest(run) == run / "checkpoint-2"
@@ -136,7 +136,7 @@ def test_a_broken_file_is_named_and_so_is_the_checkpoint_to_resume(run, has_mani
 
 def test_a_broken_checkpoint_is_passed_over_and_refused_by_name(run, tiny_model, tmp_path, whole, capsys):
     truncate(run / "checkpoint-4" / "optimizer.pt")
-    with pytest.raises(UserError, match=r"optimizer.pt has .* resume .*checkpoint-2 instead"):
+    with pytest.raises(UserError, match=r"optimizer.pt has .* Resume .*checkpoint-2 instead"):
         trainer_for(tiny_model, tmp_path / "new").train(resume_from_checkpoint=str(run / "checkpoint-4"))
     resumed = trainer_for(tiny_model, run)
     resumed.train(resume_from_checkpoint=True)
@@ -193,14 +193,14 @@ HARMFUL = [
     ({"max_grad_norm": 0.5}, "`max_grad_norm` 1.0 → 0.5"),
     (
         {"max_steps": 6},
-        "`max_steps` 4 → 6 (the cosine schedule of the learning rate spans the run, so the rate jumps)",
+        "`max_steps` 4 → 6 (the cosine learning-rate schedule spans the whole run, so the rate would jump)",
     ),
     ({"peft": {"lora_alpha": 16}}, "`lora_alpha` 8 → 16"),
     ({"examples": pairs(20)}, "`training data` 24 examples → 20 examples"),
-    ({"examples": pairs(24, seed=1)}, "`training data` 24 examples → 24 examples (other examples, or cut"),
+    ({"examples": pairs(24, seed=1)}, "`training data` 24 examples → 24 examples (other examples, or other"),
 ]
 IMPOSSIBLE = [
-    ({"optim": "adamw_torch"}, "`optim` adamw_8bit → adamw_torch (another optimizer's state)"),
+    ({"optim": "adamw_torch"}, "`optim` adamw_8bit → adamw_torch (the saved state is of another optimizer)"),
     ({"peft": {"r": 32}}, "`lora_r` 64 → 32"),
     ({"peft": {"target_modules": ["q_proj"]}}, "`lora_target_modules` [gate_proj, q_proj] → [q_proj]"),
 ]
@@ -219,7 +219,7 @@ def test_what_changes_the_result_is_refused_and_named(whole, tiny_model, tmp_pat
 @pytest.mark.parametrize(("changed", "said"), IMPOSSIBLE)
 def test_what_does_not_fit_cannot_be_allowed(whole, tiny_model, tmp_path, changed, said):
     trainer = trainer_for(tiny_model, tmp_path, resume_changed=True, **changed)
-    with pytest.raises(UserError, match="since what was saved fits no other"):
+    with pytest.raises(UserError, match="the saved state does not fit another"):
         trainer.train(resume_from_checkpoint=str(whole[0] / "checkpoint-2"))
 
 
@@ -229,7 +229,7 @@ def test_every_change_is_in_one_sentence(whole, tiny_model, tmp_path):
         trainer.train(resume_from_checkpoint=str(whole[0] / "checkpoint-2"))
     for name in ("beta", "learning_rate", "training data", "lora_r"):
         assert f"`{name}`" in str(caught.value)
-    assert "fits no other `lora_r`." in str(caught.value)
+    assert "does not fit another `lora_r`." in str(caught.value)
 
 
 def test_an_allowed_change_takes_effect_and_is_said(whole, tiny_model, tmp_path, capsys):
@@ -238,7 +238,7 @@ def test_an_allowed_change_takes_effect_and_is_said(whole, tiny_model, tmp_path,
     trainer = trainer_for(tiny_model, tmp_path, resume_changed=True, **changed)
     trainer.train(resume_from_checkpoint=checkpoint)
     printed = capsys.readouterr().out
-    assert "as another run (`resume_changed`): " in printed and "`learning_rate` 0.01 → 0.02" in printed
+    assert "with changed settings (`resume_changed`): " in printed and "`learning_rate` 0.01 → 0.02" in printed
     # The cosine of four steps, entered at step 2: half of the new rate, then (1 + cos(3π/4))/2 of it.
     rates = [log["learning_rate"] for log in trainer.recorder.logs]
     assert rates == pytest.approx([0.02 * 0.5, 0.02 * 0.14644661])
@@ -253,7 +253,7 @@ def test_what_leaves_the_result_alone_is_noted_and_takes_effect(whole, tiny_mode
     trainer = trainer_for(tiny_model, tmp_path, **changed)
     trainer.train(resume_from_checkpoint=str(whole[0] / "checkpoint-2"))
     note = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("changed since checkpoint-2"))
-    for part in ("`save_steps` 2 → 1", "`per_device_train_batch_size` 8 → 4 (as many examples a step)"):
+    for part in ("`save_steps` 2 → 1", "`per_device_train_batch_size` 8 → 4 (the same number of examples per step)"):
         assert part in note
     assert (tmp_path / "checkpoint-3").is_dir()
 
@@ -275,7 +275,7 @@ def test_a_model_is_known_by_its_weights_not_by_its_place(whole, tiny_model, tmp
     same_name = tmp_path / Path(tiny_model).name
     shutil.copytree(tiny_model, same_name)
     other.save_pretrained(same_name)
-    with pytest.raises(UserError, match=r"`model_name_or_path` .* \(with other weights\)"):
+    with pytest.raises(UserError, match=r"`model_name_or_path` .* \(its weights differ\)"):
         trainer_for(str(same_name), tmp_path / "b").train(resume_from_checkpoint=str(whole[0] / "checkpoint-2"))
 
 
