@@ -39,7 +39,7 @@ def loss_table() -> str:
         knobs = ", ".join(f"`{key}` {value}" for key, value in info.hyperparameters.items()) or "none"
         paper = f"[{info.paper}](https://arxiv.org/abs/{info.paper.removeprefix('arXiv:')})"
         lines.append(
-            f"| `{name}` | {info.formula.replace('|', chr(92) + '|')} | {'pairs' if info.paired else 'labelled answers'} "
+            f"| `{name}` | {info.formula.replace('|', chr(92) + '|')} | {'pairs' if info.paired else 'labelled completions'} "
             f"| {'yes' if info.needs_reference else 'no'} | {knobs} | {paper} |"
         )
     return "\n".join([*lines, "", f"{losses.NOTATION}."])

@@ -69,7 +69,7 @@ def test_clear_one_by_its_beginning():
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
-    [("ab", "'ab' begins 2 identities: "), ("x", "No cached reference has an identity")],
+    [("ab", "'ab' matches 2 entries: "), ("x", "No entry has an identity")],
 )
 def test_clear_what_is_not_one_entry(given, sentence):
     fill("abc1", 3)
@@ -81,7 +81,7 @@ def test_clear_what_is_not_one_entry(given, sentence):
 
 
 def test_clear_where_nothing_is():
-    with pytest.raises(UserError, match="Nothing is cached"):
+    with pytest.raises(UserError, match="The cache is empty"):
         run("--clear", "ab")
     assert run("--clear") == 0
 

@@ -190,8 +190,9 @@ def test_a_typed_session(opened, monkeypatch, capsys):
     assert seen == [([], QUESTION, True), (system, QUESTION, True)]
     printed = capsys.readouterr().out
     assert "There is no command /frobnicate" in printed and "There is no command /help" not in printed
-    assert printed.count("/reset forgets the conversation") == 3  # to begin with, for help, and with what is not there
-    assert "first: dpo from embedded" in printed
+    # at the start, for /help, and after the unknown command
+    assert printed.count("/reset         start a new conversation") == 3
+    assert "first: dpo, trained from embedded" in printed
 
     monkeypatch.setattr("builtins.input", lambda prompt: (_ for _ in ()).throw(EOFError))
     session.typed(opened, GREEDY, None, is_compared=True)
@@ -283,11 +284,14 @@ def test_only_the_end_of_a_long_answer_is_shown_while_it_grows():
         (["nowhere"], "nowhere does not exist. Give the directory of a run, or a recipe"),
         (["."], "holds neither an adapter (adapter_config.json) nor a model (config.json)"),
         (["MODEL", "--compare"], "is a model without a run, so"),
-        (["MODEL", "--system", "Be kind.", "--prompt", "x"], "no chat template, so it knows no system message"),
+        (
+            ["MODEL", "--system", "Be kind.", "--prompt", "x"],
+            "has no chat template, so it cannot have a system message",
+        ),
         (["RUN", "--temperature", "-1"], "`--temperature` is -1: give a number of at least 0"),
         (["RUN", "--max_new_tokens", "0"], "`--max_new_tokens` is 0"),
         (["RUN", "--prompt", " "], "`--prompt` is empty"),
-        (["RUN", "--prompt", "x " * 5000], "tokens, and the model takes 4,096: begin a new one"),
+        (["RUN", "--prompt", "x " * 5000], "tokens, but the model takes at most 4,096. Start a new conversation"),
         (["REWARD"], "holds a reward model, which cannot generate text"),
         (["GONE", "--compare"], "which no longer exists. Restore it"),
     ],

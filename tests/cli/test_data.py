@@ -66,13 +66,13 @@ def test_everything_is_said_with_rows_of_the_file(recipe, tmp_path, capsys):
     printed = capsys.readouterr().out
     for line in (
         "1 of 6 rows dropped: a required value is missing (null) (first: row 0).",
-        "1 pair (20.0%) left out: the prompt alone has 32 tokens (`max_length`) or more.",
+        "1 pair (20.0%) dropped: the prompt alone has 32 tokens (`max_length`) or more.",
         "1 pair (25.0%): chosen and rejected differ only in what `max_length` cuts off, so they teach no preference.",
         "1 pair (25.0%): chosen and rejected are the same tokens, so they teach no preference.",
         "1 pair (25.0%): the same tokens as an earlier row.",
         "1 pair (25.0%): the cut takes an answer's end-of-sequence token",
         "row 5: prompt 'what film?' | chosen 'a great film' | rejected 'a dull film'",
-        "Rows by themselves, of more than one kind:",
+        "The rows are of more than one kind:",
         "1 pair: chosen and rejected are identical, so they teach no preference.",
         "5 rows (83.3%): pair, TRL's own columns, messages.",
         "1 row (16.7%): not recognised.",

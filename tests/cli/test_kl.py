@@ -89,18 +89,18 @@ def test_a_recipe_without_a_run_gets_the_exact_audit(run, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert any("small language, exactly" in line for line in lines)
     assert (
-        "No finished run of all.yaml to sample from yet, and at its start policy and reference are the same, so every KL is "
-        "0: `trl-ext run all.yaml` first."
+        "Nothing is sampled: all.yaml has no finished run yet, and every KL is 0 at the start of training. Train it first: "
+        "`trl-ext run all.yaml`."
     ) in lines
 
 
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"trainer": "reward"}, "other.yaml trains a reward model, which writes no completions to sample."),
+        ({"trainer": "reward"}, "Nothing is sampled: other.yaml trains a reward model, which writes no completions."),
         (
             {"use_peft": False, "load_in_4bit": False},
-            "other.yaml trains no adapter, and it is by switching one off that",
+            "Nothing is sampled: other.yaml trains no adapter, and the reference is the model with its adapter off.",
         ),
     ],
 )
@@ -120,10 +120,12 @@ def test_a_recipe_that_continues_an_adapter_is_sampled_with_it(run, tmp_path, ca
     (tmp_path / "on.yaml").write_text(yaml.safe_dump(written))
     assert main(["kl", "on.yaml", "--n", "64", "--max_new_tokens", "5"]) == 0
     printed = capsys.readouterr().out
-    assert f"sampling 64 completions of {run}" in printed.replace("\n", "")
-    (note,) = [line for line in printed.splitlines() if "No finished run" in line]
-    assert "sampled was the adapter it continues, against the base without any" in note
-    assert "frozen copy of that adapter, so at its start every KL is 0." in note
+    assert f"sampling 64 completions from {run}" in printed.replace("\n", "")
+    (note,) = [line for line in printed.splitlines() if "no finished run" in line]
+    assert (
+        "The samples are from the adapter that it continues, and the reference is the base without an adapter." in note
+    )
+    assert "frozen copy of that adapter, so every KL starts at 0." in note
     assert (tmp_path / "kl-audit.png").exists() and not (run / "kl-audit.png").exists()
     audits = []
     for given in ("on.yaml", str(run)):

@@ -97,7 +97,7 @@ def test_validate_shows_what_was_asked_for(recipe, capsys):
                 "PPO",
                 "sentiment",
                 "k1 in the reward at token level, coefficient 0.05",
-                "1 per prompt, 2 epochs over each",
+                "1 completion per prompt, 2 epochs per rollout",
             ],
         ),
         (

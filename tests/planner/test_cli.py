@@ -47,7 +47,7 @@ def test_keys_of_the_recipe_and_knowledge_of_the_data(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "Name a recipe"),
+        ([], "Give a recipe"),
         ([LLAMA, "--vram", "none"], "`--vram` is 'none': give GiB"),
         ([LLAMA, "--vram", "-3"], "`--vram`"),
         ([LLAMA, "--tokens", "0"], "`--tokens`"),

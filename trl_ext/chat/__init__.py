@@ -1,5 +1,5 @@
-"""Talking to a model that was trained, and to what it was before.
+"""Chat with a trained model and with its base model.
 
-Files: ``conversation`` keeps what was said and makes token ids of it, ``answer`` generates and streams, ``side`` is one
-of the models with its conversation, ``screen`` shows answers, ``session`` reads questions until there are no more.
+Files: ``conversation`` keeps the messages and turns them into token ids, ``answer`` generates and streams an answer,
+``side`` is one model with its conversation, ``screen`` shows answers, ``session`` reads questions.
 """

@@ -1,4 +1,4 @@
-"""One answer: generated, and handed over piece by piece while it is."""
+"""Generate one answer and stream it in pieces."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Settings:
     """How answers are sampled.
 
     Attributes:
-        temperature: 0 for the likeliest token; `None` for the model's own way of sampling, or temperature 1 of the whole
-            distribution if it has none.
-        max_new_tokens: Of an answer, at most.
-        seed: Answers to the same conversation are the same for the same seed.
+        temperature: 0 for greedy decoding; `None` for the sampling of the model's generation config, or for temperature 1
+            on the whole distribution if the config does not sample.
+        max_new_tokens: Largest number of tokens per answer.
+        seed: The same seed gives the same answers to the same conversation.
     """
 
     temperature: float | None
@@ -30,10 +30,10 @@ class Settings:
 
 
 class Streamer(TextStreamer):
-    """Hands pieces of text to a function instead of printing them.
+    """Passes pieces of text to a function instead of printing them.
 
     Attributes:
-        text: All that was handed over.
+        text: The text so far.
     """
 
     def __init__(self, tokenizer: Any, write: Write) -> None:
@@ -51,28 +51,28 @@ class Streamer(TextStreamer):
 def generate(
     model: Any, tokenizer: Any, prompt_ids: list[int], settings: Settings, write: Write, *, is_stoppable: bool
 ) -> str:
-    """The answer's text.
+    """Generate the text of an answer.
 
-    The same seed gives the same random numbers to every answer, so that two models differ by themselves alone.
+    The same seed gives every answer the same random numbers, so that two models differ only by their weights.
 
     Args:
         model: In evaluation mode.
         tokenizer: Of the model.
         prompt_ids: The conversation up to the answer.
         settings: How to sample.
-        write: Takes the text in pieces, whole words where the language has spaces.
-        is_stoppable: On Ctrl-C, return what there is, rather than raise KeyboardInterrupt.
+        write: Receives the text in pieces, which are whole words in languages with spaces.
+        is_stoppable: On Ctrl-C, return the text so far instead of raising KeyboardInterrupt.
 
     Raises:
         UserError: The conversation leaves no room for an answer.
     """
     if not prompt_ids:
-        raise UserError("There is nothing to answer: the question has no tokens.")
+        raise UserError("The question has no tokens. Write a question.")
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = settings.max_new_tokens if longest is None else longest - len(prompt_ids)
     if room < 1:
         raise UserError(
-            f"The conversation has {len(prompt_ids):,} tokens, and the model takes {longest:,}: begin a new one."
+            f"The conversation has {len(prompt_ids):,} tokens, but the model takes at most {longest:,}. Start a new conversation."
         )
     streamer = Streamer(tokenizer, write)
     input_ids = torch.tensor([prompt_ids], device=model.device)
@@ -87,7 +87,7 @@ def generate(
     except KeyboardInterrupt:
         if not is_stoppable:
             raise
-        streamer.end()  # the word in progress
+        streamer.end()  # passes on the unfinished word
         return streamer.text
     return tokenizer.decode(output[0, len(prompt_ids) :], skip_special_tokens=True)
 

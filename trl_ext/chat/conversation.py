@@ -1,4 +1,4 @@
-"""What was said so far, as token ids."""
+"""Keep the messages of a conversation and render them as token ids."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from trl_ext.support.errors import UserError
 
 
 class Conversation:
-    """Messages in turn, rendered by the chat template; without one, plain text that the model continues.
+    """Messages, rendered by the chat template. Without a template they are plain text that the model continues.
 
     Args:
         tokenizer: Of the model.
-        template: Chat template, where it is the processor's and not the tokenizer's.
-        system: First message, of the role `system`.
+        template: Chat template of the processor, if it has one; otherwise the tokenizer's is used.
+        system: First message, with the role `system`.
 
     Raises:
-        UserError: A system message where there is no chat template, or one that takes none.
+        UserError: A system message was given, and the model has no chat template or one without system messages.
     """
 
     def __init__(self, tokenizer: Any, template: str | None = None, system: str | None = None) -> None:
@@ -26,20 +26,22 @@ class Conversation:
         self.start_again(system)
 
     def start_again(self, system: str | None) -> None:
-        """Forget everything; `system` opens the new conversation."""
+        """Remove all messages. `system` is the first message of the new conversation."""
         if system is None:
             self.messages = []
             return
         if not self._template:
-            raise UserError("The model has no chat template, so it knows no system message: put it into the question.")
+            raise UserError(
+                "The model has no chat template, so it cannot have a system message. Put the text into the question."
+            )
         opening = [{"role": "system", "content": system}]
         rendered = self._rendered([*opening, {"role": "user", "content": "?"}])
         if system.strip() not in self._tokenizer.decode(rendered):
-            raise UserError("The chat template of the model leaves system messages out: put it into the question.")
+            raise UserError("The chat template of the model ignores system messages. Put the text into the question.")
         self.messages = opening
 
     def ask(self, text: str) -> list[int]:
-        """Add a question; token ids of the conversation up to the answer."""
+        """Add a question. Returns the token ids of the conversation up to the answer."""
         self.messages.append({"role": "user", "content": text})
         return self._rendered(self.messages)
 
@@ -48,7 +50,7 @@ class Conversation:
         self.messages.append({"role": "assistant", "content": text})
 
     def take_back(self) -> None:
-        """Forget the last question, which has no answer."""
+        """Remove the last question, which was not answered."""
         self.messages.pop()
 
     def _rendered(self, messages: list[dict[str, str]]) -> list[int]:
@@ -59,11 +61,11 @@ class Conversation:
                 messages, chat_template=self._template, add_generation_prompt=True, return_dict=False
             )
         except TemplateError as error:
-            raise UserError(f"The chat template of the model refuses this: {error}.") from error
+            raise UserError(f"The chat template of the model rejects the conversation: {error}.") from error
 
 
 def _plain(messages: list[dict[str, str]]) -> str:
-    """Answers follow their question as they are; a further question begins a new line."""
+    """Join messages. An answer follows its question directly, and each further question begins a new line."""
     text = ""
     for message in messages:
         text += "\n" * (message["role"] == "user" and text != "") + message["content"]

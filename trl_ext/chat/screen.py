@@ -1,4 +1,4 @@
-"""How answers are shown: written one after the other, side by side, or as JSON."""
+"""Show answers: one after the other, side by side, or as JSON."""
 
 import json
 import sys
@@ -12,14 +12,14 @@ from rich.text import Text
 from trl_ext.chat.side import TUNED, Side
 
 NARROWEST = 72
-"""Columns of a terminal in which two answers have room beside each other."""
+"""Width of a terminal, in columns, that has room for two answers side by side."""
 
 Show = Callable[[list[Side], str, bool], None]
-"""Answer a question by each side and show it; the last argument says whether Ctrl-C stops an answer or all."""
+"""Answer a question by each side and show the answers. The last argument says whether Ctrl-C stops only the answer."""
 
 
 def written(sides: list[Side], question: str, is_stoppable: bool) -> None:
-    """Plain text as it comes; of several sides each after its name."""
+    """Write plain text while it is generated. With several sides, each answer follows the side's name."""
     for side in sides:
         if len(sides) > 1:
             _out(f"{side.name}: ")
@@ -28,7 +28,7 @@ def written(sides: list[Side], question: str, is_stoppable: bool) -> None:
 
 
 def as_json(sides: list[Side], question: str, is_stoppable: bool) -> None:
-    """One line: `prompt`, `answer` of the tuned model, and `base_answer` where there is one."""
+    """Write one line of JSON: `prompt`, the tuned model's `answer`, and `base_answer` if the base model answers too."""
     answers = {side.name: side.answer(question, lambda text: None, is_stoppable=is_stoppable) for side in sides}
     record = {"prompt": question, "answer": answers.pop(TUNED)}
     record |= {f"{name}_answer": text for name, text in answers.items()}
@@ -36,7 +36,7 @@ def as_json(sides: list[Side], question: str, is_stoppable: bool) -> None:
 
 
 def side_by_side(sides: list[Side], question: str, is_stoppable: bool) -> None:
-    """A column for each side. While answers grow, only as much of their ends is shown as the terminal has lines for."""
+    """Show one column per side. While answers grow, only their last lines that fit the terminal are shown."""
     console = Console(highlight=False)
     answers = {side.name: "" for side in sides}
     with Live(console=console, transient=True, auto_refresh=False) as live:
@@ -51,7 +51,7 @@ def side_by_side(sides: list[Side], question: str, is_stoppable: bool) -> None:
 
 
 def after_its_question(show: Show) -> Show:
-    """The same below the question, and a blank line: what was not typed is not on the screen yet."""
+    """Print the question before its answers, for questions that were not typed, and a blank line after them."""
 
     def shown(sides: list[Side], question: str, is_stoppable: bool) -> None:
         _out(f"> {question}\n")
@@ -62,7 +62,7 @@ def after_its_question(show: Show) -> Show:
 
 
 def best() -> Show:
-    """Side by side in a terminal that is wide enough, else one after the other."""
+    """Side by side if the terminal is wide enough, otherwise one after the other."""
     return side_by_side if sys.stdout.isatty() and Console().width >= NARROWEST else written
 
 
@@ -76,7 +76,7 @@ def _columns(console: Console, answers: dict[str, str], lines: int | None = None
 
 
 def _end(text: Text, console: Console, width: int, lines: int | None) -> Text:
-    """The last lines of a text once it is broken to a width; all of it if `lines` is not given."""
+    """The last lines of a text wrapped to a width, or all of it if `lines` is not given."""
     return text if lines is None else Text("\n").join(text.wrap(console, width)[-lines:])
 
 

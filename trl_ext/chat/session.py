@@ -1,4 +1,4 @@
-"""Questions until there are no more: typed at a prompt, or read from a pipe."""
+"""Answer questions that are typed at a prompt or read from a pipe, until there are no more."""
 
 import contextlib
 from collections.abc import Iterable
@@ -8,17 +8,22 @@ from trl_ext.chat.answer import Settings
 from trl_ext.chat.side import Side, sides_of
 from trl_ext.runs.loaded import Opened
 from trl_ext.support.errors import UserError
+from trl_ext.support.terminal import wrap
 
-COMMANDS = "/reset forgets the conversation, /system TEXT begins one with a system message, /quit or Ctrl-D leaves"
+COMMANDS = """Commands:
+  /reset         start a new conversation
+  /system TEXT   start a new conversation with a system message
+  /quit, Ctrl-D  exit
+  Ctrl-C         stop the current answer"""
 
 
 def typed(opened: Opened, settings: Settings, system: str | None, *, is_compared: bool) -> None:
-    """A conversation in a terminal. Ctrl-C stops the answer in progress; between answers it leaves."""
+    """Hold a conversation in a terminal. Ctrl-C stops the current answer; between answers it exits."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  (what was typed before comes back with the arrow keys)
+        import readline  # noqa: F401  (arrow keys recall earlier questions)
     sides = sides_of(opened, settings, system, is_compared=is_compared)
     show = screen.best() if is_compared else screen.written
-    print(f"{_introduction(opened, is_compared)}\n{COMMANDS}; Ctrl-C stops an answer.")
+    print(f"{wrap(_introduction(opened, is_compared))}\n{COMMANDS}")
     while True:
         try:
             line = input("\n> ").strip()
@@ -33,13 +38,13 @@ def typed(opened: Opened, settings: Settings, system: str | None, *, is_compared
                 system = (rest.strip() or None) if command == "/system" else system
                 _begin_again(sides, system)
             elif command == "/help":
-                print(f"{COMMANDS}.")
+                print(COMMANDS)
             elif command.startswith("/") and command[1:].isalpha():
-                print(f"There is no command {command}: {COMMANDS}.")
+                print(f"There is no command {command}.\n{COMMANDS}")
             elif line:
                 show(sides, line, True)
         except UserError as error:
-            print(error)
+            print(wrap(str(error)))
 
 
 def piped(
@@ -51,7 +56,7 @@ def piped(
     *,
     is_compared: bool,
 ) -> None:
-    """An answer to each question that is not empty, every one a conversation of its own."""
+    """Answer each question that is not empty, in a conversation of its own."""
     for question in questions:
         if question.strip():
             sides = sides_of(opened, settings, system, is_compared=is_compared)
@@ -61,10 +66,10 @@ def piped(
 def _begin_again(sides: list[Side], system: str | None) -> None:
     for side in sides:
         side.conversation.start_again(system)
-    print("A new conversation" + (f", with the system message: {system}" if system else "."))
+    print(wrap(f"New conversation with the system message: {system}" if system else "New conversation."))
 
 
 def _introduction(opened: Opened, is_compared: bool) -> str:
     start = opened.began_with
-    what = "a model that no run left here" if start is None else f"{opened.recipe.title} from {start}"
-    return f"{opened.directory}: {what}" + (f". The base is {opened.base_in_words}." if is_compared else ".")
+    model = "a model without a recipe" if start is None else f"{opened.recipe.title}, trained from {start}"
+    return f"{opened.directory}: {model}" + (f". The base is {opened.base_in_words}." if is_compared else ".")

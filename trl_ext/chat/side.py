@@ -1,4 +1,4 @@
-"""One of the models talked to, with its own conversation."""
+"""One of the models in a chat, with its own conversation."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +13,7 @@ TUNED, BASE = "tuned", "base"
 
 
 class Side:
-    """A model and what was said to it.
+    """A model and its conversation.
 
     Args:
         name: `TUNED` or `BASE`.
@@ -31,10 +31,10 @@ class Side:
         self.conversation = Conversation(self._tokenizer, getattr(opened.processor, "chat_template", None), system)
 
     def answer(self, question: str, write: Write, *, is_stoppable: bool = False) -> str:
-        """The model's answer to a question in the light of what was said before, handed to `write` in pieces.
+        """Answer a question in the conversation so far, and pass the text to `write` in pieces.
 
         Raises:
-            UserError: The conversation has become too long; it stays as it was.
+            UserError: The conversation is too long. The question is removed from it.
         """
         prompt_ids = self.conversation.ask(question)
         try:
@@ -48,5 +48,5 @@ class Side:
 
 
 def sides_of(opened: Opened, settings: Settings, system: str | None, *, is_compared: bool) -> list[Side]:
-    """The tuned model, after what it was before where both are asked for."""
+    """The tuned model, preceded by its base model if they are compared."""
     return [Side(name, opened, settings, system) for name in ((BASE, TUNED) if is_compared else (TUNED,))]

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def size(count: int) -> str:
-    """Bytes in the unit that leaves one to four digits: ``0 B``, ``12.3 MiB``."""
+    """Bytes in a unit with one to four digits: ``0 B``, ``12.3 MiB``."""
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
     return f"{count / 1024**power:.{1 if power else 0}f} {units[power]}"
@@ -75,11 +75,11 @@ def _chosen(beginning: str, found: list[Any]) -> str:
     if len(matches) == 1 or beginning in matches:
         return beginning if beginning in matches else matches[0]
     if not found:
-        raise UserError("Nothing is cached, so there is nothing to clear.")
+        raise UserError("The cache is empty.")
     known = ", ".join(matches or [entry.identity for entry in found])
     if matches:
-        raise UserError(f"{beginning!r} begins {len(matches)} identities: {known}. Give more of it.")
-    raise UserError(f"No cached reference has an identity that begins with {beginning!r}: there are {known}.")
+        raise UserError(f"{beginning!r} matches {len(matches)} entries: {known}. Give more characters.")
+    raise UserError(f"No entry has an identity that begins with {beginning!r}. The cache holds {known}.")
 
 
 def _table(found: list[Any], now: float) -> Any:

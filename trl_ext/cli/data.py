@@ -24,6 +24,7 @@ PICTURE = "data.png"
 COLOURS = {"prompt": "dim", "cut": "strike dim red"}
 ANSWERS = {"chosen": "green", "rejected": "red", "completion": "blue", "prompt": ""}
 MARKS = {"learned": ("⟦", "⟧"), "cut": ("✂", "✂"), "prompt": ("", "")}
+ROLES = {"learned": "trained on", "cut": "truncated", "prompt": "of the prompt"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,16 +77,16 @@ def _show(found: Any, picture: Path) -> None:
             if shown.sentence in statement:
                 _rows_of(console, shown)
     if len(found.classes) > 1:
-        console.print("\nRows by themselves, of more than one kind:", style="bold")
+        console.print("\nThe rows are of more than one kind:", style="bold")
         for shown in found.classes:
             _finding(console, shown, "rows")
     else:
-        console.print("\n".join(f"Every row by itself: {shown.sentence}." for shown in found.classes))
-    console.print(f"\nAs tokens: {findings.kept:,} {findings.unit} to train on", style="bold")
+        console.print("\n".join(f"Every row: {shown.sentence}." for shown in found.classes))
+    console.print(f"\nAfter tokenization: {findings.kept:,} {findings.unit} to train on", style="bold")
     for shown in found.found:
         _finding(console, shown, findings.unit)
     if not found.found:
-        console.print("Nothing is dropped, cut, repeated or without an end.")
+        console.print("No row is dropped, truncated, repeated or without an end-of-sequence token.")
     if (labels := findings.labels()) is not None:
         console.print(f"Labels: {labels[0]:,} desirable, {labels[1]:,} undesirable.")
     if findings.kept:
@@ -99,8 +100,8 @@ def _show(found: Any, picture: Path) -> None:
 def _finding(console: Any, shown: Any, unit: str) -> None:
     from trl_ext.data.counts import count
 
-    left_out = " left out" if shown.name == "dropped" else ""
-    console.print(f"{count(shown.rows, unit)} ({_share(shown.share)}){left_out}: {shown.sentence}.")
+    dropped = " dropped" if shown.name == "dropped" else ""
+    console.print(f"{count(shown.rows, unit)} ({_share(shown.share)}){dropped}: {shown.sentence}.")
     _rows_of(console, shown)
 
 
@@ -114,7 +115,7 @@ def _share(share: float) -> str:
 
 
 def _lengths(findings: Any) -> Any:
-    table = terminal.table("tokens, nothing cut", "mean", "median", "95 %", "longest")
+    table = terminal.table("tokens before truncation", "mean", "median", "95 %", "longest")
     for name, part in findings.lengths().items():
         table.add_row(name, f"{part.mean:,.1f}", f"{part.median:,.0f}", f"{part.p95:,.0f}", f"{part.longest:,}")
     return table
@@ -123,11 +124,11 @@ def _lengths(findings: Any) -> Any:
 def _layout(layout: Any) -> str:
     from trl_ext.data.counts import count
 
-    how = "packed, shared prompts once" if layout.is_packed else "padded, sorted by length"
+    how = "packed, shared prompts stored once" if layout.is_packed else "padded, sorted by length"
     return (
-        f"Tokens of a forward pass, {layout.examples:,} examples in {count(layout.steps, 'random steps')}: {layout.trl:,} as TRL pads "
-        f"its micro-batches, {layout.here:,} here ({how}): {1 - layout.here / layout.trl:.0%} saved, a factor of "
-        f"{layout.trl / layout.here:.2f}."
+        f"Tokens in forward passes over {layout.examples:,} examples in {count(layout.steps, 'random steps')}: {layout.trl:,} with "
+        f"TRL's padded micro-batches, {layout.here:,} with these rows ({how}). That is {1 - layout.here / layout.trl:.0%} less, "
+        f"a factor of {layout.trl / layout.here:.2f}."
     )
 
 
@@ -137,10 +138,12 @@ def _example(console: Any, found: Any) -> None:
     is_plain = not console.is_terminal
     number = int(found.checked.numbers[found.example])
     console.print(f"\nRow {number:,} as the trainer sees it", style="bold")
-    legend = "⟦ ⟧ learned from, ✂ ✂ cut off" if is_plain else "coloured: learned from; dim: read only; struck: cut off"
-    console.print(f"{legend}; special tokens{'' if is_plain else ' (bold)'} are shown", style="dim")
+    marks = (
+        "⟦ ⟧ trained on, ✂ ✂ truncated" if is_plain else "coloured: trained on; dim: prompt; struck through: truncated"
+    )
+    console.print(f"{marks}; special tokens are shown{'' if is_plain else ' in bold'}", style="dim")
     for heading, parts, answer in _sequences(found.rendered):
-        tokens = ", ".join(f"{part.tokens:,} {part.role}" for part in parts)
+        tokens = ", ".join(f"{part.tokens:,} {ROLES[part.role]}" for part in parts)
         text = Text()
         for part in parts:
             opening, closing = MARKS[part.role] if is_plain else ("", "")
@@ -151,7 +154,7 @@ def _example(console: Any, found: Any) -> None:
 
 
 def _sequences(rendered: dict[str, list]) -> list[tuple[str, list, str]]:
-    """Heading, parts and name of the answer; what two answers share at their beginning comes once, before them."""
+    """Heading, parts and name of each completion. A prompt that both completions share comes once, before them."""
     sequences = list(rendered.values())
     shared = sequences[0][:1]
     if len(sequences) == 1 or shared != sequences[1][:1] or not shared or shared[0].role != "prompt":

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     finished.check(directory)
     writable_folder("output", args.output.parent if args.output else directory)
     console = terminal.console(stderr=args.json)
-    # Only the JSON goes where a script reads it.
+    # With `--json` only the JSON is printed to standard output.
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         libraries.configure(finished.recipe_at(directory, needs_data=args.dataset is None))  # before the imports below
         from trl_ext.evaluation import report

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _cell(source.recipe)
     console.print(report.table(audits["exact"], "small language, exactly", chosen))
     if source.adapter is not None:
-        console.print(f"\nsampling {args.n} completions of {source.adapter} …")
+        console.print(f"\nsampling {args.n} completions from {source.adapter} …")
         audits["sampled"] = _sample(source, args, console)
         console.print(report.table(audits["sampled"], str(source.adapter), chosen))
     console.print(*report.legend(audits), sep="\n", style="dim", markup=False)
@@ -83,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Source(NamedTuple):
-    """What there is to sample from.
+    """The model to sample from.
 
     Attributes:
-        recipe: `None` if nothing was named.
-        adapter: Directory of a run, or of the adapter that a recipe without a run continues; `None` if there is none.
-        is_start: Whether it is the latter.
-        note: Why nothing is sampled, or what the sampled KL is not.
+        recipe: `None` if neither a run nor a recipe was given.
+        adapter: Directory of a run, or of the adapter that a recipe without a run continues; `None` if nothing is sampled.
+        is_start: Whether `adapter` is the one that a recipe continues.
+        note: The reason why nothing is sampled, or a limit of the sampled KL.
     """
 
     recipe: Any = None
@@ -107,7 +107,7 @@ def _find(given: Path | None) -> Source:
     if given.is_dir():
         return Source(finished.recipe_of(given), given)
     if not given.exists():
-        raise UserError(f"{given} does not exist: name a recipe (a YAML file) or the directory of a run.")
+        raise UserError(f"{given} does not exist. Give a recipe (a YAML file) or the directory of a run.")
     directory = finished.run_of(given)
     if directory is not None:
         return Source(finished.recipe_of(directory), directory)
@@ -115,30 +115,30 @@ def _find(given: Path | None) -> Source:
 
 
 def _start(path: Path, recipe: Any) -> Source:
-    """A recipe without a finished run: where it begins, policy and reference are the same."""
+    """The adapter that a recipe without a finished run continues, if any."""
     from trl_ext.model_files import adapter
 
     begin = Path(recipe.get("model_name_or_path")).expanduser()
     if adapter.is_in(begin):
         note = (
-            f"No finished run of {path} yet: sampled was the adapter it continues, against the base without any; the run's own "
-            "reference is a frozen copy of that adapter, so at its start every KL is 0."
+            f"{path} has no finished run yet. The samples are from the adapter that it continues, and the reference is the "
+            "base without an adapter. In the run itself the reference is a frozen copy of that adapter, so every KL starts at 0."
         )
         return Source(recipe, begin, True, note)
     if recipe.method.trains_scores:
-        return Source(recipe, note=f"{path} trains a reward model, which writes no completions to sample.")
+        return Source(recipe, note=f"Nothing is sampled: {path} trains a reward model, which writes no completions.")
     if not recipe.get("use_peft"):
-        note = f"{path} trains no adapter, and it is by switching one off that a run is held against its reference."
+        note = f"Nothing is sampled: {path} trains no adapter, and the reference is the model with its adapter off."
         return Source(recipe, note=note)
     note = (
-        f"No finished run of {path} to sample from yet, and at its start policy and reference are the same, so every KL is "
-        f"0: `trl-ext run {path}` first."
+        f"Nothing is sampled: {path} has no finished run yet, and every KL is 0 at the start of training. Train it first: "
+        f"`trl-ext run {path}`."
     )
     return Source(recipe, note=note)
 
 
 def _cell(recipe: Any) -> tuple[str, str, str] | None:
-    """The estimator, placement and level a recipe trains with, if its trainer has any."""
+    """Estimator, placement and level of the KL that a recipe trains with; `None` if it trains without a KL."""
     if recipe is None or recipe.effective("kl_estimator") is None:
         return None
     from trl_ext.rl import kl
@@ -156,7 +156,7 @@ def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:
     from trl_ext.kl_audit import sampled
     from trl_ext.support.sampling import sample
 
-    # Plain text goes in as the trainer saw it, without a chat template.
+    # The trainer used plain text without a chat template, so it is tokenized as it is.
     prompts = [tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt for prompt in prompts]
     completions = sample(
         model,
@@ -167,11 +167,9 @@ def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:
         batch_size=64,
     )
     if continued:
-        console.print(
-            f"The run continued the adapter {continued}; here the reference is the base without any adapter."
-        )
+        console.print(f"The run continued the adapter {continued}. The reference here is the base without an adapter.")
     tokens = sum(len(completion.ids) for completion in completions)
-    console.print(f"{tokens / args.n:.1f} tokens per completion, at temperature 1; taking gradients …")
+    console.print(f"{tokens / args.n:.1f} tokens per completion at temperature 1; computing gradients …")
     try:
         return sampled.audit_samples(model, tokenizer, completions)
     except ValueError as error:
@@ -179,7 +177,7 @@ def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:
 
 
 def _without_nan(value: Any) -> Any:
-    """The same with `None` for NaN, which JSON does not have."""
+    """Replace NaN, which JSON lacks, by `None`."""
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}
     if isinstance(value, list):

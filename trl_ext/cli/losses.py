@@ -26,22 +26,22 @@ NARROWEST = 80
 
 MEANINGS = {
     "beta": "β, the strength of the pull towards the preference",
-    "label_smoothing": "ε, the share of pairs assumed to be labelled the wrong way round",
-    "gamma": "γ, the margin aimed at",
-    "gamma_beta_ratio": "γ/β, the margin aimed at in units of the reward before β",
-    "alpha": "α, how far the reward is bent: 0 leaves it the mean log-prob",
+    "label_smoothing": "ε, the assumed share of pairs with swapped labels",
+    "gamma": "γ, the target margin",
+    "gamma_beta_ratio": "γ/β, the target margin divided by β",
+    "alpha": "α, the curvature of the reward; 0 gives the mean log-prob",
     "average": "divide each log-ratio by its completion's tokens (the bar of the formula)",
     "cpo_alpha": "α, the weight of the chosen completion's likelihood",
     "desirable_weight": "λ_D, the weight of desirable completions",
     "undesirable_weight": "λ_U, the weight of undesirable completions",
-    "discopop_tau": "τ, how sharply the blend turns",
-    "loss_form": "the form of the preference term; the formula is that of the default",
-    "f_divergence_type": "the divergence from the reference; under another than reverse_kl, f′ takes the place of Δ",
+    "discopop_tau": "τ, the temperature of the sigmoid that blends the two losses",
+    "loss_form": "the form of the preference term; the formula above is the default",
+    "f_divergence_type": "the divergence from the reference; for all but reverse_kl, f′ replaces Δ",
     "f_alpha_divergence_coef": "α of the alpha divergence",
 }
-"""What hyperparameters mean in every loss that reads them. One that stands in a single new loss, its text explains."""
+"""Meaning of hyperparameters that several losses share. A loss explains its other hyperparameters in its own text."""
 
-BASELINE = "z, the KTO baseline: the mean Δ of completions under other prompts, at least 0, without gradient"
+BASELINE = "z, the KTO baseline: the mean Δ of completions paired with other prompts, at least 0, without gradient"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(highlight=False, width=max(Console().width, NARROWEST))
     console.print(_table(described, wide=console.width >= WIDE))
     console.print(losses.NOTATION, style="dim", markup=False)
-    console.print("A mix: --loss '{dpo: 1, sft: 0.1}'", style="dim", markup=False)
+    console.print("A weighted sum of losses: --loss '{dpo: 1, sft: 0.1}'", style="dim", markup=False)
     return 0
 
 
@@ -86,7 +86,7 @@ def facts(info: Any) -> dict[str, Any]:
 
 
 def _explain(name: str, *, is_json: bool) -> None:
-    """Print one loss: its formula and letters, what it reads and sums, its hyperparameters, its own text.
+    """Print one loss: formula, notation, inputs, reduction, hyperparameters and description.
 
     Raises:
         UserError: There is no such loss.
@@ -130,10 +130,10 @@ def _facts_table(info: Any, value: float | None, start: str) -> Any:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     rows = {
         "also called": ", ".join(info.aliases),
-        "data": "pairs, a chosen and a rejected answer" if info.paired else "single answers, labelled",
-        "reference": "read" if info.needs_reference else "none, so there is no pass for it",
-        "reads": ", ".join(info.inputs),
-        "reduced": info.reduction,
+        "data": "pairs of a chosen and a rejected completion" if info.paired else "single completions with a label",
+        "reference": "needed" if info.needs_reference else "not needed, so no reference pass",
+        "inputs": ", ".join(info.inputs),
+        "reduction": info.reduction,
         "unit of beta": info.beta_unit,
         "at policy = reference": start if value is None else f"{value:.4g} with the defaults ({start})",
         "paper": f"https://arxiv.org/abs/{info.paper.removeprefix('arXiv:')}",
@@ -145,21 +145,21 @@ def _facts_table(info: Any, value: float | None, start: str) -> Any:
 
 
 def _knobs(info: Any) -> Any:
-    """A row for each hyperparameter: default, what it means, what is allowed and when it is read."""
+    """A row for each hyperparameter: default, meaning, allowed values and when it applies."""
     table = terminal.plain_table()
     table.add_column("hyperparameter", no_wrap=True)
     table.add_column("default", no_wrap=True)
     table.add_column("meaning")
     for key, value in info.hyperparameters.items():
-        said = [MEANINGS.get(key, ""), info.kinds[key].phrase]
+        parts = [MEANINGS.get(key, ""), info.kinds[key].phrase]
         if key in info.only_with:
-            said.append("only with {}: {}".format(*info.only_with[key]))
-        said += [
+            parts.append("only with {}: {}".format(*info.only_with[key]))
+        parts += [
             f"instead of {' or '.join(other for other in group if other != key)}"
             for group in info.exclusive
             if key in group
         ]
-        table.add_row(key, "none" if value is None else plain(value), "; ".join(filter(None, said)))
+        table.add_row(key, "none" if value is None else plain(value), "; ".join(filter(None, parts)))
     return table
 
 

@@ -120,7 +120,7 @@ def _merge(source: Any, processor: Any, args: argparse.Namespace) -> tuple[str, 
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Check the output folder before anything is loaded."""
+    """Check the output folder before the model is loaded."""
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise UserError(f"`--output` is {args.output}, which exists and is not empty. Name a new folder.")
     writable_folder("output", args.output)

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrate:
         return _calibrate(args.calibrate)
     if args.recipe is None:
-        raise UserError("Name a recipe: `trl-ext plan recipes/demo.yaml`.")
+        raise UserError("Give a recipe: `trl-ext plan recipes/demo.yaml`.")
     from trl_ext import recipe
     from trl_ext.planner import plan, report
 

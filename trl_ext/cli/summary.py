@@ -13,7 +13,7 @@ from trl_ext.model_files import adapter
 
 
 def summary(recipe: Any) -> dict[str, str]:
-    """Text by subject for a `trl_ext.recipe.Recipe`."""
+    """Describe a `trl_ext.recipe.Recipe`: text by subject."""
     effective = recipe.effective
     each, accumulated = effective("per_device_train_batch_size"), effective("gradient_accumulation_steps")
     rate, schedule = effective("learning_rate"), effective("lr_scheduler_type")
@@ -23,12 +23,10 @@ def summary(recipe: Any) -> dict[str, str]:
         "model": f"{effective('model_name_or_path')}, {_weights(recipe)}",
         "adapter": _adapter(recipe),
         "step": f"{each} × {accumulated} accumulated = {each * accumulated} examples per process",
-        "length": f"at most {effective(limit)} tokens" if effective(limit) else "not limited",
+        "length": f"at most {effective(limit)} tokens" if effective(limit) else "no limit",
         "learning rate": f"{rate:g}, {schedule}, {_warmup(recipe)}",
         "duration": (
-            f"{effective('max_steps')} steps"
-            if effective("max_steps") > 0
-            else f"{effective('num_train_epochs'):g} epoch{'s' * (effective('num_train_epochs') != 1)}"
+            f"{effective('max_steps')} steps" if effective("max_steps") > 0 else _epochs(effective("num_train_epochs"))
         ),
     }
 
@@ -36,10 +34,10 @@ def summary(recipe: Any) -> dict[str, str]:
 def preferences(recipe: Any) -> dict[str, str]:
     name, columns = recipe.get("dataset_name") or "", recipe.get("dataset_columns")
     match = recognise_file(name, columns, recipe.effective("dataset_format"))
-    found = "" if match is None else f", {match.title}, {'pairs' if match.paired else 'labelled answers'}"
+    found = "" if match is None else f", {match.title}, {'pairs' if match.paired else 'labelled completions'}"
     return {
         **_declared(recipe),
-        "data": f"{_dataset(recipe)}{found}; the loss reads {'pairs' if recipe.paired else 'labelled answers'}",
+        "data": f"{_dataset(recipe)}{found}; the loss reads {'pairs' if recipe.paired else 'labelled completions'}",
     }
 
 
@@ -48,7 +46,7 @@ def _declared(recipe: Any) -> dict[str, str]:
         "loss": recipe.info.name,
         "formula": recipe.info.formula,
         "hyperparameters": _mapping(recipe.info.fill(recipe.loss_kwargs)),
-        "reference": "the base model, adapter off" if recipe.info.needs_reference else "none needed",
+        "reference": "the base model with the adapter off" if recipe.info.needs_reference else "none",
     }
 
 
@@ -61,8 +59,8 @@ def online(recipe: Any) -> dict[str, str]:
         **_declared(recipe),
         "rewards": _rewards(recipe),
         "data": f"{_dataset(recipe)}, prompts",
-        "pairs": f"best and worst of {generations} per prompt, {step // generations} a step and process, "
-        f"{epochs} epoch{'s' * (epochs != 1)} over each rollout",
+        "pairs": f"best and worst of {generations} completions per prompt, {step // generations} pairs per step and process, "
+        f"{_epochs(epochs)} per rollout",
     }
 
 
@@ -77,9 +75,17 @@ def ppo(recipe: Any) -> dict[str, str]:
         "KL": kl,
         "KL gradient": gradient,
         "data": f"{_dataset(recipe)}, prompts",
-        "reference": "a frozen copy of the adapter" if is_continued else "the base model, adapter off",
-        "rollout": f"{effective('num_generations')} per prompt, {epochs} epoch{'s' * (epochs != 1)} over each",
+        "reference": "a frozen copy of the adapter" if is_continued else "the base model with the adapter off",
+        "rollout": f"{_completions(effective('num_generations'))} per prompt, {_epochs(epochs)} per rollout",
     }
+
+
+def _epochs(count: float) -> str:
+    return f"{count:g} epoch{'s' * (count != 1)}"
+
+
+def _completions(count: int) -> str:
+    return f"{count} completion{'s' * (count != 1)}"
 
 
 def _rewards(recipe: Any) -> str:
@@ -98,13 +104,13 @@ def _dataset(recipe: Any) -> str:
 
 
 def _looked_at(recipe: Any) -> str:
-    """How much of the data this verb read: what it did not read, `trl-ext data` reads."""
+    """How much of the data was read for the check; `trl-ext data` reads all of it."""
     path = Path(recipe.get("dataset_name"))
     if recipe.get("dataset_name") == EMBEDDED:
         return "comes with trl-ext"
     if (read := extent(path)) is None:
-        return "not opened"
-    return f"{read} by this check, streamed by a run" if recipe.get("dataset_streaming") else read
+        return "not read"
+    return f"{read} by this check; a run streams it" if recipe.get("dataset_streaming") else read
 
 
 def _weights(recipe: Any) -> str:
@@ -116,7 +122,7 @@ def _weights(recipe: Any) -> str:
 
 def _adapter(recipe: Any) -> str:
     if not recipe.get("use_peft"):
-        return "none: all weights are trained"
+        return "none; all weights are trained"
     targets = recipe.get("lora_target_modules") or ["the model's default layers"]
     return (
         f"LoRA, rank {recipe.effective('lora_r')}, alpha {recipe.effective('lora_alpha')}, "

@@ -1,4 +1,4 @@
-"""The terminal while nothing is asked of the user."""
+"""Hide typed characters while the terminal is not reading input."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_echo() -> Iterator[None]:
-    """Inside, what is typed at the terminal is not shown; it waits for the prompt, where it stands to be edited."""
+    """Do not show characters typed inside this context; the next prompt shows them, ready for editing."""
     try:
         import termios
     except ImportError:  # Windows

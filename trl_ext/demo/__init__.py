@@ -1,4 +1,4 @@
-"""The embedded default: a tiny pretrained chat model and preference pairs with a known reward.
+"""The embedded demo: a tiny pretrained chat model and preference pairs with a known reward.
 
 `model_name_or_path: embedded` and `dataset_name: embedded` in a recipe mean the two folders below.
 """

@@ -1,8 +1,8 @@
-"""Rebuilds the embedded model and its preference pairs from nothing but the grammar.
+"""Rebuild the embedded model and its preference pairs from the grammar alone.
 
     python -m trl_ext.demo.build [--out DIR]
 
-Deterministic on one machine; about ten CPU-minutes. Prints what it measured, in the 4 bits the recipes load.
+Deterministic on one machine; takes about ten CPU minutes. Prints measurements of the model as the recipes load it, in 4 bits.
 """
 
 import argparse
@@ -28,12 +28,16 @@ N_TRAIN, N_TEST = 1000, 200
 
 
 def main() -> None:
-    """Trains the tokenizer and the model, samples the pairs from the model, and writes both."""
+    """Train the tokenizer and the model, sample the pairs from the model, and write both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, default=MODEL.parent, help="where model/ and data/ go (default: the package)"
+        "--out",
+        type=Path,
+        default=MODEL.parent,
+        metavar="DIR",
+        help="parent folder of model/ and data/ (default: the package)",
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--threads", type=int, default=2, metavar="COUNT", help="CPU threads (default: 2)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model_dir, data_dir = arguments.out / MODEL.name, arguments.out / DATA.name
@@ -47,7 +51,7 @@ def main() -> None:
 
 
 def build_model(folder: Path) -> None:
-    """Trains tokenizer and model and saves them to `folder`, the weights in bfloat16."""
+    """Train tokenizer and model and save them to `folder`, the weights in bfloat16."""
     tokenizer = new_tokenizer()
     torch.manual_seed(SEED)
     model = new_model(tokenizer, HIDDEN_SIZE, N_LAYERS)
@@ -60,7 +64,7 @@ def build_model(folder: Path) -> None:
 
 
 def new_tokenizer() -> PreTrainedTokenizerBase:
-    """The tokenizer trained on every prompt and some reviews."""
+    """Train the tokenizer on every prompt and on 5,000 reviews."""
     prompts = grammar.prompts()
     rng = random.Random(SEED)
     reviews = [grammar.write_review(rng.choice(prompts).thing, rng) for _ in range(5000)]
@@ -68,7 +72,7 @@ def new_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def build_pairs(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Samples the pairs, with different prompts in train and test, and prints what the model is like."""
+    """Sample the pairs, with different prompts in train and test, and print measurements of the model."""
     prompts = grammar.prompts()
     random.Random(SEED).shuffle(prompts)
     measure(model, tokenizer, prompts)
@@ -86,7 +90,7 @@ def build_pairs(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, fol
 
 
 def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list[grammar.Prompt]) -> None:
-    """Prints mean fluency and reward of one sample per prompt."""
+    """Print mean fluency and reward of one sample per prompt."""
     completions = sample(model, tokenizer, [prompt.text for prompt in prompts], seed=SEED, max_new_tokens=80)
     fluency = statistics.fmean(
         grammar.fluency(completion.text, prompt.thing) for completion, prompt in zip(completions, prompts, strict=True)
@@ -101,7 +105,7 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts
 
 
 def load_in_4bit(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
-    """The saved model as the recipes load it: NF4, double quantisation, products in float32."""
+    """Load the saved model as the recipes do: NF4, double quantisation, matrix products in float32."""
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -1,4 +1,4 @@
-"""What alignment did: true reward, fluency and KL of completions sampled with the adapter on and off."""
+"""Measure the effect of alignment: true reward, fluency and KL of completions sampled with the adapter on and off."""
 
 import json
 import math
@@ -36,28 +36,32 @@ def evaluate(
     reward: Callable[[str], float] = grammar.reward,
     fluency: Callable[[str, Messages], float] | None = grammar_fluency,
 ) -> dict[str, Any]:
-    """Compares the policy (adapter on) with the reference (adapter off) on `n` completions of each.
+    """Compare the policy (adapter on) with the reference (adapter off) on `n` completions of each.
 
     Args:
-        prompts: questions or conversations to answer; repeated in turn until `n` are reached. The held-out
-            prompts of the embedded preference set if None.
+        prompts: questions or conversations to answer, repeated in turn until there are `n`. If None, the held-out
+            prompts of the embedded preference set.
+        n: number of completions of each model.
+        seed: seed of the sampling.
+        max_new_tokens: largest number of tokens per completion.
+        n_samples: number of completions returned as text.
         reward: score of a completion's text.
-        fluency: share in [0, 1] given a completion's text and its prompt; None where nothing can judge it.
+        fluency: share in [0, 1], given a completion's text and its prompt; None if fluency cannot be measured.
 
     Returns:
         `before` and `after`: means over the n completions of `reward`, `fluency` and `length` (tokens, end token
-        included), each with its standard error (`reward_se`, …), and `ended`, the share that ended by itself
-        within `max_new_tokens`. `kl` and `kl_se`: KL(policy ‖ reference) in nats per completion, the mean over
+        included), each with its standard error (`reward_se`, …), and `ended`, the share that ended with the end
+        token within `max_new_tokens`. `kl` and `kl_se`: KL(policy ‖ reference) in nats per completion, the mean over
         the policy's own completions of log π − log π_ref summed over tokens (unbiased, so it can come out slightly
         negative near the reference). `samples`: `n_samples` dicts of prompt, before and after. `n`.
 
     Raises:
-        ValueError: the model carries no adapter, so there is no reference to compare with.
+        ValueError: the model has no adapter, so it has no reference.
     """
     if not isinstance(model, PeftModel):
         raise ValueError(
-            f"evaluate() compares a model with its adapter on and off, and {type(model).__name__} has no "
-            "adapter: pass the PeftModel that was trained."
+            f"evaluate() compares a model with its adapter on and off, but {type(model).__name__} has no "
+            "adapter. Pass the trained PeftModel."
         )
     prompts = held_out_prompts() if prompts is None else prompts
     prompts = [as_messages(prompts[i % len(prompts)]) for i in range(n)]

@@ -1,9 +1,9 @@
-"""A small language of short reviews whose every sentence can be checked and whose sentiment is known exactly.
+"""Write, recognise and score reviews in a small language, whose grammar and sentiment are known exactly.
 
 The setting of controlled sentiment generation in the DPO paper (arXiv:2305.18290, section 6.1) without its
 learned judge: one set of sentence patterns both *writes* reviews and *recognises* them, so the two things
 that preference training trades against each other, reward and fluency, are counted instead of estimated.
-The recogniser leaves it to the reward whether the sentiment words of a sentence agree.
+The recogniser accepts sentences with contradictory sentiment words; only the reward depends on sentiment.
 
     >>> review = write_review("hotel", random.Random(13))
     >>> review
@@ -57,7 +57,7 @@ NEGATIVE_VERBS = ("hated", "disliked", "despised", "resented", "criticised")
 POSITIVE_ADVERBS = ("Luckily", "Happily")
 NEGATIVE_ADVERBS = ("Sadly", "Unfortunately")
 
-# Slots of the patterns whose words do not depend on the thing reviewed or on the mood.
+# Slots of the patterns with words that do not depend on the reviewed thing or on the mood.
 NEUTRAL_SLOTS = {
     "name": (
         "Anna",
@@ -99,8 +99,8 @@ OPINIONS = (
     "{adverb}, the {aspect} was {adjective}.",
     "{adverb}, I {verb} the {aspect}.",
 )
-# A review has one mood: the chance of each of its opinions to be positive. Symmetric, so the mean reward is 1/2;
-# wide, so that a policy can earn much reward while it stays near the reference.
+# A review has one mood: the probability that an opinion is positive. The moods are symmetric, so the mean reward is
+# 1/2, and spread wide, so that a policy can earn a high reward at a small KL to the reference.
 MOODS = (0.05, 0.2, 0.5, 0.8, 0.95)
 OPINION_COUNTS = (2, 3, 3, 4)
 
@@ -126,7 +126,7 @@ def prompts() -> list[Prompt]:
 
 
 def thing_of(text: str) -> str | None:
-    """The thing a prompt asks about, or None where it names none or several."""
+    """The thing a prompt asks about, or None if it names no thing or several."""
     named = {word for word in re.findall(r"[a-z]+", text.lower()) if word in THINGS}
     return named.pop() if len(named) == 1 else None
 
@@ -141,7 +141,7 @@ def write_review(thing: str, rng: random.Random) -> str:
 
 
 def reward(text: str) -> float:
-    """Share of positive words among the sentiment words of `text`, in [0, 1]; 0.5 where there are none."""
+    """Share of positive words among the sentiment words of `text`, in [0, 1]; 0.5 without sentiment words."""
     words = re.findall(r"[a-z]+", text.lower())
     positive = sum(word in _POSITIVE_WORDS for word in words)
     negative = sum(word in _NEGATIVE_WORDS for word in words)
@@ -158,8 +158,8 @@ def is_sentence(text: str, thing: str | None = None) -> bool:
 def fluency(text: str, thing: str | None = None) -> float:
     """Share of the sentences of `text` that are sentences of the language about `thing`; 0 for an empty text.
 
-    A sentence ends at `.`, `!` or `?`; what follows the last of them counts as a sentence of its own, so a
-    review cut off in the middle loses its last sentence.
+    A sentence ends at `.`, `!` or `?`. Text after the last of these counts as a sentence that does not parse, so
+    truncating a review lowers its fluency.
     """
     sentences = re.split(r"(?<=[.!?])\s+", text.strip())
     return sum(is_sentence(sentence, thing) for sentence in sentences) / len(sentences)
@@ -178,7 +178,7 @@ def _neutral_words(slot: str, thing: str) -> tuple[str, ...]:
 
 @functools.cache
 def _recogniser(thing: str) -> re.Pattern:
-    """One expression for every sentence about `thing`, compiled from the patterns the generator uses."""
+    """A regular expression for every sentence about `thing`, compiled from the generator's patterns."""
 
     def words(slot: str) -> tuple[str, ...]:
         if slot in _POSITIVE:

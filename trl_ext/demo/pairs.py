@@ -1,4 +1,4 @@
-"""Preference pairs sampled from the model itself: the best and the worst of a few answers to one prompt."""
+"""Sample preference pairs from the model itself: the best and the worst of a few completions of each prompt."""
 
 import json
 from pathlib import Path
@@ -21,10 +21,10 @@ def sample_pairs(
     seed: int,
     max_new_tokens: int,
 ) -> list[Pair]:
-    """One pair per prompt, in TRL's conversational format, from `n_answers` samples each.
+    """Sample one pair per prompt, in TRL's conversational format, from `n_answers` completions each.
 
-    Prompts whose best and worst answers are less than `min_gap` of reward apart are left out, so a preference
-    is about the reward and not about a chance difference of one word.
+    A prompt is left out if the rewards of its best and worst completion differ by less than `min_gap`, so that a
+    preference reflects the reward and not a random difference of one word.
     """
     texts = [prompt.text for prompt in prompts]
     rounds = [sample(model, tokenizer, texts, seed=seed + i, max_new_tokens=max_new_tokens) for i in range(n_answers)]
@@ -42,5 +42,5 @@ def sample_pairs(
 
 
 def write_jsonl(pairs: list[Pair], path: Path) -> None:
-    """One pair per line."""
+    """Write one pair per line."""
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")

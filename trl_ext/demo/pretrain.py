@@ -1,4 +1,4 @@
-"""Pretraining of the embedded model: a tiny Llama on endless fresh text of the grammar."""
+"""Pretrain the embedded model, a tiny Llama, on newly generated text of the grammar."""
 
 import random
 import time
@@ -13,7 +13,7 @@ from trl_ext.demo import grammar
 def new_model(tokenizer: PreTrainedTokenizerBase, hidden_size: int, n_layers: int) -> LlamaForCausalLM:
     """An untrained Llama with heads of 32 and tied embeddings.
 
-    Widths are multiples of 64, the block NF4 scales together, so that no block spans two rows of a weight.
+    Widths are multiples of 64, the block size of NF4, so that no block spans two rows of a weight.
     """
     n_heads = hidden_size // 32
     return LlamaForCausalLM(
@@ -45,10 +45,13 @@ def pretrain(
     seed: int,
     log: Callable[[str], None] = print,
 ) -> float:
-    """Trains `model` in place on reviews written as it goes, so that none is seen twice; returns the last loss.
+    """Train `model` in place on reviews that are generated during training, so that none is seen twice.
 
-    The loss is the cross-entropy in nats per token of the review and its end token, averaged over the tokens of
-    the batch (the prompt is read, not learned). AdamW, 5 % warm-up, then cosine decay to zero.
+    The loss is the cross-entropy of the review and its end token, in nats per token, averaged over the tokens of
+    the batch; prompt tokens have no loss. AdamW, 5 % warm-up, then cosine decay to zero.
+
+    Returns:
+        The mean loss of the last 50 steps.
     """
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
@@ -76,7 +79,7 @@ def pretrain(
 def _batch(
     prompts: list[grammar.Prompt], tokenizer: PreTrainedTokenizerBase, rng: random.Random
 ) -> dict[str, torch.Tensor]:
-    """One fresh review per prompt as right-padded (B, T) tensors; prompt and padding carry no label."""
+    """One new review per prompt as right-padded (B, T) tensors; prompt and padding have the label -100."""
     rows = []
     for prompt in prompts:
         question = render(prompt.text, tokenizer)
@@ -93,6 +96,6 @@ def _batch(
 
 
 def render(prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text the model continues: the prompt as a user's message in the chat template."""
+    """The text that the model continues: the prompt as a user message in the chat template."""
     messages = [{"role": "user", "content": prompt}]
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

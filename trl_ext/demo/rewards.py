@@ -1,4 +1,4 @@
-"""The demo's known reward as a reward function for TRL's trainers."""
+"""Reward functions of the demo, in the form that TRL's trainers take."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ def sentiment(completions: list, **kwargs: Any) -> list[float]:
     """Share of positive words among the sentiment words of each completion, in [0, 1] (`grammar.reward`).
 
     Args:
-        completions: Texts, or conversations of one answer each.
-        **kwargs: What TRL passes besides; not used.
+        completions: Texts, or conversations of one message each.
+        **kwargs: Further arguments of TRL; not used.
     """
     texts = [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
     return [grammar.reward(text) for text in texts]
 
 
 def fluency(prompts: list, completions: list, **kwargs: Any) -> list[float]:
-    """Share of each completion's sentences that parse and are about what its prompt asks for (`grammar.fluency`).
+    """Share of each completion's sentences that parse and are about the thing its prompt asks about (`grammar.fluency`).
 
     Args:
         prompts: The questions, as conversations.
-        completions: Texts, or conversations of one answer each.
-        **kwargs: What TRL passes besides; not used.
+        completions: Texts, or conversations of one message each.
+        **kwargs: Further arguments of TRL; not used.
     """
     texts = [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
     return [

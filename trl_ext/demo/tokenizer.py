@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizer of the embedded model, with a chat template that TRL can train on."""
+"""Train the byte-level BPE tokenizer of the embedded model, with a chat template that TRL can train on."""
 
 from collections.abc import Iterable
 
@@ -23,12 +23,12 @@ CHAT_TEMPLATE = """\
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer whose merges come from `texts`, and which can still encode any bytes.
+    """Train a tokenizer with merges from `texts`. It can still encode any bytes.
 
     Args:
-        texts: what the model will read and write. With enough merges every word of it becomes one token;
-            a word of several pieces could be left half-written by a policy that preference training moved.
-        vocab_size: upper bound; training stops earlier once no pair of tokens is left to merge.
+        texts: texts like those the model will read and write. With enough merges every word becomes one token, so
+            that no policy can leave a word half-written.
+        vocab_size: upper bound; training stops earlier if no pair of tokens is left to merge.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

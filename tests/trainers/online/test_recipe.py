@@ -100,7 +100,7 @@ def test_validate_says_what_will_be_done(tmp_path, capsys):
     assert main(["validate", path]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "a loss on sampled pairs" in printed and "rewards sentiment" in printed
-    assert "best and worst of 4 per prompt, 2 a step and process, 2 epochs over each rollout" in printed
+    assert "best and worst of 4 completions per prompt, 2 pairs per step and process, 2 epochs per rollout" in printed
 
 
 def test_it_is_planned_without_a_critic(tmp_path):
