@@ -64,7 +64,7 @@ SEAMS = (
         "inspection/test_against_trl.py",
     ),
     Seam("planner/counting.py", "which modules transformers leaves unquantised", "planner/test_counting.py"),
-    Seam("planner/exact.py", "the buffers of TRL's fused LM head", "planner/test_memory.py"),
+    Seam("planner/dry_run.py", "the buffers of TRL's fused LM head", "planner/test_memory.py"),
     Seam(
         "planner/fake_model.py",
         "`add_fused_lm_head` of TRL, `replace_with_bnb_linear` of transformers, `QuantState` of bitsandbytes",
@@ -108,17 +108,18 @@ SEAMS = (
         "that TRL names its file of reference values by the dataset's fingerprint",
         "trainers/preference/test_evaluation.py",
     ),
-    Seam(
-        "trainers/rollout/reward_adapter.py",
-        "`_tokenize_prompts` of TRL's RLOO trainer",
-        "trainers/rollout/test_reward_position.py",
-    ),
+    Seam("trainers/rollout/reward_adapter.py", "how TRL pads", "trainers/rollout/test_reward_position.py"),
     Seam(
         "trainers/rollout/reward_functions.py",
         "the names TRL gives reward functions",
         "trainers/rollout/test_reward_functions.py",
     ),
     Seam("trainers/rollout/trainer.py", "the order of TRL's `RepeatSampler`", "trainers/ppo/test_resume.py"),
+    Seam(
+        "trainers/rollout/trainer.py",
+        "`_tokenize_prompts` of TRL's RLOO trainer, for the reward adapter",
+        "trainers/rollout/test_reward_position.py",
+    ),
     Seam(
         "trainers/rollout/vllm_weights.py",
         "`LoraLayer` and `dequantize_module_weight` of peft, for weights that are sent to vLLM",

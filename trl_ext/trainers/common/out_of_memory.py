@@ -30,7 +30,7 @@ def release() -> None:
 
 
 @contextmanager
-def saying(phase: str, remedy: str) -> Iterator[None]:
+def reported(phase: str, remedy: str) -> Iterator[None]:
     """Inside, an out-of-memory error becomes one that names the phase and what to do.
 
     Args:

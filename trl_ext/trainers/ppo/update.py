@@ -14,7 +14,7 @@ from trl_ext.rl import kl, masked, objectives
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.ppo.targets import Rollout
 from trl_ext.trainers.rollout import roles
-from trl_ext.trainers.rollout.generation import naming_memory, sequences
+from trl_ext.trainers.rollout.generation import memory_reported, sequences
 from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.update import RolloutUpdate
 
@@ -70,7 +70,7 @@ class PPOUpdate(RolloutUpdate):
         input_ids, attention_mask = sequences(batch)
         length = batch["completion_ids"].size(1)
         with (
-            naming_memory("while the critic computed values", is_training=self.model.training),
+            memory_reported("while the critic computed values", is_training=self.model.training),
             roles.acting_as(self.model, roles.CRITIC),
             no_grad_eval(self.model),
             self.accelerator.autocast(),

@@ -63,13 +63,13 @@ def check_equal(sampled: Sampled) -> None:
         )
 
 
-def naming_memory(phase: str, *, is_training: bool, is_sampling: bool = False) -> AbstractContextManager:
+def memory_reported(phase: str, *, is_training: bool, is_sampling: bool = False) -> AbstractContextManager:
     """Inside, an out-of-memory error names the phase and the settings that its memory depends on."""
     batch = f"`per_device_{'train' if is_training else 'eval'}_batch_size`"
     # All completions of a rollout are sampled together, and scored per micro-batch.
     is_whole = is_training and is_sampling
     together = f"{batch}, `steps_per_generation` or `gradient_accumulation_steps`" if is_whole else batch
-    return out_of_memory.saying(phase, f"lower {together}, or `max_completion_length`, or free memory on the device")
+    return out_of_memory.reported(phase, f"lower {together}, or `max_completion_length`, or free memory on the device")
 
 
 def sequences(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

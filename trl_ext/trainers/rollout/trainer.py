@@ -106,11 +106,11 @@ class RolloutTrainer(RLOOTrainer):
         self._observed: generation.Observed | None = None  # during a rollout
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        with out_of_memory.saying("in training", f"lower {ROOM}"):
+        with out_of_memory.reported("in training", f"lower {ROOM}"):
             return super().train(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        with out_of_memory.saying("in evaluation", "lower `per_device_eval_batch_size` or `max_completion_length`"):
+        with out_of_memory.reported("in evaluation", "lower `per_device_eval_batch_size` or `max_completion_length`"):
             return super().evaluate(*args, **kwargs)
 
     def _get_train_sampler(self, dataset: Any = None) -> "ResumableSampler":
@@ -143,20 +143,20 @@ class RolloutTrainer(RLOOTrainer):
         return learnable
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        memory = self._naming_memory("while completions were sampled", is_sampling=True)
+        memory = self._memory_reported("while completions were sampled", is_sampling=True)
         with unchanged(self.model), memory, nonfinite_report.sampling(self):
             return super()._generate_single_turn(*args, **kwargs)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple:
         if self._observed is None:
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        with self._naming_memory("while completions were scored under policy and reference"):
+        with self._memory_reported("while completions were scored under policy and reference"):
             output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         self._observed.logps.append(output[0])
         return output
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        with self._naming_memory("while rewards were computed"):
+        with self._memory_reported("while rewards were computed"):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         reward_functions.check_models(self.reward_funcs, self.reward_func_names, rewards)
         if self._observed is not None:
@@ -181,8 +181,8 @@ class RolloutTrainer(RLOOTrainer):
             shown.pop()
         shown.extend(gathered)
 
-    def _naming_memory(self, phase: str, is_sampling: bool = False) -> Any:
-        return generation.naming_memory(phase, is_training=self.model.training, is_sampling=is_sampling)
+    def _memory_reported(self, phase: str, is_sampling: bool = False) -> Any:
+        return generation.memory_reported(phase, is_training=self.model.training, is_sampling=is_sampling)
 
     # An optimizer step ------------------------------------------------------------------------------------------
 
