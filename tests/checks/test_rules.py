@@ -91,6 +91,14 @@ def test_a_recipe_and_a_configuration_are_refused_with_the_same_sentence(kind, s
     assert str(raised.value) == said
 
 
+def test_dictionaries_of_a_configuration_may_be_json(tmp_path):
+    config = methods.imported(METHODS["paired"].config)
+    given = {"output_dir": "{runs}", "use_cpu": True, "bf16": False}
+    assert config(**given, gradient_checkpointing_kwargs='{"use_reentrant": false}').output_dir == "{runs}"
+    with pytest.raises(ValueError, match="`gradient_checkpointing_kwargs` sets offload"):
+        config(**given, gradient_checkpointing_kwargs='{"offload": true}')
+
+
 def test_no_rule_is_registered_twice():
     assert [name for name, count in Counter(rule.name for rule in RULES).items() if count > 1] == []
     assert len({id(rule.judge) for rule in RULES}) == len(RULES) > 100

@@ -86,8 +86,8 @@ class ConfigSettings:
         value = getattr(self._config, key, None)
         if isinstance(value, enum.Enum):
             return value.value
-        if isinstance(value, str) and value.startswith("{"):  # transformers takes dictionaries as JSON too
-            return json.loads(value)
+        if isinstance(value, str) and value.startswith("{") and key in self._config._VALID_DICT_FIELDS:
+            return json.loads(value)  # as transformers does in `__post_init__`
         return value
 
     def differs(self, key: str) -> bool:
