@@ -254,12 +254,10 @@ IN_DATA_OR_MODEL = [
     Fault(
         "answers that differ only past max_length",
         {"dataset_name": "long.jsonl"},
-        ("are the same in all 8 pairs once they are cut to 64 tokens", "raise `max_length`"),
+        ("are identical in all 8 pairs once they are cut to 64 tokens", "Raise `max_length`"),
         lines("long.jsonl", [pair | {"chosen": " a" * 80 + " b", "rejected": " a" * 80 + " c"} for pair in pairs(8)]),
     ),
-    Fault(
-        "prompts longer than max_length", {"max_length": 2}, ("prompts have 2 tokens or more", "Raise `max_length`")
-    ),
+    Fault("prompts longer than max_length", {"max_length": 2}, ("every prompt has 2 tokens", "Raise `max_length`")),
     with_label(
         "yep", "nope", given="labels in unknown words", said=("'nope', 'yep'", "Allowed labels are true/false")
     ),

@@ -67,10 +67,10 @@ def test_everything_is_said_with_rows_of_the_file(recipe, tmp_path, capsys):
     for line in (
         "1 of 6 rows dropped: a required value is missing (null) (first: row 0).",
         "1 pair (20.0%) dropped: the prompt alone has 32 tokens (`max_length`) or more.",
-        "1 pair (25.0%): chosen and rejected differ only in what `max_length` cuts off, so they teach no preference.",
-        "1 pair (25.0%): chosen and rejected are the same tokens, so they teach no preference.",
-        "1 pair (25.0%): the same tokens as an earlier row.",
-        "1 pair (25.0%): the cut takes an answer's end-of-sequence token",
+        "1 pair (25.0%): chosen and rejected differ only beyond the cut at `max_length`, so they teach no preference.",
+        "1 pair (25.0%): chosen and rejected have the same tokens, so they teach no preference.",
+        "1 pair (25.0%): the tokens are identical to those of an earlier row.",
+        "1 pair (25.0%): the cut removes the end-of-sequence token of a completion",
         "row 5: prompt 'what film?' | chosen 'a great film' | rejected 'a dull film'",
         "The rows are of more than one kind:",
         "1 pair: chosen and rejected are identical, so they teach no preference.",
@@ -124,7 +124,7 @@ def test_rows_held_out_or_beyond_the_first_are_not_counted(recipe, capsys):
     found = facts(capsys, recipe(), "--max_train_samples", "3")
     assert found["examples"] == 3 and rows_of(found)["dropped"] == [2] and "duplicate" not in rows_of(found)
     found = facts(capsys, recipe(), "--rows", "3")
-    assert found["examples"] == 2 and found["partial"] == "Only the first 3 of 6 rows are looked at (`--rows`)."
+    assert found["examples"] == 2 and found["partial"] == "Only the first 3 of 6 rows are read (`--rows`)."
     split = {"eval_size": 2, "eval_strategy": "steps", "eval_steps": 1}
     found = facts(capsys, recipe(rows=[pair(f"q{i}", LONG, f"no {i}") for i in range(9)], **split))
     numbers = [number for shown in found["found"] if shown["name"] == "chosen_cut" for number in [shown["rows"]]]
@@ -160,14 +160,14 @@ def test_rows_to_evaluate_on_that_are_trained_on_are_told(recipe, capsys, tmp_pa
 def test_a_stream_is_looked_at_in_part(recipe, capsys):
     found = facts(capsys, recipe(), "--dataset_streaming", "true", "--max_steps", "3", "--rows", "4")
     assert found["examples"] == 3 and rows_of(found)["dropped"] == [2]
-    assert found["partial"] == "Of the stream rows.jsonl only the first 4 rows are looked at."
+    assert found["partial"] == "Only the first 4 rows of the stream rows.jsonl are read."
 
 
 def test_prompts_and_demonstrations_and_reward_models(recipe, capsys):
     sampling = {"trainer": "ppo", "reward_funcs": ["sentiment"], "max_completion_length": 5000, "use_peft": True}
     found = facts(capsys, recipe(**sampling, max_length=None, per_device_train_batch_size=None))
     assert (found["kind"], found["examples"]) == ("prompts", 5)
-    assert rows_of(found)["beyond_context"] and "together with 5,000 sampled tokens" in str(found["found"])
+    assert rows_of(found)["beyond_context"] and "plus 5,000 sampled tokens" in str(found["found"])
     found = facts(capsys, recipe(trainer="sft"))
     assert (found["kind"], found["kept"]) == ("sft", 4) and rows_of(found)["dropped"] == [2]
     found = facts(capsys, recipe(trainer="reward"))
@@ -180,11 +180,11 @@ def test_a_mixture(recipe, capsys):
 
 
 REFUSED = {
-    "all dropped": ([pair(LONG, "a", "b")] * 2, {}, "Every training example was dropped: all prompts have 32 tokens"),
+    "all dropped": ([pair(LONG, "a", "b")] * 2, {}, "Every training example was dropped: every prompt has 32 tokens"),
     "same after the cut": (
         [pair("q", LONG + "one", LONG + "two")] * 2,
         {},
-        "the same in all 2 pairs once they are cut",
+        "identical in all 2 pairs once they are cut",
     ),
     "same": ([pair("q", "a", "a")] * 2, {}, "chosen and rejected are identical in all 2 pairs"),
     "one label after the cut": (
@@ -193,12 +193,12 @@ REFUSED = {
             {"prompt": user(LONG), "completion": assistant("a"), "label": False},
         ],
         {"loss": "kto"},
-        "The only answer that prompts of 32 tokens or more (`max_length`) leave is desirable",
+        "After prompts of 32 tokens or more (`max_length`) were dropped, the only completion is desirable",
     ),
     "refused by the template": (
         [pair("q", "a", "b"), {**pair("q", "a", "b"), "tools": "no JSON"}],
         {},
-        "Row 1 of the training data cannot be turned into tokens",
+        "Row 1 of the training data cannot be tokenised",
     ),
 }
 
@@ -230,9 +230,9 @@ def test_a_run_says_it_in_a_few_lines(recipe, capsys, monkeypatch):
         main(["run", recipe()])
     said = reached.value.args[0]
     assert any(line.startswith("Tokens (median / 95 % / longest): prompt ") for line in said)
-    assert any(line.startswith("1 of 5 training examples is left out") for line in said)
-    counts = next(line for line in said if line.startswith("Of 4 pairs at `max_length` 32: "))
-    assert "1 with answers that differ only beyond the cut, teaching no preference" in counts
+    assert any(line.startswith("1 of 5 training examples is dropped") for line in said)
+    counts = next(line for line in said if line.startswith("Among 4 pairs at `max_length` 32: "))
+    assert "1 with completions that differ only beyond the cut, which teach no preference" in counts
 
     with pytest.raises(Loading) as reached:  # of a stream it is only said: its beginning may mislead
         main(["run", recipe(REFUSED["same"][0]), "--dataset_streaming", "true", "--max_steps", "1"])

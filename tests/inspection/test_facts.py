@@ -128,9 +128,9 @@ SAME, LONG = ([1], [2, STOP], [2, STOP]), ([1], [2, 3, 4, STOP], [2, 3, 5, STOP]
         (
             [SAME, LONG],
             3,
-            r"the same in all 2 pairs once they are cut to 3 tokens \(`max_length`\).*raise `max_length`",
+            r"identical in all 2 pairs once they are cut to 3 tokens \(`max_length`\).*Raise `max_length`",
         ),
-        ([SAME, LONG], 1, r"Every training example was dropped: all prompts have 1 tokens or more"),
+        ([SAME, LONG], 1, r"Every training example was dropped: every prompt has 1 token \(`max_length`\) or more"),
     ],
 )
 def test_pairs_that_cannot_teach(rows, limit, message):
@@ -145,7 +145,7 @@ def test_pairs_that_teach_something():
 def test_one_label_left_by_max_length():
     rows = [([1], [2], True), ([1, 2, 3], [2], False)]
     with pytest.raises(
-        UserError, match=r"The only answer that prompts of 3 tokens or more.* leave is desirable.*raise"
+        UserError, match=r"After prompts of 3 tokens or more.* were dropped, the only completion is desirable.*raise"
     ):
         unpaired(rows, 3).require_teachable()
     unpaired(rows, 4).require_teachable()
@@ -154,17 +154,20 @@ def test_one_label_left_by_max_length():
 def test_the_summary_counts():
     said = Findings(paired([SAME, LONG, ([1] * 5, [2], [3])], Limits(4)), ["<end>"]).summary()
     assert said[0] == "Tokens (median / 95 % / longest): prompt 1 / 1 / 1, chosen 3 / 4 / 4, rejected 3 / 4 / 4."
-    assert said[1].startswith("1 of 3 training examples is left out: the prompt alone has 4 tokens")
+    assert said[1].startswith("1 of 3 training examples is dropped: the prompt alone has 4 tokens")
     assert said[2] == (
-        "Of 2 pairs at `max_length` 4: 1 with the chosen answer cut; 1 with the rejected answer cut; 1 with an "
-        "end-of-sequence token lost to the cut. `trl-ext data` shows which."
+        "Among 2 pairs at `max_length` 4: 1 with the chosen completion cut; 1 with the rejected completion cut; 1 with an "
+        "end-of-sequence token cut off. `trl-ext data` shows them."
     )
 
 
 def test_the_model_s_positions():
     facts = paired([SAME, LONG], Limits(None))
     found = {finding.name: finding for finding in Findings(facts, ["<end>"], context=4).found}
-    assert found["beyond_context"].rows.tolist() == [1] and "model's 4 positions" in found["beyond_context"].sentence
+    assert (
+        found["beyond_context"].rows.tolist() == [1]
+        and "the 4 positions of the model" in found["beyond_context"].sentence
+    )
 
 
 def test_memory_is_a_few_numbers_per_example():

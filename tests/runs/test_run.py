@@ -154,7 +154,7 @@ def test_an_adapter_is_continued_against_its_own_copy(recipe, tmp_path, capsys):
 
 def test_overlong_prompts_are_counted_and_an_empty_rest_is_refused(recipe, capsys):
     assert main(["run", recipe(max_length=8), "--max_steps", "1"]) == 0
-    assert "training examples are left out: the prompt alone has 8 tokens" in capsys.readouterr().out
+    assert "training examples are dropped: the prompt alone has 8 tokens" in capsys.readouterr().out
     assert main(["run", recipe(max_length=2), "--max_steps", "1"]) == 2
     assert "Every training example was dropped" in capsys.readouterr().err
 

@@ -29,9 +29,9 @@ def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
     partial = ""
     if isinstance(rows, IterableDataset):
         first = first or STREAMED
-        partial = f"Of the stream {name} only the first {first:,} rows are looked at."
+        partial = f"Only the first {first:,} rows of the stream {name} are read."
     elif first is not None and first < len(rows):
-        partial = f"Only the first {first:,} of {len(rows):,} rows are looked at (`--rows`)."
+        partial = f"Only the first {first:,} of {len(rows):,} rows are read (`--rows`)."
     rows = rows if first is None else dataset.source(recipe, first).rows
     statements: list[str] = []
     given = dataset.read(recipe, args, statements, first)

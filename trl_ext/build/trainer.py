@@ -141,7 +141,7 @@ def _check_data(recipe: Recipe, args: Any, given: Examples, processing_class: An
         args,
         model_files_of(recipe, processing_class),
         statements,
-        peek=lambda first: dataset.read(recipe, args, [], first),
+        read_first=lambda first: dataset.read(recipe, args, [], first),
     )
 
 

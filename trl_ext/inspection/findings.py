@@ -1,4 +1,4 @@
-"""What the facts of a dataset come to: counts in sentences, and a refusal where nothing can be learned."""
+"""Count and report findings about training examples, and refuse data that nothing can be learned from."""
 
 from __future__ import annotations
 
@@ -8,48 +8,18 @@ import numpy as np
 
 from trl_ext.data.counts import are, count, every
 from trl_ext.inspection.facts import Facts
+from trl_ext.inspection.finding_sentences import IN_BRIEF, SENTENCES
 from trl_ext.support.errors import UserError
-
-SENTENCES = {
-    "prompt_cut": "the prompt loses its beginning, `truncation_mode: keep_end` leaving {limit:,} tokens (`max_length`)",
-    "chosen_cut": "the chosen answer is cut, prompt and answer being longer than {limit:,} tokens (`max_length`)",
-    "rejected_cut": "the rejected answer is cut, prompt and answer being longer than {limit:,} tokens (`max_length`)",
-    "completion_cut": "the answer is cut, prompt and answer being longer than {limit:,} tokens (`max_length`)",
-    "identical_cut": "chosen and rejected differ only in what `max_length` cuts off, so they teach no preference",
-    "identical": "chosen and rejected are the same tokens, so they teach no preference",
-    "eos_lost": "the cut takes an answer's end-of-sequence token, so it does not teach to stop",
-    "no_eos": "an answer does not end with {stops}, as neither the data nor the chat template adds it, so it does not "
-    "teach to stop",
-    "empty": "the answer is empty, which teaches the model to say nothing",
-    "contradictory": "the same answer to the same prompt is labelled desirable and undesirable",
-    "duplicate": "the same tokens as an earlier row",
-    "beyond_context": "longer than the model's {context:,} positions{with_completion}",
-}
-"""What may be true of an example the trainer keeps; each completes "12 pairs: …"."""
-
-IN_BRIEF = {
-    "prompt_cut": "with the prompt's beginning cut off",
-    "chosen_cut": "with the chosen answer cut",
-    "rejected_cut": "with the rejected answer cut",
-    "completion_cut": "with the answer cut",
-    "identical_cut": "with answers that differ only beyond the cut, teaching no preference",
-    "eos_lost": "with an end-of-sequence token lost to the cut",
-    "no_eos": "with an answer that does not end with {stops}",
-    "empty": "with an empty answer",
-    "contradictory": "labelled desirable and undesirable",
-    "beyond_context": "longer than the model's {context:,} positions{with_completion}",
-}
-"""What of it a run says beforehand, after any number; the rest was said when the data was read."""
 
 
 class Finding(NamedTuple):
-    """Something true of some examples.
+    """Something that is true of some examples.
 
     Attributes:
-        name: For scripts: a key of `SENTENCES`, or "dropped".
+        name: A key of `SENTENCES`, or "dropped"; for scripts.
         sentence: Completes "12 pairs: …".
-        brief: Completes "12 …", for a line of several findings; empty for what is not said again.
-        rows: Places of the examples in the dataset.
+        brief: Completes "12 …" in the summary; empty if the summary does not mention it.
+        rows: Positions of the examples in the dataset.
     """
 
     name: str
@@ -59,7 +29,7 @@ class Finding(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """Tokens of a part of the examples kept."""
+    """Statistics of the number of tokens in one part of the examples that are kept."""
 
     mean: float
     median: float
@@ -68,22 +38,22 @@ class Lengths(NamedTuple):
 
 
 class Findings:
-    """What is to be said of a dataset.
+    """The findings about a dataset.
 
     Attributes:
-        facts: What it was reduced to.
-        kept: Examples that the trainer keeps.
-        found: Everything that is true of at least one example, what is left out first.
+        facts: The facts about its examples.
+        kept: Number of examples that the trainer keeps.
+        found: Findings with at least one example, dropped examples first.
     """
 
     def __init__(self, facts: Facts, stops: list[str], context: int | None = None, max_new_tokens: int = 0) -> None:
-        """Count.
+        """Count the examples of every finding.
 
         Args:
-            facts: What a dataset was reduced to.
+            facts: The facts about a dataset.
             stops: Tokens that end a sequence, as text.
-            context: Positions the model has, if known.
-            max_new_tokens: Tokens to be sampled after a prompt.
+            context: Number of positions of the model, if known.
+            max_new_tokens: Number of tokens sampled after each prompt.
         """
         self.facts = facts
         self.kept = int((~facts.is_dropped).sum())
@@ -92,14 +62,14 @@ class Findings:
             "limit": limit or 0,
             "stops": " or ".join(f"`{stop}`" for stop in stops),
             "context": context or 0,
-            "with_completion": f" together with {max_new_tokens:,} sampled tokens" if max_new_tokens else "",
+            "with_completion": f" plus {max_new_tokens:,} sampled tokens" if max_new_tokens else "",
         }
         flags = dict(facts.flags)
         if context is not None:
             longest = list((facts.cut or facts.lengths).values())
             flags["beyond_context"] = np.max(longest, axis=0) + np.int64(max_new_tokens) > context
-        left_out = [Finding("dropped", self._why_dropped(), "", np.flatnonzero(facts.is_dropped))]
-        self.found = left_out if facts.is_dropped.any() else []
+        dropped = [Finding("dropped", self._why_dropped(), "", np.flatnonzero(facts.is_dropped))]
+        self.found = dropped if facts.is_dropped.any() else []
         self.found += [
             Finding(name, sentence.format(**words), IN_BRIEF.get(name, "").format(**words), np.flatnonzero(rows))
             for name, sentence in SENTENCES.items()
@@ -111,13 +81,13 @@ class Findings:
         return self.facts.method.unit
 
     def lengths(self) -> dict[str, Lengths]:
-        """Tokens before any cut of the prompts and answers kept, by name."""
+        """Lengths of the prompts and completions that are kept, before any cut, by name."""
         if not self.kept:
             return {}
         return {name: _lengths(array[~self.facts.is_dropped]) for name, array in self.facts.lengths.items()}
 
     def labels(self) -> tuple[int, int] | None:
-        """Desirable and undesirable answers among those kept."""
+        """Numbers of desirable and undesirable completions that are kept."""
         if self.facts.labels is None:
             return None
         desirable = int(self.facts.labels[~self.facts.is_dropped].sum())
@@ -128,25 +98,27 @@ class Findings:
         parts = ", ".join(
             f"{name} {part.median:,.0f} / {part.p95:,.0f} / {part.longest:,}" for name, part in self.lengths().items()
         )
-        said = [f"Tokens (median / 95 % / longest): {parts}."]
+        sentences = [f"Tokens (median / 95 % / longest): {parts}."]
         for finding in self.found:
             if finding.name == "dropped":
                 rows = len(finding.rows)
-                said.append(
-                    f"{rows:,} of {len(self.facts):,} training examples {are(rows)} left out: {finding.sentence}."
+                sentences.append(
+                    f"{rows:,} of {len(self.facts):,} training examples {are(rows)} dropped: {finding.sentence}."
                 )
         others = [f"{len(finding.rows):,} {finding.brief}" for finding in self.found if finding.brief]
         if others:
             limit = self.facts.limits.max_length
             where = f" at `max_length` {limit:,}" if limit else ""
-            said.append(f"Of {count(self.kept, self.unit)}{where}: {'; '.join(others)}. `trl-ext data` shows which.")
-        return said
+            sentences.append(
+                f"Among {count(self.kept, self.unit)}{where}: {'; '.join(others)}. `trl-ext data` shows them."
+            )
+        return sentences
 
     def require_teachable(self) -> None:
-        """Refuse training data that leaves nothing to learn from once it is tokens.
+        """Refuse training data whose tokens teach nothing.
 
         Raises:
-            UserError: Everything is left out, all pairs are identical, or one label only is left.
+            UserError: All examples are dropped, all pairs are identical, or only one label is left.
         """
         facts, limit = self.facts, self.facts.limits.max_length
         if not self.kept:
@@ -160,35 +132,36 @@ class Findings:
             same = (facts.flags["identical"] | cut) & kept
             if same.sum() == self.kept and cut.any():
                 raise UserError(
-                    f"Chosen and rejected are the same in {every(self.kept, 'pairs')} once they are cut to {limit:,} "
-                    "tokens (`max_length`), so no preference can be learned: raise `max_length`."
+                    f"Chosen and rejected are identical in {every(self.kept, 'pairs')} once they are cut to {limit:,} "
+                    "tokens (`max_length`), so no preference can be learned. Raise `max_length`."
                 )
             if same.sum() == self.kept:
                 raise UserError(
-                    f"Chosen and rejected are the same tokens in {every(self.kept, 'pairs')}, so no preference can be "
-                    "learned: check which columns they were read from (`dataset_columns`)."
+                    f"Chosen and rejected have the same tokens in {every(self.kept, 'pairs')}, so no preference can be "
+                    "learned. Check which columns they were read from (`dataset_columns`)."
                 )
         labels = self.labels()
         if labels is not None and 0 in labels:
             only = "desirable" if labels[1] == 0 else "undesirable"
-            left = f" that prompts of {limit:,} tokens or more (`max_length`) leave" if facts.is_dropped.any() else ""
-            all_are = every(self.kept, "answers").capitalize()
+            are_dropped = facts.is_dropped.any()
+            after = f"after prompts of {limit:,} tokens or more (`max_length`) were dropped, " if are_dropped else ""
+            sentence = f"{after}{every(self.kept, 'completions')} {are(self.kept)} {only}"
             raise UserError(
-                f"{all_are}{left} {are(self.kept)} {only}; losses on single answers need both labels. Add the "
-                f"missing class, or {'raise `max_length`' if left else 'train on pairs'}."
+                f"{sentence[0].upper()}{sentence[1:]}, but losses on labelled completions need both labels. Add completions "
+                f"with the other label, or {'raise `max_length`' if are_dropped else 'train on pairs'}."
             )
 
     def _why_dropped(self, which: str = "") -> str:
         limit = self.facts.limits.max_length or 0
         if self.facts.method.drops_long_rows:
-            whose = "in all of them, " if which else ""
-            return f"{whose}chosen or rejected has more than {limit} tokens (`max_length`)"
+            whose = "in every pair, " if which else ""
+            return f"{whose}chosen or rejected has more than {limit:,} tokens (`max_length`)"
         if self.facts.method.reads == "demonstrations":
             end = "last" if self.facts.limits.keep_end else "first"
-            return f"none of the {end} {limit} tokens (`max_length`) is one to learn from"
+            return f"none of the {end} {limit:,} tokens (`max_length`) is trained on"
         if which:
-            return f"all prompts have {limit} tokens or more"
-        return f"the prompt alone has {limit} tokens (`max_length`) or more"
+            return f"every prompt has {count(limit, 'tokens')} (`max_length`) or more"
+        return f"the prompt alone has {limit:,} tokens (`max_length`) or more"
 
 
 def _lengths(tokens: np.ndarray) -> Lengths:

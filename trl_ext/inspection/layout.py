@@ -1,4 +1,4 @@
-"""How many tokens the batches of a run compute, as TRL pads them and as they are laid out here."""
+"""Count the tokens that the forward passes of a run compute, with TRL's padding and with this package's rows."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from trl_ext.batching.padded import cut_rows
 from trl_ext.inspection.facts import Facts
 
 EXAMPLES = 4096
-"""Examples, in whole optimizer steps, to lay out: their tokens are looked at one by one."""
+"""Examples to lay out, in whole optimizer steps."""
 
 
 class Layout(NamedTuple):
     """Tokens computed for the same examples.
 
     Attributes:
-        examples: How many of them.
-        steps: In how many optimizer steps.
-        tokens: Tokens there are, a prompt once per answer.
-        trl: Tokens TRL computes: every micro-batch as long as its longest sequence.
-        here: Tokens computed here.
-        is_packed: Whether prompts are shared here, as far as the configuration tells; padded rows otherwise.
+        examples: Number of examples.
+        steps: Number of optimizer steps.
+        tokens: Tokens without padding; a prompt counts once per completion.
+        trl: Tokens that TRL computes, which pads every micro-batch to its longest sequence.
+        here: Tokens that this package computes.
+        is_packed: True if rows are packed and share prompts, as far as the configuration tells; False for padded rows.
     """
 
     examples: int
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
 
 
 def compare(facts: Facts, tokenised: Dataset, args: Any) -> Layout | None:
-    """Lay out the first optimizer steps of one process, in random order; `None` where TRL's own batches are used."""
+    """Lay out the first optimizer steps of one process, in random order; `None` if the trainer uses TRL's own batches."""
     names = facts.method.completions
     kept = np.flatnonzero(~facts.is_dropped)
     if not facts.method.cuts_rows or not len(kept):

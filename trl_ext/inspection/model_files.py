@@ -1,4 +1,4 @@
-"""What a model's small files say of it: where a sequence ends, and how long one may be."""
+"""Read from a model's configuration files which tokens end a sequence and how long a sequence may be."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class ModelFiles(NamedTuple):
     """What is known of a model without its weights.
 
     Attributes:
-        stops: Ids of the tokens that end a sequence: the tokenizer's, and those at which the model stops to generate.
-        stop_tokens: The same as text.
-        positions: Positions the model was made for, if its configuration says.
+        stops: Ids of the tokens that end a sequence: that of the tokenizer, and those at which the model stops generating.
+        stop_tokens: The same tokens as text.
+        positions: Number of positions of the model, if its configuration has it.
     """
 
     stops: set[int]
@@ -26,7 +26,7 @@ class ModelFiles(NamedTuple):
 def read(path: str, revision: str, trust_remote_code: bool, processing_class: Any) -> ModelFiles:
     """Read the configuration files of a model, in a folder or on the Hub.
 
-    Files that are not there, or not in order, say nothing; loading the model will say it better.
+    Missing and damaged files are ignored here; loading the model reports them.
     """
     tokenizer = text_tokenizer(processing_class)
     stops, positions = {tokenizer.eos_token_id}, None

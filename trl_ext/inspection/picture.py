@@ -1,4 +1,4 @@
-"""The picture of a dataset: how long its prompts and answers are, and where they are cut."""
+"""Draw histograms of the lengths of prompts and completions, and where they are cut."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from trl_ext.inspection.facts import Facts
 COLOURS = {"prompt": "tab:gray", "chosen": "tab:green", "rejected": "tab:red", "completion": "tab:blue"}
 BINS = 60
 SMALL = 7
-"""Points of the small print."""
+"""Font size of small print, in points."""
 
 
 def draw(picture: Path, facts: Facts, title: str) -> Path:
-    """Draw histograms of the parts' lengths before any cut and of whole sequences, into one PNG.
+    """Draw histograms of the lengths of prompts, completions and whole sequences, before any cut, into one PNG.
 
     Args:
-        picture: Where the PNG goes.
-        facts: Of the examples; those left out are drawn as well, hatched.
-        title: Printed above.
+        picture: Path of the PNG.
+        facts: The facts about the examples. Dropped examples are drawn hatched.
+        title: Title of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = dict(facts.lengths)
     prompt = facts.lengths.get("prompt")
-    answers = [name for name in facts.lengths if name != "prompt"]
-    if prompt is not None and answers:
-        longest = np.max([facts.lengths[name] for name in answers], axis=0)
-        panels["prompt and longest answer" if len(answers) > 1 else "prompt and answer"] = prompt + longest
+    completions = [name for name in facts.lengths if name != "prompt"]
+    if prompt is not None and completions:
+        longest = np.max([facts.lengths[name] for name in completions], axis=0)
+        panels["prompt and longest completion" if len(completions) > 1 else "prompt and completion"] = prompt + longest
     limit = facts.limits.max_length
     figure = Figure(figsize=(4.3 * len(panels), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -50,10 +50,10 @@ def draw(picture: Path, facts: Facts, title: str) -> Path:
 
 
 def bins(tokens: np.ndarray) -> np.ndarray:
-    """Edges of bars, each as many whole numbers of tokens wide: of all examples, but for a few far longer than the others.
+    """Edges of the bars, all of the same whole number of tokens wide.
 
-    These would squeeze the others into one bar: where the longest is three times as long as 98 % are, or more, the bars
-    end at 1.5 times that length.
+    A few very long examples would squeeze all others into one bar. So if the longest example has at least three times the
+    98th percentile, the bars end at 1.5 times that percentile.
     """
     right = int(tokens.max(initial=1))
     usual = max(int(np.percentile(tokens, 98, method="lower")), 1) if len(tokens) else 1
@@ -64,12 +64,12 @@ def bins(tokens: np.ndarray) -> np.ndarray:
 
 
 def _histogram(axis, tokens: np.ndarray, is_dropped: np.ndarray, edges: np.ndarray, colour: str) -> None:
-    """Bars, those of the examples left out on top."""
+    """Draw the bars, with those of dropped examples on top."""
     width = edges[1] - edges[0]
     below = np.zeros(len(edges) - 1)
     for chosen, style in (
         (~is_dropped, {"color": colour}),
-        (is_dropped, {"color": "white", "edgecolor": "black", "hatch": "////", "linewidth": 0.4, "label": "left out"}),
+        (is_dropped, {"color": "white", "edgecolor": "black", "hatch": "////", "linewidth": 0.4, "label": "dropped"}),
     ):
         heights = np.histogram(tokens[chosen], edges)[0]
         if heights.any():
@@ -84,7 +84,7 @@ def _histogram(axis, tokens: np.ndarray, is_dropped: np.ndarray, edges: np.ndarr
 
 def _limit(axis, limit: int, tokens: np.ndarray, right: int, is_whole: bool) -> None:
     beyond = int(np.sum(tokens > limit if is_whole else tokens >= limit))
-    label = f"max_length {limit:,}: {beyond:,} {'longer' if is_whole else 'as long or longer'}"
+    label = f"max_length {limit:,}: {beyond:,} {'longer' if is_whole else 'at least as long'}"
     if limit > right:
         axis.plot([], [], " ", label=f"{label} →")
     else:
@@ -96,7 +96,7 @@ def _style(axis, name: str, tokens: np.ndarray, right: int) -> None:
 
     axis.set_title(name, fontsize=10, loc="left")
     beyond = int(np.sum(tokens > right))
-    more = f" ({beyond:,} beyond the edge, the longest {int(tokens.max()):,})" if beyond else ""
+    more = f" ({beyond:,} are longer, up to {int(tokens.max()):,})" if beyond else ""
     axis.set_xlabel(f"tokens{more}", fontsize=8)
     axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     for side in (axis.xaxis, axis.yaxis):

@@ -1,4 +1,4 @@
-"""One example as the trainer sees it: special tokens, what is learned from, what is cut off."""
+"""Render one example as the trainer sees it: special tokens, the tokens that are learned from, the tokens that are cut."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from datasets import Dataset
 from trl_ext.inspection.facts import Facts
 
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
-"""Control characters and the signs that stand for them: data must not steer the terminal."""
+"""Control characters and the symbols that replace them: data must not control the terminal."""
 LONGEST = 600
-"""Characters of a part that are shown; the middle of a longer one is left out."""
+"""Characters of a part that are shown; the middle of a longer part is omitted."""
 
 
 class Part(NamedTuple):
     """Consecutive tokens of a sequence that are treated alike.
 
     Attributes:
-        text: The tokens as text, special ones included.
-        role: "prompt" (read only), "learned" (the loss is taken of it) or "cut" (the model never sees it).
-        tokens: How many tokens.
+        text: The tokens as text, with special tokens.
+        role: "prompt" (read only), "learned" (counted in the loss) or "cut" (never seen by the model).
+        tokens: Number of tokens.
     """
 
     text: str
@@ -30,13 +30,13 @@ class Part(NamedTuple):
 
 
 def render(facts: Facts, tokenised: Dataset, place: int, tokenizer: Any) -> dict[str, list[Part]]:
-    """Parts of the sequences made of an example, by the answer's name; of a prompt alone under "prompt".
+    """The parts of each sequence of an example, by the name of its completion; "prompt" for a prompt without one.
 
     Args:
-        facts: Of the whole dataset.
-        tokenised: The dataset they are of.
-        place: Which example.
-        tokenizer: Turns tokens into text.
+        facts: The facts about the whole dataset.
+        tokenised: The tokenised dataset.
+        place: Position of the example.
+        tokenizer: Decodes tokens.
     """
     row = tokenised[place]
     if facts.method.reads == "prompts":

@@ -1,4 +1,4 @@
-"""Everything that is found out about a recipe's data, as one object to print, draw or write as JSON."""
+"""Collect the report of `trl-ext data` in one object, to print it or write it as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trl_ext.inspection.rendering import Part
 from trl_ext.inspection.tokenise import has_images, text_tokenizer
 
 EXAMPLES = 3
-"""Rows shown of each finding."""
+"""Rows shown for each finding."""
 
 
 @dataclass
@@ -28,11 +28,11 @@ class Shown:
     """Some rows of which the same is true.
 
     Attributes:
-        name: For scripts.
+        name: Name for scripts.
         sentence: Completes "12 pairs: …".
-        rows: How many; `None` where the report of the pairs that answers were made of has the number in a sentence.
-        share: Of all rows, or of the examples that are kept.
-        examples: Row number in the source and an excerpt, of the first few.
+        rows: Number of rows; `None` for notes on pairs that were split into labelled completions, whose sentences hold it.
+        share: Share of all rows, or of the examples that are kept.
+        examples: The first few rows: number in the source and excerpt.
     """
 
     name: str
@@ -44,19 +44,19 @@ class Shown:
 
 @dataclass
 class Report:
-    """What `trl-ext data` says.
+    """The report of `trl-ext data`.
 
     Attributes:
-        statements: What was read and how, in sentences.
-        partial: What of the data was looked at, if not all of it; else empty.
-        classes: What the rows of the source are, each by itself.
-        read: What was true of rows when they were read: why they were dropped, and what else is worth knowing.
+        statements: Sentences about how the data was read.
+        partial: A sentence about how much of the data was checked, if not all of it; else empty.
+        classes: What the rows of the source are, each recognised on its own.
+        read: Why rows were dropped when they were read, and notes on the others.
         checked: The examples as tokens.
-        found: What is true of some of them.
-        layout: Tokens of padded and of packed batches, where batches are packed.
-        example: Place of the example that is shown.
-        rendered: Its sequences.
-        special_tokens: As they stand in its texts.
+        found: Findings about the tokenised examples.
+        layout: Tokens of padded and packed batches; `None` if the trainer uses TRL's own batches.
+        example: Position of the example that is shown.
+        rendered: The sequences of that example.
+        special_tokens: The special tokens of the tokenizer, as text.
     """
 
     statements: list[str]
@@ -71,7 +71,7 @@ class Report:
     special_tokens: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for scripts: numbers, strings and lists alone."""
+        """The report as numbers, strings and lists, for JSON."""
         findings = self.checked.findings
         labels, method = findings.labels(), findings.facts.method
         return {
@@ -106,18 +106,16 @@ def describe(
     """Report on training data that was read and turned into tokens.
 
     Args:
-        rows: The source as it is stored.
-        given: The examples made of it.
-        checked: The same as tokens.
+        rows: The rows of the source.
+        given: The examples made from them.
+        checked: The examples as tokens.
         args: The trainer's configuration.
         processing_class: Tokenizer or processor.
-        partial: A sentence about how much of the data was looked at, if not all of it; else empty.
+        partial: A sentence about how much of the data was checked, if not all of it; else empty.
         statements: Sentences about how the data was read.
     """
     if has_images(given.train):
-        partial = (
-            f"{partial} Of the examples, which have images, the first {len(checked.numbers)} are looked at.".strip()
-        )
+        partial = f"{partial} The examples have images, so only the first {len(checked.numbers)} are checked.".strip()
     facts = checked.findings.facts
     kept = np.flatnonzero(~facts.is_dropped)
     example = int(kept[0]) if len(kept) else 0
@@ -139,8 +137,10 @@ def describe(
 
 
 def _read(report: Any, rows: Dataset) -> list[Shown]:
-    """Reasons and remarks of a report with some rows of each; data without preferences has none."""
-    known = {text: gone.rows for text, gone in getattr(report, "dropped", {}).items()} | getattr(report, "notes", {})
+    """Reasons and notes of a report with some rows of each; data without preferences has none."""
+    known = {text: dropped.rows for text, dropped in getattr(report, "dropped", {}).items()} | getattr(
+        report, "notes", {}
+    )
     return [
         Shown("read", text, number := known.get(text), number and number / len(rows), _raw(rows, numbers))
         for text, numbers in getattr(report, "examples", {}).items()
@@ -148,7 +148,7 @@ def _read(report: Any, rows: Dataset) -> list[Shown]:
 
 
 def _raw(rows: Dataset, numbers: tuple[int, ...]) -> list[tuple[int, str]]:
-    """Rows of the source, without their images."""
+    """Excerpts of rows of the source, without their images."""
     text = rows.select_columns([name for name in rows.column_names if name not in ("images", "image")])
     return [(number, excerpt(text[number])) for number in numbers]
 

@@ -1,4 +1,4 @@
-"""Whether a tokenizer fits its model: an embedding for each of its tokens, and answers that end."""
+"""Check that a tokenizer fits its model: every token has an embedding, and completions end."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ EXCHANGE = [{"role": "user", "content": "Is it raining?"}, {"role": "assistant",
 
 
 def embeddings(config: Any) -> int | None:
-    """Rows of the input embeddings, from a model's configuration; `None` if it does not say."""
+    """Number of rows of the input embeddings, from a model's configuration; `None` if it does not have it."""
     return getattr(config.get_text_config(), "vocab_size", None)
 
 
 def unembedded(tokenizer: Any, rows: int) -> list[str]:
-    """Tokens that texts or batches can contain and that have no embedding, the first by id first.
+    """Tokens without an embedding that texts or batches can contain, in the order of their ids.
 
-    Tokens added on top of the vocabulary count only if they are used: some models ship one for images that their text
-    version has no embedding for.
+    Tokens added to the vocabulary count only if they are used: some models have an added token for images without an embedding
+    in their text version.
 
     Args:
-        rows: Of the embeddings.
+        tokenizer: The tokenizer.
+        rows: Number of embeddings.
     """
     beyond = sorted((id, token) for token, id in tokenizer.get_vocab().items() if id >= rows)
     if not beyond:
@@ -30,14 +31,14 @@ def unembedded(tokenizer: Any, rows: int) -> list[str]:
 
 
 def exchange(tokenizer: Any) -> list[int] | None:
-    """Token ids of a question and its answer through the chat template; `None` without a template."""
+    """Token ids of a question and its answer in the chat template; `None` without a template."""
     if not tokenizer.chat_template:
         return None
     return tokenizer.apply_chat_template(EXCHANGE, tokenize=True, return_dict=False)
 
 
 def last_of_an_answer(tokenizer: Any) -> int | None:
-    """The token a chat template ends an answer with, white space aside; `None` without a template."""
+    """The token that ends an assistant turn in the chat template, ignoring white space; `None` without a template."""
     ids = exchange(tokenizer)
     if ids is None:
         return None

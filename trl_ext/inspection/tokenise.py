@@ -1,8 +1,8 @@
-"""Token ids as TRL's trainers make them, without a model.
+"""Tokenise examples as TRL's trainers do, without a model.
 
-End-of-sequence tokens, the chat template and where a prompt ends are decided in `_prepare_dataset` of TRL's trainers
-(1.16). It reads the tokenizer and the configuration alone, so it runs here as it is, on a stand-in for the trainer. It is
-told of no `max_length`: what is dropped and cut is counted first, and done by `facts` the way the trainers do it.
+`_prepare_dataset` of TRL's trainers (1.16) applies the chat template, adds end-of-sequence tokens and separates prompts from
+completions. It reads only the tokenizer and the configuration, so it runs here unchanged, on a stand-in for the trainer. It is
+given no `max_length`: `truncation` and `facts` cut and drop afterwards, to count first what the trainer will do.
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ from datasets import Dataset
 from transformers import AutoTokenizer, ProcessorMixin
 from trl import RLOOTrainer
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
-from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
-from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference
 
 from trl_ext.methods import METHODS, Method, imported
 from trl_ext.support.errors import UserError
 
 CHUNK = 1000
-"""Rows to try at once when looking for one that cannot be tokenised."""
+"""Rows that are tried at once in the search for one that cannot be tokenised."""
 
 
 def text_tokenizer(processing_class: Any) -> Any:
-    """The tokenizer, given it or a processor that has one."""
+    """The tokenizer of a processor, or the tokenizer itself."""
     return processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
 
 
@@ -46,28 +44,29 @@ def tokenise(
         dataset: Examples as the trainer takes them, without images.
         processing_class: Tokenizer or processor.
         args: The trainer's configuration.
-        numbers: What to call each row in an error; its place if not given.
+        numbers: The number of each row for error messages (default: its position).
 
     Raises:
-        UserError: A row that the tokenizer or its chat template refuses.
+        UserError: The tokenizer or its chat template refuses a row.
     """
     method = METHODS[kind]
     tokens = _prompts if method.tokenised_by is None else _by_trl
     try:
         return tokens(method, dataset, processing_class, args)
-    except Exception as error:  # whatever a template, a tokenizer or a value they do not expect may raise
+    except Exception as error:  # templates and tokenizers may raise anything
         refused = _first_refused(lambda rows: tokens(method, rows, processing_class, args), dataset)
         if refused is None:
             raise
         row, cause = refused
-        raise _refusal(row if numbers is None else int(numbers[row]), cause) from error
+        raise refusal(row if numbers is None else int(numbers[row]), cause) from error
 
 
-def _refusal(number: int, cause: Exception) -> UserError:
-    said = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
+def refusal(number: int, cause: Exception) -> UserError:
+    """The error for a row that cannot be tokenised."""
+    message = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
     return UserError(
-        f"Row {number:,} of the training data cannot be turned into tokens ({said}): correct or remove it or, if it is "
-        "the chat template that objects, use a tokenizer whose template takes such conversations."
+        f"Row {number:,} of the training data cannot be tokenised ({message}). Correct or remove it. If the chat template "
+        "refuses it, use a tokenizer whose template accepts such conversations."
     )
 
 
@@ -91,7 +90,7 @@ def _by_trl(method: Method, dataset: Dataset, processing_class: Any, args: Any) 
 
 
 def _with_template(processing_class: Any, args: Any) -> Any:
-    """A tokenizer with the settings of TRL's reward and SFT trainers, which set them on their own."""
+    """A copy of the tokenizer with the settings that TRL's reward and SFT trainers apply to it."""
     if args.eos_token is None and args.chat_template_path is None:
         return processing_class
     processing_class = copy.deepcopy(processing_class)
@@ -102,7 +101,7 @@ def _with_template(processing_class: Any, args: Any) -> Any:
     if path is not None and os.path.isfile(path) and path.endswith((".jinja", ".j2")):
         with open(path, encoding="utf-8") as file:
             processing_class.chat_template = file.read()
-    elif path is not None:  # what `trl.clone_chat_template` does to the tokenizer
+    elif path is not None:  # as `trl.clone_chat_template` does
         other = AutoTokenizer.from_pretrained(path)
         processing_class.chat_template = other.get_chat_template()
         added = other.added_tokens_decoder.values()
@@ -138,7 +137,7 @@ def _prompt_ids(batch: dict[str, list], processing_class: Any, template: dict[st
 
 
 def _first_refused(tokens: Any, dataset: Dataset) -> tuple[int, Exception] | None:
-    """The first row that cannot be tokenised by itself, and why."""
+    """The first row that cannot be tokenised on its own, and its error."""
     for start in range(0, len(dataset), CHUNK):
         rows = range(start, min(start + CHUNK, len(dataset)))
         if _attempt(tokens, dataset.select(rows)) is None:
@@ -155,41 +154,3 @@ def _attempt(tokens: Any, dataset: Dataset) -> Exception | None:
     except Exception as error:
         return error
     return None
-
-
-# Images ---------------------------------------------------------------------------------------------------------
-
-
-def collate_images(
-    kind: str, dataset: Dataset, processing_class: Any, args: Any, numbers: np.ndarray | None = None
-) -> Dataset:
-    """As `tokenise` for pairs or single answers with images: through TRL's collator, one row at a time.
-
-    Raises:
-        UserError: A row that the processor refuses.
-    """
-    tokenizer = text_tokenizer(processing_class)
-    tokenizer.pad_token = args.pad_token or tokenizer.pad_token or tokenizer.eos_token
-    method = METHODS[kind]
-    collator = (
-        DataCollatorForVisionPreference(processor=processing_class)
-        if method.is_paired
-        else DataCollatorForVisionUnpairedPreference(processor=processing_class, calculate_kl=False)
-    )
-    columns: dict[str, list] = {name: [] for name in method.token_columns}
-    for place, row in enumerate(dataset):
-        try:
-            batch = collator([row])
-        except Exception as error:
-            raise _refusal(place if numbers is None else int(numbers[place]), error) from error
-        sequences = [
-            (ids[mask.bool()].tolist(), int(scored.sum()))
-            for ids, mask, scored in zip(
-                batch["input_ids"], batch["attention_mask"], batch["completion_mask"], strict=True
-            )
-        ]
-        ids, scored = sequences[0]
-        columns["prompt_ids"].append(ids[: len(ids) - scored])
-        for name, (ids, scored) in zip(method.token_columns[1:], sequences, strict=True):
-            columns[name].append(ids[len(ids) - scored :])
-    return Dataset.from_dict({**columns, **({} if method.is_paired else {"label": dataset["label"]})})

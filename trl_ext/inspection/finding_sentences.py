@@ -1,0 +1,32 @@
+"""Word the findings about training examples."""
+
+SENTENCES = {
+    "prompt_cut": "the beginning of the prompt is cut; `truncation_mode: keep_end` keeps the last {limit:,} tokens (`max_length`)",
+    "chosen_cut": "the chosen completion is cut; prompt and completion have more than {limit:,} tokens (`max_length`)",
+    "rejected_cut": "the rejected completion is cut; prompt and completion have more than {limit:,} tokens (`max_length`)",
+    "completion_cut": "the completion is cut; prompt and completion have more than {limit:,} tokens (`max_length`)",
+    "identical_cut": "chosen and rejected differ only beyond the cut at `max_length`, so they teach no preference",
+    "identical": "chosen and rejected have the same tokens, so they teach no preference",
+    "eos_lost": "the cut removes the end-of-sequence token of a completion, so the completion does not teach the model to stop",
+    "no_eos": "a completion does not end with {stops}, because neither the data nor the chat template adds it; it does not teach "
+    "the model to stop",
+    "empty": "the completion is empty, which teaches the model to generate nothing",
+    "contradictory": "the same completion of the same prompt is labelled both desirable and undesirable",
+    "duplicate": "the tokens are identical to those of an earlier row",
+    "beyond_context": "the sequence{with_completion} exceeds the {context:,} positions of the model",
+}
+"""{name of a finding about examples that are kept: the end of a sentence "12 pairs: …"}."""
+
+IN_BRIEF = {
+    "prompt_cut": "with the beginning of the prompt cut",
+    "chosen_cut": "with the chosen completion cut",
+    "rejected_cut": "with the rejected completion cut",
+    "completion_cut": "with the completion cut",
+    "identical_cut": "with completions that differ only beyond the cut, which teach no preference",
+    "eos_lost": "with an end-of-sequence token cut off",
+    "no_eos": "with a completion that does not end with {stops}",
+    "empty": "with an empty completion",
+    "contradictory": "labelled both desirable and undesirable",
+    "beyond_context": "with more tokens{with_completion} than the {context:,} positions of the model",
+}
+"""{name of a finding: the end of "12 …"} for the summary before a run. The report on the data has mentioned the others."""
