@@ -139,12 +139,12 @@ IN_THE_RECIPE = [
     Fault("a length of 0", {"max_length": 0}, ("is 0", "at least 1")),
     Fault("a batch of 1.5", {"per_device_train_batch_size": 1.5}, ("is 1.5: give a whole number",)),
     Fault("an optimizer there is not", {"optim": "adamw_8bits"}, ("adamw_8bits", "did you mean adamw_8bit")),
-    Fault("warmup_ratio", {"warmup_ratio": 0.1}, ("`warmup_ratio` (line ", "write `warmup_steps: 0.1`")),
+    Fault("warmup_ratio", {"warmup_ratio": 0.1}, ("`warmup_ratio` (line ", "Write `warmup_steps: 0.1`")),
     Fault("torch_dtype", {"torch_dtype": "bfloat16"}, ("`torch_dtype` (line ", "write `dtype: bfloat16`")),
     Fault(
         "max_prompt_length",
         {"max_prompt_length": 512},
-        ("`max_prompt_length` (line ", "`max_length` limits", "remove it"),
+        ("`max_prompt_length` (line ", "`max_length` limits", "Remove it"),
     ),
     Fault(
         "dataset_mixer",

@@ -84,7 +84,7 @@ def test_one_mistake_one_sentence(tmp_path, text, sentence):
         ("trainer: dpo\n", "`trainer` (line 3) is dpo, which is a loss. Write `loss: dpo`."),
         ("trainer: [ppo]\n", "is a list"),
         ("kl_coef: 1\n", "is a setting of `trainer: ppo`. This recipe trains a preference loss. Remove it."),
-        ("max_completion_length: 9\n", "`max_length` limits prompt and completion together; remove it."),
+        ("max_completion_length: 9\n", "`max_length` limits prompt and completion together. Remove it."),
         ("stage: ppo\n", "write `trainer: ppo`."),
         ("stage: rm\n", "write `trainer: reward`."),
         ("trainer: sft\nkl_coef: 1\n", "is a setting of `trainer: ppo`, not of `trainer: sft`. Remove it."),

@@ -65,45 +65,45 @@ _LOGITS = "the full logits are never built"
 _LAUNCH = "launch with `accelerate launch {} -m trl_ext run RECIPE`"
 
 GONE = {
-    "max_prompt_length": f"{_LENGTH}; remove it",
-    "max_completion_length": f"{_LENGTH}; remove it",
-    "max_target_length": f"{_LENGTH}; remove it",
-    "generate_during_eval": "evaluation samples no completions; remove it",
-    "force_use_ref_model": f"{_REFERENCE}; remove it",
-    "model_adapter_name": f"{_REFERENCE}; remove it",
-    "ref_adapter_name": f"{_REFERENCE}; remove it",
-    "ref_model": f"{_REFERENCE}; remove it",
-    "ref_model_name_or_path": f"{_REFERENCE}; remove it",
-    "ref_model_init_kwargs": f"{_REFERENCE}; remove it",
-    "is_encoder_decoder": "only decoder-only models are supported; remove it",
-    "label_pad_token_id": f"{_PADDING}; remove it",
-    "padding_value": f"{_PADDING}; remove it",
-    "use_logits_to_keep": f"{_LOGITS}; remove it",
-    "use_liger_loss": f"{_LOGITS}; remove it",
-    "base_model_attribute_name": "TRL finds the backbone itself; remove it",
-    "tools": "TRL takes tools from a `tools` column of the dataset; remove it",
+    "max_prompt_length": f"{_LENGTH}. Remove it",
+    "max_completion_length": f"{_LENGTH}. Remove it",
+    "max_target_length": f"{_LENGTH}. Remove it",
+    "generate_during_eval": "evaluation samples no completions. Remove it",
+    "force_use_ref_model": f"{_REFERENCE}. Remove it",
+    "model_adapter_name": f"{_REFERENCE}. Remove it",
+    "ref_adapter_name": f"{_REFERENCE}. Remove it",
+    "ref_model": f"{_REFERENCE}. Remove it",
+    "ref_model_name_or_path": f"{_REFERENCE}. Remove it",
+    "ref_model_init_kwargs": f"{_REFERENCE}. Remove it",
+    "is_encoder_decoder": "only decoder-only models are supported. Remove it",
+    "label_pad_token_id": f"{_PADDING}. Remove it",
+    "padding_value": f"{_PADDING}. Remove it",
+    "use_logits_to_keep": f"{_LOGITS}. Remove it",
+    "use_liger_loss": f"{_LOGITS}. Remove it",
+    "base_model_attribute_name": "TRL finds the backbone itself. Remove it",
+    "tools": "TRL takes tools from a `tools` column of the dataset. Remove it",
     "overwrite_output_dir": "give another `output_dir`, or `resume_from_checkpoint: true`",
-    "save_safetensors": "weights are always saved as safetensors; remove it",
-    "half_precision_backend": "`bf16` or `fp16` choose the precision; remove it",
-    "fp16_opt_level": "`bf16` or `fp16` choose the precision; remove it",
-    "use_mps_device": "the device is found automatically; remove it",
-    "include_tokens_per_second": "transformers no longer has this setting; remove it",
-    "auto_insert_empty_system_msg": "the chat template decides about system messages; remove it",
-    "template": "the tokenizer's own chat template is used; remove it",
+    "save_safetensors": "weights are always saved as safetensors. Remove it",
+    "half_precision_backend": "`bf16` or `fp16` choose the precision. Remove it",
+    "fp16_opt_level": "`bf16` or `fp16` choose the precision. Remove it",
+    "use_mps_device": "the device is found automatically. Remove it",
+    "include_tokens_per_second": "transformers no longer has this setting. Remove it",
+    "auto_insert_empty_system_msg": "the chat template decides about system messages. Remove it",
+    "template": "the tokenizer's own chat template is used. Remove it",
     "accelerate_config": _LAUNCH.format("--config_file FILE"),
     "config_file": _LAUNCH.format("--config_file FILE"),
 }
 
 COMPUTED: dict[str, Callable[[Any], str]] = {
     "warmup_ratio": lambda value: (
-        f"`warmup_steps` takes a share of the steps too; write {line('warmup_steps', value)}"
+        f"`warmup_steps` takes a share of the steps too. Write {line('warmup_steps', value)}"
     ),
     "rpo_alpha": lambda value: f"to add the SFT loss, write {line('loss', {'dpo': 1, 'sft': value})}",
     "sft_weight": lambda value: f"to add the SFT loss, write {line('loss', {'simpo': 1, 'sft': value})}",
     "use_flash_attention_2": lambda on: _when(on, line("attn_implementation", "flash_attention_2")),
-    "group_by_length": lambda _: "rows are packed or sorted by length, so there is no padding to save; remove it",
+    "group_by_length": lambda _: "rows are packed or sorted by length, so there is no padding to save. Remove it",
     "adafactor": lambda on: _when(on, line("optim", "adafactor")),
-    "reference_free": lambda on: f"{_REFERENCE}; " + (f"write {line('loss', 'simpo')}" if on else "remove it"),
+    "reference_free": lambda on: f"{_REFERENCE}. " + (f"Write {line('loss', 'simpo')}" if on else "Remove it"),
     "quantization_bit": lambda bits: (
         f"write {line('load_in_8bit' if str(bits) == '8' else 'load_in_4bit', True)} and {line('use_peft', True)}"
     ),
@@ -141,12 +141,12 @@ def line(key: str, value: Any) -> str:
 
 
 def _when(on: Any, instead: str) -> str:
-    return f"write {instead}" if on else "that is the default; remove it"
+    return f"write {instead}" if on else "that is the default. Remove it"
 
 
 def _stage(value: Any) -> str:
     trainer = {"rm": "reward", "sft": "sft", "ppo": "ppo"}.get(str(value))
-    return f"write {line('trainer', trainer)}" if trainer else "`loss` chooses what is trained; remove it"
+    return f"write {line('trainer', trainer)}" if trainer else "`loss` chooses what is trained. Remove it"
 
 
 def _mixture(value: Any) -> str:
