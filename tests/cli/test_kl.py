@@ -176,7 +176,7 @@ def test_wrong_input(tmp_path, capsys):
     for words, message in (
         (["nowhere"], "nowhere does not exist. Give a recipe (a YAML file) or the directory of a run"),
         ([str(tmp_path)], "holds no adapter (adapter_config.json)"),
-        ([str(tmp_path / "elsewhere")], "was not left by `trl-ext run`"),
+        ([str(tmp_path / "elsewhere")], "was not written by `trl-ext run`"),
         (
             ["--n", "10"],
             "`--n` is 10: give a whole number of at least 64. With fewer completions, gradients cannot be",

@@ -56,8 +56,8 @@ def test_a_run_is_merged_and_compared(base, tmp_path, capsys):
     printed = capsys.readouterr().out
     for part in (
         "trained → merged",
-        "base alone, 4-bit → unquantised",
-        "rounding alone, to bfloat16",
+        "base only, 4-bit → unquantized",
+        "rounding only, to bfloat16",
         "vllm serve out/",
     ):
         assert part in printed
@@ -90,13 +90,13 @@ def test_a_checkpoint_and_a_plain_adapter(base, capsys):
     (run / "aside").rename(checkpoint / "adapter_config.json")
     (run / "adapter_model.safetensors").rename(checkpoint / "adapter_model.safetensors")
     facts = merge_as_json(capsys, checkpoint, "--output", "merged", "--pairs", "3", "--shard_size", "50KB")
-    assert facts["fidelity"]["what"] == "6 completions of 3 rows of its training data, since it holds none out"
+    assert facts["fidelity"]["what"] == "6 completions of 3 rows of its training data (it holds no rows out)"
     assert facts["dtype"] == "bfloat16" and len(list((base.parent / "merged").glob("*.safetensors"))) > 1
 
     plain = checkpoint.rename(base.parent / "plain")
     assert main(["merge", str(plain), "--output", "mine", "--base", "base"]) == 0
     printed = capsys.readouterr().out
-    assert "The merged model will not be compared" in printed and "was not left by `trl-ext run`" in printed
+    assert "The merged model will not be compared" in printed and "was not written by `trl-ext run`" in printed
     first, second = (AutoModelForCausalLM.from_pretrained(name).state_dict() for name in ("merged", "mine"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert AutoTokenizer.from_pretrained("mine").eos_token == "</s>"  # the base's
@@ -151,8 +151,8 @@ def test_wrong_input(base, capsys, tmp_path):
         ([str(run), *new, "--shard_size", "many"], "for instance 5GB"),
         (["nowhere", *new], "nowhere does not exist"),
         ([str(tmp_path / "full"), *new], "holds no adapter (adapter_config.json)"),
-        ([str(base), *new], "holds a whole model and no adapter"),
-        ([str(tmp_path / "ia3"), *new], "type IA3: only LoRA can be merged"),
+        ([str(base), *new], "holds a complete model and no adapter"),
+        ([str(tmp_path / "ia3"), *new], "type IA3, but only LoRA can be merged"),
         ([str(run), *new, "--base", "elsewhere"], "The base elsewhere cannot be loaded"),
     ):
         assert main(["merge", *words]) == 2, words
@@ -175,10 +175,10 @@ def test_a_base_that_is_stored_quantised(base, capsys):
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes"}}))
     for card, remedy in (
-        ("", "its name, which its model card may tell, with `--base`"),
+        ("", "`--base` and its name, which the model card may list"),
         ("---\nbase_model:\n- maker/whole\n---\n", "`--base maker/whole`"),
     ):
         (base / "README.md").write_text(card)
         assert main(["merge", str(run), "--output", "new"]) == 2
         said = capsys.readouterr().err
-        assert "is stored quantised (bitsandbytes)" in said and remedy in said
+        assert "is stored quantized (bitsandbytes)" in said and remedy in said

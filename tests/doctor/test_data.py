@@ -14,7 +14,7 @@ def test_the_embedded_data(said_of):
 def test_data_that_is_nowhere_here(said_of, monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     found = said_of(dataset="org/pairs")["data"]
-    assert (found.status, found.found) == ("warn", "org/pairs is not in the cache")
+    assert (found.status, found.found) == ("warn", "org/pairs is not in the Hub cache")
     (tmp_path / "org___pairs").mkdir()
     assert said_of(dataset="org/pairs")["data"].status == "pass"
 
@@ -28,7 +28,7 @@ def test_a_row_beyond_a_first_look(said_of, tmp_path):
         and found["data"].status == "fail"
         and "line 2,001 has half" in found["data"].found
     )
-    assert found["data"].remedy == "`trl-ext data r.yaml` reads it again."
+    assert found["data"].remedy == "Fix the data, then check it with `trl-ext data r.yaml`."
 
 
 def test_every_row_is_counted(said_of, tmp_path):

@@ -14,7 +14,7 @@ def test_a_check_that_breaks_hides_no_other(monkeypatch, computer):
     findings = list(doctor.examine())
     by_check = {finding.check: finding for finding in findings}
     assert by_check["GPU"].found == "could not be checked (OSError: libcudart.so.12: cannot open shared object file)"
-    assert by_check["GPU"].remedy.startswith("set right what it names")
+    assert by_check["GPU"].remedy.startswith("Fix the error it names")
     assert {"Python", "packages", "bitsandbytes", "attention", "disk", "RAM"} <= by_check.keys()
 
 

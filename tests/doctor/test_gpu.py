@@ -23,31 +23,36 @@ from trl_ext.doctor.gpu import Build
             {"made": CUDA, "card": PASCAL},
             "fail",
             "has no code for this card (only sm_75",
-            "install a torch built for it",
+            "Install a torch built for it",
         ),
         (
             {},
             "warn",
-            "none: everything runs on the CPU",
-            "the demo runs, and so do plan and validate; real models need a GPU.",
+            "none; everything runs on the CPU",
+            "The demo, `plan` and `validate` work without one; training real models needs a GPU.",
         ),
-        ({"named": ["RTX 4090"]}, "fail", "RTX 4090, and torch 2.13.0+cpu is built for CPUs", "install it for CUDA"),
+        (
+            {"named": ["RTX 4090"]},
+            "fail",
+            "RTX 4090, but torch 2.13.0+cpu is built for CPUs",
+            "Install torch for CUDA",
+        ),
         (
             {"made": CUDA, "named": ["RTX 4090"], "driver": (12, 4)},
             "fail",
-            "whose driver runs CUDA 12.4, and torch is built for CUDA 13.0",
-            "update the NVIDIA driver, or install torch for CUDA 12",
+            "whose driver supports CUDA 12.4, but torch is built for CUDA 13.0",
+            "Update the NVIDIA driver, or install torch for CUDA 12",
         ),
         ({"made": CUDA, "named": ["RTX 4090"], "driver": (13, 0)}, "fail", "torch cannot use it", "torch.cuda.init()"),
-        ({"amd": True}, "warn", "an AMD card, and torch is not built for ROCm", "install it for ROCm"),
+        ({"amd": True}, "warn", "an AMD card, but torch is not built for ROCm", "Install torch for ROCm"),
         (
             {"made": Build("2.13.0", None, "7.1", ()), "card": ADA},
             "warn",
             "ROCm 7.1",
-            "go by the lines on bitsandbytes",
+            "check the lines on bitsandbytes",
         ),
-        ({"other": "mps"}, "warn", "Apple GPU (Metal)", "go by the lines on bitsandbytes"),
-        ({"other": "xpu"}, "warn", "Intel GPU", "go by the lines on bitsandbytes"),
+        ({"other": "mps"}, "warn", "Apple GPU (Metal)", "check the lines on bitsandbytes"),
+        ({"other": "xpu"}, "warn", "Intel GPU", "check the lines on bitsandbytes"),
     ],
     ids=["ada", "two", "pascal", "none", "cpu build", "old driver", "broken", "amd", "rocm", "apple", "intel"],
 )
@@ -60,7 +65,7 @@ def test_gpu(computer, facts, status, found, remedy):
 def test_a_hidden_card(computer, monkeypatch):
     computer(made=CUDA, named=["RTX 4090"], driver=(13, 0))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert only(gpu.gpu()) == ("fail", "RTX 4090, hidden by CUDA_VISIBLE_DEVICES=''", "unset it, or set it to 0.")
+    assert only(gpu.gpu()) == ("fail", "RTX 4090, hidden by CUDA_VISIBLE_DEVICES=''", "Unset it, or set it to 0.")
 
 
 @pytest.mark.parametrize(
@@ -83,8 +88,8 @@ def test_memory_of_the_card(computer):
     busy = replace(ADA, free=16 * GIB)
     computer(made=CUDA, card=busy, holders=[("python (pid 7)", 6.5)])
     status, found, remedy = only(gpu.memory())
-    assert status == "warn" and found == "16.0 of 24.0 GiB free; held by python (pid 7) 6.5 GiB"
-    assert remedy == "end what is not needed: a plan counts on all but 1.5 GiB."
+    assert status == "warn" and found == "16.0 of 24.0 GiB free; the rest is used by python (pid 7) 6.5 GiB"
+    assert remedy == "End programs you do not need: plans assume that all but 1.5 GiB are free."
     computer()
     assert list(gpu.memory()) == []
 
@@ -113,6 +118,6 @@ def test_precision(computer):
     computer(made=CUDA, card=TURING)
     status, found, remedy = only(gpu.bfloat16())
     assert status == "warn" and found == "float16: NVIDIA GeForce RTX 2080 Ti has no native bfloat16"
-    assert remedy == "leave `bf16` and `dtype` out of the recipe, so that float16 with loss scaling is chosen."
+    assert remedy == "Leave `bf16` and `dtype` out of the recipe; float16 with loss scaling is then chosen."
     computer()
-    assert only(gpu.bfloat16())[:2] == ("pass", "float32, as CPUs emulate bfloat16 slowly")
+    assert only(gpu.bfloat16())[:2] == ("pass", "float32, because CPUs emulate bfloat16 slowly")

@@ -25,9 +25,12 @@ def test_bitsandbytes_is_tried_on_this_device(monkeypatch):
     monkeypatch.setattr(kernels, "eight_bit_step", broken)
     bits, optimizer = kernels.bitsandbytes(device)
     assert bits.found == "4-bit products do not work on the CPU (RuntimeError: no kernel image)"
-    assert bits.remedy == "`python -m bitsandbytes` says what is missing; `load_in_4bit: false` needs none of it."
-    assert optimizer.found == "does not step on the CPU (RuntimeError: no kernel image)"
-    assert optimizer.remedy == "use `optim: adamw_torch`; `python -m bitsandbytes` says what is missing."
+    assert (
+        bits.remedy
+        == "Run `python -m bitsandbytes` to see what is missing, or train without it (`load_in_4bit: false`)."
+    )
+    assert optimizer.found == "a step fails on the CPU (RuntimeError: no kernel image)"
+    assert optimizer.remedy == "Use `optim: adamw_torch`, or run `python -m bitsandbytes` to see what is missing."
 
 
 def test_an_optimizer_that_does_not_move_the_weights_is_caught(monkeypatch):
@@ -36,7 +39,7 @@ def test_an_optimizer_that_does_not_move_the_weights_is_caught(monkeypatch):
     monkeypatch.setattr(
         bitsandbytes.optim, "AdamW8bit", lambda weights, **settings: SimpleNamespace(step=lambda: None)
     )
-    with pytest.raises(ArithmeticError, match="moved by 0 where"):
+    with pytest.raises(ArithmeticError, match="moved by 0 instead"):
         kernels.eight_bit_step(torch.device("cpu"))
 
 
@@ -50,20 +53,20 @@ def test_attention_is_tried_against_its_definition(monkeypatch):
     monkeypatch.setattr(kernels, "packed_row", lambda device: 1.0)
     status, found, remedy = only(kernels.attention(device))
     assert status == "fail" and found.endswith("results off by 100%")
-    assert remedy == "reinstall torch; until then `packing: false` with `attn_implementation: eager`."
+    assert remedy == "Reinstall torch, or use `packing: false` with `attn_implementation: eager`."
     from trl_ext.batching import kernels as of_rows
 
     monkeypatch.setattr(of_rows, "usable", lambda device, dtype: (of_rows.VARLEN, of_rows.SEGMENTS))
     status, found, remedy = only(kernels.attention(device))
     assert status == "warn" and found.startswith("attention by variable-length flash kernels")
-    assert remedy.startswith("runs take attention segment by segment (scaled-dot-product) instead")
+    assert remedy.startswith("Runs use attention segment by segment (scaled-dot-product) instead")
 
 
 def test_a_flash_package_that_is_asked_for(monkeypatch):
     monkeypatch.setattr(kernels, "has_flash_attention", lambda name: False)
     _, asked = kernels.attention(torch.device("cpu"), "flash_attention_2")
     assert asked.status == "fail" and asked.found.startswith("`attn_implementation` is flash_attention_2")
-    assert asked.remedy.startswith("remove the line: packed rows use PyTorch's own flash kernels")
+    assert asked.remedy.startswith("Remove the line (packed rows use PyTorch's own flash kernels")
     assert len(list(kernels.attention(torch.device("cpu"), "sdpa"))) == 1
 
 
@@ -73,7 +76,7 @@ def test_triton(monkeypatch):
     monkeypatch.setitem(sys.modules, "trl_ext.doctor.triton_kernel", None)
     monkeypatch.delattr(doctor, "triton_kernel", raising=False)
     status, _, remedy = only(kernels.triton(card))
-    assert status == "fail" and remedy == "pip install triton; it comes with torch for CUDA and ROCm."
+    assert status == "fail" and remedy == "Run pip install triton. It comes with torch for CUDA and ROCm."
 
     def fails(device):
         raise RuntimeError("Failed to find C compiler")
@@ -84,24 +87,24 @@ def test_triton(monkeypatch):
         monkeypatch.setattr(doctor, "triton_kernel", module, raising=False)
 
     use(fails)
-    monkeypatch.setattr(kernels, "without_a_compiler", lambda: "install a C compiler")
+    monkeypatch.setattr(kernels, "without_a_compiler", lambda: "Install a C compiler")
     assert only(kernels.triton(card)) == (
-        "fail", "does not compile (RuntimeError: Failed to find C compiler)", "install a C compiler",
+        "fail", "does not compile (RuntimeError: Failed to find C compiler)", "Install a C compiler",
     )  # fmt: skip
     monkeypatch.setattr(kernels, "without_a_compiler", lambda: None)
-    assert only(kernels.triton(card))[2].startswith("remove its cache (rm -r ~/.triton)")
+    assert only(kernels.triton(card))[2].startswith("Remove its cache (rm -r ~/.triton)")
     use(lambda device: None)
     assert only(kernels.triton(card)) == ("pass", "compiles", "")
 
 
 def test_what_triton_needs_to_compile(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
-    assert kernels.without_a_compiler() == "install a C compiler: sudo apt install gcc, on Debian or Ubuntu."
+    assert kernels.without_a_compiler() == "Install a C compiler: sudo apt install gcc, on Debian or Ubuntu."
     monkeypatch.setattr(kernels.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(kernels.sysconfig, "get_path", lambda name: str(tmp_path))
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert kernels.without_a_compiler() == (
-        f"install Python's headers: sudo apt install python{version}-dev, on Debian or Ubuntu."
+        f"Install Python's headers: sudo apt install python{version}-dev, on Debian or Ubuntu."
     )
     (tmp_path / "Python.h").touch()
     assert kernels.without_a_compiler() is None

@@ -18,15 +18,15 @@ def test_disks(monkeypatch, tmp_path):
     monkeypatch.setattr(room, "free_bytes", lambda path: 5 * GIB)
     assert only(room.disks(places(1, 3))) == ("pass", "5.0 GiB free for runs and the reference cache", "")
     status, found, remedy = only(room.disks(places(1, 10)))
-    assert status == "warn" and found.endswith("which may take 11.0")
-    assert remedy == "free some, or put the reference cache elsewhere (TRL_EXT_CACHE)."
+    assert status == "warn" and found.endswith("they may grow to 11.0 GiB")
+    assert remedy == "Free some space, or move the reference cache to another disk (TRL_EXT_CACHE)."
     status, found, remedy = only(room.disks(places(16, 10)))
-    assert status == "fail" and found.endswith("which need 16.0")
-    assert remedy == "free some, or put runs elsewhere (--output_dir)."
+    assert status == "fail" and found.endswith("they need 16.0 GiB")
+    assert remedy == "Free some space, or move runs to another disk (--output_dir)."
     monkeypatch.setattr(room, "is_writable", lambda path: False)
     first, second = room.disks(places(1, 1))
     assert first.found == f"runs: {tmp_path} cannot be written to"
-    assert first.remedy == "choose another folder with --output_dir." and second.status == "fail"
+    assert first.remedy == "Choose another folder with --output_dir." and second.status == "fail"
     (tmp_path / "file").touch()
     found = only(room.disks([room.Place("runs", tmp_path / "file" / "x", 1, 0, "--output_dir")]))
     assert found[1] == f"runs: {tmp_path / 'file'} is a file, not a folder"
@@ -44,7 +44,7 @@ def test_memory_of_the_computer(monkeypatch):
     for free, status, remedy in [
         (8, "pass", ""),
         (3, "warn", "loading a model of 7 billion"),
-        (0.5, "fail", "close other programs"),
+        (0.5, "fail", "Close other programs"),
     ]:
         monkeypatch.setattr(room, "ram", lambda free=free: (int(free * GIB), 16 * GIB))
         said = only(room.memory())

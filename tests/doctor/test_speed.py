@@ -26,7 +26,7 @@ def test_eight_billion_weights_need_a_gpu(tmp_path, monkeypatch):
     floor = 500 * 8 * 800 * 6 * 7e9 / 100e9 / speed.DAY
     days = float(found.partition("all 500 steps ")[2].split()[0].replace(",", ""))
     assert status == "fail" and floor <= days <= 2 * floor
-    assert "this needs a GPU" in remedy and "trl-ext plan" in remedy
+    assert "Use a GPU" in remedy and "trl-ext plan" in remedy
 
 
 def test_where_the_number_of_steps_is_not_known_some_examples_are_timed(tmp_path, monkeypatch):

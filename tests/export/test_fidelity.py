@@ -108,12 +108,12 @@ def test_the_verdict_names_the_main_part():
     cases = [
         (
             measured(0.01, 0.5, 0.009, 1e-5),
-            ["Faithful", "2 % of what", "comes from the 4-bit base", "0.009 nats apart"],
+            ["Faithful", "2 % of the change", "comes from the 4-bit base", "differ by 0.009 nats"],
         ),
-        (measured(0.1, 0.5, 0.009, 1e-5), ["Not quite faithful", "more than the bases differ", "relies on the 4-bit"]),
+        (measured(0.1, 0.5, 0.009, 1e-5), ["Not quite faithful", "larger than the difference of the bases", "relies on the 4-bit"]),
         (measured(0.4, 0.5, 0.39, 1e-5), ["Not faithful", "comes from the 4-bit base", "serve the adapter"]),
-        (measured(0.01, 0.5, 0.009, 0.002), ["Faithful", "merge's own", "`--dtype float32` avoids"]),
-        (measured(1e-5, 0.5), ["Faithful", "All of it is the rounding of the merged weights to bfloat16"]),
+        (measured(0.01, 0.5, 0.009, 0.002), ["Faithful", "comes from the merge", "`--dtype float32` avoids"]),
+        (measured(1e-5, 0.5), ["Faithful", "The difference comes from rounding the merged weights to bfloat16"]),
     ]
     for fidelity_, expected in cases:
         text = verdict.in_words(fidelity_, "bfloat16")
@@ -123,5 +123,5 @@ def test_the_verdict_names_the_main_part():
         "for scale: base → trained",
     ]
     assert verdict.rows(cases[0][0], "bfloat16")[1] == (
-        "base alone, 4-bit → unquantised", "0.009", "0.1", "0.2", "99.0 %",
+        "base only, 4-bit → unquantized", "0.009", "0.1", "0.2", "99.0 %",
     )  # fmt: skip

@@ -168,7 +168,7 @@ def test_weights_that_leave_the_range_of_float16(tmp_path):
     model.model.norm.weight.data[3] = 1e6
     model.save_pretrained(base)
     found = source.find(save_adapter(base, tmp_path / "adapter"))
-    with pytest.raises(UserError, match=r"model\.norm\.weight holds infinities or NaN as float16"):
+    with pytest.raises(UserError, match=r"model\.norm\.weight holds infinities or NaN in float16"):
         merging.merge(found, torch.float16)
 
 

@@ -1,6 +1,6 @@
-"""What this computer and a recipe have and lack: one check, one function, one line of the report.
+"""Check this computer, and a recipe if one is given: one function per check, one line of the report per finding.
 
-A check yields `Finding`s and imports what is heavy by itself. Whatever breaks in one never hides the others.
+A check yields `Finding`s and imports heavy packages itself. An error in one check never hides the others.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["Finding", "Status", "examine"]
 
 
 def examine(path: str | None = None, overrides: dict[str, Any] | None = None) -> Iterator[Finding]:
-    """All checks, cheap ones first, each finding as soon as it is known.
+    """Run all checks, cheap ones first, and yield each finding as soon as it is known.
 
     Args:
-        path: A recipe, if one is to be judged with the computer.
-        overrides: Its values by key, as flags give them.
+        path: A recipe to check together with the computer.
+        overrides: Values that replace those of the recipe, by key.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's about drivers, which the findings say better
+        warnings.simplefilter("ignore")  # torch warns about drivers, which the findings report better
         yield from _examine(path, overrides or {})
 
 
@@ -56,24 +56,24 @@ def _examine(path: str | None, overrides: dict[str, Any]) -> Iterator[Finding]:
 
 
 def guarded(name: str, check: Callable[..., Iterator[Finding]], *arguments: Any) -> Iterator[Finding]:
-    """The findings of a check, or that it broke."""
+    """The findings of a check, or a failure if it raised an error."""
     try:
         yield from check(*arguments)
     except Exception as error:
-        remedy = "set right what it names, and look again; a run will most likely break there too."
+        remedy = "Fix the error it names and run the doctor again; a run will most likely fail there too."
         yield fails(name, f"could not be checked ({first_line(error)})", remedy)
 
 
 def imports_torch() -> Iterator[Finding]:
-    """Nothing if torch can be imported."""
+    """Yield a failure if torch cannot be imported."""
     try:
         import torch  # noqa: F401
-    except (ImportError, OSError) as error:  # OSError: a library it needs is not there
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
         yield fails("torch", f"cannot be imported ({first_line(error)})", "pip install --force-reinstall torch")
 
 
 def device_of(loaded: Any) -> Any:
-    """Where a run would compute."""
+    """The device a run would use."""
     import torch
 
     on_cpu = loaded is not None and loaded.get("use_cpu")
@@ -87,14 +87,14 @@ def _planned(loaded: Any) -> Any:
     except Exception as error:
         planned, findings = (
             None,
-            [fails("plan", f"could not be made ({first_line(error)})", "this is a mistake of ours.")],
+            [fails("plan", f"could not be made ({first_line(error)})", "This is a bug in trl-ext: please report it.")],
         )
     yield from findings
     return planned
 
 
 def _downloads(loaded: Any, planned: Any) -> float:
-    """GiB of weights that are still to be fetched, where they can be counted."""
+    """GiB of weights still to be downloaded; 0 if unknown."""
     if loaded is None or planned is None or model.missing(loaded) is None:
         return 0.0
     return 2 * planned.parameters / gpu.GIB

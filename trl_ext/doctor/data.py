@@ -1,4 +1,4 @@
-"""The recipe's data as far as it lies on this computer: opened as a run opens it. Asks no network."""
+"""Check the recipe's data on this computer by opening it as a run does. Uses no network."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trl_ext.doctor.finding import Finding, fails, passed, warns
 from trl_ext.support.errors import UserError
 
 FIRST = 1000
-"""Rows that are recognised and converted; every row is read."""
+"""Rows that are recognized and converted; every row is read."""
 
 
 def on_this_computer(recipe: Any) -> Iterator[Finding]:
-    """Whether a file or folder can be read to its end, and its rows be used."""
+    """Check that a file or folder can be read to its end and that its rows can be used."""
     from datasets import Dataset
 
     from trl_ext.build import dataset
@@ -30,11 +30,11 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
         return
     if name != EMBEDDED and not Path(name).expanduser().exists():
         if hub.is_cached(name):
-            yield passed("data", f"{name} is in the cache")
+            yield passed("data", f"{name} is in the Hub cache")
         else:
-            yield warns("data", f"{name} is not in the cache", "the first run downloads it.")
+            yield warns("data", f"{name} is not in the Hub cache", "The first run downloads it.")
         return
-    # Rows are held out when it is known how many there are.
+    # `eval_size` needs the number of rows, which is unknown here.
     values = {key: value for key, value in recipe.values.items() if key != "eval_size"}
     looked_at = dataclasses.replace(recipe, values=values)
     args = SimpleNamespace(eval_strategy="no" if recipe.get("eval_size") else recipe.effective("eval_strategy"))
@@ -42,7 +42,7 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
         rows = dataset.source(looked_at).rows
         report = dataset.read(looked_at, args, [], FIRST).report
     except UserError as error:
-        yield fails("data", str(error), f"`trl-ext data {recipe.path}` reads it again.")
+        yield fails("data", str(error), f"Fix the data, then check it with `trl-ext data {recipe.path}`.")
         return
     count = f"{len(rows):,} rows" if isinstance(rows, Dataset) else "a stream"
     yield passed("data", f"{name}: {count}, {getattr(report, 'title', None) or report.what}")

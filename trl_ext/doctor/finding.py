@@ -1,11 +1,11 @@
-"""What a check found: good, worth knowing, or in the way, and what to do about it."""
+"""Represent the result of a check: pass, warning or failure, with a remedy."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """`PASS`: nothing to do. `WARN`: it works, but not as well as it could. `FAIL`: runs will not work."""
+    """`PASS`: nothing to do. `WARN`: runs work, with a limitation. `FAIL`: runs will not work."""
 
     PASS = "pass"
     WARN = "warn"
@@ -17,10 +17,10 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        check: What was looked at, in a word or two.
-        status: How it is.
-        found: What there is.
-        remedy: What to do; empty where there is nothing to.
+        check: Name of the check.
+        status: Its result.
+        found: Description of what was found.
+        remedy: What to do; empty if nothing.
     """
 
     check: str

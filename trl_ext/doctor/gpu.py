@@ -1,4 +1,4 @@
-"""The graphics card: whether there is one, whether torch can use it, what is free of its memory, how it calculates."""
+"""Check the GPU: that there is one and torch can use it, its free memory, and its precision."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pathlib import Path
 from trl_ext.doctor.finding import Finding, fails, passed, warns
 
 GIB = 2**30
-GET_TORCH = "https://pytorch.org/get-started/locally has the command for your card"
-NEEDS_A_GPU = "the demo runs, and so do plan and validate; real models need a GPU"
+GET_TORCH = "see https://pytorch.org/get-started/locally for the command"
+NEEDS_A_GPU = "The demo, `plan` and `validate` work without one; training real models needs a GPU"
 
 
 @dataclass(frozen=True)
 class Build:
-    """What the installed torch was built for.
+    """The platforms the installed torch was built for.
 
     Attributes:
         version: Of torch.
         cuda, hip: Version of CUDA or ROCm, or `None`.
-        architectures: Compiled for, as ``sm_90``, or ``compute_90`` where the driver compiles the rest.
+        architectures: GPU architectures, as ``sm_90`` (machine code) or ``compute_90`` (compiled further by the driver).
     """
 
     version: str
@@ -51,7 +51,7 @@ def build() -> Build:
 
 
 def card() -> Card | None:
-    """The first card, which a run uses; `None` if torch has none to use."""
+    """The first card, which a run uses; `None` if torch cannot use any."""
     import torch
 
     if not torch.cuda.is_available():
@@ -63,14 +63,14 @@ def card() -> Card | None:
 
 
 def cards() -> int:
-    """How many there are."""
+    """The number of cards."""
     import torch
 
     return torch.cuda.device_count()
 
 
 def other_accelerator() -> str | None:
-    """What torch calls an accelerator that is no CUDA or ROCm card: `mps`, `xpu`; `None` if there is none."""
+    """Torch's name of an accelerator other than a CUDA or ROCm card: `mps`, `xpu`; `None` without one."""
     import torch
 
     kind = torch.accelerator.current_accelerator(check_available=True)
@@ -78,7 +78,7 @@ def other_accelerator() -> str | None:
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA that the NVIDIA driver runs, asked of the driver itself; `None` without one."""
+    """The newest CUDA version that the NVIDIA driver supports, asked from the driver; `None` without a driver."""
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         number = ctypes.c_int()
@@ -90,7 +90,7 @@ def driver_cuda() -> tuple[int, int] | None:
 
 
 def nvidia_smi(*query: str) -> list[list[str]]:
-    """Rows that `nvidia-smi` answers; none where there is no such program or it fails."""
+    """Rows printed by `nvidia-smi`; empty if the program is missing or fails."""
     try:
         asked = subprocess.run(
             ["nvidia-smi", *query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10
@@ -106,7 +106,7 @@ def has_amd_card() -> bool:
 
 
 def holders() -> list[tuple[str, float]]:
-    """Other programs with memory on the card, the largest first: name with process id, GiB."""
+    """Other programs that use memory of the card, largest first: name with process id, GiB."""
     found = []
     for pid, name, *mebibytes in nvidia_smi("--query-compute-apps=pid,process_name,used_memory"):
         if pid != str(os.getpid()) and mebibytes and mebibytes[-1].isdigit():
@@ -115,7 +115,7 @@ def holders() -> list[tuple[str, float]]:
 
 
 def gpu() -> Iterator[Finding]:
-    """What there is, and why torch cannot use it where it cannot."""
+    """Describe the GPU, or why torch cannot use it."""
     made, found = build(), card()
     if found is None:
         yield _without(made)
@@ -125,7 +125,7 @@ def gpu() -> Iterator[Finding]:
         yield warns(
             "GPU",
             f"{found.name}{several}, ROCm {made.hip}",
-            "trl-ext is measured on NVIDIA cards: go by the lines on bitsandbytes and attention below.",
+            "trl-ext is tested on NVIDIA cards: check the lines on bitsandbytes and attention below.",
         )
         return
     driver = driver_cuda()
@@ -134,45 +134,47 @@ def gpu() -> Iterator[Finding]:
     if made.architectures and not _is_compiled_for(found.capability, made.architectures):
         yield fails(
             "GPU",
-            f"{text}, which has no code for this card (only {', '.join(made.architectures)})",
-            f"install a torch built for it: {GET_TORCH}.",
+            f"{text}; this torch has no code for this card (only {', '.join(made.architectures)})",
+            f"Install a torch built for it: {GET_TORCH}.",
         )
         return
     yield passed("GPU", text)
 
 
 def _without(made: Build) -> Finding:
-    """Why there is no CUDA or ROCm card to use."""
+    """Why no CUDA or ROCm card can be used."""
     named = nvidia_smi("--query-gpu=name")
     name = named[0][0] if named else "an NVIDIA card"
     if (named or driver_cuda()) and made.cuda is None and made.hip is None:
         return fails(
-            "GPU", f"{name}, and torch {made.version} is built for CPUs", f"install it for CUDA: {GET_TORCH}."
+            "GPU", f"{name}, but torch {made.version} is built for CPUs", f"Install torch for CUDA: {GET_TORCH}."
         )
     if (driver := driver_cuda()) and made.cuda and driver[0] < int(made.cuda.partition(".")[0]):
         return fails(
             "GPU",
-            f"{name}, whose driver runs CUDA {driver[0]}.{driver[1]}, and torch is built for CUDA {made.cuda}",
-            f"update the NVIDIA driver, or install torch for CUDA {driver[0]}: {GET_TORCH}.",
+            f"{name}, whose driver supports CUDA {driver[0]}.{driver[1]}, but torch is built for CUDA {made.cuda}",
+            f"Update the NVIDIA driver, or install torch for CUDA {driver[0]}: {GET_TORCH}.",
         )
     if "CUDA_VISIBLE_DEVICES" in os.environ and named:
         hidden = os.environ["CUDA_VISIBLE_DEVICES"]
-        return fails("GPU", f"{name}, hidden by CUDA_VISIBLE_DEVICES={hidden!r}", "unset it, or set it to 0.")
+        return fails("GPU", f"{name}, hidden by CUDA_VISIBLE_DEVICES={hidden!r}", "Unset it, or set it to 0.")
     if named:
         return fails(
-            "GPU", f"{name}, and torch cannot use it", 'python -c "import torch; torch.cuda.init()" says why.'
+            "GPU",
+            f"{name}, but torch cannot use it",
+            'Run python -c "import torch; torch.cuda.init()" to see the error.',
         )
     if has_amd_card() and made.hip is None:
-        return warns("GPU", "an AMD card, and torch is not built for ROCm", f"install it for ROCm: {GET_TORCH}.")
+        return warns("GPU", "an AMD card, but torch is not built for ROCm", f"Install torch for ROCm: {GET_TORCH}.")
     if (other := other_accelerator()) is not None:
         name = {"mps": "Apple GPU (Metal)", "xpu": "Intel GPU"}.get(other, other)
-        remedy = "trl-ext is measured on NVIDIA cards: go by the lines on bitsandbytes and attention below."
+        remedy = "trl-ext is tested on NVIDIA cards: check the lines on bitsandbytes and attention below."
         return warns("GPU", name, remedy)
-    return warns("GPU", "none: everything runs on the CPU", f"{NEEDS_A_GPU}.")
+    return warns("GPU", "none; everything runs on the CPU", f"{NEEDS_A_GPU}.")
 
 
 def _is_compiled_for(capability: tuple[int, int], architectures: tuple[str, ...]) -> bool:
-    """Machine code runs on cards of its generation from its own minor version on, PTX on all later ones."""
+    """Machine code runs on cards of the same major version with the same or a later minor version, PTX on all later cards."""
     for architecture in architectures:
         kind, _, digits = architecture.partition("_")
         number = "".join(filter(str.isdigit, digits))
@@ -183,7 +185,7 @@ def _is_compiled_for(capability: tuple[int, int], architectures: tuple[str, ...]
 
 
 def memory() -> Iterator[Finding]:
-    """Free memory of the card, and who holds the rest."""
+    """Check the free memory of the card; name the programs that use the rest."""
     from trl_ext.planner.vram_plan import DISPLAY
 
     found = card()
@@ -195,24 +197,26 @@ def memory() -> Iterator[Finding]:
         yield passed("VRAM", text)
         return
     named = (
-        ", ".join(f"{name} {gib:.1f} GiB" for name, gib in holders()[:3]) or "programs that cannot be seen from here"
+        ", ".join(f"{name} {gib:.1f} GiB" for name, gib in holders()[:3]) or "programs that are not visible from here"
     )
     yield warns(
-        "VRAM", f"{text}; held by {named}", f"end what is not needed: a plan counts on all but {DISPLAY:g} GiB."
+        "VRAM",
+        f"{text}; the rest is used by {named}",
+        f"End programs you do not need: plans assume that all but {DISPLAY:g} GiB are free.",
     )
 
 
 def bfloat16() -> Iterator[Finding]:
-    """The precision a run chooses by itself."""
+    """Report the precision a run chooses by default."""
     found = card()
     if found is None:
         if other_accelerator() is None:
-            yield passed("precision", "float32, as CPUs emulate bfloat16 slowly")
+            yield passed("precision", "float32, because CPUs emulate bfloat16 slowly")
     elif found.has_bf16:
         yield passed("precision", f"bfloat16, native on {found.name}")
     else:
         yield warns(
             "precision",
             f"float16: {found.name} has no native bfloat16",
-            "leave `bf16` and `dtype` out of the recipe, so that float16 with loss scaling is chosen.",
+            "Leave `bf16` and `dtype` out of the recipe; float16 with loss scaling is then chosen.",
         )

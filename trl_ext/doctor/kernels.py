@@ -1,4 +1,4 @@
-"""What training rests on, tried on the device at the size of a thumbnail: bitsandbytes, Triton, attention."""
+"""Try the kernels training needs on the device with small tensors: bitsandbytes, Triton, attention."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trl_ext.doctor import gpu
 from trl_ext.doctor.finding import Finding, fails, first_line, passed, warns
 
 WIDTH, ROWS = 64, 8
-"""Of the matrices that are tried."""
+"""Sizes of the test matrices."""
 TOLERANCE = 0.05
-"""Relative difference allowed between two ways to compute the same in 16 bits."""
+"""Relative difference allowed between two computations of the same value in 16 bits."""
 
 
 def bitsandbytes(device: Any) -> Iterator[Finding]:
-    """4-bit matrix products forward and backward against the dequantised weight, and a step of an 8-bit optimizer."""
+    """Check 4-bit matrix products, forward and backward, against the dequantized weight, and an 8-bit optimizer step."""
     where = "the CPU" if device.type == "cpu" else device.type
     problems = [*_four_bits(device, where), *_eight_bits(device, where)]
     yield from problems or [passed("bitsandbytes", f"4-bit products and 8-bit AdamW work on {where}")]
@@ -29,18 +29,18 @@ def bitsandbytes(device: Any) -> Iterator[Finding]:
 def _four_bits(device: Any, where: str) -> Iterator[Finding]:
     try:
         error = four_bits(device)
-    except Exception as caught:  # a missing library, a missing kernel, a missing symbol: whatever it is, it is said
+    except Exception as caught:  # a missing library, kernel or symbol
         yield fails(
             "bitsandbytes",
             f"4-bit products do not work on {where} ({first_line(caught)})",
-            "`python -m bitsandbytes` says what is missing; `load_in_4bit: false` needs none of it.",
+            "Run `python -m bitsandbytes` to see what is missing, or train without it (`load_in_4bit: false`).",
         )
         return
     if error > TOLERANCE:
         yield fails(
             "bitsandbytes",
             f"4-bit products on {where} are off by {error:.0%}",
-            "pip install --force-reinstall --no-deps bitsandbytes; until then `load_in_4bit: false`.",
+            "Run pip install --force-reinstall --no-deps bitsandbytes, or train without it (`load_in_4bit: false`).",
         )
 
 
@@ -50,8 +50,8 @@ def _eight_bits(device: Any, where: str) -> Iterator[Finding]:
     except Exception as caught:
         yield fails(
             "8-bit AdamW",
-            f"does not step on {where} ({first_line(caught)})",
-            "use `optim: adamw_torch`; `python -m bitsandbytes` says what is missing.",
+            f"a step fails on {where} ({first_line(caught)})",
+            "Use `optim: adamw_torch`, or run `python -m bitsandbytes` to see what is missing.",
         )
 
 
@@ -71,7 +71,7 @@ def four_bits(device: Any) -> float:
 
 
 def eight_bit_step(device: Any) -> None:
-    """One step with moments in 8 bits. ArithmeticError if the weights did not move by the learning rate."""
+    """Take one step with 8-bit moments. ArithmeticError if the weights did not move by the learning rate."""
     import bitsandbytes as bnb
     import torch
 
@@ -80,11 +80,11 @@ def eight_bit_step(device: Any) -> None:
     bnb.optim.AdamW8bit([weight], lr=0.5, weight_decay=0.0).step()
     moved = weight.detach().abs().mean().item()
     if not abs(moved - 0.5) < 0.05:
-        raise ArithmeticError(f"weights moved by {moved:.3g} where it should be 0.5")
+        raise ArithmeticError(f"weights moved by {moved:.3g} instead of 0.5")
 
 
 def triton(device: Any) -> Iterator[Finding]:
-    """Whether Triton compiles. TRL's kernels are written in it, and it is used wherever there is a GPU."""
+    """Check that Triton compiles. TRL's kernels use it on GPUs."""
     if device.type == "cpu":
         return
     try:
@@ -92,32 +92,32 @@ def triton(device: Any) -> Iterator[Finding]:
 
         triton_kernel.run(device)
     except ImportError as error:
-        yield fails("Triton", first_line(error), "pip install triton; it comes with torch for CUDA and ROCm.")
+        yield fails("Triton", first_line(error), "Run pip install triton. It comes with torch for CUDA and ROCm.")
     except Exception as error:
         yield fails("Triton", f"does not compile ({first_line(error)})", without_a_compiler() or REINSTALL_TRITON)
     else:
         yield passed("Triton", "compiles")
 
 
-REINSTALL_TRITON = "remove its cache (rm -r ~/.triton), then reinstall torch, which brings the Triton made for it."
+REINSTALL_TRITON = "Remove its cache (rm -r ~/.triton), then reinstall torch, which brings the matching Triton."
 
 
 def without_a_compiler() -> str | None:
-    """What to install so that Triton can build its launchers; `None` if it is all there."""
+    """What to install so that Triton can build its launchers; `None` if nothing is missing."""
     compiler = os.environ.get("CC") or "gcc"
     if not any(shutil.which(name) for name in (compiler, "gcc", "clang", "cl")):
-        return "install a C compiler: sudo apt install gcc, on Debian or Ubuntu."
+        return "Install a C compiler: sudo apt install gcc, on Debian or Ubuntu."
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        return f"install Python's headers: sudo apt install python{version}-dev, on Debian or Ubuntu."
+        return f"Install Python's headers: sudo apt install python{version}-dev, on Debian or Ubuntu."
     return None
 
 
 def attention(device: Any, wanted: str | None = None) -> Iterator[Finding]:
-    """The kernels of packed rows, each tried against the other.
+    """Check the attention kernels of packed rows against each other.
 
     Args:
-        wanted: `attn_implementation` of the recipe, for rows that cannot be packed.
+        wanted: `attn_implementation` of the recipe, used by rows that cannot be packed.
     """
     from trl_ext.batching import kernels
 
@@ -135,21 +135,21 @@ def attention(device: Any, wanted: str | None = None) -> Iterator[Finding]:
         yield warns(
             "attention",
             f"{fastest}: {problem}",
-            f"runs take {kernels.IN_WORDS[working[1]]} instead, which is slower; another torch or driver may do.",
+            f"Runs use {kernels.IN_WORDS[working[1]]} instead, which is slower. Another torch or driver may help.",
         )
     else:
-        remedy = "reinstall torch; until then `packing: false` with `attn_implementation: eager`."
+        remedy = "Reinstall torch, or use `packing: false` with `attn_implementation: eager`."
         yield fails("attention", f"{fastest}: {problem}", remedy)
     if wanted and wanted.startswith("flash_attention") and not has_flash_attention(wanted):
         yield fails(
             "flash-attn",
-            f"`attn_implementation` is {wanted}, and its package does not work here",
-            "remove the line: packed rows use PyTorch's own flash kernels; or pip install flash-attn --no-build-isolation.",
+            f"`attn_implementation` is {wanted}, but its package does not work here",
+            "Remove the line (packed rows use PyTorch's own flash kernels), or run pip install flash-attn --no-build-isolation.",
         )
 
 
 def packed_row(device: Any) -> float:
-    """Relative difference of a small packed row's attention between the fastest kernel and the definition."""
+    """Relative difference between the fastest kernel and the definition of attention, on a small packed row."""
     import torch
 
     from trl_ext.batching import kernels
@@ -168,7 +168,7 @@ def packed_row(device: Any) -> float:
 
 
 def by_definition(query: Any, key: Any, value: Any, layout: Any) -> Any:
-    """Attention under the mask written out, in float32 on the CPU."""
+    """Attention with an explicit mask, in float32 on the CPU."""
     import torch
 
     query, key, value = (tensor.float().cpu() for tensor in (query, key, value))
@@ -184,7 +184,7 @@ def by_definition(query: Any, key: Any, value: Any, layout: Any) -> Any:
 
 
 def has_flash_attention(name: str) -> bool:
-    """Whether transformers finds a package for `name`: flash-attn itself, or `kernels`, which fetches one."""
+    """Whether transformers finds a package for `name`: flash-attn, or `kernels`, which downloads one."""
     from transformers import utils
 
     has = {"flash_attention_2": "is_flash_attn_2_available", "flash_attention_3": "is_flash_attn_3_available"}
@@ -192,7 +192,7 @@ def has_flash_attention(name: str) -> bool:
 
 
 def _dtype(device: Any) -> Any:
-    """What a run computes in on this device, as `trl_ext.build.dtypes.precision` settles it."""
+    """The dtype of a run on this device, as `trl_ext.build.dtypes.precision` chooses it."""
     import torch
 
     if device.type == "cpu":
@@ -202,7 +202,7 @@ def _dtype(device: Any) -> Any:
 
 
 def _error(found: Any, right: Any) -> float:
-    """Largest difference relative to the largest value; infinite where there are NaNs."""
+    """Largest difference relative to the largest value; infinite if there are NaNs."""
     found, right = found.detach().float().cpu(), right.detach().float().cpu()
     error = ((found - right).abs().max() / right.abs().max()).item()
     return error if error == error else float("inf")

@@ -1,4 +1,4 @@
-"""The recipe's model as far as it lies on this computer: is it here, and does its tokenizer fit it. Asks no network."""
+"""Check the recipe's model on this computer: its weights, and that its tokenizer fits it. Uses no network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def local(name: str, revision: str | None = None) -> Path | None:
-    """The folder a model lies in, in the Hub's cache too; `None` if it has to be downloaded."""
+    """The folder of a model, which may be in the Hub cache; `None` if it has to be downloaded."""
     if name == EMBEDDED:
         return demo.MODEL
     if Path(name).expanduser().is_dir():
@@ -33,7 +33,7 @@ def local(name: str, revision: str | None = None) -> Path | None:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether all files of the weights are there, going by the index if there is one."""
+    """Whether all weight files exist, according to the index if there is one."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
         return all((folder / file).exists() for file in json.loads(index.read_text())["weight_map"].values())
@@ -47,7 +47,7 @@ def is_offline() -> bool:
 
 
 def missing(recipe: Any) -> str | None:
-    """The model, or the base of the adapter, whose weights are not on this computer; `None` if all is here."""
+    """The model, or the base of the adapter, whose weights are not on this computer; `None` if nothing is missing."""
     name, revision = recipe.get("model_name_or_path"), recipe.get("model_revision")
     folder = local(name, revision)
     if folder is None or not has_weights(folder):
@@ -58,27 +58,29 @@ def missing(recipe: Any) -> str | None:
 
 
 def on_this_computer(recipe: Any, planned: Any) -> Iterator[Finding]:
-    """Whether the weights are here; nobody asks the Hub whether it would answer."""
+    """Check that the weights are on this computer. The Hub is not contacted."""
     name = missing(recipe)
     if name is None:
         where = "comes with trl-ext" if recipe.get("model_name_or_path") == EMBEDDED else "is on this computer"
         yield passed("model", f"{recipe.get('model_name_or_path')} {where}")
         return
     if Path(name).is_dir():
-        yield fails("model", f"{name} holds no weights, or not all of them", "save or copy the model again.")
+        yield fails("model", f"{name} holds no weights, or only some of them", "Save or copy the model again.")
         return
     size = f" ({2 * planned.parameters / GIB:.0f} GiB)" if planned is not None else ""
     if is_offline():
-        remedy = f"where there is a network: hf download {name}; or unset HF_HUB_OFFLINE."
-        yield fails("model", f"{name} is not in the Hub's cache, and HF_HUB_OFFLINE is set", remedy)
+        remedy = f"Unset HF_HUB_OFFLINE, or run hf download {name} on a computer with a network and copy the cache."
+        yield fails("model", f"{name} is not in the Hub cache, and HF_HUB_OFFLINE is set", remedy)
     else:
         yield warns(
-            "model", f"{name} is not in the Hub's cache", f"the first run downloads it{size}: hf download {name}"
+            "model",
+            f"{name} is not in the Hub cache",
+            f"The first run downloads it{size}; to download it now: hf download {name}",
         )
 
 
 def tokenizer(recipe: Any) -> Iterator[Finding]:
-    """The tokens that end, pad and begin; an embedding for each; a chat template whose answers end."""
+    """Check the special tokens, that each token has an embedding, and that the chat template ends its messages."""
     folder = local(recipe.get("model_name_or_path"), recipe.get("model_revision"))
     base = adapter.base_of(folder) if folder else None
     holds_model = local(base) if base else folder
@@ -91,7 +93,7 @@ def tokenizer(recipe: Any) -> Iterator[Finding]:
     try:
         found = AutoTokenizer.from_pretrained(holds_tokens, **trust)
     except (OSError, ValueError) as error:
-        yield fails("tokenizer", f"cannot be loaded ({first_line(error)})", "save or download the model again.")
+        yield fails("tokenizer", f"cannot be loaded ({first_line(error)})", "Save or download the model again.")
         return
     rows = special_tokens.embeddings(AutoConfig.from_pretrained(holds_model, **trust)) if holds_model else None
     problems = [*_ends(found, recipe, holds_model), *_fits(found, rows)]
@@ -104,7 +106,7 @@ def _summary(tokenizer: Any, rows: int | None) -> list[str]:
     last = special_tokens.last_of_an_answer(tokenizer)
     return [
         f"eos {tokenizer.eos_token}",
-        f"pad {tokenizer.pad_token or 'none, so eos'}",
+        f"pad {tokenizer.pad_token or 'none (eos is used)'}",
         "no chat template" if last is None else f"chat template ends with {tokenizer.convert_ids_to_tokens(last)}",
         f"{len(tokenizer):,} tokens" + (f" in {rows:,} embeddings" if rows else ""),
     ]
@@ -116,21 +118,21 @@ def _fits(tokenizer: Any, rows: int | None) -> Iterator[Finding]:
         yield fails(
             "tokenizer",
             f"{len(beyond):,} of its tokens ({', '.join(beyond[:3])}) are beyond the model's {rows:,} embeddings",
-            "take the tokenizer the model was trained with, or resize the embeddings and save both.",
+            "Use the tokenizer the model was trained with, or resize the embeddings and save both.",
         )
 
 
 def _ends(tokenizer: Any, recipe: Any, folder: Path | None) -> Iterator[Finding]:
     if tokenizer.eos_token is None:
-        yield fails("tokenizer", "has no end-of-sequence token", "set `eos_token` in its tokenizer_config.json.")
+        yield fails("tokenizer", "has no end-of-sequence token", "Set `eos_token` in its tokenizer_config.json.")
         return
     generation = _generation_ends(folder)
     if recipe.method.samples_completions and generation and tokenizer.eos_token_id not in generation:
         ends = ", ".join(map(str, tokenizer.convert_ids_to_tokens(sorted(generation))))
         yield warns(
             "generation",
-            f"ends at {ends} by generation_config.json, and the tokenizer's end is {tokenizer.eos_token}: completions are sampled to either",
-            f"add {tokenizer.eos_token_id} to `eos_token_id` there, so that the trained model stops where training did.",
+            f"stops at {ends} by generation_config.json, but the tokenizer's end is {tokenizer.eos_token}; sampling stops at either",
+            f"Add {tokenizer.eos_token_id} to `eos_token_id` there, so that the trained model stops where it did in training.",
         )
     ids = special_tokens.exchange(tokenizer)
     if ids is None:
@@ -139,15 +141,15 @@ def _ends(tokenizer: Any, recipe: Any, folder: Path | None) -> Iterator[Finding]
     if last != tokenizer.eos_token_id and last not in generation:
         yield warns(
             "chat template",
-            f"ends answers with {tokenizer.convert_ids_to_tokens(last)!r}, which ends no generation",
-            f"set it as `eos_token`, now {tokenizer.eos_token}, or let the template write {tokenizer.eos_token}.",
+            f"ends messages with {tokenizer.convert_ids_to_tokens(last)!r}, which does not stop generation",
+            f"Make it the `eos_token` (now {tokenizer.eos_token}), or end messages with {tokenizer.eos_token} in the template.",
         )
     if tokenizer.bos_token_id is not None and ids[:2] == 2 * [tokenizer.bos_token_id]:
-        yield warns("chat template", f"begins with {tokenizer.bos_token} twice", "remove one from the template.")
+        yield warns("chat template", f"begins with {tokenizer.bos_token} twice", "Remove one from the template.")
 
 
 def _generation_ends(folder: Path | None) -> set[int]:
-    """Tokens at which the model's own generation_config.json stops; none where it has none."""
+    """Tokens at which generation stops according to generation_config.json; empty without that file."""
     try:
         content = json.loads((folder / "generation_config.json").read_text(encoding="utf-8")) if folder else {}
     except (OSError, ValueError):

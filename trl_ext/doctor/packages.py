@@ -1,4 +1,4 @@
-"""Python and the packages everything rests on, against what the installed trl-ext says it was tested with."""
+"""Check the versions of Python and packages against the requirements of the installed trl-ext."""
 
 import sys
 from collections.abc import Iterator
@@ -8,32 +8,34 @@ from trl_ext.doctor.finding import Finding, fails, passed
 
 DISTRIBUTION = "trl-ext"
 NAMED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
-"""Packages whose versions are worth reading; the others are named only where something is wrong."""
+"""Packages whose versions are always listed; the others are listed only if something is wrong."""
 
 
 def python_and_packages() -> Iterator[Finding]:
-    """Versions within the ranges of the distribution's metadata, which come from `pyproject.toml`."""
+    """Check that versions are in the ranges of the distribution's metadata, which come from `pyproject.toml`."""
     from packaging.requirements import Requirement
 
     found = declared()
     if found is None:
-        yield fails(DISTRIBUTION, "not installed in this environment", "pip install -e . in its folder.")
+        yield fails(DISTRIBUTION, "not installed in this environment", "Run pip install -e . in its folder.")
         return
     python = ".".join(map(str, sys.version_info[:3]))
     required = Requirement(f"python{found[0]}").specifier
     if required.contains(python):
         yield passed("Python", python)
     else:
-        yield fails("Python", f"{python}, and {required} is needed", "make an environment with another Python.")
+        yield fails("Python", f"{python}, but {required} is required", "Create an environment with another Python.")
     wrong = []
     for requirement in filter(_applies, map(Requirement, found[1])):
         there = installed(requirement.name)
-        remedy = f"pip install '{requirement.name}{requirement.specifier}'"
+        remedy = f"Run pip install '{requirement.name}{requirement.specifier}'"
         if there is None:
             wrong.append(fails(requirement.name, "not installed", remedy))
-        # A nightly build or one for a certain CUDA (2.13.0+cu130) counts as what it is a build of.
+        # A nightly build or one for a CUDA version (2.13.0+cu130) counts as its release.
         elif not requirement.specifier.contains(there, prereleases=True):
-            wrong.append(fails(requirement.name, f"{there}, and {requirement.specifier} is what was tested", remedy))
+            wrong.append(
+                fails(requirement.name, f"{there}, but trl-ext is tested with {requirement.specifier}", remedy)
+            )
     names = {finding.check for finding in wrong}
     good = [f"{name} {installed(name)}" for name in NAMED if name not in names]
     if good:
@@ -42,7 +44,7 @@ def python_and_packages() -> Iterator[Finding]:
 
 
 def declared() -> tuple[str, list[str]] | None:
-    """What trl-ext requires of Python and of packages, as its metadata writes it; `None` if it is not installed."""
+    """The Python version and packages that trl-ext requires, from its metadata; `None` if it is not installed."""
     try:
         found = distribution(DISTRIBUTION)
     except PackageNotFoundError:
@@ -51,7 +53,7 @@ def declared() -> tuple[str, list[str]] | None:
 
 
 def installed(name: str) -> str | None:
-    """The version of a package, `None` if it is not there."""
+    """The version of a package; `None` if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Room on disks and in the computer's memory."""
+"""Check the free space on disks and in main memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from trl_ext.doctor.finding import Finding, fails, passed, warns
 
 GIB = 2**30
 A_RUN = 1.0
-"""GiB a run may leave where nobody has counted its checkpoints."""
+"""GiB a run is assumed to write if its checkpoints cannot be counted."""
 TIGHT, LEAST = 4.0, 1.0
-"""GiB of memory: a shard of a model on its way to the card and the libraries take the first; nothing runs on less."""
+"""GiB of main memory: `TIGHT` covers the libraries and one shard of a model on its way to the GPU; below `LEAST` nothing runs."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Place:
     """A folder that a run writes to, and what it needs there, in GiB.
 
     Attributes:
-        name: In a sentence.
-        needs: Without which a run stops.
-        may_take: That may come on top over time.
-        remedy: How to put it elsewhere.
+        name: Its name in messages.
+        needs: Space a run needs there.
+        may_take: Additional space that may be used over time.
+        remedy: The setting that moves it.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Place:
 
 
 def places(recipe: Any = None, planned: Any = None, downloads: float = 0.0) -> list[Place]:
-    """What a run writes to.
+    """The folders a run writes to.
 
     Args:
         recipe: A `trl_ext.recipe.Recipe`, if there is one.
         planned: Its `trl_ext.planner.VramPlan`, if there is one.
-        downloads: GiB of its model that are still to be fetched.
+        downloads: GiB of its model that are still to be downloaded.
     """
     from huggingface_hub import constants
 
@@ -54,26 +54,26 @@ def places(recipe: Any = None, planned: Any = None, downloads: float = 0.0) -> l
     hub = Path(constants.HF_HUB_CACHE)
     return [
         Place("runs", output, A_RUN if planned is None else checkpoints(recipe, planned), 0.0, "--output_dir"),
-        Place("the Hub's cache", hub, downloads, 0.0, "HF_HOME"),
-        Place("the reference cache", cache, 0.0, grows, "TRL_EXT_CACHE, or limit it by TRL_EXT_CACHE_GIB"),
+        Place("the Hub cache", hub, downloads, 0.0, "HF_HOME"),
+        Place("the reference cache", cache, 0.0, grows, "TRL_EXT_CACHE; TRL_EXT_CACHE_GIB limits its size"),
     ]
 
 
 def checkpoints(recipe: Any, planned: Any) -> float:
-    """GiB of the adapter and its checkpoints: weights and, in these, both moments of AdamW, in 32 bits."""
+    """GiB of the adapter and its checkpoints: weights and, in checkpoints, both moments of AdamW, in 32 bits."""
     saves = recipe.effective("save_strategy") != "no"
     kept = min(recipe.effective("save_total_limit") or 3, 3) if saves else 0
     return 4 * planned.trained * (1 + 3 * kept) / GIB
 
 
 def disks(found: list[Place]) -> Iterator[Finding]:
-    """One line for each disk, and one for each folder that cannot be written to."""
+    """One finding for each disk, and one for each folder that cannot be written to."""
     by_disk: dict[int, list[Place]] = {}
     for place in found:
         there = existing(place.path)
         if not there.is_dir() or not is_writable(there):
             kind = "cannot be written to" if there.is_dir() else "is a file, not a folder"
-            yield fails("disk", f"{place.name}: {there} {kind}", f"choose another folder with {place.remedy}.")
+            yield fails("disk", f"{place.name}: {there} {kind}", f"Choose another folder with {place.remedy}.")
         else:
             by_disk.setdefault(there.stat().st_dev, []).append(place)
     for together in by_disk.values():
@@ -81,17 +81,17 @@ def disks(found: list[Place]) -> Iterator[Finding]:
         needs, may_take = sum(p.needs for p in together), sum(p.may_take for p in together)
         text = f"{free:.1f} GiB free for {_listed([p.name for p in together])}"
         largest = max(together, key=lambda place: place.needs + place.may_take)
-        elsewhere = f"free some, or put {largest.name} elsewhere ({largest.remedy})."
+        elsewhere = f"Free some space, or move {largest.name} to another disk ({largest.remedy})."
         if free < needs:
-            yield fails("disk", f"{text}, which need {needs:.1f}", elsewhere)
+            yield fails("disk", f"{text}; they need {needs:.1f} GiB", elsewhere)
         elif free < needs + may_take:
-            yield warns("disk", f"{text}, which may take {needs + may_take:.1f}", elsewhere)
+            yield warns("disk", f"{text}; they may grow to {needs + may_take:.1f} GiB", elsewhere)
         else:
             yield passed("disk", text)
 
 
 def existing(path: Path) -> Path:
-    """The path itself if it is there, else the nearest folder above that is."""
+    """The path itself if it exists, else the nearest existing folder above it."""
     path = path.expanduser().absolute()
     return next(place for place in (path, *path.parents) if place.exists())
 
@@ -105,23 +105,23 @@ def free_bytes(path: Path) -> int:
 
 
 def memory() -> Iterator[Finding]:
-    """Memory that programs can still take, the limit of a container included."""
+    """Check the free main memory, within the limit of a container."""
     free, total = ram()
     text = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < LEAST * GIB:
-        yield fails("RAM", text, "close other programs: importing the libraries alone takes about 1 GiB.")
+        yield fails("RAM", text, "Close other programs: importing the libraries alone takes about 1 GiB.")
     elif free < TIGHT * GIB:
         yield warns(
             "RAM",
             text,
-            f"close other programs: loading a model of 7 billion weights may take {TIGHT:g} GiB for a moment.",
+            f"Close other programs: loading a model of 7 billion weights briefly takes up to {TIGHT:g} GiB.",
         )
     else:
         yield passed("RAM", text)
 
 
 def ram() -> tuple[int, int]:
-    """Bytes free and in all."""
+    """Free and total bytes."""
     import psutil
 
     found = psutil.virtual_memory()
@@ -132,7 +132,7 @@ def ram() -> tuple[int, int]:
 
 
 def container_limit() -> int | None:
-    """Bytes that the control group of a container allows; `None` where nothing does, or there is no number."""
+    """Memory limit of the container's control group in bytes; `None` without a limit."""
     try:
         return int(Path("/sys/fs/cgroup/memory.max").read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How long a recipe would train on a CPU: what fits its memory may still take days."""
+"""Estimate how long a recipe trains on a CPU: a model that fits its memory may still take days."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from trl_ext.doctor.finding import Finding, fails, warns
 
 WIDTH, TRIES = 1024, 5
-"""Of the matrices that are multiplied, and how often."""
+"""Size of the matrices that are multiplied, and number of repetitions."""
 HOUR, DAY = 3600.0, 86400.0
 SOME = 1000
-"""Examples whose time is told where only the data knows how many there are."""
+"""Examples whose time is reported if the number of steps is unknown."""
 
 
 def operations() -> float:
-    """Operations a second of a float32 matrix product on this CPU, the best of a few."""
+    """Operations per second of a float32 matrix product on this CPU; the best of a few tries."""
     import torch
 
     matrix = torch.ones(WIDTH, WIDTH)
@@ -30,7 +30,7 @@ def operations() -> float:
 
 
 def on_cpu(recipe: Any, planned: Any) -> Iterator[Finding]:
-    """What a run takes that is better left to a GPU, going by its matrix products; a plan's times are those of cards."""
+    """Warn about runs that take over an hour on this CPU, estimated from their matrix products."""
     from trl_ext.planner import request
     from trl_ext.planner.cards import Card, Passes, step_seconds
     from trl_ext.planner.memory import SEGMENTS
@@ -43,17 +43,17 @@ def on_cpu(recipe: Any, planned: Any) -> Iterator[Finding]:
     step = step_seconds(cpu, asked.shape, row, asked.storage, planned.checkpointed_layers, tokens, passes)
     seconds, what = _of_the_run(recipe, planned, step)
     found = (
-        f"a step takes about {in_words(step)} on this CPU and {what} {in_words(seconds)}, with examples of "
-        f"{asked.mean_tokens():,.0f} tokens"
+        f"a step takes about {in_words(step)} on this CPU, {what} {in_words(seconds)} (examples of "
+        f"{asked.mean_tokens():,.0f} tokens)"
     )
     if seconds >= DAY:
-        yield fails("speed", found, f"this needs a GPU: `trl-ext plan {recipe.path}` says how long it takes on which.")
+        yield fails("speed", found, f"Use a GPU. `trl-ext plan {recipe.path}` estimates the time on several.")
     elif seconds >= HOUR:
-        yield warns("speed", found, f"a GPU is faster: `trl-ext plan {recipe.path}` says by how much.")
+        yield warns("speed", found, f"A GPU is faster. `trl-ext plan {recipe.path}` estimates the time on several.")
 
 
 def _of_the_run(recipe: Any, planned: Any, step: float) -> tuple[float, str]:
-    """Seconds of the whole run, or of some examples where the number of its steps is not known, and what they are of."""
+    """Seconds of the whole run, or of `SOME` examples if the number of steps is unknown, and a name for it."""
     steps = recipe.effective("max_steps")
     if steps <= 0 and planned.examples:
         steps = math.ceil(recipe.effective("num_train_epochs") * planned.examples / planned.examples_per_step)

@@ -1,4 +1,4 @@
-"""The smallest kernel that shows whether Triton can compile and launch."""
+"""Compile and launch a minimal Triton kernel."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ def _double(x, BLOCK: tl.constexpr):
 
 
 def run(device: Any) -> None:
-    """Compile and launch it. ArithmeticError if the result is wrong."""
+    """Double some numbers with the kernel. ArithmeticError if the result is wrong."""
     x = torch.ones(BLOCK, device=device)
     _double[(1,)](x, BLOCK=BLOCK)
     if not torch.equal(x, torch.full_like(x, 2)):
-        raise ArithmeticError("a kernel that doubles numbers does not")
+        raise ArithmeticError("a kernel that doubles numbers returned wrong values")

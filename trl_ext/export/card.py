@@ -1,4 +1,4 @@
-"""The model card of a merged model."""
+"""Write the model card of a merged model."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +13,13 @@ from trl_ext.report.card import on_hub
 
 
 def render(source: Source, output: Path, dtype: str, fidelity: Fidelity | None) -> str:
-    """Markdown with Hub metadata: base, adapter, data, how far it is from what was trained, how it is loaded.
+    """Render Markdown with Hub metadata: base, adapter, data, difference from the trained model, code that loads it.
 
     Args:
-        source: What was merged.
-        output: Where to; its name is the title.
+        source: The merged adapter and its base.
+        output: Folder of the merged model; its name is the title.
         dtype: Of the weights.
-        fidelity: `None` if nothing was compared.
+        fidelity: `None` if the models were not compared.
     """
     recipe = source.recipe
     dataset = recipe and recipe.get("dataset_name")
@@ -43,7 +43,7 @@ def render(source: Source, output: Path, dtype: str, fidelity: Fidelity | None) 
     table = _table(("", ""), facts.items())
     parts = [f"---\n{metadata.to_yaml()}\n---\n\n# {output.resolve().name}", table, _how(source)]
     if fidelity is not None:
-        parts += ["## How far it is from what was trained", verdict.in_words(fidelity, dtype)]
+        parts += ["## Difference from the trained model", verdict.in_words(fidelity, dtype)]
         parts += [_table(verdict.HEADINGS, verdict.rows(fidelity, dtype)), _about(fidelity)]
     parts += ["## Use", _usage(source)]
     return "\n\n".join(parts) + "\n"
@@ -51,7 +51,7 @@ def render(source: Source, output: Path, dtype: str, fidelity: Fidelity | None) 
 
 def _how(source: Source) -> str:
     what = "a reward model with one score" if source.is_classifier else "a language model"
-    return f"The adapter is merged into the original weights, in float32 and rounded once: {what}, without PEFT."
+    return f"The adapter was merged into the original weights in float32 and rounded once. The result is {what}; PEFT is not needed."
 
 
 def _usage(source: Source) -> str:
@@ -67,8 +67,8 @@ def _usage(source: Source) -> str:
 
 def _about(fidelity: Fidelity) -> str:
     return (
-        f"Measured on {fidelity.what}, {fidelity.tokens:,} tokens, all models computing in {fidelity.dtype}. KL over the "
-        "whole vocabulary at every token and largest differences of log-probabilities, in nats."
+        f"Measured on {fidelity.what} ({fidelity.tokens:,} tokens), with all models computing in {fidelity.dtype}. KL is taken over "
+        "the whole vocabulary at every token; KL and the largest differences of log-probabilities are in nats."
     )
 
 

@@ -1,4 +1,4 @@
-"""What one does with a merged model next, as commands to copy."""
+"""List commands that serve, convert or upload a merged model."""
 
 import shlex
 from pathlib import Path
@@ -6,17 +6,17 @@ from pathlib import Path
 from trl_ext.export.source import Source
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as `--max-lora-rank`."""
+"""Values that vLLM accepts for `--max-lora-rank`."""
 
 GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 """llama.cpp's names of dtypes."""
 
 
 def after(source: Source, output: Path, dtype: str) -> dict[str, str]:
-    """Commands by what they are for; those that serve text are left out for a reward model.
+    """Commands by purpose; those that serve text are left out for a reward model.
 
     Args:
-        source: What was merged.
+        source: The merged adapter and its base.
         output: The merged model.
         dtype: Of its weights: `bfloat16`, say.
     """
@@ -40,6 +40,6 @@ def after(source: Source, output: Path, dtype: str) -> dict[str, str]:
 
 
 def _serves_as_adapter(source: Source) -> bool:
-    """Whether vLLM computes the adapter as PEFT does: plain LoRA of one rank and scale, and nothing saved beside it."""
+    """Whether vLLM computes the adapter as PEFT does: plain LoRA with one rank and scale, and no other saved modules."""
     more = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "target_parameters", "lora_bias")
     return not any(source.adapter.get(name) for name in more) and source.rank <= VLLM_RANKS[-1]

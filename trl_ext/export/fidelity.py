@@ -1,11 +1,11 @@
-"""How far a merged model is from the one that was trained, and what it comes from.
+"""Measure the difference between a merged model and the trained one, and its sources.
 
-Training computed with a 4-bit base and the adapter beside it; the merged model has 16-bit weights with the adapter
-rounded into them. Both differences are measured, each over the whole vocabulary at every token of the same completions.
+Training used a 4-bit base with the adapter beside it; the merged model has 16-bit weights with the adapter rounded into
+them. Both differences are measured, each over the whole vocabulary at every token of the same completions.
 
-The distributions of one model are kept for the next, without holding two models, by what enters the head: a state of H
-numbers a token instead of V log-probabilities. The next model's own forward pass runs the kept head on the kept states,
-so whatever the model does to its logits is done to both.
+Only one model is in memory at a time. The input of its head is kept for the comparison with the next model: H numbers per
+token instead of V log-probabilities. The next model's forward pass runs the kept head on the kept inputs, so anything the
+model does to its logits is applied to both.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from trl_ext.runs.load import open_model
 from trl_ext.support.sampling import Completion, completion_logits, inference, sample
 
 LARGEST_LOGITS = 2**27
-"""Elements of the logits of one forward pass, those of the earlier model included; at least one sequence is run."""
+"""Largest number of logits of one forward pass, those of the earlier model included; one sequence is always run."""
 
 BLOCK = 2**24
-"""Elements of the log-probabilities that are compared at a time."""
+"""Number of log-probabilities compared at a time."""
 
 
 @dataclass
 class Drift:
-    """From an earlier model p to a later one q, over all tokens of all completions.
+    """Difference from an earlier model p to a later one q, over all tokens of all completions.
 
     Attributes:
         kl: KL(p‖q) summed over the vocabulary, mean over tokens, nats.
         largest_token: Largest |log p − log q| of a token that is in the data, nats.
         largest_sequence: The same for whole completions, summed before the absolute value is taken.
-        same_top: Share of tokens at which both find the same token likeliest.
+        same_top: Share of tokens at which both have the same most likely token.
     """
 
     kl: float
@@ -54,17 +54,17 @@ class Drift:
 
 @dataclass
 class Fidelity:
-    """What was compared.
+    """The results of all comparisons.
 
     Attributes:
         total: From the trained model to the merged one.
-        training: From the base to the trained model: what there is to lose.
-        quantisation: From the quantised base to the 16-bit one, both without adapter; `None` if none was quantised.
-        rounding: From the 16-bit base with the adapter beside it to the merged one; `None` likewise.
-        base: What the base was in training: `4-bit`, say.
-        tokens: Of completions.
-        dtype: All models computed in.
-        what: Which completions.
+        training: From the base to the trained model, as a scale for the others.
+        quantisation: From the quantized base to the 16-bit one, both without adapter; `None` without quantization.
+        rounding: From the 16-bit base with the adapter beside it to the merged one; `None` without quantization.
+        base: Storage of the base in training: `4-bit`, say.
+        tokens: Number of completion tokens.
+        dtype: Compute dtype of all models.
+        what: Description of the completions.
     """
 
     total: Drift
@@ -78,7 +78,7 @@ class Fidelity:
 
 
 class Kept(NamedTuple):
-    """A model's predictions: what enters its head, one (B, C + 1, H) on the CPU per batch, and the head."""
+    """A model's predictions: the inputs of its head, one (B, C + 1, H) on the CPU per batch, and the head."""
 
     states: list[Tensor]
     head: nn.Module
@@ -90,7 +90,7 @@ def measure(source: Source, merged: Path, data: HeldOut) -> Fidelity:
     Args:
         source: A run that left an adapter.
         merged: The folder of the merged model.
-        data: To compare on.
+        data: The completions to compare on.
     """
     opened = open_model(source.folder)
     model, tokenizer = opened.model, opened.tokenizer
@@ -123,7 +123,7 @@ def measure(source: Source, merged: Path, data: HeldOut) -> Fidelity:
 
 @torch.no_grad()
 def keep(model: PreTrainedModel, tokenizer: Any, batches: list[list[Completion]]) -> Kept:
-    """The model's predictions for every token of the completions; an adapter that is switched off has no part in them."""
+    """Keep the model's predictions for every token of the completions, without an adapter that is switched off."""
     states: list[Tensor] = []
     head = model.get_output_embeddings()
     hook = head.register_forward_pre_hook(lambda module, inputs: states.append(inputs[0].cpu()))
@@ -138,12 +138,12 @@ def keep(model: PreTrainedModel, tokenizer: Any, batches: list[list[Completion]]
 
 @torch.no_grad()
 def compare(earlier: Kept, model: PreTrainedModel, tokenizer: Any, batches: list[list[Completion]]) -> Drift:
-    """From predictions that were kept to those of a model on the same batches."""
+    """Compare kept predictions with those of a model on the same batches."""
     kl, token_drift, sequence_drift, same_top = [], [], [], []
     states = iter(earlier.states)
 
     def add_earlier(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        # `forward`, because the kept head may be this very module, hook and all.
+        # `forward`, because the kept head may be this same module, with this hook.
         return torch.cat([output, earlier.head.forward(next(states).to(output.device)).to(output.dtype)])
 
     hook = model.get_output_embeddings().register_forward_hook(add_earlier)
@@ -167,7 +167,7 @@ def compare(earlier: Kept, model: PreTrainedModel, tokenizer: Any, batches: list
 
 
 def _compare(later: Tensor, earlier: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """KL(earlier‖later), log-ratio of the tokens and whether the likeliest agree, each (B, C); logits are (B, C, V)."""
+    """KL(earlier‖later), log-ratio of the tokens and whether the most likely tokens agree, each (B, C); logits are (B, C, V)."""
     parts = []
     step = max(1, BLOCK // (later.shape[0] * later.shape[2]))
     for start in range(0, tokens.shape[1], step):
@@ -179,7 +179,7 @@ def _compare(later: Tensor, earlier: Tensor, tokens: Tensor) -> tuple[Tensor, Te
 
 
 def _batches(completions: list[Completion], vocabulary: int) -> list[list[Completion]]:
-    """Completions of similar lengths together, as many as the limit on logits allows."""
+    """Batch completions of similar lengths, as many as the limit on logits allows."""
     batches: list[list[Completion]] = []
     for completion in sorted(completions, key=lambda c: len(c.ids), reverse=True):
         longest = len(batches[-1][0].ids) if batches else 0
@@ -197,7 +197,7 @@ def _precision(model: PreTrainedModel, dtype: str) -> str:
     for bits in (4, 8):
         if getattr(model, f"is_loaded_in_{bits}bit", False):
             return f"{bits}-bit"
-    return "quantised" if hasattr(model, "hf_quantizer") else str(dtype)
+    return "quantized" if hasattr(model, "hf_quantizer") else str(dtype)
 
 
 def _free() -> None:

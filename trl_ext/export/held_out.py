@@ -1,4 +1,4 @@
-"""Token sequences to compare models on: the completions of a run's data, cut as its trainer cut them."""
+"""Make token sequences to compare models on: the completions of a run's data, cut as its trainer cut them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from trl_ext.support.errors import UserError
 from trl_ext.support.sampling import Completion
 
 UNSCORED = -100
-"""The label of a token that is not learned from."""
+"""Label of a token without loss."""
 
 
 class HeldOut(NamedTuple):
     """Rows of a run's data.
 
     Attributes:
-        completions: Both of a pair one after the other. Empty where the data has prompts alone.
-        prompts: Token ids of prompts to sample completions for, where the data has no others.
-        what: Which rows they are, for a sentence.
+        completions: Both of a pair one after the other. Empty if the data has only prompts.
+        prompts: Token ids of prompts to sample completions for, if the data has only prompts.
+        what: Description of the rows, for messages.
     """
 
     completions: list[Completion]
@@ -37,12 +37,12 @@ class HeldOut(NamedTuple):
 
 
 def of_run(source: Source, tokenizer: Any, rows: int) -> HeldOut:
-    """The first rows of a run's evaluation data, or of its training data where it has no other.
+    """The first rows of a run's evaluation data, or of its training data if it has no evaluation data.
 
     Args:
         source: With a recipe.
         tokenizer: Of the run.
-        rows: How many; a pair is one.
+        rows: Number of rows; a pair is one row.
 
     Raises:
         UserError: The data cannot be read any more, or holds images.
@@ -54,8 +54,8 @@ def of_run(source: Source, tokenizer: Any, rows: int) -> HeldOut:
     train, evaluation = dataset.load(recipe, args, [])
     found = Dataset.from_list(list(itertools.islice(train if evaluation is None else evaluation, rows)))
     if has_images(found):
-        raise UserError("The run's data holds images, and models are compared on text alone.")
-    where = "of its training data, since it holds none out" if evaluation is None else "held out"
+        raise UserError("The run's data holds images, but models are compared on text only.")
+    where = "of its training data (it holds no rows out)" if evaluation is None else "held out"
     kind = recipe.kind
     if recipe.method.reads == "prompts":
         prompts = tokenise(kind, found, tokenizer, args)["prompt_ids"][:]
@@ -65,9 +65,9 @@ def of_run(source: Source, tokenizer: Any, rows: int) -> HeldOut:
 
 
 def completions_of(kind: str, rows: Dataset, tokenizer: Any, args: Any) -> list[Completion]:
-    """Every completion of the rows, tokenised as the trainer does and cut at `max_length` tokens with its prompt.
+    """Every completion of the rows, tokenized as the trainer does and cut at `max_length` tokens including its prompt.
 
-    A conversation without a prompt is its last message after the others; of plain text, all but the first token counts.
+    For a conversation without a prompt, the last message is the completion; for plain text, all tokens but the first.
 
     Args:
         kind: `paired`, `unpaired` or `sft`.

@@ -1,7 +1,7 @@
-"""An adapter added to the weights of its base: in float32, rounded once, one matrix at a time.
+"""Merge an adapter into the weights of its base: in float32, rounded once, one matrix at a time.
 
-The base is the original one, never the 4-bit copy the adapter was trained on. Its files are mapped into memory and a
-merged matrix takes the place of the one it was made from, so that the whole takes little more than the merged model.
+The base is the original one, never the 4-bit copy the adapter was trained on. Its files are mapped into memory and each
+merged matrix replaces the one it was made from, so the merge needs little more memory than the merged model.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from trl_ext.export.source import Source
 from trl_ext.support.errors import UserError
 
 SPARE = 2**26
-"""Bytes to leave for the files beside the weights."""
+"""Bytes reserved for the files beside the weights."""
 
 
 def merge(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The base with the adapter in its weights, on the CPU.
+    """Return the base with the adapter merged into its weights, on the CPU.
 
-    PEFT computes each merged matrix, so every kind of LoRA that it can merge is merged as it defines it.
+    PEFT computes each merged matrix, so every kind of LoRA is merged as PEFT defines it.
 
     Args:
         source: Adapter and base.
-        dtype: Of the merged weights; the base's own if `None`. What a model always computes in float32 stays so.
+        dtype: Of the merged weights; the base's own if `None`. Weights that a model keeps in float32 stay float32.
 
     Raises:
         UserError: The adapter does not fit the base, or a merged weight is not finite.
     """
-    # Into float32 from the start, because PEFT rounds what an adapter saves whole to the dtype of the base.
+    # Into float32 from the start, because PEFT rounds modules that an adapter saves whole to the dtype of the base.
     model = load_base(source, dtype=dtype if dtype == torch.float32 else "auto", device_map=None)
     dtype = dtype or model.dtype
     kept = _in_float32(model, dtype)
@@ -66,7 +66,7 @@ def merge(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
 
 
 def load_base(source: Source, **options: Any) -> PreTrainedModel:
-    """The 16-bit base; for a reward model as a sequence classifier whose head is yet to come from the adapter."""
+    """Load the 16-bit base; for a reward model as a sequence classifier, whose head the adapter provides."""
     if source.is_classifier:
         options |= {"architecture": AutoModelForSequenceClassification, "num_labels": 1}
     return create_model_from_path(
@@ -75,16 +75,16 @@ def load_base(source: Source, **options: Any) -> PreTrainedModel:
 
 
 def put_on(model: PreTrainedModel, source: Source) -> PeftModel:
-    """The model with the adapter on it, active and in float32.
+    """Put the adapter on the model, active and in float32.
 
     Raises:
-        UserError: Not every weight of the adapter has its place in the model.
+        UserError: A weight of the adapter does not fit the model.
     """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")
             wrapped = PeftModel.from_pretrained(model, source.folder)
-        # Again, because only this tells what was left over; the weights stay what they are.
+        # A second time, because only this call reports the keys that do not match; the weights stay the same.
         found = wrapped.load_adapter(str(source.folder), "default")
     except (RuntimeError, ValueError) as error:
         raise UserError(
@@ -92,14 +92,14 @@ def put_on(model: PreTrainedModel, source: Source) -> PeftModel:
         ) from error
     if astray := [*found.missing_keys, *found.unexpected_keys]:
         raise UserError(
-            f"The adapter {source.folder} does not fit {source.base}: {astray[0]} is missing on one side. Name the model "
+            f"The adapter {source.folder} does not fit {source.base}: {astray[0]} is missing in one of them. Give the model "
             "it was trained on with `--base`."
         )
     return wrapped.eval()
 
 
 def processor_of(source: Source) -> Any:
-    """The processor or tokenizer the adapter was trained with: the one beside it, else the base's.
+    """Load the processor or tokenizer the adapter was trained with: the one beside it, else the base's.
 
     Raises:
         UserError: It cannot be loaded.
@@ -109,26 +109,26 @@ def processor_of(source: Source) -> Any:
     try:
         return AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=source.trust_remote_code)
     except (OSError, ValueError) as error:
-        raise UserError(f"No tokenizer can be loaded from {path}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"The tokenizer of {path} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
 def staged(output: Path, size: int) -> Iterator[Path]:
-    """A folder aside that becomes `output`, once the block is left without an error.
+    """Yield a temporary folder that becomes `output` if the block ends without an error.
 
     Args:
-        output: Not there yet, or empty.
+        output: A folder that does not exist yet, or is empty.
         size: Bytes that will be written.
 
     Raises:
-        UserError: There is no room for them.
+        UserError: The disk has too little free space.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(output.parent).free
     if size + SPARE > free:
         raise UserError(
-            f"The merged model takes {size / 1e9:.1f} GB and {output.parent.resolve()} has {free / 1e9:.1f} GB free: "
-            "choose another `--output`."
+            f"The merged model takes {size / 1e9:.1f} GB, but {output.parent.resolve()} has only {free / 1e9:.1f} GB free. "
+            "Free some space, or choose another `--output`."
         )
     aside = output.parent / f".{output.name}.unfinished"
     shutil.rmtree(aside, ignore_errors=True)
@@ -143,21 +143,21 @@ def staged(output: Path, size: int) -> Iterator[Path]:
 
 
 def bytes_of(model: nn.Module) -> int:
-    """What the weights take on disk, tied ones counted once."""
+    """Bytes of the weights on disk; tied weights are counted once."""
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def save(model: PreTrainedModel, processor: Any, folder: Path, shard_size: str) -> None:
-    """Weights, configuration and tokenizer with its chat template, as `from_pretrained` reads them.
+    """Save weights, configuration and tokenizer with its chat template, as `from_pretrained` reads them.
 
-    The model stops at the tokens the tokenizer ends answers with, as it did in training.
+    The end tokens of the tokenizer become those of the model, as in training.
     """
     align_special_tokens(model, processor)
     if model.can_generate():
         try:
             model.generation_config.validate(strict=True)
         except ValueError:
-            # Published configurations set temperatures without saying that they sample; strict when saved changed.
+            # Published configurations may set a temperature without `do_sample`; saving a changed one then fails.
             model.generation_config.do_sample = True
     model.save_pretrained(folder, max_shard_size=shard_size)
     processor.save_pretrained(folder)
@@ -176,7 +176,7 @@ def _uses(model: nn.Module) -> Counter[int]:
 
 
 def _untie(module: nn.Module, uses: Counter[int]) -> None:
-    """Give a module its own copy of a weight that another one uses too: the adapter is on this one only."""
+    """Give a module its own copy of a weight it shares with another module, because only this one has an adapter."""
     for name, parameter in module.named_parameters(recurse=False):
         if uses[id(parameter)] > 1:
             uses[id(parameter)] -= 1
@@ -192,13 +192,13 @@ def _merge_layer(layer: BaseTunerLayer, dtype: torch.dtype, kept: set[int]) -> N
     layer.merge()
     for parameter, old in zip(parameters, before, strict=True):
         target = torch.float32 if id(parameter) in kept else dtype
-        # In place, a mapped page of the file becomes one of ours, and no second matrix is kept.
+        # In place: the mapped page of the file is replaced, and no second matrix is kept.
         parameter.data = old.copy_(parameter.data) if old.dtype == target else parameter.data.to(target)
 
 
 def _require_finite(weight: torch.Tensor, name: str) -> None:
     if not torch.isfinite(weight).all():
         raise UserError(
-            f"The merged weight {name} holds infinities or NaN as {str(weight.dtype).removeprefix('torch.')}: if the "
-            "adapter is sound, `--dtype bfloat16` has the range of float32."
+            f"The merged weight {name} holds infinities or NaN in {str(weight.dtype).removeprefix('torch.')}. Use "
+            "`--dtype bfloat16`, which has the range of float32, or check the adapter for NaN."
         )

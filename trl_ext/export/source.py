@@ -1,4 +1,4 @@
-"""What is merged: an adapter, the model it goes into, and the run it comes from if there was one."""
+"""Find what to merge: an adapter, its base model, and the run it comes from, if any."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Source(NamedTuple):
     """An adapter and its base.
 
     Attributes:
-        folder: With adapter_config.json: a run, one of its checkpoints, or what PEFT saved.
+        folder: Holds adapter_config.json: a run, one of its checkpoints, or an adapter saved by PEFT.
         adapter: The content of adapter_config.json.
         base: Path or Hub name of the model to merge into.
         revision: Of the base.
-        recipe: What the run was asked to do; `None` where that is not known.
-        why_no_recipe: A sentence in that case.
+        recipe: The recipe of the run; `None` if unknown.
+        why_no_recipe: The reason in that case, as a sentence.
     """
 
     folder: Path
@@ -52,31 +52,31 @@ class Source(NamedTuple):
 
 
 def find(given: Path, base: str | None = None) -> Source:
-    """The adapter of a run, of a checkpoint, of the latest run of a recipe, or of a plain folder.
+    """Find the adapter of a run, of a checkpoint, of the latest run of a recipe, or of a plain folder.
 
     Args:
         given: One of these.
-        base: The model to merge into instead of the one that the adapter names.
+        base: The model to merge into instead of the one the adapter names.
 
     Raises:
-        UserError: There is no adapter, or none that can be merged.
+        UserError: There is no adapter, or it cannot be merged.
     """
     folder = finished.directory_of(given)
     if not adapter_folder.is_in(folder):
         if (folder / "config.json").exists():
             raise UserError(
-                f"{folder} holds a whole model and no adapter, so there is nothing to merge: use it as it is."
+                f"{folder} holds a complete model and no adapter, so there is nothing to merge. Use it as it is."
             )
         raise UserError(
             finished.unfinished(folder)
-            or f"{folder} holds no adapter ({adapter_folder.CONFIG}): name the directory of a finished run, of one of its "
-            "checkpoints, or one that PEFT saved an adapter in."
+            or f"{folder} holds no adapter ({adapter_folder.CONFIG}). Give the directory of a finished run, of one of its "
+            "checkpoints, or of an adapter saved by PEFT."
         )
     if base is None and (problem := model_folder.problem(str(folder))):
         raise UserError(problem)
     adapter = adapter_folder.config(folder)
     if adapter.get("peft_type") != "LORA":
-        raise UserError(f"{folder} holds an adapter of type {adapter.get('peft_type')}: only LoRA can be merged.")
+        raise UserError(f"{folder} holds an adapter of type {adapter.get('peft_type')}, but only LoRA can be merged.")
     recipe, why_not = _recipe(folder)
     if base is not None:
         return Source(folder, adapter, base, None, recipe, why_not)
@@ -85,10 +85,10 @@ def find(given: Path, base: str | None = None) -> Source:
 
 
 def check_base(source: Source) -> None:
-    """Refuse a base whose 16-bit weights are not there, from its configuration alone.
+    """Refuse a base without 16-bit weights. Only its configuration is read.
 
     Raises:
-        UserError: It is stored quantised, or cannot be found.
+        UserError: It is stored quantized, or cannot be found.
     """
     from transformers import PreTrainedConfig
 
@@ -97,24 +97,24 @@ def check_base(source: Source) -> None:
     except OSError as error:
         raise UserError(
             f"The base {source.base} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network, or "
-            "name a copy with `--base`."
+            "give a copy with `--base`."
         ) from error
     found = next((part for part in (config, config.get("text_config") or {}) if part.get("quantization_config")), None)
     if found is None:
         return
     method = found["quantization_config"].get("quant_method") or "unknown method"
     origin = _made_from(source.base, config)
-    remedy = f"`--base {origin}`" if origin else "its name, which its model card may tell, with `--base`"
+    remedy = f"`--base {origin}`" if origin else "`--base` and its name, which the model card may list"
     raise UserError(
-        f"The base {source.base} is stored quantised ({method}), and merging would round what is rounded already: merge "
-        f"into the model it was made from; give {remedy}."
+        f"The base {source.base} is stored quantized ({method}), so merging would round its weights twice. Merge into the "
+        f"original model: give {remedy}."
     )
 
 
 def _recipe(folder: Path) -> tuple[Recipe | None, str]:
-    """The run's recipe, or why there is none: a merge needs no data, which may have been moved since."""
+    """The run's recipe, or why there is none; the run's data need not exist any more."""
     if not any((home / finished.RECIPE).exists() for home in (folder, folder.parent)):
-        return None, f"{folder} was not left by `trl-ext run`, so neither its data nor its precision is known."
+        return None, f"{folder} was not written by `trl-ext run`, so its data and precision are unknown."
     try:
         return finished.began_as(folder), ""
     except UserError as error:
@@ -122,7 +122,7 @@ def _recipe(folder: Path) -> tuple[Recipe | None, str]:
 
 
 def _made_from(base: str, config: dict[str, Any]) -> str | None:
-    """The model a quantised one was made from, as its configuration or its card tells."""
+    """The original of a quantized model, from its configuration or its model card."""
     named = config.get("_name_or_path")
     if named and named != base:
         return named

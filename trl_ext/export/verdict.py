@@ -1,62 +1,62 @@
-"""What the drifts of a merged model mean, in words and as rows of a table."""
+"""Describe the measured differences of a merged model, in words and as rows of a table."""
 
 import math
 
 from trl_ext.export.fidelity import Drift, Fidelity
 
 SMALL, LARGE = 0.1, 0.5
-"""Shares of what training changed: a merge that moves the model further than the second may undo what was learnt."""
+"""Shares of the change made by training. A merge with a larger share than the second may undo part of the training."""
 
 NOTICEABLE = 0.1
-"""Share of the whole drift from which on the rounding of the merged weights is worth avoiding."""
+"""Share of the total difference above which the rounding of the merged weights is reported as avoidable."""
 
 SIMILAR = 2.0
-"""Drifts within this factor are the same for the verdict."""
+"""Differences within this factor count as equal."""
 
-HEADINGS = ("", "KL/token", "max, token", "max, answer", "same top")
+HEADINGS = ("", "KL/token", "max per token", "max per completion", "same top token")
 
 
 def rows(fidelity: Fidelity, dtype: str) -> list[tuple[str, ...]]:
-    """One row for each comparison there is, under `HEADINGS`.
+    """One row per comparison, under `HEADINGS`.
 
     Args:
         dtype: Of the merged weights.
     """
     compared = [
         ("trained → merged", fidelity.total),
-        (f"base alone, {fidelity.base} → unquantised", fidelity.quantisation),
-        (f"rounding alone, to {dtype}", fidelity.rounding),
+        (f"base only, {fidelity.base} → unquantized", fidelity.quantisation),
+        (f"rounding only, to {dtype}", fidelity.rounding),
         ("for scale: base → trained", fidelity.training),
     ]
     return [(what, *_numbers(drift)) for what, drift in compared if drift is not None]
 
 
 def in_words(fidelity: Fidelity, dtype: str) -> str:
-    """How large the drift is beside what training changed, and where it comes from."""
+    """Report the size of the difference relative to the change made by training, and its source."""
     total, training = max(fidelity.total.kl, 0), fidelity.training.kl
     share = total / training if training > 0 else math.inf
     verdict = "Faithful" if share <= SMALL else "Not quite faithful" if share <= LARGE else "Not faithful"
-    beside = f", {100 * share:.3g} % of what the adapter changed ({_nats(training)})" if training > 0 else ""
-    parts = [f"{verdict}: the merged model is {_nats(total)} per token from the trained one{beside}."]
+    relative = f", {100 * share:.3g} % of the change made by the adapter ({_nats(training)})" if training > 0 else ""
+    parts = [f"{verdict}: the merged model differs from the trained one by {_nats(total)} per token{relative}."]
     if fidelity.quantisation is not None:
         parts.append(_origin(total, fidelity.quantisation.kl, fidelity.rounding.kl, fidelity.base, dtype))
     elif dtype != "float32":
-        parts.append(f"All of it is the rounding of the merged weights to {dtype}.")
+        parts.append(f"The difference comes from rounding the merged weights to {dtype}.")
     if share > LARGE:
-        parts.append("Judge the merged model on your task, or serve the adapter on the base as it was in training.")
+        parts.append("Evaluate the merged model on your task, or serve the adapter on the base as it was in training.")
     return " ".join(parts)
 
 
 def _origin(total: float, quantisation: float, rounding: float, base: str, dtype: str) -> str:
-    alone = f"the two bases without the adapter are {_nats(quantisation)} apart"
-    rounded = f"rounding the merged weights to {dtype} makes {_nats(max(rounding, 0))}"
+    bases = f"without the adapter, the two bases differ by {_nats(quantisation)}"
+    rounded = f"rounding the merged weights to {dtype} adds {_nats(max(rounding, 0))}"
     if total > 0 and rounding > NOTICEABLE * total and dtype != "float32":
-        return f"A part of it is the merge's own: {rounded}, which `--dtype float32` avoids; {alone}."
+        return f"Part of it comes from the merge: {rounded}, which `--dtype float32` avoids; {bases}."
     if total <= SIMILAR * quantisation:
-        return f"It comes from the {base} base of training, not from the merge: {alone}, and {rounded}."
+        return f"It comes from the {base} base used in training, not from the merge: {bases}, and {rounded}."
     return (
-        f"It is more than the bases differ ({alone}), so the adapter relies on the {base} weights it was trained with; "
-        f"{rounded}."
+        f"It is larger than the difference of the bases ({bases}), so the adapter relies on the {base} weights it was "
+        f"trained with; {rounded}."
     )
 
 
