@@ -1,15 +1,15 @@
-"""True reward against KL on the embedded model: PPO, losses on pairs, and best-of-n as the yardstick.
+"""Measure true reward against KL on the embedded model: PPO, losses on pairs, and best-of-n as a baseline.
 
     python -m benchmarks.frontier [--cells 'ppo*' best-of-n]
 
-Every cell is one training run, measured by `trl_ext.demo.evaluate` on completions of held-out prompts: true reward,
-fluency, and KL to the base in nats per completion. Cells are compared at the KL they reached, not at their coefficients,
-which mean different things. A finished cell is saved at once and not run again; delete it from the results, or the
-file, to repeat it. Losses on pairs train as in recipes/demo.yaml, PPO on the prompts of the same pairs.
+Every cell is one training run, evaluated by `trl_ext.demo.evaluate` on completions of held-out prompts: true reward, fluency,
+and KL to the base in nats per completion. Cells are compared at the measured KL, because coefficients of different methods have
+different meanings. A finished cell is saved at once and not run again; to repeat it, delete it from the results. Losses on
+pairs train as in recipes/demo.yaml, PPO on the prompts of the same pairs.
 
-Best-of-n is drawn at ln n − (n−1)/n nats, its KL where every completion is unlikely and no two share a reward, and an upper
-bound otherwise (Beirami et al. 2024, arXiv:2401.01879): here many share one. The most that is possible at a KL is the
-optimum π ∝ π_ref·exp(reward/β), computed from the same samples of the base.
+Best-of-n is drawn at ln n − (n−1)/n nats. This is its KL if every completion is unlikely and no two have the same reward, and
+an upper bound otherwise (Beirami et al. 2024, arXiv:2401.01879); here many completions have the same reward. The upper bound for
+any policy at a KL is the optimum π ∝ π_ref·exp(reward/β), computed from the same samples of the base.
 """
 
 import argparse
@@ -50,11 +50,11 @@ RESULTS = Path(__file__).parent / "results" / "frontier.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "frontier.png"
 
 COMPLETIONS, LONGEST = 600, 80
-"""Completions a policy is measured on, and tokens of each at most."""
+"""Number of completions on which a policy is measured, and their maximum length in tokens."""
 DRAWN, SIZES = 64, (1, 2, 3, 4, 6, 8, 12, 16, 32)
-"""Completions of the base per held-out prompt, and every n of best-of-n, which share them."""
+"""Completions of the base per held-out prompt, and the values of n for best-of-n, which share them."""
 PRICES = (100, 3, 1.6, 1, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.16, 0.13, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02)
-"""β of the optimum's points, in units of reward per nat."""
+"""Values of β for the points of the optimum, in units of reward per nat."""
 
 COMMON = {"learning_rate": 5e-4, "seed": 0, "use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
 COMMON |= {"report_to": "none", "save_strategy": "no", "logging_steps": 20, "disable_tqdm": True}
@@ -71,14 +71,14 @@ METHODS = {
     "dpo": Method("DPO", "beta", (3.0, 1.0, 0.3), {}, "tab:blue", "D"),
     "ipo": Method("IPO", "beta", (8.0, 4.0, 2.0), {}, "tab:green", "^"),
     "kto": Method("KTO", "beta", (3.0, 1.0, 0.3), {}, "tab:purple", "v"),
-    # Without a reference β hardly moves it: 1, 2 and 4 end at the same KL.
+    # Without a reference, β has little effect: 1, 2 and 4 end at the same KL.
     "simpo": Method("SimPO", "learning_rate", (1e-4, 3e-4, 4e-4, 1e-3), {"beta": 2.0}, "tab:brown", "P"),
 }
 BEST_OF_N = "best-of-n"
 
 
 def cells() -> dict[str, Callable[[], dict[str, Any]]]:
-    """Every cell by name, as what measures it."""
+    """The function that measures each cell, by name."""
     found: dict[str, Callable[[], dict[str, Any]]] = {BEST_OF_N: measure_base}
     for name, method in METHODS.items():
         for value in method.values:
@@ -150,7 +150,7 @@ def measure_base() -> dict[str, Any]:
 
 
 def best_of(n: int, rewards: list[list[float]], fluency: list[list[float]]) -> dict[str, float]:
-    """The best of every n completions of a prompt: mean reward and fluency, standard errors over prompts.
+    """Mean reward and fluency of the best of every n completions of a prompt, with standard errors over prompts.
 
     Args:
         rewards, fluency: Per prompt, per completion.
@@ -168,12 +168,12 @@ def best_of(n: int, rewards: list[list[float]], fluency: list[list[float]]) -> d
 
 
 def optimum(rewards: list[list[float]], price: float) -> dict[str, float]:
-    """Reward and KL of π ∝ π_ref·exp(r/β), which no policy of the same KL exceeds in mean reward.
+    """Reward and KL of π ∝ π_ref·exp(r/β), which has the highest mean reward of all policies with the same KL.
 
-    With Z = E_ref[exp(r/β)] per prompt, the mean reward is E_ref[r·exp(r/β)]/Z and the KL that over β, less ln Z.
+    With Z = E_ref[exp(r/β)] per prompt, the mean reward is E_ref[r·exp(r/β)]/Z, and the KL is that divided by β, minus ln Z.
 
     Args:
-        rewards: Of completions of the base, per prompt.
+        rewards: Rewards of completions of the base, per prompt.
         price: β.
     """
     r = torch.tensor(rewards, dtype=torch.float64)
@@ -183,7 +183,7 @@ def optimum(rewards: list[list[float]], price: float) -> dict[str, float]:
 
 
 def save(record: dict[str, Any]) -> None:
-    """Write the results in one go, so that an interruption leaves the old file or the new one."""
+    """Write the results atomically."""
     RESULTS.parent.mkdir(exist_ok=True)
     draft = RESULTS.with_suffix(".part")
     draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -192,12 +192,14 @@ def save(record: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", nargs="+", default=["*"], help="names or patterns (default: all that are missing)")
+    parser.add_argument(
+        "--cells", nargs="+", default=["*"], help="names or patterns of cells (default: all that are missing)"
+    )
     words = parser.parse_args()
     every = cells()
     unknown = [pattern for pattern in words.cells if not fnmatch.filter(every, pattern)]
     if unknown:
-        parser.error(f"no cell is called {unknown[0]}: there are {', '.join(every)}")
+        parser.error(f"no cell matches {unknown[0]}; the cells are {', '.join(every)}")
     torch.set_num_threads(1)
     os.environ["TRL_EXT_CACHE"] = tempfile.mkdtemp()
     record = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"cells": {}}

@@ -1,4 +1,4 @@
-"""The cells of the frontier as a table at matched KL, and as a picture."""
+"""Make the table and the picture of the frontier."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ import numpy as np
 Cells = dict[str, dict[str, Any]]
 
 FARTHEST = 3.0
-"""Nats up to which a policy is drawn; one that fell apart would squeeze all others into a corner."""
+"""Maximum KL in nats of drawn policies; a policy that broke down would compress the scale."""
 
 
 class Method(NamedTuple):
-    """One line of the picture: its label, the name of its coefficient, its values, what else is set, how it is drawn."""
+    """One line of the picture: label, name and values of the coefficient, other settings, colour and marker."""
 
     label: str
     coefficient: str
@@ -23,7 +23,7 @@ class Method(NamedTuple):
 
 
 def table(found: Cells, methods: dict[str, Method], base: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every policy beside what best-of-n and the optimum reach at its KL, between their points by straight lines."""
+    """A row per policy, with the rewards of best-of-n and of the optimum at its KL, interpolated linearly."""
     rows = []
     for name, method in methods.items():
         for cell in _of(found, name):
@@ -53,7 +53,7 @@ def _reward_at(kl: float, curve: list[dict[str, float]]) -> float:
 
 
 def draw(found: Cells, methods: dict[str, Method], base: dict[str, Any], picture: Path) -> None:
-    """Reward over KL, and fluency below it; bars are standard errors."""
+    """Draw reward against KL, and fluency below it; bars are standard errors."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,10 +1,10 @@
-"""Run the command line and kill its process at a chosen moment, as a power cut would.
+"""Run the command line and kill its process at a chosen moment, like a power failure.
 
 Usage: killed.py REPORT never|time|moment VALUE run RECIPE [FLAGS]
 
-`time` kills VALUE seconds after training began; `moment` at the VALUE-th moment of the first save: in the middle of
-writing a file, before it is synced, before the renaming, in the middle of removing what is old. `REPORT` tells, as JSON,
-the name of the moment, or of an uninterrupted run the moments of its first save and its seconds of training.
+`time` kills VALUE seconds after training began. `moment` kills at the VALUE-th moment of the first save: while a file is
+written, before it is synced, before it is renamed, while old files are removed. The JSON file REPORT has the name of the
+moment, or, for an uninterrupted run, the moments of its first save and its seconds of training.
 """
 
 import json
@@ -28,11 +28,11 @@ from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 
 
 class Watch:
-    """Counts what a save does, and kills at one of it.
+    """Counts the moments of a save, and kills the process at one of them.
 
     Attributes:
         moments: Names of the moments of the first save.
-        seconds: Of training.
+        seconds: Duration of training.
     """
 
     def __init__(self, report: Path, mode: str, value: float) -> None:
@@ -96,7 +96,7 @@ def _half_of_argument(index: int) -> Callable[[tuple], None]:
 
 
 def _half(path: Path) -> None:
-    """What a file looks like that was being written."""
+    """Make a file look as if it was being written."""
     path.write_bytes(b"PK\x03\x04" + bytes(60))
 
 

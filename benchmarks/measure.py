@@ -1,4 +1,4 @@
-"""Time and peak memory of a call, on a GPU or a CPU."""
+"""Measure time and peak memory of a call, on a GPU or a CPU."""
 
 import time
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Time of `run`: on a GPU by the clock; on a CPU, where one thread is used, that which the process computed.
+    """Time of `run` in seconds: wall-clock time on a GPU, process time of one thread on a CPU.
 
-    So whatever else a machine with few cores is doing at the time does not count.
+    Process time is not affected by other programs on a machine with few cores.
     """
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     _wait()
@@ -21,9 +21,9 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Most bytes of tensors allocated at any time of `run` beyond those allocated before it.
+    """Peak bytes of tensors during `run`, minus those allocated before it.
 
-    From the CUDA allocator, or from the profiler's log of every allocation on a CPU.
+    Measured by the CUDA allocator, or on a CPU from the profiler's log of allocations.
     """
     if torch.cuda.is_available():
         _wait()

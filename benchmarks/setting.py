@@ -1,4 +1,4 @@
-"""What both trainers are given: a random model of a chosen size in 4 bits, and real pairs."""
+"""Build the random model in 4 bits, its tokenizer and the trainers of the step benchmark."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{% e
 
 
 def make_tokenizer(folder: str, dataset: Dataset) -> PreTrainedTokenizerFast:
-    """Write a byte-pair tokenizer trained on the dataset."""
+    """Train a byte-pair tokenizer on the dataset and write it."""
     texts = (turn["content"] for row in dataset for side in row.values() for turn in side)
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -53,7 +53,7 @@ def make_model(folder: str, dataset: Dataset, hidden: int, layers: int) -> None:
 
 
 def build(cls: type, config: Any, folder: str, dataset: Dataset) -> Any:
-    """A trainer with NF4 and a rank-16 LoRA on all linear layers, in float32 on a CPU."""
+    """Build a trainer with NF4 and a rank-16 LoRA on all linear layers, in float32 on a CPU."""
     on_gpu = torch.cuda.is_available()
     trainer = cls(
         model=folder,

@@ -1,6 +1,6 @@
-"""Kill a run again and again, resume it each time, and compare its adapter with that of a run nobody touched.
+"""Kill a run many times, resume it each time, and compare its adapter with that of an uninterrupted run.
 
-    make soak                    20 kills: half uniform over the training time, half spread over all moments of a save
+    make soak                    20 kills: half at random times, half spread over all moments of a save
     make soak ARGS="--kills 5"
 
 The run is a small one of the command line: the embedded model in 4 bits, AdamW in 8 bits, dropout, a checkpoint every
@@ -107,7 +107,7 @@ def _prepare(home: Path, recipe: Path) -> None:
 
 
 def uninterrupted(home: Path) -> tuple[Run, dict[str, Any]]:
-    """The run nobody touches, and what it reports."""
+    """Run without interruption; returns the run and its report."""
     whole = Run(home, "whole")
     code, facts, printed = whole.start()
     assert code == 0, printed[-3000:]
@@ -126,7 +126,7 @@ def _bytes_in(state: dict[str, Any]) -> list[str]:
 
 
 def kill(run: Run, mode: str, value: float) -> dict[str, Any]:
-    """Start or resume a run that is to be killed, and say what it left."""
+    """Start or resume a run that is killed; returns the state it leaves."""
     before = run.step
     code, facts, printed = run.start(mode, value, save_total_limit=2)
     newest = found.newest_first(run.folder)
@@ -168,9 +168,12 @@ def soak(home: Path, kills: int, seed: int) -> dict[str, Any]:
             break
         else:
             compared.append(run.adapter() == expected)
-            print(f"     ended at step {run.step}: {'the same bytes' if compared[-1] else 'OTHER BYTES'}", flush=True)
+            print(
+                f"     finished at step {run.step}: {'identical adapter' if compared[-1] else 'DIFFERENT ADAPTER'}",
+                flush=True,
+            )
             if mode != "never":
-                plan.insert(0, (mode, value))  # came too late, once more
+                plan.insert(0, (mode, value))  # the run had already finished: try again
             if plan:
                 run.begin_from(whole, EVERY)
     return {
@@ -188,8 +191,8 @@ def soak(home: Path, kills: int, seed: int) -> dict[str, Any]:
 
 def _line(number: int, record: dict[str, Any]) -> str:
     outcome = f"killed {record['where']}" if record["was_killed"] else f"exit code {record['exit_code']}"
-    state = "newest whole" if record["is_newest_whole"] else "NEWEST BROKEN"
-    aside = ", an aside left" if record["left_aside"] else ""
+    state = "newest checkpoint whole" if record["is_newest_whole"] else "NEWEST CHECKPOINT BROKEN"
+    aside = ", partial checkpoint left" if record["left_aside"] else ""
     return (
         f"{number:3d}  {record['mode']:6s}  step {record['from_step']:2d} → {record['step']:2d}  {state}{aside}  {outcome}"
         f"{record['error']}"
@@ -197,19 +200,21 @@ def _line(number: int, record: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Kill a run again and again and resume it.")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        description="Kill a run many times, resume it each time, and compare the final adapters."
+    )
+    parser.add_argument("--kills", type=int, default=20, help="number of kills (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
-        "--output", type=Path, default=RESULTS, help=f"JSON file for the result, {RESULTS.name} if not given"
+        "--output", type=Path, default=RESULTS, help=f"JSON file for the result (default: {RESULTS.name})"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="trl-ext-soak-") as home:
         result = soak(Path(home), args.kills, args.seed)
     args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(
-        f"{result['kills']} kills, {result['ended_runs']} runs ended, {result['identical_adapters']} of them with the bytes of "
-        f"the uninterrupted run's adapter; {result['eight_bit_states']} optimizer states in 8 bits; {result['minutes']} minutes"
+        f"{result['kills']} kills; {result['identical_adapters']} of {result['ended_runs']} finished runs have exactly the adapter "
+        f"of the uninterrupted run; {result['eight_bit_states']} optimizer states in 8 bits; {result['minutes']} minutes"
     )
     is_right = result["identical_adapters"] == result["ended_runs"] > 0 and result["eight_bit_states"] > 0
     return 0 if is_right and all(r["was_killed"] and r["is_newest_whole"] for r in result["records"]) else 1

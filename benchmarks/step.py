@@ -1,14 +1,14 @@
-"""Time and memory of optimizer steps against TRL's own trainer: same model, pairs and seed, interleaved in one process.
+"""Compare time and memory of optimizer steps with TRL's own trainer: same model, pairs and seed, in one process.
 
     python -m benchmarks.step DATA [--pairs 8] [--rounds 3] [--hidden 512] [--layers 8]
 
 DATA is any preference file or Hub name that `trl-ext run` reads. The model is a random Llama in 4 bits with LoRA on all
-linear layers, its vocabulary a 16,384-token BPE trained on DATA. A step takes `--pairs` pairs: TRL runs it in
-micro-batches, as its users do, ours takes it as one batch. TRL's times are taken three ways, each kinder than the one
-before: as it is; with the LM head on completion tokens only, which it does on a GPU but not on a CPU; and that with the
-whole selection sorted by length, which its DPO trainer cannot do.
+linear layers and a BPE vocabulary of 16,384 tokens trained on DATA. A step has `--pairs` pairs. TRL runs it in micro-batches,
+as its users do; trl-ext takes it as one batch. TRL is measured in three ways, each better for TRL than the one before: as it
+is; with the LM head on completion tokens only, as TRL does on a GPU but not on a CPU; and also with the whole selection
+sorted by length, which TRL's DPO trainer cannot do.
 
-Printed and saved are ratios of total times, TRL ÷ ours. As it is, TRL is timed on the first round only.
+Ratios of total times, TRL ÷ ours, are printed and saved. The first way is measured in the first round only.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from trl_ext.trainers import (
 
 RESULTS = Path(__file__).parent / "results"
 TRIED = {"dpo": "sigmoid", "ipo": "ipo", "hinge": "hinge", "apo_zero": "apo_zero"}
-"""Losses tried in a row, all of which read a reference, and TRL's names for them."""
+"""Losses that are tried one after the other, all with a reference, and TRL's names for them."""
 
 AS_IS, NARROW, SORTED = "as is", "head on completions", "head on completions, sorted"
 WAYS = (AS_IS, NARROW, SORTED)
@@ -97,7 +97,7 @@ def split(examples: list[dict], size: int) -> list[list[dict]]:
 
 
 class Bench:
-    """The trainers, and one entry per thing that is timed: a list of steps, run once each per round."""
+    """The trainers, and for each measurement a list of steps, one per round."""
 
     def __init__(self, words: argparse.Namespace, folder: str, dataset: Dataset) -> None:
         settings = {
@@ -147,7 +147,7 @@ class Bench:
         self.timed["our KTO"] = [our_step(self.our_kto, step) for step in split(bare, size)]
 
     def warm_up(self) -> None:
-        """Proves packing, fills the reference cache, and touches every trainer's memory."""
+        """Verify packing, fill the reference cache, and allocate every trainer's memory."""
         for trainer in (self.trl, self.trl_default):
             trl_step(trainer, self.pairs[:2], 2, NARROW)()
         trl_step(self.trl_kto, self.kto_examples[:8], 8, NARROW)()
@@ -156,7 +156,7 @@ class Bench:
                 step()
 
     def four_losses(self) -> dict[str, float]:
-        """Seconds of one step under each loss in turn, nothing known of the pairs before the first."""
+        """Seconds of one step with each loss in turn, starting with an empty reference cache."""
         os.environ["TRL_EXT_CACHE"] = tempfile.mkdtemp()
         fresh, self.cached.reference_cache = self.cached.reference_cache, None
         self.cached._open_cache()
@@ -170,12 +170,12 @@ class Bench:
         return found
 
     def tokens(self) -> dict[str, int]:
-        """Tokens of one forward pass over all pairs: padded in TRL's micro-batches, and packed."""
+        """Tokens of one forward pass over all pairs: padded in TRL's micro-batches, and packed in ours."""
         padded = {f"TRL, {batch} pairs": sum(padded_tokens(step, batch) for step in self.steps) for batch in (4, 8)}
         return {**padded, "ours": sum(self.packed._row_size(step) for step in self.steps)}
 
     def memory(self) -> dict[str, int]:
-        """Peak bytes of a step of 8 pairs, nothing checkpointed, no reference cached."""
+        """Peak bytes of a step of 8 pairs, without checkpointing and without cached reference."""
         eight = self.pairs[:8]
         return {
             **{way: peak_bytes(trl_step(self.trl, eight, 8, way)) for way in (AS_IS, NARROW)},
@@ -195,7 +195,7 @@ ROWS = (
 
 
 def padded_tokens(examples: list[dict], batch: int) -> int:
-    """Tokens that TRL computes in one forward over `examples`, padding included."""
+    """Tokens that TRL computes in one forward pass over `examples`, padding included."""
     batches = split(examples, batch)
     return sum(
         2 * len(b) * max(len(e["prompt_ids"]) + max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in b)
@@ -204,7 +204,7 @@ def padded_tokens(examples: list[dict], batch: int) -> int:
 
 
 def ratios(times: dict[str, list[float]], four: dict[str, float], memory: dict[str, int]) -> dict[str, dict]:
-    """Per row of the table: TRL ÷ ours for every way TRL was taken."""
+    """TRL ÷ ours for each row of the table and each way of measuring TRL."""
     table = {}
     for what, theirs, ours in ROWS:
         found = {way: times[f"{theirs}, {way}"] for way in WAYS if f"{theirs}, {way}" in times}

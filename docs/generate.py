@@ -176,12 +176,21 @@ def benchmark_table() -> str:
     lines += [
         "",
         f"Measured {record['date']} on {record['device']}, {record['threads']} thread, torch {versions['torch']}, TRL "
-        f"{versions['trl']}: Llama of {settings['layers']} layers of width {settings['hidden']} in NF4 with LoRA on all "
-        f"linear layers, {settings['pairs']} pairs per step of {record['data']}. What there is to gain from layout alone: in micro-batches "
-        f"of 4 and 8 TRL computes {tokens['TRL, 4 pairs'] / tokens['ours']:.2f} and "
+        f"{versions['trl']}. The model is a Llama with {settings['layers']} layers of width {settings['hidden']} in NF4, with LoRA "
+        f"on all linear layers; a step has {settings['pairs']} pairs of {record['data']}. Part of the difference is the layout: in "
+        f"micro-batches of 4 and 8 pairs, TRL computes {tokens['TRL, 4 pairs'] / tokens['ours']:.2f} and "
         f"{tokens['TRL, 8 pairs'] / tokens['ours']:.2f} times as many tokens per forward pass.",
     ]
     return "\n".join(lines)
+
+
+def soak_sentence() -> str:
+    """The last saved result of killing and resuming a run."""
+    record = json.loads((ROOT / "benchmarks" / "results" / "soak.json").read_text(encoding="utf-8"))
+    return (
+        f"Last result: {record['kills']} kills; {record['identical_adapters']} of {record['ended_runs']} finished runs had exactly "
+        f"the adapter of the uninterrupted run ({record['machine']})."
+    )
 
 
 def kl_table() -> str:
@@ -220,6 +229,7 @@ PARTS = {
     "settings": settings_table,
     "benchmark": benchmark_table,
     "gpu": lambda: measured.tables(results.measured()),
+    "soak": soak_sentence,
     "kl": kl_table,
     "frontier": frontier_table,
 }

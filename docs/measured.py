@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.gpu` measured, in words: the table in docs/benchmarks.md, and the line in recipe headers."""
+"""Write the results of `python -m benchmarks.gpu` into the table of docs/benchmarks.md and into recipe headers."""
 
 import re
 import textwrap
@@ -15,29 +15,26 @@ LINE = re.compile(rf"^# {NAME}: .*\n(?:#   .*\n)*", re.MULTILINE)
 WIDTH = 119
 NOTHING = "not measured yet"
 COLUMNS = (
-    "recipe", "peak, GiB", "planned", "s a step", "tokens/s", "of the matmul rate", "time of TRL ÷ ours", "longest row",
-    "dequantising", "packed − padded, nats",
+    "recipe", "peak, GiB", "planned", "s per step", "tokens/s", "share of matmul rate", "TRL time ÷ ours",
+    "longest row, tokens", "dequantisation", "packed − padded, nats",
 )  # fmt: skip
 
 
 def tables(results: Sequence[Results]) -> str:
-    """A table for each card; without any, what to do for one."""
+    """A table for each card; without results, the command that measures them."""
     if not results:
-        return (
-            "Nothing has been measured on a GPU yet. `make bench-gpu` measures it on yours: random weights of the real "
-            "shapes, token lengths of real preferences, no network and no download of weights."
-        )
+        return "Nothing has been measured on a GPU yet. `make bench-gpu` measures all recipes on your GPU; it downloads nothing."
     return "\n\n".join(_table(record) for record in results)
 
 
 def header(recipe: str, results: Sequence[Results]) -> str:
-    """What stands after the colon: a sentence for each card the recipe was measured on."""
+    """The text after the colon: a sentence for each card on which the recipe was measured."""
     found = [_sentence(record, record["cells"].get(recipe, {})) for record in results]
     return " ".join(filter(None, found)) or f"{NOTHING}."
 
 
 def with_header(text: str, recipe: str, results: Sequence[Results]) -> str:
-    """A recipe's file with the line of what was measured brought up to date."""
+    """The text of a recipe's file with its line of measurements updated."""
     line = textwrap.fill(
         f"# {NAME}: {header(recipe, results)}",
         WIDTH,
@@ -49,11 +46,11 @@ def with_header(text: str, recipe: str, results: Sequence[Results]) -> str:
 
 
 def headers(folder: Path, results: Sequence[Results], check: bool) -> list[str]:
-    """Names of the recipes whose header does not say what was measured on GPUs; unless `check`, they are rewritten."""
+    """Names of the recipes whose header is out of date; unless `check` is set, the headers are rewritten."""
     stale = []
     for path in sorted(folder.glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
-        if load(path).get("model_name_or_path") == EMBEDDED:  # measured on a CPU, and by its own words
+        if load(path).get("model_name_or_path") == EMBEDDED:  # measured on a CPU and written by hand
             continue
         new = with_header(text, path.stem, results)
         if new != text:
@@ -64,12 +61,12 @@ def headers(folder: Path, results: Sequence[Results], check: bool) -> list[str]:
 
 
 def peak_gib(cell: dict[str, Any]) -> float:
-    """What a run took of its card: all the allocator held, and the CUDA context beside it."""
+    """Memory of a run on its card: the maximum reserved by the allocator, plus the CUDA context."""
     return cell["reserved_gib"] + cell["context_gib"]
 
 
 def of_a_step(cells: dict[str, Any]) -> dict[str, Any] | None:
-    """Of a recipe's cells the one with memory and time of a step."""
+    """The cell of a recipe with memory and time of a step."""
     return cells.get("step") or cells.get("rollout")
 
 
@@ -77,17 +74,17 @@ def _sentence(record: Results, cells: dict[str, Any]) -> str | None:
     cell, card = of_a_step(cells), record["card"]
     if cell is None:
         return None
-    where = f"on {card['name']} held to {card['cap_gib']:g} GiB"
+    where = f"on {card['name']} limited to {card['cap_gib']:g} GiB"
     if not cell["fits"]:
         return f"{_failure(cell)} {where} ({_because(cell)}{cell['date'][:10]})."
     more = [f"{cell['planned_gib']:.1f} GiB planned"]
     if "rollout_seconds" in cell:
-        more.append(f"a rollout {_seconds(cell['rollout_seconds'])} s, an update {_seconds(cell['update_seconds'])} s")
+        more.append(f"rollout {_seconds(cell['rollout_seconds'])} s, update {_seconds(cell['update_seconds'])} s")
     else:
         more.append(f"{cell['tokens_per_second']:,.0f} tokens/s")
     if trl := _trl(cells.get("trl")):
         more.append(f"TRL {trl}" if cells["trl"]["fits"] is not True else f"TRL takes {trl} times as long")
-    return f"{peak_gib(cell):.1f} GiB, {_seconds(cell['seconds'])} s a step {where} ({', '.join(more)}, {cell['date'][:10]})."
+    return f"{peak_gib(cell):.1f} GiB, {_seconds(cell['seconds'])} s per step {where} ({', '.join(more)}, {cell['date'][:10]})."
 
 
 def _table(record: Results) -> str:
@@ -99,10 +96,10 @@ def _table(record: Results) -> str:
         [
             *lines,
             "",
-            f"Measured from {record['date'][:10]} on {card['name']}, its allocator held to {card['cap_gib']:g} GiB, {which}; "
-            f"bf16 products of 8192³ reach {card['bf16_tflops_measured']:.0f} TFLOP/s there. Random weights of the real "
-            "shapes, token lengths of real preferences. A peak is all that is taken of the card, the CUDA context included; "
-            "tokens are those of sequences, without padding; a PPO step is its share of the rollout and the update.",
+            f"Measured from {record['date'][:10]} on {card['name']} with the allocator limited to {card['cap_gib']:g} GiB, {which}. "
+            f"bfloat16 matrix products of 8192³ reach {card['bf16_tflops_measured']:.0f} TFLOP/s on it. Peak: all memory in use on "
+            "the card, including the CUDA context. Tokens: those of sequences, without padding. The time of a PPO step is that of a "
+            "rollout and its updates, divided by the number of updates.",
         ]
     )
 
@@ -115,20 +112,20 @@ def _row(recipe: str, cells: dict[str, Any]) -> list[str]:
         row |= {
             "peak, GiB": f"{peak:.1f}",
             "planned": f"{planned:.1f} ({planned / peak - 1:+.1%})".replace("-", "−"),
-            "s a step": _seconds(cell["seconds"]),
+            "s per step": _seconds(cell["seconds"]),
         }
         if "roofline_share" in cell:
             row |= {
                 "tokens/s": f"{cell['tokens_per_second']:,.0f}",
-                "of the matmul rate": f"{cell['roofline_share']:.0%}",
+                "share of matmul rate": f"{cell['roofline_share']:.0%}",
             }
     elif cell is not None:
         row["peak, GiB"] = _failure(cell)
-    row["time of TRL ÷ ours"] = _trl(cells.get("trl"))
+    row["TRL time ÷ ours"] = _trl(cells.get("trl"))
     if (rows := cells.get("row_tokens")) is not None:
-        row["longest row"] = f"{rows['row_tokens']:,}" if rows["fits"] else _failure(rows)
+        row["longest row, tokens"] = f"{rows['row_tokens']:,}" if rows["fits"] else _failure(rows)
     if (profile := cells.get("profile")) is not None:
-        row["dequantising"] = f"{profile['shares']['dequantisation']:.0%}" if profile["fits"] else _failure(profile)
+        row["dequantisation"] = f"{profile['shares']['dequantisation']:.0%}" if profile["fits"] else _failure(profile)
     if (packed := cells.get("packed_vs_padded")) is not None:
         row["packed − padded, nats"] = _difference(packed)
     return list(row.values())
@@ -143,7 +140,7 @@ def _trl(cell: dict[str, Any] | None) -> str:
 def _difference(cell: dict[str, Any]) -> str:
     if not cell["fits"]:
         return _failure(cell)
-    return f"{cell['largest_difference']:.2g}{'' if cell['within'] else ', too much'}"
+    return f"{cell['largest_difference']:.2g}{'' if cell['within'] else ' (above tolerance)'}"
 
 
 def _failure(cell: dict[str, Any]) -> str:

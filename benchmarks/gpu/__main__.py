@@ -1,17 +1,17 @@
-"""Every shipped recipe's training step on one NVIDIA GPU, held to the memory of a 24 GB card.
+"""Measure a training step of every shipped recipe on one NVIDIA GPU, limited to the memory of a 24 GB card.
 
-    python -m benchmarks.gpu                                  everything; goes on where it stopped
-    python -m benchmarks.gpu --minutes 10                     no longer than that
+    python -m benchmarks.gpu                                  measure everything, resuming where it stopped
+    python -m benchmarks.gpu --minutes 10                     stop after 10 minutes
     python -m benchmarks.gpu --recipe zephyr-7b-dpo           one recipe
-    python -m benchmarks.gpu --only step,trl --again          some kinds of cells, measured anew
-    python -m benchmarks.gpu --list                           what there is, and what is measured
-    python -m benchmarks.gpu --small                          tiny models on a CPU: whether it runs at all
+    python -m benchmarks.gpu --only step,trl --again          repeat some kinds of measurements
+    python -m benchmarks.gpu --list                           list all measurements and which are done
+    python -m benchmarks.gpu --small                          tiny models on a CPU, to test the benchmark itself
 
-No network and no weights: models of the real shapes are built from random numbers, directly in 4 bits, and data are
-random words with the lengths of real preference pairs. The allocator is capped at 22.5 GiB, so that a larger card stands
-in for one of 24 GB. Each cell is written to benchmarks/results/gpu-CARD.json as soon as it is finished; one that runs out
-of memory or fails is kept with the sentence that says so, and counts as finished. Needs no more than a checkout, PyTorch,
-transformers, peft, trl, bitsandbytes and datasets.
+Nothing is downloaded: models have the real shapes and random weights, built directly in 4 bits, and data are random words
+with the token lengths of real preference pairs. The allocator is limited to 22.5 GiB, so that a larger card gives the
+result of a 24 GB card. Each measurement is written to benchmarks/results/gpu-CARD.json when it is finished. One that runs
+out of memory or fails is saved with the reason and counts as finished. Required: a checkout, PyTorch, transformers, peft,
+trl, bitsandbytes and datasets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""Of the libraries, set before they are imported: nothing is fetched, and what they print is not of interest."""
+"""Environment variables set before libraries are imported: no downloads, no progress output."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,18 +49,18 @@ def _main(words: argparse.Namespace) -> int:
     import torch
 
     if words.small and torch.cuda.is_available():
-        return _refuse("--small is for machines without a GPU; hide this one with CUDA_VISIBLE_DEVICES= to use it.")
-    if not (words.small or words.list or torch.cuda.is_available()):
         return _refuse(
-            "No NVIDIA GPU is here, so there is nothing to measure; --small tries the benchmark out on a CPU."
+            "--small runs on a CPU only. Hide the GPU with `CUDA_VISIBLE_DEVICES= python -m benchmarks.gpu --small`."
         )
+    if not (words.small or words.list or torch.cuda.is_available()):
+        return _refuse("No NVIDIA GPU was found, so nothing can be measured. `--small` tests the benchmark on a CPU.")
 
     from benchmarks.gpu import card, cases, cells
     from benchmarks.gpu.deadline import within
     from benchmarks.gpu.store import Store
 
     if unknown := [name for name in words.recipe or () if name not in cases.names()]:
-        return _refuse(f"There is no recipe {', '.join(unknown)} here: {', '.join(cases.names())}.")
+        return _refuse(f"Unknown recipe {', '.join(unknown)}. Choose from: {', '.join(cases.names())}.")
     wanted = cells.listed(words.recipe or cases.names(), words.only)
     if words.list:
         return _list(wanted, results.measured(words.output))
@@ -70,7 +70,14 @@ def _main(words: argparse.Namespace) -> int:
     left = (words.minutes or 1e6) * 60 - (time.monotonic() - started)
     with within(max(left, 0.001)):
         rest = cells.measure(wanted, store, small=words.small, say=_say, again=words.again)
-    _say(f"{store.file}" + (f"; time is up, {len(rest)} cells are left" if rest else "; nothing is left"))
+    _say(
+        f"{store.file}"
+        + (
+            f": stopped after the time limit, {len(rest)} measurements are left"
+            if rest
+            else ": all measurements are done"
+        )
+    )
     return 0
 
 
@@ -78,20 +85,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", action="append", help="name of a recipe without its ending; may be repeated")
-    parser.add_argument("--only", type=_kinds, default=results.KINDS, help=f"of {','.join(results.KINDS)}")
-    parser.add_argument("--minutes", type=float, help="stop after so many; a cell that is not finished is not kept")
-    parser.add_argument("--again", action="store_true", help="measure what is measured already, too")
-    parser.add_argument("--list", action="store_true", help="say what there is to measure and what is measured")
-    parser.add_argument("--output", type=Path, default=results.FOLDER, help="folder of the results")
-    parser.add_argument("--small", action="store_true", help="tiny models, on a CPU")
+    parser.add_argument("--recipe", action="append", help="name of a recipe without .yaml; can be repeated")
+    parser.add_argument(
+        "--only",
+        type=_kinds,
+        default=results.KINDS,
+        help=f"kinds of measurements, from {','.join(results.KINDS)} (default: all)",
+    )
+    parser.add_argument("--minutes", type=float, help="stop after this time; an unfinished measurement is discarded")
+    parser.add_argument("--again", action="store_true", help="repeat finished measurements")
+    parser.add_argument("--list", action="store_true", help="list all measurements and which are done")
+    parser.add_argument(
+        "--output", type=Path, default=results.FOLDER, help="folder for the results (default: benchmarks/results)"
+    )
+    parser.add_argument("--small", action="store_true", help="tiny models on a CPU, to test the benchmark itself")
     return parser.parse_args(arguments)
 
 
 def _kinds(text: str) -> tuple[str, ...]:
     kinds = tuple(text.split(","))
     if unknown := [kind for kind in kinds if kind not in results.KINDS]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: give some of {', '.join(results.KINDS)}")
+        raise argparse.ArgumentTypeError(f"unknown kind {', '.join(unknown)}; choose from {', '.join(results.KINDS)}")
     return kinds
 
 

@@ -1,7 +1,7 @@
-"""TRL's own trainer on the same step: the same examples, adapter, optimizer and base, one after the other.
+"""Compare the time of a step with TRL's own trainer: same examples, adapter, optimizer and base.
 
-Both train a few steps in turn, twice. TRL runs the step in micro-batches of as many pairs as fit, four at most, and
-recomputes all layers, its default; its base is in 4 bits and bfloat16 as ours is, which its users have to ask for.
+Both trainers take turns twice, a few steps each. TRL runs the step in micro-batches of as many pairs as fit, up to four,
+and checkpoints all layers, which is its default. Its base is in 4 bits and bfloat16 like ours, which is not its default.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trl_ext.trainers.common.out_of_memory import is_out_of_memory, release
 
 TRL = {"paired": (DPOTrainer, DPOConfig), "unpaired": (KTOTrainer, KTOConfig)}
 MICRO_BATCHES = (4, 2, 1)
-"""Pairs in a forward pass of TRL's; of single answers twice as many."""
+"""Pairs per forward pass of TRL's trainer; for labelled completions twice as many completions."""
 ROUNDS, WARM_UP, MEASURED = 2, 1, 2
 
 
@@ -41,7 +41,7 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
             break
         did_not_fit.append(size)
     if not runs:
-        why = f"TRL's trainer runs out of memory with {' and '.join(map(str, did_not_fit))} examples in a micro-batch."
+        why = f"TRL's trainer runs out of memory with micro-batches of {' and '.join(map(str, did_not_fit))} examples."
         return {"fits": False, "why": why, "micro_batch": None, "did_not_fit": did_not_fit}
     for number in range(ROUNDS):
         ours.append(_run_ours(bench, values))
@@ -76,7 +76,7 @@ def _if_it_fits(bench: Bench, recipe: Recipe, size: int, count: int) -> training
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    release()  # outside the handler, whose traceback keeps the failed step's activations alive
+    release()  # outside the handler: its traceback keeps the failed step's activations alive
     return None
 
 
@@ -87,7 +87,7 @@ def _run(bench: Bench, recipe: Recipe, size: int, count: int) -> training.Run:
 
 
 def build_trl(bench: Bench, recipe: Recipe, size: int, count: int, place: Path) -> Any:
-    """TRL's trainer with a recipe's settings, its step cut into `count` micro-batches of `size` examples."""
+    """Build TRL's trainer with a recipe's settings; a step has `count` micro-batches of `size` examples."""
     cls, config = TRL[recipe.kind]
     chosen = precision(recipe)
     known = {field.name for field in dataclasses.fields(config)}

@@ -1,4 +1,4 @@
-"""Where a case is measured: its model's folder, its data, and the base that its trainers borrow one after the other."""
+"""Prepare a case: its model's folder, its data, and the base that its trainers use one after the other."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from benchmarks.gpu.random_base import RandomBase, architecture
 from trl_ext.model_files.adapter import WEIGHTS
 
 SMALL_ROWS, SHRINK = 64, 8
-"""Rows of a small case, and the factor by which they are shorter."""
+"""Number of rows of a small case, and the factor by which they are shortened."""
 POSITIONS = 262_144
-"""More than any row has."""
+"""Maximum position embeddings, larger than any row."""
 
 
 class Bench:
-    """One case, ready.
+    """A case, ready to be measured.
 
     Args:
-        case: What is measured.
+        case: The case.
         place: An empty folder.
-        device: Where it is.
+        device: The device to measure on.
     """
 
     def __init__(self, case: Case, place: Path, device: torch.device) -> None:
@@ -47,7 +47,7 @@ class Bench:
 
 
 def write_model(folder: Path, config: dict[str, Any]) -> None:
-    """Configuration, tokenizer, and a file of weights with none in it."""
+    """Write a configuration, a tokenizer, and a weights file without tensors."""
     folder.mkdir(parents=True)
     config = json.loads(json.dumps(config))
     tokenizer = data.tokenizer(config.get("text_config", config)["vocab_size"])
@@ -56,13 +56,15 @@ def write_model(folder: Path, config: dict[str, Any]) -> None:
         part |= ids
     config.get("text_config", config)["max_position_embeddings"] = POSITIONS
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    tokenizer._set_processor_class("PreTrainedTokenizerFast")  # texts need no image processor, whatever the model
+    tokenizer._set_processor_class(
+        "PreTrainedTokenizerFast"
+    )  # text needs no image processor, even for a multimodal model
     tokenizer.save_pretrained(folder)
     save_file({}, folder / "model.safetensors")
 
 
 def write_reward_adapter(folder: Path, base: Path, rank: int) -> None:
-    """A random reward model on the base: a LoRA on all linear layers and a head with one output."""
+    """Write a random reward model for the base: a LoRA on all linear layers and a scalar head."""
     config = AutoConfig.from_pretrained(base, num_labels=1)
     lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="SEQ_CLS")
     lora.modules_to_save = ["score"]

@@ -1,4 +1,4 @@
-"""The card: what it is, what it is held to, how fast it multiplies, and how much of it a piece of work took."""
+"""Describe and limit the card, measure its matrix-product rate, and read peak memory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from trl_ext.planner.memory import GIB
 from trl_ext.planner.vram_plan import DISPLAY
 
 CAP = 22.5
-"""GiB the allocator may take, so that a larger card stands in for one of 24 GB."""
+"""Limit of the allocator in GiB, so that a larger card gives the result of a 24 GB card."""
 VRAM = CAP + DISPLAY
-"""GiB of the card that is stood in for, as the planner counts."""
+"""Memory in GiB of the emulated card, as the planner counts it."""
 SIDE = 8192
-"""Of the square matrices whose product is timed."""
+"""Side of the square matrices whose product is timed."""
 
 
 class Peak(NamedTuple):
-    """GiB: most of all tensors, most the allocator held, and what of the card is in use outside it; `None` on a CPU."""
+    """Peak of live tensors, peak of the allocator, and memory in use outside it, in GiB; `None` on a CPU."""
 
     allocated_gib: float | None
     reserved_gib: float | None
@@ -34,16 +34,16 @@ def device() -> torch.device:
 
 
 def hold() -> str | None:
-    """Cap the allocator; a sentence where the card has too little memory to be capped."""
+    """Limit the allocator. Returns a sentence if the card has less memory than the limit."""
     total = torch.cuda.get_device_properties(0).total_memory / GIB
     if total <= CAP:
-        return f"This card has {total:.1f} GiB, less than the {CAP} that recipes for 24 GB are measured in."
+        return f"This card has {total:.1f} GiB, less than the {CAP} GiB in which recipes for 24 GB cards are measured."
     torch.cuda.set_per_process_memory_fraction(CAP / total, 0)
     return None
 
 
 def describe() -> Card:
-    """The card, its rate measured; a CPU stands in for one where there is none."""
+    """Describe the card and measure its rate; without a GPU, describe the CPU."""
     if not torch.cuda.is_available():
         memory = psutil.virtual_memory().total / GIB
         rate = _rate(256, torch.float32)
@@ -60,7 +60,7 @@ def describe() -> Card:
 
 
 def _rate(side: int, dtype: torch.dtype) -> float:
-    """TFLOP/s of square products on random numbers: median of ten after three."""
+    """TFLOP/s of square matrix products of random numbers: median of ten after three warm-up products."""
     a, b = (torch.randn(side, side, device=device(), dtype=dtype) for _ in range(2))
     times = []
     for _ in range(13):
@@ -78,7 +78,7 @@ def synchronise() -> None:
 
 
 def begin_peak() -> None:
-    """Measure peaks from here on."""
+    """Start measuring peaks."""
     if torch.cuda.is_available():
         synchronise()
         torch.cuda.empty_cache()

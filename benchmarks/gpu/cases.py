@@ -1,7 +1,7 @@
-"""What is measured: every shipped recipe, and a few on other models.
+"""List the cases to measure: every shipped recipe, and a few recipes with other models.
 
-A case is a recipe with the shape of its model, data of known lengths in place of its own, and as many steps as are
-measured. Its loss, lengths, batch, adapter and optimizer are the recipe's.
+A case is a recipe with the shape of its model, data of known lengths instead of its own, and a few steps. Loss, maximum
+lengths, batch size, adapter and optimizer are those of the recipe.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ EXTRAS = {
     "llama-3.1-8b-dpo-hh": ("qwen3-1.7b-hh-16gb", "meta-llama/Llama-3.1-8B-Instruct"),
     "llama-3.1-8b-ppo": ("qwen3-4b-ppo", "meta-llama/Llama-3.1-8B-Instruct"),
 }
-"""Shipped recipes on other models: name → recipe, model."""
+"""Shipped recipes with other models: name → recipe, model."""
 
 SHORT, LONG = "hh", "hh-longest"
-"""Tables of `benchmarks/lengths`: conversations as they come, and the longest of them in place of instruction data."""
+"""Tables of `benchmarks/lengths`: random conversations, and the longest ones instead of instruction data."""
 
 AGAINST_TRL = {"dpo": "sigmoid", "ipo": "ipo", "dpo_norm": "sigmoid_norm", "kto": "kto"}
-"""Losses whose step is compared with TRL's trainer, and TRL's names for them."""
+"""Losses whose step is compared with TRL's trainer, with TRL's names for them."""
 
 NOT_OURS = ("eval_", "save_", "logging_", "hub_", "num_train_epochs", "report_to", "push_to_hub", "run_name")
-"""Beginnings of settings of a run that are no part of a step."""
+"""Prefixes of settings that do not affect a step."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Case:
     """One recipe to measure.
 
     Attributes:
-        name: Under which its results are kept.
-        recipe: Of the name of its file, with everything of it that a step depends on.
-        config: The model's config.json.
-        lengths: The table its data follow.
+        name: Name of its results.
+        recipe: The recipe with all settings that affect a step.
+        config: The content of the model's config.json.
+        lengths: Table with the lengths of its data.
         small: Whether the model is a tiny one.
     """
 
@@ -55,7 +55,7 @@ class Case:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Of the measurements there are, those that mean something here."""
+        """The kinds of measurements that apply to this case."""
         if self.recipe.trainer == "ppo":
             return ("rollout",)
         if not self.recipe.method.cuts_rows:
@@ -66,7 +66,7 @@ class Case:
         return ("step", *trl, "row_tokens", *packed, "profile")
 
     def settled(self, folder: Path, data: Path, **values: Any) -> Recipe:
-        """The recipe as it is run: on the model of `folder` and the data of a file, without anything that is no step."""
+        """The recipe as it is run: with the model of `folder` and the data of a file, without evaluation and saving."""
         own = {key: value for key, value in self.recipe.values.items() if not _is_dropped(key)}
         run = {
             "model_name_or_path": str(folder),
@@ -87,7 +87,7 @@ def _is_dropped(key: str) -> bool:
 
 
 def names() -> list[str]:
-    """Of all cases: the shipped recipes but the demos, and the extras."""
+    """Names of all cases: the shipped recipes without the demos, and the extras."""
     shipped = sorted(path.stem for path in RECIPES.glob("*.yaml") if not path.stem.startswith("demo"))
     return [*shipped, *EXTRAS]
 
@@ -113,18 +113,18 @@ def _recipe(name: str) -> Recipe:
 
 
 def _small(recipe: Recipe) -> dict[str, Any]:
-    """Settings that a tiny model on a CPU can keep up with."""
+    """Settings for a tiny model on a CPU."""
     changes: dict[str, Any] = {"lora_r": 4, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
     for key, most in (("max_length", 128), ("max_completion_length", 8)):
         if recipe.get(key):
             changes[key] = most
-    if str(recipe.get("optim")).startswith("paged"):  # pages between a GPU and its host
+    if str(recipe.get("optim")).startswith("paged"):  # paged optimizers need a GPU
         changes["optim"] = "adamw_8bit" if "8bit" in recipe.get("optim") else "adamw_torch"
     return changes
 
 
 def shrunk(config: dict[str, Any]) -> dict[str, Any]:
-    """A model of the same family, as small as one can be."""
+    """A tiny configuration of the same model family."""
     config = copy.deepcopy(config)
     text = config.get("text_config", config)
     text |= {

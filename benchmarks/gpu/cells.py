@@ -1,4 +1,4 @@
-"""Which cells there are, in the order they are measured, and how one is: whatever happens in it ends with it."""
+"""List the measurements in order, and run them; a failure ends only its own measurement."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ MEASURES = {
 
 
 class Name(NamedTuple):
-    """Of a cell."""
+    """Name of a cell: its case and its kind."""
 
     case: str
     kind: str
 
 
 def listed(names: Sequence[str], kinds: Sequence[str] = results.KINDS) -> list[Name]:
-    """The cells of some cases, of some kinds: the first one of every case, then the others case by case."""
+    """The cells of some cases and kinds: first the first cell of every case, then the others case by case."""
     found = [
         (number > 0, order, results.KINDS.index(kind), Name(name, kind))
         for order, name in enumerate(names)
@@ -59,17 +59,17 @@ def listed(names: Sequence[str], kinds: Sequence[str] = results.KINDS) -> list[N
 def measure(
     wanted: Sequence[Name], store: Store, *, small: bool, say: Callable[[str], None], again: bool = False
 ) -> list[Name]:
-    """Measure cells that are not in the store, until time is up.
+    """Measure cells that are not in the store, until the time limit.
 
     Args:
-        wanted: In this order.
-        store: Gets each as soon as it is finished.
-        small: Tiny models.
+        wanted: The cells, in this order.
+        store: Each cell is saved to it when finished.
+        small: Whether to use tiny models.
         say: Prints a line.
-        again: Also those that are in the store.
+        again: Whether to repeat cells that are in the store.
 
     Returns:
-        Those left over.
+        The remaining cells.
     """
     left = [name for name in wanted if again or store.cell(*name) is None]
     try:
@@ -83,7 +83,7 @@ def measure(
     return left
 
 
-_kept: dict[str, Any] = {}  # the bench of the last cell, whose model the next may want
+_kept: dict[str, Any] = {}  # the bench of the last cell, whose model the next cell may use
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def _bench(name: str, small: bool) -> Iterator[Bench]:
 
 
 def forget() -> None:
-    """Let go of the model of the last cell."""
+    """Free the model of the last cell."""
     if "place" in _kept:
         _kept.pop("bench")
         _kept.pop("place").cleanup()
@@ -110,7 +110,7 @@ def forget() -> None:
 
 
 def one(bench: Bench, name: Name, rate: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure one cell; where that fails, the cell says why."""
+    """Measure one cell. If that fails, the cell contains the reason."""
     started = time.perf_counter()
     try:
         cell = MEASURES[name.kind](bench, rate)
@@ -122,7 +122,7 @@ def one(bench: Bench, name: Name, rate: float, say: Callable[[str], None]) -> di
         why = sentence if is_memory else f"{type(error).__name__}: {sentence}"
         cell = {"fits": False if is_memory else None, "why": why}
     if cell.get("fits", True) is not True:
-        bench.base.model = None  # built again for the next cell: nothing of a failure stays
-    release()  # outside the handler, whose traceback keeps the failed step alive
+        bench.base.model = None  # the next cell builds it again, so that a failure leaves nothing behind
+    release()  # outside the handler: its traceback keeps the failed step alive
     say(f"{name.case:24} {name.kind:16} {time.perf_counter() - started:6.0f} s  {cell.get('why') or 'done'}")
     return cell

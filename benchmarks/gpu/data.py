@@ -1,6 +1,6 @@
-"""Random words with the lengths of real preference pairs, and a tokenizer that makes one token of each.
+"""Write random words with the token lengths of real preference pairs, and a tokenizer with one token per word.
 
-So the data go the way of any other: read from a file, checked, tokenised, cut.
+The data then takes the same path as any other: it is read from a file, checked, tokenised and truncated.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks import lengths
 
 WORDS = 4096
-"""Different tokens in the data: enough that no two completions are alike."""
+"""Number of different words: enough that no two completions are equal."""
 PAD, EOS = "<pad>", "</s>"
 LONGEST_PROMPT = 512
-"""Tokens of a prompt that completions are sampled for, as the planner assumes."""
+"""Maximum tokens of a prompt for which completions are sampled; the planner assumes the same."""
 
 
 def table(name: str) -> list[tuple[int, int, int]]:
-    """Tokens of prompt, chosen and rejected of every pair of a table."""
+    """Tokens of prompt, chosen and rejected completion of every pair of a table."""
     content = json.loads((Path(lengths.__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
     return [tuple(row) for row in content["lengths"]]
 
 
 def write(file: Path, rows: list[tuple[int, int, int]], words: int, longest_prompt: int | None = None) -> None:
-    """Pairs of so many tokens each, as text: a completion has one word less, since its end is a token too."""
+    """Write pairs with these numbers of tokens as text. A completion has one word less, because its end is also a token."""
     rng = random.Random(0)
 
     def text(count: int) -> str:
@@ -44,7 +44,7 @@ def write(file: Path, rows: list[tuple[int, int, int]], words: int, longest_prom
 
 
 def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """One token for each word of `write`; a model of so small a vocabulary as `vocabulary` can embed it."""
+    """A tokenizer with one token per word of `write`, limited to a model's `vocabulary`."""
     count = min(WORDS, vocabulary - 3)
     ids = {PAD: 0, EOS: 1, "<unk>": 2, **{f"w{i}": 3 + i for i in range(count)}}
     backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
@@ -55,5 +55,5 @@ def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 def words(config: dict[str, Any]) -> int:
-    """How many different words a model can embed."""
+    """Number of different words that a model can embed."""
     return min(WORDS, config.get("text_config", config)["vocab_size"] - 3)

@@ -1,4 +1,4 @@
-"""An end to the time a command may take, whatever it is doing then."""
+"""Stop a command after a time limit."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 AGAIN = 1.0
-"""Seconds until it is raised once more: where Python runs a finaliser, what is raised is printed and lost."""
+"""Seconds until the exception is raised again: in a finaliser, Python prints and discards it."""
 
 
 class OutOfTime(BaseException):
-    """Time is up."""
+    """The time limit is reached."""
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Inside, `OutOfTime` is raised after so many seconds, and again until it is `heard`."""
+    """Inside, `OutOfTime` is raised after this time, repeatedly until `heard` is called."""
 
     def stop(*_: Any) -> None:
         raise OutOfTime
@@ -32,5 +32,5 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def heard() -> None:
-    """From here on nothing is raised any more."""
+    """Stop raising `OutOfTime`."""
     signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,4 +1,4 @@
-"""Whether packed rows give the log-probabilities of padded ones, over many rows in the precision of the run."""
+"""Compare log-probabilities in packed and in padded rows, over many rows in the precision of the run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
         run = training.run(trainer, 0)
     if not found:
         reason = next((line for line in run.said if "packing is off" in line), "rows are padded")
-        return {"fits": None, "why": f"Nothing to compare: {reason}."}
+        return {"fits": None, "why": f"Packed and padded rows cannot be compared: {reason}."}
     return found
 
 
 def compare(trainer: Any) -> dict[str, Any]:
-    """Scores of some examples in packed rows, in padded rows and in padded rows of one; empty where nothing is packed."""
+    """Log-probabilities of some examples in packed rows, padded rows and padded rows of one; empty if rows are not packed."""
     if not trainer._is_packed:
         return {}
     examples = [trainer.train_dataset[i] for i in range(min(EXAMPLES, len(trainer.train_dataset)))]
@@ -57,7 +57,7 @@ def compare(trainer: Any) -> dict[str, Any]:
 
 
 def score(trainer: Any, rows: list[list[dict]]) -> Scores:
-    """Log-probability of every completion of some rows, by its tokens and its prompt's."""
+    """Log-probability of every completion of some rows, by prompt tokens and completion tokens."""
     found: Scores = {}
     with no_grad_eval(trainer.model), trainer.compute_loss_context_manager():
         for row in rows:

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, kernel by kernel."""
+"""Profile a step by kernel."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PARTS = {
     "matmul": r"gemm|nvjet|cutlass|xmma|cublas|wgmma|gemv|::mm$|::addmm|::bmm|::linear$|splitk",
     "copies": r"memcpy|memset|copy|::to$|::cat$|index_select|::index$|gather|scatter|CatArray",
 }
-"""What the name of a kernel says it belongs to; the first that matches. `head` is TRL's LM head but for its matrix
-products, which are among `matmul`. On a CPU names are those of operators."""
+"""Patterns of kernel names by part of a step; the first match counts. `head` is TRL's LM head without its matrix products,
+which are counted in `matmul`. On a CPU, operators are used instead of kernels."""
 
 
 class Profiler(TrainerCallback):
@@ -66,7 +66,7 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
 
 
 def of(log: profile) -> list[dict[str, Any]]:
-    """The kernels of a profile, or the operators where there is no device, the longest first."""
+    """The kernels of a profile, or its operators without a GPU, longest first."""
     on_device = torch.cuda.is_available()
     found = []
     for event in log.key_averages():
@@ -78,7 +78,7 @@ def of(log: profile) -> list[dict[str, Any]]:
 
 
 def shares(kernels: list[dict[str, Any]]) -> dict[str, float]:
-    """Share of each part in the time of all kernels; what belongs to none is the rest."""
+    """Share of each part in the time of all kernels; unmatched kernels are the rest."""
     total = sum(kernel["seconds"] for kernel in kernels) or 1.0
     found = dict.fromkeys((*PARTS, "rest"), 0.0)
     for kernel in kernels:
@@ -87,5 +87,5 @@ def shares(kernels: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def part_of(name: str) -> str:
-    """The part of a step that a kernel belongs to, by its name."""
+    """The part of a step to which a kernel belongs, by its name."""
     return next((part for part, pattern in PARTS.items() if re.search(pattern, name, re.IGNORECASE)), "rest")

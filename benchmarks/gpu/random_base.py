@@ -1,9 +1,8 @@
-"""A model of a real shape with random weights in 4 bits, built by transformers' own loader.
+"""Build a model of a real shape with random weights in 4 bits, with transformers' own loader.
 
-The loader is handed a checkpoint whose tensors come into being when they are read: each linear weight is drawn in
-bfloat16, quantised by bitsandbytes and dropped before the next one is. What such a checkpoint leaves out (embeddings,
-norms, buffers such as rotary frequencies) the model initialises by its own rules. So the result is a loaded 4-bit model
-to everybody, and the 16-bit model never exists.
+The loader gets a checkpoint whose tensors are created when they are read: each linear weight is drawn in bfloat16,
+quantised by bitsandbytes and dropped before the next one. The model initialises everything else itself (embeddings, norms,
+buffers such as rotary frequencies). The result is the same as a loaded 4-bit model, and the 16-bit model never exists.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ STANDARD_DEVIATION = 0.02
 
 
 class Drawn:
-    """A tensor of a checkpoint that is drawn when it is read, the same each time."""
+    """A checkpoint tensor that is drawn when it is read, with the same values each time."""
 
     def __init__(self, name: str, shape: torch.Size, device: torch.device) -> None:
         self.name, self.shape, self.device = name, shape, device
@@ -35,14 +34,14 @@ class Drawn:
 
 
 def checkpoint(model: nn.Module, device: torch.device) -> dict[str, Drawn]:
-    """The linear weights of a model, but those it ties to its embeddings."""
+    """The linear weights of a model, without those tied to its embeddings."""
     tied = id(model.get_input_embeddings().weight)
     linear = {name: module.weight for name, module in model.named_modules() if type(module) is nn.Linear}
     return {f"{n}.weight": Drawn(f"{n}.weight", w.shape, device) for n, w in linear.items() if id(w) != tied}
 
 
 def architecture(config: Any, is_classifier: bool) -> Any:
-    """The class that reads the configuration: with a language model's head, or with that of a reward model."""
+    """The model class of the configuration, with a language model's head or a reward model's head."""
     if is_classifier:
         return AutoModelForSequenceClassification._model_mapping[type(config)]
     named = getattr(transformers, (config.architectures or [""])[0], None)
@@ -53,10 +52,10 @@ def build(folder: str, device: torch.device, *, is_classifier: bool = False, **i
     """The random model of the config.json in a folder.
 
     Args:
-        folder: Of the configuration; also the model's name from then on.
-        device: Where it is built and stays.
-        is_classifier: One output for a sequence in place of the language model's head.
-        init: For `from_pretrained`: dtype, attention implementation, quantisation.
+        folder: Folder of the configuration; it becomes the model's name.
+        device: Device of the model.
+        is_classifier: Whether the model has a scalar head instead of the language model's head.
+        init: Arguments for `from_pretrained`: dtype, attention implementation, quantisation.
     """
     config = AutoConfig.from_pretrained(folder, **({"num_labels": 1} if is_classifier else {}))
     cls = architecture(config, is_classifier)
@@ -71,10 +70,10 @@ def build(folder: str, device: torch.device, *, is_classifier: bool = False, **i
 
 
 class RandomBase(SharedBase):
-    """Lends random models in place of loaded ones; otherwise as the base that a comparison's runs share.
+    """A shared base with random instead of loaded models.
 
     Attributes:
-        is_classifier: What the next trainer wants.
+        is_classifier: Whether the next trainer needs a scalar head.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -86,5 +85,5 @@ class RandomBase(SharedBase):
 
     def take_back(self, trainer: Any) -> None:
         super().take_back(trainer)
-        self.model.get_input_embeddings()._forward_hooks.clear()  # TRL lets embeddings require gradients, for good
+        self.model.get_input_embeddings()._forward_hooks.clear()  # TRL's hook that makes embeddings require gradients
         self.model.set_attn_implementation(attention.ordinary(self.model.config._attn_implementation))

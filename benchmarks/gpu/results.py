@@ -1,4 +1,4 @@
-"""What is measured, cell by cell, and the file that keeps it: one per card, written whole after every cell.
+"""Define the results file: one per card, written as a whole after every cell.
 
 A cell is one kind of measurement of one recipe, `results["cells"][recipe][kind]`. A recipe is the name of a file in
 `recipes/` without its ending, or a key of `benchmarks.gpu.cases.EXTRAS`. GiB are of 2³⁰ bytes, times are seconds.
@@ -13,21 +13,21 @@ from typing import Any, TypedDict
 
 FOLDER = Path(__file__).parents[1] / "results"
 KINDS = ("step", "rollout", "trl", "row_tokens", "packed_vs_padded", "profile")
-"""Kinds of cells, the most important first."""
+"""Kinds of cells, most important first."""
 
 
 class Card(TypedDict):
-    """The card, and what it was held to."""
+    """The card and its memory limit."""
 
     name: str
     memory_gib: float
-    cap_gib: float  # of it the allocator could use
+    cap_gib: float  # limit of the allocator
     bf16_tflops_measured: float  # 8192³ products on random numbers
     compute_capability: str  # such as "9.0"
 
 
 class Cell(TypedDict):
-    """What every cell holds, and all that one of a measurement that failed does."""
+    """Fields of every cell; a failed measurement has no others."""
 
     date: str  # ISO, to the second, UTC
     commit: str | None  # of the code that was measured; ends in "+" where files differed from it
@@ -62,7 +62,7 @@ class Step(Cell, total=False):
     checkpointed_layers: int | None  # in the longest row
     layers: int
     lengths: str  # table in `benchmarks/lengths`
-    said: list[str]  # what the trainer said of its choices
+    said: list[str]  # lines that the trainer printed about its choices
 
 
 class Rollout(Cell, total=False):
@@ -105,7 +105,7 @@ class AgainstTRL(Cell, total=False):
 
 
 class RowTokens(Cell, total=False):
-    """The longest row that runs forward and backward under the cap, all layers recomputed."""
+    """The longest row that runs forward and backward within the limit, with all layers checkpointed."""
 
     row_tokens: int
     did_not_fit: int | None  # the shortest tried that ran out of memory; `None` if none did
@@ -123,7 +123,7 @@ class Kernel(TypedDict):
 
 
 class Profile(Cell, total=False):
-    """Where the time of one step goes, by `torch.profiler`; shares are of `kernel_seconds`."""
+    """Profile of one step by `torch.profiler`; shares refer to `kernel_seconds`."""
 
     seconds: float  # of the step while profiled
     kernel_seconds: float  # of all kernels, added up
@@ -148,7 +148,7 @@ class Results(TypedDict):
     card: Card
     versions: dict[str, str]
     date: str  # of its first cell
-    small: bool  # tiny models: proves that the benchmark runs, and says nothing of a card
+    small: bool  # tiny models: tests the benchmark, not the card
     cells: dict[str, dict[str, Any]]  # recipe → kind → one of the above
 
 
@@ -158,15 +158,15 @@ def slug(name: str) -> str:
 
 
 def path(card: str, folder: Path = FOLDER, *, small: bool = False) -> Path:
-    """Where the results of a card are; small ones never lie where a card's do."""
+    """Path of a card's results; results of tiny models have another name."""
     return folder / f"{'small' if small else 'gpu'}-{slug(card)}.json"
 
 
 def read(file: Path) -> Results | None:
-    """What was measured so far."""
+    """The saved results, if there are any."""
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def measured(folder: Path = FOLDER) -> list[Results]:
-    """Results of every card, in the order of their files' names."""
+    """Results of every card, sorted by file name."""
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("gpu-*.json"))]

@@ -1,4 +1,4 @@
-"""PPO with four roles on one base: a rollout, and the updates that learn from it."""
+"""Measure PPO with four roles on one base: a rollout and its updates."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from benchmarks.gpu.step import paged, planned
 from trl_ext import planner
 
 ROLLOUTS = 2
-"""The first warms up."""
+"""Number of rollouts; the first is a warm-up."""
 
 
 class Phases:
-    """Time and memory of a trainer's rollouts, apart from those of its updates.
+    """Measures a trainer's rollouts separately from its updates.
 
     Attributes:
-        seconds: Of each rollout.
-        ends: When each was over.
-        during, between: Peaks of the rollouts, and of what came after each.
-        tokens: Sampled in each.
+        seconds: Time of each rollout.
+        during, between: Peaks during the rollouts, and during the updates after each.
+        tokens: Sampled tokens of each rollout.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -82,6 +81,6 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
 
 
 def most(peaks: list[card.Peak], name: str) -> float | None:
-    """The largest of one number of several peaks."""
+    """The maximum of one field over several peaks."""
     found = [getattr(peak, name) for peak in peaks]
     return None if None in found else max(found)

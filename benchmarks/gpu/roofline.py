@@ -1,9 +1,9 @@
-"""How many multiplications a step takes, and how many tokens it computed.
+"""Count the tokens and matrix-product operations of a step.
 
-A weight of a frozen layer takes part in 2 operations per token forward, 2 backward (to its input alone), 2 more where
-the layer is recomputed, and 2 in each pass without gradient: 8 with a reference and everything recomputed, 6 with a
-reference and nothing. The LM head sees completion tokens alone. Attention scores, adapters, the head's own recomputation
-and everything that is no matrix product are not counted, so the share of the card's rate is a lower bound.
+A weight of a frozen layer takes 2 operations per token forward, 2 backward (only the gradient of its input), 2 more if the
+layer is recomputed, and 2 in each pass without gradient: 8 with a reference and all layers recomputed, 6 with a reference and
+no layer recomputed. The LM head computes completion tokens only. Attention scores, adapters, the head's own recomputation and
+everything else than matrix products are not counted, so the share of the card's rate is a lower bound.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from trl_ext.trainers.preference import activation_memory
 
 @dataclass
 class Tally:
-    """Tokens that went through a model, padding included.
+    """Numbers of tokens computed by a model, padding included.
 
     Attributes:
-        with_gradient, without_gradient: Of forward passes.
-        recomputed: Of those with gradient, times the share of the layers that run again in the backward pass.
-        head_with_gradient, head_without_gradient: Tokens the LM head projected.
-        longest: Most tokens of one forward pass with gradient.
+        with_gradient, without_gradient: Tokens of forward passes with and without gradient.
+        recomputed: Tokens with gradient, times the share of layers that are recomputed in the backward pass.
+        head_with_gradient, head_without_gradient: Tokens computed by the LM head.
+        longest: Maximum tokens of one forward pass with gradient.
     """
 
     with_gradient: int = 0

@@ -1,4 +1,4 @@
-"""The longest row that runs forward and backward, all layers recomputed, optimizer and gradients in place."""
+"""Find the longest row that runs forward and backward, with all layers checkpointed and optimizer state allocated."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
 
 
 class Probe:
-    """Rows of one trainer, as long as they can be."""
+    """Searches the longest row of a trainer."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
     def search(self, start: int, most: int) -> dict[str, Any]:
-        """The longest row that fits, and what it took."""
+        """The longest row that fits, and its peak memory."""
         self.trainer._recompute_everything()
         fits, fails = largest(self.fits, start, most)
         card.begin_peak()
@@ -51,7 +51,7 @@ class Probe:
         }
 
     def fits(self, tokens: int) -> bool:
-        """Whether a row of at most so many tokens runs."""
+        """Whether a row of up to `tokens` tokens runs."""
         trainer = self.trainer
         row = filled(trainer.train_dataset, trainer._row_size, tokens)
         baseline = {"z_ref": torch.zeros((), device=trainer.args.device)} if "z_ref" in trainer.loss.inputs else {}
@@ -62,12 +62,12 @@ class Probe:
             pass
         finally:
             trainer.model.zero_grad(set_to_none=False)
-        release()  # outside the handler, whose traceback keeps the row alive
+        release()  # outside the handler: its traceback keeps the row alive
         return False
 
 
 def filled(examples: Iterable[dict], size: Callable[[list[dict]], int], tokens: int) -> list[dict]:
-    """Examples in their order that fill a row of at most so many tokens, one at least."""
+    """The first examples that fill a row of up to `tokens` tokens; always one or more."""
     row: list[dict] = []
     for example in examples:
         if row and size([*row, example]) > tokens:
@@ -77,12 +77,12 @@ def filled(examples: Iterable[dict], size: Callable[[list[dict]], int], tokens: 
 
 
 def largest(fits: Callable[[int], bool], start: int, most: int) -> tuple[int, int | None]:
-    """The largest number in steps of `STEP` that fits, 0 if none does; and the smallest that was found not to.
+    """The largest multiple of `STEP` that fits (0 if none does), and the smallest number found not to fit.
 
     Args:
-        fits: Whether a number does; of smaller ones it is then assumed.
-        start: Tried first, then doubled.
-        most: Beyond which nothing is tried.
+        fits: Whether a number fits; smaller numbers are then assumed to fit.
+        start: First number tried; it is then doubled.
+        most: Largest number tried.
     """
     good, bad = 0, None
     for tokens in itertools.takewhile(lambda n: n <= most, (start * 2**i for i in itertools.count())):

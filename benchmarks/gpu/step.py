@@ -1,4 +1,4 @@
-"""A recipe's optimizer step: memory against the plan, time, share of the card's rate."""
+"""Measure an optimizer step of a recipe: memory against the plan, time, share of the card's rate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
 
     Args:
         bench: The case.
-        rate: Of the card's matrix products, TFLOP/s.
+        rate: The card's measured rate of matrix products, TFLOP/s.
     """
     steps = training.WARM_UP + training.MEASURED
     with training.trainer(bench, max_steps=steps) as (trainer, recipe):
@@ -60,7 +60,7 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
 
 
 def planned(plan: VramPlan) -> dict[str, Any]:
-    """What a plan expects, GiB."""
+    """Planned memory in GiB."""
     parts = {
         is_static: sum(t.bytes for t in plan.terms if t.is_static == is_static and t.name not in OVERHEADS)
         for is_static in (True, False)
@@ -73,12 +73,12 @@ def planned(plan: VramPlan) -> dict[str, Any]:
 
 
 def free_choice(plan: VramPlan) -> dict[str, Any]:
-    """Rows and recomputed layers that the planner chooses by itself."""
+    """Row length and checkpointed layers that the planner chooses."""
     return {"planned_row_tokens": plan.row_tokens, "planned_checkpointed_layers": plan.checkpointed_layers}
 
 
 def chosen_rows(trainer: Any) -> dict[str, Any]:
-    """What a trainer with rows settled on."""
+    """Row length and checkpointed layers that a trainer chose."""
     return {
         "attention": implementation(trainer.model),
         "row_tokens": trainer.row_tokens,
@@ -87,7 +87,7 @@ def chosen_rows(trainer: Any) -> dict[str, Any]:
 
 
 def implementation(model: Any) -> str:
-    """How a model computes attention: the kernel of packed rows, or the implementation of padded ones."""
+    """Attention of a model: the kernel of packed rows, or the implementation of padded rows."""
     name = model.config._attn_implementation
     usual = attention.ordinary(name)
     if name == usual:
@@ -96,7 +96,7 @@ def implementation(model: Any) -> str:
 
 
 def paged(optimizer: Any) -> float:
-    """GiB of an optimizer's states that page between card and host."""
+    """Paged states of an optimizer in GiB."""
     states = getattr(optimizer, "optimizer", optimizer).state.values()
     tensors = [value for state in states for value in state.values() if getattr(value, "is_paged", False)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / GIB

@@ -1,4 +1,4 @@
-"""Results on disk: what is measured is kept at once, whole, and not measured again."""
+"""Keep results on disk: each cell is saved when it is finished and not measured again."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Store:
     """The results file of a card.
 
     Args:
-        folder: Where it is, or will be.
-        card: Kept in a new file; an older file keeps its own, so that all its shares are of one rate.
-        small: Of tiny models.
+        folder: Folder of the file.
+        card: Description for a new file. An existing file keeps its own, so that all shares refer to one rate.
+        small: Whether the results are of tiny models.
     """
 
     def __init__(self, folder: Path, card: Card, *, small: bool) -> None:
@@ -34,15 +34,15 @@ class Store:
 
     @property
     def rate(self) -> float:
-        """Of the card's matrix products, TFLOP/s."""
+        """The card's rate of matrix products, TFLOP/s."""
         return self.results["card"]["bf16_tflops_measured"]
 
     def cell(self, name: str, kind: str) -> dict[str, Any] | None:
-        """A cell, if it was measured or failed."""
+        """A finished or failed cell; `None` if it was not measured."""
         return self.results["cells"].get(name, {}).get(kind)
 
     def put(self, name: str, kind: str, cell: dict[str, Any]) -> None:
-        """Keep a cell, over one of before."""
+        """Save a cell, replacing an earlier one."""
         about = {"date": now(), "commit": commit(), "fits": True, "why": None}
         self.results["cells"].setdefault(name, {})[kind] = about | cell
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class Store:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that matter, and of CUDA."""
+    """Versions of the relevant packages and of CUDA."""
     found = {}
     for name in PACKAGES:
         try:
@@ -65,7 +65,7 @@ def now() -> str:
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with a + where files differ from it; `None` where git cannot tell."""
+    """The commit of this checkout, with a + if files differ from it; `None` without git."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""A trainer for a case, and some of its steps, timed."""
+"""Build the trainer of a case and time some of its steps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from trl_ext.recipe import Recipe
 from trl_ext.trainers.common.out_of_memory import release
 
 WARM_UP, MEASURED = 2, 4
-"""Steps before the clock runs, and steps it runs for."""
+"""Number of warm-up steps, and of measured steps."""
 
 
 class Clock(TrainerCallback):
-    """Seconds from the end of one step to the end of the next, the device waited for: data, forward, backward, update."""
+    """Measures the time from the end of one step to the end of the next, with the device synchronised."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -46,11 +46,11 @@ class Run(NamedTuple):
     """Some steps of a trainer.
 
     Attributes:
-        times: Seconds of each step after warm-up.
-        tallies: Tokens of each step after warm-up.
-        losses: As logged, of every step.
-        peak: Of all steps.
-        said: Lines the trainer printed.
+        times: Seconds of each step after the warm-up.
+        tallies: Tokens of each step after the warm-up.
+        losses: Logged loss of every step.
+        peak: Peak memory of all steps.
+        said: Lines that the trainer printed.
     """
 
     times: list[float]
@@ -61,7 +61,7 @@ class Run(NamedTuple):
 
 
 class _Tallies(TrainerCallback):
-    """A tally for each step, in turn."""
+    """Keeps a tally for each step."""
 
     def __init__(self) -> None:
         self.current = roofline.Tally()
@@ -73,7 +73,7 @@ class _Tallies(TrainerCallback):
 
 
 def run(trainer: Any, warm_up: int = WARM_UP) -> Run:
-    """Train for the steps a trainer's configuration says, of which the first `warm_up` do not count."""
+    """Train for the configured number of steps; the first `warm_up` steps are not measured."""
     clock, tallies, printed = Clock(), _Tallies(), io.StringIO()
     trainer.add_callback(clock)
     trainer.add_callback(tallies)
@@ -91,7 +91,7 @@ def run(trainer: Any, warm_up: int = WARM_UP) -> Run:
 
 
 class During(TrainerCallback):
-    """Does something at the end of one step, while model and optimizer are as training has prepared them."""
+    """Runs a function at the end of one step, while model and optimizer are ready for training."""
 
     def __init__(self, step: int, work: Callable[[], None]) -> None:
         self.step, self.work = step, work
@@ -103,11 +103,11 @@ class During(TrainerCallback):
 
 @contextmanager
 def trainer(bench: Bench, **values: Any) -> Iterator[tuple[Any, Recipe]]:
-    """The package's own trainer of a case on the bench's base, which is taken back afterwards.
+    """The trainer of a case on the bench's base, which is given back afterwards.
 
     Args:
-        bench: Holds the case, its model and its data.
-        values: Settings over the recipe's.
+        bench: The case with its model and data.
+        values: Settings that override the recipe's.
     """
     if bench.case.recipe.get("reward_adapter"):
         values["reward_adapter"] = str(bench.reward_adapter)
@@ -120,12 +120,12 @@ def trainer(bench: Bench, **values: Any) -> Iterator[tuple[Any, Recipe]]:
 
 @contextmanager
 def fresh(bench: Bench) -> Iterator[tuple[Path, list]]:
-    """A folder, and a list: the trainer that is put into it gives the base back in the end.
+    """A folder, and a list for a trainer, which gives the base back at the end.
 
-    The reference cache is empty, so that reference passes are run, as in an epoch's first steps.
+    The reference cache is empty, so reference passes are run as in a first epoch.
     """
     held: list[Any] = []
-    release()  # a trainer before this one may still hold its optimizer, in cycles
+    release()  # reference cycles may keep an earlier trainer's optimizer alive
     with tempfile.TemporaryDirectory(dir=bench.place) as place, _environment(TRL_EXT_CACHE=f"{place}/cache"):
         try:
             yield Path(place, "run"), held

@@ -1,11 +1,11 @@
-"""Count the tokens of preference pairs and keep the counts.
+"""Count the tokens of preference pairs and save the counts.
 
     python -m benchmarks.lengths.make NAME FILE [--rows 768] [--longest]
 
-FILE is any preference file or Hub name that `trl-ext run` reads. Its tokenizer is the one of `benchmarks.step`, a
-16,384-token byte-pair encoding trained on FILE, with role markers and an end token; tokenizers of models, whose
-vocabularies are larger, make fewer tokens of the same text. Rows are drawn at random, with `--longest` from the rows
-with most tokens alone. Of a pair, the prompt is what both completions begin with, generation prompt included.
+FILE is any preference file or Hub name that `trl-ext run` reads. The tokenizer is that of `benchmarks.step`: a byte-pair
+encoding of 16,384 tokens trained on FILE, with role markers and an end token. Tokenizers of real models have larger
+vocabularies and give fewer tokens for the same text. Rows are drawn at random; with `--longest`, only from the rows with the
+most tokens. The prompt of a pair is the common prefix of both completions, with the generation prompt.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def lengths(row: dict, tokenizer: PreTrainedTokenizerFast) -> Row:
 
 
 def select(counted: list[Row], rows: int, longest: bool) -> list[Row]:
-    """So many of the counts in random order; with `longest`, those of the rows with most tokens."""
+    """`rows` of the counts in random order; with `longest`, those of the rows with the most tokens."""
     order = random.Random(0).sample(counted, len(counted))
     if longest:
         bound = sorted(map(sum, counted), reverse=True)[:rows][-1]
@@ -65,7 +65,7 @@ def main() -> None:
     text = json.dumps({"about": about, "lengths": "ROWS"}, indent=2).replace('"ROWS"', f"[\n{rows}\n  ]")
     path = FOLDER / f"{words.name}.json"
     path.write_text(text + "\n", encoding="utf-8")
-    print(f"{path}: prompt, chosen, rejected have {about['means']} tokens on average")
+    print(f"{path}: {about['means']} tokens on average for prompt, chosen and rejected")
 
 
 if __name__ == "__main__":

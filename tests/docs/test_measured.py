@@ -70,39 +70,39 @@ def test_every_outcome_has_its_words():
         "llama-3.1-8b-ipo": {
             "peak, GiB": "18.0",
             "planned": "18.0 (+0.0%)",
-            "s a step": "6.41",
+            "s per step": "6.41",
             "tokens/s": "1,834",
-            "of the matmul rate": "46%",
-            "time of TRL ÷ ours": "2.61",
-            "longest row": "9,216",
-            "dequantising": "7%",
+            "share of matmul rate": "46%",
+            "TRL time ÷ ours": "2.61",
+            "longest row, tokens": "9,216",
+            "dequantisation": "7%",
             "packed − padded, nats": "0.031",
         },
         "qwen3-14b-dpo-zh-en": {
             "peak, GiB": "18.0",
             "planned": "18.0 (+0.0%)",
-            "s a step": "6.41",
+            "s per step": "6.41",
             "tokens/s": "1,834",
-            "of the matmul rate": "46%",
-            "time of TRL ÷ ours": "does not fit",
+            "share of matmul rate": "46%",
+            "TRL time ÷ ours": "does not fit",
         },
         "gemma-2-9b-simpo": {"peak, GiB": "does not fit"},
-        "zephyr-7b-dpo": {"peak, GiB": "failed", "time of TRL ÷ ours": "failed"},
-        "qwen3-4b-ppo": {"peak, GiB": "18.0", "planned": "17.0 (−5.6%)", "s a step": "42.0"},
-        "qwen3-8b-kto": {"peak, GiB": "not measured yet", "dequantising": "does not fit"},
+        "zephyr-7b-dpo": {"peak, GiB": "failed", "TRL time ÷ ours": "failed"},
+        "qwen3-4b-ppo": {"peak, GiB": "18.0", "planned": "17.0 (−5.6%)", "s per step": "42.0"},
+        "qwen3-8b-kto": {"peak, GiB": "not measured yet", "dequantisation": "does not fit"},
     }
 
 
 def test_the_table_names_card_cap_versions_and_day():
     text = tables([record(), record("NVIDIA L4")])
-    for said in ("NVIDIA H200, its allocator held to 22.5 GiB", "on NVIDIA L4", "torch 2.11.0", "712 TFLOP/s"):
+    for said in ("NVIDIA H200 with the allocator limited to 22.5 GiB", "on NVIDIA L4", "torch 2.11.0", "712 TFLOP/s"):
         assert said in text
     assert text.count("| recipe |") == 2 and text.count("2026-11-22") == 2
 
 
 def test_a_difference_beyond_the_tolerance_is_called_so():
     cells = {"x": {"packed_vs_padded": {**COMMON, "largest_difference": 1.25, "within": False}}}
-    assert rows(tables([record(cells=cells)]))["x"]["packed − padded, nats"] == "1.2, too much"
+    assert rows(tables([record(cells=cells)]))["x"]["packed − padded, nats"] == "1.2 (above tolerance)"
 
 
 @pytest.mark.parametrize(
@@ -110,22 +110,22 @@ def test_a_difference_beyond_the_tolerance_is_called_so():
     [
         (
             "llama-3.1-8b-ipo",
-            "18.0 GiB, 6.41 s a step on NVIDIA H200 held to 22.5 GiB (18.0 GiB planned, 1,834 tokens/s, TRL takes 2.61 times "
+            "18.0 GiB, 6.41 s per step on NVIDIA H200 limited to 22.5 GiB (18.0 GiB planned, 1,834 tokens/s, TRL takes 2.61 times "
             "as long, 2026-11-22).",
         ),
         (
             "qwen3-14b-dpo-zh-en",
-            "18.0 GiB, 6.41 s a step on NVIDIA H200 held to 22.5 GiB (18.0 GiB planned, 1,834 tokens/s, TRL does not fit, "
+            "18.0 GiB, 6.41 s per step on NVIDIA H200 limited to 22.5 GiB (18.0 GiB planned, 1,834 tokens/s, TRL does not fit, "
             "2026-11-22).",
         ),
         (
             "gemma-2-9b-simpo",
-            "does not fit on NVIDIA H200 held to 22.5 GiB (Out of memory in the backward pass; 2026-11-22).",
+            "does not fit on NVIDIA H200 limited to 22.5 GiB (Out of memory in the backward pass; 2026-11-22).",
         ),
-        ("zephyr-7b-dpo", "failed on NVIDIA H200 held to 22.5 GiB (No kernel image; 2026-11-22)."),
+        ("zephyr-7b-dpo", "failed on NVIDIA H200 limited to 22.5 GiB (No kernel image; 2026-11-22)."),
         (
             "qwen3-4b-ppo",
-            "18.0 GiB, 42.0 s a step on NVIDIA H200 held to 22.5 GiB (17.0 GiB planned, a rollout 60.0 s, an update 9.50 s, "
+            "18.0 GiB, 42.0 s per step on NVIDIA H200 limited to 22.5 GiB (17.0 GiB planned, rollout 60.0 s, update 9.50 s, "
             "2026-11-22).",
         ),
         ("qwen3-8b-kto", "not measured yet."),
@@ -138,7 +138,7 @@ def test_headers(name, said):
 
 def test_a_header_names_every_card_it_was_measured_on():
     both = header("llama-3.1-8b-ipo", [record(), record("NVIDIA L4")])
-    assert "on NVIDIA H200" in both and "on NVIDIA L4" in both and both.count("a step on") == 2
+    assert "on NVIDIA H200" in both and "on NVIDIA L4" in both and both.count("s per step on") == 2
 
 
 def test_headers_are_written_and_checked(tmp_path):
@@ -159,7 +159,7 @@ def test_headers_are_written_and_checked(tmp_path):
 
 def test_the_table_of_recipes_takes_the_beginning_of_a_header(tmp_path):
     text = with_header((RECIPES / "llama-3.1-8b-ipo.yaml").read_text(encoding="utf-8"), "llama-3.1-8b-ipo", [record()])
-    assert generate._header(text, measured.NAME) == "18.0 GiB, 6.41 s a step on NVIDIA H200 held to 22.5 GiB"
+    assert generate._header(text, measured.NAME) == "18.0 GiB, 6.41 s per step on NVIDIA H200 limited to 22.5 GiB"
 
 
 def test_without_results_the_table_says_how_to_get_some():
