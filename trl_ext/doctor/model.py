@@ -103,7 +103,7 @@ def tokenizer(recipe: Any) -> Iterator[Finding]:
 
 
 def _summary(tokenizer: Any, rows: int | None) -> list[str]:
-    last = special_tokens.last_of_an_answer(tokenizer)
+    last = special_tokens.end_of_turn(tokenizer)
     return [
         f"eos {tokenizer.eos_token}",
         f"pad {tokenizer.pad_token or 'none (eos is used)'}",
@@ -137,7 +137,7 @@ def _ends(tokenizer: Any, recipe: Any, folder: Path | None) -> Iterator[Finding]
     ids = special_tokens.exchange(tokenizer)
     if ids is None:
         return
-    last = special_tokens.last_of_an_answer(tokenizer)
+    last = special_tokens.end_of_turn(tokenizer)
     if last != tokenizer.eos_token_id and last not in generation:
         yield warns(
             "chat template",

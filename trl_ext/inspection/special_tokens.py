@@ -37,7 +37,7 @@ def exchange(tokenizer: Any) -> list[int] | None:
     return tokenizer.apply_chat_template(EXCHANGE, tokenize=True, return_dict=False)
 
 
-def last_of_an_answer(tokenizer: Any) -> int | None:
+def end_of_turn(tokenizer: Any) -> int | None:
     """The token that ends an assistant turn in the chat template, ignoring white space; `None` without a template."""
     ids = exchange(tokenizer)
     if ids is None:

@@ -99,7 +99,7 @@ def test_an_answer_must_be_the_assistants():
     answered = transcript(ASKED, ("Assistant", "Go"), ("Human", "Why?"), ("Assistant", "Oh"))
     good = transcript(ASKED, ("Assistant", "Yes"))
     report = load((asked_again, answered), (good, answered)).report
-    assert {reason: dropped.rows for reason, dropped in report.dropped.items()} == {Reason.NO_ANSWER.value: 1}
+    assert {reason: dropped.rows for reason, dropped in report.dropped.items()} == {Reason.NO_ASSISTANT_TURN.value: 1}
 
 
 def test_real_file(real_data):

@@ -21,18 +21,18 @@ def match(sample: Sample) -> Match | None:
     output = next((column for column in ("output", "completion", "outputs") if column in sample.columns), None)
     label = None
     if sample.has("chosen", "rejected"):
-        answers, paired = ("chosen", "rejected"), True
+        completions, paired = ("chosen", "rejected"), True
     elif output is not None and sample.kind(output) == "list":
-        answers, paired = (output,), True
+        completions, paired = (output,), True
     elif output is not None and sample.kind(output) == "text" and (label := sample.label()) is not None:
-        answers, paired = (output,), False
+        completions, paired = (output,), False
     else:
         return None
     return Match(
         format=NAME,
         title=TITLE,
-        read=_read_pair if len(answers) == 2 else _read_outputs if paired else _read_single,
-        columns=("instruction", *beside, *answers),
+        read=_read_pair if len(completions) == 2 else _read_outputs if paired else _read_single,
+        columns=("instruction", *beside, *completions),
         paired=paired,
         conversational=True,
         label=label,

@@ -57,8 +57,8 @@ class Match:
         if self.conversational:
             prompt = raw.get("prompt")
             prompt = None if prompt is None else as_messages(prompt, "user", notes)
-            answers = [as_messages(raw[name], "assistant", notes) for name in names]
-            parts = (join_pair if self.paired else join_single)(prompt, *answers, notes)
+            completions = [as_messages(raw[name], "assistant", notes) for name in names]
+            parts = (join_pair if self.paired else join_single)(prompt, *completions, notes)
         else:
             if not all(isinstance(raw[name], str) for name in names):
                 raise Drop(Reason.NOT_TEXT)

@@ -19,7 +19,7 @@ def match(sample: Sample) -> Match | None:
     label = sample.label()
     if not paired and (label is None or "completion" not in sample.columns):
         return None
-    answers = ("chosen", "rejected") if paired else ("completion",)
+    completions = ("chosen", "rejected") if paired else ("completion",)
     system = next((column for column in SYSTEM if sample.kind(column) == "text"), None)
     question = next((column for column in QUESTION if sample.kind(column) == "text"), None)
     # A prompt without a system text is TRL's own type, and `instruction` with `input` is Alpaca's.
@@ -28,14 +28,14 @@ def match(sample: Sample) -> Match | None:
     if question == "input" and "instruction" in sample.columns:
         return None
     # The completions may be messages: one assistant turn, or a conversation that repeats the question.
-    kinds = {sample.kind(answer) for answer in answers} - {None}
+    kinds = {sample.kind(completion) for completion in completions} - {None}
     if not kinds or not kinds <= {"text", "messages"} or (question == "prompt" and kinds != {"text"}):
         return None
     return Match(
         format=NAME,
         title=TITLE,
         read=_read,
-        columns=tuple(column for column in (system, question, *answers) if column),
+        columns=tuple(column for column in (system, question, *completions) if column),
         paired=paired,
         conversational=True,
         label=None if paired else label,
@@ -52,5 +52,5 @@ def _read(row: Row, notes: set[Note]) -> Row:
     prompt = [{"role": "user", "content": question}]
     if isinstance(system, str) and system.strip():
         prompt.insert(0, {"role": "system", "content": system})
-    answers = {name: row[name] for name in ("chosen", "rejected", "completion") if name in row}
-    return {"prompt": prompt, **answers}
+    completions = {name: row[name] for name in ("chosen", "rejected", "completion") if name in row}
+    return {"prompt": prompt, **completions}

@@ -96,7 +96,7 @@ def _check(prompt: list[Message], completions: tuple[list[Message], ...], notes:
     if any(
         completion[0]["role"] != "assistant" or completion[-1]["role"] != "assistant" for completion in completions
     ):
-        raise Drop(Reason.NO_ANSWER)
+        raise Drop(Reason.NO_ASSISTANT_TURN)
     if any(len(completion) > 1 for completion in completions):
         notes.add(Note.MULTI_TURN)
     if next((message["role"] for message in prompt if message["role"] != "system"), "") == "assistant":

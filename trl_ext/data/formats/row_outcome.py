@@ -17,7 +17,7 @@ class Reason(Enum):
     NO_MESSAGES = "a message list is empty"
     BAD_MESSAGE = "a message has no role or no text"
     NOT_TRANSCRIPT = "the text is not a Human/Assistant transcript"
-    NO_ANSWER = "the completion does not start and end with an assistant turn"
+    NO_ASSISTANT_TURN = "the completion does not start and end with an assistant turn"
     NO_PROMPT = "there is no turn before the completion, or chosen and rejected have different prompts"
     BAD_LABEL = "the label is not one of the known spellings"
     TOO_FEW_OUTPUTS = "there are fewer than two outputs to compare"

@@ -52,10 +52,10 @@ def _read_pair(row: Row, notes: set[Note]) -> Row:
     chosen, rejected = row["chosen"], row["rejected"]
     if chosen is None or rejected is None:
         raise Drop(Reason.NULL)
-    answers = (as_messages(chosen, "assistant", notes), as_messages(rejected, "assistant", notes))
-    if len(prompt) > 1 and prompt[-1:] in answers:  # the conversation column includes its last turn
+    completions = (as_messages(chosen, "assistant", notes), as_messages(rejected, "assistant", notes))
+    if len(prompt) > 1 and prompt[-1:] in completions:  # the conversation column includes its last turn
         prompt = prompt[:-1]
-    return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+    return {"prompt": prompt, "chosen": completions[0], "rejected": completions[1]}
 
 
 def _read_single(row: Row, notes: set[Note]) -> Row:
