@@ -51,6 +51,9 @@ SEAMS = (
         "checks/test_attention.py",
     ),
     Seam("checks/trackers.py", "the table of trackers in transformers' source", "checks/test_packages.py"),
+    Seam("data/cache_keys.py", "`_fingerprint` of `datasets.Dataset`", "data/test_checks.py"),
+    Seam("data/local.py", "options and decompression of the builders of `datasets`", "data/files/test_compression.py"),
+    Seam("data/sampling.py", "`_resolve_features` of `datasets.IterableDataset`", "data/test_sources.py"),
     Seam("export/fidelity.py", "`create_model_from_path` of TRL", "export/test_fidelity.py"),
     Seam("export/held_out.py", "TRL's reading of conversations, `maybe_convert_to_chatml`", "export/test_held_out.py"),
     Seam(
@@ -60,9 +63,10 @@ SEAMS = (
     ),
     Seam(
         "inspection/tokenise.py",
-        "`_prepare_dataset` and `_tokenize_prompts` of TRL's trainers, called on a stand-in; its vision collators",
+        "`_prepare_dataset` and `_tokenize_prompts` of TRL's trainers, called on a stand-in",
         "inspection/test_against_trl.py",
     ),
+    Seam("inspection/tokenise_images.py", "TRL's collators for data with images", "inspection/test_against_trl.py"),
     Seam("planner/counting.py", "which modules transformers leaves unquantised", "planner/test_counting.py"),
     Seam("planner/dry_run.py", "the buffers of TRL's fused LM head", "planner/test_memory.py"),
     Seam(
