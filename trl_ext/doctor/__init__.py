@@ -12,6 +12,7 @@ from typing import Any
 
 from trl_ext.doctor import data, gpu, kernels, model, packages, recipe, room, speed
 from trl_ext.doctor.finding import Finding, Status, fails, first_line
+from trl_ext.runs import libraries
 
 __all__ = ["Finding", "Status", "examine"]
 
@@ -35,6 +36,8 @@ def _examine(path: str | None, overrides: dict[str, Any]) -> Iterator[Finding]:
     if path is not None:
         loaded, findings = recipe.read(path, overrides)
         yield from findings
+        if loaded is not None:
+            libraries.configure(loaded)  # before the checks below import them
     broken = list(guarded("torch", imports_torch))
     yield from broken
     if not broken:

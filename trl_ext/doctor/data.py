@@ -22,9 +22,7 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
 
     from trl_ext.build import dataset
     from trl_ext.data import hub
-    from trl_ext.runs import libraries
 
-    libraries.configure(recipe)
     name = recipe.get("dataset_name")
     if recipe.get("datasets"):
         return
