@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"\nsampling {args.n} completions from {source.adapter} …")
         audits["sampled"] = _sample(source, args, console)
         console.print(report.table(audits["sampled"], str(source.adapter), chosen))
-    console.print(*report.legend(audits), sep="\n", style="dim", markup=False)
+    console.print(*report.legend(audits, chosen), sep="\n", style="dim", markup=False)
     if (note := report.noise_note(audits)) is not None:
         console.print(note)
     if source.note:

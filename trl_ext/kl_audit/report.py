@@ -58,7 +58,7 @@ def _error(row: Any) -> str:
     return f"{row.error:.2f} ± {row.squared_error_se / (2 * row.error):.2f}"
 
 
-def legend(audits: dict[str, Any]) -> list[str]:
+def legend(audits: dict[str, Any], chosen: tuple[str, str, str] | None = None) -> list[str]:
     """Explanations of the columns and symbols, one line each."""
     lines = [f"{name}: {text}." for name, text in truth_table.VALUES.items()]
     lines += [
@@ -68,6 +68,8 @@ def legend(audits: dict[str, Any]) -> list[str]:
         "Green: the expected gradient is that of the reverse KL, which maximising reward − β·KL(π‖ref) requires. "
         "ref: the reference policy.",
     ]
+    if chosen is not None:
+        lines.append("◀: the setting of the recipe.")
     if "sampled" in audits:
         lines.append(
             "Sampled: ± is one standard error, < is an upper bound (two standard errors). Gradients are taken for "

@@ -1,1 +1,1 @@
-"""What a run leaves for people to read: curves, tables, a model card."""
+"""Report a run: metrics file, training curves, summary tables, model card."""

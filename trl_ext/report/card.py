@@ -1,4 +1,4 @@
-"""The model card of a run directory."""
+"""Write the model card of a run directory."""
 
 from enum import Enum
 from typing import Any
@@ -14,12 +14,12 @@ HYPERPARAMETERS = (
 
 
 def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str:
-    """Markdown with Hub metadata: base model, data, what was trained, hyperparameters, versions.
+    """Render Markdown with Hub metadata: base model, data, method, hyperparameters, versions.
 
     Args:
-        trainer: With the mixin `ModelCard`; reads `args`, `model`, `state`, `card_facts` and `card_method()`.
+        trainer: A trainer with the mixin `ModelCard`; reads `args`, `model`, `state`, `card_facts` and `card_method()`.
         name: Title of the card.
-        dataset: Dataset name; `card_facts["dataset"]` if `None`.
+        dataset: Name of the dataset; default: `card_facts["dataset"]`.
         tags: Hub tags.
     """
     args, facts = trainer.args, dict(trainer.card_facts)
@@ -51,13 +51,13 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
 
 
 def _settings(args: Any) -> list[str]:
-    """The hyperparameters there are; of how long it was trained, the one that counted."""
+    """Names of the hyperparameters; of `num_train_epochs` and `max_steps`, the one that took effect."""
     unread = "num_train_epochs" if args.max_steps > 0 else "max_steps"
     return [key for key in HYPERPARAMETERS if hasattr(args, key) and key != unread]
 
 
 def _in_bits(config: Any) -> str:
-    """How the base was stored while it was trained on."""
+    """Quantisation of the base during training, in words."""
     values = _quantisation(config)
     if values.get("load_in_4bit"):
         return f", trained in 4 bits ({values['bnb_4bit_quant_type']})"
@@ -93,7 +93,7 @@ def _usage(trainer: Any, base: str) -> str:
         given.append("trust_remote_code=True")
     arguments = ",\n    ".join(given)
     return (
-        "Loaded like this, it computes what it computed in training:\n\n"
+        "Loaded in this way, the model computes the same as in training:\n\n"
         "```python\n"
         "import torch\n"
         "from peft import PeftModel\n"
@@ -107,7 +107,7 @@ def _usage(trainer: Any, base: str) -> str:
 
 
 def _quantisation(config: Any) -> dict[str, Any]:
-    """How bitsandbytes stored the base, as `BitsAndBytesConfig` takes it; empty if it did not."""
+    """Arguments of `BitsAndBytesConfig` for the base; empty if it was not quantised."""
     given = getattr(config, "quantization_config", None) or {}
     values = given if isinstance(given, dict) else given.to_dict()
     kept = {key: value for key, value in values.items() if key.startswith("bnb_4bit_") and values.get("load_in_4bit")}
@@ -115,14 +115,14 @@ def _quantisation(config: Any) -> dict[str, Any]:
 
 
 def _as_python(key: str, value: Any) -> str:
-    """An argument of `BitsAndBytesConfig`, whose dictionary has dtypes by name."""
+    """An argument of `BitsAndBytesConfig` as Python code; its dictionary has dtypes by name."""
     if key.endswith(("_dtype", "_storage")):
         return f"{key}=torch.{value}"
     return f'{key}="{value}"' if isinstance(value, str) else f"{key}={value}"
 
 
 def _lines(args: Any, quantised: dict[str, Any]) -> str:
-    """What differs by device between training and what PEFT does by itself."""
+    """Lines of code for device-dependent differences between training and PEFT's defaults."""
     lines = ""
     if "load_in_4bit" in quantised:
         lines += (
@@ -130,5 +130,5 @@ def _lines(args: Any, quantised: dict[str, Any]) -> str:
             "for module in model.modules():\n    module.support_avx512bf16_for_cpu = False\n"
         )
     if dtype := "bfloat16" if args.bf16 else "float16" if args.fp16 else "":
-        lines += f'# Trained under `torch.autocast("cuda", dtype=torch.{dtype})`: compute under it too.\n'
+        lines += f'# Trained under `torch.autocast("cuda", dtype=torch.{dtype})`: use the same context.\n'
     return lines

@@ -1,4 +1,4 @@
-"""Training curves from `metrics.jsonl`."""
+"""Draw training curves from `metrics.jsonl`."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ PANELS = (
     ("KL estimators, nats per token", ("kl/k1", "kl/k2", "kl/k3")),
     ("value loss", ("value_loss",)),
     ("explained variance of the returns", ("explained_variance",)),
-    ("clipped share", ("clip_fraction/policy", "clip_fraction/value")),
+    ("share of clipped ratios and values", ("clip_fraction/policy", "clip_fraction/value")),
     ("tokens per completion", ("completions/mean_length",)),
-    ("completions that end", ("completions/eos_share",)),
+    ("share of completions that ended", ("completions/eos_share",)),
     ("margin of the reward model", ("margin", "eval_margin")),
     ("token accuracy", ("mean_token_accuracy", "eval_mean_token_accuracy")),
     ("log-probability of the completion", ("logps/chosen", "logps/rejected")),
@@ -27,7 +27,7 @@ PANELS = (
 
 
 def read(path: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Series of a metrics file: name → (steps, values), numbers only."""
+    """Read the series of a metrics file: name → (steps, values), numbers only."""
     series: dict[str, tuple[list[int], list[float]]] = {}
     for record in metrics_file.read(path):
         for name, value in record.items():
@@ -39,12 +39,12 @@ def read(path: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def draw(metrics: Path, picture: Path, title: str) -> Path:
-    """Draw every panel that has data into one PNG.
+    """Draw all panels that have data into one PNG.
 
     Args:
         metrics: A run's `metrics.jsonl`.
-        picture: Where the PNG goes.
-        title: Printed above the panels.
+        picture: Path of the PNG.
+        title: Title above the panels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -88,7 +88,7 @@ def draw(metrics: Path, picture: Path, title: str) -> Path:
 
 
 def _label(name: str, names: list[str]) -> str:
-    """What tells a series from the others of its panel: what it is, where they differ in that, and of which data."""
+    """Label of a series within its panel: the quantity and the data, where the series differ in these."""
     stems = {each.removeprefix("eval_") for each in names}
     parts = [name.removeprefix("eval_").split("/")[-1].replace("_", " ")] if len(stems) > 1 else []
     if len({each.startswith("eval_") for each in names}) > 1:

@@ -1,4 +1,4 @@
-"""Reading `metrics.jsonl`, also of a run that was cut off in the middle of a line."""
+"""Read `metrics.jsonl`, also after a crash in the middle of a line."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Every whole record. A line that a crash left half-written is skipped."""
+    """Read all complete records. An incomplete line is skipped."""
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -1,4 +1,4 @@
-"""The short tables a run ends with."""
+"""Make the short tables that are printed at the end of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ SHOWN = (
     "score", "shaped_reward", "kl/sequence", "value_loss", "explained_variance",
     "accuracy", "margin", "mean_token_accuracy", "entropy",
 )  # fmt: skip
-"""What people look at first, of whatever was trained."""
+"""The most important metrics of all kinds of training."""
 
 
 def before_and_after(samples: dict[str, Any], pairs: dict[str, float]) -> Table:
-    """Table of the embedded task: what was asked for (reward), what it cost (fluency, KL), how pairs rank.
+    """Table of the embedded task before and after training: reward, fluency, KL, and accuracy on pairs.
 
     Args:
         samples: Result of `trl_ext.demo.evaluate.evaluate`.
@@ -45,9 +45,9 @@ def _pm(values: dict[str, float], name: str) -> str:
 
 
 def first_and_last(metrics: Path) -> list[Table]:
-    """First and last logged value of what people look at first, a table for training and one for evaluation.
+    """Tables with the first and last logged value of the most important metrics, for training and for evaluation.
 
-    There is none for what was not logged.
+    A table without logged values is left out.
     """
     records = metrics_file.read(metrics)
     found = (_ends("training", "", records), _ends("evaluation", "eval_", records))
