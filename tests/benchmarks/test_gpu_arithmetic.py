@@ -13,6 +13,7 @@ from benchmarks.gpu.deadline import OutOfTime, within
 from benchmarks.gpu.roofline import Tally
 from trl_ext.data import load
 from trl_ext.inspection.tokenise import tokenise
+from trl_ext.methods import METHODS
 from trl_ext.planner import counting
 from trl_ext.planner.models import MODELS
 from trl_ext.trainers import PairedPreferenceConfig
@@ -107,7 +108,7 @@ def test_data_have_the_lengths_of_their_table(name, tmp_path):
     rows, file = data.table(name), tmp_path / "pairs.jsonl"
     data.write(file, rows, 500)
     tokenised = tokenise(
-        "paired",
+        METHODS["paired"],
         load(file).dataset,
         data.tokenizer(512),
         PairedPreferenceConfig(str(tmp_path), use_cpu=True, bf16=False),

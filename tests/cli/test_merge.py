@@ -14,6 +14,7 @@ from tests.conftest import pairs
 from trl_ext import recipe
 from trl_ext.cli import main
 from trl_ext.export.held_out import completions_of
+from trl_ext.methods import METHODS
 from trl_ext.runs.load import open_model
 from trl_ext.support.sampling import logps
 
@@ -70,7 +71,7 @@ def test_a_run_is_merged_and_compared(base, tmp_path, capsys):
     facts = merge_as_json(capsys, run, "--output", "exact", "--dtype", "float32", "--pairs", "5")
     tokenizer = AutoTokenizer.from_pretrained("exact")
     args = DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False)
-    completions = completions_of("paired", Dataset.from_list(ROWS[:5]), tokenizer, args)
+    completions = completions_of(METHODS["paired"], Dataset.from_list(ROWS[:5]), tokenizer, args)
     merged = AutoModelForCausalLM.from_pretrained("exact")
     assert merged.dtype == torch.float32
     unmerged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), run)

@@ -19,6 +19,7 @@ from trl_ext.data.row_kinds import count_kinds
 from trl_ext.data.sources import open_source
 from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles
+from trl_ext.methods import METHODS
 from trl_ext.support.errors import UserError
 
 TEXTS = st.sampled_from(
@@ -81,7 +82,7 @@ def look(path, kind, tokenizer):
         kind = "paired" if loaded.report.paired else "unpaired"
     str(loaded.report.sentences())
     given = Examples(loaded.dataset, None, loaded.report, _numbers(loaded))
-    findings = check(kind, given, tokenizer, args(kind), ModelFiles({0}, ["<|end|>"], 16)).findings
+    findings = check(METHODS[kind], given, tokenizer, args(kind), ModelFiles({0}, ["<|end|>"], 16)).findings
     findings.summary()
     findings.require_teachable()
     for finding in findings.found:

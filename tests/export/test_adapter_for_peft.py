@@ -9,6 +9,7 @@ from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, nf4
 from trl_ext import PairedPreferenceConfig, PairedPreferenceTrainer
 from trl_ext.export.held_out import completions_of
+from trl_ext.methods import METHODS
 from trl_ext.support.sampling import logps
 
 
@@ -29,7 +30,7 @@ def test_peft_loads_what_was_trained(tiny_model, tmp_path):
         AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=nf4()), tmp_path / "run"
     )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
-    completions = completions_of("paired", Dataset.from_list(rows), tokenizer, trainer.args)
+    completions = completions_of(METHODS["paired"], Dataset.from_list(rows), tokenizer, trainer.args)
     found = logps(model, tokenizer, completions)
     with model.disable_adapter():
         assert (logps(model, tokenizer, completions) - found).abs().min() > 1e-3  # training moved every one of them

@@ -110,7 +110,10 @@ def test_the_verdict_names_the_main_part():
             measured(0.01, 0.5, 0.009, 1e-5),
             ["Faithful", "2 % of the change", "comes from the 4-bit base", "differ by 0.009 nats"],
         ),
-        (measured(0.1, 0.5, 0.009, 1e-5), ["Not quite faithful", "larger than the difference of the bases", "relies on the 4-bit"]),
+        (
+            measured(0.1, 0.5, 0.009, 1e-5),
+            ["Not quite faithful", "larger than the difference of the bases", "relies on the 4-bit"],
+        ),
         (measured(0.4, 0.5, 0.39, 1e-5), ["Not faithful", "comes from the 4-bit base", "serve the adapter"]),
         (measured(0.01, 0.5, 0.009, 0.002), ["Faithful", "comes from the merge", "`--dtype float32` avoids"]),
         (measured(1e-5, 0.5), ["Faithful", "The difference comes from rounding the merged weights to bfloat16"]),

@@ -11,6 +11,7 @@ from tests.conftest import pairs
 from tests.trainers.helpers import arguments
 from trl_ext import demo
 from trl_ext.export.held_out import completions_of
+from trl_ext.methods import METHODS
 
 CHAT = [
     {
@@ -29,14 +30,14 @@ def test_pairs_are_tokenised_as_trl_does(model, rows, tiny_model, tmp_path):
     trained = DPOTrainer(path, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     for row, expected in zip(rows, trained.train_dataset, strict=True):
         given, args = Dataset.from_list([row]), copy.copy(config)
-        chosen, rejected = completions_of("paired", given, tokenizer, args)
+        chosen, rejected = completions_of(METHODS["paired"], given, tokenizer, args)
         assert chosen.prompt_ids == rejected.prompt_ids == expected["prompt_ids"]
         assert (chosen.ids, rejected.ids) == (expected["chosen_ids"], expected["rejected_ids"])
         args.max_length = len(chosen.prompt_ids) + 2
-        cut = completions_of("paired", given, tokenizer, args)
+        cut = completions_of(METHODS["paired"], given, tokenizer, args)
         assert [c.ids for c in cut] == [chosen.ids[:2], rejected.ids[:2]]
         args.max_length = 1
-        assert completions_of("paired", given, tokenizer, args) == []  # no room for an answer
+        assert completions_of(METHODS["paired"], given, tokenizer, args) == []  # no room for an answer
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,6 @@ def test_demonstrations_are_tokenised_as_trl_does(row, completion, tiny_model, t
     trained = SFTTrainer(path, args=config, train_dataset=Dataset.from_list([row]), processing_class=tokenizer)
     for learned in (None, False):
         config.completion_only_loss = learned
-        [found] = completions_of("sft", Dataset.from_list([row]), tokenizer, config)
+        [found] = completions_of(METHODS["sft"], Dataset.from_list([row]), tokenizer, config)
         assert found.prompt_ids + found.ids == trained.train_dataset[0]["input_ids"]
         assert tokenizer.decode(found.ids).lstrip().startswith(completion)

@@ -29,6 +29,7 @@ from trl_ext.build.trainer import build_trainer
 from trl_ext.data.examples import Examples
 from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles
+from trl_ext.methods import METHODS
 from trl_ext.recipe import load
 
 STOP = "<|end|>"
@@ -123,7 +124,7 @@ def settings(directory, **changes):
 def checked(kind, rows, processing_class, args, stops=()):
     dataset = rows if isinstance(rows, Dataset) else Dataset.from_list(rows)
     given = Examples(dataset, None, None, np.arange(len(dataset)))
-    return check(kind, given, processing_class, args, ModelFiles(set(stops), [STOP], None))
+    return check(METHODS[kind], given, processing_class, args, ModelFiles(set(stops), [STOP], None))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.truncation import Limits
+from trl_ext.methods import METHODS
 from trl_ext.support.errors import UserError
 
 STOP = 9
@@ -22,7 +23,7 @@ limits = st.tuples(st.none() | st.integers(1, 9), st.booleans()).map(lambda give
 
 def paired(rows, limit):
     columns = dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), map(list, zip(*rows, strict=True)), strict=True))
-    return gather("paired", Dataset.from_dict(columns, features=FEATURES), limit, {STOP})
+    return gather(METHODS["paired"], Dataset.from_dict(columns, features=FEATURES), limit, {STOP})
 
 
 FEATURES = Dataset.from_dict({name: [[1]] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}).features
@@ -80,7 +81,7 @@ def test_pairs(rows, limit):
 def test_answers_to_imitate(rows, limit):
     tokens = [[token for token, _ in row] for row in rows]
     labels = [[token if scored else -100 for token, scored in row] for row in rows]
-    facts = gather("sft", Dataset.from_dict({"input_ids": tokens, "labels": labels}), limit, {STOP})
+    facts = gather(METHODS["sft"], Dataset.from_dict({"input_ids": tokens, "labels": labels}), limit, {STOP})
     for i, row in enumerate(labels):
         left = row
         if limit.max_length is not None:
@@ -93,7 +94,7 @@ def test_answers_to_imitate(rows, limit):
 
 def unpaired(rows, limit=None):
     columns = dict(zip(("prompt_ids", "completion_ids", "label"), map(list, zip(*rows, strict=True)), strict=True))
-    return Findings(gather("unpaired", Dataset.from_dict(columns), Limits(limit), {STOP}), ["<end>"])
+    return Findings(gather(METHODS["unpaired"], Dataset.from_dict(columns), Limits(limit), {STOP}), ["<end>"])
 
 
 def test_labels_duplicates_and_contradictions():
@@ -180,7 +181,7 @@ def test_memory_is_a_few_numbers_per_example():
     rows = 50_000
     dataset = Dataset(pyarrow.table({name: column(rows) for name in FEATURES}))
     tracemalloc.start()
-    facts = gather("paired", dataset, Limits(40), {STOP})
+    facts = gather(METHODS["paired"], dataset, Limits(40), {STOP})
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(facts) == rows

@@ -14,6 +14,7 @@ from trl_ext.batching.packed import Tree, pack_joined
 from trl_ext.inspection import layout, rendering
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.truncation import Limits
+from trl_ext.methods import METHODS
 
 LIMIT = 20
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -35,7 +36,7 @@ def args(**changes):
 
 def compared(rows, limits=None, **changes):
     dataset = Dataset.from_list(rows)
-    facts = gather("paired", dataset, limits or Limits(LIMIT), {1})
+    facts = gather(METHODS["paired"], dataset, limits or Limits(LIMIT), {1})
     return layout.compare(facts, dataset, args(**changes))
 
 
@@ -71,7 +72,7 @@ def test_the_parts_of_an_example_are_all_of_its_tokens(keep_end):
     prompt, answer = tokenizer("what film?")["input_ids"], tokenizer("a great\x1b[31m film<|end|>")["input_ids"]
     dataset = Dataset.from_list([dict(zip(COLUMNS, (prompt, answer, answer[-1:]), strict=True))])
     limit = len(prompt) + 2
-    facts = gather("paired", dataset, Limits(limit, keep_end), {tokenizer.eos_token_id})
+    facts = gather(METHODS["paired"], dataset, Limits(limit, keep_end), {tokenizer.eos_token_id})
     shown = rendering.render(facts, dataset, 0, tokenizer)
     roles = [(part.role, part.tokens) for part in shown["chosen"]]
     surplus = len(prompt) + len(answer) - limit
@@ -88,7 +89,7 @@ def test_a_long_part_is_shown_in_part():
     tokenizer = AutoTokenizer.from_pretrained(str(demo.MODEL))
     ids = tokenizer("film " * 1000)["input_ids"]
     dataset = Dataset.from_dict({"input_ids": [ids], "labels": [[-100] * 3 + ids[3:]]})
-    facts = gather("sft", dataset, Limits(None), {1})
+    facts = gather(METHODS["sft"], dataset, Limits(None), {1})
     before, after = rendering.render(facts, dataset, 0, tokenizer)["completion"]
     assert (before.role, before.tokens, after.role, after.tokens) == ("prompt", 3, "learned", len(ids) - 3)
     assert len(after.text) == rendering.LONGEST + len(" […] ")

@@ -38,5 +38,5 @@ def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
     processing_class = load_tokenizer(recipe)
     check_template(recipe, args, processing_class, given.train)
     statements += on_templates(recipe, args, processing_class, given.train)
-    checked = check(recipe.kind, given, processing_class, args, model_files_of(recipe, processing_class))
+    checked = check(recipe.method, given, processing_class, args, model_files_of(recipe, processing_class))
     return describe(rows, given, checked, args, processing_class, partial, statements)

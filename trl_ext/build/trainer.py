@@ -135,7 +135,7 @@ def load_rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
 def _check_data(recipe: Recipe, args: Any, given: Examples, processing_class: Any, statements: list[str]) -> Any:
     """The training data for the trainer. UserError if nothing can be learned from it."""
     return check.before_training(
-        recipe.kind,
+        recipe.method,
         given,
         processing_class,
         args,

@@ -14,7 +14,7 @@ from trl_ext.build.trainer import training_config
 from trl_ext.demo import EMBEDDED
 from trl_ext.export.source import Source
 from trl_ext.inspection.tokenise import has_images, tokenise
-from trl_ext.methods import METHODS
+from trl_ext.methods import Method
 from trl_ext.support.errors import UserError
 from trl_ext.support.sampling import Completion
 
@@ -56,26 +56,25 @@ def of_run(source: Source, tokenizer: Any, rows: int) -> HeldOut:
     if has_images(found):
         raise UserError("The run's data holds images, but models are compared on text only.")
     where = "of its training data (it holds no rows out)" if evaluation is None else "held out"
-    kind = recipe.kind
-    if recipe.method.reads == "prompts":
-        prompts = tokenise(kind, found, tokenizer, args)["prompt_ids"][:]
+    method = recipe.method
+    if method.reads == "prompts":
+        prompts = tokenise(method, found, tokenizer, args)["prompt_ids"][:]
         return HeldOut([], prompts, f"{len(prompts):,} completions sampled for prompts {where}")
-    completions = completions_of(kind, found, tokenizer, args)
+    completions = completions_of(method, found, tokenizer, args)
     return HeldOut(completions, [], f"{len(completions):,} completions of {len(found):,} rows {where}")
 
 
-def completions_of(kind: str, rows: Dataset, tokenizer: Any, args: Any) -> list[Completion]:
+def completions_of(method: Method, rows: Dataset, tokenizer: Any, args: Any) -> list[Completion]:
     """Every completion of the rows, tokenized as the trainer does and cut at `max_length` tokens including its prompt.
 
     For a conversation without a prompt, the last message is the completion; for plain text, all tokens but the first.
 
     Args:
-        kind: `paired`, `unpaired` or `sft`.
+        method: The kind of training, which is not one that reads prompts.
         rows: Of TRL's dataset types.
         tokenizer: Of the run.
         args: The trainer's configuration.
     """
-    method = METHODS[kind]
     is_demonstration = method.reads == "demonstrations"
     if is_demonstration:
         rows = Dataset.from_list([_last_message_apart(row) for row in rows])
@@ -83,7 +82,7 @@ def completions_of(kind: str, rows: Dataset, tokenizer: Any, args: Any) -> list[
         args.completion_only_loss, args.assistant_only_loss = None, False  # compared is all of an answer
     found = [
         _completion(row["prompt_ids"], row[name], args.max_length)
-        for row in map(_demonstration if is_demonstration else dict, tokenise(kind, rows, tokenizer, args))
+        for row in map(_demonstration if is_demonstration else dict, tokenise(method, rows, tokenizer, args))
         for name in (f"{completion}_ids" for completion in method.completions)
     ]
     return [completion for completion in found if completion.prompt_ids and completion.ids]

@@ -19,7 +19,7 @@ from trl_ext.inspection.model_files import ModelFiles
 from trl_ext.inspection.tokenise import has_images, tokenise
 from trl_ext.inspection.tokenise_images import tokenise_images
 from trl_ext.inspection.truncation import limits
-from trl_ext.methods import METHODS
+from trl_ext.methods import Method
 from trl_ext.support.errors import UserError
 
 STREAMED = 256
@@ -42,11 +42,11 @@ class Checked(NamedTuple):
     numbers: np.ndarray
 
 
-def check(kind: str, given: Examples, processing_class: Any, args: Any, model: ModelFiles) -> Checked:
+def check(method: Method, given: Examples, processing_class: Any, args: Any, model: ModelFiles) -> Checked:
     """Tokenise examples and count what the trainer will cut and drop.
 
     Args:
-        kind: Kind of training, a key of `METHODS`.
+        method: The kind of training.
         given: The examples, not a stream. With images, only the first `WITH_IMAGES` are checked.
         processing_class: Tokenizer or processor.
         args: The trainer's configuration.
@@ -55,8 +55,7 @@ def check(kind: str, given: Examples, processing_class: Any, args: Any, model: M
     Raises:
         UserError: A row cannot be tokenised, or data with images is not for a loss on preferences.
     """
-    method = METHODS[kind]
-    dataset, numbers, make, applied = given.train, given.numbers, tokenise, limits(kind, args)
+    dataset, numbers, make, applied = given.train, given.numbers, tokenise, limits(method, args)
     if has_images(dataset):
         if not (method.has_loss and method.reads_preferences):
             raise UserError("Data with images can be checked for losses on preferences only.")
@@ -64,14 +63,14 @@ def check(kind: str, given: Examples, processing_class: Any, args: Any, model: M
         dataset = dataset.select(range(len(numbers)))
         # The collator for images cuts only the end, and no example is dropped before it.
         applied = applied._replace(keep_end=False, drops_the_unscored=False)
-    tokenised = make(kind, dataset, processing_class, args, numbers)
+    tokenised = make(method, dataset, processing_class, args, numbers)
     sampled = (args.max_completion_length or 0) if method.samples_completions else 0
-    facts = gather(kind, tokenised, applied, model.stops)
+    facts = gather(method, tokenised, applied, model.stops)
     return Checked(tokenised, Findings(facts, model.stop_tokens, model.positions, sampled), numbers)
 
 
 def before_training(
-    kind: str,
+    method: Method,
     given: Examples,
     processing_class: Any,
     args: Any,
@@ -82,7 +81,7 @@ def before_training(
     """The training data for the trainer's constructor, tokenised if the trainer accepts that.
 
     Args:
-        kind, given, processing_class, args, model: As for `check`; `given` may be a stream.
+        method, given, processing_class, args, model: As for `check`; `given` may be a stream.
         statements: Receives sentences for the log.
         read_first: Reads the given number of rows from the beginning of the source, for a stream.
 
@@ -92,7 +91,7 @@ def before_training(
     if isinstance(given.train, IterableDataset):
         start = f"The first {STREAMED} rows of the stream"
         try:
-            findings = check(kind, read_first(STREAMED), processing_class, args, model).findings
+            findings = check(method, read_first(STREAMED), processing_class, args, model).findings
             statements += [f"{start}: {line}" for line in findings.summary()]
             findings.require_teachable()
         except UserError as error:
@@ -100,10 +99,9 @@ def before_training(
         return given.train
     if has_images(given.train):  # tokenised by the data loader's workers
         return given.train
-    tokenised, findings, _ = check(kind, given, processing_class, args, model)
+    tokenised, findings, _ = check(method, given, processing_class, args, model)
     statements += findings.summary()
     findings.require_teachable()
-    method = METHODS[kind]
     if method.tokenised_by is None:
         return given.train
     if not method.filters_rows and findings.kept < len(tokenised):

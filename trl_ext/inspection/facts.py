@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from trl_ext.inspection.token_lists import TokenLists
 from trl_ext.inspection.truncation import Cut, Limits, apply
-from trl_ext.methods import METHODS, Method
+from trl_ext.methods import Method
 
 BATCH = 1000
 AFTER_STOP = 2
@@ -54,16 +54,15 @@ class Facts:
         return len(self.is_dropped)
 
 
-def gather(kind: str, tokenised: Dataset, limits: Limits, stops: set[int]) -> Facts:
+def gather(method: Method, tokenised: Dataset, limits: Limits, stops: set[int]) -> Facts:
     """Reduce a dataset of `trl_ext.inspection.tokenise` to its facts, batch by batch.
 
     Args:
-        kind: Kind of training, a key of `METHODS`.
+        method: The kind of training.
         tokenised: Holds the `token_columns` of its kind, and `label` if unpaired.
         limits: The limits that the trainer applies.
         stops: Ids of the tokens that end a sequence.
     """
-    method = METHODS[kind]
     read = {"demonstrations": _demonstrations, "prompts": _prompts}.get(method.reads, _preferences)
     names = [*method.token_columns, *(["label"] if method.reads == "labelled" else [])]
     parts = [read(method, batch, limits, stops) for batch in _batches(tokenised, names)]

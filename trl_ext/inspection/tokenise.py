@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, ProcessorMixin
 from trl import RLOOTrainer
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
-from trl_ext.methods import METHODS, Method, imported
+from trl_ext.methods import Method, imported
 from trl_ext.support.errors import UserError
 
 CHUNK = 1000
@@ -35,12 +35,12 @@ def has_images(dataset: Any) -> bool:
 
 
 def tokenise(
-    kind: str, dataset: Dataset, processing_class: Any, args: Any, numbers: np.ndarray | None = None
+    method: Method, dataset: Dataset, processing_class: Any, args: Any, numbers: np.ndarray | None = None
 ) -> Dataset:
     """The dataset with the `token_columns` of its method: token ids as the trainer makes them, nothing dropped or cut yet.
 
     Args:
-        kind: A key of `METHODS`.
+        method: The kind of training.
         dataset: Examples as the trainer takes them, without images.
         processing_class: Tokenizer or processor.
         args: The trainer's configuration.
@@ -49,7 +49,6 @@ def tokenise(
     Raises:
         UserError: The tokenizer or its chat template refuses a row.
     """
-    method = METHODS[kind]
     tokens = _prompts if method.tokenised_by is None else _by_trl
     try:
         return tokens(method, dataset, processing_class, args)

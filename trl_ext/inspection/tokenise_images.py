@@ -10,11 +10,11 @@ from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference
 
 from trl_ext.inspection.tokenise import refusal, text_tokenizer
-from trl_ext.methods import METHODS
+from trl_ext.methods import Method
 
 
 def tokenise_images(
-    kind: str, dataset: Dataset, processing_class: Any, args: Any, numbers: np.ndarray | None = None
+    method: Method, dataset: Dataset, processing_class: Any, args: Any, numbers: np.ndarray | None = None
 ) -> Dataset:
     """The same as `tokenise` for data with images, one row at a time.
 
@@ -23,7 +23,6 @@ def tokenise_images(
     """
     tokenizer = text_tokenizer(processing_class)
     tokenizer.pad_token = args.pad_token or tokenizer.pad_token or tokenizer.eos_token
-    method = METHODS[kind]
     collator = (
         DataCollatorForVisionPreference(processor=processing_class)
         if method.is_paired

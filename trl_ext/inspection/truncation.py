@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trl_ext.methods import METHODS
+from trl_ext.methods import Method
 
 
 class Limits(NamedTuple):
@@ -25,9 +25,8 @@ class Limits(NamedTuple):
     drops_the_unscored: bool = True
 
 
-def limits(kind: str, args: Any) -> Limits:
-    """The limits that a trainer of this kind applies (TRL 1.16)."""
-    method = METHODS[kind]
+def limits(method: Method, args: Any) -> Limits:
+    """The limits that the trainer of a method applies (TRL 1.16)."""
     if method.samples_completions:
         return Limits(None)
     keep_end = getattr(args, "truncation_mode", None) == "keep_end"  # of DPO and SFT
