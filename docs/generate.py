@@ -1,7 +1,7 @@
-"""Writes the generated parts of the docs; `--check` fails if they are out of date.
+"""Write the generated parts of the docs; `--check` fails if they are out of date.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in a Markdown file; in the recipes for
-real models it is what their headers say of measurements on a GPU.
+real models, the line with GPU measurements in the header is generated.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def loss_table() -> str:
 
 
 def loss_pages() -> str:
-    """What every loss file says of itself."""
+    """A section for every loss, from the docstrings and constants of its file."""
     pages = []
     for name in losses.available():
         module = importlib.import_module(f"trl_ext.losses.{name}")
@@ -60,10 +60,10 @@ def loss_pages() -> str:
             "",
             f"    {info.formula}",
             "",
-            f"- Reduced: {module.REDUCTION}.",
+            f"- Reduction: {module.REDUCTION}.",
             f"- Unit of beta: {module.BETA_UNIT}." if getattr(module, "BETA_UNIT", None) else None,
-            f"- At the start: {start.rstrip('.')}.",
-            f"- Reads: {', '.join(f'`{tensor}`' for tensor in info.inputs)}. {paper}",
+            f"- Value at policy = reference: {start.rstrip('.')}.",
+            f"- Inputs: {', '.join(f'`{tensor}`' for tensor in info.inputs)}. {paper}",
             "",
             inspect.getdoc(getattr(module, name)),
             "",
@@ -135,7 +135,7 @@ def _header(text: str, name: str) -> str:
 
 
 def settings_table() -> str:
-    """Keys of preference recipes that are ours: those TRL lacks, and those that mean more or start elsewhere."""
+    """Keys of preference recipes that TRL lacks, or that have another meaning or default than in TRL."""
     lines = ["| key | default | what it does |", "|---|---|---|"]
     classes = (PairedPreferenceConfig, UnpairedPreferenceConfig, ModelExtras, DataExtras)
     ours = {
@@ -204,7 +204,7 @@ def kl_table() -> str:
 
 
 def frontier_table() -> str:
-    """Every measured policy of the reward–KL frontier, beside what is possible at its KL."""
+    """Every measured policy of the reward–KL frontier, with the best possible reward at its KL."""
     record = json.loads((ROOT / "benchmarks" / "results" / "frontier.json").read_text(encoding="utf-8"))
     lines = [
         "| method | coefficient | KL | true reward | best of n at that KL | optimum at that KL | sentences that parse |",
