@@ -258,6 +258,7 @@ def test_help_names_the_defaults_that_are_parsed(verb):
         ("evaluate", "eval"),
         ("test", "eval"),
         ("export", "merge"),
+        ("trian", "run"),
     ],
 )
 def test_words_of_other_programs(word, verb, capsys):

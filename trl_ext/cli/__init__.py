@@ -41,7 +41,7 @@ OTHER_NAMES = {
     "cache": ("clear", "clean"),
     "doctor": ("env", "environment", "info", "diagnose"),
 }
-"""Words that other programs use for the same, for `did you mean`."""
+"""Names that other programs use for the verbs, for "did you mean"."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,6 +114,8 @@ def _no_verb(word: str, rest: list[str]) -> str:
         return f"{word} is a recipe, and a verb comes first: `trl-ext run {' '.join([word, *rest])}`, for instance."
     if word.startswith("-"):
         return f"{word} comes too early: a verb goes first, then the recipe, then the flags."
-    if meant := next((verb for verb, others in OTHER_NAMES.items() if word in others), None):
-        return f"There is no verb {word!r}: did you mean {meant}?"
-    return f"There is no verb {word!r}: {messages.one_of(word, tuple(VERBS))}"
+    verb_of = {name: verb for verb in VERBS for name in (verb, *OTHER_NAMES.get(verb, ()))}
+    near = [word] if word in verb_of else messages.nearest(word, verb_of)
+    meant = dict.fromkeys(verb_of[name] for name in near)
+    hint = f"did you mean {' or '.join(meant)}?" if meant else f"allowed are {', '.join(sorted(VERBS))}."
+    return f"There is no verb {word!r}: {hint}"

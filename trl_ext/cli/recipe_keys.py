@@ -3,8 +3,6 @@
 import argparse
 from typing import Any
 
-import yaml
-
 ANY_KEY = "sets any key of the recipe and overrides the file"
 
 
@@ -76,6 +74,8 @@ def missing_value(key: str) -> str | None:
 
 
 def _read_word(word: str) -> Any:
+    import yaml
+
     from trl_ext.recipe import reader
 
     try:
