@@ -16,10 +16,10 @@ from tests import finished_runs
 from trl_ext import demo
 from trl_ext.chat import screen, session
 from trl_ext.chat.answer import Settings
+from trl_ext.chat.echo import without_echo
 from trl_ext.chat.side import BASE, TUNED, sides_of
 from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
-from trl_ext.cli.terminal import without_echo
 from trl_ext.runs.load import open_model
 
 QUESTION = "How was the hotel in Rome?"

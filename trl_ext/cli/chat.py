@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.prompt is not None and not args.prompt.strip():
         raise UserError("`--prompt` is empty. Write a question.")
-    from trl_ext.cli.terminal import without_echo
+    from trl_ext.chat.echo import without_echo
     from trl_ext.runs import finished
     from trl_ext.runs.load import open_model
 
