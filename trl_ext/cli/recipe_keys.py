@@ -1,4 +1,4 @@
-"""Arguments of verbs that read a recipe: the recipe itself, and `--key value` for every key it may hold."""
+"""Add the arguments of a verb that reads a recipe: the recipe, and `--key value` for every key it may hold."""
 
 import argparse
 from typing import Any

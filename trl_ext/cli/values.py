@@ -1,4 +1,4 @@
-"""Types of flags: read the text after a flag, or say what it should be."""
+"""Convert the text after a flag, or raise a sentence about the values that are allowed."""
 
 import argparse
 from collections.abc import Callable

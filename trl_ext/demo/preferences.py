@@ -1,4 +1,4 @@
-"""Held-out preference accuracy that does not depend on the loss or its beta."""
+"""Measure held-out preference accuracy, independently of the loss and its beta."""
 
 import torch
 from peft import PeftModel

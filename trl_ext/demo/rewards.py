@@ -1,4 +1,4 @@
-"""Reward functions of the demo, in the form that TRL's trainers take."""
+"""Score the demo's completions with its known reward, in the form that TRL's trainers take."""
 
 from typing import Any
 
