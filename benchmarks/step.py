@@ -82,7 +82,7 @@ def our_step(trainer: Any, examples: list[dict], loss: str | None = None) -> Ste
 
     def run() -> None:
         if loss is not None:
-            trainer.loss = losses.get(loss)
+            trainer.loss = trainer.row_objective.loss = losses.get(loss)
         trainer.training_step(trainer.model, examples)
 
     return run
@@ -158,21 +158,21 @@ class Bench:
     def four_losses(self) -> dict[str, float]:
         """Seconds of one step with each loss in turn, starting with an empty reference cache."""
         os.environ["TRL_EXT_CACHE"] = tempfile.mkdtemp()
-        fresh, self.cached.reference_cache = self.cached.reference_cache, None
-        self.cached._open_cache()
+        references = self.cached.references
+        filled, references.cache = references.cache, references.new_cache()
         found = {way: 0.0 for way in (AS_IS, NARROW, "ours")}
         for ours, theirs in TRIED.items():
             self.trl.loss_types = [theirs]
             for way in (AS_IS, NARROW):
                 found[way] += seconds(trl_step(self.trl, self.steps[0], 4, way))
             found["ours"] += seconds(our_step(self.cached, self.steps[0], ours))
-        self.cached.reference_cache, self.trl.loss_types = fresh, ["sigmoid"]
+        references.cache, self.trl.loss_types = filled, ["sigmoid"]
         return found
 
     def tokens(self) -> dict[str, int]:
         """Tokens of one forward pass over all pairs: padded in TRL's micro-batches, and packed in ours."""
         padded = {f"TRL, {batch} pairs": sum(padded_tokens(step, batch) for step in self.steps) for batch in (4, 8)}
-        return {**padded, "ours": sum(self.packed._row_size(step) for step in self.steps)}
+        return {**padded, "ours": sum(self.packed.rows.size(step) for step in self.steps)}
 
     def memory(self) -> dict[str, int]:
         """Peak bytes of a step of 8 pairs, without checkpointing and without cached reference."""

@@ -30,16 +30,16 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
 
 def compare(trainer: Any) -> dict[str, Any]:
     """Log-probabilities of some examples in packed rows, padded rows and padded rows of one; empty if rows are not packed."""
-    if not trainer._is_packed:
+    if not trainer.rows.is_packed:
         return {}
     examples = [trainer.train_dataset[i] for i in range(min(EXAMPLES, len(trainer.train_dataset)))]
-    packed = score(trainer, trainer._rows(examples))
-    trainer._is_packed = False
+    packed = score(trainer, trainer.rows.cut(examples))
+    trainer.rows.is_packed = False
     try:
         padded = score(trainer, [[example] for example in examples])
-        again = score(trainer, trainer._rows(examples))
+        again = score(trainer, trainer.rows.cut(examples))
     finally:
-        trainer._is_packed = True
+        trainer.rows.is_packed = True
     difference = {key: abs(packed[key] - padded[key]) for key in padded}
     args = trainer.args
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
@@ -61,7 +61,7 @@ def score(trainer: Any, rows: list[list[dict]]) -> Scores:
     found: Scores = {}
     with no_grad_eval(trainer.model), trainer.compute_loss_context_manager():
         for row in rows:
-            fields = forward.run(trainer.model, trainer._collate(row))
-            keys = [(tuple(prompt), tuple(completion)) for prompt, completion in trainer._sequences(row)]
+            fields = forward.run(trainer.model, trainer.rows.collate(row))
+            keys = [(tuple(prompt), tuple(completion)) for prompt, completion in trainer.tokens.sequences(row)]
             found.update(zip(keys, fields.per_token_logps.double().sum(dim=1).tolist(), strict=True))
     return found

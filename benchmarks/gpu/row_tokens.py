@@ -37,7 +37,7 @@ class Probe:
 
     def search(self, start: int, most: int) -> dict[str, Any]:
         """The longest row that fits, and its peak memory."""
-        self.trainer._recompute_everything()
+        self.trainer.memory.recompute_everything()
         fits, fails = largest(self.fits, start, most)
         card.begin_peak()
         if fits:
@@ -53,10 +53,11 @@ class Probe:
     def fits(self, tokens: int) -> bool:
         """Whether a row of up to `tokens` tokens runs."""
         trainer = self.trainer
-        row = filled(trainer.train_dataset, trainer._row_size, tokens)
+        row = filled(trainer.train_dataset, trainer.rows.size, tokens)
         baseline = {"z_ref": torch.zeros((), device=trainer.args.device)} if "z_ref" in trainer.loss.inputs else {}
         try:
-            trainer._locally(lambda: trainer._backward_rows([row], float(len(row)), baseline, MeanMetrics()))
+            with trainer.runtime.locally():
+                trainer.step.backward(row, float(len(row)), baseline, MeanMetrics())
             return True
         except RowsDoNotFitError:
             pass

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from tests.trainers.helpers import swap_loss
 from trl_ext import losses
 from trl_ext.batching.packed import joined_tokens, pack_rows
 from trl_ext.batching.padded import cut_rows
@@ -51,8 +52,8 @@ def test_all_pairs_are_read(trainers):
 def test_every_loss_trains(name, trainers):
     loss = losses.get(name)
     trainer = trainers[loss.paired].trainer
-    trainer.loss = loss
-    trainer._is_first_step = True
+    swap_loss(trainer, loss)
+    trainer.step_metrics.is_first_step = True
     before = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters() if p.requires_grad])
     trainer.train()
     after = torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
@@ -66,13 +67,13 @@ def test_rows_are_full_and_the_padded_fallback_wastes_little(trainers):
     trainer = trainers[True].trainer
     pairs = list(trainer.train_dataset)
     steps = [pairs[i : i + 128] for i in range(0, len(pairs) - 127, 128)]
-    rows = [row for step in steps for row in pack_rows(step, trainer._tree, 4096)]
-    assert sum(joined_tokens([trainer._tree(pair) for pair in row]) for row in rows) > 0.9 * 4096 * len(rows)
+    rows = [row for step in steps for row in pack_rows(step, trainer.tokens.tree, 4096)]
+    assert sum(joined_tokens([trainer.tokens.tree(pair) for pair in row]) for row in rows) > 0.9 * 4096 * len(rows)
 
     def waste(batches) -> float:
-        computed = sum(2 * len(batch) * max(map(trainer._length, batch)) for batch in batches)
-        return 1 - sum(trainer._num_tokens(pair) for batch in batches for pair in batch) / computed
+        computed = sum(2 * len(batch) * max(map(trainer.tokens.length, batch)) for batch in batches)
+        return 1 - sum(trainer.tokens.count(pair) for batch in batches for pair in batch) / computed
 
-    fallback = [row for step in steps for row in cut_rows(step, trainer._length, sequences=2, row_tokens=4096)]
+    fallback = [row for step in steps for row in cut_rows(step, trainer.tokens.length, sequences=2, row_tokens=4096)]
     assert waste(fallback) < 0.12
     assert waste([pairs[i : i + 8] for i in range(0, len(pairs), 8)]) > 0.4

@@ -1,5 +1,7 @@
 """Building trainers and comparing what they compute."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,16 @@ def build(cls: type, config: Any, model: str, *, examples: list[dict] | None = N
     trainer.recorder = Recorder()
     trainer.add_callback(trainer.recorder)
     return trainer
+
+
+def swap_loss(trainer: Any, loss: Any) -> None:
+    """Train another loss with a preference trainer that is built already."""
+    trainer.loss = trainer.row_objective.loss = loss
+
+
+def intercept(owner: Any, name: str, function: Callable) -> None:
+    """Put `function` in place of a method of an object; it is given the method first, then the arguments."""
+    setattr(owner, name, functools.partial(function, getattr(owner, name)))
 
 
 def randomise_lora_b(model: torch.nn.Module, scale: float = 0.05) -> None:

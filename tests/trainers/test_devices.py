@@ -82,7 +82,7 @@ def test_a_step_and_an_evaluation_stay_on_the_gpu(settings, tiny_model, tmp_path
     with moved(trainer):
         losses = [trainer.training_step(trainer.model, examples).item() for _ in range(2)]
         losses += [trainer.prediction_step(trainer.model, examples, prediction_loss_only=True)[0].item()]
-    assert trainer._is_packed == settings.get("packing", True)
+    assert trainer.rows.is_packed == settings.get("packing", True)
     # No optimizer ran: the second step is the first again.
     loss = on_cpu.training_step(on_cpu.model, examples).item()
     evaluated = on_cpu.prediction_step(on_cpu.model, examples, prediction_loss_only=True)[0].item()

@@ -42,18 +42,15 @@ EVERY = {
 }
 PREFERENCES = {
     "_name": "report/test_card.py",
-    # `trl_ext.trainers.preference.construction`
+    # `trl_ext.trainers.preference.trainer`
     "_prepare_dataset": "inspection/test_against_trl.py",
     "_precompute_ref_logps": "trainers/preference/test_evaluation.py",
-    # `trl_ext.trainers.preference.run_directory`
     "_save": "trainers/preference/test_references.py",
-    # `trl_ext.trainers.preference.step`
     "_compute_loss": "trainers/preference/test_vision.py",
     "_get_dataloader": "trainers/preference/test_parity_with_trl_dpo.py",
     "get_batch_samples": "trainers/preference/test_parity_with_trl_dpo.py",
     "floating_point_ops": "trainers/preference/test_counters.py",
     "_track_num_input_tokens": "trainers/preference/test_counters.py",
-    # `trl_ext.trainers.preference.evaluation`
     "evaluation_loop": "trainers/preference/test_evaluation.py",
     "prediction_step": "trainers/preference/test_evaluation.py",
 }
@@ -89,7 +86,7 @@ OVERRIDES = {
 """Names that stand both in a class of ours and in a parent's, by trainer, each with the test of what it relies on."""
 
 SHARED_STATE = {"_tr_loss"}  # the running sum of losses, from which a step left out is taken back
-SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"_total_train_tokens", "data_collator", "precompute_ref_logps"}
+SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"data_collator", "precompute_ref_logps"}
 SHARED_STATE_OF_ROLLOUTS = SHARED_STATE | {"_buffered_inputs", "_step", "_current_train_step_time", "beta"}
 SETS = {
     SupervisedTrainer: SHARED_STATE,

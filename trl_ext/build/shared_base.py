@@ -37,9 +37,10 @@ class SharedBase:
 
     def take_back(self, trainer: Any) -> None:
         """Remove the adapters from a trainer's model and keep the base. The trainer cannot be used afterwards."""
-        model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-        trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
-        trainer.accelerator.free_memory()
+        accelerator = trainer.accelerator
+        model = accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+        vars(trainer).clear()  # its parts hold the model too, and callers may keep the trainer
+        accelerator.free_memory()
         base = model.unload()
         base.gradient_checkpointing_disable()
         base.eval()

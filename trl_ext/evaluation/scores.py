@@ -52,11 +52,12 @@ class Scorer:
         examples = iter(examples)
         while chunk := list(islice(examples, AT_ONCE)):
             known: dict[tuple, Scored] = {}
-            self._until_it_fits(lambda chunk, _, known=known: self._score_into(known, chunk), chunk)
+            for attempt in self.retry.attempts(chunk):
+                with attempt:
+                    self._score_into(known, chunk)
             for example in chunk:
-                yield [known[_key(sequence)] for sequence in self._sequences([example])]
-        if self.reference_cache is not None:
-            self.reference_cache.flush()
+                yield [known[_key(sequence)] for sequence in self.tokens.sequences([example])]
+        self.references.flush()
 
     def scored_whole(
         self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]
@@ -67,7 +68,7 @@ class Scorer:
             prompt_ids: Token ids of a prompt for each pair.
             pairs: Token ids of the prompt's completions.
         """
-        self.args.max_length, self.reference_cache = None, None
+        self.args.max_length, self.references.cache = None, None
         found = list(self.scored(self._examples(prompt_ids, pairs)))
         both = [scored for completions in found for scored in completions]
         return [both[i : i + 2] for i in range(0, len(both), 2)]
@@ -77,17 +78,14 @@ class Scorer:
         raise NotImplementedError
 
     def _score_into(self, known: dict[tuple, Scored], examples: list[dict]) -> None:
-        self._prepare_rows(examples)
-
-        def score_all() -> None:
-            for row in self._rows(examples):
-                batch = self._collate(row)
-                with no_grad_eval(self.model), self.compute_loss_context_manager():
-                    reference = forward.to_arrays(self._reference_fields(batch))
-                    policy = forward.to_arrays(forward.run(self.model, batch))
-                known.update(zip(map(_key, self._sequences(row)), map(Scored, policy, reference), strict=True))
-
-        self._locally(score_all)
+        self.references.open()
+        self.rows.prepare(examples)
+        with self.runtime.locally(), self.runtime.autocast(), no_grad_eval(self.model):
+            for row in self.rows.cut(examples):
+                batch = self.rows.collate(row)
+                reference = forward.to_arrays(self.references.score(batch))
+                policy = forward.to_arrays(forward.run(self.model, batch))
+                known.update(zip(map(_key, batch["sequences"]), map(Scored, policy, reference), strict=True))
 
 
 class PairScorer(Scorer, PairedPreferenceTrainer):

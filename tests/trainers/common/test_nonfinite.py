@@ -1,6 +1,7 @@
 """A step that is not finite changes nothing: neither weights nor optimizer, to the bit."""
 
 import copy
+import itertools
 import math
 import os
 import re
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, TrainerCallback
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, lora, weights
+from tests.trainers.helpers import arguments, build, intercept, lora, weights
 from trl_ext.support.errors import UserError
 from trl_ext.trainers import (
     PairedPreferenceConfig,
@@ -27,17 +28,17 @@ from trl_ext.trainers.common.nonfinite import OVERFLOWS
 from trl_ext.trainers.sft_and_reward import RewardModelConfig, RewardModelTrainer, SupervisedConfig, SupervisedTrainer
 
 
-class Loses(PairedPreferenceTrainer):
-    """The loss of the second example of some rows is NaN."""
+def lose(trainer, lost) -> None:
+    """Have the loss of the second example be NaN in the rows with these numbers."""
+    rows = itertools.count(1)
 
-    lost = ()  # numbers of rows
-
-    def _evaluate_loss(self, tensors):
-        self.row = getattr(self, "row", 0) + 1
-        output = super()._evaluate_loss(tensors)
-        if self.row not in self.lost:
+    def evaluate(original, tensors):
+        output = original(tensors)
+        if next(rows) not in lost:
             return output
         return output._replace(losses=output.losses * torch.tensor([1.0, math.nan, 1.0, 1.0]))
+
+    intercept(trainer.row_objective, "evaluate", evaluate)
 
 
 class Snapshots(TrainerCallback):
@@ -60,7 +61,7 @@ def same(a, b) -> bool:
     return torch.equal(torch.as_tensor(a), torch.as_tensor(b))
 
 
-def trained(tiny_model, tmp_path, lost, cls=Loses, **changes):
+def trained(tiny_model, tmp_path, lost, **changes):
     """Trains four steps of two rows of four pairs, with AdamW and weight decay."""
     settings = {
         "max_steps": 4,
@@ -76,9 +77,9 @@ def trained(tiny_model, tmp_path, lost, cls=Loses, **changes):
         "reference_cache": False,
     }
     config = PairedPreferenceConfig(**arguments(tmp_path, **{**settings, **changes}))
-    trainer = build(cls, config, tiny_model, examples=pairs(40))
-    trainer.lost = lost
-    trainer._rows = lambda examples: [examples[i : i + 4] for i in range(0, len(examples), 4)]
+    trainer = build(PairedPreferenceTrainer, config, tiny_model, examples=pairs(40))
+    lose(trainer, lost)
+    trainer.rows.cut = lambda examples: [examples[i : i + 4] for i in range(0, len(examples), 4)]
     snapshots = Snapshots(trainer)
     return trainer, snapshots
 

@@ -10,7 +10,6 @@ import torch
 
 from tests.trainers.helpers import arguments, build, relative_difference
 from trl_ext import PairedPreferenceConfig, PairedPreferenceTrainer
-from trl_ext.trainers.common.metrics import MeanMetrics
 
 
 @pytest.mark.slow
@@ -26,8 +25,7 @@ def test_a_step_is_the_mean_over_the_pairs_of_both(model, tmp_path):
     counts = [len(rank["pairs"]) for rank in ranks]
     assert counts[0] != counts[1] and all(0 < count < 8 for count in counts)
     expected = build(PairedPreferenceTrainer, PairedPreferenceConfig(**arguments(tmp_path, beta=0.5)), model)
-    sums = MeanMetrics()
-    expected._backward([pair for rank in ranks for pair in rank["pairs"]], sums)
+    sums = expected.step.run([pair for rank in ranks for pair in rank["pairs"]])
     gradients = {name: p.grad for name, p in expected.model.named_parameters() if p.grad is not None}
     for rank in ranks:
         assert relative_difference(rank["gradients"], gradients) < 1e-5

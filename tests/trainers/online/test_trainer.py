@@ -14,7 +14,6 @@ from tests.trainers.online.helpers import build, config, few_levels, pairs, plai
 from tests.trainers.ppo import helpers
 from tests.trainers.ppo.helpers import count_the
 from trl_ext import OnlinePreferenceConfig, PairedPreferenceConfig, PairedPreferenceTrainer, losses
-from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.step_zero import WrongInitialLossError
 
 TIES = {"options": {"reward_funcs": few_levels}}
@@ -37,8 +36,7 @@ def test_a_step_is_that_of_the_trainer_of_given_pairs(model, tmp_path, loss, kwa
 
     given = PairedPreferenceConfig(**arguments(tmp_path, max_length=None, loss=loss, loss_kwargs=kwargs))
     expected = build_paired(PairedPreferenceTrainer, given, model)
-    sums = MeanMetrics()
-    expected._backward(examples, sums)
+    sums = expected.step.run(examples)
     gradients = {name: p.grad for name, p in expected.model.named_parameters() if p.grad is not None}
     assert relative_difference(trainer.recorder.gradients[0], gradients) < 1e-5
     log, means = trainer.recorder.logs[0], sums.means()

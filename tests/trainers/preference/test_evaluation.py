@@ -23,7 +23,7 @@ def test_a_short_last_batch_weighs_its_examples_and_no_more(tiny_model, tmp_path
     measured = trainer.evaluate(held_out)
     examples = list(trainer._prepare_dataset(held_out, trainer.processing_class, trainer.args, "eval"))
     with torch.no_grad():
-        tensors, _ = trainer._score(trainer.model, trainer._collate(examples))
+        tensors, _ = trainer.row_objective.score(trainer.model, trainer.rows.collate(examples))
         output = losses.get("dpo")(**{name: tensors[name] for name in losses.get("dpo").inputs})
     assert measured["eval_loss"] == pytest.approx(output.losses.mean().item(), rel=1e-5)
     assert measured["eval_rewards/chosen"] == pytest.approx(output.chosen_rewards.mean().item(), rel=1e-4)
@@ -72,8 +72,8 @@ def test_reference_values_are_precomputed_anew_when_truncation_changes(tiny_mode
         )
         kept = {example["prompt_ids"][-1]: example for example in trainer.train_dataset}
         row = list(kept.values())
-        with trainer._reference() as reference:
-            direct = trainer._sum_logps(forward.run(reference, trainer._collate(row))).chunk(2)[0]
+        with trainer.references.policy() as reference:
+            direct = trainer.row_objective.sum_logps(forward.run(reference, trainer.rows.collate(row))).chunk(2)[0]
         assert torch.allclose(torch.tensor([e["ref_chosen_logps"] for e in row]), direct, atol=1e-4)
         found[max_length] = direct.sum()
     assert found[24] != found[8]
@@ -85,6 +85,6 @@ def test_a_loss_that_sorts_is_evaluated_over_the_whole_batch_in_several_rows(tin
         config = PairedPreferenceConfig(**arguments(tmp_path, loss="aot", row_tokens=row_tokens))
         trainer = build(PairedPreferenceTrainer, config, tiny_model)
         found.append(trainer.evaluate(trainer.train_dataset))
-        assert (len(trainer._rows(list(trainer.train_dataset)[:8])) > 1) == (row_tokens == 60)
+        assert (len(trainer.rows.cut(list(trainer.train_dataset)[:8])) > 1) == (row_tokens == 60)
     assert found[1]["eval_loss"] == pytest.approx(found[0]["eval_loss"], rel=1e-5)
     assert found[1]["eval_rewards/margins"] == pytest.approx(found[0]["eval_rewards/margins"], rel=1e-4)

@@ -24,7 +24,7 @@ def trainer_of(cls, model, folder, **settings):
 
 
 def kernel_of(trainer) -> str:
-    return trainer._base_model().config._attn_implementation.split("_")[2]
+    return trainer.runtime.base.config._attn_implementation.split("_")[2]
 
 
 def test_a_kernel_is_accepted_in_an_evaluation_before_the_first_step(has_kernel, tiny_model, tmp_path):
@@ -51,7 +51,7 @@ def test_no_activations_of_the_model_are_kept_for_it(has_kernel, tiny_model, tmp
     inputs = []
 
     def varlen(*args, **kwargs):
-        if not trainer._is_packed:
+        if not trainer.rows.is_packed:
             inputs.append(args[0])
         return documented_varlen(*args, **kwargs)
 

@@ -1,28 +1,27 @@
 """Memory that runs out in the middle of a step costs that attempt and nothing else."""
 
+import itertools
+
 import pytest
 import torch
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, relative_difference, weights
+from tests.trainers.helpers import arguments, build, intercept, relative_difference, weights
 from trl_ext.methods import METHODS
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 from trl_ext.trainers.common.out_of_memory import is_out_of_memory
 
 
-def failing(cls, at: int):
-    """A trainer whose device runs out of memory once, in the `at`-th row it scores."""
+def fail(trainer, at: int) -> None:
+    """Have the trainer's device run out of memory once, in the `at`-th row it scores."""
+    rows = itertools.count(1)
 
-    class Failing(cls):
-        rows = 0
+    def score(original, model, batch):
+        if next(rows) == at:
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+        return original(model, batch)
 
-        def _score(self, model, batch):
-            self.rows += 1
-            if self.rows == at:
-                raise torch.OutOfMemoryError("CUDA out of memory (injected)")
-            return super()._score(model, batch)
-
-    return Failing
+    intercept(trainer.row_objective, "score", score)
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -30,15 +29,17 @@ def failing(cls, at: int):
 def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model, tmp_path, capsys):
     cls, config_class = METHODS["unpaired" if loss == "kto" else "paired"].classes()
 
-    def run(cls):
+    def run(at=None):
         config = config_class(**arguments(tmp_path, optim="adamw_torch"), loss=loss, row_tokens=90, packing=packing)
         trainer = build(cls, config, tiny_model)
+        if at is not None:
+            fail(trainer, at)
         trainer.train()
         return trainer
 
-    undisturbed, disturbed = run(cls), run(failing(cls, at=3))
+    undisturbed, disturbed = run(), run(at=3)
     assert capsys.readouterr().out.count("out of memory: rows of at most") == 1
-    assert disturbed._row_budget < 90
+    assert disturbed.memory.row_budget < 90
     assert relative_difference(weights(disturbed), weights(undisturbed)) < 1e-5
     for log, other in zip(disturbed.recorder.logs, undisturbed.recorder.logs, strict=True):
         assert log["num_tokens"] == other["num_tokens"]
@@ -49,13 +50,13 @@ def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model,
 def test_a_single_example_that_does_not_fit_stops_with_a_sentence(packing, tiny_model, tmp_path):
     """Also where lengths differ, so that two short examples always fit where one long one does."""
 
-    class Hopeless(PairedPreferenceTrainer):
-        def _score(self, model, batch):
-            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+    def score(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory (injected)")
 
     examples = [*pairs(7, longest=2), *pairs(1, seed=5, longest=12)]
     config = PairedPreferenceConfig(**arguments(tmp_path), row_tokens=200, packing=packing)
-    trainer = build(Hopeless, config, tiny_model, examples=examples)
+    trainer = build(PairedPreferenceTrainer, config, tiny_model, examples=examples)
+    trainer.row_objective.score = score
     with pytest.raises(torch.OutOfMemoryError, match=r"single example of up to .* tokens in a row"):
         trainer.train()
 
@@ -78,14 +79,15 @@ def test_memory_that_runs_out_is_recognised_whoever_says_so(error, is_memory):
 def test_a_first_step_that_is_run_again_in_16_bits_is_judged_by_its_distance(tiny_model, tmp_path, capsys):
     """Its reference values were computed in longer rows, and come from the cache the second time."""
 
-    class Shifted(failing(PairedPreferenceTrainer, at=2)):
-        def _score(self, model, batch):
-            tensors, fields = super()._score(model, batch)
-            tensors["chosen_logps"] = tensors["chosen_logps"] + 0.02  # as rounding to 16 bits does
-            return tensors, fields
+    def shifted(original, model, batch):
+        tensors, fields = original(model, batch)
+        tensors["chosen_logps"] = tensors["chosen_logps"] + 0.02  # as rounding to 16 bits does
+        return tensors, fields
 
     config = PairedPreferenceConfig(**arguments(tmp_path, max_steps=1, bf16=True), row_tokens=90)
-    trainer = build(Shifted, config, tiny_model)
+    trainer = build(PairedPreferenceTrainer, config, tiny_model)
+    fail(trainer, at=2)
+    intercept(trainer.row_objective, "score", shifted)
     for name, parameter in trainer.model.named_parameters():
         if "lora_B" in name:
             parameter.data.zero_()

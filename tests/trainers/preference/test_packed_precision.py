@@ -35,7 +35,7 @@ def test_packed_and_padded_steps_agree_in_4_bits(loss, bf16, checkpointing, tiny
     settings = {"bf16": bf16, "gradient_checkpointing": checkpointing}
     packed, loss_packed, gradient = first_step(loss, tiny_model, tmp_path / "packed", **settings)
     padded, loss_padded, expected = first_step(loss, tiny_model, tmp_path / "padded", packing=False, **settings)
-    assert packed._is_packed and not padded._is_packed
+    assert packed.rows.is_packed and not padded.rows.is_packed
     assert loss_packed == pytest.approx(loss_padded, rel=2e-2 if bf16 else 1e-5)
     # bfloat16 rounds the two paths' sums differently.
     assert relative_difference(gradient, expected) < (0.1 if bf16 else 1e-4)
@@ -56,8 +56,10 @@ def test_only_completion_tokens_reach_the_head(packing, tiny_model, tmp_path, mo
     config = PairedPreferenceConfig(**arguments(tmp_path, packing=packing, reference_cache=False))
     trainer = build(PairedPreferenceTrainer, config, tiny_model, examples=pairs(8))
     examples = list(trainer.train_dataset)
-    trainer._prepare_rows(examples)
+    trainer.rows.prepare(examples)
     seen.clear()
     trainer.training_step(trainer.model, examples)
-    completions = sum(len(completion) for example in examples for completion in trainer._tree(example).completions)
+    completions = sum(
+        len(completion) for example in examples for completion in trainer.tokens.tree(example).completions
+    )
     assert sum(seen) == 2 * completions  # reference and policy

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build
+from tests.trainers.helpers import arguments, build, swap_loss
 from trl_ext import losses
 from trl_ext.batching import attention
 from trl_ext.trainers import (
@@ -72,8 +72,8 @@ def log_probabilities(trainer, examples) -> list[torch.Tensor]:
     found = [None] * len(examples)
     number = {id(one): i for i, one in enumerate(examples)}
     with torch.no_grad():
-        for row in trainer._rows(examples):
-            _, fields = trainer._score(trainer.model, trainer._collate(row))
+        for row in trainer.rows.cut(examples):
+            _, fields = trainer.row_objective.score(trainer.model, trainer.rows.collate(row))
             for i, one in enumerate(row):
                 mine = slice(i, None, len(row))  # chosen and rejected of the same pair
                 found[number[id(one)]] = fields.per_token_logps[mine][fields.mask[mine].bool()]
@@ -90,7 +90,7 @@ def step_of(trainer, examples) -> tuple[float, torch.Tensor]:
 @pytest.mark.parametrize("name", ["dpo", "ipo", "simpo", "kto", "apo_zero_unpaired"])
 def test_packed_and_padded_steps_agree(name, trainers):
     trainer = trainers[losses.get(name).paired]
-    trainer.loss = losses.get(name)
+    swap_loss(trainer, losses.get(name))
     attention.switch(trainer.model.get_base_model())
     norms = []
 
@@ -98,9 +98,9 @@ def test_packed_and_padded_steps_agree(name, trainers):
     def agree(step, row_tokens):
         trainer.args.row_tokens = row_tokens
         examples = as_examples(step, trainer.loss.paired)
-        trainer._is_packed = True
+        trainer.rows.is_packed = True
         packed, (packed_loss, packed_gradient) = log_probabilities(trainer, examples), step_of(trainer, examples)
-        trainer._is_packed = False
+        trainer.rows.is_packed = False
         padded, (padded_loss, padded_gradient) = log_probabilities(trainer, examples), step_of(trainer, examples)
         for one, other in zip(packed, padded, strict=True):
             assert one.shape == other.shape

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoTokenizer, Phi3Config, Phi3ForCausalLM
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, lora, randomise_lora_b
+from tests.trainers.helpers import arguments, build, intercept, lora, randomise_lora_b
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -46,14 +46,14 @@ def test_another_truncation_side_is_not_mistaken_for_the_same_tokens(tiny_model,
     train(tiny_model, tmp_path, max_length=14)  # fills the cache
     capsys.readouterr()
     after = train(tiny_model, tmp_path, **settings)
-    assert after.reference_cache is None and margin(after) == margin(cold)
+    assert after.references.cache is None and margin(after) == margin(cold)
     assert "reference: not cached: `truncation_mode: keep_end`" in capsys.readouterr().out
 
 
 def test_what_a_collator_of_ones_own_makes_is_not_left_for_others(tiny_model, tmp_path):
     cold = train(tiny_model, tmp_path, reference_cache=False)
     other = train(tiny_model, tmp_path, data_collator=DataCollatorForPreference(pad_token_id=0, max_length=8))
-    assert other.reference_cache is None
+    assert other.references.cache is None
     plain = train(tiny_model, tmp_path)
     assert margin(plain) == pytest.approx(margin(cold), rel=1e-5)
 
@@ -79,19 +79,19 @@ def test_rotary_embeddings_that_depend_on_the_row_are_not_cached(max_length, is_
     model = Phi3ForCausalLM(config)
     model.name_or_path = tiny_model  # where its tokenizer is
     trainer = train(model, tmp_path, max_length=max_length)
-    assert (trainer.reference_cache is not None) == is_cached
+    assert (trainer.references.cache is not None) == is_cached
 
 
 def test_evaluation_in_another_precision_leaves_nothing_behind(tiny_model, tmp_path):
-    assert train(tiny_model, tmp_path, bf16_full_eval=True).reference_cache is None
+    assert train(tiny_model, tmp_path, bf16_full_eval=True).references.cache is None
 
 
 def test_precomputed_columns_need_no_cache_but_kto_s_baseline_does(tiny_model, tmp_path):
-    assert train(tiny_model, tmp_path, precompute_ref_log_probs=True).reference_cache is None
+    assert train(tiny_model, tmp_path, precompute_ref_log_probs=True).references.cache is None
     config = UnpairedPreferenceConfig(**arguments(tmp_path, max_steps=1, precompute_ref_log_probs=True))
     kto = build(UnpairedPreferenceTrainer, config, tiny_model, examples=pairs(8))
     kto.train()
-    assert kto.reference_cache is not None
+    assert kto.references.cache is not None
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -101,24 +101,24 @@ def test_only_what_is_unknown_is_computed(packing, tiny_model, tmp_path):
     cold = train(tiny_model, tmp_path, examples=examples, packing=packing, reference_cache=False)
     seen = []
 
-    class Counting(PairedPreferenceTrainer):
-        def _run_reference(self, batch):
-            seen.append(batch["packed"].input_ids.numel() if "packed" in batch else batch["input_ids"].numel())
-            return super()._run_reference(batch)
+    def count(original, batch):
+        seen.append(batch["packed"].input_ids.numel() if "packed" in batch else batch["input_ids"].numel())
+        return original(batch)
 
-    trainer = Counting(
+    trainer = PairedPreferenceTrainer(
         model=tiny_model,
         args=PairedPreferenceConfig(**arguments(tmp_path, max_steps=2, packing=packing)),
         train_dataset=Dataset.from_list(examples),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
         peft_config=lora(target_modules="all-linear"),
     )
+    intercept(trainer.references, "run", count)
     randomise_lora_b(trainer.model)
     trainer.train()
     assert trainer.reference_counts() == (12, 4)  # completions; the second epoch counts no more
     assert margin(trainer) == pytest.approx(margin(cold), rel=1e-4)
     if packing:
-        unknown = [trainer._tree(example) for example in list(trainer.train_dataset)[6:]]
+        unknown = [trainer.tokens.tree(example) for example in list(trainer.train_dataset)[6:]]
         assert sum(seen) == sum(tree.tokens for tree in unknown)
 
 

@@ -138,7 +138,7 @@ def test_a_run_on_a_4_bit_base(is_paired, tiny_model, tmp_path, capsys, monkeypa
     moved = adapter(trainer, "ref")
     assert all(value.dtype == torch.float32 and not value.requires_grad for value in moved.values())
     assert any(not torch.equal(start[name], value) for name, value in moved.items())
-    assert trainer.reference_cache is None and not (tmp_path / "cache").exists()
+    assert trainer.references.cache is None and not (tmp_path / "cache").exists()
     refreshes = [log for log in trainer.state.log_history if "reference/dropped" in log]
     assert [log["step"] for log in refreshes] == [2, 4]
     printed = capsys.readouterr().out

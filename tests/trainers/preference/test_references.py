@@ -8,7 +8,7 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, lora, nf4, weights
+from tests.trainers.helpers import arguments, build, intercept, lora, nf4, weights
 from trl_ext import losses
 from trl_ext.methods import METHODS
 from trl_ext.reference.implicit import implicit_reference, policy_is_reference
@@ -53,12 +53,13 @@ def test_the_4_bit_base_is_bit_identical_after_training(cls, gradient_checkpoint
     assert len(base) == 14  # seven projections in each of two layers
     examples = list(trainer.train_dataset)
     row = examples[:1]
-    trainer._prepare_rows(examples)  # so that both measurements below take the same path
+    trainer.references.open()
+    trainer.rows.prepare(examples)  # so that both measurements below take the same path
 
     def reference_logps():
         if cls is PairedPreferenceTrainer:
-            return torch.cat(trainer._reference_logps(trainer._collate(row)))
-        return trainer._reference_logps(trainer._collate(row))
+            return torch.cat(trainer.row_objective.reference_logps(trainer.rows.collate(row)))
+        return trainer.row_objective.reference_logps(trainer.rows.collate(row))
 
     before = reference_logps()
     trainer.train()
@@ -80,7 +81,7 @@ def test_gradients_still_reach_every_4_bit_layer_after_evaluation(tiny_model, tm
 @pytest.mark.parametrize(("loss", "passes"), [("dpo", 2), ("simpo", 1), ("sft", 1), ("orpo", 1)])
 def test_a_loss_that_reads_no_reference_runs_none(loss, passes, tiny_model, tmp_path):
     trainer = paired(tiny_model, tmp_path, config={"loss": loss, "max_steps": 1, "reference_cache": False})
-    trainer._prepare_rows(list(trainer.train_dataset))  # the proof runs forwards of its own
+    trainer.rows.prepare(list(trainer.train_dataset))  # the proof runs forwards of its own
     calls = []
     trainer.model.get_base_model().model.register_forward_hook(lambda *_: calls.append(1))
     trainer.train()
@@ -97,15 +98,16 @@ def test_a_second_run_computes_no_reference_value_whatever_its_settings(packing,
     """Another loss, beta, learning rate, seed, rank, batch and LD weighting: all read what the first run stored."""
     first = paired(tiny_model, tmp_path, config={"packing": packing}, quantization_config=nf4())
     first.train()
-    assert (first.reference_cache.hits, first.reference_cache.misses) == (0, 48)
+    assert (first.references.cache.hits, first.references.cache.misses) == (0, 48)
     config = {"loss": "ipo", "beta": 0.3, "learning_rate": 1e-4, "seed": 9, "ld_alpha": 0.5}
     config |= {"per_device_train_batch_size": 6, "max_steps": 4, "packing": packing}
     second = paired(tiny_model, tmp_path, config=config, peft_config=lora(r=8), quantization_config=nf4())
-    second._prepare_rows(list(second.train_dataset))
+    second.references.open()
+    second.rows.prepare(list(second.train_dataset))
     calls = []
     second.model.get_base_model().model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     second.train()
-    assert (second.reference_cache.hits, second.reference_cache.misses) == (48, 0)
+    assert (second.references.cache.hits, second.references.cache.misses) == (48, 0)
     assert len(calls) >= 4 and all(calls)  # the policy's forwards and no other
     uncached = paired(
         tiny_model,
@@ -123,16 +125,16 @@ def test_other_truncation_or_another_base_is_computed_anew(own_cache, tiny_model
     paired(tiny_model, tmp_path, quantization_config=nf4()).train()
     shorter = paired(tiny_model, tmp_path, config={"max_length": 10}, quantization_config=nf4())
     shorter.train()
-    assert shorter.reference_cache.misses > 0
+    assert shorter.references.cache.misses > 0
     unquantised = paired(tiny_model, tmp_path)
     unquantised.train()
-    assert (unquantised.reference_cache.hits, unquantised.reference_cache.misses) == (0, 48)
+    assert (unquantised.references.cache.hits, unquantised.references.cache.misses) == (0, 48)
 
 
 def test_a_reference_free_loss_never_opens_the_cache(own_cache, tiny_model, tmp_path):
     trainer = paired(tiny_model, tmp_path, config={"loss": "simpo"})
     trainer.train()
-    assert trainer.reference_cache is None and not (tmp_path / "cache").exists()
+    assert trainer.references.cache is None and not (tmp_path / "cache").exists()
 
 
 def test_full_fine_tuning_loads_a_second_model_only_for_losses_that_read_it(tiny_model, tmp_path):
@@ -165,18 +167,18 @@ def test_the_first_step_has_the_known_loss(name, is_paired, value, tiny_model, t
 
 
 def test_a_wrong_reference_stops_the_run_before_the_first_update(tiny_model, tmp_path):
-    class Wrong(PairedPreferenceTrainer):
-        def _reference_logps(self, batch):
-            chosen, rejected = super()._reference_logps(batch)
-            return rejected, chosen
+    def swapped(original, batch):
+        chosen, rejected = original(batch)
+        return rejected, chosen
 
-    trainer = Wrong(
+    trainer = PairedPreferenceTrainer(
         model=tiny_model,
         args=PairedPreferenceConfig(**arguments(tmp_path), beta=0.5),
         train_dataset=Dataset.from_list(pairs(24)),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
         peft_config=lora(),
     )
+    intercept(trainer.row_objective, "reference_logps", swapped)
     before = weights(trainer)
     with pytest.raises(WrongInitialLossError, match=r"gives 0\.693147"):
         trainer.train()

@@ -1,6 +1,7 @@
 """Measured activation memory against PyTorch's own allocator log; what `auto` then does with it."""
 
 import copy
+import itertools
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, lora, relative_difference
+from tests.trainers.helpers import arguments, build, intercept, lora, relative_difference
 from trl_ext.batching import attention
 from trl_ext.batching.packed import Tree, pack
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
@@ -111,10 +112,11 @@ def test_recomputing_some_layers_changes_no_gradient(checkpointed, deep):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def one_step(tiny_model, tmp_path, free, monkeypatch, cls=PairedPreferenceTrainer, **settings):
+def one_step(tiny_model, tmp_path, free, monkeypatch, prepare=lambda trainer: None, **settings):
     monkeypatch.setattr(activation_memory, "free_for_activations", lambda *_: free)
     values = arguments(tmp_path, max_steps=1, **{"gradient_checkpointing": "auto", **settings})
-    trainer = build(cls, PairedPreferenceConfig(**values), tiny_model)
+    trainer = build(PairedPreferenceTrainer, PairedPreferenceConfig(**values), tiny_model)
+    prepare(trainer)
     trainer.train()
     flags = [layer.gradient_checkpointing for layer in trainer.model.get_base_model().model.layers]
     return trainer, flags, trainer.recorder.gradients[0]
@@ -124,16 +126,18 @@ def one_step(tiny_model, tmp_path, free, monkeypatch, cls=PairedPreferenceTraine
 def test_auto_recomputes_in_each_row_only_what_it_needs(packing, tiny_model, tmp_path, monkeypatch, capsys):
     rows = []
 
-    class Watched(PairedPreferenceTrainer):
-        def _checkpoint_for(self, row):
-            super()._checkpoint_for(row)
-            rows.append((self._row_size(row), self._checkpointed_layers))
+    def watch(trainer):
+        def checkpoint_for(original, tokens):
+            original(tokens)
+            rows.append((tokens, trainer.memory.checkpointed_layers))
 
-    settings = {"packing": packing, "row_tokens": 110, "cls": Watched}
+        intercept(trainer.memory, "checkpoint_for", checkpoint_for)
+
+    settings = {"packing": packing, "row_tokens": 110, "prepare": watch}
     plenty, flags, gradients = one_step(tiny_model, tmp_path, 2**30, monkeypatch, **settings)
     assert flags == [False, False] and {count for _, count in rows} == {0}
     assert "a full one recomputes no layer" in capsys.readouterr().out
-    footprint, (short, long) = plenty._activation_memory.footprint, (min(rows)[0], max(rows)[0])
+    footprint, (short, long) = plenty.memory.activations.footprint, (min(rows)[0], max(rows)[0])
     assert short < long
     rows.clear()
     # Between what the longest row needs with one layer recomputed, and what the shortest needs with none.
@@ -147,8 +151,8 @@ def test_the_last_layer_is_kept_as_long_as_possible(tiny_model, tmp_path, monkey
     """Its activations are needed at once."""
     in_order = {"train_sampling_strategy": "sequential"}
     plenty, _, gradients = one_step(tiny_model, tmp_path, 2**30, monkeypatch, **in_order)
-    step = plenty._row_size(list(plenty.train_dataset)[:8])
-    free = plenty._activation_memory.footprint.peak(step, 1)
+    step = plenty.rows.size(list(plenty.train_dataset)[:8])
+    free = plenty.memory.activations.footprint.peak(step, 1)
     _, flags, same = one_step(tiny_model, tmp_path, free, monkeypatch, row_tokens=4096, **in_order)
     assert flags == [True, False]
     assert relative_difference(same, gradients) < 1e-5
@@ -166,16 +170,18 @@ def test_what_the_user_says_is_kept(tiny_model, tmp_path, monkeypatch, capsys):
 
 
 def test_a_single_example_that_does_not_fit_is_recomputed_before_giving_up(tiny_model, tmp_path, monkeypatch, capsys):
-    class Short(PairedPreferenceTrainer):
-        """Runs out of memory until every layer is recomputed."""
+    def shorten(trainer):
+        """Have it run out of memory until every layer is recomputed."""
 
-        def _score(self, model, batch):
-            if self._checkpointed_layers != 2:
+        def score(original, model, batch):
+            if trainer.memory.checkpointed_layers != 2:
                 raise torch.OutOfMemoryError("CUDA out of memory (injected)")
-            return super()._score(model, batch)
+            return original(model, batch)
+
+        intercept(trainer.row_objective, "score", score)
 
     _, _, expected = one_step(tiny_model, tmp_path, 2**30, monkeypatch)
-    _, flags, found = one_step(tiny_model, tmp_path, 2**30, monkeypatch, cls=Short, row_tokens=30)
+    _, flags, found = one_step(tiny_model, tmp_path, 2**30, monkeypatch, shorten, row_tokens=30)
     assert flags == [True, True]
     assert relative_difference(found, expected) < 1e-5
     assert "out of memory: all layers are recomputed from here on, again" in capsys.readouterr().out
@@ -188,7 +194,7 @@ def test_a_trial_that_does_not_fit_recomputes_everything(tiny_model, tmp_path, m
     monkeypatch.setattr(activation_memory, "footprint", too_much)
     trainer, flags, _ = one_step(tiny_model, tmp_path, 2**30, monkeypatch)
     assert flags == [True, True]
-    assert trainer.row_tokens >= max(trainer._row_size([example]) for example in trainer.train_dataset)
+    assert trainer.row_tokens >= max(trainer.rows.size([example]) for example in trainer.train_dataset)
     assert "not even a short row fits" in capsys.readouterr().out
 
 
@@ -260,7 +266,7 @@ def test_another_choice_of_layers_beside_auto_is_refused(kwargs, tmp_path):
 def test_a_resume_never_gets_longer_rows_than_asked_for(given, expected, tiny_model, tmp_path):
     settings = arguments(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
     first = build(PairedPreferenceTrainer, PairedPreferenceConfig(**settings), tiny_model)
-    first._row_budget = 90  # as after running out of memory
+    first.memory.shorten_rows(90)  # as after running out of memory
     first.train()
     resumed = build(PairedPreferenceTrainer, PairedPreferenceConfig(**settings, row_tokens=given), tiny_model)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
@@ -275,16 +281,15 @@ def test_a_resume_never_gets_longer_rows_than_asked_for(given, expected, tiny_mo
     ],
 )
 def test_allocations_outside_pytorch_are_retried_too(error, tiny_model, tmp_path, monkeypatch, capsys):
-    class Once(PairedPreferenceTrainer):
-        failures = 0
+    rows = itertools.count(1)
 
-        def _score(self, model, batch):
-            self.failures += 1
-            if self.failures == 2:
-                raise error
-            return super()._score(model, batch)
+    def score(original, model, batch):
+        if next(rows) == 2:
+            raise error
+        return original(model, batch)
 
     config = PairedPreferenceConfig(**arguments(tmp_path, max_steps=1, row_tokens=90))
-    trainer = build(Once, config, tiny_model)
+    trainer = build(PairedPreferenceTrainer, config, tiny_model)
+    intercept(trainer.row_objective, "score", score)
     trainer.train()
     assert trainer.state.global_step == 1 and "out of memory: rows of at most" in capsys.readouterr().out

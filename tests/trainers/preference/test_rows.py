@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, relative_difference
+from tests.trainers.helpers import arguments, build, relative_difference, swap_loss
 from trl_ext import losses
 from trl_ext.batching import attention, padded
 from trl_ext.batching.padded import ROW_COST, cut_rows
@@ -24,8 +24,8 @@ EXAMPLES = 8
 
 @pytest.fixture(scope="module")
 def trainers(tiny_model, tmp_path_factory):
-    """One trainer of each kind; the loss is swapped on it."""
-    settings = arguments(tmp_path_factory.mktemp("rows"), per_device_train_batch_size=EXAMPLES)
+    """One trainer of each kind; the loss is swapped on it. No cache, so that every cut computes its reference."""
+    settings = arguments(tmp_path_factory.mktemp("rows"), per_device_train_batch_size=EXAMPLES, reference_cache=False)
     unpaired = [
         {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
         for pair in pairs(EXAMPLES)
@@ -53,17 +53,18 @@ def test_one_three_or_eight_rows_give_the_same_gradient(name, is_packed, trainer
     monkeypatch.setattr(padded, "ROW_COST", 10_000)  # as few rows as fit
     loss = losses.get(name)
     trainer = trainers[loss.paired]
-    trainer.loss, trainer._is_packed = loss, is_packed
+    swap_loss(trainer, loss)
+    trainer.rows.is_packed = is_packed
     attention.switch(trainer.model.get_base_model())
     examples = list(trainer.train_dataset)[:EXAMPLES]
-    tokens = sum(trainer._tree(example).tokens for example in examples)
-    longest = max(map(trainer._length, examples)) * trainer._sequences_per_example
+    tokens = sum(trainer.tokens.tree(example).tokens for example in examples)
+    longest = max(map(trainer.tokens.length, examples)) * trainer.tokens.per_example
     cuts = {1: tokens, 3: -(-tokens // 3) + 8, 8: 1} if is_packed else {1: longest * EXAMPLES, 3: longest * 3, 8: 1}
     counts = []
     results = []
     for row_tokens in cuts.values():
         trainer.args.row_tokens = row_tokens
-        counts.append(len(trainer._rows(examples)))
+        counts.append(len(trainer.rows.cut(examples)))
         results.append(gradients(trainer, examples, row_tokens))
     assert counts[0] == 1 and 2 <= counts[1] <= 4 and counts[2] == 8
     whole = results[0]
@@ -77,12 +78,13 @@ def test_one_three_or_eight_rows_give_the_same_gradient(name, is_packed, trainer
 @pytest.mark.parametrize("name", losses.available())
 def test_packed_and_padded_rows_give_the_same_step(name, trainers):
     trainer = trainers[losses.get(name).paired]
-    trainer.loss = losses.get(name)
+    swap_loss(trainer, losses.get(name))
     attention.switch(trainer.model.get_base_model())
     examples = list(trainer.train_dataset)[:EXAMPLES]
     found = {}
-    for trainer._is_packed in (True, False):
-        found[trainer._is_packed] = gradients(trainer, examples, 150)
+    for is_packed in (True, False):
+        trainer.rows.is_packed = is_packed
+        found[is_packed] = gradients(trainer, examples, 150)
     assert found[True][0] == pytest.approx(found[False][0], rel=1e-5)
     assert relative_difference(found[True][2], found[False][2]) < 1e-5
     assert found[True][1] == pytest.approx(found[False][1], rel=1e-4, abs=1e-5)
@@ -92,7 +94,8 @@ def test_packed_and_padded_rows_give_the_same_step(name, trainers):
 def test_the_order_of_examples_in_a_step_is_irrelevant(is_packed, trainers):
     for name in ("dpo", "aot", "kto"):
         trainer = trainers[losses.get(name).paired]
-        trainer.loss, trainer._is_packed = losses.get(name), is_packed
+        swap_loss(trainer, losses.get(name))
+        trainer.rows.is_packed = is_packed
         attention.switch(trainer.model.get_base_model())
         examples = list(trainer.train_dataset)[:EXAMPLES]
         there = gradients(trainer, examples, 100)[2]

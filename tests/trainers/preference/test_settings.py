@@ -9,7 +9,7 @@ from trl import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, lora, weights
+from tests.trainers.helpers import arguments, build, intercept, lora, weights
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -66,19 +66,19 @@ def test_a_configuration_can_be_used_again_after_a_refusal(tiny_model, tmp_path)
 def test_the_first_step_catches_a_reference_in_another_precision(tiny_model, tmp_path):
     """A loss of .6937 instead of ln 2: less than a thousandth off, and a sign that policy and reference differ."""
 
-    class Faulty(PairedPreferenceTrainer):
-        def _reference_fields(self, batch):
-            fields = super()._reference_fields(batch)
-            fields.per_token_logps = fields.per_token_logps.bfloat16().float()
-            return fields
+    def rounded(original, batch):
+        fields = original(batch)
+        fields.per_token_logps = fields.per_token_logps.bfloat16().float()
+        return fields
 
-    trainer = Faulty(
+    trainer = PairedPreferenceTrainer(
         model=tiny_model,
         args=PairedPreferenceConfig(**arguments(tmp_path), reference_cache=False),
         train_dataset=Dataset.from_list(pairs(24)),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
         peft_config=lora(),
     )
+    intercept(trainer.references, "score", rounded)
     with pytest.raises(RuntimeError, match=r"gives 0\.693147"):
         trainer.train()
 

@@ -64,7 +64,8 @@ def test_the_reference_reads_matched_and_mismatched_completions_of_a_prompt_in_o
     config = UnpairedPreferenceConfig(**settings, row_tokens=5000, reference_cache=is_cached)
     trainer = build(UnpairedPreferenceTrainer, config, tiny_model, examples=single)
     examples = [dict(row) for row in trainer.train_dataset]
-    trainer._prepare_rows(examples)
+    trainer.references.open()
+    trainer.rows.prepare(examples)
     tokens = computed(trainer)
     trainer.training_step(trainer.model, [dict(example) for example in examples])
     matched = [(example["prompt_ids"], example["completion_ids"]) for example in examples]
@@ -77,7 +78,7 @@ def test_the_reference_reads_matched_and_mismatched_completions_of_a_prompt_in_o
     assert tokens == expected
     assert expected["reference"] < expected["gradient"] + expected["policy"]
     if is_cached:
-        cache = trainer.reference_cache
+        cache = trainer.references.cache
         assert (cache.hits, cache.misses) == (0, 32)
         trainer.training_step(trainer.model, [dict(example) for example in examples])
         assert tokens == expected | {name: 2 * expected[name] for name in ("gradient", "policy")}
@@ -92,7 +93,8 @@ def test_all_pairs_of_a_prompts_answers_compute_each_answer_once(computed, tiny_
     config = PairedPreferenceConfig(**settings, row_tokens=5000, reference_cache=False)
     trainer = build(PairedPreferenceTrainer, config, tiny_model, examples=ranked)
     examples = [dict(row) for row in trainer.train_dataset]
-    trainer._prepare_rows(examples)
+    trainer.references.open()
+    trainer.rows.prepare(examples)
     tokens = computed(trainer)
     trainer.training_step(trainer.model, examples)
     # prompt 2 tokens; answers of 1, 2, 3 and 4 tokens and an end token: 1 + (1+2) + (1+3) + (1+4) + (1+5)

@@ -12,7 +12,7 @@ from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, relative_difference, weights
 from trl_ext.batching.mismatched import mismatched
 from trl_ext.trainers import UnpairedPreferenceConfig, UnpairedPreferenceTrainer
-from trl_ext.trainers.preference.sampler import ClassMixedSampler
+from trl_ext.trainers.preference.class_balance import ClassMixedSampler
 
 
 def example(prompt: int, completion: int) -> dict:
@@ -97,7 +97,7 @@ def test_the_baseline_is_the_clamped_mean_over_the_whole_step(tiny_model, tmp_pa
     config = UnpairedPreferenceConfig(**arguments(tmp_path, per_device_train_batch_size=8), row_tokens=40)
     trainer = build(UnpairedPreferenceTrainer, config, tiny_model, examples=unpaired(8, 2))
     examples = list(trainer.train_dataset)
-    z = trainer._step_tensors(examples)["z_ref"]
+    z = trainer.row_objective.step_tensors(examples)["z_ref"]
 
     @torch.no_grad()
     def logp(pair):

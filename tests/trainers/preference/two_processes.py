@@ -3,6 +3,7 @@
 Usage: two_processes.py MODEL OUTPUT
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer  # noqa: F401  (imported before the process group exists)
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, nf4
+from tests.trainers.helpers import arguments, build, intercept, nf4
 from trl_ext.checkpoints import manifest, staging
 from trl_ext.trainers import (
     PairedPreferenceConfig,
@@ -24,17 +25,16 @@ LOSSES = {"dpo": True, "aot": True, "kto": False}
 OUT_OF_MEMORY = "dpo, memory runs out on one of them"
 
 
-class FailsOnce(PairedPreferenceTrainer):
-    """Out of memory in the third row of the second process."""
+def fail_once(trainer) -> None:
+    """Have it run out of memory in the third row of the second process."""
+    rows = itertools.count(1)
 
-    rows = 0
-
-    def _score(self, model, batch):
-        self.rows += self.args.process_index
-        if self.rows == 3:
-            self.rows += 1
+    def score(original, model, batch):
+        if next(rows) == 3 and trainer.args.process_index == 1:
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
-        return super()._score(model, batch)
+        return original(model, batch)
+
+    intercept(trainer.row_objective, "score", score)
 
 
 def run(model: str, output: str, world: int) -> dict:
@@ -42,8 +42,7 @@ def run(model: str, output: str, world: int) -> dict:
     for name, is_paired in {**LOSSES, OUT_OF_MEMORY: True}.items():
         loss = name.partition(",")[0]
         cls = PairedPreferenceTrainer if is_paired else UnpairedPreferenceTrainer
-        if name == OUT_OF_MEMORY and world > 1:
-            cls = FailsOnce
+        fails = name == OUT_OF_MEMORY and world > 1
         config_class = PairedPreferenceConfig if is_paired else UnpairedPreferenceConfig
         config = config_class(
             **arguments(output, per_device_train_batch_size=4 // world, gradient_accumulation_steps=2),
@@ -51,12 +50,14 @@ def run(model: str, output: str, world: int) -> dict:
         )
         assert config.world_size == world, (config.world_size, world)
         trainer = build(cls, config, model, examples=pairs(24), quantization_config=nf4())
+        if fails:
+            fail_once(trainer)
         if world > 1:
             # as many rows as examples, and a single one
-            config.row_tokens = [1, 10_000][config.process_index] if cls is not FailsOnce else 60
+            config.row_tokens = [1, 10_000][config.process_index] if not fails else 60
         trainer.train()
         is_smaller = config.row_tokens != "auto" and trainer.row_tokens < config.row_tokens
-        assert is_smaller == (cls is FailsOnce and config.process_index == 1)
+        assert is_smaller == (fails and config.process_index == 1)
         results[name] = (trainer.recorder.gradients, trainer.recorder.logs)
     return results
 

@@ -10,25 +10,28 @@ import torch
 from transformers import AutoTokenizer  # noqa: F401  (imported before the process group exists)
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, weights
+from tests.trainers.helpers import arguments, build, intercept, weights
 from trl_ext.support.errors import UserError
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 
 
-class LosesTwice(PairedPreferenceTrainer):
-    """On the second process, in steps 2 and 4."""
+def lose_twice(trainer) -> None:
+    """Have the losses be NaN on the second process, in steps 2 and 4."""
 
-    def _evaluate_loss(self, tensors):
-        output = super()._evaluate_loss(tensors)
-        lost = self.args.process_index == 1 and self.state.global_step in (1, 3)
+    def evaluate(original, tensors):
+        output = original(tensors)
+        lost = trainer.args.process_index == 1 and trainer.state.global_step in (1, 3)
         return output._replace(losses=output.losses * math.nan) if lost else output
+
+    intercept(trainer.row_objective, "evaluate", evaluate)
 
 
 if __name__ == "__main__":
     _, model, output = sys.argv
     settings = {"per_device_train_batch_size": 4, "max_steps": 6, "optim": "adamw_torch", "max_grad_norm": 1.0}
     config = PairedPreferenceConfig(**arguments(output, **settings), skip_nonfinite_steps=1, reference_cache=False)
-    trainer = build(LosesTwice, config, model, examples=pairs(48))
+    trainer = build(PairedPreferenceTrainer, config, model, examples=pairs(48))
+    lose_twice(trainer)
     said = ""
     try:
         trainer.train()

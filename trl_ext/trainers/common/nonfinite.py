@@ -9,6 +9,7 @@ they are an error only if they never end.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +49,7 @@ class FiniteSteps:
     _overflows = 0  # of the gradient scaler, in a row
     _micro_batches: tuple[tuple[Any, Tensor, Tensor], ...] = ()  # of this step: inputs, loss, what was logged of it
     _since_log = (0, 0)  # steps taken and left out
-    _losses = ()  # `StepIsBatch`'s, per example; losses of transformers' own loop are means over micro-batches
+    _losses = ()  # rows of the last step with their losses per example; unknown in transformers' own loop
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         self._micro_batches = ()
@@ -60,6 +61,14 @@ class FiniteSteps:
         logged = loss.where(loss.isfinite(), 0.0)  # a NaN would stay in transformers' running sum
         self._micro_batches = (*self._micro_batches, (inputs, loss, logged))
         return logged
+
+    def note_losses(self, losses: Iterable[tuple[list[dict], Tensor]]) -> None:
+        """Remember the losses of single examples, by which a lost step names them.
+
+        Args:
+            losses: Rows of the step in hand, each with the losses of its examples, (B,).
+        """
+        self._losses = losses
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Called last before the optimizer's step."""

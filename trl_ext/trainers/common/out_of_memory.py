@@ -14,7 +14,11 @@ OF_LIBRARIES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "[CUD
 
 
 class RowsDoNotFitError(Exception):
-    """Memory ran out on some process in the middle of a step."""
+    """Memory ran out on some process in the middle of a step; `is_here` if it was this one."""
+
+    def __init__(self, is_here: bool = True) -> None:
+        super().__init__("memory ran out")
+        self.is_here = is_here
 
 
 def is_out_of_memory(error: Exception) -> bool:

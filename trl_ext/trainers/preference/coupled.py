@@ -1,21 +1,33 @@
-"""The gradient of a loss that compares the examples of a step with each other, when they take more than one row."""
+"""Differentiate a loss that compares the examples of a step with each other, when they take more than one row."""
 
 import torch
 from accelerate.utils import gather_object
 
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.preference import random_state
+from trl_ext.trainers.preference.objective import Objective
+from trl_ext.trainers.preference.row_memory import RowMemory
 from trl_ext.trainers.preference.rows import Rows
+from trl_ext.trainers.preference.runtime import Runtime
+
+RowLosses = list[tuple[list[dict], torch.Tensor]]
+"""Rows of a step, each with the losses of its examples, (B,)."""
 
 
-class CoupledBackward(Rows):
-    """Mixin: differentiates such a loss with respect to the log-probabilities of the whole step.
+class CoupledBackward:
+    """Backward passes of a step through such a loss: by its derivatives with respect to the step's log-probabilities.
 
-    Attributes and methods read, besides those of `Rows`: `accelerator`, `_score`, `_evaluate_loss`, `_aux_loss`,
-    `_record`, `_losses`.
+    Args:
+        runtime, rows, memory, objective: Of the trainer.
     """
 
-    def _backward_coupled(self, rows: list, total: float, shared: dict, sums: MeanMetrics) -> None:
+    def __init__(self, runtime: Runtime, rows: Rows, memory: RowMemory, objective: Objective) -> None:
+        self.runtime = runtime
+        self.rows = rows
+        self.memory = memory
+        self.objective = objective
+
+    def run(self, rows: list, total: float, shared: dict, sums: MeanMetrics) -> RowLosses:
         """Accumulate the gradient of the step's mean loss.
 
         The rows run once without gradient to gather the loss's inputs over the whole step, the loss is
@@ -28,57 +40,63 @@ class CoupledBackward(Rows):
             shared: Values of the whole step that the loss reads as they are.
             sums: Metrics are added to it.
         """
-        states = []
-
-        def score_all() -> list[dict[str, torch.Tensor]]:
-            scored = []
-            with torch.no_grad(), self.compute_loss_context_manager():
-                for row in rows:
-                    states.append(random_state.capture())
-                    scored.append(self._score(self.model, self._collate(row))[0])
-            return scored
-
-        scored = self._locally(score_all)
+        with self.runtime.locally():
+            scored, states = self._score(rows)
         local = {name: torch.cat([tensors[name] for tensors in scored]) for name in scored[0]}
         leaves, mine = self._gather_leaves(local)
-        output = self._evaluate_loss({**leaves, **shared})
+        output = self.objective.evaluate({**leaves, **shared})
         policy = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-        gradients = torch.autograd.grad(output.losses.sum() / total, list(policy.values()), allow_unused=True)
+        found = torch.autograd.grad(output.losses.sum() / total, list(policy.values()), allow_unused=True)
+        gradients = {name: g[mine] for name, g in zip(policy, found, strict=True) if g is not None}
+        own = type(output)(*(field[mine].detach() for field in output))
+        with self.runtime.locally():
+            return self._backward(rows, states, total, gradients, own, sums)
 
-        def backward_all() -> None:
-            start = 0
-            for row, state in zip(rows, states, strict=True):
-                stop = start + len(row)
-                self._checkpoint_for(row)
-                batch = self._collate(row)
-                random_state.restore(state)  # the same dropout masks again
-                with self.compute_loss_context_manager():
-                    tensors, fields = self._score(self.model, batch)
-                    surrogate = self._aux_loss(fields, len(row) / total)
-                    for name, gradient in zip(policy, gradients, strict=True):
-                        if gradient is not None:
-                            surrogate = surrogate + (tensors[name] * gradient[mine][start:stop]).sum()
-                self.accelerator.backward(surrogate)
-                part = type(output)(*(field[mine][start:stop].detach() for field in output))
-                self._losses.append((row, part.losses))
-                sums.add("loss", part.losses.sum(), len(row))
-                self._record(sums, batch, tensors, fields, part)
-                start = stop
+    def _score(self, rows: list) -> tuple[list[dict[str, torch.Tensor]], list[random_state.RandomState]]:
+        """Every row's tensors without gradient, and the random state before each."""
+        scored, states = [], []
+        with torch.no_grad(), self.runtime.autocast():
+            for row in rows:
+                states.append(random_state.capture())
+                scored.append(self.objective.score(self.runtime.model, self.rows.collate(row))[0])
+        return scored, states
 
-        self._locally(backward_all)
+    def _backward(
+        self, rows: list, states: list, total: float, gradients: dict, output: tuple, sums: MeanMetrics
+    ) -> RowLosses:
+        """Run the rows again and pass each its part of the gradients."""
+        objective, losses, start = self.objective, [], 0
+        for row, state in zip(rows, states, strict=True):
+            part = slice(start, start + len(row))
+            start = part.stop
+            self.memory.checkpoint_for(self.rows.size(row))
+            batch = self.rows.collate(row)
+            random_state.restore(state)  # the same dropout masks again
+            with self.runtime.autocast():
+                tensors, fields = objective.score(self.runtime.model, batch)
+                surrogate = objective.aux_loss(fields, len(row) / total)
+                for name, gradient in gradients.items():
+                    surrogate = surrogate + (tensors[name] * gradient[part]).sum()
+            self.runtime.accelerator.backward(surrogate)
+            of_row = type(output)(*(field[part] for field in output))
+            losses.append((row, of_row.losses))
+            sums.add("loss", of_row.losses.sum(), len(row))
+            objective.record(sums, batch, tensors, fields, of_row)
+        return losses
 
     def _gather_leaves(self, local: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], slice]:
         """This process's tensors joined with all others', and where its own lie.
 
         Tensors that came from the policy get gradients; reference values and lengths do not.
         """
+        accelerator = self.runtime.accelerator
         count = len(next(iter(local.values())))
         mine = slice(0, count)
-        if self.accelerator.num_processes > 1:
+        if accelerator.num_processes > 1:
             parts = gather_object([{name: tensor.cpu() for name, tensor in local.items()}])
-            start = sum(len(next(iter(part.values()))) for part in parts[: self.accelerator.process_index])
+            start = sum(len(next(iter(part.values()))) for part in parts[: accelerator.process_index])
             mine = slice(start, start + count)
-            local = {name: torch.cat([part[name] for part in parts]).to(self.args.device) for name in local}
+            local = {name: torch.cat([part[name] for part in parts]).to(self.runtime.device) for name in local}
         leaves = {
             name: tensor.clone().requires_grad_(not name.startswith("ref_") and tensor.is_floating_point())
             for name, tensor in local.items()

@@ -1,86 +1,97 @@
-"""Evaluation on whole examples, row by row like training."""
-
-from typing import Any
+"""Evaluate on whole examples, row by row like training."""
 
 import torch
-from torch import nn
 
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.preference.step import StepIsBatch
+from trl_ext.trainers.preference.objective import Objective
+from trl_ext.trainers.preference.references import References
+from trl_ext.trainers.preference.retry import Retry
+from trl_ext.trainers.preference.rows import Rows
+from trl_ext.trainers.preference.runtime import Runtime
 
 
-class Evaluation(StepIsBatch):
-    """Mixin before a TRL preference trainer; overrides `evaluation_loop`, `prediction_step` and `log`.
+class Evaluation:
+    """Sums the metrics of an evaluation set.
 
     Metrics are means over the examples of the evaluation set, not over its batches, and the copies with which
     accelerate fills the last batch of several processes do not count. What a loss compares or averages across
     examples (`aot`'s sorting, KTO's baseline) it does within an evaluation batch.
+
+    Args:
+        runtime, references, rows, objective, retry: Of the trainer.
     """
 
-    _eval_sums: MeanMetrics | None = None
+    def __init__(
+        self, runtime: Runtime, references: References, rows: Rows, objective: Objective, retry: Retry
+    ) -> None:
+        self.runtime = runtime
+        self.references = references
+        self.rows = rows
+        self.objective = objective
+        self.retry = retry
+        self._sums: MeanMetrics | None = None
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        self._eval_sums = None
-        output = super().evaluation_loop(*args, **kwargs)
-        if self.reference_cache is not None:
-            self.reference_cache.flush()
-        return output
+    def begin(self) -> None:
+        """Forget the sums of an earlier evaluation."""
+        self._sums = None
 
-    def prediction_step(
-        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple:
-        if self._is_vision_dataset:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        examples = list(inputs)
+    def add(self, examples: list[dict]) -> float:
+        """Evaluate a batch. Returns its mean loss over all processes.
+
+        Args:
+            examples: The examples of this process, copies included.
+        """
         own = self._without_copies(examples)
-        with no_grad_eval(self.model):
-            # A process that holds nothing but copies still takes part, with weight zero.
-            sums = self._until_it_fits(self._run_examples, own or examples[:1])
+        shown = own or examples[:1]  # a process that holds nothing but copies still takes part, with weight zero
+        with no_grad_eval(self.runtime.model):
+            for attempt in self.retry.attempts(shown):
+                with attempt as sums:
+                    self._run(shown, sums)
         if not own:
             sums.clear()
-        sums.reduce(self.accelerator)
-        self._eval_sums = self._eval_sums or MeanMetrics()
-        self._eval_sums.add_all(sums)
-        return torch.tensor(sums.means()["loss"], device=self.args.device), None, None
+        sums.reduce(self.runtime.accelerator)
+        self._sums = self._sums or MeanMetrics()
+        self._sums.add_all(sums)
+        return sums.means()["loss"]
+
+    def take(self) -> MeanMetrics | None:
+        """The sums over all batches since `begin`, once; `None` if there are none."""
+        sums, self._sums = self._sums, None
+        return sums
 
     def _without_copies(self, examples: list[dict]) -> list[dict]:
         """This process's examples of a batch, less those repeated to give every process equally many."""
-        state = self.accelerator.gradient_state
-        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+        accelerator = self.runtime.accelerator
+        state = accelerator.gradient_state
+        if accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
             return examples
-        return examples[: max(state.remainder - self.accelerator.process_index * len(examples), 0)]
+        return examples[: max(state.remainder - accelerator.process_index * len(examples), 0)]
 
-    def _run_examples(self, examples: list[dict], sums: MeanMetrics) -> None:
-        self._prepare_rows(examples)
-        shared = self._step_tensors(examples)
-        rows = self._rows(examples)
-
-        def score_all() -> list[tuple]:
-            scored = []
-            with self.compute_loss_context_manager():
-                for row in rows:
-                    batch = self._collate(row)
-                    scored.append((batch, *self._score(self.model, batch)))
-            return scored
-
-        scored = self._locally(score_all)
+    def _run(self, examples: list[dict], sums: MeanMetrics) -> None:
+        objective = self.objective
+        self.references.open()
+        self.rows.prepare(examples)
+        shared = objective.step_tensors(examples)
+        rows = self.rows.cut(examples)
+        with self.runtime.locally():
+            scored = self._score(rows)
         # Over the whole batch at once: some losses compare its examples with each other.
         whole = {name: torch.cat([tensors[name] for _, tensors, _ in scored]) for name in scored[0][1]}
-        output = self._evaluate_loss(whole | shared)
+        output = objective.evaluate(whole | shared)
         start = 0
         for row, (batch, tensors, fields) in zip(rows, scored, strict=True):
             stop = start + len(row)
             part = type(output)(*(field[start:stop] for field in output))
-            losses = self._weighted(part.losses, fields)
+            losses = objective.weighted(part.losses, fields)
             sums.add("loss", losses.sum(), len(row))
-            self._record(sums, batch, tensors | shared, fields, part)
+            objective.record(sums, batch, tensors | shared, fields, part)
             start = stop
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if not self.model.training and self._eval_sums is not None:
-            sums, self._eval_sums = self._eval_sums, None
-            means = sums.means()
-            means.pop("loss")
-            self._keep(sums, means, "eval")
-        super().log(logs, start_time)
+    def _score(self, rows: list) -> list[tuple]:
+        scored = []
+        with self.runtime.autocast():
+            for row in rows:
+                batch = self.rows.collate(row)
+                scored.append((batch, *self.objective.score(self.runtime.model, batch)))
+        return scored

@@ -18,78 +18,48 @@ from datasets.fingerprint import Hasher
 from torch import nn
 from trl import DPOTrainer
 
-from trl_ext.batching.packed import Tree, pack_joined
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.common.step_zero import APART
 from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.config import PairedPreferenceConfig
-from trl_ext.trainers.preference.construction import Construction
-from trl_ext.trainers.preference.evaluation import Evaluation
 from trl_ext.trainers.preference.forward import Completions, num_tokens
-from trl_ext.trainers.preference.run_directory import RunDirectory
+from trl_ext.trainers.preference.objective import Objective
+from trl_ext.trainers.preference.trainer import PreferenceTrainer
 
 
-class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Evaluation, Construction, DPOTrainer):
-    """Preference optimisation from pairs, constructed exactly like `trl.DPOTrainer`.
+class PairedObjective(Objective):
+    """A paired loss over rows of pairs.
 
-    Overrides `_precompute_ref_logps` of `trl.DPOTrainer`, and through the mixins the methods named there.
-    Attributes of the parent read: `ld_alpha`, `use_weighting`, `ref_model`,
-    `precompute_ref_logps`, `aux_loss_enabled`, `router_aux_loss_coef`, `_metrics`, `_total_train_tokens`,
-    `_is_vision_dataset`, `maybe_activation_offload_context`.
+    Args:
+        ld_alpha: Weight of the tokens beyond the shorter completion of a pair (LD-DPO), or `None`.
+        use_weighting: Weigh pairs as WPO does.
+        kwargs: Of `Objective`.
     """
 
-    _name = "Paired preference optimisation"
-    _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
-    _config_class = PairedPreferenceConfig
-    _sequences_per_example = 2
-    _trl_loss_type = ["sigmoid"]  # noqa: RUF012
+    def __init__(self, *args: Any, ld_alpha: float | None, use_weighting: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ld_alpha = ld_alpha
+        self.use_weighting = use_weighting
 
-    # One row --------------------------------------------------------------------------------------------------
-
-    def _length(self, example: dict) -> int:
-        longest = len(example["prompt_ids"]) + max(len(example["chosen_ids"]), len(example["rejected_ids"]))
-        return longest if self.args.max_length is None else min(longest, self.args.max_length)
-
-    def _tree(self, example: dict) -> Tree:
-        return self._truncated(example["prompt_ids"], example["chosen_ids"], example["rejected_ids"])
-
-    def _proof_tree(self, example: dict, examples: list[dict]) -> Tree:
-        return self._tree(example)
-
-    def _sequences(self, row: list[dict]) -> list[tuple[list[int], list[int]]]:
-        trees = [self._tree(example) for example in row]
-        return [(tree.prompt, tree.completions[side]) for side in (0, 1) for tree in trees]
-
-    def _pack(self, row: list[dict]) -> dict[str, Any]:
-        trees = [self._tree(example) for example in row]
-        # chosen, rejected, chosen, … become all chosen, then all rejected, as in TRL's collator
-        order = [2 * i + side for side in (0, 1) for i in range(len(row))]
-        device = self.args.device
-        batch: dict[str, Any] = {"packed": pack_joined(trees, order).to(device)}
-        batch["num_tokens"] = sum(len(tree.prompt) + len(c) for tree in trees for c in tree.completions)
-        for name in ("ref_chosen_logps", "ref_rejected_logps"):
-            if name in row[0]:
-                batch[name] = torch.tensor([example[name] for example in row], device=device)
-        return batch
-
-    def _score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
+    def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
         tensors = {}
         if self.loss.needs_reference:
             # Before the policy's forward, while no activations are held.
-            tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self._reference_logps(batch)
-        fields = forward.run(model, batch, router_logits=self.aux_loss_enabled)
-        tensors["chosen_logps"], tensors["rejected_logps"] = self._sum_logps(fields).chunk(2)
+            tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self.reference_logps(batch)
+        fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None)
+        tensors["chosen_logps"], tensors["rejected_logps"] = self.sum_logps(fields).chunk(2)
         tensors["chosen_lens"], tensors["rejected_lens"] = fields.lens.chunk(2)
         return tensors, fields
 
-    def _reference_logps(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.precompute_ref_logps:
+    def reference_logps(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the chosen and of the rejected completions, (B,) each, summed like the policy's."""
+        if self.precomputed:
             return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
-        return self._sum_logps(self._reference_fields(batch)).chunk(2)
+        return self.sum_logps(self.references.score(batch)).chunk(2)
 
-    def _sum_logps(self, fields: Completions) -> torch.Tensor:
+    def sum_logps(self, fields: Completions) -> torch.Tensor:
         """Log-probabilities summed over the completion, (2B,), the verbose tail damped by `ld_alpha` if set.
 
         LD-DPO (arXiv:2409.06411, Eq. 9): tokens beyond the shorter completion of a pair count α times.
@@ -102,7 +72,7 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Evalu
         weight = torch.where(position <= shared, 1.0, self.ld_alpha) * fields.mask
         return (fields.per_token_logps * weight).sum(dim=1)
 
-    def _weighted(self, losses: torch.Tensor, fields: Completions) -> torch.Tensor:
+    def weighted(self, losses: torch.Tensor, fields: Completions) -> torch.Tensor:
         """Losses weighted as in WPO (arXiv:2406.11827, Eq. 2) if `use_weighting` is set.
 
         A pair weighs the product of both completions' length-normalised probabilities, each token's taken
@@ -117,7 +87,7 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Evalu
 
     # Metrics: the names and definitions of trl.DPOTrainer --------------------------------------------------------
 
-    def _record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
+    def record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
         count = len(output.losses)
         mask = fields.mask.bool()
         chosen_mask, rejected_mask = mask.chunk(2)
@@ -145,7 +115,30 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, RunDirectory, Evalu
         if fields.aux_loss is not None:
             sums.add("aux_loss", fields.aux_loss * count, count)
 
-    # Reference values on disk ----------------------------------------------------------------------------------
+
+class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, DPOTrainer):
+    """Preference optimisation from pairs, constructed exactly like `trl.DPOTrainer`.
+
+    Overrides `_precompute_ref_logps` of `trl.DPOTrainer`, and through the mixins the methods named there.
+    Attributes of the parent read, besides those `PreferenceTrainer` names: `ld_alpha`, `use_weighting`.
+    """
+
+    _name = "Paired preference optimisation"
+    _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
+    _config_class = PairedPreferenceConfig
+    _trl_loss_type = ["sigmoid"]  # noqa: RUF012
+    _completions = ("chosen_ids", "rejected_ids")
+    _columns = ("ref_chosen_logps", "ref_rejected_logps")
+
+    def _make_objective(self) -> PairedObjective:
+        return PairedObjective(
+            self.loss,
+            self.references,
+            precomputed=self.precompute_ref_logps,
+            router_aux_loss_coef=self.router_aux_loss_coef if self.aux_loss_enabled else None,
+            ld_alpha=self.ld_alpha,
+            use_weighting=self.use_weighting,
+        )
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """TRL's cache, keyed by truncation and `ld_alpha` too, which change the values it holds.

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig
+from accelerate import Accelerator
+from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from trl_ext.reference.implicit import FROZEN_COPY
-from trl_ext.reference.moving import add_reference, refresh, unmixable
+from trl_ext.reference.moving import refresh, unmixable
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common.console import say
 
@@ -23,19 +24,26 @@ FILE = "trl_ext_reference.safetensors"  # in a checkpoint: the reference as far 
 
 
 class RefreshReference(TrainerCallback):
-    """Moves the reference adapter of a trainer where TRL's `SyncRefModelCallback` moves its second model.
+    """Moves the reference adapter where TRL's `SyncRefModelCallback` moves a second model.
 
-    That is after the step and before its checkpoint. The share the cut to a fixed rank dropped is logged as
-    `reference/dropped`.
+    That is after the step and before its checkpoint.
+
+    Args:
+        model: The policy, which holds the reference adapter.
+        accelerator: Of the trainer.
+        metrics: Lists of what the next log averages; the share of the norm that the cut to a fixed rank dropped is added as
+            `reference/dropped`.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+    def __init__(self, model: PeftModel, accelerator: Accelerator, metrics: dict[str, list[float]]) -> None:
+        self.model = model
+        self.accelerator = accelerator
+        self.metrics = metrics
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if args.ref_model_sync_steps > state.max_steps:
             say(
-                self.trainer.accelerator,
+                self.accelerator,
                 f"reference: never refreshed, since the run ends after {state.max_steps} steps and "
                 f"`ref_model_sync_steps` is {args.ref_model_sync_steps}: lower it",
             )
@@ -43,10 +51,10 @@ class RefreshReference(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % args.ref_model_sync_steps:
             return
-        dropped = refresh(self.trainer.model, args.ref_model_mixup_alpha)
-        self.trainer._metrics["train"]["reference/dropped"].append(dropped)
+        dropped = refresh(self.model, args.ref_model_mixup_alpha)
+        self.metrics["reference/dropped"].append(dropped)
         say(
-            self.trainer.accelerator,
+            self.accelerator,
             f"step {state.global_step}: reference refreshed; {dropped:.1e} of its norm dropped to keep its rank",
         )
 
@@ -71,24 +79,34 @@ def refuse(ref_model: Any, adapters: list[PeftConfig]) -> None:
             )
 
 
-def begin(trainer: Any) -> None:
-    """Add the reference adapter to a trainer that has just been built, and see to its refreshes."""
-    add_reference(trainer.model, trainer.args.ref_model_mixup_alpha)
-    trainer.add_callback(RefreshReference(trainer))
+def moving_weights(policy: torch.nn.Module, second_model: torch.nn.Module | None) -> dict[str, torch.Tensor]:
+    """The weights that move: those of the second model, or of the reference adapter.
+
+    Args:
+        policy: The model in training.
+        second_model: The reference of full fine-tuning, without DDP's wrapper.
+    """
+    if second_model is not None:
+        return dict(second_model.named_parameters())
+    return {name: p for name, p in policy.named_parameters() if FROZEN_COPY in name.split(".")}
 
 
-def save(trainer: Any, checkpoint: Path) -> None:
-    """Write the reference beside the adapter in a checkpoint."""
-    save_file({name: p.detach().contiguous() for name, p in _reference(trainer).items()}, checkpoint / FILE)
+def save(reference: dict[str, torch.Tensor], checkpoint: Path) -> None:
+    """Write the moving weights beside the adapter in a checkpoint."""
+    save_file({name: p.detach().contiguous() for name, p in reference.items()}, checkpoint / FILE)
 
 
-def load(trainer: Any, checkpoint: Path) -> None:
+def load(reference: dict[str, torch.Tensor] | None, checkpoint: Path) -> None:
     """Put the reference where it was when the checkpoint was written.
+
+    Args:
+        reference: The moving weights; `None` if this run does not refresh its reference.
+        checkpoint: The checkpoint's folder.
 
     Raises:
         UserError: Exactly one of run and checkpoint refreshes its reference, or its shape was another.
     """
-    path, refreshes = checkpoint / FILE, trainer.args.sync_ref_model
+    path, refreshes = checkpoint / FILE, reference is not None
     if refreshes != path.exists():
         was, now = ("a fixed", "a moving") if refreshes else ("a moving", "a fixed")
         raise UserError(
@@ -97,7 +115,7 @@ def load(trainer: Any, checkpoint: Path) -> None:
         )
     if not refreshes:
         return
-    saved, reference = load_file(path), _reference(trainer)
+    saved = load_file(path)
     if {name: p.shape for name, p in saved.items()} != {name: p.shape for name, p in reference.items()}:
         raise UserError(
             f"The reference in {checkpoint} has other shapes than this run's: resume with the `lora_r`, "
@@ -106,10 +124,3 @@ def load(trainer: Any, checkpoint: Path) -> None:
     with torch.no_grad():
         for name, parameter in reference.items():
             parameter.copy_(saved[name])
-
-
-def _reference(trainer: Any) -> dict[str, torch.Tensor]:
-    """The weights that move: those of the second model, or of the reference adapter."""
-    if trainer.ref_model is not None:
-        return dict(trainer.accelerator.unwrap_model(trainer.ref_model).named_parameters())
-    return {name: p for name, p in trainer.model.named_parameters() if FROZEN_COPY in name.split(".")}

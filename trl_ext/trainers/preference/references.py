@@ -1,4 +1,4 @@
-"""Where a row's reference values come from: the cache on disk, or a pass of the reference policy."""
+"""Score rows under the reference: from the cache on disk, or with a pass of the reference policy."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,125 +11,145 @@ from trl_ext.batching.packed import Tree, pack_joined
 from trl_ext.reference.cache import ReferenceCache, default_limit
 from trl_ext.reference.identity import describe_reference, reference_identity
 from trl_ext.reference.implicit import implicit_reference
-from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.step_zero import is_8_bit
 from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.forward import Completions
+from trl_ext.trainers.preference.runtime import Runtime
 
 
 class References:
-    """Mixin: scores rows under the reference.
+    """Reference log-probabilities of rows.
 
-    Attributes read: `args`, `model`, `loss`, `ref_model`, `precompute_ref_logps`, `_has_own_collator`, `_is_packed`.
+    Args:
+        runtime: The policy; without a second model, its base is the reference.
+        second_model: The reference of full fine-tuning, or `None`.
+        is_live: Whether values are asked for during training, rather than read from columns or never.
+        has_own_collator: The data collator was given.
 
     Attributes:
-        reference_cache: Reference log-probabilities on disk; `None` before the first row and where none is used.
+        cache: Log-probabilities on disk; `None` before the first row and where none is used.
     """
 
-    reference_cache: ReferenceCache | None = None
-    _has_run_again = False  # whether memory ran out: cached values are then of longer rows than the policy's
+    def __init__(
+        self, runtime: Runtime, *, second_model: nn.Module | None, is_live: bool, has_own_collator: bool
+    ) -> None:
+        self.runtime = runtime
+        self.second_model = second_model
+        self.is_live = is_live
+        self.has_own_collator = has_own_collator
+        self.cache: ReferenceCache | None = None
+        self._is_open = False
 
-    def _sequences(self, row: list[dict]) -> list[tuple[list[int], list[int]]]:
-        """Prompt and completion ids, truncated, of every completion of a row in the order they are scored."""
-        raise NotImplementedError
+    # The cache ------------------------------------------------------------------------------------------------
 
-    @property
-    def _reads_live_reference(self) -> bool:
-        """Whether reference values are asked for during training, rather than read from columns or never."""
-        return self.loss.needs_reference and not self.precompute_ref_logps
+    def open(self) -> None:
+        """Open the cache before the first row, unless values are never asked for or it cannot be used."""
+        if not self._is_open:
+            self._is_open = True
+            self.cache = self.new_cache()
 
-    def _open_cache(self) -> None:
-        if not self._reads_live_reference or not self.args.reference_cache or self.reference_cache is not None:
-            return
-        if self.args.sync_ref_model:
-            return  # it moves, which is said where it is described
-        reason = self._cannot_cache()
-        if reason is not None:
-            say(self.accelerator, f"reference: not cached: {reason}")
-            return
-        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
-        self.reference_cache = ReferenceCache(
-            reference_identity(self.model, dtype),
-            limit_bytes=default_limit(),
-            about=describe_reference(self.model, dtype),
+    def new_cache(self) -> ReferenceCache | None:
+        """The cache as it is on disk; `None`, logged with the reason, where it cannot be used."""
+        model, args = self.runtime.model, self.runtime.args
+        if not self.is_live or not args.reference_cache or args.sync_ref_model:
+            return None  # that a moving reference is not cached is said where it is described
+        if (reason := self._cannot_cache()) is not None:
+            self.runtime.say(f"reference: not cached: {reason}")
+            return None
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+        return ReferenceCache(
+            reference_identity(model, dtype), limit_bytes=default_limit(), about=describe_reference(model, dtype)
         )
 
+    def flush(self) -> None:
+        """Write out what the cache still holds in memory."""
+        if self.cache is not None:
+            self.cache.flush()
+
+    def counts(self) -> tuple[int, int] | None:
+        """Different completions whose values were on disk, and those computed, over all processes.
+
+        `None` if there is no cache. Every process has to ask.
+        """
+        cache = self.cache
+        counts = torch.tensor([0, 0] if cache is None else [cache.hits, cache.misses], device=self.runtime.device)
+        hits, misses = self.runtime.accelerator.reduce(counts, reduction="sum").tolist()
+        return (hits, misses) if cache is not None else None
+
+    def ran_otherwise(self, has_run_again: bool) -> bool:
+        """Whether values may come from other rows or kernels than the policy's. Every process has to ask.
+
+        Args:
+            has_run_again: Memory ran out: cached values are then of longer rows than the policy's.
+        """
+        args, counts = self.runtime.args, self.counts()
+        is_cached = counts is not None and (counts[0] > 0 or has_run_again)
+        has_greater_rank = args.sync_ref_model and args.ref_model_mixup_alpha < 1
+        return is_cached or has_greater_rank or is_8_bit(self.runtime.model)
+
     def _cannot_cache(self) -> str | None:
-        """Settings under which a completion's reference values depend on more than its tokens and the base."""
-        if self.ref_model is not None:
+        """Why a completion's values depend on more than its tokens and the base under these settings."""
+        args, config = self.runtime.args, self.runtime.model.config
+        if self.second_model is not None:
             return "it is a second model"
-        if self._has_own_collator:
+        if self.has_own_collator:
             return "a data collator was given, and what it makes of an example is unknown"
-        if getattr(self.args, "truncation_mode", "keep_start") != "keep_start":
+        if getattr(args, "truncation_mode", "keep_start") != "keep_start":
             return "`truncation_mode: keep_end` cuts the prompt of each completion elsewhere"
-        if self.args.bf16_full_eval or self.args.fp16_full_eval:
+        if args.bf16_full_eval or args.fp16_full_eval:
             return "evaluation in another precision (`bf16_full_eval`, `fp16_full_eval`) casts the base"
-        rope = _rope_by_length(self.model.config)
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", 0)
+        rope = _rope_by_length(config)
+        limit = getattr(config.get_text_config(), "max_position_embeddings", 0)
         trained = rope and rope.get("original_max_position_embeddings", limit)
-        if rope and (self.args.max_length is None or self.args.max_length > trained):
+        if rope and (args.max_length is None or args.max_length > trained):
             return (
                 f"beyond {trained:,} tokens its rotary embeddings ({rope['rope_type']}) depend on the longest sequence of "
                 "a row; set `max_length` to that to use the cache"
             )
         return None
 
-    def reference_counts(self) -> tuple[int, int] | None:
-        """Different completions whose reference values were on disk, and those computed, over all processes.
+    # Values ---------------------------------------------------------------------------------------------------
 
-        `None` if there is no cache. Every process has to ask.
-        """
-        cache = self.reference_cache
-        counts = torch.tensor([0, 0] if cache is None else [cache.hits, cache.misses], device=self.args.device)
-        hits, misses = self.accelerator.reduce(counts, reduction="sum").tolist()
-        return (hits, misses) if cache is not None else None
-
-    def _reference_ran_otherwise(self) -> bool:
-        """Whether reference values may come from other rows or kernels than the policy's. Every process has to ask."""
-        counts = self.reference_counts()
-        is_cached = counts is not None and (counts[0] > 0 or self._has_run_again)
-        has_greater_rank = self.args.sync_ref_model and self.args.ref_model_mixup_alpha < 1
-        return is_cached or has_greater_rank or is_8_bit(self.model)
-
-    @contextlib.contextmanager
-    def _reference(self) -> Iterator[nn.Module]:
-        """The reference policy: the adapter-free base, or the second model of full fine-tuning."""
-        if self.ref_model is not None:
-            with torch.no_grad():
-                yield self.ref_model
-        else:
-            with implicit_reference(self.model):
-                yield self.model
-
-    def _reference_fields(self, batch: dict[str, Any]) -> Completions:
-        """Per-token reference log-probabilities of a row; what the cache does not know is computed and kept there."""
-        if self.reference_cache is None:
-            return self._run_reference(batch)
-        keys = [self.reference_cache.key(*sequence) for sequence in batch["sequences"]]
-        known = self.reference_cache.get(keys)
+    def score(self, batch: dict[str, Any]) -> Completions:
+        """Per-token reference log-probabilities of a row; those the cache does not know are computed and kept there."""
+        if self.cache is None:
+            return self.run(batch)
+        keys = [self.cache.key(*sequence) for sequence in batch["sequences"]]
+        known = self.cache.get(keys)
         unknown = [i for i, values in enumerate(known) if values is None]
         if unknown:
-            computed = self._compute_reference(batch, unknown)
-            self.reference_cache.put([keys[i] for i in unknown], computed)
+            computed = self._compute(batch, unknown)
+            self.cache.put([keys[i] for i in unknown], computed)
             for i, values in zip(unknown, computed, strict=True):
                 known[i] = values
-        return forward.from_arrays(known, self.args.device)
+        return forward.from_arrays(known, self.runtime.device)
 
-    def _compute_reference(self, batch: dict[str, Any], which: list[int]) -> list[Any]:
-        """Reference values of some completions of a row: packed, of those alone."""
-        if self._is_packed:
-            trees = [Tree(prompt, [completion]) for prompt, completion in (batch["sequences"][i] for i in which)]
-            return forward.to_arrays(self._run_reference({"packed": pack_joined(trees).to(self.args.device)}))
-        arrays = forward.to_arrays(self._run_reference(batch))
-        return [arrays[i] for i in which]
-
-    def _run_reference(self, batch: dict[str, Any]) -> Completions:
-        with self._reference() as reference:
+    def run(self, batch: dict[str, Any]) -> Completions:
+        """A pass of the reference policy over a row."""
+        with self.policy() as reference:
             return forward.run(reference, batch)
+
+    @contextlib.contextmanager
+    def policy(self) -> Iterator[nn.Module]:
+        """The reference policy: the adapter-free base, or the second model of full fine-tuning. No gradients inside."""
+        if self.second_model is not None:
+            with torch.no_grad():
+                yield self.second_model
+        else:
+            with implicit_reference(self.runtime.model):
+                yield self.runtime.model
+
+    def _compute(self, batch: dict[str, Any], which: list[int]) -> list[Any]:
+        """Values of some completions of a row; a packed row is packed again of those alone."""
+        if "packed" in batch:
+            trees = [Tree(prompt, [completion]) for prompt, completion in (batch["sequences"][i] for i in which)]
+            return forward.to_arrays(self.run({"packed": pack_joined(trees).to(self.runtime.device)}))
+        arrays = forward.to_arrays(self.run(batch))
+        return [arrays[i] for i in which]
 
 
 def _rope_by_length(config: Any) -> dict[str, Any] | None:
-    """Parameters of rotary embeddings that depend on how long the longest sequence of a row is, if any do."""
+    """Parameters of rotary embeddings that depend on the longest sequence of a row, if the model has such."""
     parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
     kinds = parameters.values() if all(isinstance(value, dict) for value in parameters.values()) else [parameters]
     return next((kind for kind in kinds if kind.get("rope_type") in ("longrope", "dynamic")), None)

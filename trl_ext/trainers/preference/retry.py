@@ -1,62 +1,94 @@
-"""A step whose memory runs out is run again in smaller rows, and nothing of the failed attempt is left."""
+"""Run a step again in smaller rows where memory runs out, leaving nothing of the failed attempt."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, release
 from trl_ext.trainers.common.processes import on_any_process
 from trl_ext.trainers.preference import random_state
+from trl_ext.trainers.preference.row_memory import RowMemory
 from trl_ext.trainers.preference.rows import Rows
+from trl_ext.trainers.preference.runtime import Runtime
 
 
-class Retry(Rows):
-    """Mixin: runs the rows of a step until they fit.
+class Attempt:
+    """One run of a step's rows, as a context: inside, metrics are added to the sums it gives.
 
-    Attributes read: `args`, `model`, `accelerator`.
+    Attributes:
+        fits: Whether memory sufficed on all processes.
+        ran_out_here: Whether this process is one where it did not.
     """
 
-    def _until_it_fits(self, run: Callable[[list[dict], MeanMetrics], None], examples: list[dict]) -> MeanMetrics:
-        """Run a step; where memory runs out on any process, halve its rows and run the same step again.
+    fits = False
+    ran_out_here = False
+
+    def __enter__(self) -> MeanMetrics:
+        return MeanMetrics()
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> bool:
+        self.fits = error is None
+        if not isinstance(error, RowsDoNotFitError):
+            return False
+        self.ran_out_here = error.is_here
+        return True
+
+
+class Retry:
+    """Has a step run until its rows fit.
+
+    Args:
+        runtime: The policy, whose gradients a failed attempt leaves, and the other processes.
+        rows: Cuts the step.
+        memory: Makes room.
+
+    Attributes:
+        has_run_again: Whether memory ever ran out.
+    """
+
+    def __init__(self, runtime: Runtime, rows: Rows, memory: RowMemory) -> None:
+        self.runtime = runtime
+        self.rows = rows
+        self.memory = memory
+        self.has_run_again = False
+
+    def attempts(self, examples: list[dict]) -> Iterator[Attempt]:
+        """Contexts in which the step is run; another one, in rows half as long, after each in which memory ran out.
 
         Args:
-            run: Runs the examples row by row and adds their metrics to the sums it is given.
             examples: The examples of this process.
 
         Raises:
             torch.OutOfMemoryError: A row of a single example does not fit.
         """
         before = random_state.capture()
-        while True:
-            sums = MeanMetrics()
-            try:
-                run(examples, sums)
-                return sums
-            except RowsDoNotFitError:
-                pass
-            # Outside the handler, so that no traceback keeps the failed attempt's activations alive.
-            self._has_run_again = True
-            self.model.zero_grad(set_to_none=True)
+        attempt = Attempt()
+        yield attempt
+        while not attempt.fits:
+            self.has_run_again = True
+            self.runtime.model.zero_grad(set_to_none=True)
             release()
-            self._make_room(examples)
+            self._make_room(examples, attempt.ran_out_here)
             random_state.restore(before)
+            attempt = Attempt()
+            yield attempt
 
-    def _make_room(self, examples: list[dict]) -> None:
+    def _make_room(self, examples: list[dict], is_here: bool) -> None:
         """Recompute more where a single example is the trouble, else halve the rows, on the processes that ran out."""
-        rows = self._rows(examples)
-        largest = max(rows, key=self._row_size)
-        recomputes = self._ran_out and len(largest) == 1 and self._recompute_everything()
-        is_hopeless = self._ran_out and not recomputes and len(rows) == len(examples)
-        if on_any_process(self.accelerator, is_hopeless):
+        rows = self.rows.cut(examples)
+        largest = max(rows, key=self.rows.size)
+        recomputes = is_here and len(largest) == 1 and self.memory.recompute_everything()
+        is_hopeless = is_here and not recomputes and len(rows) == len(examples)
+        if on_any_process(self.runtime.accelerator, is_hopeless):
             raise torch.OutOfMemoryError(
-                f"Out of memory with a single example of up to {self._row_size(largest):,} tokens in a row. Lower "
+                f"Out of memory with a single example of up to {self.rows.size(largest):,} tokens in a row. Lower "
                 "`max_length` or `lora_r`, or free memory on the device."
             )
-        if self._ran_out and not recomputes:
-            self._row_budget = self._row_size(largest) // 2
-        what = "all layers are recomputed" if recomputes else f"rows of at most {self.row_tokens} tokens"
-        if self.accelerator.num_processes > 1:
+        if is_here and not recomputes:
+            self.memory.shorten_rows(self.rows.size(largest) // 2)
+        what = "all layers are recomputed" if recomputes else f"rows of at most {self.memory.row_tokens} tokens"
+        if self.runtime.accelerator.num_processes > 1:
             what = "rows are halved, or all layers recomputed, where that happened"  # this may be another process
-        say(self.accelerator, f"out of memory: {what} from here on, again")
+        self.runtime.say(f"out of memory: {what} from here on, again")

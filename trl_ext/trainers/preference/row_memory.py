@@ -1,4 +1,4 @@
-"""How long rows are and how many layers are recomputed, from memory measured on the model itself."""
+"""Choose the length of rows and the recomputed layers, from memory measured on the model itself."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,123 +7,136 @@ import torch
 from torch import nn
 
 from trl_ext.batching import budget
-from trl_ext.batching.packed import Tree, pack
-from trl_ext.batching.padded import padded_batch
-from trl_ext.trainers.common import lora
-from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
 from trl_ext.trainers.preference import activation_memory, forward
+from trl_ext.trainers.preference.runtime import Runtime
 
-TRIAL_TOKENS = 256
-"""Tokens of the row on which memory is measured: enough to average over, few enough to fit anywhere."""
+Sample = Callable[[int], tuple[dict[str, Any], int]]
+"""Makes a row 1 or 2 times as long as the shortest, and says how many tokens it computes."""
 
 
 class RowMemory:
-    """Mixin: settles `row_tokens: auto` and `gradient_checkpointing: auto`.
+    """Settles `row_tokens: auto` and `gradient_checkpointing: auto`.
 
-    Recomputing is decided row by row: as few layers as that row needs, none where it fits without. It changes no
+    Layers to recompute are chosen row by row: as few as that row needs, none where it fits without. The choice changes no
     number, so processes and resumed runs may differ in it.
 
-    Attributes read: `args`, `model`, `optimizer`, `_is_packed`.
+    Args:
+        runtime: The policy and its settings.
+        optimizer: Returns the optimizer, which does not exist before training.
+
+    Attributes:
+        row_budget: Tokens of a row, settled before the first one and lowered where memory runs out; `None` before.
+        activations: Measured memory; `None` where the recomputed layers are given.
+        checkpointed_layers: Layers recomputed in the row at hand.
     """
 
-    _row_budget: int | None = None  # tokens; settled before the first row, lowered where memory runs out
-    _activation_memory: budget.Memory | None = None  # known where checkpointing is ours to choose
-    _layers: list[nn.Module] | None = None  # in the order they run, likewise
-    _checkpointed_layers: int | None = None  # of them, in the row at hand
-    _longest_row: int = 0  # tokens of the longest row trained on so far
+    def __init__(self, runtime: Runtime, optimizer: Callable[[], Any]) -> None:
+        self.runtime = runtime
+        self.optimizer = optimizer
+        self.row_budget: int | None = None
+        self.activations: budget.Memory | None = None
+        self.checkpointed_layers: int | None = None
+        self._layers: list[nn.Module] | None = None  # in the order they run, where their recomputing is ours to choose
+        self._longest = 0  # tokens of the longest row trained on so far
 
     @property
     def row_tokens(self) -> int:
         """Tokens a row may hold."""
-        if self._row_budget is not None:
-            return self._row_budget
-        return budget.LARGEST_ROW if self.args.row_tokens == "auto" else self.args.row_tokens
+        return self.row_budget if self.row_budget is not None else self._given or budget.LARGEST_ROW
 
     @property
     def longest_row(self) -> tuple[int, int]:
         """Tokens of the longest row trained on so far, and how many layers were recomputed in it."""
-        if self._activation_memory is not None:
-            return self._longest_row, self._activation_memory.layers_to_checkpoint(self._longest_row)
-        if self._checkpointed_layers is not None:
-            return self._longest_row, self._checkpointed_layers
-        all_layers = len(activation_memory.layers_of(self._base_model()))
-        return self._longest_row, all_layers * bool(self.args.gradient_checkpointing)
+        if self.activations is not None:
+            return self._longest, self.activations.layers_to_checkpoint(self._longest)
+        if self.checkpointed_layers is not None:
+            return self._longest, self.checkpointed_layers
+        return self._longest, self._layers_always_recomputed(activation_memory.layers_of(self.runtime.base))
 
-    def _settle_memory(self, examples: list[dict]) -> None:
+    def settle(self, sample: Sample, longest_example: int) -> None:
         """Measure the model and choose the length of rows, where either is asked for.
 
         A resumed run keeps the row length of its checkpoint, so that it adds in the same order.
+
+        Args:
+            sample: Makes the rows that are measured.
+            longest_example: Tokens of the longest row of one example: the length of rows where not even a sample fits.
         """
-        is_auto = self.args.gradient_checkpointing == "auto"
-        given = self._row_budget or (None if self.args.row_tokens == "auto" else self.args.row_tokens)
+        runtime, base = self.runtime, self.runtime.base
+        is_auto = runtime.args.gradient_checkpointing == "auto"
+        given = self.row_budget or self._given
         if given is not None and not is_auto:
             return
-        base = self._base_model()
         try:
-            with activation_memory.nothing_checkpointed(base):
-                measured, layers = self._locally(lambda: activation_memory.footprint(base, self._trial_pass(examples)))
+            with activation_memory.nothing_checkpointed(base), runtime.locally():
+                measured, layers = activation_memory.footprint(base, self._trial(sample))
         except RowsDoNotFitError:
-            self._row_budget = given or max(self._row_size([example]) for example in examples)
+            self.row_budget = given or longest_example
             self._layers = activation_memory.layers_of(base) if is_auto else None
-            self._recompute_everything()
-            say(self.accelerator, "memory: not even a short row fits with all activations kept")
+            self.recompute_everything()
+            runtime.say("memory: not even a short row fits with all activations kept")
             return
-        free = activation_memory.free_for_activations(base, self.optimizer, self.args.optim, self.args.device)
-        room = budget.Memory(measured, free)
-        count = None if is_auto else len(layers) * bool(self.args.gradient_checkpointing)
-        self._row_budget = given or budget.row_length(room, count)
+        free = activation_memory.free_for_activations(base, self.optimizer(), runtime.args.optim, runtime.device)
+        memory = budget.Memory(measured, free)
+        count = None if is_auto else self._layers_always_recomputed(layers)
+        self.row_budget = given or budget.row_length(memory, count)
         if is_auto:
-            self._activation_memory, self._layers = room, layers
-        say(self.accelerator, f"memory: {budget.in_words(room, self._row_budget, count)}")
+            self.activations, self._layers = memory, layers
+        runtime.say(f"memory: {budget.in_words(memory, self.row_budget, count)}")
 
-    def _trial_pass(self, examples: list[dict]) -> Callable[[int], tuple[Callable[[], torch.Tensor], int]]:
-        """Forward passes with gradients over the first example: makes one `times` as long as the shortest."""
-        tree = self._proof_tree(examples[0], examples)
-        tree = Tree(tree.prompt[-TRIAL_TOKENS // 2 :], [c[: TRIAL_TOKENS // 4] for c in tree.completions])
-        repeats = max(TRIAL_TOKENS // max(tree.tokens, 1), 1)
+    def checkpoint_for(self, tokens: int) -> None:
+        """Before a row of so many tokens, have as many layers recomputed as it needs."""
+        self._longest = max(self._longest, tokens)
+        if self.activations is not None:
+            self._checkpoint_layers(self.activations.layers_to_checkpoint(tokens))
 
-        def make(times: int) -> tuple[Callable[[], torch.Tensor], int]:
-            if self._is_packed:
-                row = pack([tree] * repeats * times)
-                batch, tokens = {"packed": row.to(self.args.device)}, row.input_ids.numel()
-            else:
-                one = padded_batch(tree, pad_token_id=0)  # any id: padding is masked
-                batch = self._prepare_inputs({name: ids.repeat(repeats * times, 1) for name, ids in one.items()})
-                tokens = batch["input_ids"].numel()
-            return lambda: self._forward_in_training(batch), tokens
-
-        return make
-
-    def _forward_in_training(self, batch: dict[str, Any]) -> torch.Tensor:
-        was_training = self.model.training
-        self.model.train()
-        try:
-            with torch.random.fork_rng(), self.compute_loss_context_manager():
-                return forward.run(self.model, batch).per_token_logps.sum()
-        finally:
-            self.model.train(was_training)
-
-    def _checkpoint_for(self, row: list[dict]) -> None:
-        """Recompute as many layers as this row needs."""
-        tokens = self._row_size(row)
-        self._longest_row = max(self._longest_row, tokens)
-        if self._activation_memory is not None:
-            self._checkpoint_layers(self._activation_memory.layers_to_checkpoint(tokens))
-
-    def _recompute_everything(self) -> bool:
-        """From here on recompute all layers, if that is ours to choose; whether it changed anything."""
-        if self._layers is None or (self._activation_memory is None and self._checkpointed_layers is not None):
+    def recompute_everything(self) -> bool:
+        """From here on recompute all layers, if that is ours to choose. Returns whether it changed anything."""
+        if self._layers is None or (self.activations is None and self.checkpointed_layers is not None):
             return False
-        self._activation_memory = None
+        self.activations = None
         self._checkpoint_layers(len(self._layers))
         return True
 
-    def _checkpoint_layers(self, count: int) -> None:
-        if count != self._checkpointed_layers:
-            kwargs = self.args.gradient_checkpointing_kwargs or {}
-            activation_memory.checkpoint(self._base_model(), self._layers, count, **kwargs)
-            self._checkpointed_layers = count
+    def shorten_rows(self, tokens: int) -> None:
+        """From here on let a row hold so many tokens."""
+        self.row_budget = tokens
 
-    def _base_model(self) -> nn.Module:
-        return self.model.get_base_model() if lora.has_adapter(self.model) else self.model
+    def resume(self, row_budget: int | None) -> None:
+        """Take over the row length of a checkpoint; smaller rows that are asked for may be why the run is resumed."""
+        given = self._given
+        self.row_budget = row_budget if row_budget is None or given is None else min(row_budget, given)
+
+    @property
+    def _given(self) -> int | None:
+        """Tokens of a row as the user set them."""
+        return None if self.runtime.args.row_tokens == "auto" else self.runtime.args.row_tokens
+
+    def _layers_always_recomputed(self, layers: list[nn.Module]) -> int:
+        return len(layers) * bool(self.runtime.args.gradient_checkpointing)
+
+    def _trial(self, sample: Sample) -> Callable[[int], tuple[Callable[[], torch.Tensor], int]]:
+        """Forward passes with gradients over sample rows."""
+
+        def make(times: int) -> tuple[Callable[[], torch.Tensor], int]:
+            batch, tokens = sample(times)
+            return lambda: self._forward(batch), tokens
+
+        return make
+
+    def _forward(self, batch: dict[str, Any]) -> torch.Tensor:
+        model = self.runtime.model
+        was_training = model.training
+        model.train()
+        try:
+            with torch.random.fork_rng(), self.runtime.autocast():
+                return forward.run(model, batch).per_token_logps.sum()
+        finally:
+            model.train(was_training)
+
+    def _checkpoint_layers(self, count: int) -> None:
+        if count != self.checkpointed_layers:
+            kwargs = self.runtime.args.gradient_checkpointing_kwargs or {}
+            activation_memory.checkpoint(self.runtime.base, self._layers, count, **kwargs)
+            self.checkpointed_layers = count

@@ -1,0 +1,81 @@
+"""Balance desirable and undesirable examples: spread them evenly over an epoch, weigh the rarer class up."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+
+CLASS_WEIGHTS = ("desirable_weight", "undesirable_weight")
+
+
+class ClassMixedSampler(Sampler[int]):
+    """A fresh shuffle every epoch in which each class is spread evenly over the epoch.
+
+    The k-th of a class's n shuffled examples lands at a random point of the k-th of n equal stretches, so any
+    window of an epoch holds the classes in nearly the proportion of the whole set. Datasets unpaired from pairs
+    come as blocks of one class; reading them in order feeds single-class steps.
+
+    Args:
+        labels: Class of every example.
+        seed: The order is a function of `seed` and the epoch alone, hence equal on all processes and after a resume.
+    """
+
+    def __init__(self, labels: Sequence[bool], seed: int) -> None:
+        self.labels = torch.as_tensor(labels, dtype=torch.long)
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the order of this epoch from the next iteration on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        position = torch.empty(len(self.labels), dtype=torch.float64)
+        for label in self.labels.unique():
+            members = (self.labels == label).nonzero().squeeze(1)
+            order = torch.randperm(len(members), generator=generator)
+            offsets = torch.rand(len(members), generator=generator, dtype=torch.float64)
+            position[members[order]] = (torch.arange(len(members)) + offsets) / len(members)
+        yield from position.argsort().tolist()
+
+
+def has_auto_weights(parts: dict[str, dict[str, Any]]) -> bool:
+    """Whether a class weight of one of the losses is "auto"."""
+    return any(values.get(name) == "auto" for values in parts.values() for name in CLASS_WEIGHTS)
+
+
+def counts_of(dataset: Any) -> dict[str, int]:
+    """Examples of each class, by the name of its weight.
+
+    Raises:
+        ValueError: The dataset is streamed, or holds a single class.
+    """
+    if not isinstance(dataset, Dataset):
+        raise ValueError("Class weights 'auto' need the label counts, which a streamed dataset does not have.")
+    labels = dataset["label"]
+    desirable = sum(map(bool, labels))
+    counts = dict(zip(CLASS_WEIGHTS, (desirable, len(labels) - desirable), strict=True))
+    if not all(counts.values()):
+        raise ValueError(
+            f"Class weights 'auto' need both classes; the training data has {desirable} desirable and "
+            f"{len(labels) - desirable} undesirable examples."
+        )
+    return counts
+
+
+def balanced(values: dict[str, Any], counts: dict[str, int]) -> dict[str, float]:
+    """Numbers for the weights that are "auto", with λ_D·n_D = λ_U·n_U; where both are, the commoner class weighs 1.
+
+    Args:
+        values: Hyperparameters of a loss.
+        counts: Examples of each class, by the name of its weight.
+    """
+    fixed = [values[name] * counts[name] for name in CLASS_WEIGHTS if values[name] != "auto"]
+    mass = fixed[0] if fixed else max(counts.values())
+    return {name: mass / counts[name] for name in CLASS_WEIGHTS if values[name] == "auto"}

@@ -1,0 +1,80 @@
+"""Read the token ids of tokenised examples: prompts with their completions, truncated."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trl_ext.batching.packed import Tree, pack_joined
+
+
+@dataclass(frozen=True)
+class ExampleTokens:
+    """Token ids of examples of one kind, cut to `max_length`.
+
+    Attributes:
+        args: The trainer's configuration; `max_length` and `device` are read.
+        completions: Columns of the completions, in the order in which their sides are scored.
+        columns: Further columns that the loss and the metrics read, where an example has them.
+    """
+
+    args: Any
+    completions: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def per_example(self) -> int:
+        """Sequences of an example: 2 for a pair."""
+        return len(self.completions)
+
+    def tree(self, example: dict) -> Tree:
+        """The prompt with its completions, each cut where `max_length` ends the sequence."""
+        return self._truncated(example["prompt_ids"], [example[name] for name in self.completions])
+
+    def length(self, example: dict) -> int:
+        """Tokens of the longest sequence after truncation."""
+        longest = len(example["prompt_ids"]) + max(len(example[name]) for name in self.completions)
+        return longest if self.args.max_length is None else min(longest, self.args.max_length)
+
+    def count(self, example: dict) -> int:
+        """Tokens of all sequences, the prompt counted once per completion, as TRL counts."""
+        return _count(self.tree(example))
+
+    def sequences(self, row: list[dict]) -> list[tuple[list[int], list[int]]]:
+        """Prompt and completion ids of every completion in the order they are scored: side by side, as in TRL."""
+        trees = [self.tree(example) for example in row]
+        return [(tree.prompt, tree.completions[side]) for side in range(self.per_example) for tree in trees]
+
+    def pack(self, row: list[dict]) -> dict[str, Any]:
+        """One packed row, and the columns of its examples that the loss and the metrics read."""
+        trees = [self.tree(example) for example in row]
+        # chosen, rejected, chosen, … become all chosen, then all rejected, as in TRL's collator
+        sides = self.per_example
+        order = [sides * i + side for side in range(sides) for i in range(len(row))]
+        batch: dict[str, Any] = {"packed": pack_joined(trees, order).to(self.args.device)}
+        batch["num_tokens"] = sum(map(_count, trees))
+        for name in self.columns:
+            if name in row[0]:
+                batch[name] = torch.tensor([example[name] for example in row], device=self.args.device)
+        return batch
+
+    def with_two_completions(self, example: dict, examples: list[dict]) -> Tree:
+        """A prompt with at least two completions, so that a leak between them would show.
+
+        Args:
+            example: Whose prompt it is.
+            examples: The second completion comes from one of them where `example` has a single one.
+        """
+        if self.per_example > 1:
+            return self.tree(example)
+        (name,) = self.completions
+        other = next((e for e in examples if e[name] != example[name]), example)
+        return self._truncated(example["prompt_ids"], [example[name], other[name]])
+
+    def _truncated(self, prompt: list[int], completions: list[list[int]]) -> Tree:
+        room = None if self.args.max_length is None else max(self.args.max_length - len(prompt), 0)
+        return Tree(prompt[: self.args.max_length], [completion[:room] for completion in completions])
+
+
+def _count(tree: Tree) -> int:
+    return sum(len(tree.prompt) + len(completion) for completion in tree.completions)

@@ -1,0 +1,68 @@
+"""Compute the loss of a row: score it under policy and reference, evaluate the loss, sum its metrics."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.preference.forward import Completions
+from trl_ext.trainers.preference.references import References
+
+
+class Objective:
+    """What a trainer minimises on one kind of examples; `paired` and `unpaired` subclass it.
+
+    Args:
+        loss: One of `trl_ext.losses`.
+        references: Scores rows under the reference.
+        precomputed: Reference values are columns of the data.
+        router_aux_loss_coef: Weight of a mixture of experts' load-balancing loss; `None` where there is none.
+    """
+
+    def __init__(
+        self, loss: Any, references: References, *, precomputed: bool, router_aux_loss_coef: float | None
+    ) -> None:
+        self.loss = loss
+        self.references = references
+        self.precomputed = precomputed
+        self.router_aux_loss_coef = router_aux_loss_coef
+
+    @property
+    def scores_reference_apart(self) -> bool:
+        """Whether the reference reads completions in other rows than the policy does."""
+        return False
+
+    # Per kind of examples -------------------------------------------------------------------------------------
+
+    def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
+        """Run policy and reference on a collated row: the tensors the loss may read, and the policy's fields."""
+        raise NotImplementedError
+
+    def record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
+        """Add a row's metrics to `sums`."""
+        raise NotImplementedError
+
+    def step_tensors(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """Values of the whole step, over all processes, that every row's loss reads."""
+        return {}
+
+    def weighted(self, losses: torch.Tensor, fields: Completions) -> torch.Tensor:
+        """Losses (B,) times per-example weights on top of the loss; none by default."""
+        return losses
+
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """Metrics computed from the means of others."""
+        return {}
+
+    # The loss -------------------------------------------------------------------------------------------------
+
+    def evaluate(self, tensors: dict[str, torch.Tensor]) -> Any:
+        """The loss's output per example."""
+        return self.loss(**{name: tensors[name] for name in self.loss.inputs})
+
+    def aux_loss(self, fields: Completions, share: float) -> torch.Tensor | float:
+        """A row's share of the load-balancing loss, which is not separable over rows; 0 where there is none."""
+        if self.router_aux_loss_coef is None:
+            return 0.0
+        return self.router_aux_loss_coef * share * fields.aux_loss

@@ -1,0 +1,107 @@
+"""Decide whether rows are packed, by comparing packed with padded rows on the model itself."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trl_ext.batching import attention, kernels, proof
+from trl_ext.batching.packed import PackedRow
+from trl_ext.batching.padded import padded_batch
+from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.trainers.common import lora
+from trl_ext.trainers.common.processes import on_any_process
+from trl_ext.trainers.preference import forward
+from trl_ext.trainers.preference.examples import ExampleTokens
+from trl_ext.trainers.preference.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class PackingProof:
+    """Compares packed with padded rows before the first step.
+
+    Attributes:
+        runtime: The policy that is tried.
+        tokens: Reads the examples.
+        collator: Makes padded rows; its `pad_token_id` is read.
+        obstacle: Why rows cannot be packed whatever the comparison says, or `None`; see `obstacle`.
+    """
+
+    runtime: Runtime
+    tokens: ExampleTokens
+    collator: Any
+    obstacle: str | None
+
+    def decide(self, examples: list[dict]) -> bool:
+        """Whether this very model computes the same on packed rows as on padded ones; logged with the reason.
+
+        The model is switched to the fastest kernel that does.
+        """
+        runtime = self.runtime
+        if not runtime.args.packing:
+            return False
+        with runtime.locally():
+            reason, measured = self._prove(examples)
+        if on_any_process(runtime.accelerator, reason is not None) and reason is None:
+            reason = "another process could not prove it"
+        if reason is None:
+            runtime.say(f"rows: packed, prompts shared, {measured}")
+        else:
+            runtime.say(f"rows: padded, sorted by length; packing is off for this model: {reason}")
+        return reason is None
+
+    def _prove(self, examples: list[dict]) -> proof.Outcome:
+        model, args, base = self.runtime.model, self.runtime.args, self.runtime.base
+        reason = proof.known_to_be_wrong(base.config) or self.obstacle
+        if reason is not None:
+            return proof.Outcome(reason)
+        trees = [self.tokens.with_two_completions(example, examples) for example in examples]
+        trees.sort(key=lambda tree: tree.tokens)
+        tree = trees[-1 if getattr(base.config.get_text_config(), "sliding_window", None) else len(trees) // 2]
+
+        def score(batch: dict[str, Any]) -> torch.Tensor:
+            return forward.run(model, batch).per_token_logps.float().sum(dim=1)
+
+        def score_packed(row: PackedRow) -> torch.Tensor:
+            return score({"packed": row})
+
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
+        slower = ""
+        with self.runtime.autocast(), no_grad_eval(model):
+            padded = score(self.runtime.to_device(padded_batch(tree, self.collator.pad_token_id)))
+            for kernel in kernels.usable(args.device, dtype):
+                before = attention.switch(base, kernel)
+                outcome = proof.prove(score_packed, padded, tree, dtype)
+                if outcome.reason is None and kernel != kernels.SEGMENTS:
+                    # A kernel that is not ours has a backward pass of its own to prove.
+                    outcome = proof.prove_gradient(score_packed, tree, args.device, outcome)
+                if outcome.reason is None:
+                    return proof.Outcome(None, outcome.measured + slower)
+                slower = f"; not {kernels.IN_WORDS[kernel].removeprefix('attention ')}: {outcome.reason}"
+        base.set_attn_implementation(before)
+        return outcome
+
+
+def obstacle(
+    args: Any, model: Any, *, has_second_model: bool, has_own_collator: bool, has_aux_loss: bool
+) -> str | None:
+    """Why packed and padded rows differ by definition under these settings; `None` if they do not.
+
+    Args:
+        args: The trainer's configuration.
+        model: The policy.
+        has_second_model: The reference is a model of its own.
+        has_own_collator: The data collator was given.
+        has_aux_loss: A mixture of experts adds its load-balancing loss.
+    """
+    if has_second_model:
+        return "a second reference model is in use"
+    if has_own_collator:
+        return "a data collator was given, and packed rows would not use it"
+    if has_aux_loss:
+        return "the auxiliary loss of a mixture of experts counts a shared prompt once"
+    if getattr(args, "truncation_mode", "keep_start") != "keep_start":
+        return "`truncation_mode: keep_end` cuts the prompt of each completion elsewhere"
+    if lora.has_adapter(model) and model.active_peft_config.is_prompt_learning:
+        return "prompt learning prepends virtual tokens to every sequence"
+    return None
