@@ -93,7 +93,7 @@ def _draw(
         (
             "Log-ratios during training",
             "Measured on the training batches. Losses that depend only on the difference may lower both log-ratios. If the "
-            "log-ratio of chosen completions falls far, probability moves to completions that are in neither set. A run is "
+            "log-ratio of chosen completions falls far, probability moves to other completions than those in the data. A run is "
             "missing if its loss reads no reference and no other run saw the same batches.",
             directory / MOVEMENT,
         )

@@ -10,7 +10,7 @@ import numpy as np
 Z = NormalDist().inv_cdf(0.975)
 """1.96, so that a normal interval of ± Z standard errors covers 95 %."""
 
-INTERVALS = "95 %: Wilson for shares and for rewards between 0 and 1, normal for other means, DeLong for the area under the curve"
+INTERVALS = "95 %, by Wilson for shares and for rewards between 0 and 1, by the normal distribution for other means, by DeLong for the area under the curve"
 
 TOLERANCE = 0.05
 """An interval is written as ± if its halves differ by less than this share of its width."""
