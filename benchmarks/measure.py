@@ -31,6 +31,11 @@ def peak_bytes(run: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated() - before
+    return peak_bytes_on_cpu(run)
+
+
+def peak_bytes_on_cpu(run: Callable[[], object]) -> int:
+    """Peak bytes of CPU tensors during `run`, from the profiler's log of allocations."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
         run()
     events = [(e.start_ns(), e.nbytes()) for e in log.profiler.kineto_results.events() if e.name() == "[memory]"]

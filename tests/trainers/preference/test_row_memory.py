@@ -8,9 +8,9 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import get_peft_model
-from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.measure import peak_bytes_on_cpu
 from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, intercept, lora, relative_difference
 from trl_ext.batching import attention
@@ -52,18 +52,6 @@ def deep():
 TOKENS = 39 + 31 + 26  # of the row above, per prompt
 
 
-def allocated_at_most(run) -> int:
-    """Most bytes allocated at any time of `run`, from the profiler's log of every allocation."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
-        run()
-    events = [(e.start_ns(), e.nbytes()) for e in log.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = most = 0
-    for _, size in sorted(events):
-        now += size
-        most = max(most, now)
-    return most
-
-
 def trial(forward, prompts: int = 2):
     return lambda times: (lambda: forward(prompts * times), prompts * times * TOKENS)
 
@@ -76,7 +64,7 @@ def test_the_footprint_foretells_the_allocations_of_a_longer_row(checkpointed, d
     assert measured.layers == 6 and layers == list(base.model.layers)
     activation_memory.checkpoint(base, layers, checkpointed)
     forward(1).backward()  # gradients are there from now on
-    found = allocated_at_most(lambda: forward(9).backward())
+    found = peak_bytes_on_cpu(lambda: forward(9).backward())
     assert 0.9 < measured.peak(9 * TOKENS, checkpointed) / found < 1.15
 
 
