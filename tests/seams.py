@@ -85,7 +85,7 @@ SEAMS = (
     Seam("reference/moving.py", "the tensors of peft's `LoraLayer`", "reference/test_moving.py"),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
     Seam("runs/loaded.py", "`create_model_from_path` of TRL", "build/test_model.py"),
-    Seam("runs/run.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
+    Seam("runs/report.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
     Seam("trainers/common/lora.py", "`ModulesToSaveWrapper` of peft", "trainers/common/test_lora.py"),
     Seam(
         "trainers/common/out_of_memory.py",
