@@ -1,6 +1,7 @@
 """Tokens, what is dropped and what is cut are those of TRL's own trainers and collators."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from trl_ext.build.trainer import build_trainer
 from trl_ext.data.examples import Examples
 from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles
+from trl_ext.inspection.tokenise import TOKENISERS, _by_trl
 from trl_ext.methods import METHODS
 from trl_ext.recipe import load
 
@@ -167,6 +169,16 @@ def test_facts_are_what_trl_feeds_its_model(case, tokenizer, model, tmp_path):
             flags = {name: bool(facts.flags[name][place]) for name in ("identical", "identical_cut")}
             whole = row["chosen_ids"] == row["rejected_ids"]
             assert flags == {"identical": whole, "identical_cut": sequences[0] == sequences[1] and not whole}
+
+
+def test_data_is_tokenised_by_the_trainer_that_the_table_names(tokenizer, tmp_path):
+    """Whether the kind of training has a loss does not matter."""
+    assert {method.tokenised_by for method in METHODS.values()} - {None} == {*TOKENISERS}
+    rows, args = Dataset.from_list(conversations(3)), DPOConfig(**settings(tmp_path))
+    ways = [
+        _by_trl(replace(METHODS["paired"], has_loss=has_loss), rows, tokenizer, args) for has_loss in (True, False)
+    ]
+    assert ways[0].to_list() == ways[1].to_list() and {*METHODS["paired"].token_columns} <= {*ways[0].column_names}
 
 
 ANSWER_COLUMNS = ("chosen_ids", "rejected_ids", "completion_ids", "input_ids")

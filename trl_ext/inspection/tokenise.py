@@ -70,22 +70,39 @@ def refusal(number: int, cause: Exception) -> UserError:
 
 
 def _by_trl(method: Method, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
-    trainer = imported(method.tokenised_by)
     whole = copy.copy(args)
     whole.max_length = None
-    if method.has_loss:
-        stand_in = SimpleNamespace(_tokenizer=text_tokenizer(processing_class), calculate_KL=False)
-        return trainer._prepare_dataset(stand_in, dataset, processing_class, whole, "training")
+    return TOKENISERS[method.tokenised_by](imported(method.tokenised_by), dataset, processing_class, whole)
+
+
+def _preferences(trainer: type, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
+    stand_in = SimpleNamespace(_tokenizer=text_tokenizer(processing_class), calculate_KL=False)
+    return trainer._prepare_dataset(stand_in, dataset, processing_class, args, "training")
+
+
+def _scored_pairs(trainer: type, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
     processing_class = _with_template(processing_class, args)
-    if method.trains_scores:
-        return trainer._prepare_dataset(SimpleNamespace(), dataset, processing_class, whole, "training")
-    whole.packing = whole.shuffle_dataset = False
+    return trainer._prepare_dataset(SimpleNamespace(), dataset, processing_class, args, "training")
+
+
+def _demonstrations(trainer: type, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
+    processing_class = _with_template(processing_class, args)
+    args.packing = args.shuffle_dataset = False
     stand_in = SimpleNamespace(
         _tokenizer=text_tokenizer(processing_class),
         chat_template=_training_template(processing_class, args),
         completion_only_loss=_completion_only(dataset, args),
     )
-    return trainer._prepare_dataset(stand_in, dataset, processing_class, whole, False, None, "training")
+    return trainer._prepare_dataset(stand_in, dataset, processing_class, args, False, None, "training")
+
+
+TOKENISERS = {
+    "trl:DPOTrainer": _preferences,
+    "trl:KTOTrainer": _preferences,
+    "trl:RewardTrainer": _scored_pairs,
+    "trl:SFTTrainer": _demonstrations,
+}
+"""How to call `_prepare_dataset` of each TRL trainer that a method may name in `tokenised_by`."""
 
 
 def _with_template(processing_class: Any, args: Any) -> Any:
