@@ -10,15 +10,12 @@ Differences from the TRL trainers:
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from trl_ext import checks
-from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import lora
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
+from trl_ext.trainers.common.float32_adapter import Float32Adapter
 from trl_ext.trainers.common.model_card import ModelCard
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions, FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
@@ -40,16 +37,6 @@ class RewardModelConfig(FiniteStepOptions, CheckpointOptions, RewardConfig):
     def __post_init__(self) -> None:
         checks.refuse(self, "reward")
         super().__post_init__()
-
-
-class Float32Adapter:
-    """Mixin before a TRL trainer that casts the adapter of a quantised model to bfloat16; overrides `__init__`."""
-
-    def __init__(self, model: Any, **kwargs: Any) -> None:
-        weights = lora.snapshot(model)
-        super().__init__(model, **kwargs)
-        keep_exact_cpu_kernels(self.model)
-        lora.restore(self.model, weights, dtype=torch.float32)
 
 
 class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter, SFTTrainer):
