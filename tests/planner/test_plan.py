@@ -99,6 +99,12 @@ def test_epochs_need_a_number_of_examples(shipped):
     assert time.epoch == pytest.approx(11 * time.step)  # 32 a step
 
 
+@pytest.mark.parametrize(("name", "is_included"), [("llama-3.1-8b-ipo", True), ("gemma-2-9b-simpo", False)])
+def test_a_reference_pass_is_noted_where_there_is_one(shipped, name, is_included):
+    noted = [note for note in plan(shipped(name)).notes if "reference pass" in note]
+    assert noted == ["Times include a reference pass, as in a first epoch."] * is_included
+
+
 def test_the_embedded_data_is_counted(shipped):
     assert plan(shipped("demo")).examples == 1000
     assert plan(shipped("demo", loss="kto")).examples == 2000

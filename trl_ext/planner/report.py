@@ -127,7 +127,7 @@ def _about_times(planned: VramPlan) -> str:
     return (
         f"A step has {planned.examples_per_step} examples of {planned.mean_tokens:,.0f} tokens on average (set it with "
         f"`--tokens N`), and {epoch}. Times are lower bounds from the cards' published peak rates, not measurements: "
-        "attention and small kernels take additional time. A reference pass is included, as in a first epoch."
+        "attention and small kernels take additional time."
     )
 
 

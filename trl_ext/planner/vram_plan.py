@@ -243,6 +243,8 @@ def _time(asked: Request, card: Card, overhead: Overhead, mean_tokens: int | Non
 
 def _notes(asked: Request) -> tuple[str, ...]:
     found = list(asked.notes)
+    if asked.training.needs_reference:
+        found.append("Times include a reference pass, as in a first epoch.")
     shape, storage = asked.shape, asked.storage
     if shape.experts and storage.bits < 16:
         found.append(
