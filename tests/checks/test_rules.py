@@ -1,6 +1,7 @@
 """Every rule stands once, and says the same about a recipe and about a trainer's configuration."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -105,7 +106,10 @@ def test_no_rule_is_registered_twice():
 
 
 def test_every_file_of_rules_is_a_theme():
+    folder = Path(checks.__file__).parent
+    files = {path.stem for path in folder.glob("*.py") if "from trl_ext.checks.rule import" in path.read_text("utf-8")}
     assert {rule.name.partition(".")[0] for rule in RULES} <= {*checks.THEMES}
+    assert files - {"__init__"} == {*checks.THEMES}
 
 
 @pytest.mark.parametrize("kind", METHODS)

@@ -189,8 +189,9 @@ def plannable(draw):
     found["use_peft"] = True
     if draw(st.booleans()):
         found["loss"] = draw(st.sampled_from(losses.available()))
-    elif (kind := draw(st.sampled_from(sorted(TRAINERS)))) != "sft":
-        found |= {"trainer": kind} | ({} if kind == "reward" else {"reward_funcs": ["sentiment"]})
+    else:
+        method = TRAINERS[draw(st.sampled_from(sorted(TRAINERS)))]
+        found |= {"trainer": method.name} | ({"reward_funcs": ["sentiment"]} if method.samples_completions else {})
     for key in draw(st.lists(st.sampled_from(sorted(SIZES)), max_size=6, unique=True)):
         found[key] = draw(SIZES[key])
     return found
