@@ -23,8 +23,6 @@ class Method:
         has_loss: Trains a loss of `trl_ext.losses`, chosen by `loss`.
         trainer: Trainer class, as "module:name".
         config: Its configuration class.
-        settings: Classes whose fields a recipe of this kind may hold besides those of model and data; keys of
-            `trl_ext.recipe.schema.SOURCES`.
         reads: The rows it learns from: pairs of completions, single completions with a label, prompts, or demonstrations.
         unit: What one such row is called, in the plural.
         completions: Names of the completions in a row.
@@ -40,6 +38,8 @@ class Method:
             and kinds without a loss need none.
         trains_scores: Trains a scalar head in place of the language-modelling head.
         trained_adapters: Adapters on the base that are trained.
+        more_settings: Classes besides `config` whose fields are keys of its recipes, by their names in
+            `trl_ext.recipe.schema.SOURCES`. Every recipe has the keys of model and data.
         planner: Function from a recipe to what `trl_ext.planner` counts, as "module:name".
         summary: Function from a recipe to the lines that `trl-ext validate` prints about this kind.
     """
@@ -48,7 +48,6 @@ class Method:
     title: str
     trainer: str
     config: str
-    settings: tuple[str, ...]
     reads: Reads
     unit: str
     completions: tuple[str, ...]
@@ -67,10 +66,16 @@ class Method:
     always_needs_reference: bool = False
     trains_scores: bool = False
     trained_adapters: int = 1
+    more_settings: tuple[str, ...] = ()
 
     def classes(self) -> tuple[type, type]:
         """Import its trainer and configuration classes."""
         return imported(self.trainer), imported(self.config)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Names of the classes whose fields are keys of its recipes, besides those of model and data."""
+        return (self.config.partition(":")[2], *self.more_settings)
 
     @property
     def is_paired(self) -> bool:
@@ -96,7 +101,6 @@ METHODS = {
             title="a loss on pairs",
             trainer="trl_ext.trainers.preference.paired:PairedPreferenceTrainer",
             config="trl_ext.trainers.preference.config:PairedPreferenceConfig",
-            settings=("PairedPreferenceConfig",),
             is_default=True,
             has_loss=True,
             reads="pairs",
@@ -113,7 +117,6 @@ METHODS = {
             title="a loss on labelled completions",
             trainer="trl_ext.trainers.preference.unpaired:UnpairedPreferenceTrainer",
             config="trl_ext.trainers.preference.config:UnpairedPreferenceConfig",
-            settings=("UnpairedPreferenceConfig",),
             is_default=True,
             has_loss=True,
             reads="labelled",
@@ -130,7 +133,7 @@ METHODS = {
             title="PPO",
             trainer="trl_ext.trainers.ppo.trainer:PPOTrainer",
             config="trl_ext.trainers.ppo.config:PPOConfig",
-            settings=("PPOConfig", "RewardExtras"),
+            more_settings=("RewardExtras",),
             reads="prompts",
             unit="prompts",
             completions=(),
@@ -147,7 +150,7 @@ METHODS = {
             title="a loss on sampled pairs",
             trainer="trl_ext.trainers.online.trainer:OnlinePreferenceTrainer",
             config="trl_ext.trainers.online.config:OnlinePreferenceConfig",
-            settings=("OnlinePreferenceConfig", "RewardExtras"),
+            more_settings=("RewardExtras",),
             has_loss=True,
             reads="prompts",
             unit="prompts",
@@ -164,7 +167,6 @@ METHODS = {
             objective="reward model: −log σ(r(chosen) − r(rejected))",
             trainer="trl_ext.trainers.sft_and_reward:RewardModelTrainer",
             config="trl_ext.trainers.sft_and_reward:RewardModelConfig",
-            settings=("RewardModelConfig",),
             reads="pairs",
             unit="pairs",
             completions=("chosen", "rejected"),
@@ -182,7 +184,6 @@ METHODS = {
             objective="supervised fine-tuning: −log π of the completion's tokens",
             trainer="trl_ext.trainers.sft_and_reward:SupervisedTrainer",
             config="trl_ext.trainers.sft_and_reward:SupervisedConfig",
-            settings=("SupervisedConfig",),
             reads="demonstrations",
             unit="completions",
             completions=("completion",),

@@ -16,7 +16,7 @@ from trl_ext.methods import METHODS
 MISSING = object()
 """Default of a field whose default is not a literal in the source."""
 
-# Where each class is defined: top-level package, file inside it.
+# Where each class is defined: top-level package, file inside it. The configurations of `METHODS` are added below.
 SOURCES = {
     "TrainingArguments": ("transformers", "training_args.py"),
     "OptimizerNames": ("transformers", "training_args.py"),
@@ -37,18 +37,16 @@ SOURCES = {
     "DatasetMixtureConfig": ("trl", "scripts/utils.py"),
     "LossOptions": ("trl_ext", "trainers/preference/config.py"),
     "PreferenceOptions": ("trl_ext", "trainers/preference/config.py"),
-    "PairedPreferenceConfig": ("trl_ext", "trainers/preference/config.py"),
-    "UnpairedPreferenceConfig": ("trl_ext", "trainers/preference/config.py"),
-    "PPOConfig": ("trl_ext", "trainers/ppo/config.py"),
-    "OnlinePreferenceConfig": ("trl_ext", "trainers/online/config.py"),
-    "RewardModelConfig": ("trl_ext", "trainers/sft_and_reward.py"),
-    "SupervisedConfig": ("trl_ext", "trainers/sft_and_reward.py"),
     "CheckpointOptions": ("trl_ext", "trainers/common/checkpoint_options.py"),
     "FiniteStepOptions": ("trl_ext", "trainers/common/nonfinite.py"),
     "RewardExtras": ("trl_ext", "recipe/extras.py"),
     "ModelExtras": ("trl_ext", "recipe/extras.py"),
     "DataExtras": ("trl_ext", "recipe/extras.py"),
 }
+for _method in METHODS.values():
+    _module_name, _, _name = _method.config.partition(":")
+    _package, *_folders = _module_name.split(".")
+    SOURCES[_name] = (_package, f"{'/'.join(_folders)}.py")
 
 # Values the code accepts beyond what the annotation says.
 WIDER = {"resume_from_checkpoint": "bool"}
