@@ -92,6 +92,12 @@ def test_a_recipe_and_a_configuration_are_refused_with_the_same_sentence(kind, s
     assert str(raised.value) == said
 
 
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_configuration_is_judged(kind, tmp_path):
+    with pytest.raises(ValueError, match="`weight_decay` is -1"):
+        methods.imported(METHODS[kind].config)(output_dir=str(tmp_path), use_cpu=True, bf16=False, weight_decay=-1.0)
+
+
 def test_dictionaries_of_a_configuration_may_be_json(tmp_path):
     config = methods.imported(METHODS["paired"].config)
     given = {"output_dir": "{runs}", "use_cpu": True, "bf16": False}

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from trl_ext import recipe
+from trl_ext.methods import TRAINERS
+from trl_ext.recipe import schema
 from trl_ext.support.errors import UserError
+from trl_ext.support.messages import joined
 
 BASE = """\
 model_name_or_path: embedded
@@ -20,6 +23,16 @@ dataset_name: embedded
 use_peft: true
 reward_funcs: [sentiment]
 """
+
+
+KINDS = ("ppo", "online", "reward", "sft")
+"""The kinds of training that sentences in tests name; `setting_of` adds newer ones."""
+
+
+def setting_of(key: str, *kinds: str) -> str:
+    """The sentence about a key that preference losses and these kinds of training have."""
+    newer = [name for name in TRAINERS if name not in KINDS and key in schema.training(name)]
+    return f"is a setting of {joined([*(f'`trainer: {name}`' for name in (*kinds, *newer)), 'preference losses'])}, not of"
 
 
 def write(folder: Path, text: str, base: str = BASE) -> Path:

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from tests.recipe.helpers import PPO, load, problem, problems, write
+from tests.recipe.helpers import PPO, load, problem, problems, setting_of, write
 from trl_ext import recipe
+from trl_ext.methods import TRAINERS
 from trl_ext.recipe import schema
 
 
@@ -63,8 +64,8 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
             "loss: dpo\n",
             "is a setting of preference losses, and `trainer: ppo` trains without one. Remove it, or remove `trainer`.",
         ),
-        ("label_smoothing: 0.1\n", "is a setting of preference losses, not of `trainer: ppo`"),
-        ("packing: true\n", "is a setting of `trainer: sft` and preference losses, not of `trainer: ppo`"),
+        ("label_smoothing: 0.1\n", f"{setting_of('label_smoothing')} `trainer: ppo`"),
+        ("packing: true\n", f"{setting_of('packing', 'sft')} `trainer: ppo`"),
         (
             "variants: {ipo: {beta: 1}}\n",
             "`variants` are settings for losses, and `trainer: ppo` trains without a loss. Remove `variants`.",
@@ -80,7 +81,7 @@ def test_one_mistake_one_sentence(tmp_path, text, sentence):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("trainer: po\n", "did you mean ppo? Allowed are online, ppo, reward, sft."),
+        ("trainer: po\n", f"did you mean ppo? Allowed are {', '.join(sorted(TRAINERS))}."),
         ("trainer: dpo\n", "`trainer` (line 3) is dpo, which is a loss. Write `loss: dpo`."),
         ("trainer: [ppo]\n", "is a list"),
         ("kl_coef: 1\n", "is a setting of `trainer: ppo`. This recipe trains a preference loss. Remove it."),
@@ -88,10 +89,7 @@ def test_one_mistake_one_sentence(tmp_path, text, sentence):
         ("stage: ppo\n", "write `trainer: ppo`."),
         ("stage: rm\n", "write `trainer: reward`."),
         ("trainer: sft\nkl_coef: 1\n", "is a setting of `trainer: ppo`, not of `trainer: sft`. Remove it."),
-        (
-            "trainer: reward\nbeta: 1\n",
-            "is a setting of `trainer: ppo`, `trainer: online` and preference losses, not of",
-        ),
+        ("trainer: reward\nbeta: 1\n", setting_of("beta", "ppo", "online")),
     ],
 )
 def test_what_belongs_elsewhere(tmp_path, text, sentence):

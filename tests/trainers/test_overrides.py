@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from trl_ext.methods import METHODS
 from trl_ext.trainers import (
     OnlinePreferenceTrainer,
     PairedPreferenceTrainer,
@@ -97,6 +98,10 @@ SETS = {
     PPOTrainer: SHARED_STATE_OF_ROLLOUTS,
 }
 """Attributes that both we and a parent set on the instance, or one sets and the other defines, by trainer."""
+
+
+def test_every_trainer_is_listed():
+    assert {method.classes()[0] for method in METHODS.values()} == {*OVERRIDES} == {*SETS}
 
 
 def is_ours(cls):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.recipe.helpers import problem, problems, write
+from tests.recipe.helpers import problem, problems, setting_of, write
 from trl_ext import recipe
 from trl_ext.cli import main
 from trl_ext.planner import request
@@ -70,7 +70,7 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("reward_weights: [1, 2]\n", "has 2 weights for 1 sources of reward"),
         ("reward_adapter: nowhere\n", "`reward_adapter` (line 6) is nowhere, which holds no adapter_config.json"),
         ("kl_coef: 1\n", "`kl_coef` (line 6) is a setting of `trainer: ppo`, not of `trainer: online`. Remove it."),
-        ("packing: true\n", "is a setting of `trainer: sft` and preference losses, not of `trainer: online`"),
+        ("packing: true\n", f"{setting_of('packing', 'sft')} `trainer: online`"),
         ("variants: {kto: {desirable_weight: 2}, ipo: {beta: -1}}\n", "`variants.ipo.beta`"),
     ],
 )
