@@ -21,6 +21,7 @@ from trl_ext import losses
 from trl_ext.cli import parsers
 from trl_ext.cli.recipe_keys import ANY_KEY
 from trl_ext.data import formats
+from trl_ext.methods import METHODS
 from trl_ext.recipe import load
 from trl_ext.recipe.extras import DataExtras, ModelExtras
 from trl_ext.rl import truth_table
@@ -113,6 +114,23 @@ def format_table() -> str:
     for format in formats.FORMATS:
         lines.append(f"| `{format.NAME}` | {format.TITLE} | {format.NEEDS} |")
     return "\n".join(lines)
+
+
+def method_table() -> str:
+    """Every kind of training: how a recipe chooses it, and the data it learns from."""
+    lines = ["| `trainer` | trains | learns from |", "|---|---|---|"]
+    for method in METHODS.values():
+        chosen = "none; `loss` decides" if method.is_default else f"`{method.name}`"
+        lines.append(f"| {chosen} | {method.title} | {READS[method.reads]} |")
+    return "\n".join(lines)
+
+
+READS = {
+    "pairs": "pairs of a chosen and a rejected completion",
+    "labelled": "completions labelled desirable or undesirable; pairs become two of them",
+    "prompts": "prompts; completions are sampled and scored",
+    "demonstrations": "completions to imitate, or the chosen ones of pairs",
+}
 
 
 def recipe_table() -> str:
@@ -225,6 +243,7 @@ PARTS = {
     "losspages": loss_pages,
     "formats": format_table,
     "seams": seam_table,
+    "methods": method_table,
     "recipes": recipe_table,
     "settings": settings_table,
     "benchmark": benchmark_table,
