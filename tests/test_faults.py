@@ -290,7 +290,7 @@ IN_DATA_OR_MODEL = [
     Fault(
         "a tokenizer larger than the embeddings",
         {"model_name_or_path": "large"},
-        ("its 960 embeddings", "'[PAD]'", "resize_token_embeddings"),
+        ("1 token beyond the model's 960 embeddings", "'[PAD]'", "resize_token_embeddings"),
         model("large", larger_vocabulary),
     ),
     Fault(

@@ -8,6 +8,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from trl import is_conversational
 
 from trl_ext.build.model import adapter_base, base_revision, model_path
+from trl_ext.data.counts import count
 from trl_ext.inspection import model_files, special_tokens
 from trl_ext.model_files.available import require_model
 from trl_ext.recipe import Recipe
@@ -53,7 +54,7 @@ def _check_embeddings(tokenizer: Any, path: str, revision: str, trust: bool) -> 
     beyond = special_tokens.unembedded(tokenizer, rows) if rows else []
     if beyond:
         raise UserError(
-            f"The tokenizer of {path} has {len(beyond):,} tokens beyond the model's {rows:,} embeddings, for instance "
+            f"The tokenizer of {path} has {count(len(beyond), 'tokens')} beyond the model's {rows:,} embeddings, for instance "
             f"{', '.join(map(repr, beyond[:3]))}. Use the tokenizer the model was trained with, or call "
             "`model.resize_token_embeddings(len(tokenizer))` and save both."
         )

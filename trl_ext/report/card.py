@@ -126,7 +126,7 @@ def _lines(args: Any, quantised: dict[str, Any]) -> str:
     lines = ""
     if "load_in_4bit" in quantised:
         lines += (
-            "# On CPUs with AVX512-BF16, bitsandbytes would round the 4-bit weights again in evaluation mode.\n"
+            "# Keep bitsandbytes from rounding the 4-bit weights again in evaluation mode on CPUs with AVX512-BF16.\n"
             "for module in model.modules():\n    module.support_avx512bf16_for_cpu = False\n"
         )
     if dtype := "bfloat16" if args.bf16 else "float16" if args.fp16 else "":
