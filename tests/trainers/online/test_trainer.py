@@ -40,7 +40,9 @@ def test_a_step_is_that_of_the_trainer_of_given_pairs(model, tmp_path, loss, kwa
     gradients = {name: p.grad for name, p in expected.model.named_parameters() if p.grad is not None}
     assert relative_difference(trainer.recorder.gradients[0], gradients) < 1e-5
     log, means = trainer.recorder.logs[0], sums.means()
-    assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(means["loss"], abs=1e-6)
+    # float32 resolves 2e-7 of a value, and IPO's square triples what its margin is off: an absolute bound alone would
+    # depend on the kind of CPU where losses are above 1.
+    assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(means["loss"], abs=1e-6, rel=1e-6)
     for name in ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"):
         assert log[name] == pytest.approx(means[name], abs=1e-6), name
 

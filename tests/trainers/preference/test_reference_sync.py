@@ -252,7 +252,7 @@ def test_full_fine_tuning_moves_trls_second_model_and_resumes_it(tiny_model, tmp
     [
         ({"loss": "simpo"}, {}, "the loss simpo does not read one"),
         ({"loss": "simpo"}, {"peft_config": None}, "the loss simpo does not read one"),
-        ({"precompute_ref_log_probs": True}, {}, "keep one of them"),
+        ({"precompute_ref_log_probs": True}, {}, "Keep one of the two settings"),
         ({"ref_model_mixup_alpha": 0.0}, {}, "is 0, which never changes the reference"),
         ({"ref_model_sync_steps": 0}, {}, "at least 1"),
         ({}, {"peft_config": lora(use_dora=True)}, "`use_dora` is more than that"),
@@ -285,4 +285,4 @@ def test_a_recipe_leaves_a_plain_adapter(tiny_model, tmp_path, monkeypatch, caps
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(run))
     assert any(p.abs().sum() > 0 for n, p in model.named_parameters() if "lora_B" in n)
     assert main(["run", "small.yaml", "--loss", "simpo"]) == 2
-    assert "the loss simpo reads none" in capsys.readouterr().err
+    assert "the loss simpo does not read one" in capsys.readouterr().err
