@@ -187,7 +187,7 @@ def test_the_kl_of_a_ppo_run_is_audited(recipe, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("k1 reward token ◀") == 2 and "sampling 64 completions" in printed
     assert main(["kl", "small.yaml", "--n", "64", "--max_new_tokens", "4"]) == 0
-    assert "sampling 64 completions of runs/small-ppo" in capsys.readouterr().out
+    assert "sampling 64 completions from runs/small-ppo" in capsys.readouterr().out
 
 
 def test_the_demo_by_ppo_is_measured_at_its_end(tmp_path, monkeypatch, capsys):
