@@ -199,7 +199,7 @@ def test_the_backward_pass_of_a_kernel_is_proved_too(fault, monkeypatch):
             torch.device("cpu"),
             proof.Outcome(None, "values agree"),
         )
-    expected = {None: None, "raises": "no backward for this head dimension", "wrong": "its gradient differs"}[fault]
+    expected = {None: None, "raises": "no backward for this head dimension", "wrong": "its gradients differ"}[fault]
     if expected is None:
         assert outcome.reason is None and "gradients by a relative" in outcome.measured
     else:

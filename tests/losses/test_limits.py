@@ -291,7 +291,7 @@ def test_kto_without_a_baseline_is_apo_zero_unpaired():
 @pytest.mark.parametrize("name", ["kto", "apo_zero_unpaired"])
 def test_unresolved_auto_weight_is_an_error(name):
     loss = losses.get(name, undesirable_weight="auto")
-    with pytest.raises(ValueError, match="undesirable_weight is still 'auto'"):
+    with pytest.raises(ValueError, match="undesirable_weight is 'auto', which only the trainer can replace"):
         loss(**read_by(loss, batch()))
     resolved = loss.replace(undesirable_weight=1.5)
     assert resolved(**read_by(resolved, batch())).losses.isfinite().all()

@@ -178,7 +178,7 @@ def test_values_in_bounds(name, right):
 
 def test_exclusive_hyperparameters():
     assert losses.describe("simpo").check({"gamma": 0.5, "gamma_beta_ratio": 0.3}) == [
-        "simpo takes gamma_beta_ratio or gamma, not both: remove one of gamma_beta_ratio, gamma."
+        "simpo takes gamma_beta_ratio or gamma, not both. Remove one of gamma_beta_ratio, gamma."
     ]
     assert losses.get("simpo").hyperparameters["gamma_beta_ratio"] == 0.25
     by_gamma = losses.get("simpo", beta=2.0, gamma=0.5)
@@ -193,7 +193,7 @@ def test_exclusive_hyperparameters():
 def test_a_value_that_would_be_ignored_is_a_problem():
     (problem,) = losses.describe("dpo").check({"f_alpha_divergence_coef": 0.7})
     assert "dpo reads f_alpha_divergence_coef only with f_divergence_type: alpha_divergence" in problem
-    assert problem.endswith("remove f_alpha_divergence_coef or change f_divergence_type.")
+    assert problem.endswith("Remove f_alpha_divergence_coef or change f_divergence_type.")
     assert losses.describe("dpo").check({"f_alpha_divergence_coef": 0.5}) == []  # TRL's default, written out
     assert len(losses.describe("simpo").check({"label_smoothing": 0.1, "loss_form": "hinge"})) == 1
     assert losses.describe("simpo").check({"label_smoothing": 0.1}) == []
@@ -277,7 +277,7 @@ def test_hyperparameters_of_a_mix():
         "No component of dpo + 0.2·simpo reads 'cpo_alpha'. They read dpo"
     )
     assert info.check({"ipo": {"beta": 1.0}}) == [
-        "'ipo' is not a component of dpo + 0.2·simpo; components: dpo, simpo."
+        "'ipo' is not a component of dpo + 0.2·simpo. Its components are dpo, simpo."
     ]
     assert info.check({"simpo": {"average": True}})[0].startswith("simpo does not read 'average'")
     assert info.check({"beta": -1}) == [
@@ -296,7 +296,7 @@ def test_impossible_mixes_name_every_problem():
     assert "'sigmoid' names dpo a second time" in text
     assert "The weight of kto" in text and "The weight of simop" in text
     assert "There is no loss 'simop'" in text
-    assert "Paired losses (dpo) and unpaired ones (kto)" in text
+    assert "Paired losses (dpo) and unpaired losses (kto)" in text
     assert "at least one loss" in message(losses.get, {})
 
 
@@ -354,9 +354,9 @@ def test_adding_a_loss_takes_one_file(extended):
             "chosen_logps, ref_logps, *",
             "A paired loss reads some of chosen_logps",
         ),
-        ("beta: float = 1.0", "beta: float", "gives no default for beta"),
-        ("beta: float", "beta: Positiv", "The annotation `Positiv` is not understood"),
-        ('FORMULA = "−βh"', "", "must define FORMULA, each on a line of its own"),
+        ("beta: float = 1.0", "beta: float", "beta must have a default"),
+        ("beta: float", "beta: Positiv", "The annotation `Positiv` is not supported"),
+        ('FORMULA = "−βh"', "", "must define FORMULA as literals, each on a line of its own"),
     ],
 )
 def test_a_file_that_is_no_loss_is_named(extended, old, new, problem):

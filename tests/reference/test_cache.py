@@ -93,7 +93,7 @@ def test_keys_and_arrays_must_match(tmp_path):
 
 @pytest.mark.parametrize("identity", ["", "../a", "a/b", ".hidden", "a b", "x" * 129])
 def test_an_identity_must_be_a_folder_name(identity, tmp_path):
-    with pytest.raises(ValueError, match="cannot name a folder"):
+    with pytest.raises(ValueError, match="is not a valid name of a folder"):
         ReferenceCache(identity, tmp_path)
 
 

@@ -134,7 +134,9 @@ def test_the_reference_starts_as_the_adapter_and_stays_frozen(tiny_model):
 
 
 def test_layers_that_are_no_matrix_product_are_refused(tiny_model):
-    with pytest.raises(ValueError, match=r"mixes adapters of linear layers, and .*embed_tokens is a Embedding"):
+    with pytest.raises(
+        ValueError, match=r"supports adapters of linear layers only, and .*embed_tokens is a Embedding"
+    ):
         model(tiny_model, targets=["q_proj", "embed_tokens"])
 
 

@@ -1,1 +1,1 @@
-"""How the examples of one optimizer step become forward passes."""
+"""Turn the examples of an optimizer step into forward passes: packed and padded rows, attention, memory."""

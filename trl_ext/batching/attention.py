@@ -1,9 +1,8 @@
-"""Attention over packed rows, registered with transformers' public attention and mask registries.
+"""Compute attention over packed rows, through transformers' registries of attention functions and masks.
 
-A switched model behaves as before on ordinary batches. Inside `packed(layout)` every prompt and every branch attends
-to its own keys only (`trl_ext.batching.kernels`): exactly the work there is. The model's own base mask (causal, sliding
-window, chunked) is evaluated on each token's *position in its sequence*; a ready-made 4-D mask would silently lose a
-sliding window instead.
+A model that is switched behaves as before on ordinary batches. Inside `packed(layout)` every prompt and every branch
+attends only to its own keys (`trl_ext.batching.kernels`). The model's own mask (causal, sliding window, chunked) is
+evaluated on each token's *position in its sequence*. A ready-made 4-D mask would silently drop a sliding window.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from trl_ext.batching.packed import Layout
 
 PREFIX = "trl_ext"  # followed by the kernel for packed rows and the implementation used on ordinary batches
 
-# Arguments every model may pass; anything else that is set changes attention in a way this code does not know.
+# Arguments that any model may pass. Any other argument that is set changes attention in a way this code does not support.
 KNOWN_ARGUMENTS = {
     "is_causal",
     "position_ids",
@@ -33,12 +32,12 @@ KNOWN_ARGUMENTS = {
 
 
 class CannotPackError(RuntimeError):
-    """This model's attention does something the packed path does not reproduce."""
+    """The model's attention does something that packed rows do not support."""
 
 
 @dataclass
 class Count:
-    """How often a model asked for a mask (never: it builds its own), and which kernels computed its attention."""
+    """How often a model requested a mask (0 if it builds its own), and which kernels computed its attention."""
 
     masks: int = 0
     kernels: set[str] = field(default_factory=set)
@@ -52,7 +51,7 @@ _ORDINARY: dict[str, str] = {}  # registered name → implementation on ordinary
 
 @contextlib.contextmanager
 def packed(layout: Layout) -> Iterator[None]:
-    """Inside, the model's masks follow `layout`."""
+    """Context in which the model's masks follow `layout`."""
     token = _LAYOUT.set(layout)
     try:
         yield
@@ -62,7 +61,7 @@ def packed(layout: Layout) -> Iterator[None]:
 
 @contextlib.contextmanager
 def count_masks() -> Iterator[Count]:
-    """Counts the masks made for packed rows inside, and notes the kernels."""
+    """Context that counts the masks made for packed rows, and records the kernels."""
     count = Count()
     token = _COUNT.set(count)
     try:
@@ -73,7 +72,7 @@ def count_masks() -> Iterator[Count]:
 
 @contextlib.contextmanager
 def compare_with_segments() -> Iterator[list[float]]:
-    """Lists how far gradients are from those of attention segment by segment, for each attention in another kernel."""
+    """Context that records, for each attention call in another kernel, its gradients' difference from by-segment attention."""
     differences: list[float] = []
     token = _DIFFERENCES.set(differences)
     try:
@@ -90,9 +89,9 @@ def _layout() -> Layout | None:
 
 
 def broken(layout: Layout) -> Layout:
-    """The layout with one deliberate mistake: branches see their siblings, and prompts what stands before them.
+    """The layout with a deliberate mistake: branches see the other branches, and prompts see everything before them.
 
-    What a correct mask is judged against: a comparison that this one passes too would prove nothing.
+    A correct mask is compared with it: a test that this layout passes, too, proves nothing.
     """
     segments = [s._replace(prefix=(s.prefix[0] if s.prefix else 0, s.start)) for s in layout.segments]
     segments = [s if s.start else s._replace(prefix=None) for s in segments]
@@ -100,10 +99,10 @@ def broken(layout: Layout) -> Layout:
 
 
 def switch(model: Any, kernel: str = kernels.SEGMENTS) -> str:
-    """Let `model` compute packed rows with `kernel`, and all other batches as before.
+    """Make `model` compute packed rows with `kernel`, and other batches as before.
 
     Returns:
-        The implementation it had for those, to switch back with `model.set_attn_implementation`.
+        The model's previous implementation, to switch back with `model.set_attn_implementation`.
     """
     before = ordinary(model.config._attn_implementation)
     model.set_attn_implementation(_register(kernel, before))
@@ -111,29 +110,29 @@ def switch(model: Any, kernel: str = kernels.SEGMENTS) -> str:
 
 
 def ordinary(implementation: str | None) -> str | None:
-    """The implementation on ordinary batches that a name, switched or not, stands for."""
+    """The implementation used on ordinary batches, given the name of a switched or an unswitched model."""
     return _ORDINARY.get(implementation, implementation)
 
 
 @dataclass
 class SegmentMask:
-    """A layer type's rule for one row: its segments, and the model's base mask where it cuts off distant keys."""
+    """Mask of one type of layers for one row: its segments, and the model's mask if it hides distant keys."""
 
     layout: Layout
     base: Callable
-    reach: int | None  # keys farther away than this may be hidden by the base mask; None: it is plainly causal
+    reach: int | None  # the model's mask may hide keys farther away than this; None: it is causal
 
     def __post_init__(self) -> None:
         self._cache: dict[int, torch.Tensor | None] = {}
 
     def __getitem__(self, index: tuple[slice, ...]) -> "SegmentMask":
-        """Itself: Gemma 4 slices its masks to the queries it goes on with, which in a row are all."""
+        """Return itself: Gemma 4 slices its masks to the queries it continues with, which are all queries of a row."""
         if any(part not in (slice(None), slice(0, None)) for part in index):
             raise CannotPackError("it drops tokens between its layers")
         return self
 
     def of(self, index: int) -> torch.Tensor | None:
-        """Boolean (L, S) mask of a segment's L queries on its prefix and itself, `None` if plainly causal."""
+        """Boolean (L, S) mask of a segment's L queries on its prefix and itself; `None` if it is causal."""
         if index not in self._cache:
             segment = self.layout.segments[index]
             keys = (segment.prefix[1] - segment.prefix[0] if segment.prefix else 0) + segment.stop - segment.start
@@ -148,8 +147,8 @@ class SegmentMask:
 
 
 def _register(kernel: str, usual: str) -> str:
-    """Name under which transformers finds `kernel` for packed rows, and `usual` for batches that are not packed."""
-    name = f"{PREFIX}_{kernel}_{usual.replace('flash', 'fa')}"  # transformers looks for "flash" in names
+    """Register an implementation that uses `kernel` for packed rows and `usual` for other batches. Returns its name."""
+    name = f"{PREFIX}_{kernel}_{usual.replace('flash', 'fa')}"  # names with "flash" have a special meaning in transformers
     if name in _ORDINARY:
         return name
     _ORDINARY[name] = usual
@@ -166,7 +165,7 @@ def _register(kernel: str, usual: str) -> str:
     ) -> Any:
         if isinstance(attention_mask, SegmentMask):
             return _attend(kernel, query, key, value, attention_mask, **kwargs), None
-        # Models keep their eager attention beside themselves, not in the registry.
+        # The eager attention of a model is defined in its module, not in the registry.
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(usual, eager)
         return attend(module, query, key, value, attention_mask, **kwargs)
@@ -191,7 +190,7 @@ def _attend(
     _refuse_unknown(kwargs)
     # Under autocast, rotary embeddings and norms leave queries and keys in float32.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    # The variable-length kernel knows windows, no other rule, and no dropout.
+    # The variable-length kernel supports windows, but no other masks and no dropout.
     is_plain = mask.reach in (None, sliding_window) and not dropout
     same_width = query.shape[-1] == value.shape[-1] <= kernels.VARLEN_HEAD_DIM
     if kernel == kernels.VARLEN and not (is_plain and same_width and query.dtype in kernels.VARLEN_DTYPES):
@@ -212,4 +211,4 @@ def _refuse_unknown(arguments: dict[str, Any]) -> None:
         if value is not None and value is not False and name not in KNOWN_ARGUMENTS
     )
     if unknown:
-        raise CannotPackError(f"its attention takes {', '.join(unknown)}, which packed rows do not reproduce")
+        raise CannotPackError(f"its attention takes {', '.join(unknown)}, which packed rows do not support")

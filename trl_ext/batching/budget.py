@@ -1,20 +1,20 @@
-"""How long rows may be, and how many layers must be recomputed, for a step to fit its memory and take least time.
+"""Choose the row length and the number of checkpointed layers with which a step fits in memory and takes the least time.
 
-A layer that is checkpointed keeps its input alone and is computed a second time in the backward pass; one that is not
-keeps everything its backward pass reads. Checkpointing the first layers is best: by the time they are recomputed, what
-the later ones kept is free again.
+A checkpointed layer keeps only its input and is computed again in the backward pass. Other layers keep everything that
+their backward pass reads. Checkpointing the first layers is best: when they are recomputed, the activations of the later
+layers have been freed.
 """
 
 from typing import NamedTuple
 
 LARGEST_ROW = 4096
-"""Tokens of a row beyond which nothing is gained: a 4-bit base is dequantised once per row, in about the time that
-`DEQUANTISATION` tokens take."""
+"""Longest row, in tokens. Longer rows would save almost no time: a 4-bit base is dequantised once per row, which takes
+about as long as `DEQUANTISATION` tokens."""
 DEQUANTISATION = 230
 BACKWARD = 1.4
-"""What the backward pass of a layer holds at its worst moment, in units of what the layer keeps for it."""
+"""Peak memory of a layer's backward pass, relative to the activations that the layer keeps."""
 STEP = 256
-"""Rows are a multiple of this many tokens, so that a little more or less free memory changes nothing."""
+"""Row lengths are multiples of this many tokens, so that small changes of free memory do not change them."""
 
 
 class Footprint(NamedTuple):
@@ -24,7 +24,7 @@ class Footprint(NamedTuple):
         stored: Per token, in a layer that is not checkpointed.
         checkpointed: Per token, in one that is: its input.
         rest: Per token, outside the layers: embeddings, final norm, LM head.
-        constant: However many tokens there are: weights cast for autocast, for instance.
+        constant: Independent of the number of tokens: weights cast by autocast, for instance.
         layers: Number of layers.
     """
 
@@ -44,17 +44,17 @@ class Footprint(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What a row needs, and the bytes there are for it."""
+    """Memory a row needs, and the free bytes."""
 
     footprint: Footprint
     free: float
 
     def fits(self, tokens: int, checkpointed_layers: int) -> bool:
-        """Whether a row of so many tokens fits with the first `checkpointed_layers` layers recomputed."""
+        """Whether a row of `tokens` tokens fits if the first `checkpointed_layers` layers are checkpointed."""
         return self.footprint.peak(tokens, checkpointed_layers) <= self.free
 
     def layers_to_checkpoint(self, tokens: int) -> int:
-        """Fewest layers that must be recomputed for a row of `tokens` to fit; all where it does not even then."""
+        """Smallest number of checkpointed layers with which a row of `tokens` fits; all layers if it never fits."""
         counts = range(self.footprint.layers + 1)
         return next((count for count in counts if self.fits(tokens, count)), self.footprint.layers)
 
@@ -86,17 +86,15 @@ def row_length(memory: Memory, checkpointed_layers: int | None = None) -> int:
 
 
 def in_words(memory: Memory, row_tokens: int, checkpointed_layers: int | None) -> str:
-    """What a full row takes, for the log."""
+    """Describe the memory of a full row for the log."""
     count = memory.layers_to_checkpoint(row_tokens) if checkpointed_layers is None else checkpointed_layers
     layers = memory.footprint.layers
-    recomputed = (
-        "no layer" if not count else f"all {layers} layers" if count == layers else f"{count} of {layers} layers"
-    )
+    where = "off" if not count else f"in all {layers} layers" if count == layers else f"in {count} of {layers} layers"
     need = memory.footprint.peak(row_tokens, count)
-    verdict = "" if need <= memory.free else ", so it may not fit"
+    verdict = "" if need <= memory.free else "; this may not fit"
     return (
-        f"rows of at most {row_tokens:,} tokens; a full one recomputes {recomputed} and takes about {_size(need)} of the "
-        f"{_size(memory.free)} left for activations{verdict}"
+        f"row_tokens {row_tokens:,}, gradient checkpointing {where}: about {_size(need)} of {_size(memory.free)} free for "
+        f"activations{verdict}"
     )
 
 

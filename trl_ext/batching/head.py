@@ -1,4 +1,4 @@
-"""Which hidden states reach the LM head: TRL's projects every position where there is no Triton."""
+"""Select the hidden states that reach the LM head: without Triton, TRL's head projects every position."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ from torch import nn
 
 @contextlib.contextmanager
 def head_sees(model: nn.Module, select: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Inside, only selected hidden states reach the LM head of a model patched by TRL's `add_fused_lm_head`.
+    """Context in which only selected hidden states reach the LM head of a model patched by TRL's `add_fused_lm_head`.
 
-    It relies on the fused head reading the `last_hidden_state` of the backbone and nothing else of its shape; losses and
+    This relies on the fused head reading the backbone's `last_hidden_state` and nothing else of its shape. Losses and
     gradients are compared with TRL's in `tests/trainers/preference/test_parity_with_trl_dpo.py`.
 
     Args:

@@ -1,8 +1,8 @@
-"""The two ways to compute the attention of a packed row, (1, heads, T, d). Neither builds a T × T mask.
+"""Compute the attention of a packed row, (1, heads, T, d), in one of two ways. Neither builds a T × T mask.
 
-`varlen` hands the whole row to PyTorch's variable-length flash kernel in one call: every segment is a sequence whose
-keys are its prompt's and its own. It needs an NVIDIA GPU of the Ampere generation or newer and 16-bit numbers.
-`segments` runs one scaled-dot-product attention per segment, on any device and in any dtype.
+`varlen` computes the whole row in one call of PyTorch's variable-length flash kernel: every segment is a sequence whose
+keys are those of its prompt and its own. It needs an NVIDIA GPU of the Ampere generation or newer, and a 16-bit dtype.
+`segments` runs a scaled-dot-product attention for each segment, on any device and in any dtype.
 """
 
 import inspect
@@ -23,11 +23,11 @@ IN_WORDS = {
 }
 
 VARLEN_DTYPES = (torch.bfloat16, torch.float16)
-VARLEN_HEAD_DIM = 256  # most that flash attention takes
+VARLEN_HEAD_DIM = 256  # maximum of flash attention
 
 
 def usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
-    """The kernels that may run on `device` in `dtype`, fastest first."""
+    """Kernels that can run on `device` in `dtype`, fastest first."""
     if device.type != "cuda" or dtype not in VARLEN_DTYPES or torch.version.hip or not _takes("scale", "window_size"):
         return (SEGMENTS,)
     return (VARLEN, SEGMENTS) if torch.cuda.get_device_capability(device) >= (8, 0) else (SEGMENTS,)
@@ -41,13 +41,13 @@ def _takes(*names: str) -> bool:
 
 
 class Sequences(NamedTuple):
-    """A row's segments as the variable-length kernel wants them.
+    """Segments of a row in the form that the variable-length kernel takes.
 
     Attributes:
-        keys: Places in the row of every segment's keys, prompt first, one segment after the other; shape (S,).
-            `None` if these are 0 … T−1.
-        query_starts, key_starts: Where each segment begins among queries and keys, int32, shape (segments + 1,).
-        longest_query, longest_key: Most queries and most keys of a segment.
+        keys: Indices in the row of every segment's keys, prompt first, one segment after the other; shape (S,).
+            `None` if they are 0 … T−1.
+        query_starts, key_starts: Start of each segment among queries and keys, int32, shape (segments + 1,).
+        longest_query, longest_key: Largest number of queries and of keys of a segment.
     """
 
     keys: torch.Tensor | None
@@ -58,7 +58,7 @@ class Sequences(NamedTuple):
 
 
 def sequences(segments: Any, device: torch.device) -> Sequences:
-    """`segments` (`trl_ext.batching.packed.Segment`), which cover a row from left to right, as `Sequences`."""
+    """Convert segments (`trl_ext.batching.packed.Segment`), which cover a row from left to right."""
     keys = [[*range(*(segment.prefix or (0, 0))), *range(segment.start, segment.stop)] for segment in segments]
     queries = [segment.stop - segment.start for segment in segments]
     flat = [place for places in keys for place in places]
@@ -83,12 +83,12 @@ def varlen(
     window: int | None,
     scaling: float | None,
 ) -> torch.Tensor:
-    """Attention of a row in one kernel; a segment's last query stands at its last key, and masks count from there.
+    """Compute the attention of a row in one kernel call. The last query of a segment is aligned with its last key.
 
     Args:
         query, key, value: Shape (1, heads, T, d); keys and values may have fewer heads.
         row: The segments.
-        window: Keys a query sees, itself included; `None` for all before it.
+        window: Number of keys that a query sees, itself included; `None` for all keys before it.
         scaling: Factor on the scores; `None` for d^(−1/2).
 
     Returns:
@@ -127,11 +127,11 @@ def by_segments(
     scaling: float | None,
     dropout: float,
 ) -> torch.Tensor:
-    """Attention of a row, one segment after the other.
+    """Compute the attention of a row, one segment after the other.
 
     Args:
         query, key, value: As for `varlen`.
-        mask: `trl_ext.batching.attention.SegmentMask`: the segments, and which keys each of their queries sees.
+        mask: A `trl_ext.batching.attention.SegmentMask`: the segments, and the keys that each query sees.
         scaling: Factor on the scores; `None` for d^(−1/2).
         dropout: Probability of dropping an attention weight.
 
@@ -165,7 +165,7 @@ def by_segments(
 def gradient_difference(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, scaling: float | None
 ) -> float:
-    """Relative difference between the two kernels' gradients of queries, keys or values, whichever is largest.
+    """Largest relative difference between the two kernels' gradients of queries, keys and values.
 
     Args:
         query, key, value, mask, scaling: As for `by_segments`.

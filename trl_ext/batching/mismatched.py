@@ -1,4 +1,4 @@
-"""Mismatched pairs for the KTO baseline: every completion of a step under another example's prompt."""
+"""Make mismatched pairs for the KTO baseline: completions of a step under the prompts of other examples."""
 
 import hashlib
 from array import array
@@ -12,17 +12,16 @@ def _digest(ids: Sequence[int]) -> bytes:
 def mismatched(examples: Sequence[dict]) -> list[dict]:
     """Pair each prompt of a step with the completion of an example that has another prompt.
 
-    The examples are grouped by prompt, the groups put in an order that depends on their content alone, and the
-    completions rotated by the size of the largest group: then no completion meets its own prompt unless one prompt
-    fills more than half of the step, and the pairs do not depend on the order in which the examples arrived or on
-    how they were split over processes. Completions that would still meet their own prompt are left out.
+    The examples are grouped by prompt, the groups are sorted by content, and the completions are rotated by the size of the
+    largest group. Then no completion is paired with its own prompt, unless more than half of the examples have the same
+    prompt; such completions are left out. The pairs do not depend on the order of the examples or on their distribution
+    over processes.
 
     Args:
         examples: `prompt_ids` and `completion_ids` of all examples of one optimizer step, over all processes.
 
     Returns:
-        Pairs (x_i, y_j) with x_i ≠ x_j: example i with the completion of example j. Empty if the step holds one prompt
-        only.
+        Pairs (x_i, y_j) with x_i ≠ x_j: example i with the completion of example j. Empty if all prompts are the same.
     """
     keyed = sorted((_digest(e["prompt_ids"]), _digest(e["completion_ids"]), i) for i, e in enumerate(examples))
     prompts = [key[0] for key in keyed]

@@ -1,13 +1,13 @@
-"""Packed rows: completions of one prompt share it, and several prompts share one row without padding.
+"""Pack rows: completions of one prompt share it, and several prompts share one row without padding.
 
-A prompt and its completions are laid out once, however many examples of the row they occur in,
+A prompt and its completions are laid out once, even if they occur in several examples of the row,
 
     prompt[:-1] │ prompt[-1] completion₁ │ prompt[-1] completion₂ │ …
     positions    0 … P−2   P−1 …            P−1 …
 
-Both branches go on at the prompt's end and cannot see each other; other prompts of the row are invisible too. The
-prompt's last token is repeated at the head of every branch, so that each completion token has its own predictor one
-place before it, as in an ordinary sequence.
+Both branches continue the prompt and cannot attend to each other, nor to other prompts of the row. The last token of the
+prompt is repeated at the start of every branch, so that each completion token is predicted by the token before it, as in
+an ordinary sequence.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,13 +28,13 @@ class Tree(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Tokens the tree takes in a row."""
+        """Number of tokens of the tree in a row."""
         head = len(self.prompt[-1:])
         return max(len(self.prompt) - 1, 0) + sum(head + len(completion) for completion in self.completions)
 
 
 class Segment(NamedTuple):
-    """Tokens `start … stop` of a row; they see `prefix` (the shared prompt, if any) and themselves causally."""
+    """Tokens `start … stop` of a row. They attend to `prefix` (the shared prompt, if any) and causally to themselves."""
 
     start: int
     stop: int
@@ -43,7 +43,7 @@ class Segment(NamedTuple):
 
 @dataclass
 class Layout:
-    """Who may see whom in one row.
+    """Which tokens of a row attend to which.
 
     Attributes:
         segments: Prompts and branches in the order of the row.
@@ -55,25 +55,25 @@ class Layout:
 
     @cached_property
     def sequences(self) -> Sequences:
-        """The segments as the variable-length kernel wants them, on the device of the positions."""
+        """The segments in the form that the variable-length kernel takes, on the device of the positions."""
         return sequences(self.segments, self.positions.device)
 
     def to(self, device: torch.device) -> "Layout":
-        """The same with its tensors on `device`."""
+        """Copy to `device`."""
         return Layout(self.segments, self.positions.to(device))
 
 
 @dataclass
 class PackedRow:
-    """One row and where its predictions go.
+    """One row, and the completions that its predictions belong to.
 
     Attributes:
         input_ids, position_ids, labels: Shape (1, T); a label is the next token of the same branch, −100 elsewhere.
-        layout: Visibility of the row's T tokens.
-        branch: Number of the branch each scored position belongs to, shape (N,).
-        offset: Place in that branch's completion, shape (N,).
-        branches: How many branches the row holds, those of empty completions included.
-        completions: Number of the branch that computes each completion, shape (S,); several may share one.
+        layout: Which of the T tokens attend to which.
+        branch: Branch of each scored position, shape (N,).
+        offset: Position of each scored token in its branch's completion, shape (N,).
+        branches: Number of branches of the row, including those of empty completions.
+        completions: Branch that computes each completion, shape (S,); completions may share a branch.
     """
 
     input_ids: torch.Tensor
@@ -86,12 +86,12 @@ class PackedRow:
     completions: torch.Tensor
 
     def to(self, device: torch.device) -> "PackedRow":
-        """The same with its tensors on `device`."""
+        """Copy to `device`."""
         fields = (self.input_ids, self.position_ids, self.labels, self.layout, self.branch, self.offset)
         return PackedRow(*(field.to(device) for field in fields), self.branches, self.completions.to(device))
 
     def scatter(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of the scored positions, (N,), as one row per completion, zero-padded: (S, longest)."""
+        """Scatter values of the scored positions, (N,), to one zero-padded row per completion: (S, longest)."""
         width = int(self.offset.max()) + 1 if len(self.offset) else 1
         flat = values.new_zeros(self.branches * width)
         by_branch = flat.index_put((self.branch * width + self.offset,), values).view(self.branches, width)
@@ -99,10 +99,10 @@ class PackedRow:
 
 
 def join(trees: Sequence[Tree]) -> tuple[list[Tree], list[int]]:
-    """The same trees with every prompt once, and every completion of it once.
+    """Merge trees with equal prompts, and equal completions of a prompt.
 
     Returns:
-        The joined trees, and for every completion of `trees`, tree by tree, its number among theirs.
+        The merged trees, and for every completion of `trees`, tree by tree, its index among their completions.
     """
     prompts: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
     for tree in trees:
@@ -114,12 +114,12 @@ def join(trees: Sequence[Tree]) -> tuple[list[Tree], list[int]]:
 
 
 def pack_joined(trees: Sequence[Tree], order: Sequence[int] | None = None) -> PackedRow:
-    """Lay trees out in one row, what they have in common once.
+    """Lay out trees in one row, with shared prompts and completions only once.
 
     Args:
         trees: Prompts with their completions.
-        order: Numbers of the completions, counted tree by tree, in the order in which the row returns them; as
-            they stand if not given.
+        order: Indices of the completions, counted tree by tree, in the order in which the row returns them (default:
+            their order in `trees`).
     """
     joined, branch_of = join(trees)
     row = pack(joined)
@@ -128,7 +128,7 @@ def pack_joined(trees: Sequence[Tree], order: Sequence[int] | None = None) -> Pa
 
 
 def pack(trees: Sequence[Tree]) -> PackedRow:
-    """Lay trees out in one row as they are. Completions are numbered tree by tree, in the order given."""
+    """Lay out trees in one row without merging them. Completions are counted tree by tree, in the given order."""
     ids: list[int] = []
     positions: list[int] = []
     labels: list[int] = []
@@ -174,9 +174,9 @@ def pack(trees: Sequence[Tree]) -> PackedRow:
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of `lengths` in as few bins as first-fit-decreasing finds.
+    """Distribute the indices of `lengths` over bins by first-fit-decreasing.
 
-    A length beyond `capacity` gets a bin to itself.
+    A length above `capacity` gets a bin of its own.
     """
     bins: list[list[int]] = []
     free: list[int] = []
@@ -192,17 +192,17 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def joined_tokens(trees: Sequence[Tree]) -> int:
-    """Tokens the trees take in one row, what they have in common counted once."""
+    """Number of tokens of the trees in one row, with shared prompts and completions counted once."""
     return sum(tree.tokens for tree in join(trees)[0])
 
 
 def pack_rows(examples: Sequence[dict], tree_of: Callable[[dict], Tree], row_tokens: int) -> list[list[dict]]:
-    """Distribute a step's examples over rows of at most `row_tokens` tokens, those of one prompt side by side.
+    """Distribute a step's examples over rows of up to `row_tokens` tokens. Examples with one prompt stay together.
 
     Args:
         examples: The examples of one optimizer step on this process.
-        tree_of: The tree an example makes.
-        row_tokens: Capacity of a row in tokens. An example that is larger gets a row to itself.
+        tree_of: Returns the tree of an example.
+        row_tokens: Capacity of a row in tokens. A longer example gets a row of its own.
     """
     trees = [tree_of(example) for example in examples]
     prompts: dict[tuple[int, ...], list[int]] = {}
@@ -214,7 +214,7 @@ def pack_rows(examples: Sequence[dict], tree_of: Callable[[dict], Tree], row_tok
 
 
 def _split(members: list[int], trees: Sequence[Tree], capacity: int) -> list[list[int]]:
-    """The examples of one prompt in as few groups of at most `capacity` tokens as first-fit-decreasing finds."""
+    """Distribute the examples of one prompt over groups of up to `capacity` tokens by first-fit-decreasing."""
     groups: list[list[int]] = []
     for i in sorted(members, key=lambda i: -trees[i].tokens):
         fitting = (g for g in groups if joined_tokens([trees[j] for j in (*g, i)]) <= capacity)

@@ -1,4 +1,4 @@
-"""Padded rows: the examples of an optimizer step, sorted by length and cut into right-padded batches."""
+"""Cut the examples of an optimizer step, sorted by length, into right-padded batches."""
 
 from collections import UserList
 from collections.abc import Callable, Sequence
@@ -9,36 +9,36 @@ from trl.trainer.utils import pad
 from trl_ext.batching.packed import Tree
 
 ROW_COST = 40
-"""Tokens of padding that are worth one row less. On real pairs it leaves 11 to 12 % of padding, of which 10 lie between
-the two sides of a pair."""
+"""Cost of a row, in tokens of padding. On real pairs, 11 to 12 % of the tokens are then padding, 10 of them because the
+two completions of a pair differ in length."""
 
 
 class Examples(UserList):
-    """Tokenised examples that travel through a dataloader uncollated.
+    """Tokenised examples that pass through a dataloader without being collated.
 
-    Not a `list` subclass on purpose: accelerate's `send_to_device` walks into lists and would visit every token
-    id; an unknown type passes through untouched.
+    It is not a subclass of `list`, because accelerate's `send_to_device` would visit every token id of a list. It leaves
+    unknown types as they are.
     """
 
     def pin_memory(self) -> "Examples":
-        """Nothing to pin before collation; without this, torch would visit every token id as well."""
+        """Do nothing: there are no tensors yet. Without this method, torch would visit every token id."""
         return self
 
 
 def cut_rows(
     examples: Sequence[dict], length: Callable[[dict], int], *, sequences: int, row_tokens: int
 ) -> list[list[dict]]:
-    """Cut a step's examples into rows that are padded to their own longest sequence.
+    """Cut a step's examples into rows, each padded to its longest sequence.
 
-    Examples are sorted by length and cut where padded tokens plus `ROW_COST` per row are fewest. The order of examples
-    inside a step does not change its result.
+    Examples are sorted by length and cut so that the number of tokens, plus `ROW_COST` per row, is smallest. The order of
+    the examples in a step does not change its result.
 
     Args:
         examples: The examples of one optimizer step on this process.
         length: Tokens of an example's longest sequence, after truncation.
         sequences: Sequences an example contributes to a row (2 for a pair, 1 for an unpaired completion).
-        row_tokens: Upper bound on `sequences × examples × longest length` of a row, padding included. An example
-            that is longer on its own still gets a row to itself.
+        row_tokens: Maximum of `sequences × examples × longest length` of a row, padding included. A longer example gets a
+            row of its own.
     """
     ordered = sorted(examples, key=length, reverse=True)
     widths = [sequences * length(example) for example in ordered]
@@ -61,7 +61,7 @@ def cut_rows(
 
 
 def padded_batch(tree: Tree, pad_token_id: int) -> dict[str, torch.Tensor]:
-    """A prompt's completions as one right-padded batch, one sequence each: (S, T)."""
+    """Collate the completions of a prompt, one sequence each, into a right-padded batch (S, T)."""
     sequences = [torch.tensor(tree.prompt + completion) for completion in tree.completions]
     return {
         "input_ids": pad(sequences, padding_value=pad_token_id, padding_side="right"),

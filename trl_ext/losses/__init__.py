@@ -1,15 +1,15 @@
-"""Preference losses: pure functions of log-probabilities, one per file, found by the file's name.
+"""Define preference losses: pure functions of log-probabilities, one per file, found by the file's name.
 
     from trl_ext import losses
     losses.available()                       # every name
-    info = losses.describe("ipo")            # what the signature declares, read without importing torch
-    info.check({"beta": -1})                 # sentences about what is wrong, [] if nothing
+    info = losses.describe("ipo")            # its declaration, read without importing torch
+    info.check({"beta": -1})                 # a list of problems, one sentence each
     loss = losses.get("ipo", beta=0.1)       # imports torch
     out = loss(chosen_logps=..., rejected_logps=..., ...)   # per-example losses and detached rewards
     losses.get({"dpo": 1.0, "sft": 0.2})     # a weighted mix, with the same interface
 
-To add a loss, put `<name>.py` beside this file (any existing one shows the form). Its signature is its
-declaration: positional parameters name the tensors it reads, keyword-only ones its hyperparameters.
+To add a loss, add a file `<name>.py` to this folder, like the existing ones. Its signature is its declaration: positional
+parameters name the tensors it reads, keyword-only parameters its hyperparameters.
 """
 
 from trl_ext.losses._declaration import LossInfo

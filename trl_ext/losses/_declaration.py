@@ -1,4 +1,4 @@
-"""What a loss file declares, read from its syntax tree: nothing is imported, so it costs milliseconds."""
+"""Read the declaration of a loss from the syntax tree of its file, without importing it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ UNPAIRED_TENSORS = ("logps", "ref_logps", "desirable", "z_ref")
 
 
 class LossFileError(UserError, ValueError):
-    """A file in the folder of losses that does not declare one."""
+    """A file in the folder of losses that does not declare a loss."""
 
 
 @dataclass(frozen=True)
 class LossInfo:
-    """A loss's declaration. Everything but the constants is derived from the function's signature."""
+    """Declaration of a loss. Everything except the constants is derived from the function's signature."""
 
     name: str
     inputs: tuple[str, ...]  # tensors it reads, in the order of its signature
@@ -52,11 +52,11 @@ class LossInfo:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether any tensor it reads takes a forward pass of the reference."""
+        """Whether any tensor it reads needs a forward pass of the reference."""
         return any(name.startswith("ref_") or name == "z_ref" for name in self.inputs)
 
     def check(self, hyperparameters: Mapping[str, Any]) -> list[str]:
-        """One sentence per problem with these values (a partial set; the rest are defaults); [] if none."""
+        """Check hyperparameters; those that are not given have their defaults. Returns one sentence per problem."""
         problems = []
         for name, value in hyperparameters.items():
             if name not in self.hyperparameters:
@@ -66,18 +66,18 @@ class LossInfo:
         for group in self.exclusive:
             given = [name for name in group if hyperparameters.get(name) is not None]
             if len(given) > 1:
-                problems.append(f"{self.name} takes {' or '.join(group)}, not both: remove one of {', '.join(given)}.")
+                problems.append(f"{self.name} takes {' or '.join(group)}, not both. Remove one of {', '.join(given)}.")
         for name, (switch, value) in self.only_with.items():
             now = hyperparameters.get(switch, self.hyperparameters[switch])
             if now != value and hyperparameters.get(name, self.hyperparameters[name]) != self.hyperparameters[name]:
                 problems.append(
-                    f"{self.name} reads {name} only with {switch}: {value}, and {switch} is {now}: "
-                    f"remove {name} or change {switch}."
+                    f"{self.name} reads {name} only with {switch}: {value}, but {switch} is {now}. "
+                    f"Remove {name} or change {switch}."
                 )
         return problems
 
     def fill(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-        """These values over the defaults; of an exclusive group, the members not given become None."""
+        """Add defaults to these values. In an exclusive group, members that are not given become None."""
         filled = dict(self.hyperparameters)
         for group in self.exclusive:
             if any(hyperparameters.get(name) is not None for name in group):
@@ -106,7 +106,7 @@ class LossInfo:
 
 
 def read(path: Path) -> LossInfo:
-    """Read the declaration in `<name>.py`. ValueError naming the file and what it lacks to be a loss."""
+    """Read the declaration in `<name>.py`. ValueError with the file and the reason if it does not declare a loss."""
     try:
         return _declared(path.stem, ast.parse(path.read_text(encoding="utf-8")))
     except (ValueError, SyntaxError) as error:
@@ -116,22 +116,20 @@ def read(path: Path) -> LossInfo:
 def _declared(name: str, tree: ast.Module) -> LossInfo:
     function = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
     if function is None:
-        raise ValueError(f"it must define a function named {name!r}, like every file of the package.")
+        raise ValueError(f"it must define a function named {name!r}.")
     inputs = tuple(a.arg for a in function.args.posonlyargs + function.args.args)
     if not inputs or not (set(inputs) <= set(PAIRED_TENSORS) or set(inputs) <= set(UNPAIRED_TENSORS)):
         raise ValueError(
             f"its tensors are {', '.join(inputs) or 'none'}. A paired loss reads some of "
-            f"{', '.join(PAIRED_TENSORS)}, an unpaired one some of {', '.join(UNPAIRED_TENSORS)}; "
-            "hyperparameters come after `*`."
+            f"{', '.join(PAIRED_TENSORS)}; an unpaired loss reads some of {', '.join(UNPAIRED_TENSORS)}. "
+            "Hyperparameters come after `*`."
         )
     hyperparameters = dict(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True))
     if missing := [argument.arg for argument, default in hyperparameters.items() if default is None]:
-        raise ValueError(f"it gives no default for {', '.join(missing)}; every hyperparameter needs one.")
+        raise ValueError(f"{', '.join(missing)} must have a default, like every hyperparameter.")
     constants = _constants(tree)
     if absent := [key for key in ("FORMULA", "PAPER", "REDUCTION") if not constants.get(key)]:
-        raise ValueError(
-            f"it must define {', '.join(absent)}, each on a line of its own, as a literal beside the function."
-        )
+        raise ValueError(f"it must define {', '.join(absent)} as literals, each on a line of its own.")
     return LossInfo(
         name=name,
         inputs=inputs,

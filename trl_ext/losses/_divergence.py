@@ -1,8 +1,7 @@
-"""f-DPO (Wang et al. 2023, arXiv:2309.16240): rewards under other divergences than the reverse KL.
+"""Compute rewards with other divergences than the reverse KL: f-DPO (Wang et al. 2023, arXiv:2309.16240).
 
-With a regulariser D_f(π‖π_ref) the implicit reward is β·f′(π/π_ref) plus a term that depends on the prompt
-alone. That term cancels in the difference of chosen and rejected, so only losses built on the difference
-can take another divergence.
+With a regulariser D_f(π‖π_ref) the implicit reward is β·f′(π/π_ref) plus a term that depends only on the prompt. This term
+cancels in the difference of chosen and rejected, so other divergences are possible only in losses of that difference.
 """
 
 import math
@@ -19,10 +18,9 @@ def score(log_ratio: Tensor, f_divergence_type: str, f_alpha_divergence_coef: fl
     """f′(t) at log t = `log_ratio` (B,), up to a constant that cancels between chosen and rejected.
 
     reverse_kl: log t; forward_kl: 1 − 1/t; js_divergence: log(2t/(1+t)); alpha_divergence:
-    (t^(α−1) − 1)/(α−1), which is log t at α = 1 and forward_kl at α = 0. Exponents are cut (see
-    `bounded_exponent`); TRL 1.16 cuts them for alpha_divergence only and then only up to float32, so its
-    forward_kl turns infinite, then NaN, where the policy has dropped a completion by 88 nats.
-    ValueError for another divergence.
+    (t^(α−1) − 1)/(α−1), which is log t at α = 1 and forward_kl at α = 0. Exponents are limited (see
+    `bounded_exponent`). TRL 1.16 limits them only for alpha_divergence, so its forward_kl becomes infinite and then NaN
+    if the policy lowers a completion's log-prob by 88 nats. ValueError for another divergence.
     """
     if f_divergence_type == "reverse_kl":
         return log_ratio
@@ -36,7 +34,7 @@ def score(log_ratio: Tensor, f_divergence_type: str, f_alpha_divergence_coef: fl
 
 
 def _power_score(log_ratio: Tensor, power: float) -> Tensor:
-    if abs(power) < 1e-6:  # the limit is log t; dividing by less than this loses the digits
+    if abs(power) < 1e-6:  # the limit is log t; dividing by a smaller number loses precision
         return log_ratio
     exponent = power * log_ratio
     cut = bounded_exponent(exponent)

@@ -1,8 +1,8 @@
-"""Kinds of hyperparameters: the annotations of a loss's keyword arguments, usable without importing torch.
+"""Define the types of hyperparameters: annotations of a loss's keyword arguments, without importing torch.
 
-A loss writes `beta: Positive = 0.1`. At run time that is an ordinary annotation; a reader of the syntax
-tree looks the name up in `KINDS` and can judge a value and say in words what is allowed. Besides the names
-below, `Literal["a", "b"]`, `float`, `int`, `bool`, `str`, `None` and unions with `|` are understood.
+A loss has, for example, `beta: Positive = 0.1`. At run time this is an ordinary annotation. Code that reads the syntax
+tree looks up the name in `KINDS`, to check a value and to describe the allowed values. Besides the names below,
+`Literal["a", "b"]`, `float`, `int`, `bool`, `str`, `None` and unions with `|` are supported.
 """
 
 import ast
@@ -26,7 +26,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _one_of(*allowed: Any) -> Kind:
-    # `True == 1` in Python: without comparing types, 1 would pass for a flag and True for a number.
+    # `True == 1` in Python: without comparing types, 1 would be accepted as a flag and True as a number.
     return Kind(
         "one of " + ", ".join(repr(value) for value in allowed),
         lambda value: any(type(value) is type(a) and value == a for a in allowed),
@@ -68,7 +68,7 @@ _ANYTHING = Kind("anything", lambda value: True)
 
 
 def kind_of(annotation: ast.expr | None) -> Kind:
-    """The kind an annotation states. ValueError for one not understood: a bound nobody judges is a bug."""
+    """Convert an annotation to a kind. ValueError for an unsupported annotation, whose bounds would not be checked."""
     match annotation:
         case None:
             return _ANYTHING
@@ -86,6 +86,6 @@ def kind_of(annotation: ast.expr | None) -> Kind:
                 lambda value: any(kind.accepts(value) for kind in kinds),
             )
     raise ValueError(
-        f"The annotation `{ast.unparse(annotation)}` is not understood. Use one of "
+        f"The annotation `{ast.unparse(annotation)}` is not supported. Use one of "
         f"{', '.join(sorted(KINDS))}, {', '.join(_BUILTIN)}, or Literal[...]."
     )

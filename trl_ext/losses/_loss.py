@@ -1,4 +1,4 @@
-"""Losses ready to call: a function bound to its hyperparameters, and weighted sums of those."""
+"""Bind losses to their hyperparameters, and sum weighted losses."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def get(name: str | Mapping[str, float], /, **hyperparameters: Any) -> Loss | Mix:
-    """The loss with this name or alias, or the weighted mix {name: weight}, with these hyperparameters.
+    """Make the loss with this name or alias, or the weighted mix {name: weight}, with these hyperparameters.
 
-    ValueError, naming every problem and what is allowed, for an unknown name or hyperparameter, a value out
-    of bounds, or hyperparameters that exclude each other.
+    ValueError, which lists all problems, for an unknown name or hyperparameter, a value out of bounds, or hyperparameters
+    that exclude each other.
     """
     info = describe_mix(name) if isinstance(name, Mapping) else describe(name)
     if problems := info.check(hyperparameters):
@@ -29,7 +29,7 @@ def get(name: str | Mapping[str, float], /, **hyperparameters: Any) -> Loss | Mi
 
 
 class _Declared:
-    """What `Loss` and `Mix` share: the declaration's facts, the check of the tensors, value semantics."""
+    """Base of `Loss` and `Mix`: properties of the declaration, the check of the tensors, equality."""
 
     info: LossInfo | MixInfo
     hyperparameters: dict[str, Any]
@@ -56,7 +56,7 @@ class _Declared:
 
 
 class Loss(_Declared):
-    """One loss with its hyperparameters; made by `get`. Picklable: it travels as its name and values."""
+    """A loss with its hyperparameters; made by `get`. It is pickled as its name and values."""
 
     def __init__(self, info: LossInfo, hyperparameters: dict[str, Any]):
         self.info = info
@@ -65,12 +65,12 @@ class Loss(_Declared):
 
     @property
     def initial_value(self) -> float | None:
-        """Per-example value where policy and reference agree; None where it depends on the data."""
+        """Per-example value at policy = reference; None if it depends on the data."""
         closed_form = getattr(self._module, "initial_value", None)
         return closed_form(**self.hyperparameters) if closed_form else None
 
     def replace(self, **hyperparameters: Any) -> Loss:
-        """The same loss with some values changed, checked like those given to `get`."""
+        """Copy with other values, checked as in `get`."""
         kept = {k: v for k, v in self.hyperparameters.items() if not _excluded_by(hyperparameters, k, self.info)}
         return get(self.name, **(kept | hyperparameters))
 
@@ -97,19 +97,19 @@ class Mix(_Declared):
 
     @property
     def hyperparameters(self) -> dict[str, dict[str, Any]]:
-        """Component -> its values; given back to `get` as keywords it makes the same mix."""
+        """Component -> its values; `get` with them as keywords makes the same mix."""
         return {component.name: component.hyperparameters for component in self.components}
 
     @property
     def initial_value(self) -> float | None:
-        """Weighted sum of the components' values; None as soon as one depends on the data."""
+        """Weighted sum of the components' values; None if one of them depends on the data."""
         values = [component.initial_value for component in self.components]
         if None in values:
             return None
         return sum(weight * value for weight, value in zip(self.weights, values, strict=True))
 
     def replace(self, **hyperparameters: Any) -> Mix:
-        """The same mix with some values changed; they reach the components as they do in `get`."""
+        """Copy with other values, which are passed to the components as in `get`."""
         if problems := self.info.check(hyperparameters):
             raise ValueError(" ".join(problems))
         share = self.info.split(hyperparameters)
@@ -117,8 +117,8 @@ class Mix(_Declared):
         return Mix(self.info, filled)
 
     def __call__(self, **tensors: Tensor) -> PairedOutput | UnpairedOutput:
-        """Weighted sum of the components' losses (B,), and the rewards of one of them: the first that needs
-        a reference, else the first that reads every completion of its data, else the first."""
+        """Weighted sum of the components' losses (B,), and the rewards of one component: the first that needs a reference;
+        if there is none, the first that reads all completions of an example; otherwise the first."""
         self._check_tensors(tensors)
         outputs = [c(**{name: tensors[name] for name in c.inputs}) for c in self.components]
         losses = sum(weight * out.losses for weight, out in zip(self.weights, outputs, strict=True))

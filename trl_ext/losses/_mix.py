@@ -1,4 +1,4 @@
-"""Weighted mixes of losses, as far as they can be judged without importing torch."""
+"""Describe and check weighted mixes of losses without importing torch."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class MixInfo:
         return "; ".join(f"{info.name}: {info.beta_unit}" for info in self.components if info.beta_unit)
 
     def check(self, hyperparameters: Mapping[str, Any]) -> list[str]:
-        """One sentence per problem with these values; [] if none."""
+        """Check hyperparameters. Returns one sentence per problem."""
         problems = []
         for name, value in hyperparameters.items():
             if isinstance(value, Mapping):
                 if self._component(name) is None:
                     names = ", ".join(info.name for info in self.components)
-                    problems.append(f"{name!r} is not a component of {self.name}; components: {names}.")
+                    problems.append(f"{name!r} is not a component of {self.name}. Its components are {names}.")
             elif not any(name in info.hyperparameters for info in self.components):
                 reads = "; ".join(
                     f"{info.name}: {', '.join(sorted(info.hyperparameters)) or 'none'}" for info in self.components
@@ -84,7 +84,7 @@ class MixInfo:
         return list(dict.fromkeys(problems + [p for info in self.components for p in info.check(share[info.name])]))
 
     def split(self, hyperparameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Component -> the part of these values that is for it (not the defaults)."""
+        """Component -> those of these values that it reads, without defaults."""
         plain = {name: value for name, value in hyperparameters.items() if not isinstance(value, Mapping)}
         share = {
             info.name: {name: value for name, value in plain.items() if name in info.hyperparameters}
@@ -96,7 +96,7 @@ class MixInfo:
         return share
 
     def fill(self, hyperparameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Component -> its values, defaults filled in."""
+        """Component -> its values, with defaults."""
         share = self.split(hyperparameters)
         return {info.name: info.fill(share[info.name]) for info in self.components}
 
@@ -105,15 +105,15 @@ class MixInfo:
 
 
 def describe_mix(weights: Mapping[str, float]) -> MixInfo:
-    """The declaration of a mix {name or alias: weight}.
+    """Declaration of a mix {name or alias: weight}.
 
-    ValueError, naming every problem, for: no components, an unknown or repeated loss, a weight that is not
-    a positive finite number, paired and unpaired losses together.
+    ValueError, which lists all problems, if the mix is empty, a loss is unknown or repeated, a weight is not a positive
+    finite number, or paired and unpaired losses are mixed.
     """
     problems: list[str] = []
     components: dict[str, tuple[LossInfo, float]] = {}
     if not weights:
-        problems.append("A mix needs at least one loss: write {name: weight, …}.")
+        problems.append("A mix needs at least one loss. Write {name: weight, …}.")
     for name, weight in weights.items():
         number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
         if not number or not 0 < weight <= sys.float_info.max:
@@ -124,13 +124,15 @@ def describe_mix(weights: Mapping[str, float]) -> MixInfo:
             problems.append(str(error))
             continue
         if target in components:
-            problems.append(f"{name!r} names {target} a second time: add the two weights up.")
+            problems.append(f"{name!r} names {target} a second time. Give the sum of the two weights.")
         components[target] = describe(target), weight
     infos = tuple(info for info, _ in components.values())
     if len({info.paired for info in infos}) > 1:
         paired = ", ".join(info.name for info in infos if info.paired)
         unpaired = ", ".join(info.name for info in infos if not info.paired)
-        problems.append(f"Paired losses ({paired}) and unpaired ones ({unpaired}) read different data: mix one sort.")
+        problems.append(
+            f"Paired losses ({paired}) and unpaired losses ({unpaired}) read different data. Mix losses of one kind."
+        )
     if problems:
         raise ValueError(" ".join(problems))
     return MixInfo(infos, tuple(float(weight) for _, weight in components.values()))

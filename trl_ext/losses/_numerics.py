@@ -1,4 +1,4 @@
-"""Pieces several losses share, written so that values and gradients stay finite in float32."""
+"""Compute terms that several losses share, with finite values and gradients in float32."""
 
 import torch
 from torch import Tensor
@@ -6,10 +6,10 @@ from torch.nn.functional import logsigmoid
 
 
 def bounded_exponent(exponent: Tensor) -> Tensor:
-    """`exponent` cut where exp() would leave the range of its dtype; no gradient flows beyond the cut.
+    """Limit an exponent so that exp() does not overflow its dtype. There is no gradient above the limit.
 
-    The bounds for the 16- and 32-bit types are those of TRL 1.16's alpha-divergence. Far below overflow, they
-    leave room for what the exponential is multiplied with afterwards.
+    The limits for 16- and 32-bit dtypes are those of TRL 1.16's alpha-divergence. They are far below overflow, since the
+    exponential is multiplied with other factors afterwards.
     """
     return exponent.clamp(max={torch.float16: 11.0, torch.float64: 600.0}.get(exponent.dtype, 80.0))
 
@@ -20,7 +20,7 @@ def mean_logps(logps: Tensor, lens: Tensor) -> Tensor:
 
 
 def smoothed_logistic(margin: Tensor, label_smoothing: float) -> Tensor:
-    """−(1−ε) log σ(margin) − ε log σ(−margin): cross-entropy against a preference that holds with 1 − ε."""
+    """−(1−ε) log σ(margin) − ε log σ(−margin): cross-entropy of a preference that is correct with probability 1 − ε."""
     losses = -logsigmoid(margin)
     if label_smoothing:
         losses = (1 - label_smoothing) * losses - label_smoothing * logsigmoid(-margin)

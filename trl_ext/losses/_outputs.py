@@ -1,4 +1,4 @@
-"""What a loss returns: per-example values, unreduced; the trainer averages them."""
+"""Hold the output of a loss: values per example, which the trainer averages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 class PairedOutput(NamedTuple):
-    """Of a loss on (chosen, rejected) pairs; every field has shape (B,).
+    """Output of a loss on (chosen, rejected) pairs; every field has shape (B,).
 
-    `losses` carries the gradient. `chosen_rewards` and `rejected_rewards` are detached: they are for
-    metrics (accuracy = how often chosen > rejected) and never enter the loss.
+    `losses` carries the gradient. `chosen_rewards` and `rejected_rewards` are detached and used only in metrics
+    (accuracy is the share of pairs with chosen > rejected).
     """
 
     losses: Tensor
@@ -21,9 +21,9 @@ class PairedOutput(NamedTuple):
 
 
 class UnpairedOutput(NamedTuple):
-    """Of a loss on single completions labelled desirable or not; both fields have shape (B,).
+    """Output of a loss on single completions labelled desirable or not; both fields have shape (B,).
 
-    `losses` carries the gradient and keeps the order of the examples; `rewards` is detached.
+    `losses` carries the gradient and is in the order of the examples; `rewards` is detached.
     """
 
     losses: Tensor

@@ -1,4 +1,4 @@
-"""Which losses exist: every file of this package whose name does not start with an underscore."""
+"""Find the losses: every file of this package whose name does not start with an underscore."""
 
 import difflib
 from functools import lru_cache
@@ -14,7 +14,7 @@ def available() -> tuple[str, ...]:
 
 
 def canonical(name: str) -> str:
-    """The loss a name or alias stands for. ValueError with the nearest names for an unknown one."""
+    """Resolve a name or alias. ValueError with similar names for an unknown name."""
     files = _files()
     if isinstance(name, str) and name in files:
         return name
@@ -25,12 +25,12 @@ def canonical(name: str) -> str:
     nearest = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
         f"There is no loss {name!r}.{nearest} Losses: {', '.join(sorted(files))}. "
-        f"Also understood: {', '.join(f'{alias} ({target})' for alias, target in sorted(aliases.items()))}."
+        f"Aliases: {', '.join(f'{alias} ({target})' for alias, target in sorted(aliases.items()))}."
     )
 
 
 def describe(name: str) -> LossInfo:
-    """The declaration of the loss with this name or alias. ValueError for an unknown name."""
+    """Declaration of the loss with this name or alias. ValueError for an unknown name."""
     path = _files()[canonical(name)]
     return _read(path, path.stat().st_mtime_ns)
 
@@ -41,8 +41,8 @@ def readers(hyperparameter: str) -> tuple[str, ...]:
 
 
 def _files() -> dict[str, Path]:
-    # The package's search path, not this file's folder: whoever extends it adds losses from elsewhere.
-    # Reversed, so that the first folder wins, as it does when the module is imported.
+    # The package's search path, so that it can be extended by other folders. Reversed, so that the first folder has
+    # precedence, as when the module is imported.
     return {
         path.stem: path for folder in reversed(list(trl_ext.losses.__path__)) for path in Path(folder).glob("[!_]*.py")
     }

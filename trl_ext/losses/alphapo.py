@@ -25,13 +25,13 @@ def alphapo(
 ) -> PairedOutput:
     """Logistic loss on the difference of the rewards r = (1 − p^(−α))/α, less a target margin γ.
 
-    Inputs (B,), log-probs summed over completion tokens, lengths in tokens; p is the geometric mean of a
-    completion's token probabilities. No reference is read. α = 0 is SimPO (r = log p); a positive α pushes
-    harder on unlikely completions, a negative one on likely ones. Defaults: the paper's for
+    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. p is the geometric mean of a
+    completion's token probabilities. The loss reads no reference. α = 0 is SimPO (r = log p). A positive α gives
+    unlikely completions a larger gradient, a negative α likely ones. The defaults are those of the paper for
     Mistral-7B-Instruct. TRL calls γ `simpo_gamma`. Rewards: β × r.
 
-    TRL raises p to −α, so a p that underflows gives ∞ − ∞ = NaN; here the power is exp(−αℓ̄), its exponent
-    cut where it would overflow.
+    TRL computes p^(−α), so a p that underflows gives ∞ − ∞ = NaN. Here the power is exp(−αℓ̄), with its exponent
+    limited so that it does not overflow.
     """
     chosen_reward = beta * _reshape(mean_logps(chosen_logps, chosen_lens), alpha)
     rejected_reward = beta * _reshape(mean_logps(rejected_logps, rejected_lens), alpha)

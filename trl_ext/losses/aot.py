@@ -24,12 +24,12 @@ def aot(
 ) -> PairedOutput:
     """Logistic loss between matching quantiles of the policy's and the reference's margins  (Section 3).
 
-    Inputs (B,), log-probs summed over completion tokens, of one whole optimizer step: the loss asks that the
-    policy's distribution of margins dominates the reference's in the first stochastic order, and sorting is
-    what solves the optimal transport in one dimension.
+    Inputs (B,), log-probs summed over completion tokens, of one whole optimizer step. The loss makes the policy's
+    distribution of margins dominate the reference's in the first stochastic order. In one dimension, sorting
+    solves the optimal transport problem.
 
-    The i-th loss is the i-th quantile's, not the i-th example's; their mean is what matters. Rewards stay in
-    the examples' order: β × log-ratio.
+    The i-th loss belongs to the i-th quantile, not to the i-th example; only the mean is meaningful. Rewards are in
+    the order of the examples: β × log-ratio.
     """
     margins = (chosen_logps - rejected_logps).sort(dim=0).values
     ref_margins = (ref_chosen_logps - ref_rejected_logps).sort(dim=0).values

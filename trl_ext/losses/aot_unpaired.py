@@ -8,7 +8,7 @@ from trl_ext.losses._outputs import PairedOutput
 
 FORMULA = "−(1−ε) log σ(βd) − ε log σ(−βd), d = sorted(Δ_w) − sorted(Δ_l)"
 PAPER = "arXiv:2406.05882"
-ALIASES = ("aot_pair",)  # what TRL called it before 1.0
+ALIASES = ("aot_pair",)  # its name in TRL before 1.0
 COUPLED = True
 REDUCTION = "log-probs summed over completion tokens, then log-ratios sorted over the optimizer step"
 BETA_UNIT = "per nat of summed log-ratio"
@@ -25,13 +25,13 @@ def aot_unpaired(
 ) -> PairedOutput:
     """Logistic loss between matching quantiles of the chosen and the rejected log-ratios  (Section 3).
 
-    Inputs (B,), log-probs summed over completion tokens, of one whole optimizer step: the chosen rewards'
-    distribution is asked to dominate the rejected ones' in the first stochastic order. Which rejected
-    completion belongs to which chosen one plays no part, hence the name; the data still has as many of one
-    as of the other.
+    Inputs (B,), log-probs summed over completion tokens, of one whole optimizer step. The loss makes the
+    distribution of chosen rewards dominate that of rejected rewards in the first stochastic order. It does not
+    depend on which rejected completion belongs to which chosen one, hence the name. The data still has one
+    rejected completion for each chosen one.
 
-    The i-th loss is the i-th quantile's, not the i-th example's; their mean is what matters. Rewards stay in
-    the examples' order: β × log-ratio.
+    The i-th loss belongs to the i-th quantile, not to the i-th example; only the mean is meaningful. Rewards are in
+    the order of the examples: β × log-ratio.
     """
     chosen_log_ratio = chosen_logps - ref_chosen_logps
     rejected_log_ratio = rejected_logps - ref_rejected_logps

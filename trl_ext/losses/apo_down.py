@@ -21,9 +21,9 @@ def apo_down(
 ) -> PairedOutput:
     """Lower both completions below the reference, the rejected one further  (Eq. 8).
 
-    Inputs (B,), log-probs summed over completion tokens. For data whose chosen completions are worse than
-    what the model writes by itself; where they are better, `apo_zero`. At the start the chosen completion's
-    two forces cancel. Rewards: β × log-ratio.
+    Inputs (B,), log-probs summed over completion tokens. Use it for data whose chosen completions are worse than
+    the model's own; if they are better, use `apo_zero`. At policy = reference, the two gradients of the chosen
+    completion cancel. Rewards: β × log-ratio.
     """
     chosen_rewards = beta * (chosen_logps - ref_chosen_logps)
     rejected_rewards = beta * (rejected_logps - ref_rejected_logps)

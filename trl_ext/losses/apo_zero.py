@@ -21,9 +21,9 @@ def apo_zero(
 ) -> PairedOutput:
     """Raise the chosen completion above the reference, lower the rejected one below it  (Eq. 7).
 
-    Inputs (B,), log-probs summed over completion tokens. For data whose chosen completions are better than
-    what the model writes by itself; where they are worse, `apo_down`. Both terms saturate, so hopeless pairs
-    lose their pull. Rewards: β × log-ratio.
+    Inputs (B,), log-probs summed over completion tokens. Use it for data whose chosen completions are better than
+    the model's own; if they are worse, use `apo_down`. Both terms saturate, so pairs far from the reference have
+    small gradients. Rewards: β × log-ratio.
     """
     chosen_rewards = beta * (chosen_logps - ref_chosen_logps)
     rejected_rewards = beta * (rejected_logps - ref_rejected_logps)

@@ -21,13 +21,13 @@ def apo_zero_unpaired(
     desirable_weight: ClassWeight = 1.0,
     undesirable_weight: ClassWeight = 1.0,
 ) -> UnpairedOutput:
-    """Raise desirable completions above the reference, lower undesirable ones below it  (Eq. 7, by halves).
+    """Raise desirable completions above the reference, lower undesirable ones below it  (Eq. 7, one term each).
 
-    Inputs (B,), log-probs summed over completion tokens; `desirable` bool. No mismatched completions are
-    needed, since the anchor is the reference itself.
+    Inputs (B,), log-probs summed over completion tokens; `desirable` bool. The loss needs no mismatched
+    completions, since its anchor is the reference.
 
-    A weight "auto" is for the trainer to resolve (so that λ_D·n_D = λ_U·n_U); ValueError if it is still
-    there. Rewards: β × log-ratio.
+    The trainer replaces a weight "auto" by a number (so that λ_D·n_D = λ_U·n_U). ValueError if a weight is still
+    "auto". Rewards: β × log-ratio.
     """
     rewards = beta * (logps - ref_logps)
     weights = class_weights(desirable, desirable_weight, undesirable_weight, rewards.dtype)
@@ -36,6 +36,6 @@ def apo_zero_unpaired(
 
 
 def initial_value(*, desirable_weight: float | str, undesirable_weight: float | str, **_) -> float | None:
-    """½λ where both weights are λ; with unequal weights it depends on how many examples are desirable."""
+    """½λ if both weights are λ; with unequal weights it depends on the share of desirable examples."""
     weight = equal_weight(desirable_weight, undesirable_weight)
     return None if weight is None else weight / 2

@@ -21,17 +21,17 @@ def bco(
     *,
     beta: Positive = 0.1,
 ) -> PairedOutput:
-    """Cross-entropy of a classifier, logit β·log-ratio, that tells chosen from rejected; bounds DPO from
-    above  (Section 4).
+    """Cross-entropy of a classifier with logit β·log-ratio that separates chosen from rejected; an upper bound of
+    DPO's loss  (Section 4).
 
-    Inputs (B,), log-probs summed over completion tokens. The paper trains with β = 0.01, and subtracts from
-    the logit a shift δ, a moving average over training of half the mean chosen plus half the mean rejected
-    reward; δ = 0 here and in TRL's `bco_pair`.
+    Inputs (B,), log-probs summed over completion tokens. The paper trains with β = 0.01. It also subtracts a shift
+    δ from the logit: the moving average over training of half the mean chosen plus half the mean rejected reward.
+    Here, as in TRL's `bco_pair`, δ = 0.
 
-    There is no unpaired form: on single completions δ is what makes the bound tight, and being state carried
-    from step to step (and through checkpoints) it is not a function of one batch. δ taken from the current
-    step alone would be another loss, undefined when a step holds only one class; `kto` and
-    `apo_zero_unpaired` are the stateless alternatives. Rewards: β × log-ratio.
+    There is no unpaired form. On single completions the bound is tight only with δ, which is state that is kept
+    from step to step (and in checkpoints) and not a function of one batch. A δ from the current step alone would be
+    another loss, undefined if a step has a single class. `kto` and `apo_zero_unpaired` are the alternatives
+    without state. Rewards: β × log-ratio.
     """
     chosen_rewards = beta * (chosen_logps - ref_chosen_logps)
     rejected_rewards = beta * (rejected_logps - ref_rejected_logps)

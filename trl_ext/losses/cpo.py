@@ -27,16 +27,16 @@ def cpo(
     label_smoothing: FlipProbability = 0.0,
     loss_form: Literal["sigmoid", "hinge", "ipo"] = "sigmoid",
 ) -> PairedOutput:
-    """DPO's loss under a uniform reference, plus `cpo_alpha` × the chosen likelihood  (Section 3).
+    """DPO's loss with a uniform reference, plus `cpo_alpha` × the negative log-likelihood of chosen  (Section 3).
 
-    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. No reference is read.
-    `loss_form` puts another preference term in place of the logistic one, as TRL's CPO does: hinge,
-    max(0, 1 − β(ℓ_w − ℓ_l)), or ipo, (ℓ̄_w − ℓ̄_l − 1/(2β))² on mean token log-probs. For its simpo and
-    alphapo use those losses, in a mix with `sft` if a likelihood term is wanted.
+    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. The loss reads no reference.
+    `loss_form` selects another preference term, as in TRL's CPO: hinge, max(0, 1 − β(ℓ_w − ℓ_l)), or ipo,
+    (ℓ̄_w − ℓ̄_l − 1/(2β))² on mean token log-probs. For the simpo and alphapo of TRL's CPO, use those losses, in a mix
+    with `sft` for the likelihood term.
 
-    The likelihood is averaged over each completion's tokens, then over examples; the paper writes the sum,
-    its authors' code and TRL average over all tokens of a micro-batch. Rewards: β × log-prob, summed or
-    averaged as the preference term has it.
+    The likelihood is averaged over each completion's tokens, then over examples. The paper has a sum; the authors'
+    code and TRL average over all tokens of a micro-batch. Rewards: β × log-prob, summed or averaged as in the
+    preference term.
     """
     chosen_mean = mean_logps(chosen_logps, chosen_lens)
     if loss_form == "ipo":

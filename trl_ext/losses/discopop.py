@@ -26,16 +26,16 @@ def discopop(
     f_divergence_type: Divergence = "reverse_kl",
     f_alpha_divergence_coef: Real = 0.5,
 ) -> PairedOutput:
-    """Blend of the logistic loss, where the pair is lost, and the exponential one, where it is won  (Eq. 5).
+    """Blend of the logistic loss, for negative margins, and the exponential loss, for positive ones  (Eq. 5).
 
-    Inputs (B,), log-probs summed over completion tokens; `discopop_tau` τ is how sharply the blend turns.
-    Not convex: at τ = 0.05 there is a local minimum at βh = −0.12 and a hump at 0.07, and the reference, 0,
-    lies between them. So a margin first moves down a little, unless other pairs carry it over the hump.
-    The paper trains with β = 0.05. Rewards: β × log-ratio.
+    Inputs (B,), log-probs summed over completion tokens. `discopop_tau` τ sets the sharpness of the transition. The
+    loss is not convex: at τ = 0.05 it has a local minimum at βh = −0.12 and a local maximum at 0.07, and the start
+    at 0 lies between them. So a margin first decreases a little, unless the gradients of other pairs move it past
+    the maximum. The paper trains with β = 0.05. Rewards: β × log-ratio.
 
-    The product m·e^(−βh) is formed in log space. For τ < 1 it vanishes as βh → −∞, whereas its factors are 0
-    and ∞: TRL 1.16 multiplies those and gets NaN for βh below −88 in float32. For τ > 1 the product itself
-    grows without limit, and its exponent is cut.
+    The product m·e^(−βh) is computed in log space. For τ < 1 it vanishes as βh → −∞, while its factors become 0 and
+    ∞: TRL 1.16 multiplies them and gets NaN for βh below −88 in float32. For τ > 1 the product grows without bound,
+    and its exponent is limited.
     """
     chosen_log_ratio = chosen_logps - ref_chosen_logps
     rejected_log_ratio = rejected_logps - ref_rejected_logps
@@ -49,5 +49,5 @@ def discopop(
 
 
 def initial_value(**_) -> float:
-    """½ ln 2 + ½: half of each."""
+    """½ ln 2 + ½: half of each loss."""
     return 0.8465735902799727

@@ -28,12 +28,11 @@ def dpo(
 ) -> PairedOutput:
     """Negative log-likelihood of the preferences under Bradley–Terry with reward β·log π/π_ref  (Eq. 7).
 
-    Inputs (B,), log-probs summed over completion tokens. h is the chosen log-ratio minus the rejected one, or
-    the same difference of f′ under another divergence. Rewards: β × log-ratio, in nats × β, whatever the
-    divergence, as TRL reports them.
+    Inputs (B,), log-probs summed over completion tokens. h is the difference of the chosen and the rejected
+    log-ratio, or of f′ with another divergence. Rewards: β × log-ratio with any divergence, as in TRL.
 
     `label_smoothing` ε is the assumed share of flipped labels: conservative DPO (Mitchell 2023,
-    https://ericmitchell.ai/cdpo.pdf, Eq. 3). Note that TRL 1.16 accepts ε with this loss and ignores it.
+    https://ericmitchell.ai/cdpo.pdf, Eq. 3). TRL 1.16 accepts ε with this loss and ignores it.
     """
     chosen_log_ratio = chosen_logps - ref_chosen_logps
     rejected_log_ratio = rejected_logps - ref_rejected_logps
@@ -44,5 +43,5 @@ def dpo(
 
 
 def initial_value(**_) -> float:
-    """ln 2: the coin toss, whatever ε."""
+    """ln 2 for any ε."""
     return 0.6931471805599453

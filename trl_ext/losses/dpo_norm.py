@@ -30,9 +30,9 @@ def dpo_norm(
 ) -> PairedOutput:
     """DPO with each log-ratio divided by its completion's length before the difference.
 
-    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. β is per nat *per token*: Tülu 3
-    uses 5, where TRL keeps DPO's 0.1, which is tens to hundreds of times weaker here. Rewards: β × summed
-    log-ratio, not divided by the length, as TRL reports them.
+    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. β is per nat *per token*. Tülu 3 uses
+    β = 5. TRL's default is DPO's 0.1, whose effect is smaller here by the length of a completion, that is tens to
+    hundreds of times. Rewards: β × summed log-ratio, not divided by the length, as in TRL.
     """
     chosen_log_ratio = chosen_logps - ref_chosen_logps
     rejected_log_ratio = rejected_logps - ref_rejected_logps

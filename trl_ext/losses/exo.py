@@ -31,8 +31,8 @@ def exo(
     """Reverse KL from the policy's preference (σ(βh), σ(−βh)) to the label's (1 − ε, ε)  (Eq. 16, K = 2).
 
     Inputs (B,), log-probs summed over completion tokens. DPO minimises the forward KL between the same two
-    distributions. `label_smoothing` ε must be positive: at 0 the reverse KL is infinite. The minimum, zero,
-    lies at βh = log((1−ε)/ε). Rewards: β × log-ratio.
+    distributions. `label_smoothing` ε must be positive, since the reverse KL is infinite at 0. The minimum is 0, at
+    βh = log((1−ε)/ε). Rewards: β × log-ratio.
     """
     chosen_log_ratio = chosen_logps - ref_chosen_logps
     rejected_log_ratio = rejected_logps - ref_rejected_logps

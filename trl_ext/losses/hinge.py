@@ -11,7 +11,7 @@ FORMULA = "max(0, 1 − βh)"
 PAPER = "arXiv:2309.06657"
 ALIASES = ("slic",)
 REDUCTION = "log-probs summed over completion tokens"
-BETA_UNIT = "per nat of summed log-ratio: the margin aimed at is 1/β nats"
+BETA_UNIT = "per nat of summed log-ratio: the target margin is 1/β nats"
 ONLY_WITH = {"f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence")}
 
 
@@ -25,11 +25,10 @@ def hinge(
     f_divergence_type: Divergence = "reverse_kl",
     f_alpha_divergence_coef: Real = 0.5,
 ) -> PairedOutput:
-    """Hinge on the log-ratio margin: pairs won by 1/β nats or more exert no force any more.
+    """Hinge loss on the log-ratio margin: pairs with a margin of 1/β nats or more have no gradient.
 
-    Inputs (B,), log-probs summed over completion tokens. This is the normalised form of RSO's paper (its
-    hinge-norm loss, whose γ is β, 0.05 there); SLiC's own has no reference in the margin and adds a
-    likelihood term. Rewards: β × log-ratio.
+    Inputs (B,), log-probs summed over completion tokens. This is the hinge-norm loss of the RSO paper, whose γ is β
+    (0.05 there). SLiC's own loss has no reference in the margin and adds a likelihood term. Rewards: β × log-ratio.
     """
     chosen_log_ratio = chosen_logps - ref_chosen_logps
     rejected_log_ratio = rejected_logps - ref_rejected_logps
@@ -40,5 +39,5 @@ def hinge(
 
 
 def initial_value(**_) -> float:
-    """1: the whole margin is missing."""
+    """1, at zero margin."""
     return 1.0

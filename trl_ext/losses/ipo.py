@@ -31,9 +31,9 @@ def ipo(
     """Squared distance of the log-ratio margin from 1/(2β)  (Eq. 17; β is the paper's τ).
 
     Inputs (B,), log-probs summed over completion tokens, lengths in tokens. With `average` each log-ratio is
-    divided by its completion's length before the difference: the paper does not say so, but its authors told
-    TRL that its results were obtained this way, and TRL and HALOs do it. `average=False` is the paper's
-    equation as it stands; only this form has the closed-form optimum π ∝ π_ref·exp(p(y ≻ μ)/τ).
+    divided by its completion's length before the difference. This is not in the paper, but its authors told TRL that
+    its results were obtained this way, and TRL and HALOs do the same. `average=False` is the equation of the paper.
+    Only this form has the closed-form optimum π ∝ π_ref·exp(p(y ≻ μ)/τ).
 
     Rewards: β × summed log-ratio in both forms, as in TRL.
     """
@@ -45,7 +45,7 @@ def ipo(
         chosen_score = mean_logps(chosen_score, chosen_lens)
         rejected_score = mean_logps(rejected_score, rejected_lens)
     if f_divergence_type != "reverse_kl":
-        # Scores are exponentials here; cut where neither the square nor its gradient would fit the dtype.
+        # Scores are exponentials here. Limit them so that the square and its gradient fit in the dtype.
         largest = torch.finfo(chosen_score.dtype).max ** 0.45
         chosen_score, rejected_score = (s.clamp(-largest, largest) for s in (chosen_score, rejected_score))
     losses = (chosen_score - rejected_score - 1 / (2 * beta)) ** 2

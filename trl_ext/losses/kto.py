@@ -24,12 +24,12 @@ def kto(
 ) -> UnpairedOutput:
     """Kahneman–Tversky value of a completion's log-ratio against the reference point z.
 
-    Inputs (B,), log-probs summed over completion tokens; `desirable` bool. `z_ref` is a scalar: the mean
-    log π/π_ref of completions paired with other prompts, over the whole step and all processes, clamped at
-    0 from below after that mean and detached; it estimates KL(π‖π_ref).
+    Inputs (B,), log-probs summed over completion tokens; `desirable` bool. `z_ref` is a scalar without gradient: the
+    mean log π/π_ref of completions paired with other prompts, over the whole step and all processes, set to 0 if it
+    is negative. It estimates KL(π‖π_ref).
 
-    A weight "auto" is for the trainer to resolve (so that λ_D·n_D = λ_U·n_U); ValueError if it is still
-    there. Rewards: β × log-ratio, without z. Losses keep the examples' order (TRL puts desirable first).
+    The trainer replaces a weight "auto" by a number (so that λ_D·n_D = λ_U·n_U). ValueError if a weight is still
+    "auto". Rewards: β × log-ratio, without z. Losses are in the order of the examples (TRL puts desirable first).
     """
     log_ratio = logps - ref_logps
     weights = class_weights(desirable, desirable_weight, undesirable_weight, log_ratio.dtype)
@@ -39,6 +39,6 @@ def kto(
 
 
 def initial_value(*, desirable_weight: float | str, undesirable_weight: float | str, **_) -> float | None:
-    """½λ where both weights are λ; with unequal weights it depends on how many examples are desirable."""
+    """½λ if both weights are λ; with unequal weights it depends on the share of desirable examples."""
     weight = equal_weight(desirable_weight, undesirable_weight)
     return None if weight is None else weight / 2

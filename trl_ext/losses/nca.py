@@ -21,10 +21,10 @@ def nca(
     *,
     beta: Positive = 0.1,
 ) -> PairedOutput:
-    """Noise-contrastive estimation of each reward by itself, preferences as rewards (1, 0)  (Section 4.1).
+    """Noise-contrastive estimation of each reward, with preferences as rewards (1, 0)  (Section 4.1).
 
-    Inputs (B,), log-probs summed over completion tokens. Unlike DPO it fixes the rewards' level, not only
-    their difference: the chosen completion's likelihood cannot fall along with the rejected one's. The
+    Inputs (B,), log-probs summed over completion tokens. Unlike DPO, the loss determines the level of the rewards and
+    not only their difference, so the likelihood of chosen completions does not fall with that of rejected ones. The
     paper trains with β (its α) = 0.01. Rewards: β × log-ratio.
     """
     chosen_rewards = beta * (chosen_logps - ref_chosen_logps)
@@ -35,5 +35,5 @@ def nca(
 
 
 def initial_value(**_) -> float:
-    """2 ln 2: two coin tosses."""
+    """2 ln 2."""
     return 1.3862943611198906

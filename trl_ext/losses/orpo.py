@@ -11,7 +11,7 @@ from trl_ext.losses._outputs import PairedOutput
 FORMULA = "−ℓ̄_w − β log σ(logit(e^ℓ̄_w) − logit(e^ℓ̄_l))"
 PAPER = "arXiv:2403.07691"
 REDUCTION = "log-probs averaged over completion tokens"
-BETA_UNIT = "weight of the odds-ratio term beside the likelihood (the paper's λ)"
+BETA_UNIT = "weight of the odds-ratio term relative to the likelihood (the paper's λ)"
 
 
 def orpo(
@@ -22,13 +22,13 @@ def orpo(
     *,
     beta: Positive = 0.1,
 ) -> PairedOutput:
-    """Likelihood of the chosen completion plus β × the logistic loss on the log odds ratio  (Eqs. 6 and 7).
+    """Negative log-likelihood of the chosen completion plus β × the logistic loss on the log odds ratio  (Eqs. 6 and 7).
 
-    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. The odds p/(1−p) are those of
-    the geometric mean p of a completion's token probabilities. No reference is read.
+    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. The odds are p/(1−p), with the geometric
+    mean p of a completion's token probabilities. The loss reads no reference.
 
-    The likelihood term averages over each chosen completion's tokens, then over examples, which is the
-    paper's L_SFT. TRL's ORPO takes it over prompt and completion, and over all tokens of a micro-batch.
+    The likelihood term is averaged over each chosen completion's tokens, then over examples, as in the paper's
+    L_SFT. TRL's ORPO averages it over prompt and completion, and over all tokens of a micro-batch.
     Rewards: β × mean token log-prob.
     """
     chosen_mean = mean_logps(chosen_logps, chosen_lens)
@@ -38,8 +38,8 @@ def orpo(
 
 
 def _log_odds(log_prob: Tensor) -> Tensor:
-    """log p − log(1 − p). Finite up to p = 1, which float32 reaches when a completion is certain: there the
-    odds stop at those of 1 − eps (TRL's become infinite and their gradient NaN)."""
+    """log p − log(1 − p), limited to the odds of 1 − eps, so that it stays finite at p = 1, which float32 reaches for
+    certain completions (TRL's odds become infinite and their gradient NaN)."""
     log_prob = log_prob.clamp(max=-torch.finfo(log_prob.dtype).eps)
-    # One branch serves: expm1 keeps its digits near 0, and far from 0 the sum is dominated by log p.
+    # One formula is enough: expm1 is accurate near 0, and far from 0 the sum is dominated by log p.
     return log_prob - torch.log(-torch.expm1(log_prob))

@@ -25,11 +25,11 @@ def robust(
     f_divergence_type: Divergence = "reverse_kl",
     f_alpha_divergence_coef: Real = 0.5,
 ) -> PairedOutput:
-    """DPO's loss, corrected so that its mean over labels flipped at rate ε is the clean one's  (Section 3.1).
+    """DPO's loss, corrected so that with labels flipped at rate ε its mean equals the mean on clean labels  (Section 3.1).
 
-    Inputs (B,), log-probs summed over completion tokens. `label_smoothing` is ε; TRL's default of 0 makes
-    this `dpo`. The correction pays for being wrong on the share ε of the pairs, so the loss is unbounded
-    below: it falls as −ε/(1−2ε)·βh for h → ∞. The paper trains with β = 0.01.
+    Inputs (B,), log-probs summed over completion tokens. `label_smoothing` is ε. With TRL's default of 0, this loss is
+    `dpo`. The correction rewards wrong margins on a share ε of the pairs, so the loss has no lower bound: it falls
+    as −ε/(1−2ε)·βh for h → ∞. The paper trains with β = 0.01.
 
     Rewards: β × log-ratio.
     """

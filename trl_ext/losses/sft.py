@@ -13,12 +13,12 @@ REDUCTION = "log-probs averaged over each completion's tokens, then over example
 def sft(chosen_logps: Tensor, chosen_lens: Tensor) -> PairedOutput:
     """Negative mean token log-prob of the chosen completion, in nats per token.
 
-    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. Every example counts the same
-    whatever its length, so that a step cut into parts has the gradient of the whole. TRL 1.16's `sft` loss
-    instead averages over all tokens of a micro-batch: long completions weigh more, and the value depends on
-    how the step is cut. Both agree where all completions are equally long.
+    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. Every example has the same weight,
+    whatever its length, so the gradient does not depend on how a step is cut. TRL 1.16's `sft` loss averages over all
+    tokens of a micro-batch instead: long completions have a larger weight, and the value depends on how the step is
+    cut. Both agree if all completions have the same length.
 
-    It states no reward: both rewards are 0, so margin and accuracy are too.
+    The loss defines no reward: both rewards are 0, and so are margin and accuracy.
     """
     losses = -mean_logps(chosen_logps, chosen_lens)
     return PairedOutput(losses, zeros_like(losses), zeros_like(losses))

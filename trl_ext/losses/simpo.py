@@ -31,13 +31,13 @@ def simpo(
 ) -> PairedOutput:
     """Logistic loss on the difference of mean token log-probs, less a target margin γ  (Eq. 6).
 
-    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. γ is `gamma` where given, else
-    β·`gamma_beta_ratio` (the authors' parameter; their table runs from 0.3 to 1.6). No reference is read.
+    Inputs (B,), log-probs summed over completion tokens, lengths in tokens. γ is `gamma` if it is given, otherwise
+    β·`gamma_beta_ratio` (the authors' parameter; their table has ratios from 0.3 to 1.6). The loss reads no reference.
     Rewards: β × mean token log-prob, without γ.
 
-    `label_smoothing` and `loss_form="hinge"`, max(0, 1 − (β(ℓ̄_w − ℓ̄_l) − γ)), are in the authors' trainer
-    beside the paper's form. TRL's CPO trainer calls γ `simpo_gamma`, starts from β = 0.1, γ = 0.5 (a ratio
-    of 5) and adds an NLL term; write {simpo: 1, sft: w} for the latter.
+    `label_smoothing` and `loss_form="hinge"`, max(0, 1 − (β(ℓ̄_w − ℓ̄_l) − γ)), come from the authors' trainer. TRL's
+    CPO trainer calls γ `simpo_gamma`, has the defaults β = 0.1 and γ = 0.5 (a ratio of 5), and adds an NLL term: use
+    {simpo: 1, sft: w} for it.
     """
     chosen_mean = mean_logps(chosen_logps, chosen_lens)
     rejected_mean = mean_logps(rejected_logps, rejected_lens)

@@ -8,7 +8,7 @@ from trl_ext.losses._outputs import PairedOutput
 FORMULA = "(Δ_w − 1/(2β))² + (Δ_l + 1/(2β))²"
 PAPER = "arXiv:2405.00675"
 REDUCTION = "log-probs summed over completion tokens"
-BETA_UNIT = "1/(2β) is the log-ratio aimed at, in nats (the paper's η is 1/β)"
+BETA_UNIT = "1/(2β) is the target log-ratio in nats (the paper's η is 1/β)"
 
 
 def sppo_hard(
@@ -21,9 +21,9 @@ def sppo_hard(
 ) -> PairedOutput:
     """Squared distance of each log-ratio from η(P − ½), with P = 1 for chosen and 0 for rejected  (Eq. 4.7).
 
-    Inputs (B,), log-probs summed over completion tokens. The paper estimates P by a pairwise reward model
-    over several samples; here it is the label. η = 1/β; the paper uses η = 1000, a β of 0.001 that aims at
-    500 nats. Rewards: β × log-ratio.
+    Inputs (B,), log-probs summed over completion tokens. The paper estimates P with a pairwise reward model from
+    several samples; here P is the label. η = 1/β. The paper uses η = 1000, that is β = 0.001 with a target of 500
+    nats. Rewards: β × log-ratio.
     """
     chosen_log_ratio = chosen_logps - ref_chosen_logps
     rejected_log_ratio = rejected_logps - ref_rejected_logps

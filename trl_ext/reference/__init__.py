@@ -1,1 +1,1 @@
-"""The implicit reference: the base model with its adapter switched off."""
+"""Compute reference log-probabilities from the base model with its adapter off, and keep them on disk."""

@@ -1,18 +1,17 @@
-"""Reference log-probabilities on disk, computed once for every loss, seed and subset that reads them.
+"""Keep reference log-probabilities on disk, for all losses, seeds and subsets of the data.
 
-A row is one completion: its per-token log-probabilities under the reference, found by a digest of the
-identity of the reference, the prompt's token ids and the completion's token ids, all after truncation.
-Nothing else can change those numbers, so nothing else is in the key: not the loss, its beta, the learning
-rate, the seed, the adapter, the output directory, the order of the rows or which others come along. Sums,
-averages and weighted sums such as LD-DPO's are formed by the reader. Padding and packing change a value by
-rounding alone and are not in the key either.
+A row is one completion: its per-token log-probabilities under the reference. Its key is a digest of the identity of the
+reference and of the token ids of prompt and completion, after truncation. Nothing else changes the values, so nothing else
+is part of the key: not the loss or its β, the learning rate, the seed, the adapter, the output directory or the other
+examples. Sums, averages and weighted sums such as LD-DPO's are computed by the reader. Padding and packing change a value
+only by rounding, so they are not part of the key.
 
-Images are not in the key: completions that depend on them must not be cached here.
+Images are not part of the key. Completions that depend on images must not be cached.
 
-Storage is a few immutable files that appear by an atomic rename (`shard`). Readers and writers then need no
-locks, also on network file systems, and a damaged file costs its own rows only. A database such as SQLite
-would add locks (its write-ahead log needs shared memory, hence one machine), leave pages without checksums,
-and turn one bad page into a damaged whole that cannot be replaced while other processes have it open.
+Rows are stored in a few immutable files, written by an atomic rename (`shard`). So readers and writers need no locks, even
+on network file systems, and a damaged file affects only its own rows. A database such as SQLite would need locks (its
+write-ahead log needs shared memory, hence one machine), has no checksums of pages, and a bad page would damage a file that
+cannot be replaced while other processes use it.
 """
 
 import contextlib
@@ -44,13 +43,13 @@ from trl_ext.reference.shard import DamagedShardError, Shard
 __all__ = ["LIMIT_BYTES", "Entry", "ReferenceCache", "clear", "default_directory", "default_limit", "entries", "usage"]
 
 SHARD_BYTES = 64 * 2**20
-"""Rows are written once this much is waiting."""
+"""Rows are written when this many bytes are waiting."""
 SAVE_SECONDS = 60.0
-"""Rows are written once the first of them has waited this long: what a killed process loses."""
+"""Rows are written when the first of them has waited this long. A killed process loses the rows of this time."""
 MERGE_FILES = 8
-"""This many shards below a quarter of `SHARD_BYTES` are merged at the next write."""
+"""When there are this many shards smaller than a quarter of `SHARD_BYTES`, the next write merges them."""
 TOUCH_SECONDS = 600.0
-"""How often a shard in use is marked as used."""
+"""Interval at which a shard that is read is marked as used, in seconds."""
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +57,13 @@ log = logging.getLogger(__name__)
 class ReferenceCache:
     """Per-token log-probabilities of completions under one reference.
 
-    Any number of processes may use the same directory at once, each with an instance of its own; what one has
-    written, the others find at their next miss. A row that cannot be trusted is a miss. A cache that cannot
-    be written (disk full, no permission) says so once and keeps the run going without it.
+    Any number of processes may use the same directory at once, each with its own instance. Rows written by one process are
+    found by the others at their next miss. A damaged row is a miss. If the cache cannot be written (disk full, no
+    permission), a warning is logged once and the run continues without writing.
 
     Attributes:
-        hits: Different rows that `get` was asked for so far and had at the first asking.
-        misses: Those it had not. Asking again, in another epoch or after running out of memory, counts no more.
+        hits: Number of distinct rows that were in the cache when `get` was first called for them.
+        misses: Number of distinct rows that were not. Later calls for the same row are not counted.
     """
 
     def __init__(
@@ -76,15 +75,15 @@ class ReferenceCache:
     ) -> None:
         """
         Args:
-            identity: What the values depend on besides the tokens, usually
+            identity: Digest of everything the values depend on besides the tokens, usually
                 `identity.reference_identity(model)`.
-            directory: Root of the cache, shared by all identities; `default_directory()` if not given.
-            limit_bytes: Size of the whole root above which the shards not used for longest are removed;
-                `None` for no limit.
-            about: The reference in words, for people who look at the cache.
+            directory: Root of the cache, shared by all identities (default: `default_directory()`).
+            limit_bytes: Maximum size of the root in bytes. Above it, the least recently used shards are removed; `None` for
+                no limit.
+            about: Description of the reference, shown by `trl-ext cache`.
 
         Raises:
-            ValueError: If `identity` cannot be the name of a folder.
+            ValueError: `identity` is not a valid name of a folder.
         """
         self.hits = self.misses = 0
         self._asked: set[bytes] = set()
@@ -93,7 +92,7 @@ class ReferenceCache:
         self._digest = blake2b(identity.encode(), digest_size=16).digest()
         self._limit_bytes, self._about = limit_bytes, about
         self._shards: dict[str, Shard] = {}
-        self._ignored: set[str] = set()  # files that are not believed or cannot be read
+        self._ignored: set[str] = set()  # damaged or unreadable files
         self._unsaved: dict[bytes, np.ndarray] = {}
         self._unsaved_bytes = 0
         self._unsaved_since = 0.0
@@ -104,7 +103,7 @@ class ReferenceCache:
 
         Args:
             prompt_ids: Token ids of the prompt as the model reads them, after truncation, without padding.
-            completion_ids: Those of the completion.
+            completion_ids: Token ids of the completion.
         """
         prompt = np.ascontiguousarray(prompt_ids, dtype="<i8")
         completion = np.ascontiguousarray(completion_ids, dtype="<i8")
@@ -116,7 +115,7 @@ class ReferenceCache:
     def get(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         """Per-token log-probabilities of each key, float32 of shape (tokens,); `None` for a miss.
 
-        The tokens are those that were scored: the completion's, save its first where the prompt is empty.
+        These are the scored tokens: all tokens of the completion, without its first if the prompt is empty.
         """
         found = [self._unsaved.get(key) for key in keys]
         found = [None if row is None else row.copy() for row in found]
@@ -131,10 +130,10 @@ class ReferenceCache:
         return found
 
     def put(self, keys: Sequence[bytes], arrays: Sequence[np.ndarray]) -> None:
-        """Keep the per-token log-probabilities of each key, shape (tokens,).
+        """Add the per-token log-probabilities of each key, shape (tokens,).
 
-        Found by this instance at once, by other processes after the next write (`flush`, or by itself after a
-        minute or 64 MiB). A row that is not finite is not kept: whatever broke it should not outlive the run.
+        This instance finds them at once, other processes after the next write (`flush`, or after a minute or 64 MiB). Rows
+        that are not finite are not kept, so that an error does not outlive the run.
         """
         for key, array in zip(keys, arrays, strict=True):
             row = np.array(array, dtype=np.float32).reshape(-1)
@@ -149,7 +148,7 @@ class ReferenceCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting; when this returns it is on disk."""
+        """Write all waiting rows to disk."""
         if not self._unsaved or not self._is_writable:
             return
         try:
@@ -157,8 +156,8 @@ class ReferenceCache:
         except OSError as error:
             self._is_writable = False
             log.warning(
-                "The reference cache cannot be written (%s): this run goes on without keeping its reference "
-                "values. Free some space, or set TRL_EXT_CACHE to a directory that can be written.",
+                "The reference cache cannot be written (%s). This run continues without caching its reference "
+                "log-probabilities. To cache them, free some space, or set TRL_EXT_CACHE to a writable directory.",
                 error,
             )
 
@@ -173,7 +172,7 @@ class ReferenceCache:
     # Reading ------------------------------------------------------------------------------------------------
 
     def _read(self, keys: Sequence[bytes], found: list[np.ndarray | None]) -> None:
-        """Fill the gaps of `found` from the shards known so far."""
+        """Fill the missing rows of `found` from the known shards."""
         for name, source in list(self._shards.items()):
             gaps = [i for i, row in enumerate(found) if row is None]
             if not gaps:
@@ -189,7 +188,7 @@ class ReferenceCache:
                 self._touch(source)
 
     def _refresh(self) -> bool:
-        """Take note of shards that came or went; whether any came."""
+        """Update the list of shards. Returns whether any were added."""
         names = {path.name: path for path in folder.shards(self._folder)}
         for name in self._shards.keys() - names.keys():
             del self._shards[name]
@@ -203,7 +202,7 @@ class ReferenceCache:
             self._shards[path.name] = Shard(path, self._digest)
         except DamagedShardError as error:
             self._ignored.add(path.name)
-            log.warning("Reference cache: %s is removed, %s; its rows are computed again.", path, error)
+            log.warning("Reference cache: removed %s because %s. Its rows are computed again.", path, error)
             folder.remove(path)
         except FileNotFoundError:
             pass  # another process was faster
@@ -232,7 +231,7 @@ class ReferenceCache:
             absorbed.append(source)
         path = self._folder / f"{uuid.uuid4().hex}{SUFFIX}"
         shard.write(path, self._digest, rows)
-        # Removed only now that every sound row of theirs is on disk once more.
+        # Remove them only now that all their valid rows are in the new shard.
         for source in absorbed:
             folder.remove(source.path)
             self._shards.pop(source.path.name, None)
@@ -242,7 +241,7 @@ class ReferenceCache:
             folder.evict(self._root, self._limit_bytes, keep=path)
 
     def _to_absorb(self) -> list[Shard]:
-        """Shards to merge into the next: damaged ones, and small ones where there are many."""
+        """Shards to merge into the next one: damaged shards, and small shards if there are many."""
         self._refresh()
         known = sorted(self._shards.values(), key=lambda source: source.size)
         small = [source for source in known if source.size < SHARD_BYTES // 4]

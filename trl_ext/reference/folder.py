@@ -1,7 +1,7 @@
-"""The reference cache's place on disk: one folder per identity, holding shards and a line about the model.
+"""List, clear and limit the reference cache on disk: one folder per identity, with shards and a description.
 
-Standard library and our own errors only, so that a command can look at the cache and clear it without loading anything. A file
-of a name this version does not know (another format, another program) is never touched.
+It imports only the standard library and trl-ext's errors, so that commands can list and clear the cache without loading
+anything. Files with unknown names (of another format or program) are never touched.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from trl_ext.support import atomic
 from trl_ext.support.errors import UserError
 
 LIMIT_BYTES = 10 * 2**30
-"""Default size limit of the whole cache: at 300 tokens a completion, about nine million completions."""
+"""Default size limit of the whole cache, in bytes: about nine million completions of 300 tokens."""
 
-SUFFIX = ".ref1"  # carries the format version: what another version wrote is not even opened
+SUFFIX = ".ref1"  # includes the format version: files of other versions are not opened
 MAGIC = b"trlxref1"
 HEADER = struct.Struct("<8s16sQQ16s")
-"""First bytes of a shard: magic, identity digest, rows, bytes of the file, digest of these and the index."""
+"""Header of a shard: magic, digest of the identity, number of rows, file size, digest of these and of the index."""
 
 ABOUT = "about.txt"
 ABANDONED_SECONDS = 3600
-"""A file written aside takes seconds; one this old was left by a process that died."""
+"""Writing a temporary file takes seconds. One older than this was left by a process that died."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,26 @@ class Entry:
 
     identity: str
     about: str
-    """What the reference is, in words; empty if never said."""
+    """Description of the reference; empty if there is none."""
     rows: int
-    """Completions stored; one stored by two processes at once counts twice."""
+    """Number of stored completions. A completion stored by two processes at once counts twice."""
     bytes: int
     files: int
     last_used: float
-    """Seconds since the epoch, to about ten minutes."""
+    """Seconds since the epoch, accurate to about ten minutes."""
 
 
 def default_directory() -> Path:
-    """`$TRL_EXT_CACHE` if set, else `~/.cache/trl-ext/reference`."""
+    """`$TRL_EXT_CACHE` if it is set, otherwise `~/.cache/trl-ext/reference`."""
     given = os.environ.get("TRL_EXT_CACHE")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "trl-ext" / "reference"
 
 
 def default_limit() -> int:
-    """Bytes of the whole cache at most: `$TRL_EXT_CACHE_GIB` if set, else `LIMIT_BYTES`.
+    """Maximum size of the cache in bytes: `$TRL_EXT_CACHE_GIB` if it is set, otherwise `LIMIT_BYTES`.
 
     Raises:
-        UserError: The variable is no number above 0.
+        UserError: The variable is not a number above 0.
     """
     given = os.environ.get("TRL_EXT_CACHE_GIB")
     if not given:
@@ -62,7 +62,7 @@ def default_limit() -> int:
         if (limit := int(float(given) * 2**30)) > 0:
             return limit
     raise UserError(
-        f"TRL_EXT_CACHE_GIB is {given!r}: give the size limit of the reference cache in GiB, a number above 0."
+        f"TRL_EXT_CACHE_GIB is {given!r}. Set it to the size limit of the reference cache in GiB, a number above 0."
     )
 
 
@@ -70,18 +70,18 @@ def identity_folder(directory: Path, identity: str) -> Path:
     """Folder of one identity.
 
     Raises:
-        ValueError: If `identity` cannot be the name of a folder.
+        ValueError: `identity` is not a valid name of a folder.
     """
     if not re.fullmatch(r"\w[\w.-]{0,127}", identity, re.ASCII):
         raise ValueError(
-            f"The identity {identity!r} cannot name a folder: use 1 to 128 letters, digits, '_', '-' or '.', "
-            "for instance the hexadecimal digest `reference_identity` returns."
+            f"The identity {identity!r} is not a valid name of a folder. Use 1 to 128 letters, digits, '_', '-' or '.', for "
+            "example the hexadecimal digest that `reference_identity` returns."
         )
     return directory / identity
 
 
 def shards(folder: Path) -> list[Path]:
-    """Finished shards of one identity, in no particular order."""
+    """Complete shards of one identity, in no particular order."""
     try:
         return [folder / name for name in os.listdir(folder) if name.endswith(SUFFIX) and name[0] != "."]
     except (FileNotFoundError, NotADirectoryError):
@@ -89,7 +89,7 @@ def shards(folder: Path) -> list[Path]:
 
 
 def entries(directory: Path | None = None) -> list[Entry]:
-    """Everything cached, last used first."""
+    """List the cached references, last used first."""
     found = []
     for folder in _folders(directory or default_directory()):
         files = [(path, stat) for path in shards(folder) if (stat := _stat(path))]
@@ -113,9 +113,9 @@ def usage(directory: Path | None = None) -> int:
 
 
 def clear(directory: Path | None = None, identity: str | None = None) -> int:
-    """Remove everything cached, or one identity of it, and return the bytes freed.
+    """Remove the whole cache, or one identity, and return the number of bytes freed.
 
-    A process that is using the cache meanwhile computes again what it misses.
+    Processes that use the cache meanwhile compute missing rows again.
     """
     directory = directory or default_directory()
     freed = 0
@@ -126,15 +126,15 @@ def clear(directory: Path | None = None, identity: str | None = None) -> int:
                 freed += stat.st_size
         _remove_abandoned(folder)
         remove(folder / ABOUT)
-        with contextlib.suppress(OSError):  # holds something that is not ours, or is being written to
+        with contextlib.suppress(OSError):  # contains other files, or is being written to
             folder.rmdir()
     return freed
 
 
 def evict(directory: Path, limit_bytes: int, keep: Path) -> int:
-    """Remove the shards used longest ago until at most `limit_bytes` are left, and return how many.
+    """Remove the least recently used shards until the cache is within `limit_bytes`, and return how many were removed.
 
-    `keep`, just written, stays whatever its size.
+    `keep`, which was just written, stays whatever its size.
     """
     for folder in _folders(directory):
         _remove_abandoned(folder)
@@ -151,7 +151,7 @@ def evict(directory: Path, limit_bytes: int, keep: Path) -> int:
 
 
 def say_about(folder: Path, about: str) -> None:
-    """Leave a line for people who look at the cache; nothing ever reads it as a fact."""
+    """Write a description for people who look at the cache. No code relies on it."""
     if about and _about(folder) != about:
         atomic.write_text(folder / ABOUT, about + "\n")
 
@@ -196,7 +196,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def remove(path: Path) -> bool:
-    """Remove a file if possible; whether this call did."""
+    """Remove a file if possible. Returns whether it was removed."""
     try:
         path.unlink()
     except OSError:

@@ -1,17 +1,16 @@
-"""What a reference log-probability depends on besides the tokens, as one digest.
+"""Compute the identity of a reference: a digest of everything its log-probabilities depend on besides the tokens.
 
-Part of it: every byte of the base's weights, persistent buffers and quantisation state as they lie in memory,
-each with name, dtype and shape; the model's class, its source file and the version of transformers; its
-configuration, attention implementation and quantisation settings included; the autocast dtype and TF32; and,
-where training continues from an adapter, the frozen copy of that adapter.
+The digest includes: every byte of the base's weights, persistent buffers and quantisation state in memory, each with name,
+dtype and shape; the model's class, its source file and the version of transformers; the configuration with attention
+implementation and quantisation settings; the autocast dtype and TF32; and the frozen copy of the adapter, if training
+continues from one.
 
-Not part of it: adapters in training; dropout (the reference runs in evaluation mode); the device and the
-versions of torch and of kernels, which change a value by rounding alone; the path or revision the weights
-came from, since the weights themselves are read; the tokenizer and its chat template, whose whole effect is
-in the token ids that form the rest of a key.
+It does not include: adapters in training; dropout (the reference runs in evaluation mode); the device and the versions of
+torch and of kernels, which change values only by rounding; the path or revision of the weights, since the weights
+themselves are read; the tokenizer and its chat template, which only affect the token ids, the other part of a key.
 
-So a changed weight, dtype, quantisation type, RoPE or window setting is always seen. Not seen: code changed
-at run time, that is forwards patched from outside, and remote code beyond the file of the model's class.
+So a change of weights, dtype, quantisation type, RoPE or window is always noticed. Not noticed are changes of code at run
+time (patched forward methods), and remote code outside the file of the model's class.
 """
 
 import inspect
@@ -34,31 +33,30 @@ from trl_ext.batching.attention import ordinary
 from trl_ext.reference.implicit import FROZEN_COPY
 
 CHUNK_BYTES = 64 * 2**20
-"""Weights on an accelerator are copied to the host in pieces of this size."""
+"""Weights on a GPU are copied to the host in pieces of this many bytes."""
 
 WITHOUT_EFFECT = {
     "_name_or_path", "architectures", "bos_token_id", "eos_token_id", "id2label", "label2id",
     "output_attentions", "output_hidden_states", "output_router_logits", "pad_token_id", "return_dict",
     "router_aux_loss_coef", "transformers_version", "use_cache",
 }  # fmt: skip
-"""Settings of a model's configuration that trainers and loaders change and no log-probability depends on."""
+"""Settings of a model's configuration that trainers and loaders change and that do not affect log-probabilities."""
 
 
 def reference_identity(model: nn.Module, autocast_dtype: torch.dtype | None = None) -> str:
-    """Digest of the reference `model` computes with its adapter off, 32 hexadecimal digits.
+    """Compute the digest of the reference that `model` is with its adapter off: 32 hexadecimal digits.
 
-    Equal for any adapter or none, on any device, and after any training, which leaves the base alone. Ask
-    once, before the first forward: 4-bit layers then cast their biases to the compute dtype, and packed rows
-    switch the attention implementation to an equivalent one. Reads all weights, about 1 GB a second and CPU
-    thread.
+    It does not depend on the adapter or the device, and training does not change it. Call it once, before the first forward
+    pass: that pass casts the biases of 4-bit layers to the compute dtype, and packed rows switch to an equivalent attention
+    implementation. It reads all weights, at about 1 GB per second and CPU thread.
 
     Args:
-        model: A `PeftModel`, or a model without adapters that is itself the reference. Not wrapped for
-            several processes, and on a CPU after `frozen_base.keep_exact_cpu_kernels`.
-        autocast_dtype: Dtype under which the reference runs in autocast; `None` if it does not.
+        model: A `PeftModel`, or a model without adapters that is itself the reference. Not wrapped for several processes;
+            on a CPU after `frozen_base.keep_exact_cpu_kernels`.
+        autocast_dtype: Dtype of autocast; `None` without autocast.
 
     Raises:
-        ValueError: If some weights are not in memory (offloaded to disk).
+        ValueError: Some weights are not in memory (offloaded to disk).
     """
     base = base_model(model)
     tensors = list(base_tensors(base))
@@ -83,7 +81,7 @@ def reference_identity(model: nn.Module, autocast_dtype: torch.dtype | None = No
 
 
 def describe_reference(model: nn.Module, autocast_dtype: torch.dtype | None = None) -> str:
-    """The reference in a few words, for people: ``Qwen3-8B, nf4 (double), autocast bfloat16``."""
+    """Describe the reference in a few words, for example ``Qwen3-8B, nf4 (double), autocast bfloat16``."""
     base = base_model(model)
     name = base.config._name_or_path or type(base).__name__
     words = [Path(name).name if os.path.isdir(name) else name]
@@ -101,14 +99,14 @@ def describe_reference(model: nn.Module, autocast_dtype: torch.dtype | None = No
 
 
 def base_model(model: nn.Module) -> nn.Module:
-    """The transformers model inside a `PeftModel`, adapter layers still in it; other models as they are."""
+    """The transformers model inside a `PeftModel`, with its adapter layers; other models are returned as they are."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def base_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """What a checkpoint of the base would hold, under the names it has without adapters.
+    """The tensors of a checkpoint of the base, with their names in a model without adapters.
 
-    Asking each module for what it saves also gives the quantisation state kept beside quantised weights.
+    They are the tensors that each module saves, so they include the quantisation state of quantised weights.
     """
     while isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
         is_tuner = isinstance(module, BaseTunerLayer)
@@ -131,8 +129,8 @@ def _frozen_adapter_tensors(model: PeftModel) -> Iterator[tuple[str, torch.Tenso
 def _tensor_digest(tensor: torch.Tensor) -> str:
     if tensor.is_meta:
         raise ValueError(
-            "Some weights of the model are not in memory, so the reference cannot be identified: "
-            "load the model without offloading, or switch the reference cache off."
+            "Some weights of the model are not in memory, so the reference cannot be identified. Load the model without "
+            "offloading, or set `reference_cache: false`."
         )
     digest = blake2b(digest_size=16)
     raw = tensor.contiguous().reshape(-1).view(torch.uint8)
@@ -144,12 +142,12 @@ def _tensor_digest(tensor: torch.Tensor) -> str:
 def _source_digest(cls: type) -> str:
     try:
         return blake2b(Path(inspect.getfile(cls)).read_bytes(), digest_size=16).hexdigest()
-    except (OSError, TypeError):  # defined in a session, not in a file
+    except (OSError, TypeError):  # defined interactively, not in a file
         return ""
 
 
 def _settings(base: nn.Module) -> dict[str, Any]:
-    """The configuration without what has no effect, and the attention and expert implementations in use."""
+    """The configuration without settings that have no effect, and the attention and expert implementations in use."""
     config = base.config
     settings = _plain(config.to_dict())
     parts = {"": config, **{name: getattr(config, name, None) for name in getattr(config, "sub_configs", {})}}

@@ -1,4 +1,4 @@
-"""The reference policy that costs no second model: the very same base, its adapter switched off or exchanged."""
+"""Run the reference policy without a second model: the base of the policy, with its adapter off or exchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,15 +8,14 @@ from peft import PeftModel
 from torch import nn
 from trl.trainer.utils import use_adapter
 
-FROZEN_COPY = "ref"  # TRL's name for the frozen copy of an adapter; reference refreshes move it
+FROZEN_COPY = "ref"  # TRL's name for the frozen copy of an adapter; `sync_ref_model` updates it
 
 
 @contextmanager
 def no_grad_eval(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, the previous mode restored afterwards.
+    """Context of evaluation mode without gradients. The previous mode is restored afterwards.
 
-    Evaluation mode also keeps gradient checkpointing out of the pass: transformers checkpoints only in training
-    mode, whichever layers it was enabled for.
+    In evaluation mode transformers does not use gradient checkpointing, even if it is enabled.
     """
     was_training = model.training
     model.eval()
@@ -29,9 +28,9 @@ def no_grad_eval(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def implicit_reference(model: PeftModel) -> Iterator[None]:
-    """Inside, `model` computes the reference policy: the base alone, or with a frozen adapter where it has one.
+    """Context in which `model` is the reference policy: the base without adapter, or with the frozen adapter if it has one.
 
-    PEFT leaves adapters frozen that were inactive meanwhile, so the trainable set is recorded and put back.
+    PEFT freezes adapters that were inactive, so the trainable parameters are recorded and restored.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     name = FROZEN_COPY if FROZEN_COPY in model.peft_config else None
@@ -44,10 +43,10 @@ def implicit_reference(model: PeftModel) -> Iterator[None]:
 
 
 def policy_is_reference(model: PeftModel) -> bool:
-    """Whether the adapter starts as the identity: every LoRA B zero, or equal to its frozen copy at whatever rank.
+    """Whether policy and reference are equal: every LoRA B is zero, or the adapter equals its frozen copy of any rank.
 
-    Only then is the loss at the first step known in advance. Initialisations such as PiSSA, or a continued
-    adapter whose copy was rounded, start elsewhere.
+    Only then is the loss of the first step known in advance. It is not with initialisations such as PiSSA, or with a
+    continued adapter whose copy was rounded.
     """
     copied = FROZEN_COPY in model.peft_config
     parameters = dict(model.named_parameters())
@@ -65,7 +64,7 @@ def policy_is_reference(model: PeftModel) -> bool:
 
 
 def _is_padded(larger: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether `larger` is `weight` itself, or with zeros around it that raise its rank."""
+    """Whether `larger` equals `weight`, padded with zeros to a larger rank."""
     inside = larger[tuple(map(slice, weight.shape))]
     is_same = inside.dtype == weight.dtype and torch.equal(inside, weight)
     return is_same and bool(larger.count_nonzero() == weight.count_nonzero())

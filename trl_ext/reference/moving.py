@@ -1,15 +1,15 @@
-"""A reference that follows the policy, as TR-DPO (arXiv:2404.09656) has it: a second, frozen adapter on the same base.
+"""Move a reference towards the policy, as in TR-DPO (arXiv:2404.09656): a second, frozen adapter on the same base.
 
-At a refresh the reference's weights become α times the policy's plus 1 − α times its own. The base and LoRA's scaling
-are common to both, so the mixture is one of products,
+An update sets the reference's weights to α times the policy's plus 1 − α times their previous values. Base and LoRA scaling
+are the same for both, so the update mixes the products,
 
-    B_ref·A_ref ← α·B·A + (1 − α)·B_ref·A_ref,
+    B_ref·A_ref ← α·B·A + (1 − α)·B_ref·A_ref.
 
-which mixing A with A and B with B would not give: it adds cross terms. The mixture of ranks r and R has rank r + R at
-most and is cut back to R by a singular value decomposition, the nearest matrix of that rank. With α = 1 it is a copy
-and R = r. Else R = 2r, so from a fresh adapter nothing is cut before the third refresh, and little after, since a
-policy's successive adapters nearly share their row and column spaces: a relative 4e-5 at most over the 15 refreshes
-of the demo every 4 steps with α = 0.3.
+Mixing A with A and B with B instead would add cross terms. A mixture of ranks r and R has rank up to r + R. It is truncated
+to rank R by a singular value decomposition, which gives the nearest matrix of that rank. With α = 1 the update is a copy
+and R = r. Otherwise R = 2r, so from a fresh adapter nothing is lost before the third update. Little is lost later, since
+successive adapters of a policy have nearly the same row and column spaces: up to a relative 4e-5 in the 15 updates of the
+demo, every 4 steps with α = 0.3.
 """
 
 import copy
@@ -28,7 +28,7 @@ NO_MATRIX_PRODUCT = ("modules_to_save", "trainable_token_indices", "target_param
 
 
 def unmixable(config: PeftConfig) -> str | None:
-    """What makes the weights of an adapter something else than a sum of B·A; `None` if nothing does."""
+    """Why the weights of an adapter are not only products B·A, as a noun phrase; `None` if they are."""
     if config.peft_type != PeftType.LORA:
         return f"a {config.peft_type.value} adapter"
     variants = [field.name for field in fields(LoraConfig) if field.metadata.get("is_lora_variant")]
@@ -36,22 +36,22 @@ def unmixable(config: PeftConfig) -> str | None:
 
 
 def add_reference(model: PeftModel, alpha: float) -> None:
-    """Add the reference as it starts: equal to the policy's adapter, padded with zeros to rank R, in float32.
+    """Add the reference adapter: a copy of the policy's adapter, padded with zeros to rank R, in float32.
 
-    A fresh adapter changes nothing, and neither does its copy: the reference then starts as the bare base.
+    If the policy's adapter is fresh, the reference equals the base model.
 
     Args:
-        model: Its adapter is called `default`; an adapter `ref` is replaced.
-        alpha: α of the refreshes to come, in (0, 1].
+        model: Its adapter is called `default`. An adapter `ref` is replaced.
+        alpha: α of the updates, in (0, 1].
 
     Raises:
-        ValueError: The adapter has layers that are no pair of matrices: embeddings or convolutions.
+        ValueError: The adapter has layers that are not a pair of matrices: embeddings or convolutions.
     """
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and (POLICY not in module.lora_A or module.lora_A[POLICY].weight.ndim != 2):
             raise ValueError(
-                f"`sync_ref_model` mixes adapters of linear layers, and {name} is a {type(module.base_layer).__name__}: "
-                "leave it out of `lora_target_modules`, or remove `sync_ref_model`."
+                f"`sync_ref_model` supports adapters of linear layers only, and {name} is a "
+                f"{type(module.base_layer).__name__}. Remove it from `lora_target_modules`, or remove `sync_ref_model`."
             )
     if FROZEN_COPY in model.peft_config:
         model.delete_adapter(FROZEN_COPY)
@@ -67,17 +67,17 @@ def _config(policy: LoraConfig, multiple: int) -> LoraConfig:
     config = copy.deepcopy(policy)
     config.r *= multiple
     config.rank_pattern = {name: rank * multiple for name, rank in config.rank_pattern.items()}
-    config.init_lora_weights = True  # PiSSA and its like would take their share out of the base a second time
+    config.init_lora_weights = True  # PiSSA, for example, would change the base a second time
     config.lora_dropout = 0.0
     return config
 
 
 @torch.no_grad()
 def refresh(model: PeftModel, alpha: float) -> float:
-    """Move the reference towards the policy, in place.
+    """Update the reference in place.
 
     Returns:
-        What the cut to rank R dropped, as a share of the mixture: Frobenius norms over all layers together.
+        Relative Frobenius norm that was lost by truncation to rank R, over all layers together.
     """
     dropped, total = [], []
     for layer in _layers(model):
@@ -102,7 +102,7 @@ def refresh(model: PeftModel, alpha: float) -> float:
 
 
 def cut(b: torch.Tensor, a: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The product of two thin matrices at a lower rank, nearest in the Frobenius norm, without ever forming it.
+    """Nearest lower-rank approximation of a product of two thin matrices in the Frobenius norm, without forming the product.
 
     Args:
         b: (M, K).
@@ -110,8 +110,8 @@ def cut(b: torch.Tensor, a: torch.Tensor, rank: int) -> tuple[torch.Tensor, torc
         rank: R, the rank to keep.
 
     Returns:
-        Factors (M, R) and (R, N) whose norms are alike, padded with zeros where R exceeds M or N, and the singular
-        values of b·a, largest first, of which the factors hold the first R.
+        Factors (M, R) and (R, N) of equal norm, padded with zeros if R exceeds M or N, and all singular values of b·a,
+        largest first. The factors contain the first R of them.
     """
     basis_b, small_b = torch.linalg.qr(b)
     basis_a, small_a = torch.linalg.qr(a.T)

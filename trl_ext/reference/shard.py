@@ -1,10 +1,10 @@
-"""A shard of the reference cache: an immutable file of per-token log-probabilities, checked row by row.
+"""Read and write a shard of the reference cache: an immutable file of per-token log-probabilities with checksums.
 
-Layout, little-endian: header (`folder.HEADER`), then the index as five columns sorted by key (first and
-second half of the key, start, length, check), then the float32 values of all rows. Two digests guard it. The
-header's covers header and index and is verified when the file is opened. A row's check covers key and values
-and is verified whenever the row is read; it alone rules out a wrong answer: whatever the index says, a row
-counts only if its bytes are those that were written for this very key, and the key contains the identity.
+Layout, little-endian: header (`folder.HEADER`), then the index as five columns sorted by key (first and second half of the
+key, start, length, check), then the float32 values of all rows. There are two kinds of digests. The header's covers header
+and index and is verified when the file is opened. A row's check covers key and values and is verified whenever the row is
+read. It alone rules out wrong values: whatever the index says, a row is used only if its bytes were written for this key,
+and the key depends on the identity.
 """
 
 import os
@@ -20,18 +20,18 @@ from trl_ext.support import atomic
 KEY_BYTES = 16
 COLUMNS = ("<u8", "<u8", "<u4", "<u4", "<u8")  # key, key, start and length in values, check
 ROW_BYTES = sum(np.dtype(column).itemsize for column in COLUMNS)
-"""What a row costs in the index, on disk and in memory."""
+"""Bytes of a row in the index, on disk and in memory."""
 
 
 class DamagedShardError(Exception):
-    """The file is not a shard of this identity, or not all of it is there."""
+    """The file is not a shard of this identity, or is incomplete."""
 
 
 def write(path: Path, identity: bytes, rows: Mapping[bytes, np.ndarray]) -> None:
-    """Write a new shard; it appears under its name only when whole and on disk.
+    """Write a new shard. The file appears only when it is complete and on disk.
 
     Args:
-        path: A name no other shard has.
+        path: A new path.
         identity: 16-byte digest of the identity.
         rows: Float32 log-probabilities, shape (tokens,), by 16-byte key.
     """
@@ -61,20 +61,20 @@ def write(path: Path, identity: bytes, rows: Mapping[bytes, np.ndarray]) -> None
 
 
 class Shard:
-    """The index of one file in memory; values are read when asked for, and no file stays open.
+    """Index of one file in memory. Values are read on demand, and the file is not kept open.
 
     Attributes:
-        size: Bytes of the file.
+        size: File size in bytes.
         is_damaged: Whether a row failed its check.
-        touched: When its owner last marked the file as used, in seconds of `time.monotonic`.
+        touched: When this process last marked the file as used, in seconds of `time.monotonic`.
     """
 
     def __init__(self, path: Path, identity: bytes) -> None:
         """Read and verify header and index.
 
         Raises:
-            DamagedShardError: With the reason, where the file must not be believed.
-            OSError: Where it cannot be read.
+            DamagedShardError: The file is damaged; the message is the reason.
+            OSError: The file cannot be read.
         """
         self.path = path
         self.is_damaged, self.touched = False, float("-inf")
@@ -84,14 +84,14 @@ class Shard:
                 raise DamagedShardError("it is shorter than a header")
             magic, owner, rows, size, digest = HEADER.unpack(file.read(HEADER.size))
             if magic != MAGIC:
-                raise DamagedShardError("it does not begin like a shard")
+                raise DamagedShardError("it is not a shard")
             if owner != identity:
                 raise DamagedShardError("it belongs to another reference")
             if size != self.size or HEADER.size + rows * ROW_BYTES > size:
-                raise DamagedShardError(f"it has {self.size} bytes where {size} were written")
+                raise DamagedShardError(f"it has {self.size} bytes instead of {size}")
             index = file.read(rows * ROW_BYTES)
         if _digest(identity, rows, size, index) != digest:
-            raise DamagedShardError("its index is not what was written")
+            raise DamagedShardError("its index is damaged")
         self._values_at = HEADER.size + len(index)
         columns, offset = [], 0
         for dtype in COLUMNS:
@@ -103,17 +103,17 @@ class Shard:
         return len(self._first)
 
     def get(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
-        """Values of each key, float32 of shape (tokens,); `None` where absent or damaged.
+        """Values of each key, float32 of shape (tokens,); `None` if they are absent or damaged.
 
         Raises:
-            OSError: If the file is gone or cannot be read.
+            OSError: The file was removed or cannot be read.
         """
         found: list[np.ndarray | None] = [None] * len(keys)
         if not len(self) or not keys:
             return found
         halves = _halves(keys)
-        # Two keys that share 64 bits are told apart by the other 64; the later of them is then a miss, once
-        # in about 10^7 caches of a million rows.
+        # Keys with the same first 64 bits are distinguished by the other 64. The second of them is then always a miss, which
+        # happens in one of about 10^7 caches of a million rows.
         position = np.searchsorted(self._first, halves[:, 0]).clip(max=len(self) - 1)
         present = (self._first[position] == halves[:, 0]) & (self._second[position] == halves[:, 1])
         if not present.any():
@@ -126,10 +126,10 @@ class Shard:
         return found
 
     def rows(self) -> Iterator[tuple[bytes, np.ndarray]]:
-        """Every key with its values, those that fail their check left out.
+        """All keys and values, without rows that fail their check.
 
         Raises:
-            OSError: If the file is gone or cannot be read.
+            OSError: The file was removed or cannot be read.
         """
         with open(self.path, "rb") as file:
             file.seek(self._values_at)

@@ -38,7 +38,7 @@ def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model,
         return trainer
 
     undisturbed, disturbed = run(), run(at=3)
-    assert capsys.readouterr().out.count("out of memory: rows of at most") == 1
+    assert capsys.readouterr().out.count("out of memory: the step is repeated, from now on with row_tokens") == 1
     assert disturbed.memory.row_budget < 90
     assert relative_difference(weights(disturbed), weights(undisturbed)) < 1e-5
     for log, other in zip(disturbed.recorder.logs, undisturbed.recorder.logs, strict=True):

@@ -89,7 +89,7 @@ def test_one_example_per_step_trains_with_a_zero_baseline(tiny_model, tmp_path, 
     trainer = build(UnpairedPreferenceTrainer, config, tiny_model, examples=unpaired(8, 2))
     trainer.train()
     assert [log["kl"] for log in trainer.recorder.logs] == [0.0, 0.0, 0.0]
-    assert capsys.readouterr().out.count("KTO baseline: a step held a single prompt") == 1
+    assert capsys.readouterr().out.count("KTO baseline: all examples of a step have the same prompt") == 1
 
 
 def test_the_baseline_is_the_clamped_mean_over_the_whole_step(tiny_model, tmp_path):

@@ -1,1 +1,1 @@
-"""Preference losses on given data, paired and unpaired: one optimizer step is one batch, cut into packed rows."""
+"""Train preference losses on given data, paired or unpaired: an optimizer step is one batch, cut into packed rows."""

@@ -1,4 +1,4 @@
-"""What a token costs this very model in activations, and how much memory there is for them."""
+"""Measure the activation memory per token of a model, and the memory that is free for activations."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ from transformers.training_args import OptimizerNames
 from trl_ext.batching.budget import Footprint
 
 USABLE = 0.9
-"""Share of the free memory to plan with: the rest is fragmentation and what the arithmetic leaves out."""
+"""Share of the free memory to plan with. The rest allows for fragmentation and for terms that are not counted."""
 HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768
 """Block of logits that TRL's fused LM head holds at a time, float32."""
 
 
 class Kept(NamedTuple):
-    """Bytes one forward pass keeps for its backward pass, inside the layers and outside, and their inputs."""
+    """Bytes that a forward pass keeps for the backward pass: inside the layers, outside, and the layers' inputs."""
 
     inside: int
     outside: int
@@ -29,11 +29,11 @@ class Kept(NamedTuple):
 def footprint(
     model: nn.Module, trial: Callable[[int], tuple[Callable[[], torch.Tensor], int]]
 ) -> tuple[Footprint, list[nn.Module]]:
-    """Measure what a token keeps for the backward pass, from rows of two lengths.
+    """Measure the bytes per token that are kept for the backward pass, from rows of two lengths.
 
     Args:
-        model: In training mode, nothing checkpointed.
-        trial: Makes a forward pass with gradients that is 1 or 2 times as long, and says how many tokens it computes.
+        model: In training mode, with nothing checkpointed.
+        trial: Makes a forward pass with gradients that is 1 or 2 times as long, and counts its tokens.
 
     Returns:
         The footprint, and the layers in the order they ran.
@@ -48,7 +48,7 @@ def footprint(
 
 
 def kept(model: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[Kept, list[nn.Module]]:
-    """Bytes that one forward pass keeps, and the layers in the order they ran."""
+    """Measure the bytes that a forward pass keeps, and list the layers in the order they ran."""
     known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     layers: list[nn.Module] = []
     bytes_in = {True: 0, False: 0}  # whether inside a layer
@@ -93,7 +93,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def nothing_checkpointed(model: nn.Module) -> Iterator[None]:
-    """Inside, every layer keeps its activations."""
+    """Context in which no layer is checkpointed."""
     flags = {m: m.gradient_checkpointing for m in model.modules() if hasattr(m, "gradient_checkpointing")}
     try:
         for module in flags:
@@ -108,8 +108,8 @@ def checkpoint(model: nn.Module, layers: list[nn.Module], count: int, **kwargs: 
     """Checkpoint the first `count` of `layers`, in the order they run, and no other.
 
     Args:
-        model: The `transformers` model that holds them.
-        kwargs: For `torch.utils.checkpoint.checkpoint`; non-reentrant if not said otherwise.
+        model: The `transformers` model that contains them.
+        kwargs: For `torch.utils.checkpoint.checkpoint`; non-reentrant by default.
     """
     if not count:
         model.gradient_checkpointing_disable()
@@ -124,15 +124,15 @@ def checkpoint(model: nn.Module, layers: list[nn.Module], count: int, **kwargs: 
 
 
 def free_for_activations(model: nn.Module, optimizer: Any, optim: str, device: torch.device) -> float:
-    """Bytes that activations may take: what is free, less what training is still going to allocate.
+    """Bytes that activations may take: free memory, less what training has yet to allocate.
 
-    That is gradients and optimizer states of the trained weights, one dequantised weight matrix (in float32 at most)
-    and a block of logits in the LM head.
+    These are the gradients and optimizer states of the trained weights, one dequantised weight matrix and a block of
+    logits in the LM head.
 
     Args:
         model: The `transformers` model, adapters included.
-        optimizer: Whose states exist already; `None` for one that has none yet.
-        optim: Its name among transformers' optimizers.
+        optimizer: The optimizer, if its states exist already; otherwise `None`.
+        optim: Its name in transformers.
         device: Where the model lives.
     """
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -12,11 +12,11 @@ from trl_ext.trainers.preference.runtime import Runtime
 
 
 class Baseline:
-    """Estimates z = max(0, mean of log π/π_ref over the step's mismatched pairs), KTO (arXiv:2402.01306, Eq. 7).
+    """Estimate z = max(0, mean of log π/π_ref over the step's mismatched pairs), KTO (arXiv:2402.01306, Eq. 7).
 
     Args:
-        runtime, rows, references: Of the trainer.
-        precomputed: Reference values of the examples are a column of the data.
+        runtime, rows, references: The trainer's.
+        precomputed: Reference log-probabilities of the examples are a column of the data.
     """
 
     def __init__(self, runtime: Runtime, rows: Rows, references: References, *, precomputed: bool) -> None:
@@ -27,17 +27,17 @@ class Baseline:
         self._has_warned = False
 
     def estimate(self, examples: list[dict]) -> torch.Tensor:
-        """The baseline of a step, a scalar without gradient, clamped after the mean over all processes.
+        """The baseline of a step: a scalar without gradient, clamped after averaging over all processes.
 
         Args:
-            examples: The examples of this process. Each gets its `ref_logps` on the way.
+            examples: The examples of this process. Their reference log-probabilities are added as `ref_logps`.
         """
         accelerator = self.runtime.accelerator
         process = accelerator.process_index
         own = [_sequence(example) | {"process": process} for example in examples]
         # Every process gets the same list.
         pairs = mismatched(gather_object(own) if accelerator.num_processes > 1 else own)
-        # Each process takes the pairs of its own prompts, which its own completions continue as well.
+        # Each process scores the pairs with its own prompts, which its own completions share.
         mine = [pair for pair in pairs if pair["process"] == process]
         with self.runtime.locally():
             log_ratio = self._log_ratio(mine, examples)
@@ -45,17 +45,17 @@ class Baseline:
         if not pairs and not self._has_warned:
             self._has_warned = True
             self.runtime.say(
-                "KTO baseline: a step held a single prompt, so no mismatched pair exists and z is 0 there; use more "
-                "examples per step (per_device_train_batch_size × gradient_accumulation_steps)."
+                "KTO baseline: all examples of a step have the same prompt, so it has no mismatched pairs and z is 0. Use "
+                "more examples per step (per_device_train_batch_size × gradient_accumulation_steps)."
             )
         return (log_ratio / max(len(pairs), 1)).clamp(min=0).float()
 
     def _log_ratio(self, pairs: list[dict], examples: list[dict]) -> torch.Tensor:
         """Σ log π/π_ref over the completions of `pairs`, a scalar, without gradient.
 
-        The reference reads matched and mismatched completions of a prompt in one pass, where they share it. The
-        policy does not: no loss can be formed before z is known, so that pass would have to hold the whole step in one
-        row, keep the mismatched completions for its backward pass, and show them dropout.
+        The reference scores matched and mismatched completions of a prompt in one pass, in which they share the prompt.
+        The policy does not: no loss can be computed before z is known. A shared pass would have to hold the whole step in
+        one row, keep the activations of mismatched completions, and apply dropout to them.
         """
         own = [] if self.precomputed else examples
         sequences = [_sequence(example) for example in (*pairs, *own)]

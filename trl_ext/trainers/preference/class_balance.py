@@ -1,4 +1,4 @@
-"""Balance desirable and undesirable examples: spread them evenly over an epoch, weigh the rarer class up."""
+"""Balance desirable and undesirable examples: spread both evenly over an epoch, and weight the smaller class more."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,15 +11,15 @@ CLASS_WEIGHTS = ("desirable_weight", "undesirable_weight")
 
 
 class ClassMixedSampler(Sampler[int]):
-    """A fresh shuffle every epoch in which each class is spread evenly over the epoch.
+    """Shuffle every epoch so that each class is spread evenly over it.
 
-    The k-th of a class's n shuffled examples lands at a random point of the k-th of n equal stretches, so any
-    window of an epoch holds the classes in nearly the proportion of the whole set. Datasets unpaired from pairs
-    come as blocks of one class; reading them in order feeds single-class steps.
+    The epoch is divided into n equal intervals for a class of n examples, and the k-th shuffled example is placed at a
+    random point of the k-th interval. So any window of an epoch has nearly the class proportions of the dataset. Datasets
+    unpaired from pairs are ordered by class; read in order, they would give steps with a single class.
 
     Args:
         labels: Class of every example.
-        seed: The order is a function of `seed` and the epoch alone, hence equal on all processes and after a resume.
+        seed: The order depends only on `seed` and the epoch, so it is the same on all processes and after a resume.
     """
 
     def __init__(self, labels: Sequence[bool], seed: int) -> None:
@@ -28,7 +28,7 @@ class ClassMixedSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the order of this epoch from the next iteration on."""
+        """Set the epoch whose order the next iteration uses."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -57,20 +57,23 @@ def counts_of(dataset: Any) -> dict[str, int]:
         ValueError: The dataset is streamed, or holds a single class.
     """
     if not isinstance(dataset, Dataset):
-        raise ValueError("Class weights 'auto' need the label counts, which a streamed dataset does not have.")
+        raise ValueError(
+            "Class weights 'auto' need the number of examples of each class, which a streamed dataset does not have. "
+            "Give numbers, or do not stream the dataset."
+        )
     labels = dataset["label"]
     desirable = sum(map(bool, labels))
     counts = dict(zip(CLASS_WEIGHTS, (desirable, len(labels) - desirable), strict=True))
     if not all(counts.values()):
         raise ValueError(
-            f"Class weights 'auto' need both classes; the training data has {desirable} desirable and "
-            f"{len(labels) - desirable} undesirable examples."
+            f"Class weights 'auto' need examples of both classes. The training data has {desirable} desirable and "
+            f"{len(labels) - desirable} undesirable examples. Give numbers instead."
         )
     return counts
 
 
 def balanced(values: dict[str, Any], counts: dict[str, int]) -> dict[str, float]:
-    """Numbers for the weights that are "auto", with λ_D·n_D = λ_U·n_U; where both are, the commoner class weighs 1.
+    """Replace weights "auto" by numbers with λ_D·n_D = λ_U·n_U. If both are "auto", the larger class has weight 1.
 
     Args:
         values: Hyperparameters of a loss.

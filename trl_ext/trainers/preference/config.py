@@ -1,6 +1,6 @@
-"""Trainer configurations: TRL's own, plus the loss by name.
+"""Configure the preference trainers: TRL's configurations, with the loss chosen by name.
 
-Fields are annotated one per line with literal defaults: the recipe validator reads them from this source without
+Fields are annotated one per line with literal defaults, because the recipe validator reads them from this source without
 importing it.
 """
 
@@ -17,11 +17,11 @@ from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 
 @dataclass
 class LossOptions(FiniteStepOptions, CheckpointOptions):
-    """Which loss, and its hyperparameters.
+    """The loss and its hyperparameters.
 
-    The latter may be given in `loss_kwargs` or, where TRL has a field for them, in that field (`beta`, `label_smoothing`,
-    …). A field left at `None` takes the loss's own default, and one that the chosen loss does not read is an error: betas
-    of different losses do not mean the same thing.
+    Hyperparameters are given in `loss_kwargs`, or in TRL's field for them (`beta`, `label_smoothing`, …). A field left at
+    `None` takes the default of the loss. A hyperparameter that the loss does not read is an error, since β, for example,
+    has a different meaning in each loss.
     """
 
     _method: ClassVar[str]  # the kind of training that a subclass configures, a key of `trl_ext.methods.METHODS`
@@ -33,25 +33,25 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
     loss_kwargs: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Hyperparameters of the loss. In a mix, a mapping under a loss's name is for that loss alone."
+            "help": "Hyperparameters of the loss. In a mix, those in a mapping under the name of a loss apply only to it."
         },
     )
 
     def _resolve_loss(self, default: str, trl_spelling: dict | str | None, fields: tuple[str, ...]) -> None:
-        """Settle `loss` and `loss_kwargs`, then mirror the latter into TRL's fields.
+        """Resolve `loss` and `loss_kwargs`, and copy the hyperparameters into TRL's fields.
 
         Raises:
             ValueError: Two different losses, an unknown loss, or a hyperparameter the loss does not read.
         """
         ours = losses.canonical(self.loss) if isinstance(self.loss, str) else self.loss
         if ours is not None and trl_spelling is not None and trl_spelling != ours:
-            raise ValueError(f"`loss` is {ours!r} and `loss_type` says {trl_spelling!r}: set one of the two.")
+            raise ValueError(f"`loss` is {ours!r} and `loss_type` is {trl_spelling!r}. Set only one of them.")
         chosen = ours or trl_spelling or default
         given = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
         kwargs = dict(self.loss_kwargs or {})
         for name, value in kwargs.items():
             if given.get(name, value) != value:
-                raise ValueError(f"`{name}` is {given[name]!r} and {value!r} in `loss_kwargs`: set it in one place.")
+                raise ValueError(f"`{name}` is {given[name]!r}, and {value!r} in `loss_kwargs`. Set it in one place.")
         resolved = losses.get(chosen, **{**given, **kwargs})
         checks.refuse(self, self._method, resolved.info)
         self.loss = dict(chosen) if isinstance(chosen, dict) else chosen
@@ -62,46 +62,46 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
 
 @dataclass
 class PreferenceOptions(LossOptions):
-    """What both trainers on given preferences add to TRL's configurations."""
+    """Settings that both preference trainers add to TRL's configurations."""
 
     packing: bool = field(
         default=True,
         metadata={
-            "help": "Pack rows: completions share their prompt and no token is padding. Proved against the padded "
-            "path on the first step, which is used where the proof fails."
+            "help": "Pack rows: completions of a prompt share it, and there is no padding. Before the first step, packed and "
+            "padded rows are compared on the model; if they differ, rows are padded."
         },
     )
     reference_cache: bool = field(
         default=True,
         metadata={
-            "help": "Keep reference log-probabilities on disk, shared by losses, betas, learning rates, seeds and "
-            "runs on the same base, and look there before running a reference pass."
+            "help": "Keep reference log-probabilities on disk and reuse them, in this run and in all others on the same base, "
+            "whatever their loss, learning rate or seed."
         },
     )
     row_tokens: int | str = field(
         default="auto",
         metadata={
-            "help": "Most tokens, padding included, of one forward pass. It bounds memory and never changes the "
-            "result. `auto`: as many as fit with the fewest layers recomputed, 4096 at most."
+            "help": "Maximum tokens of one forward pass, padding included. It limits memory and does not change the "
+            "result. `auto`: the fastest row length that fits in memory, up to 4096."
         },
     )
     gradient_checkpointing: bool | str = field(
         default="auto",
         metadata={
-            "help": "Recompute activations in the backward pass instead of keeping them. `auto`: only in as many layers "
-            "as the free memory asks for, measured on this model before the first step.",
+            "help": "Recompute activations in the backward pass instead of keeping them. `auto`: in as few layers as the "
+            "free memory requires, measured on the model before the first step.",
             "choices": ["auto"],
         },
     )
     logging_nan_inf_filter: bool = field(
         default=False,
-        metadata={"help": "Log a lost (NaN) loss as the previous average, as transformers does by default."},
+        metadata={"help": "Log the previous average in place of a NaN loss, as transformers does by default."},
     )
     lora_dtype: str = field(
         default="float32",
         metadata={
-            "help": "Dtype of the trained adapter weights. In bfloat16 most of them cannot move at preference "
-            "learning rates.",
+            "help": "Dtype of the trained adapter weights. In bfloat16 most weights do not change at the learning rates of "
+            "preference training.",
             "choices": ["float32", "bfloat16"],
         },
     )
@@ -128,7 +128,7 @@ class PreferenceOptions(LossOptions):
 class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
     """`trl.DPOConfig` with `loss`, `loss_kwargs`, `packing`, `reference_cache`, `row_tokens` and `lora_dtype`.
 
-    `loss_type` and `loss_weights` are understood as TRL's spelling of `loss`.
+    `loss_type` and `loss_weights` are accepted as TRL's spelling of `loss`.
 
     Raises:
         ValueError: An unknown or unpaired loss, a hyperparameter it does not read, or settings that exclude each other.
@@ -138,7 +138,7 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
     _VALID_DICT_FIELDS = [*DPOConfig._VALID_DICT_FIELDS, "loss", "loss_kwargs"]  # noqa: RUF012
 
     loss_type: list[str] | None = field(default=None, metadata={"help": "TRL's spelling of `loss`."})
-    beta: float | None = field(default=None, metadata={"help": "β of the loss; its own default if not set."})
+    beta: float | None = field(default=None, metadata={"help": "β of the loss (default: that of the loss)."})
     label_smoothing: float | None = field(default=None, metadata={"help": "Label noise ε of the loss."})
     discopop_tau: float | None = field(default=None, metadata={"help": "τ of the discopop loss."})
     f_divergence_type: str | None = field(default=None, metadata={"help": "f-divergence of the regulariser."})
@@ -165,8 +165,8 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
 class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
     """`trl.KTOConfig` with `loss`, `loss_kwargs`, `packing`, `reference_cache`, `row_tokens` and `lora_dtype`.
 
-    `desirable_weight` and `undesirable_weight` take `"auto"`: the rarer class is weighted up until both classes
-    weigh the same, λ_D·n_D = λ_U·n_U.
+    `desirable_weight` and `undesirable_weight` may be `"auto"`: the smaller class gets a larger weight, so that
+    λ_D·n_D = λ_U·n_U.
 
     Raises:
         ValueError: An unknown or paired loss, a hyperparameter it does not read, or settings that exclude each other.
@@ -176,14 +176,14 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
     _VALID_DICT_FIELDS = [*KTOConfig._VALID_DICT_FIELDS, "loss", "loss_kwargs"]  # noqa: RUF012
 
     loss_type: str | None = field(default=None, metadata={"help": "TRL's spelling of `loss`."})
-    beta: float | None = field(default=None, metadata={"help": "β of the loss; its own default if not set."})
-    desirable_weight: float | str | None = field(default=None, metadata={"help": "λ_D, or 'auto'."})
-    undesirable_weight: float | str | None = field(default=None, metadata={"help": "λ_U, or 'auto'."})
+    beta: float | None = field(default=None, metadata={"help": "β of the loss (default: that of the loss)."})
+    desirable_weight: float | str | None = field(default=None, metadata={"help": "λ_D, a number or 'auto'."})
+    undesirable_weight: float | str | None = field(default=None, metadata={"help": "λ_U, a number or 'auto'."})
     train_sampling_strategy: str = field(
         default="random",
         metadata={
-            "help": "`random` mixes both classes evenly into every step; partners for the KTO baseline are drawn "
-            "from the step itself, so no order is needed.",
+            "help": "`random` mixes both classes evenly into every step. `sequential` keeps the order of the data. The KTO "
+            "baseline does not depend on the order of the examples in a step.",
             "choices": ["random", "sequential"],
         },
     )
@@ -204,7 +204,7 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
 
 
 def _from_trl(loss_type: list[str] | str | None, weights: list[float] | None) -> dict[str, Any] | str | None:
-    """TRL's `loss_type` and `loss_weights` as a `loss`."""
+    """Convert TRL's `loss_type` and `loss_weights` into a `loss`."""
     if loss_type is None:
         return None
     mix = {losses.canonical(name): weight for name, weight in mix_from_trl(loss_type, weights).items()}

@@ -1,4 +1,4 @@
-"""Check a trainer's arguments before anything is loaded, and tell TRL's constructor other settings than the user's."""
+"""Check a trainer's arguments before anything is loaded, and change settings for TRL's constructor."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from trl_ext.trainers.preference import reference_sync
 
 @contextlib.contextmanager
 def temporarily(args: Any, **values: Any) -> Iterator[None]:
-    """Inside, the settings have these values: what TRL's constructor is told instead of what the user set."""
+    """Context in which settings have other values: those that TRL's constructor should see."""
     before = {name: getattr(args, name) for name in values}
     vars(args).update(values)
     try:
@@ -24,7 +24,7 @@ def temporarily(args: Any, **values: Any) -> Iterator[None]:
 
 
 def has_images(dataset: Any) -> bool:
-    """Whether the first example holds images; a dataset may be a stream, which cannot be asked for its columns."""
+    """Whether the first example contains images. A streamed dataset may not know its columns."""
     example = next(iter(dataset)) if dataset is not None else {}
     return "image" in example or "images" in example
 
@@ -38,7 +38,7 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
         raise ValueError(problem)
     if given.get("compute_metrics") is not None:
         raise ValueError(
-            "`compute_metrics` reads full logits, which are never built here: read the logged metrics instead."
+            "`compute_metrics` needs the full logits, which this trainer never computes. Use the logged metrics instead."
         )
     if args.activation_offloading and (args.use_cpu or not torch.accelerator.is_available()):
         raise ValueError(

@@ -15,10 +15,10 @@ RowLosses = list[tuple[list[dict], torch.Tensor]]
 
 
 class CoupledBackward:
-    """Backward passes of a step through such a loss: by its derivatives with respect to the step's log-probabilities.
+    """Run the backward passes of a step with such a loss.
 
     Args:
-        runtime, rows, memory, objective: Of the trainer.
+        runtime, rows, memory, objective: The trainer's.
     """
 
     def __init__(self, runtime: Runtime, rows: Rows, memory: RowMemory, objective: Objective) -> None:
@@ -30,14 +30,14 @@ class CoupledBackward:
     def run(self, rows: list, total: float, shared: dict, sums: MeanMetrics) -> RowLosses:
         """Accumulate the gradient of the step's mean loss.
 
-        The rows run once without gradient to gather the loss's inputs over the whole step, the loss is
-        differentiated with respect to them, and the rows run again with that gradient: the one case in which
+        The rows run once without gradient, which gives the inputs of the loss for the whole step. The loss is
+        differentiated with respect to them, and the rows run again with these derivatives. This is the only case in which
         tokens are computed twice.
 
         Args:
-            rows: Those of this process.
-            total: Examples of the step, over all processes.
-            shared: Values of the whole step that the loss reads as they are.
+            rows: The rows of this process.
+            total: Number of examples of the step, over all processes.
+            shared: Values of the whole step that the loss reads.
             sums: Metrics are added to it.
         """
         with self.runtime.locally():
@@ -53,7 +53,7 @@ class CoupledBackward:
             return self._backward(rows, states, total, gradients, own, sums)
 
     def _score(self, rows: list) -> tuple[list[dict[str, torch.Tensor]], list[random_state.RandomState]]:
-        """Every row's tensors without gradient, and the random state before each."""
+        """Score every row without gradient. Returns its tensors, and the random state before each row."""
         scored, states = [], []
         with torch.no_grad(), self.runtime.autocast():
             for row in rows:
@@ -64,7 +64,7 @@ class CoupledBackward:
     def _backward(
         self, rows: list, states: list, total: float, gradients: dict, output: tuple, sums: MeanMetrics
     ) -> RowLosses:
-        """Run the rows again and pass each its part of the gradients."""
+        """Run the rows again, each with its part of the derivatives."""
         objective, losses, start = self.objective, [], 0
         for row, state in zip(rows, states, strict=True):
             part = slice(start, start + len(row))
@@ -85,9 +85,9 @@ class CoupledBackward:
         return losses
 
     def _gather_leaves(self, local: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], slice]:
-        """This process's tensors joined with all others', and where its own lie.
+        """Gather the tensors of all processes. Returns them, and the slice that belongs to this process.
 
-        Tensors that came from the policy get gradients; reference values and lengths do not.
+        The policy's log-probabilities require gradients; reference values and lengths do not.
         """
         accelerator = self.runtime.accelerator
         count = len(next(iter(local.values())))

@@ -12,14 +12,14 @@ from trl_ext.trainers.preference.runtime import Runtime
 
 
 class Evaluation:
-    """Sums the metrics of an evaluation set.
+    """Compute the metrics of an evaluation set.
 
-    Metrics are means over the examples of the evaluation set, not over its batches, and the copies with which
-    accelerate fills the last batch of several processes do not count. What a loss compares or averages across
-    examples (`aot`'s sorting, KTO's baseline) it does within an evaluation batch.
+    Metrics are means over the examples of the evaluation set, not over its batches. Copies with which accelerate fills
+    the last batch of several processes do not count. A loss that compares or averages over examples (`aot`'s sorting,
+    KTO's baseline) does so within an evaluation batch.
 
     Args:
-        runtime, references, rows, objective, retry: Of the trainer.
+        runtime, references, rows, objective, retry: The trainer's.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Evaluation:
         self._sums: MeanMetrics | None = None
 
     def begin(self) -> None:
-        """Forget the sums of an earlier evaluation."""
+        """Discard the sums of an earlier evaluation."""
         self._sums = None
 
     def add(self, examples: list[dict]) -> float:
@@ -43,7 +43,7 @@ class Evaluation:
             examples: The examples of this process, copies included.
         """
         own = self._without_copies(examples)
-        shown = own or examples[:1]  # a process that holds nothing but copies still takes part, with weight zero
+        shown = own or examples[:1]  # a process with nothing but copies takes part with weight zero
         with no_grad_eval(self.runtime.model):
             for attempt in self.retry.attempts(shown):
                 with attempt as sums:
@@ -56,12 +56,12 @@ class Evaluation:
         return sums.means()["loss"]
 
     def take(self) -> MeanMetrics | None:
-        """The sums over all batches since `begin`, once; `None` if there are none."""
+        """Return the sums over all batches since `begin` and clear them; `None` if there are none."""
         sums, self._sums = self._sums, None
         return sums
 
     def _without_copies(self, examples: list[dict]) -> list[dict]:
-        """This process's examples of a batch, less those repeated to give every process equally many."""
+        """This process's examples of a batch, without repetitions that give every process the same number."""
         accelerator = self.runtime.accelerator
         state = accelerator.gradient_state
         if accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
@@ -76,7 +76,7 @@ class Evaluation:
         rows = self.rows.cut(examples)
         with self.runtime.locally():
             scored = self._score(rows)
-        # Over the whole batch at once: some losses compare its examples with each other.
+        # For the whole batch at once: some losses compare its examples with each other.
         whole = {name: torch.cat([tensors[name] for _, tensors, _ in scored]) for name in scored[0][1]}
         output = objective.evaluate(whole | shared)
         start = 0

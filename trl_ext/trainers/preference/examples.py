@@ -14,8 +14,8 @@ class ExampleTokens:
 
     Attributes:
         args: The trainer's configuration; `max_length` and `device` are read.
-        completions: Columns of the completions, in the order in which their sides are scored.
-        columns: Further columns that the loss and the metrics read, where an example has them.
+        completions: Columns of the completions, in the order in which they are scored.
+        columns: Further columns that the loss or the metrics read, if an example has them.
     """
 
     args: Any
@@ -24,29 +24,29 @@ class ExampleTokens:
 
     @property
     def per_example(self) -> int:
-        """Sequences of an example: 2 for a pair."""
+        """Number of sequences of an example: 2 for a pair."""
         return len(self.completions)
 
     def tree(self, example: dict) -> Tree:
-        """The prompt with its completions, each cut where `max_length` ends the sequence."""
+        """The prompt with its completions, each sequence cut to `max_length`."""
         return self._truncated(example["prompt_ids"], [example[name] for name in self.completions])
 
     def length(self, example: dict) -> int:
-        """Tokens of the longest sequence after truncation."""
+        """Tokens of the example's longest sequence, after truncation."""
         longest = len(example["prompt_ids"]) + max(len(example[name]) for name in self.completions)
         return longest if self.args.max_length is None else min(longest, self.args.max_length)
 
     def count(self, example: dict) -> int:
-        """Tokens of all sequences, the prompt counted once per completion, as TRL counts."""
+        """Tokens of all sequences. The prompt counts once per completion, as in TRL."""
         return _count(self.tree(example))
 
     def sequences(self, row: list[dict]) -> list[tuple[list[int], list[int]]]:
-        """Prompt and completion ids of every completion in the order they are scored: side by side, as in TRL."""
+        """Prompt and completion ids of every completion, in the order of scoring: all chosen, then all rejected."""
         trees = [self.tree(example) for example in row]
         return [(tree.prompt, tree.completions[side]) for side in range(self.per_example) for tree in trees]
 
     def pack(self, row: list[dict]) -> dict[str, Any]:
-        """One packed row, and the columns of its examples that the loss and the metrics read."""
+        """Pack a row, and add the columns of its examples that the loss and the metrics read."""
         trees = [self.tree(example) for example in row]
         # chosen, rejected, chosen, … become all chosen, then all rejected, as in TRL's collator
         sides = self.per_example
@@ -59,11 +59,11 @@ class ExampleTokens:
         return batch
 
     def with_two_completions(self, example: dict, examples: list[dict]) -> Tree:
-        """A prompt with at least two completions, so that a leak between them would show.
+        """The prompt of an example with at least two completions, so that attention between them would be noticed.
 
         Args:
-            example: Whose prompt it is.
-            examples: The second completion comes from one of them where `example` has a single one.
+            example: The example.
+            examples: If `example` has a single completion, the second is taken from one of these.
         """
         if self.per_example > 1:
             return self.tree(example)

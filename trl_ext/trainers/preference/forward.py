@@ -1,4 +1,4 @@
-"""One forward pass over a row, padded or packed, reduced to what losses and metrics read."""
+"""Run a forward pass over a padded or packed row, and return what losses and metrics read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ NOT_FOR_THE_MODEL = {
 
 @dataclass
 class Completions:
-    """Per-token fields of S completions, zero where there is no completion token.
+    """Per-token fields of S completions; zero at other tokens.
 
     Attributes:
         per_token_logps: log π(token | prefix) of each completion token, shape (S, W).
@@ -45,7 +45,7 @@ class Completions:
 
     @property
     def lens(self) -> torch.Tensor:
-        """Completion tokens that were scored, shape (S,)."""
+        """Number of scored completion tokens, shape (S,)."""
         return self.mask.sum(dim=1)
 
 
@@ -102,7 +102,7 @@ def to_arrays(fields: Completions) -> list[np.ndarray]:
 
 
 def from_arrays(arrays: list[np.ndarray], device: torch.device) -> Completions:
-    """The inverse of `to_arrays`; fields other than the log-probabilities and the mask are `None`."""
+    """Invert `to_arrays`. Fields other than the log-probabilities and the mask are `None`."""
     logps = torch.zeros(len(arrays), max(map(len, arrays)))
     mask = torch.zeros_like(logps, dtype=torch.long)
     for i, array in enumerate(arrays):
@@ -112,12 +112,12 @@ def from_arrays(arrays: list[np.ndarray], device: torch.device) -> Completions:
 
 
 def num_tokens(batch: dict[str, Any]) -> torch.Tensor | int:
-    """Tokens of a row's sequences without padding, a prompt counted once per completion, as TRL counts."""
+    """Tokens of a row's sequences without padding. A prompt counts once per completion, as in TRL."""
     return batch["num_tokens"] if "packed" in batch else batch["attention_mask"].sum()
 
 
 def _base(model: nn.Module) -> nn.Module:
-    """The `transformers` model below an adapter and a wrapper of DDP's."""
+    """The `transformers` model without the wrappers of DDP and the adapter."""
     base = model.get_base_model() if is_peft_model(model) else getattr(model, "module", model)
     return base.get_base_model() if is_peft_model(base) else base
 

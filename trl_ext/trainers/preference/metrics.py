@@ -12,17 +12,17 @@ from trl_ext.trainers.preference.objective import Objective
 
 
 class StepMetrics:
-    """Finishes the sums of steps.
+    """Turn the sums of a step into logged means.
 
     Args:
-        accelerator: The other processes.
+        accelerator: The trainer's.
         history: TRL's lists of means since the last log, by mode and name.
         objective: Derives further metrics.
-        check: Judges the first step by its mean loss and the distance of policy and reference, if it was summed.
+        check: Checks the first step, given its mean loss and the mean distance of policy and reference (or `None`).
 
     Attributes:
         trained_tokens: Tokens of all training steps, over all processes.
-        is_first_step: Whether no training step was finished yet.
+        is_first_step: Whether no training step has finished yet.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class StepMetrics:
         means = sums.reduce(self.accelerator).means()
         loss, apart = means.pop("loss"), means.pop(step_zero.APART, None)
         if mode == "train" and not math.isfinite(loss):
-            return loss  # for `trl_ext.trainers.common.nonfinite` to judge; it measures nothing
+            return loss  # handled by `trl_ext.trainers.common.nonfinite`; its metrics are meaningless
         if mode == "train" and self.is_first_step:
             self.is_first_step = False
             self.check(loss, apart)
@@ -53,7 +53,7 @@ class StepMetrics:
         return loss + (0.0 if coefficient is None else coefficient * means["aux_loss"])
 
     def keep(self, sums: MeanMetrics, means: dict[str, float], mode: str) -> None:
-        """Add means to the history of `mode`; tokens are a running total there."""
+        """Add means to the history of `mode`. `num_tokens` is a running total."""
         history = self.history[mode]
         if mode == "train":
             self.trained_tokens += int(sums.total("num_tokens"))

@@ -11,13 +11,13 @@ from trl_ext.trainers.preference.references import References
 
 
 class Objective:
-    """What a trainer minimises on one kind of examples; `paired` and `unpaired` subclass it.
+    """Loss and metrics of rows. `PairedObjective` and `UnpairedObjective` implement it.
 
     Args:
         loss: One of `trl_ext.losses`.
         references: Scores rows under the reference.
-        precomputed: Reference values are columns of the data.
-        router_aux_loss_coef: Weight of a mixture of experts' load-balancing loss; `None` where there is none.
+        precomputed: Reference log-probabilities are columns of the data.
+        router_aux_loss_coef: Weight of the load-balancing loss of a mixture of experts; `None` without one.
     """
 
     def __init__(
@@ -30,13 +30,13 @@ class Objective:
 
     @property
     def scores_reference_apart(self) -> bool:
-        """Whether the reference reads completions in other rows than the policy does."""
+        """Whether the reference scores completions in other rows than the policy."""
         return False
 
     # Per kind of examples -------------------------------------------------------------------------------------
 
     def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
-        """Run policy and reference on a collated row: the tensors the loss may read, and the policy's fields."""
+        """Run reference and policy on a collated row. Returns the tensors a loss may read, and the policy's fields."""
         raise NotImplementedError
 
     def record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
@@ -44,25 +44,25 @@ class Objective:
         raise NotImplementedError
 
     def step_tensors(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        """Values of the whole step, over all processes, that every row's loss reads."""
+        """Values of the whole step, over all processes, that the loss of every row reads."""
         return {}
 
     def weighted(self, losses: torch.Tensor, fields: Completions) -> torch.Tensor:
-        """Losses (B,) times per-example weights on top of the loss; none by default."""
+        """Losses (B,), times weights per example if the trainer has any."""
         return losses
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:
-        """Metrics computed from the means of others."""
+        """Metrics computed from the means of other metrics."""
         return {}
 
     # The loss -------------------------------------------------------------------------------------------------
 
     def evaluate(self, tensors: dict[str, torch.Tensor]) -> Any:
-        """The loss's output per example."""
+        """Evaluate the loss. Every field of the output has shape (B,)."""
         return self.loss(**{name: tensors[name] for name in self.loss.inputs})
 
     def aux_loss(self, fields: Completions, share: float) -> torch.Tensor | float:
-        """A row's share of the load-balancing loss, which is not separable over rows; 0 where there is none."""
+        """A row's share of the load-balancing loss, which is computed per row; 0 without one."""
         if self.router_aux_loss_coef is None:
             return 0.0
         return self.router_aux_loss_coef * share * fields.aux_loss

@@ -1,4 +1,4 @@
-"""Decide whether rows are packed, by comparing packed with padded rows on the model itself."""
+"""Decide whether rows are packed by comparing packed with padded rows on the model itself."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +18,13 @@ from trl_ext.trainers.preference.runtime import Runtime
 
 @dataclass(frozen=True)
 class PackingProof:
-    """Compares packed with padded rows before the first step.
+    """Compare packed with padded rows before the first step.
 
     Attributes:
-        runtime: The policy that is tried.
+        runtime: The policy that is tested.
         tokens: Reads the examples.
         collator: Makes padded rows; its `pad_token_id` is read.
-        obstacle: Why rows cannot be packed whatever the comparison says, or `None`; see `obstacle`.
+        obstacle: Why rows cannot be packed, whatever the comparison shows; see `obstacle`.
     """
 
     runtime: Runtime
@@ -33,9 +33,9 @@ class PackingProof:
     obstacle: str | None
 
     def decide(self, examples: list[dict]) -> bool:
-        """Whether this very model computes the same on packed rows as on padded ones; logged with the reason.
+        """Whether packed and padded rows give the same log-probabilities with this model. The result is logged.
 
-        The model is switched to the fastest kernel that does.
+        The model is switched to the fastest kernel with which they do.
         """
         runtime = self.runtime
         if not runtime.args.packing:
@@ -43,11 +43,11 @@ class PackingProof:
         with runtime.locally():
             reason, measured = self._prove(examples)
         if on_any_process(runtime.accelerator, reason is not None) and reason is None:
-            reason = "another process could not prove it"
+            reason = "the comparison failed on another process"
         if reason is None:
-            runtime.say(f"rows: packed, prompts shared, {measured}")
+            runtime.say(f"rows: packed, with shared prompts; {measured}")
         else:
-            runtime.say(f"rows: padded, sorted by length; packing is off for this model: {reason}")
+            runtime.say(f"rows: padded and sorted by length; packing is off for this model: {reason}")
         return reason is None
 
     def _prove(self, examples: list[dict]) -> proof.Outcome:
@@ -73,7 +73,7 @@ class PackingProof:
                 before = attention.switch(base, kernel)
                 outcome = proof.prove(score_packed, padded, tree, dtype)
                 if outcome.reason is None and kernel != kernels.SEGMENTS:
-                    # A kernel that is not ours has a backward pass of its own to prove.
+                    # An external kernel has its own backward pass, which is tested too.
                     outcome = proof.prove_gradient(score_packed, tree, args.device, outcome)
                 if outcome.reason is None:
                     return proof.Outcome(None, outcome.measured + slower)
@@ -85,23 +85,23 @@ class PackingProof:
 def obstacle(
     args: Any, model: Any, *, has_second_model: bool, has_own_collator: bool, has_aux_loss: bool
 ) -> str | None:
-    """Why packed and padded rows differ by definition under these settings; `None` if they do not.
+    """Why packed and padded rows differ by definition with these settings; `None` if they do not.
 
     Args:
         args: The trainer's configuration.
         model: The policy.
-        has_second_model: The reference is a model of its own.
+        has_second_model: The reference is a separate model.
         has_own_collator: The data collator was given.
         has_aux_loss: A mixture of experts adds its load-balancing loss.
     """
     if has_second_model:
         return "a second reference model is in use"
     if has_own_collator:
-        return "a data collator was given, and packed rows would not use it"
+        return "a data collator was given, which packed rows would not use"
     if has_aux_loss:
-        return "the auxiliary loss of a mixture of experts counts a shared prompt once"
+        return "sharing prompts would change the auxiliary loss of the mixture of experts"
     if getattr(args, "truncation_mode", "keep_start") != "keep_start":
-        return "`truncation_mode: keep_end` cuts the prompt of each completion elsewhere"
+        return "`truncation_mode: keep_end` cuts the prompt differently for each completion"
     if lora.has_adapter(model) and model.active_peft_config.is_prompt_learning:
         return "prompt learning prepends virtual tokens to every sequence"
     return None

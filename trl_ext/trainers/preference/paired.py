@@ -1,13 +1,13 @@
-"""Every paired loss on TRL's DPO trainer.
+"""Train any paired loss with TRL's DPO trainer.
 
-How it departs from `trl.DPOTrainer` (1.16):
+Differences from `trl.DPOTrainer` (1.16):
 
-1. the loss is one of `trl_ext.losses`, by name; TRL's own loss code never runs;
-2. a loss that reads no reference value costs no reference forward, and without PEFT no second model;
-3. an optimizer step is one batch, cut into rows by memory alone (`trl_ext.trainers.preference.step`);
-4. adapter weights are float32 (`trl_ext.trainers.common.lora`);
-5. the first step's loss is compared with the known value (`trl_ext.trainers.common.step_zero`);
-6. precomputed reference values are keyed by everything they depend on.
+1. The loss is one of `trl_ext.losses`, chosen by name. TRL's own loss code never runs.
+2. A loss that does not read the reference runs no reference pass, and loads no second model in full fine-tuning.
+3. An optimizer step is one batch, cut into rows that fit in memory (`trl_ext.trainers.preference.step`).
+4. Adapter weights are float32 (`trl_ext.trainers.common.lora`).
+5. The loss of the first step is compared with its known value (`trl_ext.trainers.common.step_zero`).
+6. Precomputed reference log-probabilities are computed again when truncation or `ld_alpha` changes.
 """
 
 from typing import Any
@@ -30,12 +30,12 @@ from trl_ext.trainers.preference.trainer import PreferenceTrainer
 
 
 class PairedObjective(Objective):
-    """A paired loss over rows of pairs.
+    """Score rows of pairs under policy and reference, and evaluate a paired loss on them.
 
     Args:
         ld_alpha: Weight of the tokens beyond the shorter completion of a pair (LD-DPO), or `None`.
-        use_weighting: Weigh pairs as WPO does.
-        kwargs: Of `Objective`.
+        use_weighting: Weigh pairs as in WPO.
+        args, kwargs: For `Objective`.
     """
 
     def __init__(self, *args: Any, ld_alpha: float | None, use_weighting: bool, **kwargs: Any) -> None:
@@ -54,15 +54,15 @@ class PairedObjective(Objective):
         return tensors, fields
 
     def reference_logps(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the chosen and of the rejected completions, (B,) each, summed like the policy's."""
+        """Reference log-probabilities of the chosen and of the rejected completions, (B,) each."""
         if self.precomputed:
             return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
         return self.sum_logps(self.references.score(batch)).chunk(2)
 
     def sum_logps(self, fields: Completions) -> torch.Tensor:
-        """Log-probabilities summed over the completion, (2B,), the verbose tail damped by `ld_alpha` if set.
+        """Log-probabilities summed over each completion, (2B,), weighted by `ld_alpha` if it is set.
 
-        LD-DPO (arXiv:2409.06411, Eq. 9): tokens beyond the shorter completion of a pair count α times.
+        LD-DPO (arXiv:2409.06411, Eq. 9): tokens beyond the length of the pair's shorter completion have weight α.
         """
         if self.ld_alpha is None:
             return fields.per_token_logps.sum(dim=1)
@@ -73,10 +73,10 @@ class PairedObjective(Objective):
         return (fields.per_token_logps * weight).sum(dim=1)
 
     def weighted(self, losses: torch.Tensor, fields: Completions) -> torch.Tensor:
-        """Losses weighted as in WPO (arXiv:2406.11827, Eq. 2) if `use_weighting` is set.
+        """Losses (B,), weighted as in WPO (arXiv:2406.11827, Eq. 2) if `use_weighting` is set.
 
-        A pair weighs the product of both completions' length-normalised probabilities, each token's taken
-        relative to the policy's own confidence Σ_v π(v)². No gradient flows through the weights.
+        The weight of a pair is the product of the length-normalised probabilities of its two completions. Each token's
+        probability is divided by the policy's confidence Σ_v π(v)². The weights carry no gradient.
         """
         if not self.use_weighting:
             return losses
@@ -85,7 +85,7 @@ class PairedObjective(Objective):
             chosen, rejected = (aligned.sum(dim=1) / fields.lens.clamp(min=1)).exp().chunk(2)
         return losses * chosen * rejected
 
-    # Metrics: the names and definitions of trl.DPOTrainer --------------------------------------------------------
+    # Metrics, with the names and definitions of trl.DPOTrainer --------------------------------------------------------
 
     def record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
         count = len(output.losses)
@@ -141,9 +141,9 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
         )
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """TRL's cache, keyed by truncation and `ld_alpha` too, which change the values it holds.
+        """Key TRL's cache by truncation and `ld_alpha` as well, since they change the values.
 
-        It relies on TRL naming its file by the dataset's fingerprint (`tests/trainers/preference/test_evaluation.py`).
+        This relies on TRL naming its file by the dataset's fingerprint (`tests/trainers/preference/test_evaluation.py`).
         """
         if isinstance(dataset, Dataset):
             dataset = dataset.select(range(len(dataset)))  # a view with a fingerprint of its own

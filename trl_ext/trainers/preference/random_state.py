@@ -1,4 +1,4 @@
-"""The random state of this process, on the CPU and all GPUs: the same work again draws the same dropout masks."""
+"""Save and restore the random state of this process, on the CPU and all GPUs, to draw the same dropout masks again."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ class RandomState(NamedTuple):
 
 
 def capture() -> RandomState:
-    """The states now."""
+    """Save the current states."""
     return RandomState(torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
 
 
 def restore(state: RandomState) -> None:
-    """Go on from `state`."""
+    """Restore saved states."""
     torch.set_rng_state(state.cpu)
     if state.cuda:
         torch.cuda.set_rng_state_all(state.cuda)

@@ -1,9 +1,10 @@
-"""Reference refresh (TR-DPO, arXiv:2404.09656) under TRL's own settings.
+"""Update the reference during training (TR-DPO, arXiv:2404.09656), with TRL's settings.
 
-`sync_ref_model`, `ref_model_sync_steps` (τ) and `ref_model_mixup_alpha` (α) mean what they mean in TRL, which refuses
-them with an adapter: after every τ-th optimizer step the reference becomes α·policy + (1 − α)·reference, weight by
-weight. With an adapter the reference is a second one on the same base (`trl_ext.reference.moving`); without, TRL's
-own callback moves the second model. Its values change during the run, so they are never cached.
+`sync_ref_model`, `ref_model_sync_steps` (τ) and `ref_model_mixup_alpha` (α) have the same meaning as in TRL, which does
+not support them with an adapter: after every τ-th optimizer step the weights of the reference become
+α·policy + (1 − α)·reference. With an adapter, the reference is a second adapter on the same base
+(`trl_ext.reference.moving`). Without, TRL's own callback updates the second model. The reference changes during the run, so
+its log-probabilities are not cached.
 """
 
 from pathlib import Path
@@ -20,19 +21,19 @@ from trl_ext.reference.moving import refresh, unmixable
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common.console import say
 
-FILE = "trl_ext_reference.safetensors"  # in a checkpoint: the reference as far as it has moved
+FILE = "trl_ext_reference.safetensors"  # in a checkpoint: the current weights of the reference
 
 
 class RefreshReference(TrainerCallback):
-    """Moves the reference adapter where TRL's `SyncRefModelCallback` moves a second model.
+    """Update the reference adapter after every τ-th step, before its checkpoint.
 
-    That is after the step and before its checkpoint.
+    TRL's `SyncRefModelCallback` does the same with a second model.
 
     Args:
-        model: The policy, which holds the reference adapter.
-        accelerator: Of the trainer.
-        metrics: Lists of what the next log averages; the share of the norm that the cut to a fixed rank dropped is added as
-            `reference/dropped`.
+        model: The policy, which contains the reference adapter.
+        accelerator: The trainer's.
+        metrics: Values by name, averaged in the next log. The relative norm lost by truncation to the adapter's rank is
+            added as `reference/dropped`.
     """
 
     def __init__(self, model: PeftModel, accelerator: Accelerator, metrics: dict[str, list[float]]) -> None:
@@ -44,8 +45,8 @@ class RefreshReference(TrainerCallback):
         if args.ref_model_sync_steps > state.max_steps:
             say(
                 self.accelerator,
-                f"reference: never refreshed, since the run ends after {state.max_steps} steps and "
-                f"`ref_model_sync_steps` is {args.ref_model_sync_steps}: lower it",
+                f"reference: never updated, because the run ends after {state.max_steps} steps and "
+                f"`ref_model_sync_steps` is {args.ref_model_sync_steps}. Lower `ref_model_sync_steps`",
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -55,7 +56,7 @@ class RefreshReference(TrainerCallback):
         self.metrics["reference/dropped"].append(dropped)
         say(
             self.accelerator,
-            f"step {state.global_step}: reference refreshed; {dropped:.1e} of its norm dropped to keep its rank",
+            f"step {state.global_step}: reference updated; truncation to its rank dropped {dropped:.1e} of its norm",
         )
 
 
@@ -69,18 +70,18 @@ def refuse(ref_model: Any, adapters: list[PeftConfig]) -> None:
     if adapters and ref_model is not None:
         raise ValueError(
             "`sync_ref_model` updates a copy of the adapter, and `ref_model` is a separate model that it would not "
-            "update: remove one of them."
+            "update. Remove one of them."
         )
     for adapter in adapters:
         if (what := unmixable(adapter)) is not None:
             raise ValueError(
-                f"`sync_ref_model` mixes the matrix products of two LoRA adapters, and {what} is more than that: train a "
-                "plain LoRA, or remove `sync_ref_model`."
+                f"`sync_ref_model` mixes the matrix products of two LoRA adapters and does not support {what}. Train a plain "
+                "LoRA, or remove `sync_ref_model`."
             )
 
 
 def moving_weights(policy: torch.nn.Module, second_model: torch.nn.Module | None) -> dict[str, torch.Tensor]:
-    """The weights that move: those of the second model, or of the reference adapter.
+    """The weights of the reference: those of the second model, or of the reference adapter.
 
     Args:
         policy: The model in training.
@@ -92,34 +93,34 @@ def moving_weights(policy: torch.nn.Module, second_model: torch.nn.Module | None
 
 
 def save(reference: dict[str, torch.Tensor], checkpoint: Path) -> None:
-    """Write the moving weights beside the adapter in a checkpoint."""
+    """Write the weights of the reference into a checkpoint."""
     save_file({name: p.detach().contiguous() for name, p in reference.items()}, checkpoint / FILE)
 
 
 def load(reference: dict[str, torch.Tensor] | None, checkpoint: Path) -> None:
-    """Put the reference where it was when the checkpoint was written.
+    """Restore the reference from a checkpoint.
 
     Args:
-        reference: The moving weights; `None` if this run does not refresh its reference.
+        reference: The weights of the reference; `None` if this run does not update its reference.
         checkpoint: The checkpoint's folder.
 
     Raises:
-        UserError: Exactly one of run and checkpoint refreshes its reference, or its shape was another.
+        UserError: Only one of run and checkpoint updates its reference, or the shapes differ.
     """
     path, refreshes = checkpoint / FILE, reference is not None
     if refreshes != path.exists():
         was, now = ("a fixed", "a moving") if refreshes else ("a moving", "a fixed")
         raise UserError(
-            f"{checkpoint} was written with {was} reference, and this run has {now} one: resume with "
-            f"`sync_ref_model: {'false' if refreshes else 'true'}` as it was, or start anew."
+            f"{checkpoint} was written with {was} reference, and this run has {now} one. Resume with "
+            f"`sync_ref_model: {'false' if refreshes else 'true'}`, or start a new run."
         )
     if not refreshes:
         return
     saved = load_file(path)
     if {name: p.shape for name, p in saved.items()} != {name: p.shape for name, p in reference.items()}:
         raise UserError(
-            f"The reference in {checkpoint} has other shapes than this run's: resume with the `lora_r`, "
-            "`lora_target_modules` and `ref_model_mixup_alpha` it was written with (1 keeps rank r, less keeps 2r)."
+            f"The weights of the reference in {checkpoint} have other shapes than this run's. Resume with the `lora_r`, "
+            "`lora_target_modules` and `ref_model_mixup_alpha` of the checkpoint (α = 1 keeps rank r, a smaller α rank 2r)."
         )
     with torch.no_grad():
         for name, parameter in reference.items():

@@ -1,4 +1,4 @@
-"""Score rows under the reference: from the cache on disk, or with a pass of the reference policy."""
+"""Score rows under the reference: read the cache on disk, or run the reference policy."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from trl_ext.trainers.preference.runtime import Runtime
 
 
 class References:
-    """Reference log-probabilities of rows.
+    """Look up or compute the reference log-probabilities of rows.
 
     Args:
-        runtime: The policy; without a second model, its base is the reference.
+        runtime: The policy. Its base model is the reference, unless there is a second model.
         second_model: The reference of full fine-tuning, or `None`.
-        is_live: Whether values are asked for during training, rather than read from columns or never.
+        is_live: Whether values are needed during training, and not read from columns of the data.
         has_own_collator: The data collator was given.
 
     Attributes:
@@ -43,16 +43,16 @@ class References:
     # The cache ------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open the cache before the first row, unless values are never asked for or it cannot be used."""
+        """Open the cache before the first row, if it is needed and can be used."""
         if not self._is_open:
             self._is_open = True
             self.cache = self.new_cache()
 
     def new_cache(self) -> ReferenceCache | None:
-        """The cache as it is on disk; `None`, logged with the reason, where it cannot be used."""
+        """Open the cache on disk. Returns `None` if it is not used, and logs the reason if it cannot be."""
         model, args = self.runtime.model, self.runtime.args
         if not self.is_live or not args.reference_cache or args.sync_ref_model:
-            return None  # that a moving reference is not cached is said where it is described
+            return None  # the description of a moving reference says that it is not cached
         if (reason := self._cannot_cache()) is not None:
             self.runtime.say(f"reference: not cached: {reason}")
             return None
@@ -62,14 +62,14 @@ class References:
         )
 
     def flush(self) -> None:
-        """Write out what the cache still holds in memory."""
+        """Write values that are still in memory to disk."""
         if self.cache is not None:
             self.cache.flush()
 
     def counts(self) -> tuple[int, int] | None:
-        """Different completions whose values were on disk, and those computed, over all processes.
+        """Number of distinct completions read from the cache, and number computed, over all processes.
 
-        `None` if there is no cache. Every process has to ask.
+        `None` without a cache. Must be called on every process.
         """
         cache = self.cache
         counts = torch.tensor([0, 0] if cache is None else [cache.hits, cache.misses], device=self.runtime.device)
@@ -77,10 +77,10 @@ class References:
         return (hits, misses) if cache is not None else None
 
     def ran_otherwise(self, has_run_again: bool) -> bool:
-        """Whether values may come from other rows or kernels than the policy's. Every process has to ask.
+        """Whether values may come from other rows or kernels than the policy's. Must be called on every process.
 
         Args:
-            has_run_again: Memory ran out: cached values are then of longer rows than the policy's.
+            has_run_again: A step was repeated: its cached values come from longer rows than the policy's.
         """
         args, counts = self.runtime.args, self.counts()
         is_cached = counts is not None and (counts[0] > 0 or has_run_again)
@@ -88,30 +88,30 @@ class References:
         return is_cached or has_greater_rank or is_8_bit(self.runtime.model)
 
     def _cannot_cache(self) -> str | None:
-        """Why a completion's values depend on more than its tokens and the base under these settings."""
+        """Why the values depend on more than tokens and base model with these settings; `None` if they do not."""
         args, config = self.runtime.args, self.runtime.model.config
         if self.second_model is not None:
-            return "it is a second model"
+            return "it is a separate model"
         if self.has_own_collator:
-            return "a data collator was given, and what it makes of an example is unknown"
+            return "a data collator was given, which may change the tokens"
         if getattr(args, "truncation_mode", "keep_start") != "keep_start":
-            return "`truncation_mode: keep_end` cuts the prompt of each completion elsewhere"
+            return "`truncation_mode: keep_end` cuts the prompt differently for each completion"
         if args.bf16_full_eval or args.fp16_full_eval:
-            return "evaluation in another precision (`bf16_full_eval`, `fp16_full_eval`) casts the base"
+            return "evaluation in another precision (`bf16_full_eval`, `fp16_full_eval`) changes the dtype of the base"
         rope = _rope_by_length(config)
         limit = getattr(config.get_text_config(), "max_position_embeddings", 0)
         trained = rope and rope.get("original_max_position_embeddings", limit)
         if rope and (args.max_length is None or args.max_length > trained):
             return (
-                f"beyond {trained:,} tokens its rotary embeddings ({rope['rope_type']}) depend on the longest sequence of "
-                "a row; set `max_length` to that to use the cache"
+                f"beyond {trained:,} tokens the rotary embeddings ({rope['rope_type']}) depend on the longest sequence of "
+                f"a row. Set `max_length: {trained}` to use the cache"
             )
         return None
 
     # Values ---------------------------------------------------------------------------------------------------
 
     def score(self, batch: dict[str, Any]) -> Completions:
-        """Per-token reference log-probabilities of a row; those the cache does not know are computed and kept there."""
+        """Per-token reference log-probabilities of a row. Values missing from the cache are computed and added."""
         if self.cache is None:
             return self.run(batch)
         keys = [self.cache.key(*sequence) for sequence in batch["sequences"]]
@@ -125,13 +125,13 @@ class References:
         return forward.from_arrays(known, self.runtime.device)
 
     def run(self, batch: dict[str, Any]) -> Completions:
-        """A pass of the reference policy over a row."""
+        """Run the reference policy on a row."""
         with self.policy() as reference:
             return forward.run(reference, batch)
 
     @contextlib.contextmanager
     def policy(self) -> Iterator[nn.Module]:
-        """The reference policy: the adapter-free base, or the second model of full fine-tuning. No gradients inside."""
+        """Context of the reference policy, without gradients: the base without adapter, or the second model."""
         if self.second_model is not None:
             with torch.no_grad():
                 yield self.second_model
@@ -140,7 +140,7 @@ class References:
                 yield self.runtime.model
 
     def _compute(self, batch: dict[str, Any], which: list[int]) -> list[Any]:
-        """Values of some completions of a row; a packed row is packed again of those alone."""
+        """Compute the values of some completions of a row; a packed row is packed again from these completions."""
         if "packed" in batch:
             trees = [Tree(prompt, [completion]) for prompt, completion in (batch["sequences"][i] for i in which)]
             return forward.to_arrays(self.run({"packed": pack_joined(trees).to(self.runtime.device)}))
@@ -149,7 +149,7 @@ class References:
 
 
 def _rope_by_length(config: Any) -> dict[str, Any] | None:
-    """Parameters of rotary embeddings that depend on the longest sequence of a row, if the model has such."""
+    """Parameters of rotary embeddings that depend on the longest sequence of a row; `None` if the model has none."""
     parameters = getattr(config.get_text_config(), "rope_parameters", None) or {}
     kinds = parameters.values() if all(isinstance(value, dict) for value in parameters.values()) else [parameters]
     return next((kind for kind in kinds if kind.get("rope_type") in ("longrope", "dynamic")), None)

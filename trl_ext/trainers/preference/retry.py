@@ -1,4 +1,4 @@
-"""Run a step again in smaller rows where memory runs out, leaving nothing of the failed attempt."""
+"""Run a step again with smaller rows when memory runs out, and discard the failed attempt."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,11 +15,11 @@ from trl_ext.trainers.preference.runtime import Runtime
 
 
 class Attempt:
-    """One run of a step's rows, as a context: inside, metrics are added to the sums it gives.
+    """Context of one run of a step. It yields the sums to which the step's metrics are added.
 
     Attributes:
-        fits: Whether memory sufficed on all processes.
-        ran_out_here: Whether this process is one where it did not.
+        fits: Whether the step fitted in memory on all processes.
+        ran_out_here: Whether this process ran out of memory.
     """
 
     fits = False
@@ -37,15 +37,15 @@ class Attempt:
 
 
 class Retry:
-    """Has a step run until its rows fit.
+    """Repeat a step with less memory until it fits.
 
     Args:
-        runtime: The policy, whose gradients a failed attempt leaves, and the other processes.
+        runtime: The policy, whose gradients are cleared after a failed attempt.
         rows: Cuts the step.
-        memory: Makes room.
+        memory: Shortens rows or recomputes layers.
 
     Attributes:
-        has_run_again: Whether memory ever ran out.
+        has_run_again: Whether any step was repeated.
     """
 
     def __init__(self, runtime: Runtime, rows: Rows, memory: RowMemory) -> None:
@@ -55,7 +55,7 @@ class Retry:
         self.has_run_again = False
 
     def attempts(self, examples: list[dict]) -> Iterator[Attempt]:
-        """Contexts in which the step is run; another one, in rows half as long, after each in which memory ran out.
+        """Yield contexts in which to run the step: one, and another after each in which memory ran out.
 
         Args:
             examples: The examples of this process.
@@ -76,7 +76,7 @@ class Retry:
             yield attempt
 
     def _make_room(self, examples: list[dict], is_here: bool) -> None:
-        """Recompute more where a single example is the trouble, else halve the rows, on the processes that ran out."""
+        """On the processes that ran out, halve the rows, or recompute all layers if a single example does not fit."""
         rows = self.rows.cut(examples)
         largest = max(rows, key=self.rows.size)
         recomputes = is_here and len(largest) == 1 and self.memory.recompute_everything()
@@ -88,7 +88,7 @@ class Retry:
             )
         if is_here and not recomputes:
             self.memory.shorten_rows(self.rows.size(largest) // 2)
-        what = "all layers are recomputed" if recomputes else f"rows of at most {self.memory.row_tokens} tokens"
-        if self.runtime.accelerator.num_processes > 1:
-            what = "rows are halved, or all layers recomputed, where that happened"  # this may be another process
-        self.runtime.say(f"out of memory: {what} from here on, again")
+        change = "gradient checkpointing in all layers" if recomputes else f"row_tokens {self.memory.row_tokens:,}"
+        if self.runtime.accelerator.num_processes > 1:  # it may have happened on another process
+            change = "rows half as long, or gradient checkpointing in all layers, on the processes concerned"
+        self.runtime.say(f"out of memory: the step is repeated, from now on with {change}")

@@ -1,4 +1,4 @@
-"""Choose the length of rows and the recomputed layers, from memory measured on the model itself."""
+"""Choose the length of rows and the checkpointed layers from memory measured on the model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,23 +12,23 @@ from trl_ext.trainers.preference import activation_memory, forward
 from trl_ext.trainers.preference.runtime import Runtime
 
 Sample = Callable[[int], tuple[dict[str, Any], int]]
-"""Makes a row 1 or 2 times as long as the shortest, and says how many tokens it computes."""
+"""Make a row 1 or 2 times as long as the shortest sample, and count its tokens."""
 
 
 class RowMemory:
-    """Settles `row_tokens: auto` and `gradient_checkpointing: auto`.
+    """Resolve `row_tokens: auto` and `gradient_checkpointing: auto`.
 
-    Layers to recompute are chosen row by row: as few as that row needs, none where it fits without. The choice changes no
-    number, so processes and resumed runs may differ in it.
+    Checkpointed layers are chosen for each row: as few as it needs to fit, none if it fits without. The choice does not
+    change results, so it may differ between processes and in resumed runs.
 
     Args:
         runtime: The policy and its settings.
         optimizer: Returns the optimizer, which does not exist before training.
 
     Attributes:
-        row_budget: Tokens of a row, settled before the first one and lowered where memory runs out; `None` before.
-        activations: Measured memory; `None` where the recomputed layers are given.
-        checkpointed_layers: Layers recomputed in the row at hand.
+        row_budget: Tokens of a row, set before the first row and lowered when memory runs out; `None` until then.
+        activations: Measured memory; `None` if the user chose the checkpointed layers.
+        checkpointed_layers: Layers checkpointed in the current row; `None` before the first choice.
     """
 
     def __init__(self, runtime: Runtime, optimizer: Callable[[], Any]) -> None:
@@ -37,7 +37,7 @@ class RowMemory:
         self.row_budget: int | None = None
         self.activations: budget.Memory | None = None
         self.checkpointed_layers: int | None = None
-        self._layers: list[nn.Module] | None = None  # in the order they run, where their recomputing is ours to choose
+        self._layers: list[nn.Module] | None = None  # in the order they run; `None` if the user chose
         self._longest = 0  # tokens of the longest row trained on so far
 
     @property
@@ -47,7 +47,7 @@ class RowMemory:
 
     @property
     def longest_row(self) -> tuple[int, int]:
-        """Tokens of the longest row trained on so far, and how many layers were recomputed in it."""
+        """Tokens of the longest row trained on so far, and the number of layers checkpointed in it."""
         if self.activations is not None:
             return self._longest, self.activations.layers_to_checkpoint(self._longest)
         if self.checkpointed_layers is not None:
@@ -55,13 +55,13 @@ class RowMemory:
         return self._longest, self._layers_always_recomputed(activation_memory.layers_of(self.runtime.base))
 
     def settle(self, sample: Sample, longest_example: int) -> None:
-        """Measure the model and choose the length of rows, where either is asked for.
+        """Measure the model and choose the length of rows, if either setting is `auto`.
 
-        A resumed run keeps the row length of its checkpoint, so that it adds in the same order.
+        A resumed run keeps the row length of its checkpoint, so that sums are formed in the same order.
 
         Args:
             sample: Makes the rows that are measured.
-            longest_example: Tokens of the longest row of one example: the length of rows where not even a sample fits.
+            longest_example: Tokens of the longest example in a row of its own: the row length if no sample fits.
         """
         runtime, base = self.runtime, self.runtime.base
         is_auto = runtime.args.gradient_checkpointing == "auto"
@@ -75,7 +75,7 @@ class RowMemory:
             self.row_budget = given or longest_example
             self._layers = activation_memory.layers_of(base) if is_auto else None
             self.recompute_everything()
-            runtime.say("memory: not even a short row fits with all activations kept")
+            runtime.say("memory: even a short row does not fit without gradient checkpointing")
             return
         free = activation_memory.free_for_activations(base, self.optimizer(), runtime.args.optim, runtime.device)
         memory = budget.Memory(measured, free)
@@ -86,13 +86,13 @@ class RowMemory:
         runtime.say(f"memory: {budget.in_words(memory, self.row_budget, count)}")
 
     def checkpoint_for(self, tokens: int) -> None:
-        """Before a row of so many tokens, have as many layers recomputed as it needs."""
+        """Checkpoint as many layers as a row of `tokens` tokens needs."""
         self._longest = max(self._longest, tokens)
         if self.activations is not None:
             self._checkpoint_layers(self.activations.layers_to_checkpoint(tokens))
 
     def recompute_everything(self) -> bool:
-        """From here on recompute all layers, if that is ours to choose. Returns whether it changed anything."""
+        """Checkpoint all layers from now on, unless the user chose them. Returns whether anything changed."""
         if self._layers is None or (self.activations is None and self.checkpointed_layers is not None):
             return False
         self.activations = None
@@ -100,11 +100,11 @@ class RowMemory:
         return True
 
     def shorten_rows(self, tokens: int) -> None:
-        """From here on let a row hold so many tokens."""
+        """Limit rows to `tokens` tokens from now on."""
         self.row_budget = tokens
 
     def resume(self, row_budget: int | None) -> None:
-        """Take over the row length of a checkpoint; smaller rows that are asked for may be why the run is resumed."""
+        """Restore the row length of a checkpoint, unless the user asks for shorter rows."""
         given = self._given
         self.row_budget = row_budget if row_budget is None or given is None else min(row_budget, given)
 
@@ -117,7 +117,7 @@ class RowMemory:
         return len(layers) * bool(self.runtime.args.gradient_checkpointing)
 
     def _trial(self, sample: Sample) -> Callable[[int], tuple[Callable[[], torch.Tensor], int]]:
-        """Forward passes with gradients over sample rows."""
+        """Make forward passes with gradients over sample rows."""
 
         def make(times: int) -> tuple[Callable[[], torch.Tensor], int]:
             batch, tokens = sample(times)

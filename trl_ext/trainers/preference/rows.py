@@ -1,4 +1,4 @@
-"""Cut the examples of a step into rows, and collate a row: packed where the model allows it, padded elsewhere."""
+"""Cut the examples of a step into rows and collate them: packed if the model supports it, otherwise padded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,21 +11,21 @@ from trl_ext.trainers.preference.row_memory import RowMemory
 from trl_ext.trainers.preference.runtime import Runtime
 
 SAMPLE_TOKENS = 256
-"""Tokens of the row on which memory is measured: enough to average over, few enough to fit anywhere."""
+"""Tokens of the row on which memory is measured: enough for a good average, few enough to fit on any GPU."""
 
 
 class Rows:
-    """Turns examples into the batches of forward passes.
+    """Turn examples into the batches of forward passes.
 
     Args:
-        runtime: Device and processes.
+        runtime: The trainer's.
         tokens: Reads the examples.
-        memory: Says how many tokens a row may hold.
+        memory: Limits the tokens of a row.
         proof: Decides whether rows are packed.
         collator: Makes padded rows.
 
     Attributes:
-        is_packed: Whether they are; `None` before the first row.
+        is_packed: Whether rows are packed; `None` before the first row.
     """
 
     def __init__(
@@ -44,33 +44,33 @@ class Rows:
         self.is_packed: bool | None = None
 
     def prepare(self, examples: list[dict]) -> None:
-        """Before the first forward pass, decide whether rows are packed and how long they are."""
+        """Decide, before the first row, whether rows are packed and how long they are."""
         if self.is_packed is not None:
             return
         self.is_packed = self.proof.decide(examples)
         self.memory.settle(lambda times: self._sample(examples, times), max(self.size([e]) for e in examples))
 
     def cut(self, examples: list[dict]) -> list[list[dict]]:
-        """The examples in as few rows as memory allows."""
+        """Cut examples into as few rows as memory allows."""
         limit = self.memory.row_tokens
         if self.is_packed:
             return pack_rows(examples, self.tokens.tree, limit)
         return cut_rows(examples, self.tokens.length, sequences=self.tokens.per_example, row_tokens=limit)
 
     def size(self, row: list[dict]) -> int:
-        """Tokens a row computes."""
+        """Tokens that a row computes, padding included."""
         if self.is_packed:
             return joined_tokens([self.tokens.tree(example) for example in row])
         return self.tokens.per_example * len(row) * max(map(self.tokens.length, row))
 
     def collate(self, row: list[dict]) -> dict[str, Any]:
-        """The tensors of a row, and under `sequences` the token ids by which its reference values are known."""
+        """Collate a row. `sequences` holds the token ids that are its keys in the reference cache."""
         batch = self.tokens.pack(row) if self.is_packed else self.runtime.to_device(self.collator(row))
         batch["sequences"] = self.tokens.sequences(row)
         return batch
 
     def _sample(self, examples: list[dict], times: int) -> tuple[dict[str, Any], int]:
-        """A row made of the first example, `times` as long as the shortest such row, and its tokens."""
+        """Make a row of copies of the first example, `times` as long as the shortest. Returns it and its tokens."""
         tree = self.tokens.with_two_completions(examples[0], examples)
         tree = Tree(tree.prompt[-SAMPLE_TOKENS // 2 :], [c[: SAMPLE_TOKENS // 4] for c in tree.completions])
         repeats = max(SAMPLE_TOKENS // max(tree.tokens, 1), 1) * times

@@ -10,11 +10,11 @@ FILE = "trl_ext_counters.json"
 
 
 class Counters(NamedTuple):
-    """What transformers does not restore.
+    """State that transformers does not restore.
 
     Attributes:
         num_tokens: Tokens trained on so far.
-        row_budget: Tokens of a row, if they were settled.
+        row_budget: Tokens of a row; `None` if they were not chosen yet.
     """
 
     num_tokens: int

@@ -1,4 +1,4 @@
-"""Hold what running rows takes: the bare policy, its settings, and the processes that train it."""
+"""Share the policy, its settings and the processes among the parts of a preference trainer."""
 
 import contextlib
 import traceback
@@ -19,10 +19,10 @@ from trl_ext.trainers.common.processes import on_any_process
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the parts of a preference trainer share.
+    """Everything that is needed to run rows.
 
     Attributes:
-        model: The policy, without DDP's wrapper: each process may run another number of rows.
+        model: The policy without DDP's wrapper, because the number of rows differs between processes.
         args: The trainer's configuration.
         accelerator: The trainer's.
         autocast: Context of the trainer's forward passes.
@@ -37,12 +37,12 @@ class Runtime:
 
     @property
     def device(self) -> torch.device:
-        """Where rows run."""
+        """Device on which rows run."""
         return self.args.device
 
     @property
     def base(self) -> nn.Module:
-        """The `transformers` model, below the adapter if there is one."""
+        """The `transformers` model, without the adapter's wrapper."""
         return self.model.get_base_model() if lora.has_adapter(self.model) else self.model
 
     def say(self, text: str) -> None:
@@ -51,10 +51,10 @@ class Runtime:
 
     @contextlib.contextmanager
     def locally(self) -> Iterator[None]:
-        """Inside, rows run without talking to other processes; at the end all learn whether memory ran out on any.
+        """Context in which rows run without communication. At its end, processes tell each other if memory ran out.
 
         Raises:
-            RowsDoNotFitError: On every process, so that none waits for one that gave up.
+            RowsDoNotFitError: On every process if memory ran out on any, so that no process waits for another.
         """
         fits = False
         try:
@@ -63,6 +63,6 @@ class Runtime:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            traceback.clear_frames(error.__traceback__)  # they keep activations alive
+            traceback.clear_frames(error.__traceback__)  # free the activations they hold
         if on_any_process(self.accelerator, not fits):
             raise RowsDoNotFitError(is_here=not fits)

@@ -1,16 +1,16 @@
 """Run one optimizer step, in this order:
 
-1. `PreferenceTrainer.get_batch_samples` hands over all examples of the step as one batch;
-2. before the first step, the reference cache is opened, packing proved and memory measured (`Rows.prepare`);
-3. what the loss needs of the whole step is computed: the KTO baseline (`Objective.step_tensors`);
-4. the examples are cut into as few rows as memory allows (`Rows.cut`);
-5. each row is collated (`Rows.collate`), scored under reference and policy (`Objective.score`), and its loss formed
-   (`Objective.evaluate`); an example weighs 1/N of the step over all processes;
-6. each row's backward pass adds to the gradient, and its metrics to the step's sums (`Objective.record`);
-7. where memory runs out, rows are made smaller and the step starts again at 3 (`Retry`);
-8. gradients are summed over processes, and transformers takes the step.
+1. `PreferenceTrainer.get_batch_samples` collects all examples of the step in one batch.
+2. Before the first step, open the reference cache, test packing and measure memory (`Rows.prepare`).
+3. Compute what the loss needs from the whole step: the KTO baseline (`Objective.step_tensors`).
+4. Cut the examples into as few rows as fit in memory (`Rows.cut`).
+5. Collate each row (`Rows.collate`), score it under reference and policy (`Objective.score`), evaluate its loss
+   (`Objective.evaluate`), and run its backward pass. Each example has weight 1/N, with N the examples of all processes.
+6. Add the row's metrics to the sums of the step (`Objective.record`).
+7. If memory runs out, shorten the rows and repeat from 3 (`Retry`).
+8. Sum the gradients over processes. transformers then clips them and calls the optimizer.
 
-So the loss, the KTO baseline and the metrics mean the same for any `row_tokens`.
+So loss, KTO baseline and metrics have the same meaning for any `row_tokens`.
 """
 
 import torch
@@ -27,10 +27,10 @@ from trl_ext.trainers.preference.runtime import Runtime
 
 
 class OptimizerStep:
-    """Accumulates the gradient of a step's mean loss.
+    """Accumulate the gradient of a step's mean loss.
 
     Args:
-        runtime, references, rows, memory, objective, retry: Of the trainer.
+        runtime, references, rows, memory, objective, retry: The trainer's.
 
     Attributes:
         losses: Rows of the last step on this process, each with the losses of its examples.
@@ -74,7 +74,7 @@ class OptimizerStep:
                     with self.runtime.locally():
                         for row in rows:
                             self.losses.append((row, self.backward(row, total, shared, sums)))
-        # By hand, once: rows run past DDP's wrapper. Every example weighs 1/N of the whole step already.
+        # Rows run without DDP's wrapper, so gradients are summed here. Each example has weight 1/N of the whole step.
         reduce_gradients(
             self.runtime.accelerator, (p for p in self.runtime.model.parameters() if p.requires_grad), "sum"
         )
@@ -83,10 +83,10 @@ class OptimizerStep:
     def backward(
         self, row: list[dict], total: float, shared: dict[str, torch.Tensor], sums: MeanMetrics
     ) -> torch.Tensor:
-        """Forward and backward pass of one row. Returns the losses of its examples, (B,).
+        """Run the forward and backward pass of one row. Returns the losses of its examples, (B,).
 
         Args:
-            row: Examples that run together.
+            row: The examples of the row.
             total: Examples of the step, over all processes.
             shared: Values of the whole step that the loss reads.
             sums: Metrics are added to it.
@@ -106,10 +106,10 @@ class OptimizerStep:
         return losses.detach()
 
     def _count_all(self, examples: list[dict]) -> float:
-        """Examples of the step, over all processes."""
+        """Number of examples of the step, over all processes."""
         count = torch.tensor(float(len(examples)), device=self.runtime.device)
         return self.runtime.accelerator.reduce(count, reduction="sum").item()
 
     def _compares_rows(self, rows: list) -> bool:
-        """Whether the loss compares examples with each other that do not lie in one row."""
+        """Whether the loss compares examples of different rows."""
         return self.objective.loss.coupled and (len(rows) > 1 or self.runtime.accelerator.num_processes > 1)

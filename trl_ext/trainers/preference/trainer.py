@@ -1,16 +1,16 @@
-"""Train a TRL preference trainer with one batch per optimizer step: what is overridden of TRL and transformers.
+"""Override TRL's preference trainers and transformers' loop, so that an optimizer step is one batch.
 
-How it departs from transformers' loop and TRL's constructor:
+Differences from TRL's constructor and transformers' loop:
 
-1. settings that cannot work are refused before anything is loaded (`trl_ext.trainers.preference.construction`);
-2. no second model is loaded for a loss that reads no reference, and the reference of an adapter may move, which TRL
-   refuses (`trl_ext.trainers.preference.reference_sync`);
-3. the adapter of a quantised model keeps its dtype (`trl_ext.trainers.common.lora`), and bitsandbytes does not repack the
-   4-bit base (`trl_ext.support.frozen_base`);
-4. data that is tokenised already (`trl_ext.inspection`) is taken as it is;
-5. the dataloaders hand over examples instead of collated tensors, and the examples of a step as one batch, with empty ones
-   in place of the other micro-batches, so that step counts, schedules, epochs and resuming stay what they were;
-6. `trl_ext.trainers.preference.step` runs that batch, and `trl_ext.trainers.preference.evaluation` those of an evaluation.
+1. Arguments that cannot work are rejected before anything is loaded (`trl_ext.trainers.preference.construction`).
+2. No second model is loaded for a loss that does not read the reference. The reference of an adapter may be updated
+   during training, which TRL does not support (`trl_ext.trainers.preference.reference_sync`).
+3. The adapter of a quantised model keeps its dtype (`trl_ext.trainers.common.lora`), and bitsandbytes does not repack
+   the 4-bit base (`trl_ext.support.frozen_base`).
+4. Tokenised datasets (`trl_ext.inspection`) are used as they are.
+5. The dataloaders return examples instead of collated tensors. All examples of a step come as one batch, with empty
+   batches in place of the other micro-batches. So step counts, schedules, epochs and resuming do not change.
+6. `trl_ext.trainers.preference.step` runs that batch. `trl_ext.trainers.preference.evaluation` runs evaluation batches.
 """
 
 import contextlib
@@ -45,13 +45,13 @@ from trl_ext.trainers.preference.step import OptimizerStep
 
 
 class PreferenceTrainer(ModelCard):
-    """Mixin before TRL's DPO or KTO trainer, behind `FiniteSteps` and `StagedCheckpoint`.
+    """Mixin before TRL's DPO or KTO trainer, after `FiniteSteps` and `StagedCheckpoint`.
 
-    It overrides methods of TRL and transformers and leaves the work to the objects that `_assemble` builds. Images have
-    to be collated in dataloader workers, so vision data keeps the parent's path throughout (`_compute_loss`). On several
-    processes accelerate repeats examples to fill the last step of an epoch, as everywhere; they count there.
+    It overrides methods of TRL and transformers; the objects built in `_assemble` do the work. Images have to be collated
+    in dataloader workers, so vision data takes the parent's path throughout (`_compute_loss`). On several processes
+    accelerate repeats examples to fill the last step of an epoch, as in any trainer, and these repetitions are trained on.
 
-    A subclass says what an example is (`_completions`, `_columns`) and what is minimised (`_make_objective`).
+    A subclass names the columns of an example (`_completions`, `_columns`) and makes the objective (`_make_objective`).
     Attributes of the parent read: `data_collator`, `ref_model`, `aux_loss_enabled`, `router_aux_loss_coef`, `_metrics`,
     `_is_vision_dataset`, `maybe_activation_offload_context`.
 
@@ -62,7 +62,7 @@ class PreferenceTrainer(ModelCard):
 
     card_tags = ("preference-optimization",)
     _config_class: type
-    _trl_loss_type: str | list[str]  # what TRL's constructor is told; its loss code never runs
+    _trl_loss_type: str | list[str]  # for TRL's constructor; its loss code never runs
     _completions: tuple[str, ...]  # columns of an example's completions
     _columns: tuple[str, ...]  # further columns that the loss reads
     _is_described = False
@@ -91,8 +91,8 @@ class PreferenceTrainer(ModelCard):
         args = args or self._config_class(output_dir=f"{type(self).__name__}-output")
         if not isinstance(args, self._config_class):
             raise TypeError(
-                f"{type(self).__name__} takes a {self._config_class.__name__}, not a {type(args).__name__}; it has all "
-                "of TRL's fields and `loss`."
+                f"{type(self).__name__} takes a {self._config_class.__name__}, not a {type(args).__name__}. Use "
+                f"{self._config_class.__name__}, which has all fields of TRL's configuration and `loss`."
             )
         self.loss = losses.get(args.loss, **args.loss_kwargs)
         given = {
@@ -125,11 +125,11 @@ class PreferenceTrainer(ModelCard):
     # What a subclass provides ---------------------------------------------------------------------------------
 
     def _make_objective(self) -> Objective:
-        """What is minimised, from the parts built before it."""
+        """Make the objective, after the parts it needs."""
         raise NotImplementedError
 
     def _reads_live_reference(self) -> bool:
-        """Whether reference values are asked for during training, rather than read from columns or never."""
+        """Whether reference log-probabilities are needed during training, and not read from columns of the data."""
         return self.loss.needs_reference and not self.precompute_ref_logps
 
     def _refuse(self, args: Any, model: Any, given: dict[str, Any]) -> None:
@@ -138,23 +138,23 @@ class PreferenceTrainer(ModelCard):
 
     def _told_to_trl(self, args: Any, has_adapter: bool, train_dataset: Any) -> dict[str, Any]:
         """Settings that TRL's constructor sees instead of the user's."""
-        # It loads no second model when it is told that reference values are precomputed.
+        # It loads no second model if reference log-probabilities are precomputed.
         reads_none = not has_adapter and not self.loss.needs_reference
         skips_reference = reads_none and not construction.has_images(train_dataset)
         return {
             "loss_type": self._trl_loss_type,
-            "gradient_checkpointing": args.gradient_checkpointing is True,  # "auto" is settled before the first row
+            "gradient_checkpointing": args.gradient_checkpointing is True,  # "auto" is resolved before the first row
             "precompute_ref_log_probs": args.precompute_ref_log_probs or skips_reference,
             "sync_ref_model": args.sync_ref_model and not has_adapter,
         }
 
     def _settle_loss(self) -> None:
-        """Replace hyperparameters that depend on the data, which TRL's constructor has read by now."""
+        """Replace hyperparameters that depend on the data, once TRL's constructor has prepared it."""
 
     # Construction ---------------------------------------------------------------------------------------------
 
     def _assemble(self, has_own_collator: bool) -> None:
-        """Build the parts, each handed what it needs."""
+        """Build the parts. Each is given what it needs."""
         self.runtime = Runtime(
             self.model, self.args, self.accelerator, self.compute_loss_context_manager, self._prepare_inputs
         )
@@ -184,7 +184,7 @@ class PreferenceTrainer(ModelCard):
         self.step_metrics = StepMetrics(self.accelerator, self._metrics, self.row_objective, self._check_first_step)
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
-        """TRL's, but data that is tokenised already is taken as it is."""
+        """Use tokenised data as it is; TRL tokenises other data."""
         if "prompt_ids" in (dataset.column_names or ()):
             return dataset
         return super()._prepare_dataset(dataset, *args)
@@ -219,7 +219,7 @@ class PreferenceTrainer(ModelCard):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         if self._is_vision_dataset and self.args.gradient_checkpointing == "auto":
-            # The parent's path has no rows to measure: all layers where memory is scarce, as TRL does.
+            # The parent's path has no rows to measure: on a GPU checkpoint all layers, as TRL does.
             is_scarce = self.args.device.type != "cpu"
             self.args.activation_checkpointing = self.args.gradient_checkpointing = is_scarce  # newer and older name
         try:
@@ -235,7 +235,7 @@ class PreferenceTrainer(ModelCard):
         self.model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
-        # A stream may end in the middle of a step, which then never reached the optimizer.
+        # A stream may end within a step, whose gradients then never reached the optimizer.
         self.model.zero_grad()
         if not self._is_described:
             self._is_described = True
@@ -243,13 +243,13 @@ class PreferenceTrainer(ModelCard):
         with self.maybe_activation_offload_context:
             sums = self.step.run(list(inputs))
         self.note_losses(self.step.losses)
-        # The mean over all processes on each of them: transformers averages what they return.
+        # Every process returns the mean over all: transformers averages the returned values.
         return torch.tensor(self.step_metrics.finish(sums, "train"), device=self.args.device)
 
     def _compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False) -> torch.Tensor:
-        """Mean loss of one collated micro-batch: the parent's path, on which vision data runs."""
+        """Mean loss of one collated micro-batch of vision data, which takes the parent's path."""
         if return_outputs:
-            raise ValueError("The logits are never built here: call the trainer with `return_outputs=False`.")
+            raise ValueError("This trainer never computes the full logits. Call it with `return_outputs=False`.")
         objective, sums = self.row_objective, MeanMetrics()
         tensors, fields = objective.score(model, inputs)
         output = objective.evaluate(tensors)
@@ -260,7 +260,7 @@ class PreferenceTrainer(ModelCard):
         return losses.mean() + objective.aux_loss(fields, 1.0)
 
     def _check_first_step(self, loss: float, apart: float | None) -> None:
-        """Compare the loss of a run's first step with the known one."""
+        """Compare the loss of a run's first step with its known value."""
         if self.state.global_step == 0:
             has_run_again = self.retry.has_run_again
             is_other = self.row_objective.scores_reference_apart or self.references.ran_otherwise(has_run_again)
@@ -301,7 +301,7 @@ class PreferenceTrainer(ModelCard):
             self.step_metrics.keep(sums, means, "eval")
         super().log(logs, start_time)
 
-    # What a run leaves behind ---------------------------------------------------------------------------------
+    # Results of a run ----------------------------------------------------------------------------------------
 
     @property
     def row_tokens(self) -> int:
@@ -310,13 +310,13 @@ class PreferenceTrainer(ModelCard):
 
     @property
     def longest_row(self) -> tuple[int, int]:
-        """Tokens of the longest row trained on so far, and how many layers were recomputed in it."""
+        """Tokens of the longest row trained on so far, and the number of layers checkpointed in it."""
         return self.memory.longest_row
 
     def reference_counts(self) -> tuple[int, int] | None:
-        """Different completions whose reference values were on disk, and those computed, over all processes.
+        """Number of distinct completions read from the reference cache, and number computed, over all processes.
 
-        `None` if there is no cache. Every process has to ask.
+        `None` without a cache. Must be called on every process.
         """
         return self.references.counts()
 
@@ -324,13 +324,13 @@ class PreferenceTrainer(ModelCard):
         return card_of_loss(self.loss, step_zero.reference_of(self))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save the trained adapter alone: the frozen copy it is compared with is not a result of the run."""
+        """Save the trained adapter without the frozen copy that serves as reference."""
         has_copy = lora.has_adapter(self.model) and FROZEN_COPY in self.model.peft_config
         with lora.saved_alone(self.model, "default") if has_copy else contextlib.nullcontext():
             super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # Our own files first: transformers writes its state last, and what has one can be resumed from.
+        # Our files come first: transformers writes its state last, and a folder with a state can be resumed.
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
             run_directory.write_counters(folder, Counters(self.step_metrics.trained_tokens, self.memory.row_budget))

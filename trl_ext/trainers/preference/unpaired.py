@@ -1,14 +1,15 @@
-"""Every unpaired loss on TRL's KTO trainer.
+"""Train any unpaired loss with TRL's KTO trainer.
 
-How it departs from `trl.KTOTrainer` (1.16):
+Differences from `trl.KTOTrainer` (1.16):
 
-1. the loss is one of `trl_ext.losses`, by name; TRL's own loss code never runs. TRL's trainer is built with the
-   loss that needs no baseline, so its batch-size and sampler checks and its baked-in mismatched pairs do not apply;
-2. the KTO baseline is estimated from mismatched pairs of the optimizer step itself, over all of its examples on
-   all processes, before any loss of the step is formed (`trl_ext.batching.mismatched`);
-3. every epoch is shuffled so that each step holds both classes (`trl_ext.trainers.preference.class_balance`);
-4. class weights may be "auto";
-5. steps, adapter dtype and the first step's check are those of `trl_ext.trainers.preference.paired`.
+1. The loss is one of `trl_ext.losses`, chosen by name. TRL's own loss code never runs. TRL's constructor is given the
+   loss without a baseline, so its checks of batch size and sampler do not apply, and it adds no mismatched pairs to the
+   dataset.
+2. The KTO baseline is estimated from mismatched pairs of the optimizer step itself, over all examples on all processes,
+   before the losses of the step are computed (`trl_ext.trainers.preference.baseline`).
+3. Every epoch is shuffled so that each step contains both classes (`trl_ext.trainers.preference.class_balance`).
+4. Class weights may be "auto".
+5. Steps, adapter dtype and the check of the first step are those of `trl_ext.trainers.preference.paired`.
 """
 
 from typing import Any
@@ -43,11 +44,11 @@ from trl_ext.trainers.preference.trainer import PreferenceTrainer
 
 
 class UnpairedObjective(Objective):
-    """An unpaired loss over rows of labelled completions.
+    """Score rows of labelled completions under policy and reference, and evaluate an unpaired loss on them.
 
     Args:
         baseline: Estimates the KTO baseline for losses that read it.
-        kwargs: Of `Objective`.
+        args, kwargs: For `Objective`.
     """
 
     def __init__(self, *args: Any, baseline: Baseline, **kwargs: Any) -> None:
@@ -61,7 +62,7 @@ class UnpairedObjective(Objective):
 
     @property
     def scores_reference_apart(self) -> bool:
-        """With a baseline it does: matched and mismatched completions of a prompt run together."""
+        """With a baseline it does: the reference scores matched and mismatched completions of a prompt together."""
         return self.needs_baseline
 
     def step_tensors(self, examples: list[dict]) -> dict[str, torch.Tensor]:
@@ -76,12 +77,12 @@ class UnpairedObjective(Objective):
         return tensors, fields
 
     def reference_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Of every completion, (B,)."""
+        """Reference log-probabilities of the completions, (B,)."""
         if "ref_logps" in batch and (self.precomputed or self.needs_baseline):
-            return batch["ref_logps"]  # a column of the data, or known since the baseline was estimated
+            return batch["ref_logps"]  # from a column of the data, or from the estimate of the baseline
         return self.references.score(batch).per_token_logps.sum(dim=1)
 
-    # Metrics: the names and definitions of trl.KTOTrainer --------------------------------------------------------
+    # Metrics, with the names and definitions of trl.KTOTrainer --------------------------------------------------------
 
     def record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
         mask = fields.mask.bool()
@@ -118,7 +119,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
     _name = "Unpaired preference optimisation"
     _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
     _config_class = UnpairedPreferenceConfig
-    _trl_loss_type = "apo_zero_unpaired"  # the one that bakes no mismatched pairs into the dataset
+    _trl_loss_type = "apo_zero_unpaired"  # with it, TRL adds no mismatched pairs to the dataset
     _completions = ("completion_ids",)
     _columns = ("label", "ref_logps")
     _sampler: ClassMixedSampler | None = None
@@ -189,11 +190,12 @@ def refuse_baseline(args: Any, loss: Any, *, has_adapter: bool, train_dataset: A
         return
     if has_images(train_dataset):
         raise ValueError(
-            f"The loss {loss.name!r} pairs completions with other examples' prompts, which images do not "
-            "allow here: use loss: apo_zero_unpaired, or a paired loss, for vision data."
+            f"The loss {loss.name!r} pairs completions with prompts of other examples, which is not supported for "
+            "images. Use `loss: apo_zero_unpaired` or a paired loss."
         )
     if args.precompute_ref_log_probs and not has_adapter:
         raise ValueError(
-            f"The loss {loss.name!r} needs a live reference for its baseline, and without an adapter there is "
-            "none once its values are precomputed: remove `precompute_ref_log_probs`, or train an adapter."
+            f"The loss {loss.name!r} needs the reference model during training for its baseline, and "
+            "`precompute_ref_log_probs` without an adapter does not keep it. Remove `precompute_ref_log_probs`, or train "
+            "an adapter."
         )
