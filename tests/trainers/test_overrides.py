@@ -166,6 +166,13 @@ def test_a_trainer_is_made_of_few_classes(trainer):
     assert len(ours) <= 6
 
 
+@pytest.mark.parametrize("trainer", OVERRIDES, ids=lambda trainer: trainer.__name__)
+def test_few_classes_override_a_parent(trainer):
+    """Anything else is an object that the trainer holds."""
+    ours, _ = split(trainer)
+    assert len(ours) <= 6, [cls.__name__ for cls in ours]
+
+
 def test_every_override_has_its_test():
     named = {file for overrides in OVERRIDES.values() for file in overrides.values()}
     assert [file for file in sorted(named) if not (Path(__file__).parents[1] / file).is_file()] == []
