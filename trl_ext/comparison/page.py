@@ -68,7 +68,7 @@ def write(
     Args:
         page: The HTML file.
         title: Its heading.
-        measured: Rows of the runs (`trl_ext.comparison.measure`).
+        measured: Rows of the runs (`trl_ext.comparison.evaluator`).
         base: Row of the base.
         pictures: Title, caption and PNG of each.
         facts: How the runs were evaluated, in sentences.
