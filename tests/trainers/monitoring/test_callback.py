@@ -48,7 +48,7 @@ def test_identical_pairs(tiny_model, tmp_path, capsys):
 def test_answers_given_away_by_a_marker(tiny_model, tmp_path):
     examples = [{**pair, "chosen": " good", "rejected": " word word word"} for pair in pairs(40)]
     _, warnings = run(tiny_model, tmp_path, examples, learning_rate=1e-2)
-    assert "perfect_accuracy" in warnings and "ranked right since step 1" in warnings["perfect_accuracy"]
+    assert "perfect_accuracy" in warnings and "since step 1 have been ranked correctly" in warnings["perfect_accuracy"]
 
 
 @pytest.mark.parametrize(("dtype", "warns"), [("bfloat16", True), ("float32", False)])
@@ -56,7 +56,7 @@ def test_an_adapter_whose_dtype_is_too_coarse_for_its_steps(dtype, warns, tiny_m
     _, warnings = run(tiny_model, tmp_path, pairs(40), learning_rate=5e-7, lora_dtype=dtype)
     assert ("still_adapter" in warnings) == warns
     if warns:
-        assert "what bfloat16 can resolve" in warnings["still_adapter"]
+        assert "smaller than the resolution of bfloat16" in warnings["still_adapter"]
         assert "`lora_dtype: float32`" in warnings["still_adapter"]
 
 
