@@ -16,7 +16,7 @@ DATA   ?= $(firstword $(wildcard $(TRL_EXT_DATA)/hh_harmless_test.jsonl.gz ../sh
 .PHONY: run test bench bench-gpu soak lint format docs clean
 
 run: $(VENV)/installed
-	$(BIN)/trl-ext run recipes/demo.yaml $(ARGS)
+	$(BIN)/trl-ext run demo $(ARGS)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)

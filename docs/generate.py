@@ -22,7 +22,7 @@ from trl_ext.cli import parsers
 from trl_ext.cli.recipe_keys import ANY_KEY
 from trl_ext.data import formats
 from trl_ext.methods import METHODS
-from trl_ext.recipe import load
+from trl_ext.recipe import shipped
 from trl_ext.recipe.extras import DataExtras, ModelExtras
 from trl_ext.rl import truth_table
 from trl_ext.trainers.preference.config import PairedPreferenceConfig, UnpairedPreferenceConfig
@@ -137,19 +137,12 @@ def recipe_table() -> str:
     """Every shipped recipe with its model, what it trains, its hardware and what was measured."""
     lines = ["| recipe | model | trains | on | hardware | measured peak and time |", "|---|---|---|---|---|---|"]
     for path in sorted((ROOT / "recipes").glob("*.yaml")):
-        recipe, text = load(path), path.read_text(encoding="utf-8")
-        hardware, measured = (_header(text, name) for name in ("Hardware", "Measured peak and time"))
+        recipe = shipped.describe(path)
         lines.append(
-            f"| [{path.stem}](../recipes/{path.name}) | {recipe.get('model_name_or_path')} | {recipe.title} "
-            f"| {recipe.get('dataset_name') or 'a mixture'} | {hardware} | {measured} |"
+            f"| [{recipe.name}](../recipes/{path.name}) | {recipe.model} | {recipe.trains} | {recipe.data} | {recipe.hardware} "
+            f"| {recipe.measured} |"
         )
     return "\n".join(lines)
-
-
-def _header(text: str, name: str) -> str:
-    """What stands after `# name:` in a recipe's header, without remarks in brackets and further lines."""
-    found = re.search(rf"^# {name}: (.+)$", text, re.MULTILINE)
-    return found[1].split(" (")[0].rstrip(".") if found else ""
 
 
 def settings_table() -> str:

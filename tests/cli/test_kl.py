@@ -174,7 +174,7 @@ def test_wrong_input(tmp_path, capsys):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "adapter_config.json").write_text("{}")
     for words, message in (
-        (["nowhere"], "nowhere does not exist. Give a recipe (a YAML file) or the directory of a run"),
+        (["nowhere"], "nowhere does not exist. Give the directory of a run, or a recipe"),
         ([str(tmp_path)], "holds no adapter (adapter_config.json)"),
         ([str(tmp_path / "elsewhere")], "was not written by `trl-ext run`"),
         (

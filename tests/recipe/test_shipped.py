@@ -21,7 +21,7 @@ def test_there_are_some():
 def test_opens_with_its_command_its_hardware_and_what_was_measured(path):
     head = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert all(line.startswith("#") for line in head.splitlines())
-    assert head.startswith(f"# trl-ext run recipes/{path.name}\n")
+    assert head.startswith(f"# trl-ext run {path.stem}\n")
     assert "Hardware:" in head and "Measured peak and time:" in head
     if "Scaled" in head or "scaled" in head:
         assert "not run to convergence" in head.replace("\n#", "").replace("   ", " ")
@@ -90,7 +90,7 @@ def test_the_reward_recipe_leaves_what_the_ppo_recipe_reads(tmp_path, monkeypatc
     ppo, reward = (next(path for path in EVERY if path.stem == f"qwen3-4b-{what}") for what in ("ppo", "reward"))
     read, before = recipe.load(ppo), recipe.load(reward)
     assert str(run_directory(before)[0]) == read.get("reward_adapter")
-    assert f"trl-ext run {reward}" in read.awaits
+    assert f"trl-ext run {reward.stem}`" in read.awaits
     assert before.get("model_name_or_path") == read.get("model_name_or_path")
 
 

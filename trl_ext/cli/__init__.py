@@ -8,7 +8,22 @@ import os
 import sys
 
 import trl_ext
-from trl_ext.cli import cache, chat, compare, data, doctor, eval, kl, losses, merge, plan, run, validate
+from trl_ext.cli import (
+    cache,
+    chat,
+    compare,
+    completion,
+    data,
+    doctor,
+    eval,
+    kl,
+    losses,
+    merge,
+    plan,
+    recipes,
+    run,
+    validate,
+)
 from trl_ext.cli.parser import Parser
 from trl_ext.support import messages
 from trl_ext.support.errors import UserError
@@ -18,6 +33,7 @@ VERBS = {
     "run": run,
     "validate": validate,
     "data": data,
+    "recipes": recipes,
     "losses": losses,
     "plan": plan,
     "compare": compare,
@@ -27,6 +43,7 @@ VERBS = {
     "kl": kl,
     "cache": cache,
     "doctor": doctor,
+    "completion": completion,
 }
 
 OTHER_NAMES = {
@@ -52,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if "_ARGCOMPLETE" in os.environ:
+            completion.answer(*parsers())
         return _dispatch(words)
     except UserError as error:
         print(wrap(f"trl-ext: {error}", sys.stderr), file=sys.stderr)
@@ -110,7 +129,9 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
 
 def _no_verb(word: str, rest: list[str]) -> str:
     """A sentence about a first word that is not a verb."""
-    if word.endswith((".yaml", ".yml")):
+    from trl_ext.recipe import names
+
+    if word.endswith(names.ENDINGS) or word in names.shipped():
         return f"{word} is a recipe, and a verb comes first: `trl-ext run {' '.join([word, *rest])}`, for instance."
     if word.startswith("-"):
         return f"{word} comes too early: a verb goes first, then the recipe, then the flags."

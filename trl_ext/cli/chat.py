@@ -4,8 +4,8 @@ import argparse
 import contextlib
 import math
 import sys
-from pathlib import Path
 
+from trl_ext.cli.recipe_keys import add_run_or_recipe
 from trl_ext.cli.values import number, whole_number
 from trl_ext.support.errors import UserError
 
@@ -23,7 +23,7 @@ exit code: 0 on success, 2 on a user error, 130 on Ctrl-C"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s RUN|RECIPE [options]"
-    parser.add_argument("run", metavar="RUN|RECIPE", type=Path, help="directory of a run, or a YAML file")
+    add_run_or_recipe(parser)
     parser.add_argument("--compare", action="store_true", help="also show the answers of the base model")
     parser.add_argument("--prompt", metavar="TEXT", help="answer this prompt and exit")
     parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")

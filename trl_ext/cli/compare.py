@@ -4,14 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli.recipe_keys import Value, take_recipe_keys
+from trl_ext.cli import completion
+from trl_ext.cli.recipe_keys import A_RECIPE, Value, take_recipe_keys
 from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
 HELP = "train several losses on one base model and rank the runs"
 EXAMPLES = """examples:
-  trl-ext compare recipes/demo.yaml --losses dpo,ipo,simpo,kto
+  trl-ext compare demo --losses dpo,ipo,simpo,kto
   trl-ext compare my.yaml --losses dpo,ipo --betas '{dpo: [0.05, 0.1], ipo: 0.1}' --seeds 0,1
   trl-ext compare my.yaml --losses dpo,simpo --eval_size 200 --max_steps 300
   trl-ext compare runs/demo-dpo runs/demo-ipo
@@ -23,7 +24,8 @@ exit code: 0 on success, 2 on a user error, 130 on Ctrl-C (the state is saved)""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s RECIPE|RUN... [--key value ...]"
-    what = parser.add_argument("what", metavar="RECIPE|RUN", nargs="*", help="a YAML file, or directories of runs")
+    what = parser.add_argument("what", metavar="RECIPE|RUN", nargs="*", help=f"{A_RECIPE}; or directories of runs")
+    what.completer = completion.recipes
     add = parser.add_argument
     add("--losses", action=Value, metavar="A,B", help="losses to train; required with a recipe")
     add(

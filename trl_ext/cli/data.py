@@ -11,9 +11,9 @@ from trl_ext.support import terminal
 
 HELP = "show the training data as the trainer sees it"
 EXAMPLES = """examples:
-  trl-ext data recipes/demo.yaml
-  trl-ext data recipes/qwen3-8b-kto.yaml --max_length 512 --rows 10000
-  trl-ext data recipes/demo.yaml --loss kto --json
+  trl-ext data demo
+  trl-ext data qwen3-8b-kto --max_length 512 --rows 10000
+  trl-ext data demo --loss kto --json
 
 Only the tokenizer and small files of the model are read, not its weights.
 

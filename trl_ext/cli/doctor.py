@@ -10,8 +10,8 @@ from trl_ext.support import terminal
 HELP = "check whether this computer is ready for training"
 EXAMPLES = """examples:
   trl-ext doctor
-  trl-ext doctor recipes/llama-3.1-8b-ipo.yaml
-  trl-ext doctor recipes/demo.yaml --load_in_4bit false --json
+  trl-ext doctor llama-3.1-8b-ipo
+  trl-ext doctor demo --load_in_4bit false --json
 
 Nothing is downloaded and the Hub is not contacted.
 

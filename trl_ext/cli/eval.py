@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli.recipe_keys import Value
+from trl_ext.cli.recipe_keys import Value, add_run_or_recipe
 from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
@@ -17,7 +17,7 @@ HELP = "measure a trained model on held-out preferences"
 EXAMPLES = """examples:
   trl-ext eval runs/demo-dpo
   trl-ext eval runs/demo-dpo/checkpoint-40 --limit 200
-  trl-ext eval recipes/demo.yaml
+  trl-ext eval demo
   trl-ext eval runs/demo-dpo --dataset pairs.jsonl
   trl-ext eval runs/demo-dpo --dataset org/pairs --split validation --json
 
@@ -30,7 +30,7 @@ LABELS = {"accuracy": "accuracy", "margin": "margin, nats", "area_under_curve": 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s RUN|RECIPE [options]"
-    parser.add_argument("run", metavar="RUN|RECIPE", type=Path, help="directory of a run, or a YAML file")
+    add_run_or_recipe(parser)
     parser.add_argument(
         "--dataset", metavar="NAME|FILE", help="pairs or labelled completions (default: the data of the run)"
     )

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trl_ext.cli.recipe_keys import add_run_or_recipe
 from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
@@ -15,7 +16,7 @@ HELP = "measure bias and variance of KL estimators"
 EXAMPLES = """examples:
   trl-ext kl
   trl-ext kl runs/demo-dpo
-  trl-ext kl recipes/demo.yaml --n 1024
+  trl-ext kl demo --n 1024
 
 The exact results are for a small language of fifteen completions. With RUN, the estimators are also measured on completions sampled from the trained model. For a recipe its latest finished run is used, or else the adapter that it continues.
 
@@ -28,7 +29,7 @@ PICTURE = "kl-audit.png"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [RUN|RECIPE] [options]"
-    parser.add_argument("run", metavar="RUN|RECIPE", nargs="?", type=Path, help="directory of a run, or a YAML file")
+    add_run_or_recipe(parser, nargs="?")
     parser.add_argument(
         "--n",
         type=whole_number(LEAST, WHY_LEAST),
@@ -102,12 +103,13 @@ def _find(given: Path | None) -> Source:
     if given is None:
         return Source()
     from trl_ext import recipe
+    from trl_ext.recipe import names
     from trl_ext.runs import finished
 
     if given.is_dir():
         return Source(finished.recipe_of(given), given)
-    if not given.exists():
-        raise UserError(f"{given} does not exist. Give a recipe (a YAML file) or the directory of a run.")
+    if not names.find(given).exists():
+        raise UserError(finished.absent(given))
     directory = finished.run_of(given)
     if directory is not None:
         return Source(finished.recipe_of(directory), directory)

@@ -6,6 +6,7 @@ import inspect
 import json
 from typing import Any
 
+from trl_ext.cli import completion
 from trl_ext.cli.values import plain
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
@@ -45,7 +46,8 @@ BASELINE = "z, the KTO baseline: the mean Δ of completions paired with other pr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", nargs="?", help="explain this loss")
+    name = parser.add_argument("name", metavar="NAME", nargs="?", help="explain this loss")
+    name.completer = completion.losses
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trl_ext.cli.recipe_keys import A_RECIPE, add_run_or_recipe
 from trl_ext.cli.values import one_of, whole_number, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
@@ -27,7 +28,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s RUN|RECIPE --output DIR [options]"
-    parser.add_argument("run", metavar="RUN|RECIPE", type=Path, help="directory of a run or adapter, or a YAML file")
+    add_run_or_recipe(parser, f"directory of a run or adapter, or {A_RECIPE}")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="new folder for the merged model")
     parser.add_argument(
         "--dtype",

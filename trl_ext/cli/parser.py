@@ -73,7 +73,9 @@ class Parser(argparse.ArgumentParser):
         return bool(is_needed) and not getattr(args, self.recipe.dest)
 
     def _with_recipe_first(self, words: list[str]) -> str:
-        recipe = next((word for word in words if word.endswith((".yaml", ".yml"))), "RECIPE")
+        from trl_ext.recipe import names
+
+        recipe = next((word for word in words if word.endswith(names.ENDINGS) or word in names.shipped()), "RECIPE")
         rest = [word for word in words if word not in (recipe, "--recipe", "--config")]
         return " ".join([self.prog, recipe, *rest])
 
@@ -105,6 +107,11 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = (line if line.startswith(" ") else textwrap.fill(line, width) for line in text.splitlines())
         return "\n".join(indent + line for line in lines)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):  # argparse leaves out that verbs are indented further
+            self._action_max_length += self._indent_increment
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         """`--loss NAME`, although a list or nothing may follow too."""

@@ -11,9 +11,9 @@ from trl_ext.support.errors import UserError
 
 HELP = "estimate peak GPU memory and step time"
 EXAMPLES = """examples:
-  trl-ext plan recipes/llama-3.1-8b-ipo.yaml
-  trl-ext plan recipes/qwen3-14b-dpo-zh-en.yaml --vram 16 --max_length 512
-  trl-ext plan recipes/demo.yaml --exact
+  trl-ext plan llama-3.1-8b-ipo
+  trl-ext plan qwen3-14b-dpo-zh-en --vram 16 --max_length 512
+  trl-ext plan demo --exact
   trl-ext plan --calibrate runs/a runs/b
   trl-ext plan --calibrate benchmarks/results/gpu-nvidia-h200.json
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrate:
         return _calibrate(args.calibrate)
     if args.recipe is None:
-        raise UserError("Give a recipe: `trl-ext plan recipes/demo.yaml`.")
+        raise UserError("Give a recipe: `trl-ext plan demo`.")
     from trl_ext import recipe
     from trl_ext.planner import plan, report
 

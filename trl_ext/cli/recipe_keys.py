@@ -1,8 +1,13 @@
 """Add the arguments of a verb that reads a recipe: the recipe, and `--key value` for every key it may hold."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from trl_ext.cli import completion
+
+A_RECIPE = "a YAML file, or a name that `trl-ext recipes` lists"
+A_RUN_OR_RECIPE = f"directory of a run, or {A_RECIPE}"
 ANY_KEY = "sets any key of the recipe and overrides the file"
 
 
@@ -17,8 +22,15 @@ def add_recipe(parser: Any, *, is_optional: bool = False) -> argparse._ArgumentG
         The section of the help on recipe keys, for keys that deserve a line.
     """
     parser.usage = f"%(prog)s {'[RECIPE]' if is_optional else 'RECIPE'} [--key value ...]"
-    recipe = parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a YAML file")
+    recipe = parser.add_argument("recipe", metavar="RECIPE", nargs="?", help=A_RECIPE)
+    recipe.completer = completion.recipes
     return take_recipe_keys(parser, recipe, is_optional=is_optional)
+
+
+def add_run_or_recipe(parser: Any, what: str = A_RUN_OR_RECIPE, **options: Any) -> None:
+    """Let a verb take a run, or a recipe whose latest run is meant."""
+    action = parser.add_argument("run", metavar="RUN|RECIPE", type=Path, help=what, **options)
+    action.completer = completion.recipes
 
 
 def take_recipe_keys(parser: Any, recipe: argparse.Action, *, is_optional: bool = False) -> argparse._ArgumentGroup:

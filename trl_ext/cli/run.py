@@ -6,12 +6,12 @@ from trl_ext.cli.recipe_keys import RecipeKey, add_recipe
 
 HELP = "train a model from a recipe"
 EXAMPLES = """examples:
-  trl-ext run recipes/demo.yaml
-  trl-ext run recipes/demo.yaml --loss ipo
-  trl-ext run recipes/demo-ppo.yaml
-  trl-ext run recipes/demo.yaml --loss '{dpo: 1, sft: 0.1}' --learning_rate 5e-6
-  trl-ext run recipes/demo.yaml --output_dir runs/a --resume_from_checkpoint true
-  accelerate launch --multi_gpu --num_processes 2 -m trl_ext run recipes/demo.yaml
+  trl-ext run demo
+  trl-ext run demo --loss ipo
+  trl-ext run demo-ppo
+  trl-ext run demo --loss '{dpo: 1, sft: 0.1}' --learning_rate 5e-6
+  trl-ext run demo --output_dir runs/a --resume_from_checkpoint true
+  accelerate launch --multi_gpu --num_processes 2 -m trl_ext run demo
 
 exit code: 0 on success, 2 on a user error, 130 on Ctrl-C (the state is saved)"""
 

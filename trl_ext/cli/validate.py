@@ -7,8 +7,8 @@ from trl_ext.support.terminal import wrap
 
 HELP = "check a recipe without loading weights or data"
 EXAMPLES = """examples:
-  trl-ext validate recipes/demo.yaml
-  trl-ext validate recipes/demo.yaml --loss kto --learning_rate 5e-6
+  trl-ext validate demo
+  trl-ext validate demo --loss kto --learning_rate 5e-6
 
 exit code: 0 if the recipe is valid, 2 with a list of all problems if not"""
 

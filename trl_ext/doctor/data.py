@@ -40,7 +40,7 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
         rows = dataset.source(looked_at).rows
         report = dataset.read(looked_at, args, [], FIRST).report
     except UserError as error:
-        yield fails("data", str(error), f"Fix the data, then check it with `trl-ext data {recipe.path}`.")
+        yield fails("data", str(error), f"Fix the data, then check it with `trl-ext data {recipe.word}`.")
         return
     count = f"{len(rows):,} rows" if isinstance(rows, Dataset) else "a stream"
     yield passed("data", f"{name}: {count}, {getattr(report, 'title', None) or report.what}")

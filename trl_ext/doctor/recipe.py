@@ -36,7 +36,7 @@ def plan(recipe: Any) -> tuple[Any, list[Finding]]:
             warns(
                 "plan",
                 f"the config.json of {name} is not on this computer",
-                f"`trl-ext plan {recipe.path}` downloads it.",
+                f"`trl-ext plan {recipe.word}` downloads it.",
             )
         ]
     here = memory_check.machine(recipe)

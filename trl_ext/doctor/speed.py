@@ -47,9 +47,9 @@ def on_cpu(recipe: Any, planned: Any) -> Iterator[Finding]:
         f"{asked.mean_tokens():,.0f} tokens)"
     )
     if seconds >= DAY:
-        yield fails("speed", found, f"Use a GPU. `trl-ext plan {recipe.path}` estimates the time on several.")
+        yield fails("speed", found, f"Use a GPU. `trl-ext plan {recipe.word}` estimates the time on several.")
     elif seconds >= HOUR:
-        yield warns("speed", found, f"A GPU is faster. `trl-ext plan {recipe.path}` estimates the time on several.")
+        yield warns("speed", found, f"A GPU is faster. `trl-ext plan {recipe.word}` estimates the time on several.")
 
 
 def _of_the_run(recipe: Any, planned: Any, step: float) -> tuple[float, str]:

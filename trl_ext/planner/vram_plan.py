@@ -204,7 +204,7 @@ def refuse(recipe: Any, vram: float, where: str = "this card") -> None:
     raise UserError(
         f"{recipe.path} does not fit {where}. {planned.model} needs {planned.peak / GIB:.1f} GiB even with as many layers "
         f"checkpointed as allowed and one example per row, but only {planned.budget:.1f} of {vram:.1f} GiB are usable. {remedy}. "
-        f"`trl-ext plan {recipe.path}` shows every part of the estimate; `--force` runs anyway."
+        f"`trl-ext plan {recipe.word}` shows every part of the estimate; `--force` runs anyway."
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from trl_ext import checks
 from trl_ext.methods import Method
-from trl_ext.recipe import reader, stages
+from trl_ext.recipe import names, reader, stages
 from trl_ext.recipe.choice.hyperparameters import fit_to_loss, fit_variants, note_reused_hyperparameters
 from trl_ext.recipe.choice.loss import Choice, choose_loss, settle_method
 from trl_ext.recipe.choice.loss_kwargs import unfold_loss_kwargs
@@ -27,15 +27,19 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     Later layers win: the file, the variant of the chosen loss, the overrides.
 
     Args:
-        path: A YAML file of flat keys.
+        path: A YAML file of flat keys, or the name of a recipe that comes with trl-ext.
         overrides: Values by key, as flags give them.
 
     Raises:
         UserError: With every problem found, not only the first.
     """
-    path = Path(path)
+    given, path = path, names.find(path)
     document = reader.read(path)
     problems = Problems(path)
+    if (shipped := names.replaced(given)) is not None:
+        problems.notes.append(
+            f"`{given}` is the local file {path}. The recipe of that name in {shipped.parent} is not used."
+        )
     problems.add_sentences(*document.problems)
     layers = Layers(Layer(from_file(document.values, document.lines)), Layer(from_flags(overrides or {})))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from trl_ext.recipe import names
 from trl_ext.support.errors import UserError
 from trl_ext.support.messages import shown_text
 
@@ -151,11 +152,19 @@ def _missing(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path()
     candidates = {file.name: file for place in (folder, Path("recipes")) for file in place.glob("*.y*ml")}
     stems = {file.stem: file for file in candidates.values()}
+    if not path.suffix and (alike := names.near(path)):
+        return (
+            f"There is no recipe {path}. Did you mean {' or '.join(alike)}? `trl-ext recipes` lists the recipes that come with "
+            "trl-ext."
+        )
     near = difflib.get_close_matches(path.name, candidates, n=1) or difflib.get_close_matches(path.stem, stems, n=1)
     if near:
         return f"There is no recipe {path}. Did you mean {(candidates | stems)[near[0]]}?"
+    if alike := names.near(path):
+        return f"There is no file {path}. Did you mean the recipe {alike[0]}, which comes with trl-ext? Give its name alone."
     here = ", ".join(sorted(str(file) for file in candidates.values()))
-    return f"There is no recipe {path}. " + (f"Recipes found: {here}." if here else "Check the path.")
+    found = f"Recipes found: {here}." if here else "Give a YAML file or a name that `trl-ext recipes` lists."
+    return f"There is no recipe {path}. {found}"
 
 
 def _syntax(error: yaml.YAMLError, text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trl_ext import losses, methods
 from trl_ext.methods import Method
-from trl_ext.recipe import reader, schema
+from trl_ext.recipe import names, reader, schema
 from trl_ext.recipe.choice.loss import LossName, canonical_loss, loss_title
 from trl_ext.recipe.vocabulary import OWN_KEYS, defaults, hyperparameters
 from trl_ext.support import atomic
@@ -50,6 +50,11 @@ class Recipe:
                 if merged := re.match(r"# (.+) with everything merged\.", next(lines, "")):
                     return Path(merged[1]).stem
         return self.path.stem
+
+    @property
+    def word(self) -> str:
+        """The word that names it in a command: its path, or the name of a recipe that comes with trl-ext."""
+        return names.word(self.path)
 
     @property
     def trainer(self) -> str | None:

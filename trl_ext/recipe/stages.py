@@ -5,7 +5,7 @@ from pathlib import Path
 from trl_ext.methods import METHODS
 from trl_ext.model_files import reward as reward_folder
 from trl_ext.model_files.adapter import base_name
-from trl_ext.recipe import reader
+from trl_ext.recipe import names, reader
 from trl_ext.recipe.settings import Settings
 
 RUNS, REWARD = Path("runs"), "reward"
@@ -28,6 +28,6 @@ def awaited(s: Settings) -> str | None:
     if not trains_rewards or not (base and own and reward_folder.is_same(base, own)):
         return None
     return (
-        f"{s.where('reward_adapter')} is {run}, which does not exist yet: train it first with `trl-ext run {recipe}`, or "
+        f"{s.where('reward_adapter')} is {run}, which does not exist yet: train it first with `trl-ext run {names.word(recipe)}`, or "
         "name another."
     )

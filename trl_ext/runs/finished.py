@@ -10,7 +10,7 @@ from trl_ext import methods
 from trl_ext.checkpoints import found
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter
-from trl_ext.recipe import Recipe, load, reader
+from trl_ext.recipe import Recipe, load, names, reader
 from trl_ext.support.errors import UserError
 
 RECIPE = "recipe.resolved.yaml"
@@ -27,8 +27,8 @@ def directory_of(given: Path) -> Path:
     """
     if given.is_dir():
         return given
-    if not given.exists():
-        raise UserError(f"{given} does not exist. Give the directory of a run, or a recipe (a YAML file).")
+    if not names.find(given).exists():
+        raise UserError(absent(given))
     directory = run_of(given)
     if directory is None:
         checkpoints = filter(None, map(found.latest, _runs_of(given)))
@@ -38,14 +38,22 @@ def directory_of(given: Path) -> Path:
     return directory
 
 
+def absent(given: Path) -> str:
+    """The sentences about a word that names neither a run nor a recipe."""
+    meant = names.near(given)
+    hint = f"Did you mean {' or '.join(meant)}?" if meant else "`trl-ext recipes` lists those that come with trl-ext."
+    return f"{given} does not exist. Give the directory of a run, or a recipe (a YAML file or a name). {hint}"
+
+
 def run_of(path: Path) -> Path | None:
-    """The latest finished run of a recipe, in its `output_dir` or under `runs/`; `None` if no run has finished."""
+    """The latest finished run of a recipe (a file or a name), in its `output_dir` or under `runs/`; `None` if no run has finished."""
     finished = [run for run in _runs_of(path) if adapter.is_in(run)]
     return max(finished, key=lambda run: (run / adapter.CONFIG).stat().st_mtime, default=None)
 
 
 def _runs_of(path: Path) -> list[Path]:
     """The runs of a recipe, finished or not, in its `output_dir` or under `runs/`."""
+    path = names.find(path)
     named = load(path).get("output_dir")
     candidates = [Path(named)] if named else Path("runs").glob("*")
     return [run for run in candidates if _title(run).startswith(f"{path.name} ")]
