@@ -38,6 +38,8 @@ class Method:
             and kinds without a loss need none.
         trains_scores: Trains a scalar head in place of the language-modelling head.
         trained_adapters: Adapters on the base that are trained.
+        evaluation_metrics: Names of the metrics of an evaluation, besides those that transformers adds; `*` stands for the name of
+            a reward function. Some depend on the loss (`trl_ext.checks.evaluation`).
         more_settings: Classes besides `config` whose fields are keys of its recipes, by their names in
             `trl_ext.recipe.schema.SOURCES`. Every recipe has the keys of model and data.
         planner: Function from a recipe to what `trl_ext.planner` counts, as "module:name".
@@ -66,6 +68,7 @@ class Method:
     always_needs_reference: bool = False
     trains_scores: bool = False
     trained_adapters: int = 1
+    evaluation_metrics: tuple[str, ...] = ()
     more_settings: tuple[str, ...] = ()
 
     def classes(self) -> tuple[type, type]:
@@ -93,6 +96,25 @@ class Method:
         return self.reads in ("pairs", "labelled")
 
 
+# Metrics of evaluations, for `Method.evaluation_metrics`.
+OF_TOKENS = ("entropy", "num_tokens", "aux_loss")
+OF_PAIRS = ("rewards/margins", "rewards/accuracies", "rewards/chosen", "rewards/rejected")
+OF_LABELLED = (
+    "rewards/margins",
+    *(f"{name}/chosen" for name in ("rewards", "logps", "logps_per_token", "log_ratio", "logits")),
+    *(f"{name}/rejected" for name in ("rewards", "logps", "logps_per_token", "log_ratio", "logits")),
+    *OF_TOKENS,
+)
+OF_SAMPLES = (
+    "score", "score/std", "reward", "reward_std", "rewards/*/mean", "rewards/*/std", "kl/sequence", "kl/k1", "kl/k2", "kl/k3",
+    *(f"completions/{name}" for name in ("mean_length", "min_length", "max_length", "clipped_ratio", "eos_share")),
+    *(f"completions/{name}_terminated_length" for name in ("mean", "min", "max")), *OF_TOKENS,
+)  # fmt: skip
+OF_PPO = (
+    "shaped_reward", "values/mean", "returns/mean", "explained_variance", "policy_loss", "clip_fraction/policy", "kl_loss",
+    "kl_coef", "kl_weight/mean", "kl_weight/max",
+)  # fmt: skip
+
 METHODS = {
     method.name: method
     for method in (
@@ -106,6 +128,7 @@ METHODS = {
             reads="pairs",
             unit="pairs",
             completions=("chosen", "rejected"),
+            evaluation_metrics=("rewards/accuracies", *OF_LABELLED, "mean_token_accuracy"),
             token_columns=("prompt_ids", "chosen_ids", "rejected_ids"),
             tokenised_by="trl:DPOTrainer",
             cuts_rows=True,
@@ -122,6 +145,7 @@ METHODS = {
             reads="labelled",
             unit="completions",
             completions=("completion",),
+            evaluation_metrics=(*OF_LABELLED, "kl"),
             token_columns=("prompt_ids", "completion_ids"),
             tokenised_by="trl:KTOTrainer",
             cuts_rows=True,
@@ -137,6 +161,7 @@ METHODS = {
             reads="prompts",
             unit="prompts",
             completions=(),
+            evaluation_metrics=(*OF_SAMPLES, *OF_PPO),
             token_columns=("prompt_ids",),
             length_key="max_completion_length",
             samples_completions=True,
@@ -155,6 +180,7 @@ METHODS = {
             reads="prompts",
             unit="prompts",
             completions=(),
+            evaluation_metrics=(*OF_SAMPLES, "score/margin", "pairs/ties", *OF_PAIRS),
             token_columns=("prompt_ids",),
             length_key="max_completion_length",
             samples_completions=True,
@@ -170,6 +196,7 @@ METHODS = {
             reads="pairs",
             unit="pairs",
             completions=("chosen", "rejected"),
+            evaluation_metrics=("accuracy", "margin", "mean_reward", "min_reward", "max_reward", *OF_TOKENS[1:]),
             token_columns=("chosen_ids", "rejected_ids"),  # prompts included
             tokenised_by="trl:RewardTrainer",
             drops_long_rows=True,
@@ -187,6 +214,7 @@ METHODS = {
             reads="demonstrations",
             unit="completions",
             completions=("completion",),
+            evaluation_metrics=("mean_token_accuracy", *OF_TOKENS),
             token_columns=("input_ids", "labels"),
             tokenised_by="trl:SFTTrainer",
             filters_rows=True,

@@ -33,6 +33,8 @@ EVERY = {
     "save_model": "trainers/common/test_nonfinite.py",
     # `trl_ext.trainers.common.staged_checkpoint`
     "_save_checkpoint": "trainers/common/test_staged_checkpoint.py",
+    "_evaluate": "trainers/common/test_best_checkpoint.py",
+    "_determine_best_metric": "trainers/common/test_best_checkpoint.py",
     "_get_output_dir": "trainers/common/test_staged_checkpoint.py",
     "_push_from_checkpoint": "trainers/common/test_staged_checkpoint.py",
     "_init_training_state": "trainers/preference/test_resume.py",

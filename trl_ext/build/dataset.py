@@ -62,7 +62,7 @@ def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = N
     evaluation = None
     if recipe.get("eval_size"):
         train, evaluation = _held_out(train, recipe, args, statements)
-    elif args.eval_strategy != "no":
+    elif args.eval_strategy != "no" or args.eval_on_start:
         evaluation = read_split(recipe.get("dataset_test_split") or "test", False, None)
     limit = recipe.get("max_train_samples")
     train = _as_needed(train, recipe, limit)

@@ -18,7 +18,8 @@ from trl_ext.methods import METHODS
 
 THEMES = (
     "model", "data", "first_rows", "rewards", "adapter", "lora_targets", "precision", "attention", "reference", "loss", "kl", "sampling",
-    "generations", "bounds", "rows", "optimizers", "packages", "trackers", "launch", "checkpoints", "unread",
+    "generations", "bounds", "rows", "optimizers", "schedules", "evaluation", "packages", "trackers", "launch", "checkpoints",
+    "unread",
 )  # fmt: skip
 """The files of rules, in the order in which their sentences are reported."""
 

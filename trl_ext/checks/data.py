@@ -39,12 +39,13 @@ def split(s: Settings) -> Iterator[str]:
 
 
 @problem(
-    "dataset_name", "datasets", "eval_strategy", "eval_size", "dataset_test_split", "dataset_streaming"
+    "dataset_name", "datasets", "eval_strategy", "eval_on_start", "eval_size", "dataset_test_split", "dataset_streaming"
 )  # fmt: skip
 def evaluation(s: Settings) -> Iterator[str]:
     """Evaluation needs rows: held out, or of a split that exists."""
     name, strategy = s["dataset_name"], s["eval_strategy"]
-    if strategy in (None, "no") or s["eval_size"] or s["datasets"] or not isinstance(name, str):
+    is_off = strategy in (None, "no")
+    if (is_off and not s["eval_on_start"]) or s["eval_size"] or s["datasets"] or not isinstance(name, str):
         return
     there, wanted = stored_splits(Path(name).expanduser()), s["dataset_test_split"] or "test"
     if there is not None and str(wanted).partition("[")[0].strip() not in there:
@@ -54,8 +55,9 @@ def evaluation(s: Settings) -> Iterator[str]:
             if s["dataset_streaming"]
             else "Set `eval_size` to hold rows out (`eval_size: 200`), or name another split (`dataset_test_split`)."
         )
+        asked = f"{s.where('eval_on_start')} is true" if is_off else f"{s.where('eval_strategy')} is {strategy}"
         yield (
-            f"{s.where('eval_strategy')} is {strategy}, which evaluates on the split `{messages.shown_text(str(wanted))}`, and "
+            f"{asked}, which evaluates on the split `{messages.shown_text(str(wanted))}`, and "
             f"{name} has {splits}. {remedy}"
         )
 
@@ -140,9 +142,9 @@ def mixture_wins(s: Settings) -> Iterator[str]:
         yield f"{s.named('datasets', 'dataset_name')}: the mixture `datasets` is used, and `dataset_name` is ignored."
 
 
-@note("eval_size", "eval_strategy")
+@note("eval_size", "eval_strategy", "eval_on_start")
 def held_out_and_unused(s: Settings) -> Iterator[str]:
-    if s["eval_size"] and s["eval_strategy"] in (None, "no"):
+    if s["eval_size"] and s["eval_strategy"] in (None, "no") and not s["eval_on_start"]:
         yield (
             f"{s.where('eval_size')} holds examples out, and the run does not evaluate on them without `eval_strategy`; "
             "`trl-ext eval` and `trl-ext compare` do."

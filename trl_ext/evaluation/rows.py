@@ -66,7 +66,7 @@ def find_rows(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
         UserError: There is no such data, the run held none out, or the data has no preferences.
     """
     is_default = choice.dataset is None and choice.split is None
-    evaluates = args.eval_strategy != "no"
+    evaluates = args.eval_strategy != "no" or args.eval_on_start
     if is_default and (recipe.get("eval_size") or (recipe.get("datasets") and evaluates)):
         rows = _held_out(recipe, args)
     else:

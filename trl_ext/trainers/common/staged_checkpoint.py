@@ -6,6 +6,7 @@ moment leaves the previous checkpoint, and a staging folder that is never resume
 """
 
 import contextlib
+import math
 import pickle
 import shutil
 import time
@@ -27,7 +28,7 @@ from trl_ext.trainers.common.rates import Rates
 class StagedCheckpoint:
     """Mixin before any trainer of TRL's, and before mixins of ours that write into a checkpoint.
 
-    Overrides `train`, `_save_checkpoint`, `_get_output_dir`, `_push_from_checkpoint`, `_init_training_state`,
+    Overrides `train`, `_save_checkpoint`, `_evaluate`, `_determine_best_metric`, `_get_output_dir`, `_push_from_checkpoint`, `_init_training_state`,
     `_load_from_checkpoint`, `_load_optimizer_and_scheduler`, `_load_rng_state` and `_load_scaler`.
 
     Attributes:
@@ -38,6 +39,7 @@ class StagedCheckpoint:
     recipe_digest: str | None = None
     _staging: Path | None = None  # while a checkpoint is written
     _checked: str | None = None  # a checkpoint that may be resumed
+    _lacks_metric = False  # an evaluation did not have the metric for the best checkpoint
     _began = 0.0  # when `train` did, on the monotonic clock
     _seconds_before = 0.0
 
@@ -97,6 +99,32 @@ class StagedCheckpoint:
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        try:
+            return super()._evaluate(*args, **kwargs)
+        except KeyError as error:  # a schedule that follows the metric
+            if "metric_for_best_model" not in str(error):
+                raise
+            return dict(self.state.log_history[-1])  # where the metrics were logged
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As transformers'. An evaluation without the metric is reported, and its checkpoint is not lost."""
+        metric = self.args.metric_for_best_model
+        if metric is None:
+            return super()._determine_best_metric(metrics, trial)
+        value = metrics.get(metric if metric.startswith("eval_") else f"eval_{metric}")
+        if value is not None and not math.isnan(value):
+            return super()._determine_best_metric(metrics, trial)
+        if not self._lacks_metric:
+            self._lacks_metric = True
+            has = ", ".join(name for name, value in metrics.items() if name.startswith("eval_") and value is not None)
+            say(
+                self.accelerator,
+                f"Step {self.state.global_step}: the evaluation has no value of {metric} (`metric_for_best_model`), so its "
+                f"checkpoint cannot be compared with others. It has {has}. Training continues, and checkpoints are saved.",
+            )
+        return True  # for `save_strategy: best`
 
     def _get_output_dir(self, trial: Any) -> str:
         # Alone in the staging folder, a checkpoint is the newest there, so transformers rotates nothing.

@@ -298,6 +298,7 @@ class PreferenceTrainer(ModelCard):
         if not self.model.training and (sums := self.evaluation.take()) is not None:
             means = sums.means()
             means.pop("loss")
+            means.pop(step_zero.APART, None)
             self.step_metrics.keep(sums, means, "eval")
         super().log(logs, start_time)
 
