@@ -33,7 +33,7 @@ def test_every_schedule_is_accepted_exactly_if_transformers_can_construct_it(nam
     complete = COMPLETE.get(name, {})
     construct(name, complete)
     load(tmp_path, text(name, complete))
-    if "min_lr_rate" in complete or "min_lr" in complete and "cosine" in name or name == "warmup_stable_decay":
+    if "min_lr_rate" in complete or ("min_lr" in complete and "cosine" in name) or name == "warmup_stable_decay":
         with pytest.raises((ValueError, TypeError)):
             construct(name, {})
         assert f"is {name}, which needs" in problem(tmp_path, text(name, {}))
