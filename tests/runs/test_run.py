@@ -174,7 +174,7 @@ def test_a_misspelt_lora_target_is_refused(recipe, capsys):
 
 def test_both_answers_to_a_prompt_stay_on_one_side_of_a_held_out_split(recipe, tmp_path):
     from trl_ext.build import dataset
-    from trl_ext.build.trainer import training_config
+    from trl_ext.build.config import training_config
     from trl_ext.recipe import load
 
     loaded = load(recipe(), {"loss": "kto", "eval_size": 4, "eval_strategy": "steps", "eval_steps": 1})

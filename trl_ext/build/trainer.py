@@ -5,7 +5,6 @@ Data is read first, because its errors are found fastest, and weights are loaded
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from trl_ext.build import dataset
-from trl_ext.build.dtypes import Precision, precision
+from trl_ext.build.config import training_config
+from trl_ext.build.dtypes import precision
 from trl_ext.build.model import load_policy, model_path
 from trl_ext.build.refusals import as_user_errors
 from trl_ext.build.rewards import load as load_reward
@@ -89,30 +89,6 @@ def build_trainer(
     _set_card_facts(trainer, recipe)
     _add_callbacks(trainer, recipe, output_dir)
     return Built(trainer, output_dir, statements)
-
-
-def training_config(recipe: Recipe, output_dir: Path, chosen: Precision | None = None) -> Any:
-    """The trainer configuration of a recipe.
-
-    Args:
-        recipe: A loaded recipe.
-        output_dir: Run directory.
-        chosen: Dtypes, if they have been chosen already.
-
-    Raises:
-        UserError: With the message of TRL or transformers.
-    """
-    chosen = chosen or precision(recipe)
-    # transformers' filter would log a lost (NaN) loss as 0.
-    defaults = {"logging_nan_inf_filter": False, "report_to": "none"}
-    defaults["disable_tqdm"] = not sys.stderr.isatty()  # transformers derives it from its verbosity
-    if chosen.training.get("use_cpu"):
-        defaults["dataloader_pin_memory"] = False
-    values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}
-    try:
-        return recipe.method.classes()[1](**values)
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
 
 
 def load_rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:

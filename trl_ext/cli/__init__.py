@@ -46,6 +46,9 @@ VERBS = {
     "completion": completion,
 }
 
+TRAINING = (["run"], ["compare"])
+"""The verbs that train. The others never compile a function."""
+
 OTHER_NAMES = {
     "run": ("train", "finetune", "fine-tune", "fit", "resume", "dpo", "ppo", "sft"),
     "validate": ("check", "lint"),
@@ -68,6 +71,10 @@ def main(argv: list[str] | None = None) -> int:
         argv: The words after `trl-ext`; those of the process if not given.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and words[:1] not in TRAINING:
+        # torch's switch for `torch.compile`. bitsandbytes compiles functions as it is imported, of which only optimizers
+        # call any on a CPU and none runs on a GPU; that took a sixth of the time to import torch, transformers and PEFT.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     try:
         if "_ARGCOMPLETE" in os.environ:
             completion.answer(*parsers())

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     libraries.configure(loaded)
     output = writable_folder("output", args.output or Path("runs", f"{loaded.name}-data"))
 
+    from trl_ext.build.config import training_config
     from trl_ext.build.inspection import inspect
-    from trl_ext.build.trainer import training_config
     from trl_ext.inspection import picture
 
     config = training_config(loaded, output)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.build import rewards
-from trl_ext.build.trainer import training_config
+from trl_ext.build.config import training_config
 from trl_ext.checks import reward_names
 from trl_ext.comparison.grid import Cell
 from trl_ext.demo import EMBEDDED

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trl_ext.build.trainer import training_config
+from trl_ext.build.config import training_config
 from trl_ext.evaluation import intervals
 from trl_ext.evaluation.intervals import Estimate
 from trl_ext.evaluation.rows import RowChoice, Rows, find_rows

@@ -10,7 +10,7 @@ from datasets import Dataset
 from trl.data_utils import maybe_convert_to_chatml
 
 from trl_ext.build import dataset
-from trl_ext.build.trainer import training_config
+from trl_ext.build.config import training_config
 from trl_ext.demo import EMBEDDED
 from trl_ext.export.source import Source
 from trl_ext.inspection.tokenise import has_images, tokenise

@@ -76,7 +76,7 @@ def open_start(recipe: Recipe, n_prompts: int) -> Finished:
 def _prompts(recipe: Recipe, directory: Path, n_prompts: int) -> list:
     libraries.configure(recipe)
     from trl_ext.build import dataset
-    from trl_ext.build.trainer import training_config
+    from trl_ext.build.config import training_config
 
     args = training_config(recipe, directory)
     train, evaluation = dataset.load(recipe, args, [])

@@ -117,9 +117,9 @@ def processor(recipe: Recipe) -> Any:
 
 def adapter(recipe: Recipe) -> Any:
     """Load the adapter a recipe names as its model, on its base, as a run that continues it does; in evaluation mode."""
+    from trl_ext.build.config import training_config
     from trl_ext.build.dtypes import precision
     from trl_ext.build.model import load_policy, model_path
-    from trl_ext.build.trainer import training_config
     from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 
     chosen, directory = precision(recipe), Path(model_path(recipe))

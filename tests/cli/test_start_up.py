@@ -1,0 +1,41 @@
+"""Which libraries the verbs that do not train import: start-up is most of what they take."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests import finished_runs
+
+COMPILER = "torch._inductor.compile_fx"
+
+
+def modules_after(*words: str) -> set[str]:
+    """Every module that a new process has imported once it has carried out a command."""
+    code = (
+        "import json, sys; sys.argv[0] = 'trl-ext'; from trl_ext.cli import main; code = main();"
+        "print('# ' + json.dumps([code, sorted(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True)
+    code, modules = json.loads(done.stdout.rpartition("# ")[2])
+    assert code == 0
+    return set(modules)
+
+
+def trainers_in(modules: set[str]) -> set[str]:
+    return {name for name in modules if name.startswith("trl_ext.trainers") and name.endswith(".trainer")}
+
+
+def test_chat(tmp_path):
+    run = finished_runs.leave(tmp_path / "run", "embedded", scale=0.3)
+    modules = modules_after("chat", run, "--prompt", "How was the hotel?", "--max_new_tokens", "2")
+    assert "peft" in modules and COMPILER not in modules
+    assert not trainers_in(modules) and "trl.trainer.dpo_trainer" not in modules
+
+
+@pytest.mark.parametrize("verb", ["data", "plan"])
+def test_verbs_about_a_recipe(verb, tmp_path):
+    modules = modules_after(verb, "recipes/demo.yaml", *(["--output_dir", tmp_path] if verb == "data" else []))
+    assert "torch" in modules and COMPILER not in modules and not trainers_in(modules)
+    assert verb == "data" or not {"trl", "peft", "datasets"} & modules
