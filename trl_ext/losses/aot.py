@@ -42,5 +42,5 @@ def aot(
 
 
 def initial_value(**_) -> float:
-    """ln 2: equal margins sort to equal quantiles."""
+    """ln 2: all sorted differences are zero."""
     return 0.6931471805599453

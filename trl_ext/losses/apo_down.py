@@ -32,5 +32,5 @@ def apo_down(
 
 
 def initial_value(**_) -> float:
-    """1: two halves."""
+    """1: ½ for each completion."""
     return 1.0

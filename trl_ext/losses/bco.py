@@ -40,5 +40,5 @@ def bco(
 
 
 def initial_value(**_) -> float:
-    """2 ln 2: two coin tosses."""
+    """2 ln 2: the cross-entropy at probability ½, for both completions of a pair."""
     return 1.3862943611198906

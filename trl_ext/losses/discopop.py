@@ -49,5 +49,5 @@ def discopop(
 
 
 def initial_value(**_) -> float:
-    """½ ln 2 + ½: half of each loss."""
+    """½ ln 2 + ½: the mean of ln 2 and 1, the values of its two terms."""
     return 0.8465735902799727

@@ -46,5 +46,5 @@ def exo(
 
 
 def initial_value(*, label_smoothing: float, **_) -> float:
-    """KL of a fair coin to (1 − ε, ε): −ln 2 − ½ ln(ε(1 − ε))."""
+    """KL from (½, ½) to (1 − ε, ε): −ln 2 − ½ ln(ε(1 − ε))."""
     return -0.6931471805599453 - 0.5 * math.log(label_smoothing * (1 - label_smoothing))
