@@ -30,6 +30,11 @@ SEAMS = (
     Seam("batching/kernels.py", "transformers' `repeat_kv`", "batching/test_kernels.py"),
     Seam("batching/padded.py", "`trl.trainer.utils.pad`", "batching/test_layout.py"),
     Seam(
+        "build/adapter_fit.py",
+        "peft's base class of layers with an adapter, and its wrapper of modules with trained tokens",
+        "model_files/test_fit.py",
+    ),
+    Seam(
         "build/lora_targets.py",
         "peft's conversion of target names for transformers' fused experts",
         "build/test_lora_targets.py",

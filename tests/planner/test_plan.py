@@ -162,7 +162,8 @@ def test_a_folder_is_planned_from_its_config(shipped, tmp_path):
 
 
 def test_an_adapter_is_planned_on_its_base(shipped, tmp_path):
-    adapter = {"base_model_name_or_path": "Qwen/Qwen3-8B", "r": 64, "target_modules": ["q_proj", "v_proj"]}
+    adapter = {"peft_type": "LORA", "r": 64, "target_modules": ["q_proj", "v_proj"]}
+    adapter["base_model_name_or_path"] = "Qwen/Qwen3-8B"
     folder = write(tmp_path / "adapter", "adapter_config.json", adapter)
     continued = plan(shipped("qwen3-8b-kto", model_name_or_path=folder))
     assert continued.trained == 36 * 64 * (4096 + 4096 + 4096 + 1024)
@@ -178,7 +179,12 @@ def test_an_adapter_is_planned_on_its_base(shipped, tmp_path):
         ("config.json", {"model_type": "💥"}, "does not know"),
         ("other.json", "{}", "holds no config.json"),
         ("adapter_config.json", {"r": 8}, "does not name its base model"),
-        ("adapter_config.json", {"base_model_name_or_path": "Qwen/Qwen3-8B"}, "no `r` and `target_modules`"),
+        ("adapter_config.json", {"base_model_name_or_path": "Qwen/Qwen3-8B"}, "has no `peft_type`"),
+        (
+            "adapter_config.json",
+            {"base_model_name_or_path": "Qwen/Qwen3-8B", "peft_type": "IA3"},
+            "counts LoRA adapters only, and `model_name_or_path` is an adapter of type IA3.",
+        ),
     ],
 )
 def test_broken_folders_are_one_sentence(shipped, tmp_path, name, content, said):

@@ -194,7 +194,8 @@ def test_variants_that_are_none(tmp_path):
 def test_settings_of_an_adapter_that_is_continued_are_its_own(tmp_path):
     (tmp_path / "sft").mkdir()
     (tmp_path / "sft" / "adapter_config.json").write_text(
-        '{"r": 4, "lora_alpha": 32, "target_modules": ["v_proj", "q_proj"]}'
+        '{"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 4, "lora_alpha": 32, '
+        '"target_modules": ["v_proj", "q_proj"]}'
     )
     base = f"model_name_or_path: {tmp_path}/sft\ndataset_name: embedded\nuse_peft: true\n"
     text = "lora_r: 8\nlora_alpha: 32\nlora_target_modules: [q_proj, o_proj]\n"

@@ -15,7 +15,6 @@ from trl import DatasetMixtureConfig, get_dataset
 
 from trl_ext import data, demo
 from trl_ext.data import holdout, plain_data, sources
-from trl_ext.data.counts import are, count
 from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
 from trl_ext.data.hub import loading_error, require_hub_dataset
@@ -25,6 +24,7 @@ from trl_ext.data.prompts import PROMPTS
 from trl_ext.data.sampling import without_format
 from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import Recipe
+from trl_ext.support.counts import are, count
 from trl_ext.support.errors import UserError
 
 WITHOUT_PREFERENCES = {"prompts": PROMPTS, "demonstrations": DEMONSTRATIONS}

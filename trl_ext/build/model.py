@@ -13,7 +13,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from trl.trainer.utils import create_model_from_path
 
 from trl_ext import demo
-from trl_ext.build import lora_targets
+from trl_ext.build import adapter_fit, lora_targets
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.recipe import Recipe
@@ -92,6 +92,8 @@ def load_policy(
 
 def _continued(path: str, args: Any, init: dict[str, Any], lender: SharedBase | None) -> PeftModel:
     """An adapter on its base, to be trained further."""
+    trust = bool(init.get("trust_remote_code"))
+    adapter_fit.check(path, adapter_base(path), init["revision"], trust_remote_code=trust, reads_head=True)
     set_seed(args.seed)
     if args.world_size > 1:
         init["device_map"] = None

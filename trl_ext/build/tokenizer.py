@@ -8,10 +8,10 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from trl import is_conversational
 
 from trl_ext.build.model import adapter_base, base_revision, model_path
-from trl_ext.data.counts import count
 from trl_ext.inspection import model_files, special_tokens
 from trl_ext.model_files.available import require_model
 from trl_ext.recipe import Recipe
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 
@@ -25,8 +25,11 @@ def load_tokenizer(recipe: Recipe) -> Any:
     require_model(path, recipe.get("model_revision"))
     revision = recipe.get("model_revision") or "main"
     trust = bool(recipe.get("trust_remote_code"))
-    if find_adapter_config_file(path) and not (Path(path) / "tokenizer_config.json").exists():
-        path, revision = adapter_base(path), base_revision(recipe)
+    base, base_commit = path, revision
+    if find_adapter_config_file(path):
+        base, base_commit = adapter_base(path), base_revision(recipe)
+        if not (Path(path) / "tokenizer_config.json").exists():
+            path, revision = base, base_commit
     try:
         processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
@@ -42,22 +45,31 @@ def load_tokenizer(recipe: Recipe) -> Any:
             f"The tokenizer of {path} has no end-of-sequence token, so completions would never end. Set one in its "
             "tokenizer_config.json."
         )
-    _check_embeddings(text, path, revision, trust)
+    _check_embeddings(text, path, base, base_commit, trust)
     return processor
 
 
-def _check_embeddings(tokenizer: Any, path: str, revision: str, trust: bool) -> None:
-    """Raise UserError if there are tokens without an embedding; an adapter's own tokenizer is not checked."""
-    if find_adapter_config_file(path):
-        return
-    rows = special_tokens.embeddings(AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust))
+def _check_embeddings(tokenizer: Any, path: str, base: str, revision: str, trust: bool) -> None:
+    """Raise UserError if there are tokens without an embedding.
+
+    Args:
+        path: Where the tokenizer comes from: a model, or an adapter.
+        base: The model, or the base of the adapter.
+    """
+    rows = special_tokens.embeddings(AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust))
     beyond = special_tokens.unembedded(tokenizer, rows) if rows else []
-    if beyond:
-        raise UserError(
-            f"The tokenizer of {path} has {count(len(beyond), 'tokens')} beyond the model's {rows:,} embeddings, for instance "
-            f"{', '.join(map(repr, beyond[:3]))}. Use the tokenizer the model was trained with, or call "
-            "`model.resize_token_embeddings(len(tokenizer))` and save both."
-        )
+    if not beyond:
+        return
+    of_model = "the model's" if path == base else f"the base {base}'s"
+    remedy = (
+        "Use the tokenizer the model was trained with, or call `model.resize_token_embeddings(len(tokenizer))` and save both."
+        if path == base
+        else "Use the base the adapter was trained on, or remove the tokenizer from the adapter's folder."
+    )
+    raise UserError(
+        f"The tokenizer of {path} has {count(len(beyond), 'tokens')} beyond {of_model} {rows:,} embeddings, for instance "
+        f"{', '.join(map(repr, beyond[:3]))}. {remedy}"
+    )
 
 
 def check_template(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> None:

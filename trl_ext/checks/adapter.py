@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext.checks.rule import note, problem, samples
+from trl_ext.checks.rule import problem, samples
 from trl_ext.checks.settings import Settings
 from trl_ext.model_files import adapter as adapter_folder
 
@@ -15,16 +15,18 @@ OF_AN_ADAPTER = (
 """Settings that only a new adapter reads."""
 
 
-@problem("use_peft", *OF_AN_ADAPTER)
+@problem("use_peft", "model_name_or_path", *OF_AN_ADAPTER)
 def without_adapter(s: Settings) -> Iterator[str]:
+    """Of a continued adapter, they are reported by `continued_adapter.settings_of_a_new_adapter`."""
     ignored = [key for key in s if key in OF_AN_ADAPTER and s[key]]
-    if ignored and "use_peft" not in s:
+    if ignored and "use_peft" not in s and not adapter_folder.is_continued(s["model_name_or_path"]):
         yield f"{s.named(*ignored)} would be ignored without an adapter: add `use_peft: true`."
 
 
-@problem("lora_target_modules")
+@problem("lora_target_modules", "model_name_or_path")
 def head(s: Settings) -> Iterator[str]:
-    if _targets_the_head(s["lora_target_modules"] or []):
+    is_new = not adapter_folder.is_continued(s["model_name_or_path"])
+    if is_new and _targets_the_head(s["lora_target_modules"] or []):
         yield (
             f"{s.where('lora_target_modules')} includes lm_head. Its weight is read directly to compute log-probabilities, so "
             "a LoRA on it would never be trained. Remove lm_head (`lora_target_modules: all-linear` selects every other "
@@ -42,23 +44,6 @@ def shared_base(s: Settings) -> Iterator[str]:
             f"`trainer: {s.method.name}` keeps {roles} on one base model, distinguished by adapters. Add `use_peft: true`, or "
             "set `model_name_or_path` to the folder of an adapter to continue from."
         )
-
-
-@note("model_name_or_path", "lora_r", "lora_alpha", "lora_target_modules", recipe_only=True)
-def continued_adapter(s: Settings) -> Iterator[str]:
-    """Settings of a new adapter in a recipe that continues from one."""
-    folder = Path(s["model_name_or_path"] or "")
-    theirs = adapter_folder.config(folder)
-    for key, field in (("lora_r", "r"), ("lora_alpha", "lora_alpha"), ("lora_target_modules", "target_modules")):
-        ours, given = s[key], theirs.get(field)
-        if isinstance(ours, list) and isinstance(given, list):
-            # `all-linear` and patterns are written out in what PEFT saves.
-            are_names = all(str(name).isidentifier() for name in [*ours, *given])
-            ours, given = (", ".join(sorted(map(str, names))) if are_names else None for names in (ours, given))
-        if key in s and isinstance(given, type(ours)) and ours != given:
-            yield (
-                f"{s.where(key)} is {ours} and has no effect: training continues the adapter in {folder}, which has {given}."
-            )
 
 
 def _targets_the_head(targets: list[str]) -> bool:

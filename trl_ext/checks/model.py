@@ -51,10 +51,10 @@ def one_quantisation(s: Settings) -> Iterator[str]:
         yield f"{s.named('load_in_4bit', 'load_in_8bit')} are both true: keep one of them."
 
 
-@problem("load_in_4bit", "load_in_8bit", "use_peft")
+@problem("load_in_4bit", "load_in_8bit", "use_peft", "model_name_or_path")
 def quantised_base(s: Settings) -> Iterator[str]:
     for key in ("load_in_4bit", "load_in_8bit"):
-        if s[key] and not s["use_peft"]:
+        if s[key] and not s["use_peft"] and not adapter_folder.is_continued(s["model_name_or_path"]):
             yield (
                 f"{s.where(key)} freezes the base model, so nothing would be trained: add `use_peft: true` to train a LoRA "
                 "adapter on it."

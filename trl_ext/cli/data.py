@@ -98,7 +98,7 @@ def _show(found: Any, picture: Path) -> None:
 
 
 def _finding(console: Any, shown: Any, unit: str) -> None:
-    from trl_ext.data.counts import count
+    from trl_ext.support.counts import count
 
     dropped = " dropped" if shown.name == "dropped" else ""
     console.print(f"{count(shown.rows, unit)} ({_share(shown.share)}){dropped}: {shown.sentence}.")
@@ -122,7 +122,7 @@ def _lengths(findings: Any) -> Any:
 
 
 def _layout(layout: Any) -> str:
-    from trl_ext.data.counts import count
+    from trl_ext.support.counts import count
 
     how = "packed, shared prompts stored once" if layout.is_packed else "padded, sorted by length"
     return (

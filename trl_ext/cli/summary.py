@@ -10,6 +10,7 @@ from trl_ext.data.files.problems import extent
 from trl_ext.data.recognise_file import recognise_file
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter
+from trl_ext.support.counts import count
 
 
 def summary(recipe: Any) -> dict[str, str]:
@@ -20,7 +21,7 @@ def summary(recipe: Any) -> dict[str, str]:
     limit = recipe.method.length_key
     return {
         **methods.imported(recipe.method.summary)(recipe),
-        "model": f"{effective('model_name_or_path')}, {_weights(recipe)}",
+        "model": f"{_model(recipe)}, {_weights(recipe)}",
         "adapter": _adapter(recipe),
         "step": f"{each} × {accumulated} accumulated = {each * accumulated} examples per process",
         "length": f"at most {effective(limit)} tokens" if effective(limit) else "no limit",
@@ -46,7 +47,7 @@ def _declared(recipe: Any) -> dict[str, str]:
         "loss": recipe.info.name,
         "formula": recipe.info.formula,
         "hyperparameters": _mapping(recipe.info.fill(recipe.loss_kwargs)),
-        "reference": "the base model with the adapter off" if recipe.info.needs_reference else "none",
+        "reference": _reference(recipe) if recipe.info.needs_reference else "none",
     }
 
 
@@ -67,7 +68,6 @@ def online(recipe: Any) -> dict[str, str]:
 def ppo(recipe: Any) -> dict[str, str]:
     effective = recipe.effective
     kl, gradient = kl_in_words(effective)
-    is_continued = adapter.is_in(Path(recipe.get("model_name_or_path")).expanduser())
     epochs = effective("num_iterations")
     return {
         "trainer": recipe.method.title,
@@ -75,7 +75,7 @@ def ppo(recipe: Any) -> dict[str, str]:
         "KL": kl,
         "KL gradient": gradient,
         "data": f"{_dataset(recipe)}, prompts",
-        "reference": "a frozen copy of the adapter" if is_continued else "the base model with the adapter off",
+        "reference": _reference(recipe),
         "rollout": f"{_completions(effective('num_generations'))} per prompt, {_epochs(epochs)} per rollout",
     }
 
@@ -120,14 +120,43 @@ def _weights(recipe: Any) -> str:
     return "8 bits" if recipe.get("load_in_8bit") else "not quantised"
 
 
+def _model(recipe: Any) -> str:
+    """The model whose weights are loaded: of an adapter, its base."""
+    folder = _continued(recipe)
+    return recipe.get("model_name_or_path") if folder is None else str(adapter.base_of(folder))
+
+
+def _continued(recipe: Any) -> Path | None:
+    """The folder of the adapter whose training continues."""
+    name = recipe.get("model_name_or_path")
+    return Path(name).expanduser() if adapter.is_continued(name) else None
+
+
 def _adapter(recipe: Any) -> str:
+    folder, dtype = _continued(recipe), recipe.effective("lora_dtype") or "float32"
+    if folder is not None:
+        return f"the one in {folder} is trained further: {adapter.in_words(adapter.config(folder))}, {dtype}"
     if not recipe.get("use_peft"):
         return "none; all weights are trained"
     targets = recipe.get("lora_target_modules") or ["the model's default layers"]
-    return (
-        f"LoRA, rank {recipe.effective('lora_r')}, alpha {recipe.effective('lora_alpha')}, "
-        f"{recipe.effective('lora_dtype') or 'float32'}, on {', '.join(targets)}"
-    )
+    return f"LoRA, rank {recipe.effective('lora_r')}, alpha {recipe.effective('lora_alpha')}, {dtype}, on {', '.join(targets)}"
+
+
+def _reference(recipe: Any) -> str:
+    """The reference of a loss that needs one. A run prints it too (`trl_ext.trainers.common.step_zero.reference_of`)."""
+    if _continued(recipe) is not None:
+        what = "a frozen copy of the adapter that training continues from"
+    elif recipe.get("use_peft"):
+        what = "the base model with its adapter off"
+    elif recipe.effective("precompute_ref_log_probs"):
+        what = "values precomputed from the initial weights"
+    else:
+        what = "a second model, the initial weights"
+    if not recipe.effective("sync_ref_model"):
+        return what
+    what = "a copy of the adapter" if "adapter" in what else "a second model"
+    alpha, steps = recipe.effective("ref_model_mixup_alpha"), recipe.effective("ref_model_sync_steps")
+    return f"{what}, updated every {count(steps, 'steps')} to {alpha:g}·policy + {1 - alpha:g}·reference"
 
 
 def _warmup(recipe: Any) -> str:

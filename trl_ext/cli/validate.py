@@ -3,6 +3,7 @@
 import argparse
 
 from trl_ext.cli.recipe_keys import add_recipe
+from trl_ext.support.errors import UserError
 from trl_ext.support.terminal import wrap
 
 HELP = "check a recipe without loading weights or data"
@@ -20,8 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from trl_ext import recipe
     from trl_ext.cli.summary import summary
+    from trl_ext.model_files import model
 
     loaded = recipe.load(args.recipe, args.recipe_keys)
+    if problem := model.problem(loaded.get("model_name_or_path")):
+        raise UserError(problem, about=args.recipe)
     print(f"{args.recipe} is valid.")
     lines = summary(loaded)
     width = max(map(len, lines))

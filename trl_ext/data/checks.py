@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trl_ext.data.counts import are, count, every
 from trl_ext.data.formats.row_outcome import Note
 from trl_ext.data.report import Report
+from trl_ext.support.counts import are, count, every
 from trl_ext.support.errors import UserError
 
 

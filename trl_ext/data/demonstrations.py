@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from trl_ext.data.counts import count
 from trl_ext.data.plain_data import KEPT, PlainReport, Reading, drop_empty, rows_where, select
 from trl_ext.data.report import Loaded
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 SHAPES = (("messages",), ("prompt", "completion"), ("text",), ("conversations",))

@@ -16,13 +16,13 @@ from datasets import Dataset, IterableDataset
 
 from trl_ext.data.checks import require_rows
 from trl_ext.data.column_errors import check_format
-from trl_ext.data.counts import count
 from trl_ext.data.formats import recognise
 from trl_ext.data.loader import read, rename_columns
 from trl_ext.data.report import Dropped, Loaded, place
 from trl_ext.data.row_stats import EXAMPLES
 from trl_ext.data.sampling import sample, without_format
 from trl_ext.data.sources import open_source
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 KEPT = ("tools", "chat_template_kwargs")

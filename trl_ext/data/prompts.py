@@ -6,9 +6,9 @@ import dataclasses
 
 from datasets import Dataset, IterableDataset
 
-from trl_ext.data.counts import count
 from trl_ext.data.plain_data import KEPT, PlainReport, Reading, drop_empty, rows_where
 from trl_ext.data.report import Loaded
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 

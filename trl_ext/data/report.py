@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from trl_ext.data.counts import count
+from trl_ext.support.counts import count
 
 if TYPE_CHECKING:
     import numpy as np

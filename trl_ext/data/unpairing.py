@@ -8,9 +8,9 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, Value
 
 from trl_ext.data.cache_keys import fingerprint
-from trl_ext.data.counts import count
 from trl_ext.data.loader import describe, read
 from trl_ext.data.report import Loaded
+from trl_ext.support.counts import count
 
 
 def unpair(data: Loaded | Dataset | IterableDataset) -> Loaded:

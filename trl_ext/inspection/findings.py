@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trl_ext.data.counts import are, count, every
 from trl_ext.inspection.facts import Facts
 from trl_ext.inspection.finding_sentences import IN_BRIEF, SENTENCES
+from trl_ext.support.counts import are, count, every
 from trl_ext.support.errors import UserError
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trl_ext.model_files import adapter, weights
+from trl_ext.model_files import adapter, fit, weights
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 
@@ -20,7 +20,8 @@ def problem(name: str) -> str | None:
     return _adapter(folder) if adapter.is_in(folder) else _model(folder)
 
 
-def _adapter(folder: Path) -> str | None:
+def adapter_problem(folder: Path) -> str | None:
+    """An error message about the configuration of an adapter, or about the folder of its base; `None` if they are complete."""
     content = _json(folder / adapter.CONFIG)
     if isinstance(content, str):
         return content
@@ -35,12 +36,23 @@ def _adapter(folder: Path) -> str | None:
             f"The adapter in {folder} was trained on {base}, but that folder does not exist. Restore the model, or correct "
             "`base_model_name_or_path` in its adapter_config.json."
         )
-    files = [path for name in (adapter.WEIGHTS, "adapter_model.bin") if (path := folder / name).exists()]
+    if not isinstance(content.get("peft_type"), str):
+        return f"The adapter_config.json in {folder} has no `peft_type`, so PEFT cannot load it. Copy or save the adapter again."
+    return None
+
+
+def _adapter(folder: Path) -> str | None:
+    if why := adapter_problem(folder):
+        return why
+    files = [path for name in (adapter.WEIGHTS, adapter.OLDER_WEIGHTS) if (path := folder / name).exists()]
     if not files:
         return (
             f"{folder} holds an adapter_config.json but no adapter_model.safetensors. Copy or train the adapter again."
         )
-    return _unreadable(files) or (problem(base) if Path(base) != folder else None)
+    if why := _unreadable(files):
+        return why
+    base = adapter.local_base(folder)
+    return (problem(str(base)) or fit.problem(folder, base)) if base is not None and base != folder else None
 
 
 def _model(folder: Path) -> str | None:

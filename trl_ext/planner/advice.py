@@ -63,7 +63,7 @@ def _changes(request: Request) -> list[dict[str, Any]]:
         found.append({"optim": "paged_adamw_8bit"})
     if training.cannot_pack == "`packing` is off" and request.shape.cannot_pack is None:
         found.append({"packing": True})
-    if adapter is not None and adapter.rank > 16:
+    if adapter is not None and adapter.rank > 16 and not request.is_continued:
         found.append({"lora_r": 16})
     length = training.length // 2
     while length >= SHORTEST:

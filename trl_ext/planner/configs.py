@@ -36,7 +36,7 @@ def find(name: str, revision: str | None = None) -> dict[str, Any]:
 
 def adapter(name: str) -> dict[str, Any] | None:
     """The content of the adapter_config.json in a folder; `None` if there is none."""
-    path = Path(name, CONFIG)
+    path = Path(name).expanduser() / CONFIG
     return _read(path, name) if path.is_file() else None
 
 

@@ -81,9 +81,9 @@ class Fit:
         return _largest(lambda length: self.fits(sequences * length, count, width=length), 2**24)
 
     def largest_rank(self) -> int | None:
-        """Largest LoRA rank with which the longest example fits with `most_checkpointed` layers; `None` without an adapter."""
+        """Largest LoRA rank with which the longest example fits with `most_checkpointed` layers; `None` without a new adapter."""
         shape, adapter = self.request.shape, self.request.shape.adapter
-        if adapter is None:
+        if adapter is None or self.request.is_continued:
             return None
 
         def with_rank(rank: int) -> Shape:

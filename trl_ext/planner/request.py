@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from trl_ext import demo
+from trl_ext.model_files import adapter as adapter_files
 from trl_ext.planner import configs, training
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
-from trl_ext.planner.shape import Shape
+from trl_ext.planner.shape import Adapter, Shape
 from trl_ext.planner.training import Training
 from trl_ext.support.errors import UserError
 
@@ -30,6 +35,7 @@ class Request:
         config: The content of its config.json.
         shape: The counted model.
         targets: LoRA targets in PEFT's form.
+        is_continued: Whether the adapter exists already, so that its rank cannot be chosen.
         storage: How weights are stored.
         training: How its trainer processes examples.
         attention: Attention implementation of padded rows.
@@ -43,6 +49,7 @@ class Request:
     config: dict[str, Any]
     shape: Shape
     targets: Any
+    is_continued: bool
     storage: Storage
     training: Training
     attention: str
@@ -96,6 +103,8 @@ def read(recipe: Any) -> Request:
     rank, targets = _lora(recipe, adapter) if has_adapter else (None, None)
     bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 16
     shape = _count(_Config(config), rank, _hashable(targets), bits < 16)
+    if adapter is not None:
+        shape = replace(shape, adapter=_as_saved(shape.adapter, Path(model).expanduser()))
     weight = 4 if (get("dtype") or ("bfloat16" if has_adapter else "float32")) == "float32" else 2
     asked = training.read(recipe)
     if asked.is_classifier:
@@ -122,6 +131,7 @@ def read(recipe: Any) -> Request:
         config=config,
         shape=shape,
         targets=targets,
+        is_continued=adapter is not None,
         storage=storage,
         training=asked,
         attention=EAGER if effective("attn_implementation") == "eager" else SDPA,
@@ -152,16 +162,33 @@ def _base(adapter: dict[str, Any], folder: str) -> str:
 def _lora(recipe: Any, adapter: dict[str, Any] | None) -> tuple[int, Any]:
     """Rank and targets: those of the continued adapter, else the recipe's."""
     if adapter is not None:
-        rank, targets = adapter.get("r"), adapter.get("target_modules")
-        if not isinstance(rank, int) or not isinstance(targets, str | list):
+        rank, targets = adapter_files.rank_of(adapter), adapter.get("target_modules")
+        if adapter.get("peft_type") != "LORA" or not rank or not isinstance(targets, str | list):
             raise UserError(
-                "`model_name_or_path` is an adapter whose adapter_config.json has no `r` and `target_modules`."
+                f"The plan counts LoRA adapters only, and `model_name_or_path` is an adapter of type "
+                f"{adapter_files.title(adapter)}."
             )
         return rank, targets
     targets = recipe.effective("lora_target_modules")
     # TRL reads a list of one string as that string: `all-linear` or a regular expression.
     is_pattern = isinstance(targets, list) and len(targets) == 1 and not targets[0].isidentifier()
     return int(recipe.effective("lora_r")), targets[0] if is_pattern else targets
+
+
+def _as_saved(counted: Adapter, folder: Path) -> Adapter:
+    """The adapter in a folder, counted from its weights: ranks differ between modules, and some modules are saved whole."""
+    sizes = {
+        name: math.prod(shape)
+        for name, shape in adapter_files.shapes(folder).items()
+        if not any(part in name for part in (".base_layer.", ".original_module.", ".modules_to_save."))
+    }
+    if not sizes:
+        return counted  # in PyTorch's format
+    layers = Counter()
+    for name, size in sizes.items():
+        layers[re.search(r"\.\d+\.|$", name)[0]] += size
+    largest = max((size for layer, size in layers.items() if layer), default=0)
+    return replace(counted, parameters=sum(sizes.values()), layer_parameters=largest)
 
 
 class _Config(dict):

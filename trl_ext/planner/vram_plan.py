@@ -60,7 +60,7 @@ class VramPlan:
         longest: Tokens of the longest example that the recipe allows.
         largest_row: Maximum tokens of a row, with all layers checkpointed.
         longest_sequence: Largest `max_length`.
-        largest_rank: Largest `lora_r`; `None` without an adapter.
+        largest_rank: Largest `lora_r`; `None` without a new adapter.
         checkpointing: Minimum number of checkpointed layers by tokens of a row; `None` if the row does not fit.
         times: Lower bounds for a step and an epoch, by card.
         mean_tokens: Mean tokens of an example, as assumed for the times.

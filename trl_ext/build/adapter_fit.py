@@ -1,0 +1,92 @@
+"""Check that an adapter fits its base before the base is loaded: PEFT puts it on a model without storage."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import TrainableTokensWrapper
+from transformers import AutoConfig
+
+from trl_ext.model_files import adapter as adapter_files
+from trl_ext.support.counts import count
+from trl_ext.support.errors import UserError
+
+
+def check(
+    adapter: str, base: str, revision: str | None = None, *, trust_remote_code: bool = False, reads_head: bool = False
+) -> None:
+    """Check every weight of an adapter against the architecture of its base. Of the base only the configuration is read.
+
+    PEFT is silent about weights of modules that it did not find, and only warns about modules without weights, which stay as
+    they were initialised.
+
+    Args:
+        adapter: Folder or Hub name of the adapter.
+        base: Folder or Hub name of the base.
+        revision: Of the base on the Hub.
+        trust_remote_code: Whether the base's configuration may be code. A model that is code is not built here.
+        reads_head: Whether the trainer reads the head's weight directly, so that nothing may be put on the head.
+
+    Raises:
+        UserError: A weight has no module or another size, or a module has no weight.
+    """
+    config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
+    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    if architecture is None:
+        return
+    with torch.device("meta"):
+        model = architecture._from_config(config)
+    why = problem(model, adapter, reads_head=reads_head)
+    if why is not None:
+        raise UserError(f"The adapter in {adapter} does not fit its base {base}: {why}")
+
+
+def problem(model: Any, adapter: str, *, reads_head: bool = False) -> str | None:
+    """The end of a sentence about an adapter that does not fit a model on the meta device, which is changed; else `None`."""
+    try:
+        settings = PeftConfig.from_pretrained(adapter)
+    except (ValueError, KeyError, TypeError) as error:
+        return f"its {adapter_files.CONFIG} cannot be read by the installed PEFT ({_last_line(error)}) Update PEFT, or save it again."
+    if settings.is_prompt_learning:
+        return None
+    rows, tokens = model.get_input_embeddings().weight.shape[0], adapter_files.trained_tokens(settings.to_dict())
+    if tokens and max(tokens) >= rows:
+        return f"it trains token {max(tokens):,}, and the base has {rows:,} embeddings. {OTHER_BASE}"
+    if getattr(settings, "init_lora_weights", True) is not True:
+        settings.init_lora_weights = True  # others compute with the weights of the base
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tied weights, and of copies that do nothing without storage
+            on_base: PeftModel = get_peft_model(model, settings)
+            found = on_base.load_adapter(adapter, "default", torch_device="cpu")
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
+        return f"{_last_line(error)} {OTHER_BASE}"
+    for names, what in (
+        (found.unexpected_keys, "has no place in it"),
+        (found.missing_keys, "is missing in the adapter"),
+    ):
+        if names:
+            more = f" (with {count(len(names) - 1, 'other weights')})" if len(names) > 1 else ""
+            return f"{names[0].replace('.default', '')}{more} {what}. {OTHER_BASE}"
+    if reads_head and isinstance(on_base.get_output_embeddings(), BaseTunerLayer | TrainableTokensWrapper):
+        return (
+            "part of it is on the head, whose weight is read directly to compute log-probabilities. It would be left out and "
+            "never be trained. Merge the adapter into its base and train a new one."
+        )
+    return None
+
+
+OTHER_BASE = (
+    f"Correct {adapter_files.CONFIG}: `base_model_name_or_path` is the model the adapter was trained on, `target_modules` its "
+    "modules."
+)
+
+
+def _last_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()[-1].strip() or type(error).__name__
+    return text if text.endswith(".") else f"{text}."
