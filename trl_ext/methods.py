@@ -30,7 +30,6 @@ class Method:
         tokenised_by: The TRL trainer whose `_prepare_dataset` tokenises its data; `None` where prompts are tokenised as
             completions are sampled.
         drops_long_rows: A row longer than `max_length` is dropped; otherwise it is cut.
-        filters_rows: TRL's own trainer drops the rows it cannot learn from.
         length_key: The setting that limits the length of what is trained on.
         samples_completions: Completions are sampled during training.
         cuts_rows: An optimizer step is one batch, cut into rows by `row_tokens`; other kinds run whole micro-batches.
@@ -61,7 +60,6 @@ class Method:
     is_default: bool = False
     has_loss: bool = False
     drops_long_rows: bool = False
-    filters_rows: bool = False
     length_key: str = "max_length"
     samples_completions: bool = False
     cuts_rows: bool = False
@@ -200,7 +198,6 @@ METHODS = {
             token_columns=("chosen_ids", "rejected_ids"),  # prompts included
             tokenised_by="trl:RewardTrainer",
             drops_long_rows=True,
-            filters_rows=True,
             trains_scores=True,
             planner="trl_ext.planner.training:micro_batches",
             summary="trl_ext.cli.summary:without_loss",
@@ -217,7 +214,6 @@ METHODS = {
             evaluation_metrics=("mean_token_accuracy", *OF_TOKENS),
             token_columns=("input_ids", "labels"),
             tokenised_by="trl:SFTTrainer",
-            filters_rows=True,
             planner="trl_ext.planner.training:micro_batches",
             summary="trl_ext.cli.summary:without_loss",
         ),

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import pairs
 from trl_ext.cli import main
+from trl_ext.support.errors import UserError
 
 
 @pytest.fixture
@@ -191,3 +192,18 @@ def test_evaluation_runs_and_lands_in_the_metrics(recipe, tmp_path):
     assert main(["run", path, "--output_dir", "out"]) == 0
     records = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert sum("eval_loss" in record for record in records) == 2
+
+
+def test_a_run_without_a_step_is_an_error(tmp_path):
+    """Of a stream, only the first rows are known before training."""
+    from types import SimpleNamespace
+
+    from trl_ext.runs.run import _require_a_step
+
+    (tmp_path / "recipe.resolved.yaml").touch()
+    trainer = SimpleNamespace(state=SimpleNamespace(global_step=0), is_world_process_zero=lambda: True)
+    with pytest.raises(UserError, match="The run took no step"):
+        _require_a_step(trainer, tmp_path)
+    assert not list(tmp_path.iterdir())  # the folder can be used again
+    trainer.state.global_step = 1
+    _require_a_step(trainer, tmp_path)

@@ -15,14 +15,17 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl_ext.build import dataset
 from trl_ext.build.config import training_config
 from trl_ext.build.dtypes import precision
+from trl_ext.build.duration import count_steps
 from trl_ext.build.model import load_policy, model_path
 from trl_ext.build.refusals import as_user_errors
 from trl_ext.build.rewards import load as load_reward
+from trl_ext.build.schedule import require_schedule
 from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
 from trl_ext.checks import reward_names
 from trl_ext.checks.kl import kl_in_words
 from trl_ext.data.examples import Examples
 from trl_ext.inspection import check
+from trl_ext.inspection.evaluation import before_evaluation
 from trl_ext.model_files import model as model_folder
 from trl_ext.model_files.available import require_model
 from trl_ext.recipe import Recipe
@@ -74,6 +77,8 @@ def build_trainer(
     statements += on_templates(recipe, args, processing_class, given.train)
     sources = load_rewards(recipe, statements)
     train = _check_data(recipe, args, given, processing_class, statements)
+    evaluation = _check_evaluation(recipe, args, given, processing_class, statements)
+    require_schedule(args, count_steps(recipe.method, args, train, evaluation))
     model, adapter = load_policy(recipe, args, chosen, statements, base)
     with as_user_errors(recipe, args), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=SettingsWarning)  # the recipe's notes repeat them
@@ -81,7 +86,7 @@ def build_trainer(
             model=model,
             args=args,
             train_dataset=train,
-            eval_dataset=given.evaluation,
+            eval_dataset=evaluation,
             processing_class=processing_class,
             **sources,
             **adapter,
@@ -119,6 +124,12 @@ def _check_data(recipe: Recipe, args: Any, given: Examples, processing_class: An
         statements,
         read_first=lambda first: dataset.read(recipe, args, [], first),
     )
+
+
+def _check_evaluation(recipe: Recipe, args: Any, given: Examples, processing_class: Any, statements: list[str]) -> Any:
+    """The evaluation data for the trainer. UserError if nothing of it would be evaluated."""
+    files = model_files_of(recipe, processing_class)
+    return before_evaluation(recipe.method, given, processing_class, args, files, statements)
 
 
 def _set_card_facts(trainer: Any, recipe: Recipe) -> None:

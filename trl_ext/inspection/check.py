@@ -86,7 +86,8 @@ def before_training(
         read_first: Reads the given number of rows from the beginning of the source, for a stream.
 
     Raises:
-        UserError: Nothing can be learned from the data. For a stream this is only logged: its beginning may not be typical.
+        UserError: Nothing can be learned from the data. For a stream with more rows than are read this is only logged: its
+            beginning may not be typical.
     """
     if isinstance(given.train, IterableDataset):
         start = f"The first {STREAMED} rows of the stream"
@@ -95,6 +96,8 @@ def before_training(
             statements += [f"{start}: {line}" for line in findings.summary()]
             findings.require_teachable()
         except UserError as error:
+            if sum(1 for _ in given.train.take(STREAMED)) < STREAMED:  # these are all rows
+                raise
             statements.append(f"{start}: {error}")
         return given.train
     if has_images(given.train):  # tokenised by the data loader's workers
@@ -104,6 +107,6 @@ def before_training(
     findings.require_teachable()
     if method.tokenised_by is None:
         return given.train
-    if not method.filters_rows and findings.kept < len(tokenised):
+    if findings.kept < len(tokenised):
         return tokenised.select(np.flatnonzero(~findings.facts.is_dropped))
     return tokenised

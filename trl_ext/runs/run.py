@@ -142,6 +142,7 @@ def train(
                 resolved.dump(directory / "recipe.resolved.yaml")
                 atomic.write_json(directory / "environment.json", environment.describe())
             trainer.train(resume_from_checkpoint=checkpoint)
+            _require_a_step(trainer, directory)
             seconds, peak = trainer.trained_seconds, memory.read()
             counts = trainer.reference_counts() if recipe.method.cuts_rows else None  # from every process
             trainer.save_model(str(directory))
@@ -155,6 +156,20 @@ def train(
             f"The disk of {directory} is full. Free some space. {how_to_resume(directory, recipe)}"
         ) from error
     return Trained(built, seconds, counts, peak)
+
+
+def _require_a_step(trainer: Any, directory: Path) -> None:
+    """UserError if training ended without a step, and the directory can be used again.
+
+    Data in memory is counted before weights are loaded; of a stream only the first rows are.
+    """
+    if trainer.state.global_step:
+        return
+    if trainer.is_world_process_zero():
+        (directory / "recipe.resolved.yaml").unlink(missing_ok=True)
+    raise UserError(
+        "The run took no step: no row of its training data was left for a batch. `trl-ext data` shows why rows are dropped."
+    )
 
 
 def _close(recipe: Recipe, built: Built) -> None:

@@ -39,7 +39,7 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
         raise ValueError(problem)
     for adapter in model.peft_config.values() if isinstance(model, PeftModel) else [peft_config]:
         _refuse_adapter(args, adapter)
-    _refuse_data(args, given.get("train_dataset"))
+    refuse_few_prompts(args, given.get("train_dataset"))
 
 
 def _refuse_adapter(args: Any, adapter: Any) -> None:
@@ -54,11 +54,16 @@ def _refuse_adapter(args: Any, adapter: Any) -> None:
         vllm_weights.check(adapter)
 
 
-def _refuse_data(args: Any, dataset: Any) -> None:
+def prompts_per_rollout(args: Any) -> int:
+    """Prompts of a rollout, over all processes."""
+    return args.generation_batch_size // args.num_generations
+
+
+def refuse_few_prompts(args: Any, dataset: Any) -> None:
     """ValueError if there are too few prompts for a single rollout, so that nothing would be trained."""
-    prompts = args.generation_batch_size // args.num_generations
-    if isinstance(dataset, Sized) and len(dataset) < prompts:
+    needed = prompts_per_rollout(args)
+    if isinstance(dataset, Sized) and len(dataset) < needed:
         raise ValueError(
-            f"The training data has {len(dataset)} prompts, but a rollout needs {prompts}. Give more prompts, or lower "
+            f"The training data has {len(dataset)} prompts, but a rollout needs {needed}. Give more prompts, or lower "
             "`per_device_train_batch_size`, `gradient_accumulation_steps` or `steps_per_generation`."
         )
