@@ -16,6 +16,7 @@ from trl_ext.cli import (
     data,
     doctor,
     eval,
+    init,
     kl,
     losses,
     merge,
@@ -30,6 +31,7 @@ from trl_ext.support.errors import UserError
 from trl_ext.support.terminal import wrap
 
 VERBS = {
+    "init": init,
     "run": run,
     "validate": validate,
     "data": data,
@@ -50,6 +52,7 @@ TRAINING = (["run"], ["compare"])
 """The verbs that train. The others never compile a function."""
 
 OTHER_NAMES = {
+    "init": ("new", "create", "setup", "start", "quickstart"),
     "run": ("train", "finetune", "fine-tune", "fit", "resume", "dpo", "ppo", "sft"),
     "validate": ("check", "lint"),
     "data": ("dataset", "inspect"),

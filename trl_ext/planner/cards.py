@@ -9,8 +9,9 @@ additional time, so a measured step is longer. Half of the peak rates is a good 
 import math
 from typing import NamedTuple
 
-from trl_ext.planner.memory import SEGMENTS, VARLEN, Row, Storage, trained
+from trl_ext.planner.memory import GIB, SEGMENTS, VARLEN, Row, Storage, trained
 from trl_ext.planner.shape import Shape, four_bit_bytes
+from trl_ext.support.errors import UserError
 
 
 class Card(NamedTuple):
@@ -38,6 +39,48 @@ CARDS = (
     Card("RTX 4080 (16 GB)", 16, 97.5e12, 716.8e9, VARLEN),
 )
 """Vendors' figures (GA102, Ada and Blackwell white papers, AMD's product page)."""
+
+
+class Chosen(NamedTuple):
+    """The card that a recipe is planned for: its name in sentences, its memory in GiB, and whether it is in this computer."""
+
+    title: str
+    memory: float
+    is_here: bool = False
+
+
+OTHERWISE = 24.0
+"""GiB of the card that is assumed where there is none."""
+
+
+def choose(name: str | None, vram: float | None) -> Chosen:
+    """The card of a name or with so much memory; else that of this computer, or one with `OTHERWISE` GiB.
+
+    Raises:
+        UserError: Both are given, or the name is not known.
+    """
+    if name is not None and vram is not None:
+        raise UserError("`--card` and `--vram` both give the memory of the card. Keep one of them.")
+    if name is not None:
+        return _by_name(name)
+    if vram is not None:
+        return Chosen(f"one {vram:g} GB card", vram)
+    import torch
+
+    if not torch.cuda.is_available():
+        return Chosen(f"one {OTHERWISE:g} GB card", OTHERWISE)
+    return Chosen(torch.cuda.get_device_name(), round(torch.cuda.get_device_properties(0).total_memory / GIB, 1), True)
+
+
+def _by_name(name: str) -> Chosen:
+    def plain(text: str) -> str:
+        return "".join(character for character in text.lower() if character.isalnum())
+
+    found = [card for card in CARDS if plain(name) and plain(name) in plain(card.name)]
+    if not found:
+        known = ", ".join(card.name for card in CARDS)
+        raise UserError(f"`--card` is {name!r}. Known are {known}. Give the memory of another card with `--vram GIB`.")
+    return Chosen(found[0].name, found[0].memory)
 
 
 class Passes(NamedTuple):

@@ -1,0 +1,61 @@
+"""Decide what is trained from the columns of the data: a loss on pairs or on labels, demonstrations, or sampled completions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl_ext import demo
+from trl_ext.data import sources
+from trl_ext.data.column_errors import unrecognised
+from trl_ext.data.demonstrations import SHAPES
+from trl_ext.data.formats import recognise
+from trl_ext.data.loader import rename_columns
+from trl_ext.data.sampling import sample, without_format
+from trl_ext.support.errors import UserError
+
+REWARDS = ("reward_funcs", "reward_adapter")
+CHOOSES = ("loss", "loss_type", "loss_weights", "trainer")
+"""Keys by which a recipe says what is trained."""
+
+
+def kind_of(data: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The keys `loss` and `trainer` of a recipe for this data.
+
+    Args:
+        data: A file, a folder, or a name on the Hub.
+        given: Keys that were given as flags. They are kept; rewards ask for sampled completions.
+
+    Raises:
+        UserError: The data cannot be read, its columns are not recognised, or prompts come without a source of reward.
+    """
+    asks_for_rewards = any(given.get(key) for key in REWARDS)
+    if given.get("trainer") or (any(given.get(key) for key in CHOOSES) and not asks_for_rewards):
+        return {}
+    if asks_for_rewards:
+        return {"trainer": "online" if any(given.get(key) for key in CHOOSES) else "ppo"}
+    return _of_columns(data, given)
+
+
+def _of_columns(data: str, given: dict[str, Any]) -> dict[str, Any]:
+    dataset, name = sources.open_source(
+        str(demo.DATA) if data == demo.EMBEDDED else data,
+        split=given.get("dataset_train_split") or "train",
+        config=given.get("dataset_config"),
+        revision=given.get("dataset_revision"),
+        streaming=False,
+    )
+    dataset = without_format(dataset)
+    if given.get("dataset_columns"):
+        dataset = rename_columns(dataset, dict(given["dataset_columns"]), name)
+    match = recognise(sample(dataset), given.get("dataset_format") or "auto")
+    if match is not None:
+        return {"loss": "dpo" if match.paired else "kto"}
+    columns = set(dataset.column_names)
+    if any(set(names) <= columns for names in SHAPES):
+        return {"trainer": "sft"}
+    if "prompt" not in columns:
+        raise unrecognised(sample(dataset, known=None), name, given.get("dataset_format") or "auto")
+    raise UserError(
+        f"{name} holds prompts and no completions. Completions are then sampled during training, which needs a source of "
+        "reward. Add `--reward_funcs rewards.py:function` or `--reward_adapter DIR`, or give data with completions."
+    )
