@@ -93,7 +93,10 @@ def test_a_csv_of_labels(folder):
 def lengths(tiny_model: str, rows: list[dict]) -> np.ndarray:
     """Tokens of the longer completion with its prompt: one per word, and the end token, which the tokenizer splits off."""
     return np.array(
-        [len(row["prompt"].split()) + max(len(row[name].split()) for name in ("chosen", "rejected")) + 1 for row in rows]
+        [
+            len(row["prompt"].split()) + max(len(row[name].split()) for name in ("chosen", "rejected")) + 1
+            for row in rows
+        ]
     )
 
 
@@ -121,7 +124,9 @@ def test_no_length_beyond_the_positions_of_the_model(folder, tiny_model):
     assert recipe.load("mine.yaml").get("max_length") == 512
 
 
-@pytest.mark.parametrize(("count", "per_step", "epochs", "held_out"), [(8, 4, 3, None), (100, 4, 3, 5), (2000, 32, 1, 100)])
+@pytest.mark.parametrize(
+    ("count", "per_step", "epochs", "held_out"), [(8, 4, 3, None), (100, 4, 3, 5), (2000, 32, 1, 100)]
+)
 def test_steps_suit_the_number_of_rows(folder, count, per_step, epochs, held_out):
     assert main(["init", "embedded", write("rows.jsonl", pairs(count)), "--output", "mine"]) == 0
     loaded = recipe.load("mine.yaml")
@@ -149,7 +154,18 @@ def test_memory_is_planned_for_the_card(folder, capsys):
 
 def test_keys_that_are_given_are_kept(folder):
     data = write("rows.jsonl", pairs(40))
-    flags = ["--lora_r", "64", "--max_length", "96", "--learning_rate", "2e-5", "--weight_decay", "0.01", "--beta", "0.3"]
+    flags = [
+        "--lora_r",
+        "64",
+        "--max_length",
+        "96",
+        "--learning_rate",
+        "2e-5",
+        "--weight_decay",
+        "0.01",
+        "--beta",
+        "0.3",
+    ]
     assert main(["init", "embedded", data, "--output", "mine", *flags]) == 0
     values = recipe.load("mine.yaml").values
     assert (values["lora_r"], values["lora_alpha"], values["max_length"]) == (64, 32, 96)
@@ -208,3 +224,55 @@ def test_the_recipe_runs(folder, tiny_model):
     assert main(["init", tiny_model, write("rows.jsonl", pairs(24)), "--output", "mine"]) == 0
     assert main(["run", "mine", "--max_steps", "2"]) == 0
     assert (folder / "runs" / "mine" / "adapter_model.safetensors").exists()
+
+
+@pytest.fixture
+def eight_billion(tiny_model, tmp_path) -> str:
+    """The configuration of Llama 3.1 8B with the tokenizer of the tiny model; no weights are read."""
+    import shutil
+
+    from trl_ext.planner.models import MODELS
+
+    folder = tmp_path / "eight"
+    shutil.copytree(tiny_model, folder)
+    (folder / "config.json").write_text(json.dumps(MODELS["meta-llama/Llama-3.1-8B"]))
+    return str(folder)
+
+
+@pytest.mark.parametrize(("card", "is_4bit"), [("4090", True), ("5090", True), (None, False)])
+def test_a_large_model_is_quantised_where_the_card_needs_it(folder, eight_billion, card, is_4bit):
+    words = ["--vram", "192"] if card is None else ["--card", card]
+    assert main(["init", eight_billion, write("rows.jsonl", pairs(2000)), "--output", "mine", *words]) == 0
+    loaded = recipe.load("mine.yaml")
+    assert bool(loaded.get("load_in_4bit")) == is_4bit
+    assert loaded.get("learning_rate") == 5e-6
+
+
+def test_the_card_limits_length_and_micro_batch(folder, eight_billion):
+    from trl_ext.planner import plan
+
+    rows = [row | {"chosen": " the" * 9000} for row in pairs(100)]
+    data = write("rows.jsonl", rows)
+    assert main(["init", eight_billion, data, "--vram", "12", "--output", "short"]) == 0
+    planned = plan(recipe.load("short.yaml"), vram=12)
+    assert planned.fits and recipe.load("short.yaml").get("max_length") < 9000
+    assert "model or card do not allow it" in " ".join(Path("short.yaml").read_text().replace("\n#", "").split())
+    assert main(["init", eight_billion, data, "--trainer", "sft", "--vram", "12", "--output", "sft"]) == 0
+    loaded = recipe.load("sft.yaml")
+    twice = {"per_device_train_batch_size": 2 * loaded.get("per_device_train_batch_size")}
+    assert plan(loaded, vram=12).fits and not plan(recipe.load("sft.yaml", twice), vram=12).fits
+
+
+def test_only_the_assistant_is_imitated_where_the_template_can_tell(folder, tiny_model):
+    import shutil
+
+    marked = (
+        "{% for m in messages %}{{ m.role }} {% if m.role == 'assistant' %}{% generation %}{{ m.content | trim }} </s> "
+        "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    plain = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+    for name, template, expected in (("marked", marked, True), ("plain", plain, None)):
+        shutil.copytree(tiny_model, name)
+        Path(name, "chat_template.jinja").write_text(template)
+        assert main(["init", name, write("chats.jsonl", CHATS), "--output", f"of-{name}"]) == 0
+        assert recipe.load(f"of-{name}.yaml").get("assistant_only_loss") is expected

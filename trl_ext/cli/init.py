@@ -29,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s MODEL DATA [--key value ...]"
     model = parser.add_argument("model", metavar="MODEL", nargs="?", help="a folder, a name on the Hub, or `embedded`")
     parser.add_argument("data", metavar="DATA", nargs="?", help="a file, a folder, a name on the Hub, or `embedded`")
-    parser.add_argument("--card", metavar="NAME", help="graphics card, for instance 3090 (default: the one of this computer, or 24 GiB)")
+    parser.add_argument(
+        "--card",
+        metavar="NAME",
+        help="graphics card, for instance 3090 (default: the one of this computer, or 24 GiB)",
+    )
     parser.add_argument(
         "--vram",
         type=number("GiB, for instance 24", lambda value: 0 < value < math.inf),
@@ -87,7 +91,9 @@ def _free(given: str) -> Path:
     if path.suffix not in (".yaml", ".yml"):
         path = path.with_name(f"{path.name}.yaml")
     if path.exists():
-        raise UserError(f"{path} exists, and `trl-ext init` overwrites nothing. Choose another file with `--output FILE`.")
+        raise UserError(
+            f"{path} exists, and `trl-ext init` overwrites nothing. Choose another file with `--output FILE`."
+        )
     writable_folder("output", path.parent)
     return path
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from trl_ext.build.data_size import DataSize
 
@@ -31,7 +31,11 @@ COMPLETION = 512
 def length(size: DataSize, most: int) -> int:
     """`max_length`: enough for `WHOLE` of the sequences, and at most `most`, what model and card allow."""
     common, longest = size.percentile(WHOLE), int(size.sequences.max())
-    wanted = longest if longest <= SPARE * common and not size.is_sample else math.ceil(common * (SPARE if size.is_sample else 1))
+    wanted = (
+        longest
+        if longest <= SPARE * common and not size.is_sample
+        else math.ceil(common * (SPARE if size.is_sample else 1))
+    )
     return max(min(max(_rounded(wanted), SHORTEST), most), 1)
 
 
@@ -44,7 +48,9 @@ def completion_length(size: DataSize) -> int:
 def about_length(size: DataSize, limit: int, unit: str, effect: str) -> list[str]:
     """Sentences on the measured lengths, and on what a limit does to them."""
     of = f"{len(size.sequences):,} random of {size.examples:,}" if size.is_sample else f"all {size.examples:,}"
-    known = ", ".join(f"{share:.0%} {size.percentile(share):,}".replace("50%", "median") for share in (0.5, 0.95, 0.99))
+    known = ", ".join(
+        f"{share:.0%} {size.percentile(share):,}".replace("50%", "median") for share in (0.5, 0.95, 0.99)
+    )
     lost = size.longer_than(limit)
     kept = "Every sequence fits." if not lost else f"{lost:.1%} of the examples are longer and {effect}."
     if lost > 0.05:

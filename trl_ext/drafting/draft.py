@@ -166,7 +166,9 @@ class _Drafting:
         if self.values.get("use_peft"):
             section.put("use_peft", True)
             self._set(section, "lora_r", usual.RANK)
-            self._set(section, "lora_alpha", usual.ALPHA, "32 for any rank: the best learning rate then hardly depends on it")
+            self._set(
+                section, "lora_alpha", usual.ALPHA, "32 for any rank: the best learning rate then hardly depends on it"
+            )
             self._set(section, "lora_dropout", 0.0)
             self._set(section, "lora_target_modules", "all-linear")
         elif usual.trains_adapter(self.recipe):
@@ -187,7 +189,9 @@ class _Drafting:
             )
             self._set(section, key, chosen, "tokens of a sampled completion; longer ones are cut")
             return section
-        most = min(self._plan(**{key: choices.SHORTEST}).longest_sequence or choices.SHORTEST, self.size.positions or 2**24)
+        most = min(
+            self._plan(**{key: choices.SHORTEST}).longest_sequence or choices.SHORTEST, self.size.positions or 2**24
+        )
         self._set(section, key, choices.length(self.size, most))
         effect = "are left out" if self.method.drops_long_rows else "lose their end"
         section.about += choices.about_length(self.size, self.values[key], self.method.unit, effect)
@@ -239,10 +243,14 @@ class _Drafting:
             self._set(section, "num_generations", generations, "best and worst completion of a prompt form a pair")
         if self.method.cuts_rows:
             planned = self._plan()
-            self._set(section, "row_tokens", planned.row_tokens, "of one forward pass, from the plan; auto measures instead")
+            self._set(
+                section, "row_tokens", planned.row_tokens, "of one forward pass, from the plan; auto measures instead"
+            )
         self.duration = choices.duration(examples, per_step // generations)
         if samples:
-            self.duration = self.duration._replace(held_out=0, steps=_sampled_steps(examples, per_step // generations, self.duration.epochs))
+            self.duration = self.duration._replace(
+                held_out=0, steps=_sampled_steps(examples, per_step // generations, self.duration.epochs)
+            )
         if limit := self.given.get("max_steps"):
             self.duration = self.duration._replace(steps=limit, every=max(limit // choices.EVALUATIONS, 1))
             self._set(section, "max_steps", limit)

@@ -16,7 +16,15 @@ FULL = 0.1
 """Rate of full fine-tuning divided by that of LoRA."""
 
 OF_A_LOSS = 5e-6
-OF_LOSSES = {"simpo": 1e-5, "alphapo": 1e-5, "cpo": 1e-5, "orpo": 1e-5, "apo_zero": 1e-5, "apo_zero_unpaired": 1e-5, "sft": 1e-4}
+OF_LOSSES = {
+    "simpo": 1e-5,
+    "alphapo": 1e-5,
+    "cpo": 1e-5,
+    "orpo": 1e-5,
+    "apo_zero": 1e-5,
+    "apo_zero_unpaired": 1e-5,
+    "sft": 1e-4,
+}
 """Losses with another rate than `OF_A_LOSS`. Most have no reference, which would bound the change of the policy."""
 OF_TRAINERS = {"sft": 2e-4, "reward": 1e-4, "ppo": 3e-5}
 CRITIC = 3.0
