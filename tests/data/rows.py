@@ -60,6 +60,167 @@ PAIRED_SPELLINGS = {
             {"question": Q2, "answer_1": GOOD2, "answer_2": BAD2, "score_1": 9, "score_2": 2},
         ],
     ),
+    "openai": (
+        "openai",
+        [
+            {
+                "input": {"messages": [user(q)], "parallel_tool_calls": True},
+                "preferred_output": [assistant(g)],
+                "non_preferred_output": [assistant(b)],
+            }
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "swift": ("swift", [{"messages": [user(q), assistant(g)], "rejected_response": b} for q, g, b in TRIPLES]),
+    "swift, whole conversations": (
+        "swift",
+        [{"messages": [user(q), assistant(g)], "rejected_messages": [user(q), assistant(b)]} for q, g, b in TRIPLES],
+    ),
+    "swift, query and response": (
+        "swift",
+        [{"query": q, "response": g, "history": [], "rejected_response": b} for q, g, b in TRIPLES],
+    ),
+    "named pair, as in LLaMA-Factory v1": (
+        "named_pair",
+        [
+            {
+                f"{side}_messages": [user(q) | {"loss_weight": 0.0}, assistant(text) | {"loss_weight": 1.0}]
+                for side, text in (("chosen", g), ("rejected", b))
+            }
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "named pair, as by Argilla": (
+        "named_pair",
+        [
+            {"instruction": q, "chosen_response": g, "rejected_response": b, "chosen_avg_rating": 4.5}
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "named pair, in camel case": (
+        "named_pair",
+        [{"question": q, "chosenResponse": g, "rejectedResponse": b} for q, g, b in TRIPLES],
+    ),
+    "compared, as in SHP": (
+        "compared",
+        [
+            {
+                "post_id": "x7",
+                "history": q,
+                "human_ref_A": b,
+                "human_ref_B": g,
+                "score_A": 3,
+                "score_B": 9,
+                "labels": 0,
+            }
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "compared, as in HelpSteer3": (
+        "compared",
+        [
+            {"domain": "general", "context": [user(Q1)], "response1": GOOD1, "response2": BAD1}
+            | {"overall_preference": -1, "individual_preference": [{"score": -1, "reasoning": "better"}]},
+            {"domain": "general", "context": [user(Q2)], "response1": BAD2, "response2": GOOD2}
+            | {"overall_preference": 3, "individual_preference": [{"score": 2, "reasoning": "worse"}]},
+        ],
+    ),
+    "ranked, as in Nectar": (
+        "ranked",
+        [
+            {
+                "prompt": f"\n\nHuman: {q}\n\nAssistant: ",
+                "answers": [
+                    {"answer": b, "model": "m", "rank": 3.0},
+                    {"answer": g, "model": "m", "rank": 1.0},
+                    {"answer": "Who knows?", "model": "m", "rank": 2.0},
+                ],
+                "good_natured": True,
+            }
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "ranked, as in UltraFeedback": (
+        "ranked",
+        [
+            {
+                "source": "s",
+                "instruction": q,
+                "models": ["m", "n"],
+                "completions": [
+                    {"model": "m", "response": b, "fine-grained_score": 1.5, "overall_score": 10.0},
+                    {"model": "n", "response": g, "fine-grained_score": 4.25, "overall_score": 9.0},
+                ],
+            }
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "ranked, aspects": (
+        "ranked",
+        [
+            {
+                "instruction": q,
+                "completions": [
+                    {"response": g, "annotations": {"honesty": {"Rating": "4"}, "helpfulness": {"Rating": "5"}}},
+                    {"response": b, "annotations": {"honesty": {"Rating": "5"}, "helpfulness": {"Rating": "1"}}},
+                ],
+            }
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "ranked, scores in a list": (
+        "ranked",
+        [{"question": q, "responses": [b, "Who knows?", g], "scores": [-1.5, 0.25, 0.5]} for q, g, b in TRIPLES],
+    ),
+    "ranked, ranks in a list": (
+        "ranked",
+        [{"question": q, "generations": [b, g], "ranks": [2, 1]} for q, g, b in TRIPLES],
+    ),
+    "ranked, a choice": (
+        "ranked",
+        [{"question": q, "summaries": [{"text": b}, {"text": g}], "choice": 1} for q, g, b in TRIPLES],
+    ),
+    "ranked, columns": (
+        "ranked",
+        [
+            {"question": q, "answer_1": "Who knows?", "answer_2": g, "answer_3": b}
+            | {"score_1": 3, "score_2": 7, "score_3": 0}
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "sharegpt, from and content": (
+        "sharegpt",
+        [
+            {
+                "conversations": [{"from": "human", "content": q}],
+                "chosen": {"from": "gpt", "content": g},
+                "rejected": {"from": "gpt", "content": b},
+            }
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "trl, speaker and text": (
+        "trl",
+        [
+            {
+                side: [{"speaker": "Human", "text": q}, {"speaker": "AI", "text": text}]
+                for side, text in (("chosen", g), ("rejected", b))
+            }
+            for q, g, b in TRIPLES
+        ],
+    ),
+    "trl, capitals": (
+        "trl",
+        [{"Prompt": [user(q)], "CHOSEN": [assistant(g)], "Rejected ": [assistant(b)]} for q, g, b in TRIPLES],
+    ),
+    "trl, exchanges": (
+        "trl",
+        [{"chosen": [{"input": q, "output": g}], "rejected": [{"input": q, "output": b}]} for q, g, b in TRIPLES],
+    ),
+    "orca, history": (
+        "orca",
+        [{"prompt": q, "history": [], "chosen": g, "rejected": b} for q, g, b in TRIPLES],
+    ),
     "trl": ("trl", CONVERSATIONAL),
     "trl, implicit prompt": (
         "trl",
@@ -182,4 +343,13 @@ UNPAIRED_SPELLINGS = {
         _singles(lambda q, a, label: {"instruction": q, "input": None, "output": a, "kto_tag": label}),
     ),
     "orca": ("orca", _singles(lambda q, a, label: {"question": q, "completion": a, "label": label})),
+    "sharegpt, from and content": (
+        "sharegpt",
+        _singles(
+            lambda q, a, label: {
+                "conversation": [{"from": "human", "content": q}, {"from": "gpt", "content": a}],
+                "Label": label,
+            }
+        ),
+    ),
 }

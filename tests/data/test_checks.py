@@ -200,7 +200,8 @@ def test_words_in_are_words_out():
         for format, row in _spelt(prompt, good, bad):
             match = recognise(Sample(tuple(row), [row]))
             assert match is not None and match.format == format, row
-            result = match.apply({name: row[name] for name in match.columns}, set())
+            ((pair,), _) = match.pairs({name: row[name] for name in match.columns})
+            result = match.apply(pair, set())
             assert said(result["prompt"]) == said(prompt)
             assert said(result["chosen"]) == good.split() and said(result["rejected"]) == bad.split()
 
@@ -268,18 +269,22 @@ def test_random_junk_is_dropped_or_read_but_never_a_crash():
         "input",
     ]
     places += ["output", "question", "system", "history", "kto_tag"]
+    several = ["prompt", "messages", "input", "history", "context", "completions", "scores", "choice", "response_a"]
+    several += ["response_b", "winner", "score_a", "score_b", "preferred_output", "non_preferred_output"]
+    several += ["rejected_response", "chosen_response"]
     read = 0
-    for _ in range(5000):
-        row = {place: junk() for place in rng.sample(places, rng.randint(2, 6))}
+    for i in range(10000):
+        row = {place: junk() for place in rng.sample(several if i % 2 else places, rng.randint(2, 6))}
         match = recognise(Sample(tuple(row), [row]))
         if match is None:
             continue
         try:
-            result = match.apply(row, set())
+            pairs, _ = match.pairs(row)
+            results = [match.apply(pair, set()) for pair in pairs]
         except Drop:
             continue
         read += 1
-        assert set(match.outputs) <= set(result)
+        assert all(set(match.outputs) <= set(result) for result in results)
     assert read > 20  # the test does reach the rows that are read
 
 

@@ -17,10 +17,11 @@ from trl_ext import data, demo
 from trl_ext.data import holdout, plain_data, sources
 from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
+from trl_ext.data.formats.pairing import Pairing
 from trl_ext.data.hub import loading_error, require_hub_dataset
-from trl_ext.data.loader import rename_columns
 from trl_ext.data.overlap import completions, overlap
 from trl_ext.data.prompts import PROMPTS
+from trl_ext.data.renaming import renamed
 from trl_ext.data.sampling import without_format
 from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import Recipe
@@ -86,9 +87,7 @@ def source(recipe: Recipe, first: int | None = None) -> Source:
     names = ("config", "revision", "streaming")
     opened = {name: options.get(name) for name in names} | {"streaming": bool(options.get("streaming"))}
     dataset, name = sources.open_source(given, split=split, **opened)
-    dataset = without_format(dataset)
-    if options["columns"]:
-        dataset = rename_columns(dataset, dict(options["columns"]), name)
+    dataset = renamed(without_format(dataset), options["columns"], name)
     if first is None:
         return Source(dataset, name)
     if isinstance(dataset, Dataset):
@@ -104,6 +103,7 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
     options = {
         "columns": recipe.get("dataset_columns"),
         "format": recipe.get("dataset_format") or "auto",
+        "pairing": pairing(recipe),
     }
     if recipe.get("datasets"):
         known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
@@ -124,6 +124,11 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
     return str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name"), options
 
 
+def pairing(recipe: Recipe) -> Pairing:
+    """Which completions of a row a recipe compares."""
+    return Pairing(recipe.effective("dataset_pairs"), recipe.effective("dataset_pair_margin"))
+
+
 def _reader(recipe: Recipe) -> Callable[[str, bool, Source | None], data.Loaded]:
     """Reads a split as what the recipe trains on: preferences, prompts, or answers to imitate.
 
@@ -135,8 +140,9 @@ def _reader(recipe: Recipe) -> Callable[[str, bool, Source | None], data.Loaded]
         where, how = given, options
         if opened is not None:  # with its columns under the names known here
             where, how = opened.rows, {"format": options["format"], "title": opened.name}
+            how |= {"pairing": options["pairing"]}
         if (reading := WITHOUT_PREFERENCES.get(recipe.method.reads)) is not None:
-            return plain_data.load(where, reading, split=split, **how)
+            return plain_data.load(where, reading, split=split, **{k: v for k, v in how.items() if k != "pairing"})
         return data.load(where, split=split, training=training, **how)
 
     return read_split

@@ -56,6 +56,7 @@ BOUNDS: dict[str, Bound] = {
     "warmup_steps": Bound(
         "0, a whole number of steps, or a share of them below 1", lambda x: 0 <= x < 1 or _is_whole(x)
     ),
+    "dataset_pair_margin": NOT_NEGATIVE,
     "weight_decay": NOT_NEGATIVE,
     "max_grad_norm": NOT_NEGATIVE,
     "dataloader_num_workers": NOT_NEGATIVE,

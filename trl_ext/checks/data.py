@@ -108,6 +108,17 @@ def dataset_format(s: Settings) -> Iterator[str]:
         yield f"{s.where('dataset_format')} is {s['dataset_format']}: {meant}"
 
 
+@problem("dataset_pairs", "dataset_pair_margin", recipe_only=True)
+def pairs(s: Settings) -> Iterator[str]:
+    """Only preferences are made of completions that are compared."""
+    given = [key for key in ("dataset_pairs", "dataset_pair_margin") if key in s]
+    if given and not s.method.reads_preferences:
+        yield (
+            f"{s.named(*given)}: `trainer: {s.method.name}` compares no completions of the data, so this would have no effect. "
+            "Remove it."
+        )
+
+
 def _mixture(s: Settings) -> Iterator[str]:
     """Types and names of an entry's settings are judged where those of the recipe are (`trl_ext.recipe.layers.types`)."""
     entries = s["datasets"] if isinstance(s["datasets"], list) else [s["datasets"]]

@@ -7,11 +7,20 @@ from trl_ext.checks.rule import problem
 from trl_ext.checks.settings import Settings
 from trl_ext.data.files.problems import find_problem
 from trl_ext.data.formats import CHOICES
+from trl_ext.data.formats.pairing import HOW, Pairing
 from trl_ext.data.recognise_file import recognise_file
 from trl_ext.support.errors import UserError
 
 
-@problem("dataset_name", "datasets", "dataset_format", "dataset_columns", recipe_only=True)
+@problem(
+    "dataset_name",
+    "datasets",
+    "dataset_format",
+    "dataset_columns",
+    "dataset_pairs",
+    "dataset_pair_margin",
+    recipe_only=True,
+)
 def first_rows(s: Settings) -> Iterator[str]:
     name, where = s["dataset_name"], s.where("dataset_name")
     if not isinstance(name, str) or s["datasets"]:
@@ -21,8 +30,11 @@ def first_rows(s: Settings) -> Iterator[str]:
     if (reason := find_problem(Path(name))) is not None:
         yield f"{where} is {name}, which cannot be read: {reason}"
         return
+    pairing = Pairing()
+    if s.method.reads_preferences and s["dataset_pairs"] in HOW:
+        pairing = Pairing(s["dataset_pairs"], s["dataset_pair_margin"] or 0.0)
     try:
-        found = recognise_file(name, s["dataset_columns"], s["dataset_format"] or "auto")
+        found = recognise_file(name, s["dataset_columns"], s["dataset_format"] or "auto", pairing)
     except UserError as error:
         if s.method.reads_preferences:  # prompts alone, or completions without a label, are enough for other methods
             yield from error.problems

@@ -7,7 +7,8 @@ from trl_ext import methods
 from trl_ext.checks.kl import kl_in_words
 from trl_ext.cli.values import plain
 from trl_ext.data.files.problems import extent
-from trl_ext.data.recognise_file import recognise_file
+from trl_ext.data.formats.pairing import Pairing
+from trl_ext.data.recognise_file import first_pairs, recognise_file
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter
 from trl_ext.support.counts import count
@@ -34,11 +35,15 @@ def summary(recipe: Any) -> dict[str, str]:
 
 def preferences(recipe: Any) -> dict[str, str]:
     name, columns = recipe.get("dataset_name") or "", recipe.get("dataset_columns")
-    match = recognise_file(name, columns, recipe.effective("dataset_format"))
+    pairing = Pairing(recipe.effective("dataset_pairs"), recipe.effective("dataset_pair_margin"))
+    how = (name, columns, recipe.effective("dataset_format"), pairing)
+    match = recognise_file(*how)
     found = "" if match is None else f", {match.title}, {'pairs' if match.paired else 'labelled completions'}"
+    pairs = first_pairs(*how)
     return {
         **_declared(recipe),
         "data": f"{_dataset(recipe)}{found}; the loss reads {'pairs' if recipe.paired else 'labelled completions'}",
+        **({"pairs": pairs} if pairs else {}),
     }
 
 

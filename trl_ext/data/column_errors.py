@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from trl_ext.data import column_paths
+from trl_ext.data.column_paths import Path
 from trl_ext.data.column_suggestions import GUESSES, best_mapping, suggested_lines
 from trl_ext.data.files.wrapped_json import list_of_rows
-from trl_ext.data.formats import CHOICES, FORMATS, NAMED, PASSED, READ, Sample
+from trl_ext.data.formats import CHOICES, FORMATS, NAMED, PASSED, READ, Match, Row, Sample
 from trl_ext.data.formats.labels import threshold, verdicts
+from trl_ext.data.formats.pairing import Pairing
 from trl_ext.data.formats.sample import LABELS
 from trl_ext.support.errors import UserError
 
@@ -65,8 +68,14 @@ def _is_label(found: Sample, column: str) -> bool:
         return False
 
 
-def check_mapping(mapping: dict[str, str], columns: tuple[str, ...], source: str) -> None:
-    """Check a `dataset_columns` mapping {name known here: column of the dataset} against the dataset.
+def check_mapping(mapping: dict[str, str], columns: tuple[str, ...], source: str, rows: Sequence[Row] = ()) -> None:
+    """Check a `dataset_columns` mapping {name known here: column of the dataset, or path inside one} against the dataset.
+
+    Args:
+        mapping: The mapping.
+        columns: The dataset's columns.
+        source: What to call the data.
+        rows: Some rows, in which paths are followed.
 
     Raises:
         UserError: All wrong entries, each with the most similar name.
@@ -79,15 +88,56 @@ def check_mapping(mapping: dict[str, str], columns: tuple[str, ...], source: str
                 f"dataset_columns: `{place}` is not a known name{near(place, known)}. Known names are "
                 f"{', '.join((*NAMED, *PASSED))}."
             )
-        if not isinstance(column, str) or column not in columns:
+        path = column_paths.parse(column, columns) if isinstance(column, str) else None
+        if path is not None and path.root in columns:
+            problems += _nothing_there(path, column, place, source, rows)
+        elif not isinstance(column, str) or column not in columns:
+            wanted = column if path is None else path.root
             problems.append(
-                f"dataset_columns: {source} has no column `{column}` for `{place}`"
-                f"{near(str(column), columns)}. It has {', '.join(columns)}."
+                f"dataset_columns: {source} has no column `{wanted}` for `{place}`"
+                f"{near(str(wanted), columns)}. It has {', '.join(columns)}."
             )
     twice = {column for column in mapping.values() if list(mapping.values()).count(column) > 1}
     problems += [f"dataset_columns: column `{column}` is used twice. Use each column once." for column in twice]
     if problems:
         raise UserError(problems)
+
+
+def _nothing_there(path: Path, text: str, place: str, source: str, rows: Sequence[Row]) -> list[str]:
+    """A sentence if a path leads to nothing in any of the rows, with the keys where it ends."""
+    values = [row[path.root] for row in rows if row.get(path.root) is not None]
+    if not values or any(not _is_nothing(column_paths.follow(value, path.steps)) for value in values):
+        return []
+    reached = path.root
+    for n, step in enumerate(path.steps):
+        there = [column_paths.follow(value, path.steps[:n]) for value in values]
+        if all(_is_nothing(column_paths.follow(value, path.steps[: n + 1])) for value in values):
+            keys = list(dict.fromkeys(key for value in there for key in column_paths.keys_of(value)))
+            what = f"has the keys {', '.join(keys)}" if keys else "holds no objects"
+            hint = near(step, keys) if isinstance(step, str) else ""
+            if isinstance(step, int) and any(isinstance(value, list) for value in there):
+                what = f"holds lists of at most {max(len(v) for v in there if isinstance(v, list))} values"
+            return [f"dataset_columns: {source} has nothing at `{text}` for `{place}`{hint}: `{reached}` {what}."]
+        reached += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return []
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(map(_is_nothing, value)))
+
+
+def check_pairing(match: Match, pairing: Pairing, source: str) -> None:
+    """Refuse settings of pairs that the data gives no meaning to.
+
+    Raises:
+        UserError: The data has no scores.
+    """
+    if pairing.is_default or (match.has_scores if pairing.margin else match.scored is not None):
+        return
+    raise UserError(
+        f"{source} has no scores or ranks of several completions, so {pairing.settings} would have no effect. It was read as "
+        f"{match.title}. Remove the setting, or name the columns of completions and scores with `dataset_columns`."
+    )
 
 
 def check_format(format: str) -> None:

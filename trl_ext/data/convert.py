@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset, Features, IterableDataset, concatenate_datasets
@@ -27,6 +28,7 @@ def convert(
         done=_describe(match, changed=True),
         paired=match.paired,
         conversational=match.conversational,
+        pairing=match.pairing if match.has_many else None,
         ignored=tuple(n for n in dataset.column_names if n not in (*match.columns, match.label, *PASSED)),
     )
     outputs = [*match.outputs, *([] if match.paired else ["label"])]
@@ -46,11 +48,12 @@ def convert(
         counted = scan(narrow.select_columns(_columns_read(match)), match)
         if not row_stats.any_changed(counted):
             done = narrow.select_columns([*outputs, *passed])
-            return _select_kept(done, _counted(report, counted, match, passed, changed=False))
+            return _select(done, counted), _counted(report, counted, match, passed, changed=False)
     text = narrow.select_columns(_columns_read(match))
     converted = text.map(
         _convert_batch,
         batched=True,
+        with_indices=True,
         fn_kwargs={"match": match},
         remove_columns=[name for name in _columns_read(match) if name not in outputs],
         features=Features({**trl_features(match, text.features), **row_stats.FEATURES}),
@@ -60,8 +63,11 @@ def convert(
     counted = converted.select_columns(list(row_stats.FEATURES))
     done = converted.select_columns(outputs)
     if passed:  # added after the text was converted, so that images are neither decoded nor written again
-        done = concatenate_datasets([done, narrow.select_columns(passed)], axis=1)
-    return _select_kept(done, _counted(report, counted, match, passed, changed=True))
+        beside = narrow.select_columns(passed)
+        if match.scored is not None:
+            beside = beside.select(row_stats.numbers(counted))
+        done = concatenate_datasets([done, beside], axis=1)
+    return _select(done, counted), _counted(report, counted, match, passed, changed=True)
 
 
 def scan(dataset: Dataset, match: Match) -> Dataset:
@@ -69,6 +75,7 @@ def scan(dataset: Dataset, match: Match) -> Dataset:
     return dataset.map(
         _scan_batch,
         batched=True,
+        with_indices=True,
         fn_kwargs={"match": match},
         remove_columns=dataset.column_names,
         features=row_stats.FEATURES,
@@ -77,34 +84,51 @@ def scan(dataset: Dataset, match: Match) -> Dataset:
     )
 
 
-def _scan_batch(batch: dict[str, list], match: Match) -> dict[str, list]:
-    return _by_column([_convert_row(row, match)[1] for row in _rows(batch)], row_stats.FEATURES)
+def _scan_batch(batch: dict[str, list], numbers: list[int], match: Match) -> dict[str, list]:
+    return _by_column([integers for _, integers in _convert_rows(batch, numbers, match)], row_stats.FEATURES)
 
 
-def _convert_batch(batch: dict[str, list], match: Match) -> dict[str, list]:
+def _convert_batch(batch: dict[str, list], numbers: list[int], match: Match) -> dict[str, list]:
     outputs = [*match.outputs, *([] if match.paired else ["label"])]
-    done = [_convert_row(row, match) for row in _rows(batch)]
+    done = _convert_rows(batch, numbers, match)
     rows = [{**(row or dict.fromkeys(outputs)), **integers} for row, integers in done]
     return _by_column(rows, [*outputs, *row_stats.FEATURES])
 
 
 def _convert_stream(batch: dict[str, list], match: Match) -> dict[str, list]:
     outputs = [*match.outputs, *([] if match.paired else ["label"])]
-    done = [_convert_row(row, match)[0] for row in _rows(batch)]
-    keep = [i for i, row in enumerate(done) if row is not None]
-    passed = {name: [column[i] for i in keep] for name, column in batch.items() if name in PASSED}
-    return {**passed, **_by_column([done[i] for i in keep], outputs)}
+    done = _convert_rows(batch, range(len(next(iter(batch.values())))), match)
+    kept = [(row, integers[row_stats.NUMBER]) for row, integers in done if row is not None]
+    passed = {name: [column[i] for _, i in kept] for name, column in batch.items() if name in PASSED}
+    return {**passed, **_by_column([row for row, _ in kept], outputs)}
 
 
-def _convert_row(row: Row, match: Match) -> tuple[Row | None, Row]:
-    notes: set[Note] = set()
+def _convert_rows(batch: dict[str, list], numbers: Sequence[int], match: Match) -> list[tuple[Row | None, Row]]:
+    return [
+        done for number, row in zip(numbers, _rows(batch), strict=True) for done in _convert_row(row, number, match)
+    ]
+
+
+def _convert_row(row: Row, number: int, match: Match) -> list[tuple[Row | None, Row]]:
+    """What becomes of a row: its pairs, or itself, each with their integers; without text where it is dropped."""
     text = {name: value for name, value in row.items() if name not in PASSED}
     try:
-        result = match.apply(text, notes)
+        pairs, left_out = match.pairs(text)
     except Drop as drop:
-        return None, row_stats.dropped(drop.reason)
-    is_same = result == {name: row.get(name) for name in result}
-    return result, row_stats.kept(result, match.paired, match.conversational, notes, changed=not is_same)
+        return [(None, row_stats.dropped(drop.reason, number))]
+    done = [_convert_pair(pair, number, match) for pair in pairs]
+    done[0][1][row_stats.LEFT_OUT] = left_out
+    return done
+
+
+def _convert_pair(row: Row, number: int, match: Match) -> tuple[Row | None, Row]:
+    notes: set[Note] = set()
+    try:
+        result = match.apply(row, notes)
+    except Drop as drop:
+        return None, row_stats.dropped(drop.reason, number)
+    changed = match.scored is not None or result != {name: row.get(name) for name in result}
+    return result, row_stats.kept(result, number, match.paired, match.conversational, notes, changed=changed)
 
 
 def _rows(batch: dict[str, list]) -> list[Row]:
@@ -119,8 +143,9 @@ def _columns_read(match: Match) -> list[str]:
     return list(dict.fromkeys([*match.columns, *([match.label] if match.label else [])]))
 
 
-def _select_kept(dataset: Dataset, report: Report) -> tuple[Dataset, Report]:
-    return (dataset if report.kept is None else dataset.select(report.kept)), report
+def _select(dataset: Dataset, counted: Dataset) -> Dataset:
+    usable = row_stats.usable(counted)
+    return dataset if usable is None else dataset.select(usable)
 
 
 def _counted(report: Report, counted: Dataset, match: Match, passed: list[str], changed: bool) -> Report:
@@ -143,8 +168,9 @@ def _describe(match: Match, changed: bool) -> str:
 
 def _are_converted(match: Match, found: Sample) -> bool:
     """True if the sampled rows have TRL's type already. The other rows are compared when they are scanned."""
-    rows = [_convert_row({name: row[name] for name in _columns_read(match)}, match)[1] for row in found.rows]
-    return not any(row[row_stats.CHANGED] and not row[row_stats.REASON] for row in rows)
+    rows = [{name: row[name] for name in _columns_read(match)} for row in found.rows]
+    done = [integers for row in rows for _, integers in _convert_row(row, 0, match)]
+    return not any(each[row_stats.CHANGED] and not each[row_stats.REASON] for each in done)
 
 
 def _key(match: Match) -> list:
@@ -157,4 +183,5 @@ def _key(match: Match) -> list:
         match.encoded,
         match.label,
         labels,
+        match.pairing,
     ]

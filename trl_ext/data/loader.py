@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from trl_ext.data.checks import require_rows, require_teachable
-from trl_ext.data.column_errors import check_format, check_mapping, unrecognised
+from trl_ext.data.column_errors import check_format, check_pairing, unrecognised
+from trl_ext.data.column_paths import parse
 from trl_ext.data.convert import convert
 from trl_ext.data.formats import recognise
+from trl_ext.data.formats.pairing import DEFAULT, Pairing
 from trl_ext.data.label_verdicts import with_verdicts
+from trl_ext.data.renaming import lifted, mapped, with_known_names
 from trl_ext.data.report import Loaded, Report, place
 from trl_ext.data.sampling import sample, without_format
 from trl_ext.data.sources import open_source
@@ -28,6 +32,7 @@ def load(
     revision: str | None = None,
     columns: Mapping[str, str] | None = None,
     format: str = "auto",
+    pairing: Pairing = DEFAULT,
     streaming: bool = False,
     training: bool = True,
     title: str | None = None,
@@ -40,8 +45,10 @@ def load(
         split: Name of the split, optionally with a slice (``train[:10%]``). A single file has only the split "train".
         config: Configuration of a Hub dataset.
         revision: Commit, branch or tag of a Hub dataset.
-        columns: {name known here: column of the dataset}, for columns of other names; see ``formats.READ``.
+        columns: {name known here: column of the dataset, or path inside one such as ``completions[0].text``}, for columns of
+            other names; see ``formats.READ`` and ``column_paths``.
         format: The name of a format (see ``formats.NAMES``), or "auto" to recognise it.
+        pairing: Which completions are compared, of rows with several that have scores.
         streaming: Read the rows during training instead of before; they are not counted then.
         training: Refuse data that nothing can be learned from (`require_teachable`); False for evaluation data.
         title: What to call the data in sentences (default: its own name).
@@ -56,7 +63,7 @@ def load(
     """
     check_format(format)
     dataset, source = open_source(name_or_path, split=split, config=config, revision=revision, streaming=streaming)
-    loaded = read(dataset, columns=columns, format=format, source=title or source, split=split)
+    loaded = read(dataset, columns=columns, format=format, pairing=pairing, source=title or source, split=split)
     require_rows(loaded.report)
     if training:
         require_teachable(loaded.report)
@@ -68,6 +75,7 @@ def read(
     *,
     columns: Mapping[str, str] | None = None,
     format: str = "auto",
+    pairing: Pairing = DEFAULT,
     source: str = GIVEN,
     split: str = "",
 ) -> Loaded:
@@ -79,29 +87,21 @@ def read(
     dataset = without_format(dataset)
     if isinstance(dataset, Dataset) and len(dataset) == 0:
         raise UserError(f"{place(source, split)} has no rows. Choose another split or file.")
-    if columns:
-        dataset = rename_columns(dataset, dict(columns), source)
+    stored = mapped(dataset, columns, source)
+    dataset = with_known_names(stored)
     found = sample(dataset)
     match = recognise(found, format)
     if match is None and len(found.rows) > 0:
         found = sample(dataset, 16 * len(found.rows))
         match = recognise(found, format)
     if match is None:
-        raise unrecognised(sample(dataset, known=None), source, format)
-    match = with_verdicts(match, dataset, found, source)
-    return Loaded(*convert(dataset, match, found, source, split))
+        raise unrecognised(sample(stored, known=None), source, format)
+    check_pairing(match, pairing, source)
+    match = with_verdicts(dataclasses.replace(match, pairing=pairing), dataset, found, source)
+    paths = {place: path for place, text in match.lifted.items() if (path := parse(text, dataset.column_names))}
+    return Loaded(*convert(lifted(dataset, paths), match, found, source, split))
 
 
 def describe(dataset: Dataset | IterableDataset) -> Report:
     """The report that `load` would return for a dataset; the dataset is not changed."""
     return read(dataset).report
-
-
-def rename_columns(
-    dataset: Dataset | IterableDataset, mapping: dict[str, str], source: str
-) -> Dataset | IterableDataset:
-    """The dataset with its columns under the names known here. A column that already has such a name is removed."""
-    check_mapping(mapping, tuple(dataset.column_names), source)
-    renames = {column: known for known, column in mapping.items() if column != known}
-    replaced = [known for known in renames.values() if known in dataset.column_names and known not in renames]
-    return dataset.remove_columns(replaced).rename_columns(renames)

@@ -17,7 +17,8 @@ from datasets import Dataset, IterableDataset
 from trl_ext.data.checks import require_rows
 from trl_ext.data.column_errors import check_format
 from trl_ext.data.formats import recognise
-from trl_ext.data.loader import read, rename_columns
+from trl_ext.data.loader import read
+from trl_ext.data.renaming import renamed
 from trl_ext.data.report import Dropped, Loaded, place
 from trl_ext.data.row_stats import EXAMPLES
 from trl_ext.data.sampling import sample, without_format
@@ -70,9 +71,8 @@ def load(
     """
     check_format(format)
     dataset, source = open_source(name_or_path, split=split, config=config, revision=revision, streaming=streaming)
-    dataset, source = without_format(dataset), title or source
-    if columns:
-        dataset = rename_columns(dataset, dict(columns), source)
+    source = title or source
+    dataset = renamed(without_format(dataset), columns, source)
     if format != "auto" or recognise(sample(dataset)) is not None:
         loaded = reading.from_preferences(read(dataset, format=format, source=source, split=split))
         require_rows(loaded.report)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
-from trl_ext.data.column_errors import check_format, check_mapping, unrecognised
+from trl_ext.data import column_paths
+from trl_ext.data.column_errors import check_format, check_mapping, check_pairing, unrecognised
+from trl_ext.data.column_names import known_names
 from trl_ext.data.files.first_rows import first_rows
-from trl_ext.data.formats import Match, Sample, recognise
+from trl_ext.data.formats import Match, Row, Sample, recognise
+from trl_ext.data.formats.pairing import DEFAULT, Pairing
+from trl_ext.data.formats.row_outcome import Drop
+from trl_ext.data.report import pairs_of_rows
+from trl_ext.support.counts import count
 
 
-def recognise_file(path: str | Path, columns: Mapping[str, str] | None = None, format: str = "auto") -> Match | None:
+def recognise_file(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    format: str = "auto",
+    pairing: Pairing = DEFAULT,
+) -> Match | None:
     """How a local JSON file or table, compressed or not, will be read, judged from its first rows.
 
     Args:
         path: Name of the dataset as in a recipe.
-        columns: `dataset_columns`, {name known here: column of the file}.
+        columns: `dataset_columns`, {name known here: column of the file, or path inside one}.
         format: `dataset_format`.
+        pairing: `dataset_pairs` and `dataset_pair_margin`.
 
     Returns:
         The format, or `None` where only loading the data tells.
@@ -25,22 +38,69 @@ def recognise_file(path: str | Path, columns: Mapping[str, str] | None = None, f
     Raises:
         UserError: Columns that are named but not there, or that fit no format.
     """
-    path = Path(path)
+    found = _read(Path(path), columns, format, pairing)
+    return None if found is None else found[0]
+
+
+def first_pairs(path: str | Path, columns: Mapping[str, str] | None, format: str, pairing: Pairing) -> str | None:
+    """How many pairs the first rows of a file with rankings give, in words; arguments as of `recognise_file`.
+
+    `None` where a row gives no more than one pair.
+    """
+    found = _read(Path(path), columns, format, pairing)
+    if found is None or not found[0].has_many:
+        return None
+    match, rows = found
+    counts = [_count(match, row) for row in rows]
+    pairs, left_out = (sum(numbers) for numbers in zip(*counts, strict=True))
+    used = sum(number > 0 for number, _ in counts)
+    sentence = pairs_of_rows(pairs, used, left_out, pairing)
+    unused = len(rows) - used
+    return f"of the first {count(len(rows), 'rows')}, {sentence}" + (
+        f"; {count(unused, 'rows')} without a pair" if unused else ""
+    )
+
+
+def _count(match: Match, row: Row) -> tuple[int, int]:
+    """The numbers of pairs of a row, and of those left out because their scores are too close."""
+    try:
+        pairs, left_out = match.pairs({name: row.get(name) for name in match.columns})
+    except Drop:
+        return 0, 0
+    return len(pairs), left_out
+
+
+def _read(
+    path: Path, columns: Mapping[str, str] | None, format: str, pairing: Pairing
+) -> tuple[Match, list[Row]] | None:
     rows = first_rows(path) if path.is_file() else []
     if not rows:
         return None
     check_format(format)
-    names = tuple(dict.fromkeys(itertools.chain.from_iterable(rows)))
-    if columns:
-        check_mapping(dict(columns), names, path.name)
-        known = {column: place for place, column in columns.items()}
-        rows = [
-            {known.get(name, name): value for name, value in row.items() if name in known or name not in columns}
-            for row in rows
-        ]
-        names = tuple(dict.fromkeys(itertools.chain.from_iterable(rows)))
-    found = Sample(names, rows)
-    match = recognise(found, format)
+    stored = _mapped(rows, dict(columns or {}), path.name)
+    known = known_names(_names(stored))
+    rows = [{known.get(name, name): value for name, value in row.items()} for row in stored]
+    match = recognise(Sample(_names(rows), rows), format)
     if match is None:
-        raise unrecognised(found, path.name, format)
-    return match
+        raise unrecognised(Sample(_names(stored), stored), path.name, format)
+    check_pairing(match, pairing, path.name)
+    return dataclasses.replace(match, pairing=pairing), rows
+
+
+def _mapped(rows: list[Row], columns: dict[str, str], source: str) -> list[Row]:
+    """The rows with the names of `dataset_columns`, as `trl_ext.data.renaming` gives them to a dataset."""
+    if not columns:
+        return rows
+    names = _names(rows)
+    check_mapping(columns, names, source, rows)
+    paths = {place: path for place, text in columns.items() if (path := column_paths.parse(text, names)) is not None}
+    known = {column: place for place, column in columns.items() if place not in paths}
+    return [
+        {known.get(name, name): value for name, value in row.items() if name in known or name not in columns}
+        | {place: column_paths.follow(row.get(path.root), path.steps) for place, path in paths.items()}
+        for row in rows
+    ]
+
+
+def _names(rows: list[Row]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(rows)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from trl_ext.support.counts import count
+from trl_ext.data.formats.pairing import ALL, Pairing
+from trl_ext.support.counts import are, count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,9 @@ class Report:
         conversational: True for messages, False for plain text.
         rows_in: Rows read; `None` for a stream, whose rows are not counted.
         rows_out: Rows kept; `None` for a stream.
+        rows_used: Rows of the source that the kept ones come from, which are fewer if a row gives several pairs.
+        pairing: Which completions of a row are compared; `None` where a row has no more than two.
+        left_out: Pairs that were left out because their scores are too close, of rows with other pairs.
         dropped: {reason: number of rows and the first}.
         notes: {note: number of kept rows it is true of}.
         examples: {reason or note: numbers of the first few rows it is true of, counted from 0}.
@@ -57,6 +61,9 @@ class Report:
     conversational: bool
     rows_in: int | None = None
     rows_out: int | None = None
+    rows_used: int | None = None
+    pairing: Pairing | None = None
+    left_out: int = 0
     dropped: dict[str, Dropped] = field(default_factory=dict)
     notes: dict[str, int] = field(default_factory=dict)
     examples: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -82,7 +89,7 @@ class Report:
             return [
                 f"{self.where}: {self.done}. Streamed: rows that cannot be used are skipped without being counted."
             ]
-        lines = [f"{self.where}: {self.done}, {count(self.rows_out, self.unit)}.", *self.earlier]
+        lines = [f"{self.where}: {self.done}, {count(self.rows_out, self.unit)}.", *self.earlier, *self._of_ranking()]
         for reason, dropped in self.dropped.items():
             lines.append(
                 f"{dropped.rows:,} of {count(self.rows_in, 'rows')} dropped: {reason} (first: row {dropped.first:,})."
@@ -96,6 +103,12 @@ class Report:
             lines.append(f"Columns not used: {', '.join(self.ignored)}.")
         return lines
 
+    def _of_ranking(self) -> list[str]:
+        """How many pairs came of how many rows, if rows have many completions."""
+        if self.pairing is None or self.rows_out is None or not self.paired:
+            return []
+        return [f"{pairs_of_rows(self.rows_out, self.rows_used, self.left_out, self.pairing)}."]
+
     def __str__(self) -> str:
         return "\n".join(self.sentences())
 
@@ -105,6 +118,20 @@ class Loaded(NamedTuple):
 
     dataset: Dataset | IterableDataset
     report: Report
+
+
+def pairs_of_rows(pairs: int, rows: int, left_out: int, pairing: Pairing) -> str:
+    """How pairs were made of rows with many completions, as a sentence without its end."""
+    which = "every two completions of a row" if pairing.how == ALL else "the best and the worst completion of each row"
+    settings = [
+        f"`dataset_pairs: {pairing.how}`",
+        *([f"`dataset_pair_margin: {pairing.margin:g}`"] * bool(pairing.margin)),
+    ]
+    sentence = f"{count(pairs, 'pairs')} of {count(rows, 'rows')}: {which} ({', '.join(settings)})"
+    if not left_out:
+        return sentence
+    close = f"whose scores differ by {pairing.margin:g} or less" if pairing.margin else "with equal scores"
+    return f"{sentence}; {count(left_out, 'pairs')} {close} {are(left_out)} left out"
 
 
 def place(source: str, split: str) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from datasets import Dataset, Features, Value
 
 from trl_ext.data.cache_keys import fingerprint
+from trl_ext.data.column_names import known_names
 from trl_ext.data.demonstrations import SHAPES
 from trl_ext.data.formats import READ, recognise
 from trl_ext.data.formats.sample import LABELS, Row, Sample
@@ -52,7 +53,8 @@ def _kinds(batch: dict[str, list]) -> dict[str, list]:
 
 def kind_of_row(row: Row) -> str:
     """What one row is, in words."""
-    values = {name: value for name, value in row.items() if value is not None}
+    known = known_names(row)
+    values = {known.get(name, name): value for name, value in row.items() if value is not None}
     found = Sample(tuple(values), [values])
     match = recognise(found)
     if match is not None:

@@ -15,9 +15,10 @@ from trl_ext.data.formats.sample import Row
 from trl_ext.data.report import Dropped
 
 # Columns of integers: 0 or the code of the reason to drop the row; bits of notes; a 64-bit hash of the row's text; the label;
-# whether the row had to be changed to have TRL's type.
-REASON, NOTES, HASH, DESIRABLE, CHANGED = (
-    f"_trl_ext_{n}" for n in ("reason", "notes", "hash", "desirable", "changed")
+# whether the row had to be changed to have TRL's type; the row's number in the source; beside the first pair of a row of the
+# source, how many of its pairs were left out because their scores are too close.
+REASON, NOTES, HASH, DESIRABLE, CHANGED, NUMBER, LEFT_OUT = (
+    f"_trl_ext_{n}" for n in ("reason", "notes", "hash", "desirable", "changed", "number", "left_out")
 )
 EXAMPLES = 3
 """Rows whose numbers are kept as examples, for each reason and note."""
@@ -29,16 +30,18 @@ FEATURES = Features(
         HASH: Value("int64"),
         DESIRABLE: Value("bool"),
         CHANGED: Value("bool"),
+        NUMBER: Value("int64"),
+        LEFT_OUT: Value("uint32"),
     }
 )
 
 
-def dropped(reason: Reason) -> Row:
+def dropped(reason: Reason, number: int) -> Row:
     """The integers of a dropped row."""
-    return {REASON: reason.code, NOTES: 0, HASH: 0, DESIRABLE: False, CHANGED: True}
+    return {REASON: reason.code, NOTES: 0, HASH: 0, DESIRABLE: False, CHANGED: True, NUMBER: number, LEFT_OUT: 0}
 
 
-def kept(row: Row, paired: bool, conversational: bool, notes: set[Note], changed: bool) -> Row:
+def kept(row: Row, number: int, paired: bool, conversational: bool, notes: set[Note], changed: bool) -> Row:
     """The integers of a row of TRL's type."""
     _note_empty_and_identical(row, paired, conversational, notes)
     return {
@@ -47,6 +50,8 @@ def kept(row: Row, paired: bool, conversational: bool, notes: set[Note], changed
         HASH: int.from_bytes(xxhash.xxh64_digest(_text(row)), signed=True),
         DESIRABLE: bool(row.get("label")),
         CHANGED: changed,
+        NUMBER: number,
+        LEFT_OUT: 0,
     }
 
 
@@ -73,23 +78,39 @@ def _is_blank_text(text: str) -> bool:
 def counts(tally: Dataset) -> dict[str, Any]:
     """The fields of a `Report` that follow from the columns of `tally`."""
     table = tally.with_format("numpy")
-    reasons, notes, hashes = (_column(table, name) for name in (REASON, NOTES, HASH))
+    reasons, notes, hashes, numbers = (_column(table, name) for name in (REASON, NOTES, HASH, NUMBER))
     keep = reasons == 0
-    found = {reason.value: np.flatnonzero(reasons == reason.code) for reason in Reason}
-    remarks = {note.value: np.flatnonzero(notes & note.bit) for note in Note}
+    found = {reason.value: numbers[reasons == reason.code] for reason in Reason}
+    remarks = {note.value: numbers[(notes & note.bit) > 0] for note in Note}
+    rows_in = int(numbers[-1]) + 1
     return {
-        "rows_in": len(tally),
+        "rows_in": rows_in,
         "rows_out": int(keep.sum()),
-        "dropped": {text: Dropped(len(rows), int(rows[0])) for text, rows in found.items() if len(rows)},
+        "rows_used": len(np.unique(numbers[keep])),
+        "left_out": int(_column(table, LEFT_OUT).sum()),
+        "dropped": {text: Dropped(len(np.unique(rows)), int(rows[0])) for text, rows in found.items() if len(rows)},
         "notes": {text: len(rows) for text, rows in remarks.items() if len(rows)},
         "examples": {
-            text: tuple(map(int, rows[:EXAMPLES])) for text, rows in {**found, **remarks}.items() if len(rows)
+            text: tuple(np.unique(rows)[:EXAMPLES].tolist())
+            for text, rows in {**found, **remarks}.items()
+            if len(rows)
         },
-        "kept": None if keep.all() else np.flatnonzero(keep),
+        "kept": None if np.array_equal(numbers[keep], np.arange(rows_in)) else numbers[keep],
         "duplicates": int(keep.sum()) - len(np.unique(hashes[keep])),
         "desirable": int(_column(table, DESIRABLE)[keep].sum()),
         "content": xxhash.xxh128_hexdigest(np.ascontiguousarray(hashes[keep]).tobytes()),
     }
+
+
+def usable(tally: Dataset) -> np.ndarray | None:
+    """Positions of the usable rows in `tally`; `None` if all are."""
+    keep = _column(tally.with_format("numpy"), REASON) == 0
+    return None if keep.all() else np.flatnonzero(keep)
+
+
+def numbers(tally: Dataset) -> np.ndarray:
+    """For each row of `tally`, the number of its row in the source."""
+    return _column(tally.with_format("numpy"), NUMBER)
 
 
 def any_changed(tally: Dataset) -> bool:

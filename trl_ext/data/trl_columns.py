@@ -7,12 +7,14 @@ from typing import Any
 from datasets import Features, Json, LargeList, List, Value
 
 from trl_ext.data.formats import Match
-from trl_ext.data.formats.messages import TEMPLATE_KEYS
+from trl_ext.data.formats.messages import EXCHANGES, TEMPLATE_KEYS, TEXT_KEYS
 
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 # For tool calls and lists of content parts. A struct would fill absent keys with None, which chat templates treat as present;
 # JSON does not.
 ANY_MESSAGES = List(Json())
+TEXTS = {*TEXT_KEYS, *(key for keys in EXCHANGES for key in keys)}
+"""Keys that hold the text of a message."""
 
 
 def has_trl_types(match: Match, features: Features) -> bool:
@@ -48,10 +50,11 @@ def trl_features(match: Match, source: Features) -> Features:
 
 def _is_simple(feature: Any) -> bool:
     """True if a message in this column can only have a role and a text."""
-    item = getattr(feature, "feature", feature) if isinstance(feature, (List, LargeList)) else feature
-    if isinstance(item, dict):
-        texts = [item[key] for key in ("content", "value") if key in item]
-        return not item.keys() & set(TEMPLATE_KEYS) and all(
-            _is_string(text) or text == Value("null") for text in texts
+    if isinstance(feature, (List, LargeList)):
+        return _is_simple(feature.feature)
+    if isinstance(feature, dict):
+        return not feature.keys() & set(TEMPLATE_KEYS) and all(
+            _is_string(item) or item == Value("null") if key in TEXTS else _is_simple(item)
+            for key, item in feature.items()
         )
-    return isinstance(item, (Value, List, LargeList))  # numbers are scores, not completions
+    return isinstance(feature, Value)  # numbers are scores, not completions

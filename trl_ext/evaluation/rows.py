@@ -111,6 +111,7 @@ def _named(recipe: Recipe, choice: RowChoice) -> Rows:
         options |= {
             "columns": choice.columns or recipe.get("dataset_columns"),
             "format": recipe.get("dataset_format") or "auto",
+            "pairing": recipe_data.pairing(recipe),
             "streaming": bool(recipe.get("dataset_streaming")),
         }
     split = choice.split or _default_split(name, options, recipe if is_own else None)

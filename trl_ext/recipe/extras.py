@@ -40,10 +40,23 @@ class DataExtras:
     dataset_columns: dict[str, str] | None = field(
         default=None,
         metadata={
-            "help": "Columns of the dataset to use, for instance `{prompt: question, chosen: good, rejected: bad}`."
+            "help": "Columns of the dataset to use, for instance `{prompt: question, chosen: good, rejected: bad}`. A path names a "
+            "value inside a column: `{chosen: 'completions[0].text'}`."
         },
     )
     dataset_format: str = field(default="auto", metadata={"help": "Format of the dataset; `auto` detects it."})
+    dataset_pairs: str = field(
+        default="best_worst",
+        metadata={
+            "help": "Pairs made of a row with several completions and their scores or ranks: `best_worst`: one pair; `all`: every "
+            "two completions. Equal scores make no pair.",
+            "choices": ["best_worst", "all"],
+        },
+    )
+    dataset_pair_margin: float = field(
+        default=0.0,
+        metadata={"help": "The scores of a pair differ by more than this (default: 0)."},
+    )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Number of examples to train on, counted from the first (default: all)."}
     )

@@ -114,7 +114,7 @@ def test_alpaca_input_history_and_system():
         "chosen": [assistant("Good day")],
         "rejected": [assistant("Bad")],
     }
-    assert report.notes == {"there are more than two outputs; the first and the last were compared": 1}
+    assert "1 pair of 1 row: the best and the worst completion of each row" in report.sentences()[1]
 
 
 def test_sharegpt_system_and_tools():

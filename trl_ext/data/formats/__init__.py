@@ -4,19 +4,32 @@ A format is one file with ``NAME``, ``TITLE``, ``NEEDS`` and ``match(sample) -> 
 
 Files: ``sample`` holds the rows looked at, ``match`` the way to read all others, ``messages`` reads message lists of any
 spelling, ``labels`` the spellings of labels, ``prompt_boundary`` separates prompts from completions, ``row_outcome`` lists why
-rows are dropped and what is noted about them.
+rows are dropped and what is noted about them. ``inner`` reads the prompt of formats that only name or compare completions,
+``pairing`` chooses which of many completions are compared, ``history`` and ``parallel_turns`` read earlier turns.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from trl_ext.data.formats import alpaca, compared, hh, orca, sharegpt, trl_types, ultrafeedback
+from trl_ext.data.formats import (
+    alpaca,
+    compared,
+    hh,
+    named_pair,
+    openai,
+    orca,
+    ranked,
+    sharegpt,
+    swift,
+    trl_types,
+    ultrafeedback,
+)
 from trl_ext.data.formats.match import Match
 from trl_ext.data.formats.sample import LABELS, Row, Sample
 
 # The first that matches is used, so the more specific formats come before TRL's own columns.
-FORMATS = (compared, sharegpt, ultrafeedback, hh, orca, alpaca, trl_types)
+FORMATS = (openai, named_pair, swift, compared, ranked, sharegpt, ultrafeedback, hh, orca, alpaca, trl_types)
 
 NAMES = tuple(sorted(module.NAME for module in FORMATS))
 CHOICES = ("auto", *NAMES)
@@ -25,11 +38,18 @@ CHOICES = ("auto", *NAMES)
 # TRL unchanged.
 NAMED = (
     *("prompt", "chosen", "rejected", "completion", *LABELS),
-    *(*sharegpt.CONVERSATION, *orca.SYSTEM, "question", "query"),
+    *("conversations", "messages", "conversation", *orca.SYSTEM, "question", "query"),
     *("instruction", "input", "output", "outputs", "history"),
-    *compared.NAMED,
+    *(*compared.NAMED, *ranked.NAMED),
 )
-READ = tuple(dict.fromkeys((*NAMED, *compared.READ)))
+READ = tuple(
+    dict.fromkeys(
+        (
+            *(*NAMED, *sharegpt.CONVERSATION, *sharegpt.EARLIER, *orca.QUESTION),
+            *(*openai.READ, *swift.READ, *named_pair.READ, *compared.READ, *ranked.READ),
+        )
+    )
+)
 PASSED = ("images", "image", "tools", "chat_template_kwargs")
 
 __all__ = ["CHOICES", "FORMATS", "NAMED", "NAMES", "PASSED", "READ", "Match", "Row", "Sample", "recognise"]

@@ -15,14 +15,29 @@ ROLES = {
     "chatgpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
+    "ai": "assistant",
     "function": "tool",
     "observation": "tool",
     "ipython": "tool",
 }
+ROLE_KEYS = ("role", "from", "speaker")
+TEXT_KEYS = ("content", "value", "text")
+# Keys of an object that holds a question and its reply, and nothing else.
+EXCHANGES = (
+    ("input", "output"),
+    ("user", "assistant"),
+    ("human", "assistant"),
+    ("human", "gpt"),
+    ("prompt", "response"),
+    ("question", "answer"),
+)
 USUAL_ROLES = ("system", "developer", "user", "assistant", "tool")
 
 # Keys that chat templates read besides role and content. Other keys (scores, ids, timestamps) never reach the model.
 TEMPLATE_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking")
+
+_MARKS = (*ROLE_KEYS, *(keys[0] for keys in EXCHANGES))
+"""One of these keys is in every list of messages that a text holds."""
 
 Message = dict[str, Any]
 
@@ -47,8 +62,9 @@ def kind(value: Any) -> str | None:
 def as_messages(value: Any, role: str, notes: set[Note]) -> list[Message]:
     """Any spelling of messages as a list of them; plain text becomes one message of `role`.
 
-    Accepted are ``role``/``content`` and ShareGPT's ``from``/``value``, single messages, lists, and columns of
-    lists (``{"role": [...], "content": [...]}``).
+    Accepted are ``role``/``content``, ShareGPT's ``from``/``value`` and mixtures of them (`ROLE_KEYS`, `TEXT_KEYS`), objects
+    with a question and its reply (`EXCHANGES`), single messages, lists, and columns of lists
+    (``{"role": [...], "content": [...]}``).
 
     Raises:
         Drop: The value is none of these.
@@ -63,13 +79,13 @@ def as_messages(value: Any, role: str, notes: set[Note]) -> list[Message]:
         raise Drop(Reason.NOT_TEXT)
     if not value:
         raise Drop(Reason.NO_MESSAGES)
-    return [_message(item, notes) for item in value]
+    return [_message(message, notes) for item in value for message in _of_exchange(item)]
 
 
 def decoded(text: str) -> list | dict | None:
     """The messages in `text`, which CSV files hold as JSON or as a Python literal; `None` if it is ordinary text."""
     head = text.lstrip()[:80]
-    if head[:1] not in "[{" or not any(f"{q}{key}{q}" in text for q in "\"'" for key in ("role", "from")):
+    if head[:1] not in "[{" or not any(f"{q}{key}{q}" in text for q in "\"'" for key in _MARKS):
         return None
     for read in (json.loads, ast.literal_eval):
         try:
@@ -118,8 +134,7 @@ def _message(item: Any, notes: set[Note]) -> Message:
     if not isinstance(item, dict):
         raise Drop(Reason.BAD_MESSAGE)
     # Arrow fills keys that only other rows have with None, so the presence of a key means nothing.
-    role = item.get("role") if item.get("role") is not None else item.get("from")
-    content = item.get("content") if item.get("content") is not None else item.get("value")
+    role, content = _first(item, ROLE_KEYS), _first(item, TEXT_KEYS)
     if not isinstance(role, str) or not role.strip():
         raise Drop(Reason.BAD_MESSAGE)
     if content is None and item.get("tool_calls"):
@@ -137,16 +152,30 @@ def _message(item: Any, notes: set[Note]) -> Message:
     return {"role": role, "content": content, **extra}
 
 
+def _first(item: dict, keys: tuple[str, ...]) -> Any:
+    return next((item[key] for key in keys if item.get(key) is not None), None)
+
+
 def _is_message(item: dict) -> bool:
-    return ("role" in item and ("content" in item or "tool_calls" in item)) or {
-        "from",
-        "value",
-    } <= item.keys()
+    has_text = any(key in item for key in (*TEXT_KEYS, "tool_calls"))
+    return (has_text and any(key in item for key in ROLE_KEYS)) or _exchange(item) is not None
+
+
+def _exchange(item: dict) -> tuple[str, str] | None:
+    return next((keys for keys in EXCHANGES if item.keys() == set(keys)), None)
+
+
+def _of_exchange(item: Any) -> list[Any]:
+    """The two messages of a question and its reply; any other item by itself."""
+    keys = _exchange(item) if isinstance(item, dict) else None
+    if keys is None:
+        return [item]
+    return [{"role": role, "content": item[key]} for role, key in zip(("user", "assistant"), keys, strict=True)]
 
 
 def _rows_of(value: dict) -> list:
     """A single message as a list, and a column of each key as one dict per message."""
     columns = {key: column for key, column in value.items() if isinstance(column, list)}
-    if isinstance(value.get("role", value.get("from")), list):
+    if isinstance(_first(value, ROLE_KEYS), list):
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=False)]
     return [value]

@@ -1,7 +1,11 @@
-"""Read Orca data (prompts of arXiv:2306.02707): system, question, chosen, rejected. `system` may be absent or empty."""
+"""Read Orca data (prompts of arXiv:2306.02707): system, question, chosen, rejected. `system` may be absent or empty.
+
+`history` holds earlier turns; as text, and without another question, it is the question itself.
+"""
 
 from __future__ import annotations
 
+from trl_ext.data.formats.history import earlier_turns
 from trl_ext.data.formats.match import Match
 from trl_ext.data.formats.row_outcome import Drop, Note, Reason
 from trl_ext.data.formats.sample import Row, Sample
@@ -11,7 +15,7 @@ TITLE = "Orca columns"
 NEEDS = "question (or prompt with system), chosen, rejected; or with completion and label"
 
 SYSTEM = ("system", "system_prompt")
-QUESTION = ("prompt", "question", "query", "input")
+QUESTION = ("prompt", "question", "query", "input", "history", "post", "problem")
 
 
 def match(sample: Sample) -> Match | None:
@@ -23,7 +27,8 @@ def match(sample: Sample) -> Match | None:
     system = next((column for column in SYSTEM if sample.kind(column) == "text"), None)
     question = next((column for column in QUESTION if sample.kind(column) == "text"), None)
     # A prompt without a system text is TRL's own type, and `instruction` with `input` is Alpaca's.
-    if question is None or (question == "prompt" and system is None):
+    history = "history" if question != "history" and sample.kind("history") in ("list", "messages") else None
+    if question is None or (question == "prompt" and system is None and history is None):
         return None
     if question == "input" and "instruction" in sample.columns:
         return None
@@ -35,7 +40,7 @@ def match(sample: Sample) -> Match | None:
         format=NAME,
         title=TITLE,
         read=_read,
-        columns=tuple(column for column in (system, question, *completions) if column),
+        columns=tuple(column for column in (system, history, question, *completions) if column),
         paired=paired,
         conversational=True,
         label=None if paired else label,
@@ -44,12 +49,13 @@ def match(sample: Sample) -> Match | None:
 
 def _read(row: Row, notes: set[Note]) -> Row:
     system = next((row[column] for column in SYSTEM if row.get(column)), None)
-    question = next((row[column] for column in QUESTION if row.get(column) is not None), None)
-    if question is None:
+    asked = next((column for column in QUESTION if row.get(column) is not None), None)
+    if asked is None:
         raise Drop(Reason.NULL)
-    if not isinstance(question, str):
+    if not isinstance(row[asked], str):
         raise Drop(Reason.NOT_TEXT)
-    prompt = [{"role": "user", "content": question}]
+    earlier = [] if asked == "history" else earlier_turns(row.get("history"), notes)
+    prompt = [*earlier, {"role": "user", "content": row[asked]}]
     if isinstance(system, str) and system.strip():
         prompt.insert(0, {"role": "system", "content": system})
     completions = {name: row[name] for name in ("chosen", "rejected", "completion") if name in row}

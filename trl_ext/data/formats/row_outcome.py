@@ -20,10 +20,13 @@ class Reason(Enum):
     NO_ASSISTANT_TURN = "the completion does not start and end with an assistant turn"
     NO_PROMPT = "there is no turn before the completion, or chosen and rejected have different prompts"
     BAD_LABEL = "the label is not one of the known spellings"
-    TOO_FEW_OUTPUTS = "there are fewer than two outputs to compare"
-    TIE = "neither response is better (a tie)"
+    TOO_FEW_OUTPUTS = "there are fewer than two completions to compare"
+    TIE = "no completion is better than another (a tie)"
+    WITHIN_MARGIN = "no two scores differ by more than `dataset_pair_margin`"
     BAD_WINNER = "the winner is neither a tie nor the ending of a response column (a or b; 1 or 2)"
+    BAD_CHOICE = "the choice is not the position of a completion, counted from 0"
     BAD_SCORE = "a score is not a number"
+    UNEQUAL_LISTS = "the numbers of completions and of scores differ"
 
     @property
     def code(self) -> int:
@@ -45,7 +48,6 @@ class Note(Enum):
     UNUSUAL_ROLE = "a role other than system, developer, user, assistant or tool was kept as it is"
     PROMPT_DIFFERS = "the prompt column does not match the conversation and was ignored"
     PROMPT_REPEATED = "the completions repeated the turns of the prompt, which were removed from them"
-    MANY_OUTPUTS = "there are more than two outputs; the first and the last were compared"
 
     @property
     def bit(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,3 +50,25 @@ def decode(row: Row, columns: tuple[str, ...]) -> Row:
         return row
     values = {name: decoded(row[name]) for name in columns if isinstance(row.get(name), str)}
     return {**row, **{name: value for name, value in values.items() if value is not None}}
+
+
+def as_list(value: Any) -> list[Any] | None:
+    """A list, or the one that a text holds as JSON or as a Python literal; `None` for any other value.
+
+    An object of lists of one length, as `datasets` stores a sequence of objects, is a list of objects.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        for read in (json.loads, ast.literal_eval):
+            try:
+                value = read(value)
+                break
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+    if isinstance(value, dict) and all(isinstance(column, list) for column in value.values()):
+        lengths = {len(column) for column in value.values()}
+        return (
+            [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+            if len(lengths) == 1
+            else None
+        )
+    return value if isinstance(value, list) else None

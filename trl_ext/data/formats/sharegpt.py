@@ -15,11 +15,15 @@ NAME = "sharegpt"
 TITLE = "ShareGPT conversations"
 NEEDS = "conversations or messages, with chosen and rejected turns or with a label"
 
-CONVERSATION = ("conversations", "messages", "conversation")
+CONVERSATION = ("conversations", "messages", "conversation", "dialogue", "dialog", "trajectory")
+EARLIER = ("context", "history")
+"""Columns that are the whole prompt if none of `QUESTION` is beside them, and else something else."""
+QUESTION = ("prompt", "question", "query", "instruction", "input")
 
 
 def match(sample: Sample) -> Match | None:
-    column = next((c for c in CONVERSATION if sample.kind(c) == "messages"), None)
+    earlier = () if any(sample.kind(name) == "text" for name in QUESTION) else EARLIER
+    column = next((c for c in (*CONVERSATION, *earlier) if sample.kind(c) == "messages"), None)
     if column is None or (sample.has("chosen", "rejected") and sample.kind("prompt") is not None):
         return None
     extra = ("system",) if sample.kind("system") == "text" else ()
@@ -63,7 +67,7 @@ def _read_single(row: Row, notes: set[Note]) -> Row:
 
 
 def _turns(row: Row, notes: set[Note]) -> list:
-    value = next((row[c] for c in CONVERSATION if row.get(c) is not None), None)
+    value = next((row[c] for c in (*CONVERSATION, *EARLIER) if row.get(c) is not None), None)
     if value is None:
         raise Drop(Reason.NULL)
     messages = as_messages(value, "user", notes)
