@@ -9,7 +9,7 @@ from trl_ext.data import sources
 from trl_ext.data.column_errors import unrecognised
 from trl_ext.data.demonstrations import SHAPES
 from trl_ext.data.formats import recognise
-from trl_ext.data.loader import rename_columns
+from trl_ext.data.renaming import renamed
 from trl_ext.data.sampling import sample, without_format
 from trl_ext.support.errors import UserError
 
@@ -45,8 +45,7 @@ def _of_columns(data: str, given: dict[str, Any]) -> dict[str, Any]:
         streaming=False,
     )
     dataset = without_format(dataset)
-    if given.get("dataset_columns"):
-        dataset = rename_columns(dataset, dict(given["dataset_columns"]), name)
+    dataset = renamed(dataset, given.get("dataset_columns"), name)
     match = recognise(sample(dataset), given.get("dataset_format") or "auto")
     if match is not None:
         return {"loss": "dpo" if match.paired else "kto"}
