@@ -86,12 +86,15 @@ def test_everything_is_said_with_rows_of_the_file(recipe, tmp_path, capsys):
     assert (tmp_path / "runs" / "small-data" / "data.png").read_bytes().startswith(PNG)
 
 
-def test_plain_text_is_said_as_a_run_says_it(recipe, capsys):
+def test_what_becomes_of_plain_text_is_said_as_a_run_says_it(recipe, capsys):
     rows = [{"prompt": "q", "chosen": " yes", "rejected": ""}, {"prompt": "q", "chosen": "", "rejected": " no"}]
     said = facts(capsys, recipe(rows))["statements"]
-    assert any("so the model's chat template is not applied" in line for line in said)
+    assert any("Chat template: applied. Plain text prompts become user turns" in line for line in said)
     assert "1 pair: the chosen completion is empty, which teaches the model to generate nothing." in said
-    assert not any("chat template" in line for line in facts(capsys, recipe())["statements"])
+    assert main(["data", recipe(rows)]) == 0
+    assert "(`apply_chat_template: auto`)" in " ".join(capsys.readouterr().out.split())
+    assert main(["validate", "small.yaml"]) == 0
+    assert "chat template applied. Plain text prompts become user turns" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_empty_answer_is_an_end_token_alone(recipe, capsys):

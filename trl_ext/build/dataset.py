@@ -14,6 +14,7 @@ from datasets import Dataset, IterableDataset
 from trl import DatasetMixtureConfig, get_dataset
 
 from trl_ext import data, demo
+from trl_ext.build.template import in_form
 from trl_ext.data import holdout, plain_data, sources
 from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
@@ -45,7 +46,13 @@ def load(recipe: Recipe, args: Any, statements: list[str]) -> tuple[Any, Any]:
     return found.train, found.evaluation
 
 
-def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = None) -> Examples:
+def read(
+    recipe: Recipe,
+    args: Any,
+    statements: list[str],
+    first: int | None = None,
+    tokenizer: Callable[[], Any] | None = None,
+) -> Examples:
     """Read training and evaluation data as the trainer needs them.
 
     Evaluation data is held out of the training split before pairs are split into single completions, and all rows of a
@@ -56,8 +63,15 @@ def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = N
         args: The trainer's configuration.
         statements: Sentences for the log are appended here.
         first: Read only the first rows of the training split; they are then in memory even for a stream.
+        tokenizer: Loads the tokenizer or processor, which is called only if plain text may become turns of a chat template
+            (default: that of the recipe's model).
     """
-    read_split = _reader(recipe)
+    form: list[str] = []
+    read_as_stored = _reader(recipe)
+
+    def read_split(split: str, training: bool, opened: Source | None) -> data.Loaded:
+        return in_form(recipe, read_as_stored(split, training, opened), args, form, tokenizer)
+
     split = recipe.get("dataset_train_split") or "train"
     train = read_split(split, True, None if first is None else source(recipe, first))
     evaluation = None
@@ -77,6 +91,7 @@ def read(recipe: Recipe, args: Any, statements: list[str], first: int | None = N
         if not recipe.get("eval_size"):
             statements += [*evaluation.report.sentences(), *in_common(train.dataset, evaluation.dataset)]
         evaluation = evaluation.dataset
+    statements += form
     return Examples(train.dataset, evaluation, train.report, _numbers(train))
 
 

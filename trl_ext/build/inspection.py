@@ -1,5 +1,6 @@
 """Open the training data of a recipe as its trainer will see it, without loading weights, and report on it."""
 
+import functools
 from typing import Any
 
 from datasets import IterableDataset
@@ -34,8 +35,9 @@ def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
         partial = f"Only the first {first:,} of {len(rows):,} rows are read (`--rows`)."
     rows = rows if first is None else dataset.source(recipe, first).rows
     statements: list[str] = []
-    given = dataset.read(recipe, args, statements, first)
-    processing_class = load_tokenizer(recipe)
+    tokenizer = functools.cache(lambda: load_tokenizer(recipe))
+    given = dataset.read(recipe, args, statements, first, tokenizer)
+    processing_class = tokenizer()
     check_template(recipe, args, processing_class, given.train)
     statements += on_templates(recipe, args, processing_class, given.train)
     checked = check(recipe.method, given, processing_class, args, model_files_of(recipe, processing_class))

@@ -84,14 +84,9 @@ def check_template(recipe: Recipe, args: Any, processing_class: Any, train: Any)
 
 
 def on_templates(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> list[str]:
-    """Sentences for the log if a chat template is not used, or tokens of questions are trained on."""
+    """Sentences for the log if tokens of questions are trained on."""
     example = next(iter(train), {})
     is_chat = is_conversational(example)
-    if not is_chat and getattr(processing_class, "chat_template", None) and recipe.method.reads != "demonstrations":
-        return [
-            "The data are plain text, so the model's chat template is not applied. To train a chat model, write prompts and "
-            "completions as messages."
-        ]
     if is_chat and recipe.method.reads == "demonstrations" and "messages" in example and not args.assistant_only_loss:
         return [
             "The loss covers every token, the user's messages included. `assistant_only_loss: true` trains on the assistant's messages only."

@@ -5,14 +5,16 @@ Data is read first, because its errors are found fastest, and weights are loaded
 
 from __future__ import annotations
 
+import functools
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl import is_conversational
 
-from trl_ext.build import dataset
+from trl_ext.build import dataset, template
 from trl_ext.build.config import training_config
 from trl_ext.build.dtypes import precision
 from trl_ext.build.duration import count_steps
@@ -24,6 +26,7 @@ from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_
 from trl_ext.checks import reward_names
 from trl_ext.checks.kl import kl_in_words
 from trl_ext.data.examples import Examples
+from trl_ext.data.template_choice import SETTING
 from trl_ext.inspection import check
 from trl_ext.inspection.evaluation import before_evaluation
 from trl_ext.model_files import model as model_folder
@@ -42,11 +45,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class Built:
-    """A trainer ready to train, its run directory, and sentences for the log."""
+    """A trainer ready to train.
+
+    Attributes:
+        trainer: The trainer.
+        output_dir: Its run directory.
+        statements: Sentences for the log.
+        settled: Settings of the recipe as they were settled while the trainer was built, for the run's resolved recipe.
+    """
 
     trainer: Any
     output_dir: Path
     statements: list[str]
+    settled: dict[str, Any] = field(default_factory=dict)
 
 
 def build_trainer(
@@ -70,12 +81,14 @@ def build_trainer(
     args = training_config(recipe, output_dir, chosen)
     if checkpoint is not None:
         provenance.refuse_other_settings(Path(checkpoint), args)
-    given = dataset.read(recipe, args, statements)
-    processing_class = load_tokenizer(recipe)
+    tokenizer = functools.cache(lambda: load_tokenizer(recipe))
+    given = dataset.read(recipe, args, statements, tokenizer=tokenizer)
+    processing_class = tokenizer()
     check_template(recipe, args, processing_class, given.train)
     statements.append(f"Precision: {chosen.reason}.")
     statements += on_templates(recipe, args, processing_class, given.train)
     sources = load_rewards(recipe, statements)
+    is_chat = is_conversational(next(iter(given.train), {}))
     train = _check_data(recipe, args, given, processing_class, statements)
     evaluation = _check_evaluation(recipe, args, given, processing_class, statements)
     require_schedule(args, count_steps(recipe.method, args, train, evaluation))
@@ -91,9 +104,9 @@ def build_trainer(
             **sources,
             **adapter,
         )
-    _set_card_facts(trainer, recipe)
+    _set_card_facts(trainer, recipe, is_chat)
     _add_callbacks(trainer, recipe, output_dir)
-    return Built(trainer, output_dir, statements)
+    return Built(trainer, output_dir, statements, template.recorded(recipe, is_chat))
 
 
 def load_rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
@@ -122,7 +135,7 @@ def _check_data(recipe: Recipe, args: Any, given: Examples, processing_class: An
         args,
         model_files_of(recipe, processing_class),
         statements,
-        read_first=lambda first: dataset.read(recipe, args, [], first),
+        read_first=lambda first: dataset.read(recipe, args, [], first, lambda: processing_class),
     )
 
 
@@ -132,9 +145,10 @@ def _check_evaluation(recipe: Recipe, args: Any, given: Examples, processing_cla
     return before_evaluation(recipe.method, given, processing_class, args, files, statements)
 
 
-def _set_card_facts(trainer: Any, recipe: Recipe) -> None:
-    """Name data, recipe and, for the embedded model, its name in place of its path on the model card."""
+def _set_card_facts(trainer: Any, recipe: Recipe, is_chat: bool) -> None:
+    """Name data, recipe, use of the chat template and, for the embedded model, its name in place of its path on the card."""
     trainer.card_facts = {"dataset": recipe.get("dataset_name"), "recipe": recipe.name}
+    trainer.card_facts[SETTING] = str(is_chat).lower()
     if recipe.get("model_name_or_path") != model_path(recipe):
         trainer.card_facts["model"] = recipe.get("model_name_or_path")
 

@@ -9,8 +9,9 @@ from trl_ext.cli.values import plain
 from trl_ext.data.files.problems import extent
 from trl_ext.data.formats.pairing import Pairing
 from trl_ext.data.recognise_file import first_pairs, recognise_file
+from trl_ext.data.template_outlook import outlook
 from trl_ext.demo import EMBEDDED
-from trl_ext.model_files import adapter
+from trl_ext.model_files import adapter, chat_template
 from trl_ext.support.counts import count
 
 
@@ -24,6 +25,7 @@ def summary(recipe: Any) -> dict[str, str]:
         **methods.imported(recipe.method.summary)(recipe),
         "model": f"{_model(recipe)}, {_weights(recipe)}",
         "adapter": _adapter(recipe),
+        "chat template": _chat_template(recipe),
         "step": f"{each} × {accumulated} accumulated = {each * accumulated} examples per process",
         "length": f"at most {effective(limit)} tokens" if effective(limit) else "no limit",
         "learning rate": f"{rate:g}, {schedule}, {_warmup(recipe)}",
@@ -162,6 +164,16 @@ def _reference(recipe: Any) -> str:
     what = "a copy of the adapter" if "adapter" in what else "a second model"
     alpha, steps = recipe.effective("ref_model_mixup_alpha"), recipe.effective("ref_model_sync_steps")
     return f"{what}, updated every {count(steps, 'steps')} to {alpha:g}·policy + {1 - alpha:g}·reference"
+
+
+def _chat_template(recipe: Any) -> str:
+    path = recipe.get("chat_template_path")
+    model, revision = recipe.get("model_name_or_path"), recipe.get("model_revision")
+    template = chat_template.from_file(path) if path else chat_template.of_model(model, revision)
+    name = None if recipe.get("datasets") else recipe.get("dataset_name")
+    columns, format = recipe.get("dataset_columns"), recipe.effective("dataset_format")
+    sentence = outlook(recipe.apply_chat_template, template, name, columns, format)
+    return sentence.removeprefix("Chat template: ").rstrip(".")
 
 
 def _warmup(recipe: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trl_ext.build.shared_base import SharedBase
 from trl_ext.comparison.evaluator import Evaluator
 from trl_ext.comparison.grid import Cell
+from trl_ext.data.template_choice import SETTING
 from trl_ext.recipe import Recipe, load
 from trl_ext.runs import resume, run
 from trl_ext.runs.report import draw_curves
@@ -38,6 +40,8 @@ def refuse_others(cells: list[Cell], directory: Path) -> None:
         if not resolved.exists():
             continue
         was, now = _settings(load(resolved)), _settings(run.without_location(cell.recipe))
+        if now.get(SETTING, "auto") == "auto":  # a run records what was done
+            now.pop(SETTING, None), was.pop(SETTING, None)
         if changed := sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key)):
             named = ", ".join(f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in changed[:4])
             raise UserError(
@@ -60,6 +64,7 @@ def train(cells: list[Cell], directory: Path, console: Console, evaluator: Evalu
         A record per cell, in the same order.
     """
     base = SharedBase()
+    cells = _as_begun(cells, directory)
     found = []
     for number, cell in enumerate(cells, 1):
         home = directory / cell.name
@@ -95,6 +100,16 @@ def train(cells: list[Cell], directory: Path, console: Console, evaluator: Evalu
         if lender is not None:
             lender.take_back(trained.built.trainer)
     return found
+
+
+def _as_begun(cells: list[Cell], directory: Path) -> list[Cell]:
+    """The grid, with all its data read as that of the runs that the directory already holds."""
+    recorded = [resume.as_recorded(cell.recipe, directory / cell.name) for cell in cells]
+    precedes = any(recipe.precedes_apply_chat_template for recipe in recorded)
+    return [
+        dataclasses.replace(cell, recipe=dataclasses.replace(cell.recipe, precedes_apply_chat_template=precedes))
+        for cell in cells
+    ]
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.formats import PASSED, Match, Row, Sample
 from trl_ext.data.formats.row_outcome import Drop, Note
 from trl_ext.data.report import Report
+from trl_ext.data.text_style import style_of
 from trl_ext.data.trl_columns import has_trl_types, trl_features
 
 
@@ -28,6 +29,7 @@ def convert(
         done=_describe(match, changed=True),
         paired=match.paired,
         conversational=match.conversational,
+        style=style_of(match, found),
         pairing=match.pairing if match.has_many else None,
         ignored=tuple(n for n in dataset.column_names if n not in (*match.columns, match.label, *PASSED)),
     )

@@ -73,18 +73,40 @@ def _count(match: Match, row: Row) -> tuple[int, int]:
 def _read(
     path: Path, columns: Mapping[str, str] | None, format: str, pairing: Pairing
 ) -> tuple[Match, list[Row]] | None:
-    rows = first_rows(path) if path.is_file() else []
-    if not rows:
-        return None
     check_format(format)
-    stored = _mapped(rows, dict(columns or {}), path.name)
-    known = known_names(_names(stored))
-    rows = [{known.get(name, name): value for name, value in row.items()} for row in stored]
-    match = recognise(Sample(_names(rows), rows), format)
+    stored = _stored(path, columns)
+    if not stored:
+        return None
+    found = _known(stored)
+    match = recognise(found, format)
     if match is None:
         raise unrecognised(Sample(_names(stored), stored), path.name, format)
     check_pairing(match, pairing, path.name)
-    return dataclasses.replace(match, pairing=pairing), rows
+    return dataclasses.replace(match, pairing=pairing), found.rows
+
+
+def sample_of_file(path: str | Path, columns: Mapping[str, str] | None = None) -> Sample | None:
+    """The first rows of a local JSON file or table, with columns under the names known here.
+
+    Returns:
+        The rows, or `None` where only loading the data tells.
+
+    Raises:
+        UserError: Columns that are named but not there.
+    """
+    stored = _stored(Path(path), columns)
+    return _known(stored) if stored else None
+
+
+def _stored(path: Path, columns: Mapping[str, str] | None) -> list[Row]:
+    rows = first_rows(path) if path.is_file() else []
+    return _mapped(rows, dict(columns or {}), path.name) if rows else []
+
+
+def _known(stored: list[Row]) -> Sample:
+    known = known_names(_names(stored))
+    rows = [{known.get(name, name): value for name, value in row.items()} for row in stored]
+    return Sample(_names(rows), rows)
 
 
 def _mapped(rows: list[Row], columns: dict[str, str], source: str) -> list[Row]:

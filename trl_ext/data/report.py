@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from trl_ext.data.formats.pairing import ALL, Pairing
+from trl_ext.data.template_choice import Style
 from trl_ext.support.counts import are, count
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Report:
         done: What was recognised and how it was converted, as one sentence without counts.
         paired: True for pairs, False for completions with a label.
         conversational: True for messages, False for plain text.
+        style: How the source holds the examples; see `trl_ext.data.template_choice`.
         rows_in: Rows read; `None` for a stream, whose rows are not counted.
         rows_out: Rows kept; `None` for a stream.
         rows_used: Rows of the source that the kept ones come from, which are fewer if a row gives several pairs.
@@ -59,6 +61,7 @@ class Report:
     done: str
     paired: bool
     conversational: bool
+    style: Style = "text"
     rows_in: int | None = None
     rows_out: int | None = None
     rows_used: int | None = None

@@ -34,7 +34,7 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
         return
     # `eval_size` needs the number of rows, which is unknown here.
     values = {key: value for key, value in recipe.values.items() if key != "eval_size"}
-    looked_at = dataclasses.replace(recipe, values=values)
+    looked_at = dataclasses.replace(recipe, values=values, precedes_apply_chat_template=True)  # needs no tokenizer
     args = SimpleNamespace(eval_strategy="no" if recipe.get("eval_size") else recipe.effective("eval_strategy"))
     try:
         rows = dataset.source(looked_at).rows

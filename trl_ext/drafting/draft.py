@@ -10,8 +10,8 @@ from typing import Any
 
 from trl_ext import planner
 from trl_ext.build import data_size
-from trl_ext.build.data_size import DataSize
 from trl_ext.build.config import training_config
+from trl_ext.build.data_size import DataSize
 from trl_ext.drafting import choices, usual
 from trl_ext.drafting.page import Section, comment, text
 from trl_ext.model_files import adapter

@@ -10,6 +10,7 @@ from datasets import Dataset, IterableDataset
 
 from trl_ext import data, demo
 from trl_ext.build import dataset as recipe_data
+from trl_ext.build.template import in_form
 from trl_ext.data.files.names import without_endings
 from trl_ext.data.overlap import overlap
 from trl_ext.data.sources import splits
@@ -70,7 +71,7 @@ def find_rows(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
     if is_default and (recipe.get("eval_size") or (recipe.get("datasets") and evaluates)):
         rows = _held_out(recipe, args)
     else:
-        rows = _named(recipe, choice)
+        rows = _named(recipe, args, choice)
     if is_default and evaluates and not recipe.get("eval_size"):
         rows = _first(rows, recipe.get("max_eval_samples"), "`max_eval_samples`, as in the run's own evaluation")
     if choice.dataset is not None and not rows.was_trained_on:
@@ -95,7 +96,7 @@ def _held_out(recipe: Recipe, args: Any) -> Rows:
     return Rows(rows if pairs is None else pairs, pairs is not None, name, statements)
 
 
-def _named(recipe: Recipe, choice: RowChoice) -> Rows:
+def _named(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
     """A split of a dataset: the run's own, read as in training, or another one."""
     own = recipe.get("dataset_name")
     is_own = choice.dataset is None or _place(choice.dataset) == _place(own or "")
@@ -116,11 +117,13 @@ def _named(recipe: Recipe, choice: RowChoice) -> Rows:
         }
     split = choice.split or _default_split(name, options, recipe if is_own else None)
     title = {"title": EMBEDDED} if name == EMBEDDED else {}
-    dataset, report = data.load(_place(name), split=split, training=False, **options, **title)
+    statements: list[str] = []
+    loaded = data.load(_place(name), split=split, training=False, **options, **title)
+    dataset, report = in_form(recipe, loaded, args, statements, is_own=is_own)
     if isinstance(dataset, IterableDataset):
         dataset = Dataset.from_list(list(dataset if choice.limit is None else dataset.take(choice.limit)))
     was_trained_on = is_own and _whole(split) == _whole(_trained(recipe))
-    statements = report.sentences()
+    statements = [*report.sentences(), *statements]
     if was_trained_on:
         statements.append("The run trained on this split, so the results say nothing about other data.")
     dropped = sum(each.rows for each in report.dropped.values())

@@ -81,12 +81,12 @@ def _preferences(trainer: type, dataset: Dataset, processing_class: Any, args: A
 
 
 def _scored_pairs(trainer: type, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
-    processing_class = _with_template(processing_class, args)
+    processing_class = with_template(processing_class, args)
     return trainer._prepare_dataset(SimpleNamespace(), dataset, processing_class, args, "training")
 
 
 def _demonstrations(trainer: type, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
-    processing_class = _with_template(processing_class, args)
+    processing_class = with_template(processing_class, args)
     args.packing = args.shuffle_dataset = False
     stand_in = SimpleNamespace(
         _tokenizer=text_tokenizer(processing_class),
@@ -105,7 +105,7 @@ TOKENISERS = {
 """How to call `_prepare_dataset` of each TRL trainer that a method may name in `tokenised_by`."""
 
 
-def _with_template(processing_class: Any, args: Any) -> Any:
+def with_template(processing_class: Any, args: Any) -> Any:
     """A copy of the tokenizer with the settings that TRL's reward and SFT trainers apply to it."""
     if args.eos_token is None and args.chat_template_path is None:
         return processing_class

@@ -57,6 +57,14 @@ class DataExtras:
         default=0.0,
         metadata={"help": "The scores of a pair differ by more than this (default: 0)."},
     )
+    apply_chat_template: bool | str = field(
+        default="auto",
+        metadata={
+            "help": "Write plain text prompts and completions as user and assistant turns of the chat template. `auto`: if the "
+            "tokenizer has a chat template, and the text does not contain its turns already. Messages always use it.",
+            "choices": ["auto"],
+        },
+    )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Number of examples to train on, counted from the first (default: all)."}
     )

@@ -17,7 +17,7 @@ from trl_ext.recipe.layers.merge import merge_layers
 from trl_ext.recipe.layers.types import convert_types
 from trl_ext.recipe.layers.unknown_keys import drop_misplaced_keys, drop_unknown_keys
 from trl_ext.recipe.problems import Problems
-from trl_ext.recipe.resolved import Recipe
+from trl_ext.recipe.resolved import RESOLVED, Recipe
 from trl_ext.recipe.settings import Settings
 
 
@@ -86,4 +86,6 @@ def _recipe(
         what_is_trained["loss"] = chosen.loss
         explicit |= {"loss"} if chosen.is_stated else set()
     values = what_is_trained | {key: setting.value for key, setting in merged.settings.items()}
-    return Recipe(path, values, explicit, None if chosen is None else chosen.loss, loss_kwargs, notes, awaits)
+    loss = None if chosen is None else chosen.loss
+    precedes = path.name == RESOLVED and "apply_chat_template" not in values
+    return Recipe(path, values, explicit, loss, loss_kwargs, notes, awaits, precedes)

@@ -32,6 +32,7 @@ class Recipe:
             are a mapping under its name.
         notes: Sentences about settings that are allowed but may not be intended.
         awaits: The note that says what has to be trained before this recipe can run, if anything has.
+        precedes_apply_chat_template: Whether it was recorded in a run before the setting of this name existed.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Recipe:
     loss_kwargs: dict[str, Any]
     notes: list[str] = field(default_factory=list, compare=False)
     awaits: str | None = field(default=None, compare=False)
+    precedes_apply_chat_template: bool = field(default=False, compare=False)
 
     @cached_property
     def name(self) -> str:
@@ -85,6 +87,11 @@ class Recipe:
     def paired(self) -> bool:
         """Whether it is trained on pairs."""
         return self.method.is_paired
+
+    @property
+    def apply_chat_template(self) -> bool | str | None:
+        """The value of the setting; `None` for a run that was recorded before it existed."""
+        return None if self.precedes_apply_chat_template else self.effective("apply_chat_template")
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value that was set, else `default`."""

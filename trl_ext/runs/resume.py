@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from trl_ext.checkpoints import found
-from trl_ext.recipe import Recipe
+from trl_ext.recipe import Recipe, reader
 from trl_ext.recipe.resolved import RESOLVED
 from trl_ext.runs import lock
 from trl_ext.support.errors import UserError
@@ -57,6 +58,14 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
             "`--output_dir`."
         )
     return directory, None
+
+
+def as_recorded(recipe: Recipe, directory: Path) -> Recipe:
+    """The recipe for a run that was begun in a directory: one that precedes `apply_chat_template` keeps its data as it was."""
+    if "apply_chat_template" in recipe.values or not (directory / RESOLVED).exists():
+        return recipe
+    precedes = "apply_chat_template" not in reader.read(directory / RESOLVED).values
+    return replace(recipe, precedes_apply_chat_template=precedes)
 
 
 def _run_name(recipe: Recipe) -> str:

@@ -12,7 +12,7 @@ from trl_ext.checkpoints import staging
 from trl_ext.checks import reward_names
 from trl_ext.recipe import Recipe, load
 from trl_ext.runs import libraries, lock
-from trl_ext.runs.resume import how_to_resume, latest_checkpoint, run_directory
+from trl_ext.runs.resume import as_recorded, how_to_resume, latest_checkpoint, run_directory
 from trl_ext.runs.signals import guard
 from trl_ext.support import atomic
 from trl_ext.support.errors import UserError
@@ -117,11 +117,13 @@ def train(
     memory = PeakMemory()
     if checkpoint is not None:
         guard.last_words = lambda: how_to_resume(directory, recipe)
+        recipe = as_recorded(recipe, directory)
     built = build_trainer(recipe, directory, base, checkpoint)
     for statement in built.statements:
         console.print(statement)
     trainer = built.trainer
     resolved = without_location(recipe)
+    resolved = replace(resolved, values={**resolved.values, **built.settled})
     trainer.recipe_digest = resolved.digest()
     trainer.add_callback(StopWhenAsked(guard, trainer.accelerator))
 

@@ -1,0 +1,114 @@
+"""Read a model's chat template from its files, and write conversations with it, without importing transformers.
+
+`trl-ext validate` needs to know whether there is one. A run asks the tokenizer itself.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from trl_ext import demo
+from trl_ext.model_files import adapter
+
+JINJA, LEGACY, TOKENIZER = "chat_template.jinja", "chat_template.json", "tokenizer_config.json"
+TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template and the special tokens that it reads, as text.
+
+    Attributes:
+        text: The template in Jinja; `None` for a tokenizer without one.
+        tokens: For instance ``{"eos_token": "</s>"}``.
+    """
+
+    text: str | None
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        """A conversation as text, as transformers' `apply_chat_template` writes it with its default arguments.
+
+        Raises:
+            Exception: Whatever the template raises for such a conversation.
+        """
+        from jinja2.ext import Extension, loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        class Generation(Extension):
+            """Ignores `{% generation %}`, which marks the tokens that are trained on."""
+
+            tags: ClassVar = {"generation"}
+
+            def parse(self, parser: Any) -> Any:
+                next(parser.stream)
+                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+        def refuse(message: str) -> None:
+            raise ValueError(message)
+
+        extensions = [loopcontrols, Generation]
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        environment.filters["tojson"] = lambda value, **given: json.dumps(value, ensure_ascii=False)
+        environment.globals |= {"raise_exception": refuse, "strftime_now": lambda format: "2026-01-01"}
+        template = environment.from_string(self.text or "")
+        return template.render(messages=messages, add_generation_prompt=False, **self.tokens)
+
+
+def of_model(name: str, revision: str | None = None) -> Template | None:
+    """The chat template of a model or of the base of an adapter.
+
+    Args:
+        name: A folder, a name on the Hub, or `embedded`.
+        revision: Commit, branch or tag on the Hub.
+
+    Returns:
+        Its template; `None` if its tokenizer is not on this computer or cannot be read.
+    """
+    if name == demo.EMBEDDED:
+        return _in_folder(demo.MODEL)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return _in_cache(name, revision)
+    if adapter.is_in(folder) and not (folder / TOKENIZER).exists():
+        base = adapter.base_of(folder)
+        return None if base is None or Path(base) == folder else of_model(base, adapter.revision_of(folder))
+    return _in_folder(folder)
+
+
+def from_file(path: str) -> Template | None:
+    """The template that TRL's `chat_template_path` names: a Jinja file, or the model whose template is used."""
+    if path.endswith((".jinja", ".j2")) and Path(path).is_file():
+        return Template(Path(path).read_text(encoding="utf-8"))
+    return of_model(path)
+
+
+def _in_cache(name: str, revision: str | None) -> Template | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, TOKENIZER, revision=revision or "main")
+    except HFValidationError:
+        return None
+    return _in_folder(Path(found).parent) if isinstance(found, str) else None
+
+
+def _in_folder(folder: Path) -> Template | None:
+    try:
+        settings = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+        text = settings.get("chat_template")
+        if (folder / JINJA).is_file():
+            text = (folder / JINJA).read_text(encoding="utf-8")
+        elif (folder / LEGACY).is_file():
+            text = json.loads((folder / LEGACY).read_text(encoding="utf-8"))["chat_template"]
+    except (OSError, ValueError, LookupError, AttributeError):
+        return None
+    if isinstance(text, list):  # several by name
+        text = {entry["name"]: entry["template"] for entry in text}.get("default")
+    tokens = {name: settings.get(name) for name in TOKENS}
+    tokens = {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
+    return Template(text, {name: token for name, token in tokens.items() if isinstance(token, str)})
