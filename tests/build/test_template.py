@@ -36,8 +36,13 @@ SETTINGS = {
     "unpaired": {"loss": "kto"},
     "reward": {"trainer": "reward"},
     "sft": {"trainer": "sft"},
-    "ppo": {"trainer": "ppo", "reward_funcs": ["sentiment"]},
-    "online": {"trainer": "online", "reward_funcs": ["sentiment"]},
+    "ppo": {"trainer": "ppo", "reward_funcs": ["sentiment"], "per_device_train_batch_size": 2},
+    "online": {
+        "trainer": "online",
+        "reward_funcs": ["sentiment"],
+        "per_device_train_batch_size": 2,
+        "num_generations": 2,
+    },
 }
 
 
