@@ -25,6 +25,7 @@ RECIPES = {
 
 SAMPLE = [
     ("paired", {"bf16": True, "fp16": True}),
+    ("paired", {"accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 4}}}),
     ("paired", {"row_tokens": 0}),
     ("paired", {"row_tokens": "many"}),
     ("paired", {"ld_alpha": 5.0}),

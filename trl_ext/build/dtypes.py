@@ -42,9 +42,10 @@ def precision(recipe: Recipe) -> Precision:
     on_cpu = bool(recipe.get("use_cpu")) or not torch.accelerator.is_available()
     asked = next((key for key in ("bf16", "fp16") if recipe.get(key)), None)
     if asked and on_cpu and not recipe.get("use_cpu"):
+        emulated = ", or add `use_cpu: true` to emulate it on the CPU, which is many times slower"
         raise UserError(
-            f"`{asked}` is true, but there is no GPU here that computes in 16 bits. Remove it to train in float32, or add "
-            "`use_cpu: true` to emulate it on the CPU, which is many times slower."
+            f"`{asked}` is true, but there is no GPU here that computes in 16 bits. Remove it to train in "
+            f"float32{emulated if asked == 'bf16' else ''}."
         )
     if on_cpu:
         default, training = "float32", {"use_cpu": True, "bf16": False, "fp16": False}

@@ -18,7 +18,8 @@ from trl_ext.methods import METHODS
 
 THEMES = (
     "model", "data", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets", "precision",
-    "attention", "reference", "loss", "kl", "sampling", "generations", "bounds", "rows", "optimizers", "schedules", "evaluation", "duration",
+    "attention", "reference", "loss", "kl", "sampling", "generations", "bounds", "rows", "accumulation", "optimizers",
+    "schedules", "evaluation", "duration",
     "packages", "trackers", "launch", "checkpoints", "unread",
 )  # fmt: skip
 """The files of rules, in the order in which their sentences are reported."""

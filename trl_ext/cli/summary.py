@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import methods
+from trl_ext.checks import objective
 from trl_ext.checks.kl import kl_in_words
 from trl_ext.cli.values import plain
 from trl_ext.data.files.problems import extent
@@ -53,9 +54,15 @@ def _declared(recipe: Any) -> dict[str, str]:
     return {
         "loss": recipe.info.name,
         "formula": recipe.info.formula,
+        **_changes(recipe),
         "hyperparameters": _mapping(recipe.info.fill(recipe.loss_kwargs)),
         "reference": _reference(recipe) if recipe.info.needs_reference else "none",
     }
+
+
+def _changes(recipe: Any) -> dict[str, str]:
+    found = objective.changes(recipe.effective)
+    return {"changed by": "; ".join(found)} if found else {}
 
 
 def online(recipe: Any) -> dict[str, str]:
@@ -101,7 +108,11 @@ def _rewards(recipe: Any) -> str:
 
 
 def without_loss(recipe: Any) -> dict[str, str]:
-    return {"trainer": recipe.method.objective, "data": f"{_dataset(recipe)}, {recipe.method.reads}"}
+    return {
+        "trainer": recipe.method.objective,
+        **_changes(recipe),
+        "data": f"{_dataset(recipe)}, {recipe.method.reads}",
+    }
 
 
 def _dataset(recipe: Any) -> str:

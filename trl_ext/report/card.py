@@ -1,5 +1,6 @@
 """Write the model card of a run directory."""
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -13,7 +14,7 @@ HYPERPARAMETERS = (
 )  # fmt: skip
 
 
-def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str:
+def render(trainer: Any, name: str, dataset: str | None, tags: list[str], changes: Sequence[str] = ()) -> str:
     """Render Markdown with Hub metadata: base model, data, method, hyperparameters, versions.
 
     Args:
@@ -21,6 +22,7 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
         name: Title of the card.
         dataset: Name of the dataset; default: `card_facts["dataset"]`.
         tags: Hub tags.
+        changes: Phrases about settings that change the objective.
     """
     args, facts = trainer.args, dict(trainer.card_facts)
     base, named = get_config_model_id(trainer.model.config), facts.pop("model", None)
@@ -37,6 +39,7 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str]) -> str
         "base model": f"`{named or base}`" + _in_bits(trainer.model.config),
         **{key: f"`{value}`" for key, value in facts.items()},
         **trainer.card_method(),
+        **({"changed by": "; ".join(changes)} if changes else {}),
         "examples per step": f"{examples}",
         **{key: f"`{_plain(getattr(args, key))}`" for key in _settings(args)},
     }

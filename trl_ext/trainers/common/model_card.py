@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import losses
+from trl_ext.checks import objective
 from trl_ext.report import card
 
 
@@ -31,7 +32,7 @@ class ModelCard:
         directory = Path(self.args.output_dir)
         directory.mkdir(parents=True, exist_ok=True)
         all_tags = [*self._tag_names, *self.card_tags, *(tags or [])]
-        text = card.render(self, model_name or directory.name, dataset_name, all_tags)
+        text = card.render(self, model_name or directory.name, dataset_name, all_tags, objective.changes_of(self.args))
         (directory / "README.md").write_text(text, encoding="utf-8")
 
 

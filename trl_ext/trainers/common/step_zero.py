@@ -12,7 +12,9 @@ import torch
 from accelerate.utils import is_peft_model
 
 from trl_ext import losses
+from trl_ext.checks import objective
 from trl_ext.reference.implicit import FROZEN_COPY, policy_is_reference
+from trl_ext.support.counts import count
 from trl_ext.trainers.common.console import say
 
 # Relative. Policy and reference run the same kernels on the same rows and agree almost to the bit.
@@ -55,7 +57,7 @@ def reference_of(trainer: Any) -> str:
         what = "a second model" if trainer.ref_model is not None else "a frozen copy of the adapter"
         alpha = args.ref_model_mixup_alpha
         return (
-            f"{what}, updated every {args.ref_model_sync_steps} steps to {alpha:g}·policy + {1 - alpha:g}·reference "
+            f"{what}, updated every {count(args.ref_model_sync_steps, 'steps')} to {alpha:g}·policy + {1 - alpha:g}·reference "
             "(TR-DPO, arXiv:2404.09656); its values are not cached"
         )
     if trainer.ref_model is not None:
@@ -69,7 +71,8 @@ def reference_of(trainer: Any) -> str:
 
 def announce(trainer: Any) -> None:
     """Print the loss and its reference, before the first forward pass."""
-    say(trainer.accelerator, "\n".join([*describe(trainer.loss), f"  reference: {reference_of(trainer)}"]))
+    changed = [f"  changed by {change}" for change in objective.changes_of(trainer.args)]
+    say(trainer.accelerator, "\n".join([*describe(trainer.loss), *changed, f"  reference: {reference_of(trainer)}"]))
 
 
 def check(trainer: Any, measured: float, apart: float | None = None) -> None:
