@@ -8,8 +8,8 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 from trl import pack_dataset
 
-from trl_ext.data.counts import count
 from trl_ext.methods import Method
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.rollout.checks import prompts_per_rollout, refuse_few_prompts
 

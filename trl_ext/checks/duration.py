@@ -13,11 +13,11 @@ from trl_ext import demo
 from trl_ext.checks.evaluation import happens
 from trl_ext.checks.rule import problem, samples
 from trl_ext.checks.settings import Settings
-from trl_ext.data.counts import count
 from trl_ext.data.files.first_rows import first_rows
 from trl_ext.data.files.problems import QUICK
 from trl_ext.demo import EMBEDDED
 from trl_ext.methods import Method
+from trl_ext.support.counts import count
 
 
 def has_rows(method: Method) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from trl_ext.data.counts import are
 from trl_ext.data.examples import Examples
 from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles
 from trl_ext.inspection.tokenise import has_images
 from trl_ext.methods import Method
+from trl_ext.support.counts import are
 from trl_ext.support.errors import UserError
 
 
