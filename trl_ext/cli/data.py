@@ -86,7 +86,8 @@ def _show(found: Any, picture: Path) -> None:
     for shown in found.found:
         _finding(console, shown, findings.unit)
     if not found.found:
-        console.print("No row is dropped, truncated, repeated or without an end-of-sequence token.")
+        compared = " All text of the messages is among the tokens." if found.is_compared else ""
+        console.print(f"No row is dropped, truncated, repeated or without an end-of-sequence token.{compared}")
     if (labels := findings.labels()) is not None:
         console.print(f"Labels: {labels[0]:,} desirable, {labels[1]:,} undesirable.")
     if findings.kept:

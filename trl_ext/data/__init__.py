@@ -14,7 +14,7 @@ In the order in which data passes through them:
 - ``convert`` converts all rows to the types in ``trl_columns``, with ``cache_keys`` for its cache and ``row_stats`` for its counts;
 - ``report`` holds the result, ``checks`` refuses data that teaches nothing;
 - ``loader`` puts these together; ``unpairing`` splits pairs into labelled completions; ``plain_data`` loads ``prompts`` and
-  ``demonstrations``;
+  ``demonstrations``, whose messages ``conversations`` reads, and reports in ``plain_report``;
 - ``holdout`` splits off evaluation rows, ``overlap`` counts those that are trained on (both by ``row_hashes``), ``row_kinds`` recognises
   every row on its own, ``excerpt`` shows one.
 

@@ -37,7 +37,7 @@ def convert(
     passed = [name for name in dataset.column_names if name in PASSED and name not in outputs]
     narrow = dataset.select_columns([*_columns_read(match), *passed])
     if isinstance(dataset, IterableDataset):
-        features = Features({**trl_features(match, narrow.features), **{n: narrow.features[n] for n in passed}})
+        features = Features({**trl_features(match, narrow), **{n: narrow.features[n] for n in passed}})
         return narrow.map(
             _convert_stream,
             batched=True,
@@ -58,7 +58,7 @@ def convert(
         with_indices=True,
         fn_kwargs={"match": match},
         remove_columns=[name for name in _columns_read(match) if name not in outputs],
-        features=Features({**trl_features(match, text.features), **row_stats.FEATURES}),
+        features=Features({**trl_features(match, text), **row_stats.FEATURES}),
         new_fingerprint=fingerprint(text, "convert", _key(match)),
         desc="Reading preference data",
     )

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from trl_ext.data.plain_data import KEPT, PlainReport, Reading, drop_empty, rows_where, select
+from trl_ext.data import conversations
+from trl_ext.data.plain_data import KEPT, Reading, drop_empty, rows_where, select
+from trl_ext.data.plain_report import PlainReport
 from trl_ext.data.report import Loaded
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
@@ -41,17 +43,19 @@ def _from_columns(dataset: Dataset | IterableDataset, where: str) -> Loaded:
             f"{where} has the columns {', '.join(dataset.column_names)}, which are not recognised. Needed are {allowed}, or "
             "the columns of preference data. Name them with `dataset_columns`."
         )
-    kept = [name for name in (*KEPT, "images", "image") if name in dataset.column_names]
+    beside = (*KEPT, "images", "image", *([conversations.SYSTEM] if len(shape) == 1 and shape != ("text",) else []))
+    kept = [name for name in beside if name in dataset.column_names]
     what = f"completions in {', '.join(shape)}"
     dataset = dataset.select_columns([*shape, *kept])
     if isinstance(dataset, IterableDataset):
-        return Loaded(dataset, PlainReport(where, what, None))
+        return conversations.read(Loaded(dataset, PlainReport(where, what, None)), shape)
     # A prompt may be empty, a completion may not.
     rows = np.intersect1d(rows_where(_is_there, dataset, shape[0]), rows_where(bool, dataset, shape[-1]))
     empty = len(dataset) - len(rows)
     problem = f"`{shape[0]}` is empty" if len(shape) == 1 else f"`{shape[0]}` is null or `{shape[-1]}` is empty"
     remark = f"{count(empty, 'rows')} dropped: {problem}." if empty else ""
-    return Loaded(dataset.select(rows), PlainReport(where, what, len(rows), remark, rows))
+    loaded = Loaded(dataset.select(rows), PlainReport(where, what, len(rows), remark, rows))
+    return conversations.read(loaded, shape) if len(rows) else loaded
 
 
 def _is_there(value: Any) -> bool:

@@ -23,26 +23,10 @@ from trl_ext.data.report import Dropped, Loaded, place
 from trl_ext.data.row_stats import EXAMPLES
 from trl_ext.data.sampling import sample, without_format
 from trl_ext.data.sources import open_source
-from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 KEPT = ("tools", "chat_template_kwargs")
 """Columns that belong to a prompt or conversation, whatever its completion."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PlainReport:
-    """What was found in data that is not preference data; `kept` as in `Report`."""
-
-    where: str
-    what: str
-    rows: int | None
-    remark: str = ""
-    kept: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
-
-    def sentences(self) -> list[str]:
-        number = "streamed" if self.rows is None else count(self.rows, "rows")
-        return [f"{self.where}: {self.what}, {number}.", *([self.remark] if self.remark else [])]
 
 
 class Reading(NamedTuple):

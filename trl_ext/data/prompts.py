@@ -6,7 +6,9 @@ import dataclasses
 
 from datasets import Dataset, IterableDataset
 
-from trl_ext.data.plain_data import KEPT, PlainReport, Reading, drop_empty, rows_where
+from trl_ext.data import conversations
+from trl_ext.data.plain_data import KEPT, Reading, drop_empty, rows_where
+from trl_ext.data.plain_report import PlainReport
 from trl_ext.data.report import Loaded
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
@@ -26,11 +28,13 @@ def _from_column(dataset: Dataset | IterableDataset, where: str) -> Loaded:
             "prompts with `dataset_columns: {prompt: <its column>}`, or use preference data."
         )
     if isinstance(dataset, IterableDataset):
-        return Loaded(dataset.filter(bool, input_columns="prompt"), PlainReport(where, "prompts", None))
+        loaded = Loaded(dataset.filter(bool, input_columns="prompt"), PlainReport(where, "prompts", None))
+        return conversations.read(loaded, ("prompt",))
     rows = rows_where(bool, dataset, "prompt")
     empty = len(dataset) - len(rows)
     remark = f"{count(empty, 'rows')} dropped: the prompt is empty." if empty else ""
-    return Loaded(dataset.select(rows), PlainReport(where, "prompts", len(rows), remark, rows))
+    loaded = Loaded(dataset.select(rows), PlainReport(where, "prompts", len(rows), remark, rows))
+    return conversations.read(loaded, ("prompt",)) if len(rows) else loaded
 
 
 PROMPTS = Reading(_from_preferences, _from_column)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from datasets import Features, Json, LargeList, List, Value
+import pyarrow
+import pyarrow.compute as pc
+from datasets import Dataset, Features, IterableDataset, Json, LargeList, List, Value
 
-from trl_ext.data.formats import Match
-from trl_ext.data.formats.messages import EXCHANGES, TEMPLATE_KEYS, TEXT_KEYS
+from trl_ext.data.formats import Match, tool_turns
+from trl_ext.data.formats.messages import EXCHANGES, ROLE_KEYS, TEMPLATE_KEYS, TEXT_KEYS
 
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 # For tool calls and lists of content parts. A struct would fill absent keys with None, which chat templates treat as present;
@@ -15,6 +18,8 @@ MESSAGES = List({"role": Value("string"), "content": Value("string")})
 ANY_MESSAGES = List(Json())
 TEXTS = {*TEXT_KEYS, *(key for keys in EXCHANGES for key in keys)}
 """Keys that hold the text of a message."""
+CALLING_KEYS = ("function_call", "reasoning")
+"""Keys of messages that are read under other names."""
 
 
 def has_trl_types(match: Match, features: Features) -> bool:
@@ -38,12 +43,13 @@ def _is_message_list(feature: Any) -> bool:
     return {"role", "content"} <= item.keys() <= {"role", "content", *TEMPLATE_KEYS} and _is_string(item["role"])
 
 
-def trl_features(match: Match, source: Features) -> Features:
+def trl_features(match: Match, source: Dataset | IterableDataset) -> Features:
     """Features of TRL's type. Messages have only role and content unless a source column can hold more."""
     if not match.conversational:
         texts = {name: Value("string") for name in match.outputs}
     else:
-        simple = not match.encoded and all(_is_simple(source[name]) for name in match.columns)
+        simple = not match.encoded and all(_is_simple(source.features[name]) for name in match.columns)
+        simple = simple and not may_have_calls(source, match.columns)
         texts = {name: MESSAGES if simple else ANY_MESSAGES for name in match.outputs}
     return Features({**texts, **({} if match.paired else {"label": Value("bool")})})
 
@@ -53,8 +59,31 @@ def _is_simple(feature: Any) -> bool:
     if isinstance(feature, (List, LargeList)):
         return _is_simple(feature.feature)
     if isinstance(feature, dict):
-        return not feature.keys() & set(TEMPLATE_KEYS) and all(
+        return not feature.keys() & {*TEMPLATE_KEYS, *CALLING_KEYS} and all(
             _is_string(item) or item == Value("null") if key in TEXTS else _is_simple(item)
             for key, item in feature.items()
         )
     return isinstance(feature, Value)  # numbers are scores, not completions
+
+
+def may_have_calls(source: Dataset | IterableDataset, columns: Sequence[str]) -> bool:
+    """True if a turn in these columns is the call of a tool by its role; of a stream, if its turns have ShareGPT's roles."""
+    roles = [(name, key) for name in columns if (key := _role_key(source.features[name])) is not None]
+    if isinstance(source, IterableDataset):
+        return any(key == "from" for _, key in roles)
+    wanted = pyarrow.array(tool_turns.ROLES)
+    for name, key in roles:
+        for table in source.select_columns([name]).with_format("arrow").iter(1000):
+            turns = table[name].combine_chunks()
+            given = pc.struct_field(turns if pyarrow.types.is_struct(turns.type) else turns.flatten(), key)
+            if pc.any(pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(given)), value_set=wanted)).as_py():
+                return True
+    return False
+
+
+def _role_key(feature: Any) -> str | None:
+    """The key of the roles in a column of messages or of lists of them, if they are texts."""
+    item = getattr(feature, "feature", feature) if isinstance(feature, (List, LargeList)) else feature
+    if not isinstance(item, dict):
+        return None
+    return next((key for key in ROLE_KEYS if key in item and _is_string(item[key])), None)

@@ -13,10 +13,11 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 
 from trl_ext.data.examples import Examples
+from trl_ext.inspection import missing, parts
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.model_files import ModelFiles
-from trl_ext.inspection.tokenise import has_images, tokenise
+from trl_ext.inspection.tokenise import has_images, of_trainer, text_tokenizer, tokenise
 from trl_ext.inspection.tokenise_images import tokenise_images
 from trl_ext.inspection.truncation import limits
 from trl_ext.methods import Method
@@ -53,9 +54,10 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
         model: What is known of the base model.
 
     Raises:
-        UserError: A row cannot be tokenised, or data with images is not for a loss on preferences.
+        UserError: A message has parts that the model cannot read, a row cannot be tokenised, or data with images is not for a loss on preferences.
     """
     dataset, numbers, make, applied = given.train, given.numbers, tokenise, limits(method, args)
+    parts.refuse_unreadable(dataset, processing_class, numbers)
     if has_images(dataset):
         if not (method.has_loss and method.reads_preferences):
             raise UserError("Data with images can be checked for losses on preferences only.")
@@ -66,7 +68,14 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
     tokenised = make(method, dataset, processing_class, args, numbers)
     sampled = (args.max_completion_length or 0) if method.samples_completions else 0
     facts = gather(method, tokenised, applied, model.stops)
-    return Checked(tokenised, Findings(facts, model.stop_tokens, model.positions, sampled), numbers)
+    tokenizer = text_tokenizer(of_trainer(method, processing_class, args))
+    facts.flags |= missing.flags(method, dataset, tokenised, tokenizer)
+
+    def lacks(place: int, finding: str) -> str:
+        return missing.described(method, dataset[place], tokenised[place], tokenizer, finding)
+
+    found = Findings(facts, model.stop_tokens, model.positions, sampled, lacks, numbers)
+    return Checked(tokenised, found, numbers)
 
 
 def before_training(
@@ -86,8 +95,8 @@ def before_training(
         read_first: Reads the given number of rows from the beginning of the source, for a stream.
 
     Raises:
-        UserError: Nothing can be learned from the data. For a stream with more rows than are read this is only logged: its
-            beginning may not be typical.
+        UserError: Messages cannot be read, or nothing can be learned from the data. For a stream with more rows than are read
+            this is only logged: its beginning may not be typical.
     """
     if isinstance(given.train, IterableDataset):
         start = f"The first {STREAMED} rows of the stream"
@@ -101,6 +110,7 @@ def before_training(
             statements.append(f"{start}: {error}")
         return given.train
     if has_images(given.train):  # tokenised by the data loader's workers
+        parts.refuse_unreadable(given.train, processing_class, given.numbers)
         return given.train
     tokenised, findings, _ = check(method, given, processing_class, args, model)
     statements += findings.summary()

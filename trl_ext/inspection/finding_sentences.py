@@ -1,6 +1,29 @@
 """Word the findings about training examples."""
 
+MISSING = {
+    "text": "text",
+    "reasoning": "reasoning",
+    "calls": "a tool call",
+    "name": "the name of a speaker",
+    "tools": "a tool declared in `tools`",
+}
+"""{kind of piece of `trl_ext.inspection.statements`: what it is called}"""
+
+LACKING = ("nothing_left", *(f"{kind}_{how}" for kind in MISSING for how in ("not_learned", "missing")))
+"""Findings about examples whose tokens lack something that their messages say."""
+
 SENTENCES = {
+    "nothing_left": "nothing of what {said} says is left among its tokens",
+    **{
+        f"{kind}_not_learned": f"{what} of a completion is not among the tokens, because {{leaver}} leaves it out; it is not "
+        "learned"
+        for kind, what in MISSING.items()
+    },
+    **{
+        f"{kind}_missing": f"{what} is not among the tokens of the prompt, because {{leaver}} leaves it out; the model does "
+        "not see it"
+        for kind, what in MISSING.items()
+    },
     "prompt_cut": "the beginning of the prompt is cut; `truncation_mode: keep_end` keeps the last {limit:,} tokens (`max_length`)",
     "chosen_cut": "the chosen completion is cut; prompt and completion have more than {limit:,} tokens (`max_length`)",
     "rejected_cut": "the rejected completion is cut; prompt and completion have more than {limit:,} tokens (`max_length`)",
@@ -18,6 +41,15 @@ SENTENCES = {
 """{name of a finding about examples that are kept: the end of a sentence "12 pairs: …"}."""
 
 IN_BRIEF = {
+    "nothing_left": "with nothing left of {said}",
+    **{
+        f"{kind}_not_learned": f"without {what} of a completion, which {{leaver}} leaves out"
+        for kind, what in MISSING.items()
+    },
+    **{
+        f"{kind}_missing": f"without {what} of the prompt, which {{leaver}} leaves out"
+        for kind, what in MISSING.items()
+    },
     "prompt_cut": "with the beginning of the prompt cut",
     "chosen_cut": "with the chosen completion cut",
     "rejected_cut": "with the rejected completion cut",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from trl_ext.inspection import nothing_left
 from trl_ext.inspection.facts import Facts
-from trl_ext.inspection.finding_sentences import IN_BRIEF, SENTENCES
+from trl_ext.inspection.finding_sentences import IN_BRIEF, LACKING, SENTENCES
 from trl_ext.support.counts import are, count, every
 from trl_ext.support.errors import UserError
+
+EXAMPLES = 3
+"""Examples shown for each finding."""
 
 
 class Finding(NamedTuple):
@@ -44,9 +49,18 @@ class Findings:
         facts: The facts about its examples.
         kept: Number of examples that the trainer keeps.
         found: Findings with at least one example, dropped examples first.
+        details: {finding: {example: what its tokens lack}}, for the first few examples.
     """
 
-    def __init__(self, facts: Facts, stops: list[str], context: int | None = None, max_new_tokens: int = 0) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        stops: list[str],
+        context: int | None = None,
+        max_new_tokens: int = 0,
+        lacks: Callable[[int, str], str] | None = None,
+        numbers: np.ndarray | None = None,
+    ) -> None:
         """Count the examples of every finding.
 
         Args:
@@ -54,14 +68,19 @@ class Findings:
             stops: Tokens that end a sequence, as text.
             context: Number of positions of the model, if known.
             max_new_tokens: Number of tokens sampled after each prompt.
+            lacks: Function from an example and a finding to what the tokens of the example lack.
+            numbers: For each example, the number of its row in the source (default: its place).
         """
         self.facts = facts
+        self.numbers = numbers
         self.kept = int((~facts.is_dropped).sum())
         limit = facts.limits.max_length
         words = {
             "limit": limit or 0,
             "stops": " or ".join(f"`{stop}`" for stop in stops),
             "context": context or 0,
+            "said": nothing_left.said(facts.method),
+            "leaver": "the chat template" if facts.method.completions else "the chat template or the trainer",
             "with_completion": f" plus {max_new_tokens:,} sampled tokens" if max_new_tokens else "",
         }
         flags = dict(facts.flags)
@@ -75,6 +94,11 @@ class Findings:
             for name, sentence in SENTENCES.items()
             if name in flags and (rows := flags[name] & ~facts.is_dropped).any()
         ]
+        self.details = {
+            finding.name: {place: lacks(place, finding.name) for place in finding.rows[:EXAMPLES].tolist()}
+            for finding in self.found
+            if lacks is not None and finding.name in LACKING
+        }
 
     @property
     def unit(self) -> str:
@@ -112,6 +136,8 @@ class Findings:
             sentences.append(
                 f"Among {count(self.kept, self.unit)}{where}: {'; '.join(others)}. `trl-ext data` shows them."
             )
+        if (lacking := self._an_example()) is not None:
+            sentences.append(lacking)
         return sentences
 
     def require_teachable(self) -> None:
@@ -126,6 +152,7 @@ class Findings:
                 f"Every training example was dropped: {self._why_dropped('all')}. Raise `max_length`"
                 + ("." if facts.method.drops_long_rows else ", or shorten the prompts.")
             )
+        nothing_left.refuse(facts, self._an_example() or "")
         kept = ~facts.is_dropped
         if "identical" in facts.flags:
             cut = facts.flags["identical_cut"] & kept
@@ -136,9 +163,14 @@ class Findings:
                     "tokens (`max_length`), so no preference can be learned. Raise `max_length`."
                 )
             if same.sum() == self.kept:
+                lost = nothing_left.left_out(facts, same)
                 raise UserError(
                     f"Chosen and rejected have the same tokens in {every(self.kept, 'pairs')}, so no preference can be "
-                    "learned. Check which columns they were read from (`dataset_columns`)."
+                    + (
+                        f"learned. The chat template leaves out {lost}. {self._an_example()} {nothing_left.REMEDY}."
+                        if lost
+                        else "learned. Check which columns they were read from (`dataset_columns`)."
+                    )
                 )
         labels = self.labels()
         if labels is not None and 0 in labels:
@@ -150,6 +182,14 @@ class Findings:
                 f"{sentence[0].upper()}{sentence[1:]}, but losses on labelled completions need both labels. Add completions "
                 f"with the other label, or {'raise `max_length`' if are_dropped else 'train on pairs'}."
             )
+
+    def _an_example(self) -> str | None:
+        """A sentence about what the tokens of one example lack."""
+        for found in self.details.values():
+            for place, lacking in found.items():
+                number = place if self.numbers is None else int(self.numbers[place])
+                return f"Row {number:,}, for instance, lacks {lacking}."
+        return None
 
     def _why_dropped(self, which: str = "") -> str:
         limit = self.facts.limits.max_length or 0

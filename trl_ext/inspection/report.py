@@ -14,13 +14,10 @@ from trl_ext.data.examples import Examples
 from trl_ext.data.excerpt import excerpt
 from trl_ext.inspection import layout, rendering
 from trl_ext.inspection.check import Checked
-from trl_ext.inspection.findings import Finding
+from trl_ext.inspection.findings import EXAMPLES, Finding
 from trl_ext.inspection.layout import Layout
 from trl_ext.inspection.rendering import Part
 from trl_ext.inspection.tokenise import has_images, text_tokenizer
-
-EXAMPLES = 3
-"""Rows shown for each finding."""
 
 
 @dataclass
@@ -57,6 +54,7 @@ class Report:
         example: Position of the example that is shown.
         rendered: The sequences of that example.
         special_tokens: The special tokens of the tokenizer, as text.
+        is_compared: True if messages were compared with their tokens; false for plain text.
     """
 
     statements: list[str]
@@ -69,6 +67,7 @@ class Report:
     example: int
     rendered: dict[str, list[Part]]
     special_tokens: list[str]
+    is_compared: bool
 
     def to_dict(self) -> dict[str, Any]:
         """The report as numbers, strings and lists, for JSON."""
@@ -133,6 +132,7 @@ def describe(
         example=example,
         rendered=rendering.render(facts, checked.tokenised, example, text_tokenizer(processing_class)),
         special_tokens=list(text_tokenizer(processing_class).all_special_tokens),
+        is_compared="nothing_left" in facts.flags,
     )
 
 
@@ -158,12 +158,19 @@ def _shown(finding: Finding, checked: Checked, train: Dataset) -> Shown:
     of = len(facts) if finding.name == "dropped" else checked.findings.kept
     text = train.select_columns([name for name in train.column_names if name not in ("images", "image")])
     places = finding.rows[:EXAMPLES].tolist()
+    lacking = checked.findings.details.get(finding.name, {})
     return Shown(
         finding.name,
         finding.sentence,
         len(finding.rows),
         len(finding.rows) / of,
-        [(int(checked.numbers[place]), excerpt(text[place])) for place in places],
+        [
+            (
+                int(checked.numbers[place]),
+                (f"lacks {lacking[place]}: " if place in lacking else "") + excerpt(text[place]),
+            )
+            for place in places
+        ],
     )
 
 

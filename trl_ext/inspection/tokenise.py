@@ -105,6 +105,12 @@ TOKENISERS = {
 """How to call `_prepare_dataset` of each TRL trainer that a method may name in `tokenised_by`."""
 
 
+def of_trainer(method: Method, processing_class: Any, args: Any) -> Any:
+    """The tokenizer or processor with the settings that the trainer of a method applies to it."""
+    changes = method.tokenised_by in ("trl:RewardTrainer", "trl:SFTTrainer")
+    return with_template(processing_class, args) if changes else processing_class
+
+
 def with_template(processing_class: Any, args: Any) -> Any:
     """A copy of the tokenizer with the settings that TRL's reward and SFT trainers apply to it."""
     if args.eos_token is None and args.chat_template_path is None:

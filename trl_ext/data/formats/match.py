@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from trl_ext.data.formats import content_parts
 from trl_ext.data.formats.messages import as_messages
 from trl_ext.data.formats.pairing import DEFAULT, Pairing
 from trl_ext.data.formats.prompt_boundary import join_pair, join_single, split_texts
@@ -94,6 +95,7 @@ class Match:
             prompt = None if prompt is None else as_messages(prompt, "user", notes)
             completions = [as_messages(raw[name], "assistant", notes) for name in names]
             parts = (join_pair if self.paired else join_single)(prompt, *completions, notes)
+            parts = content_parts.alike(list(parts))
         else:
             if not all(isinstance(raw[name], str) for name in names):
                 raise Drop(Reason.NOT_TEXT)

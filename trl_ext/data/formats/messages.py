@@ -6,6 +6,8 @@ import ast
 import json
 from typing import Any
 
+from trl_ext.data.formats import content_parts, tool_turns
+from trl_ext.data.formats.content_parts import text_of
 from trl_ext.data.formats.row_outcome import Drop, Note, Reason
 
 ROLES = {
@@ -19,6 +21,10 @@ ROLES = {
     "function": "tool",
     "observation": "tool",
     "ipython": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+    "tool_result": "tool",
+    **dict.fromkeys(tool_turns.ROLES, "assistant"),
 }
 ROLE_KEYS = ("role", "from", "speaker")
 TEXT_KEYS = ("content", "value", "text")
@@ -38,6 +44,8 @@ TEMPLATE_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thi
 
 _MARKS = (*ROLE_KEYS, *(keys[0] for keys in EXCHANGES))
 """One of these keys is in every list of messages that a text holds."""
+SPEAKING_KEYS = ("tool_calls", "reasoning_content", "thinking")
+"""Keys of a message that hold what it says, besides its content."""
 
 Message = dict[str, Any]
 
@@ -112,20 +120,12 @@ def merge_neighbours(messages: list[Message], notes: set[Note]) -> list[Message]
     return merged
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content: itself, or its text parts joined if it is a list of parts."""
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "".join(part.get("text") or "" for part in parts if isinstance(part, dict))
-
-
 def is_blank(messages: list[Message]) -> bool:
-    """True if no message has any text, tool call or image."""
+    """True if no message has any text, reasoning, tool call or image."""
     for message in messages:
-        if text_of(message["content"]).strip() or message.get("tool_calls"):
+        if text_of(message["content"]).strip() or any(message.get(key) for key in SPEAKING_KEYS):
             return False
-        if isinstance(message["content"], list) and any(p.get("type") == "image" for p in message["content"]):
+        if content_parts.others(message["content"]):
             return False
     return True
 
@@ -137,19 +137,36 @@ def _message(item: Any, notes: set[Note]) -> Message:
     role, content = _first(item, ROLE_KEYS), _first(item, TEXT_KEYS)
     if not isinstance(role, str) or not role.strip():
         raise Drop(Reason.BAD_MESSAGE)
-    if content is None and item.get("tool_calls"):
-        content = ""
-    if not isinstance(content, (str, list)):
-        raise Drop(Reason.BAD_MESSAGE)
-    if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
-        raise Drop(Reason.BAD_MESSAGE)
-    role = ROLES.get(role.strip().lower(), role.strip())
-    if role.lower() in USUAL_ROLES:
-        role = role.lower()
-    else:
-        notes.add(Note.UNUSUAL_ROLE)
+    calls = tool_turns.read(role, content, item)
+    if calls is not None and not item.get("tool_calls"):
+        notes.add(Note.TOOL_CALLS)
+        content = "" if item.get("function_call") is None else content
     extra = {key: item[key] for key in TEMPLATE_KEYS if item.get(key) is not None}
-    return {"role": role, "content": content, **extra}
+    if item.get("reasoning") is not None:
+        extra.setdefault("reasoning_content", item["reasoning"])
+    if calls is not None:
+        extra["tool_calls"] = calls
+    if content is None and any(extra.get(key) for key in SPEAKING_KEYS):
+        content = ""
+    return {"role": _role(role, notes), "content": _content(content), **extra}
+
+
+def _role(given: str, notes: set[Note]) -> str:
+    role = ROLES.get(given.strip().lower(), given.strip())
+    if role.lower() in USUAL_ROLES:
+        return role.lower()
+    notes.add(Note.UNUSUAL_ROLE)
+    return role
+
+
+def _content(given: Any) -> str | list:
+    """Text, or parts of which at least one is not text."""
+    if isinstance(given, str):
+        return given
+    parts = [given] if isinstance(given, dict) else given
+    if not isinstance(parts, list) or not all(isinstance(part, (dict, str)) for part in parts):
+        raise Drop(Reason.BAD_MESSAGE)
+    return content_parts.joined(parts)
 
 
 def _first(item: dict, keys: tuple[str, ...]) -> Any:
@@ -157,7 +174,7 @@ def _first(item: dict, keys: tuple[str, ...]) -> Any:
 
 
 def _is_message(item: dict) -> bool:
-    has_text = any(key in item for key in (*TEXT_KEYS, "tool_calls"))
+    has_text = any(key in item for key in (*TEXT_KEYS, "tool_calls", "function_call"))
     return (has_text and any(key in item for key in ROLE_KEYS)) or _exchange(item) is not None
 
 

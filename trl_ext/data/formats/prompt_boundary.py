@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from trl_ext.data.formats.messages import Message, text_of
+from trl_ext.data.formats.content_parts import text_of
+from trl_ext.data.formats.messages import Message
 from trl_ext.data.formats.row_outcome import Drop, Note, Reason
 
 _WORD_AT_END = re.compile(r"\w+\Z")
@@ -101,6 +102,8 @@ def _check(prompt: list[Message], completions: tuple[list[Message], ...], notes:
         notes.add(Note.MULTI_TURN)
     if next((message["role"] for message in prompt if message["role"] != "system"), "") == "assistant":
         notes.add(Note.ASSISTANT_FIRST)
+    if prompt and prompt[-1]["role"] == "assistant":
+        notes.add(Note.ENDS_WITH_ASSISTANT)
 
 
 def _compare(prompt: list[Message], whole: list[Message], notes: set[Note]) -> None:

@@ -46,6 +46,11 @@ class Note(Enum):
     MERGED = "consecutive turns of one role were merged"
     ASSISTANT_FIRST = "the conversation starts with an assistant turn, which some chat templates reject"
     UNUSUAL_ROLE = "a role other than system, developer, user, assistant or tool was kept as it is"
+    TOOL_CALLS = "turns that call a function became `tool_calls` of the assistant"
+    ENDS_WITH_ASSISTANT = (
+        "the prompt ends with an assistant turn, so the completion is a second assistant turn after it; remove that turn from "
+        "the prompt, or put its text at the beginning of the completions"
+    )
     PROMPT_DIFFERS = "the prompt column does not match the conversation and was ignored"
     PROMPT_REPEATED = "the completions repeated the turns of the prompt, which were removed from them"
 

@@ -1,0 +1,60 @@
+"""Join the text parts of a message's content.
+
+Chat APIs store content as a list of parts: ``[{"type": "text", "text": "Hi"}]``. Most chat templates expect a string. Given the
+list, they write nothing, or the list as Python prints it. Vision-language models read lists, so lists stay in rows with images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+TEXT_TYPES = (None, "text", "input_text", "output_text")
+"""Types of a text part: of most chat APIs, and of OpenAI's responses."""
+
+
+def is_text(part: Any) -> bool:
+    """True for a string, and for a part that holds text and nothing else."""
+    if isinstance(part, str):
+        return True
+    if not isinstance(part, dict) or part.get("type") not in TEXT_TYPES:
+        return False
+    # Arrow fills keys that only other parts have with None.
+    return isinstance(part.get("text"), str)
+
+
+def others(content: Any) -> list[Any]:
+    """The parts of a content that are not text, such as images; none for a string."""
+    return [part for part in content if not is_text(part)] if isinstance(content, list) else []
+
+
+def text_of(content: Any) -> str:
+    """The text of a content: itself, or its text parts joined without a separator, as vision templates join them."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "".join(part if isinstance(part, str) else part["text"] for part in parts if is_text(part))
+
+
+def joined(content: list[Any]) -> str | list[Any]:
+    """The text of parts that are all text; otherwise the parts as they are."""
+    return content if others(content) else text_of(content)
+
+
+def alike(conversations: list[list[dict]]) -> list[list[dict]]:
+    """The conversations of one row with every content as a list of parts if one of them is a list; else unchanged.
+
+    TRL puts the images of a row into the first user turn whose content is a string.
+    """
+    contents = [message["content"] for conversation in conversations for message in conversation]
+    if not any(isinstance(content, list) for content in contents):
+        return conversations
+    return [[{**message, "content": _parts(message["content"])} for message in turns] for turns in conversations]
+
+
+def _parts(content: str | list[Any]) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def kind_of(part: Any) -> str:
+    """What a part is called in a sentence: its type, or the type of Python's object."""
+    return str(part.get("type") or ", ".join(part)) if isinstance(part, dict) else type(part).__name__
