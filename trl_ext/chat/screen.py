@@ -1,6 +1,5 @@
 """Show answers: one after the other, side by side, or as JSON."""
 
-import json
 import sys
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trl_ext.chat.side import TUNED, Side
+from trl_ext.support import encoding
 
 NARROWEST = 72
 """Width of a terminal, in columns, that has room for two answers side by side."""
@@ -32,7 +32,7 @@ def as_json(sides: list[Side], question: str, is_stoppable: bool) -> None:
     answers = {side.name: side.answer(question, lambda text: None, is_stoppable=is_stoppable) for side in sides}
     record = {"prompt": question, "answer": answers.pop(TUNED)}
     record |= {f"{name}_answer": text for name, text in answers.items()}
-    _out(json.dumps(record, ensure_ascii=False) + "\n")
+    _out(encoding.as_json(record) + "\n")
 
 
 def side_by_side(sides: list[Side], question: str, is_stoppable: bool) -> None:

@@ -1,7 +1,7 @@
 """Answer questions that are typed at a prompt or read from a pipe, until there are no more."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from trl_ext.chat import screen
 from trl_ext.chat.answer import Settings
@@ -57,10 +57,21 @@ def piped(
     is_compared: bool,
 ) -> None:
     """Answer each question that is not empty, in a conversation of its own."""
-    for question in questions:
+    for question in _decoded(questions):
         if question.strip():
             sides = sides_of(opened, settings, system, is_compared=is_compared)
             show(sides, question.rstrip("\n"), False)
+
+
+def _decoded(questions: Iterable[str]) -> Iterator[str]:
+    """The questions. UserError if they are text of another encoding than standard input is read with."""
+    try:
+        yield from questions
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"Standard input is not text in {error.encoding}: byte {error.object[error.start]:#x} cannot be read. Set the variable "
+            "PYTHONIOENCODING to the encoding of the text, for instance utf-8."
+        ) from error
 
 
 def _begin_again(sides: list[Side], system: str | None) -> None:

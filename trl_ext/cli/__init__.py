@@ -26,7 +26,7 @@ from trl_ext.cli import (
     validate,
 )
 from trl_ext.cli.parser import Parser
-from trl_ext.support import messages
+from trl_ext.support import encoding, messages
 from trl_ext.support.errors import UserError
 from trl_ext.support.terminal import wrap
 
@@ -73,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: The words after `trl-ext`; those of the process if not given.
     """
+    encoding.write_every_character()
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None and words[:1] not in TRAINING:
         # torch's switch for `torch.compile`. bitsandbytes compiles functions as it is imported, of which only optimizers

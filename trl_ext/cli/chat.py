@@ -6,7 +6,7 @@ import math
 import sys
 
 from trl_ext.cli.recipe_keys import add_run_or_recipe
-from trl_ext.cli.values import number, whole_number
+from trl_ext.cli.values import number, text, whole_number
 from trl_ext.support.errors import UserError
 
 HELP = "chat with a trained model and its base model"
@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s RUN|RECIPE [options]"
     add_run_or_recipe(parser)
     parser.add_argument("--compare", action="store_true", help="also show the answers of the base model")
-    parser.add_argument("--prompt", metavar="TEXT", help="answer this prompt and exit")
-    parser.add_argument("--system", metavar="TEXT", help="system message of the conversation")
+    parser.add_argument("--prompt", type=text, metavar="TEXT", help="answer this prompt and exit")
+    parser.add_argument("--system", type=text, metavar="TEXT", help="system message of the conversation")
     parser.add_argument(
         "--temperature",
         type=number("a number of at least 0", lambda value: 0 <= value < math.inf),

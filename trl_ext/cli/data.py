@@ -1,13 +1,12 @@
 """`trl-ext data`: show the training data of a recipe as its trainer sees it."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from trl_ext.cli.recipe_keys import add_recipe
 from trl_ext.cli.values import whole_number, writable_folder
-from trl_ext.support import terminal
+from trl_ext.support import encoding, terminal
 
 HELP = "show the training data as the trainer sees it"
 EXAMPLES = """examples:
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     title = f"{loaded.name}: {loaded.title} on {Path(loaded.get('dataset_name') or 'a mixture').name}"
     drawn = picture.draw(output / PICTURE, found.checked.findings.facts, title)
     if args.json:
-        print(json.dumps(found.to_dict() | {"picture": str(drawn)}, indent=2, ensure_ascii=False))
+        print(encoding.as_json(found.to_dict() | {"picture": str(drawn)}, indent=2))
     else:
         _show(found, drawn)
     found.checked.findings.require_teachable()

@@ -1,11 +1,10 @@
 """`trl-ext doctor`: check the hardware, the installed packages and, if given, a recipe."""
 
 import argparse
-import json
 from typing import Any
 
 from trl_ext.cli.recipe_keys import add_recipe
-from trl_ext.support import terminal
+from trl_ext.support import encoding, terminal
 
 HELP = "check whether this computer is ready for training"
 EXAMPLES = """examples:
@@ -38,9 +37,7 @@ def run(args: argparse.Namespace) -> int:
             console.print(_lines(finding))
     failing, warning = (sum(f.status == status for f in findings) for status in ("fail", "warn"))
     if args.json:
-        print(
-            json.dumps({"ok": not failing, "findings": [f.to_dict() for f in findings]}, indent=2, ensure_ascii=False)
-        )
+        print(encoding.as_json({"ok": not failing, "findings": [f.to_dict() for f in findings]}, indent=2))
     else:
         console.print(_verdict(failing, warning))
     return 2 if failing else 0

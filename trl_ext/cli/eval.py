@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from trl_ext.cli.recipe_keys import Value, add_run_or_recipe
 from trl_ext.cli.values import whole_number, writable_folder
-from trl_ext.support import terminal
+from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
 
 HELP = "measure a trained model on held-out preferences"
@@ -98,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_json(path, record)
     if args.json:
-        print(json.dumps(record, indent=2, ensure_ascii=False))
+        print(encoding.as_json(record, indent=2))
         return 0
     report.show(console, record)
     console.print(f"record   {path}")

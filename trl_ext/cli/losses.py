@@ -3,12 +3,11 @@
 import argparse
 import importlib
 import inspect
-import json
 from typing import Any
 
 from trl_ext.cli import completion
 from trl_ext.cli.values import plain
-from trl_ext.support import terminal
+from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
 
 HELP = "list the losses, or explain one"
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     described = [losses.describe(name) for name in losses.available()]
     if args.json:
-        print(json.dumps([facts(info) for info in described], indent=2, ensure_ascii=False))
+        print(encoding.as_json([facts(info) for info in described], indent=2))
         return 0
     from rich.console import Console
 
@@ -112,7 +111,7 @@ def _explain(name: str, *, is_json: bool) -> None:
             "at_the_start": start,
             "description": text,
         }
-        print(json.dumps(facts(info) | more, indent=2, ensure_ascii=False))
+        print(encoding.as_json(facts(info) | more, indent=2))
         return
     console = terminal.console(markup=False)
     console.print(info.summary, style="bold")

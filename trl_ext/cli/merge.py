@@ -2,14 +2,13 @@
 
 import argparse
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from trl_ext.cli.recipe_keys import A_RECIPE, add_run_or_recipe
 from trl_ext.cli.values import one_of, whole_number, writable_folder
-from trl_ext.support import terminal
+from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
 
 HELP = "merge an adapter into the original 16-bit weights"
@@ -102,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             "fidelity": None if fidelity is None else dataclasses.asdict(fidelity),
             "commands": next_steps,
         }
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print(encoding.as_json(facts, indent=2))
     return 0
 
 

@@ -1,12 +1,12 @@
 """`trl-ext plan`: estimate the peak GPU memory of a recipe, its parts, and the time of a step."""
 
 import argparse
-import json
 import math
 from typing import Any
 
 from trl_ext.cli.recipe_keys import add_recipe
 from trl_ext.cli.values import number, whole_number
+from trl_ext.support import encoding
 from trl_ext.support.errors import UserError
 
 HELP = "estimate peak GPU memory and step time"
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     planned = plan(loaded, vram=args.vram, mean_tokens=args.tokens, examples=args.examples)
     exact = _dry_run(loaded, planned) if args.exact else None
     if args.json:
-        print(json.dumps(planned.to_dict() | ({"exact": exact} if exact else {}), indent=2, ensure_ascii=False))
+        print(encoding.as_json(planned.to_dict() | ({"exact": exact} if exact else {}), indent=2))
         return 0
     report.show(loaded, planned, exact)
     return 0

@@ -1,11 +1,10 @@
 """`trl-ext recipes`: list the recipes that come with trl-ext, or print one."""
 
 import argparse
-import json
 from typing import Any
 
 from trl_ext.cli.completion import shipped_names
-from trl_ext.support import messages, terminal
+from trl_ext.support import encoding, messages, terminal
 from trl_ext.support.errors import UserError
 
 HELP = "list the recipes that come with trl-ext, or print one"
@@ -35,13 +34,13 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"No recipe {args.name!r} comes with trl-ext: {messages.one_of(args.name, list(files))}")
         described, text = shipped.describe(files[args.name]), files[args.name].read_text(encoding="utf-8")
         print(
-            json.dumps(_facts(described) | {"text": text}, indent=2, ensure_ascii=False) if args.json else text,
+            encoding.as_json(_facts(described) | {"text": text}, indent=2) if args.json else text,
             end="\n" * args.json,
         )
         return 0
     every = shipped.every()
     if args.json:
-        print(json.dumps([_facts(recipe) for recipe in every], indent=2, ensure_ascii=False))
+        print(encoding.as_json([_facts(recipe) for recipe in every], indent=2))
         return 0
     console = terminal.console(markup=False)
     console.print(_table(every))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trl_ext.support import messages
+from trl_ext.support import encoding, messages
 from trl_ext.support.errors import UserError
 
 
@@ -41,6 +41,16 @@ def one_of(*allowed: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def text(given: str) -> str:
+    """A type of argparse for a text that a tokenizer will read."""
+    try:
+        return encoding.typed(given)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            "is not text in UTF-8. Type it again in a terminal that uses UTF-8."
+        ) from None
 
 
 def writable_folder(flag: str, given: Any) -> Path:

@@ -93,7 +93,11 @@ def nvidia_smi(*query: str) -> list[list[str]]:
     """Rows printed by `nvidia-smi`; empty if the program is missing or fails."""
     try:
         asked = subprocess.run(
-            ["nvidia-smi", *query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10
+            ["nvidia-smi", *query, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return []

@@ -36,7 +36,9 @@ def has_weights(folder: Path) -> bool:
     """Whether all weight files exist, according to the index if there is one."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        return all((folder / file).exists() for file in json.loads(index.read_text())["weight_map"].values())
+        return all(
+            (folder / file).exists() for file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        )
     return any(True for pattern in WEIGHTS for _ in folder.glob(pattern))
 
 

@@ -134,7 +134,7 @@ def ram() -> tuple[int, int]:
 def container_limit() -> int | None:
     """Memory limit of the container's control group in bytes; `None` without a limit."""
     try:
-        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+        return int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
 
