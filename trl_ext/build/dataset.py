@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from trl import DatasetMixtureConfig, get_dataset
 
 from trl_ext import data, demo
 from trl_ext.build.template import in_form
-from trl_ext.data import holdout, plain_data, sources
+from trl_ext.data import content_cache, holdout, margins, plain_data, sources
 from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
 from trl_ext.data.formats.pairing import Pairing
@@ -70,7 +71,12 @@ def read(
     read_as_stored = _reader(recipe)
 
     def read_split(split: str, training: bool, opened: Source | None) -> data.Loaded:
-        return in_form(recipe, read_as_stored(split, training, opened), args, form, tokenizer)
+        loaded = in_form(recipe, read_as_stored(split, training, opened), args, form, tokenizer)
+        if not recipe.method.trains_scores:
+            return margins.without(loaded)
+        loaded, said = margins.as_numbers(loaded)
+        form.extend(said)
+        return loaded
 
     split = recipe.get("dataset_train_split") or "train"
     train = read_split(split, True, None if first is None else source(recipe, first))
@@ -127,8 +133,10 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
         for entry in mixture.datasets:
             if not entry.data_files and not Path(entry.path).expanduser().exists():
                 require_hub_dataset(entry.path, None)
+        files = [file for entry in mixture.datasets for file in content_cache.files_of(entry.path, entry.data_files)]
         try:
-            return get_dataset(mixture), options
+            with content_cache.of_files(files) if files else nullcontext("") as content:
+                return _keyed(get_dataset(mixture), content), options
         except Exception as error:  # files, the Hub and columns that differ raise many kinds of errors
             raise loading_error(error, "The mixture `datasets`", None) from error
     options |= {
@@ -142,6 +150,13 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
 def pairing(recipe: Recipe) -> Pairing:
     """Which completions of a row a recipe compares."""
     return Pairing(recipe.effective("dataset_pairs"), recipe.effective("dataset_pair_margin"))
+
+
+def _keyed(splits: Any, content: str) -> Any:
+    """The splits of a mixture, with fingerprints that depend on the files they were read from."""
+    for dataset in splits.values() if content else ():
+        content_cache.keyed(dataset, content)
+    return splits
 
 
 def _reader(recipe: Recipe) -> Callable[[str, bool, Source | None], data.Loaded]:

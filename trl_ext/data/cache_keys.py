@@ -20,6 +20,11 @@ def fingerprint(dataset: Dataset, step: str, *parts: Any) -> str:
     return xxhash.xxh64_hexdigest(text.encode("utf-8", "surrogatepass"))
 
 
+def mixed(dataset: Dataset, content: str) -> str:
+    """A fingerprint of a dataset that also depends on the content of the files it was read from."""
+    return xxhash.xxh64_hexdigest(f"{dataset._fingerprint} {content}".encode())
+
+
 @cache
 def _source_version() -> str:
     files = sorted(Path(__file__).parent.rglob("*.py"))

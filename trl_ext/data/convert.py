@@ -12,6 +12,7 @@ from trl_ext.data import row_stats
 from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.formats import PASSED, Match, Row, Sample
 from trl_ext.data.formats.row_outcome import Drop, Note
+from trl_ext.data.margins import MARGIN
 from trl_ext.data.report import Report
 from trl_ext.data.text_style import style_of
 from trl_ext.data.trl_columns import has_trl_types, trl_features
@@ -21,6 +22,8 @@ def convert(
     dataset: Dataset | IterableDataset, match: Match, found: Sample, source: str, split: str
 ) -> tuple[Dataset | IterableDataset, Report]:
     """The usable rows in TRL's type, and the report."""
+    outputs = [*match.outputs, *([] if match.paired else ["label"])]
+    passed = [name for name in dataset.column_names if name in _passed(match) and name not in outputs]
     report = Report(
         source=source,
         split=split,
@@ -31,10 +34,8 @@ def convert(
         conversational=match.conversational,
         style=style_of(match, found),
         pairing=match.pairing if match.has_many else None,
-        ignored=tuple(n for n in dataset.column_names if n not in (*match.columns, match.label, *PASSED)),
+        ignored=tuple(n for n in dataset.column_names if n not in (*match.columns, match.label, *passed)),
     )
-    outputs = [*match.outputs, *([] if match.paired else ["label"])]
-    passed = [name for name in dataset.column_names if name in PASSED and name not in outputs]
     narrow = dataset.select_columns([*_columns_read(match), *passed])
     if isinstance(dataset, IterableDataset):
         features = Features({**trl_features(match, narrow), **{n: narrow.features[n] for n in passed}})
@@ -139,6 +140,11 @@ def _rows(batch: dict[str, list]) -> list[Row]:
 
 def _by_column(rows: list[Row], names: Any) -> dict[str, list]:
     return {name: [row[name] for row in rows] for name in names}
+
+
+def _passed(match: Match) -> list[str]:
+    """Columns that are handed on unchanged. A margin belongs to one pair."""
+    return [name for name in PASSED if name != MARGIN or (match.paired and match.scored is None)]
 
 
 def _columns_read(match: Match) -> list[str]:

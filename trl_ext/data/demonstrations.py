@@ -46,15 +46,16 @@ def _from_columns(dataset: Dataset | IterableDataset, where: str) -> Loaded:
     beside = (*KEPT, "images", "image", *([conversations.SYSTEM] if len(shape) == 1 and shape != ("text",) else []))
     kept = [name for name in beside if name in dataset.column_names]
     what = f"completions in {', '.join(shape)}"
+    ignored = tuple(name for name in dataset.column_names if name not in (*shape, *kept))
     dataset = dataset.select_columns([*shape, *kept])
     if isinstance(dataset, IterableDataset):
-        return conversations.read(Loaded(dataset, PlainReport(where, what, None)), shape)
+        return conversations.read(Loaded(dataset, PlainReport(where, what, None, ignored=ignored)), shape)
     # A prompt may be empty, a completion may not.
     rows = np.intersect1d(rows_where(_is_there, dataset, shape[0]), rows_where(bool, dataset, shape[-1]))
     empty = len(dataset) - len(rows)
     problem = f"`{shape[0]}` is empty" if len(shape) == 1 else f"`{shape[0]}` is null or `{shape[-1]}` is empty"
     remark = f"{count(empty, 'rows')} dropped: {problem}." if empty else ""
-    loaded = Loaded(dataset.select(rows), PlainReport(where, what, len(rows), remark, rows))
+    loaded = Loaded(dataset.select(rows), PlainReport(where, what, len(rows), remark, rows, ignored=ignored))
     return conversations.read(loaded, shape) if len(rows) else loaded
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas
 from datasets import DatasetDict, Features, Value, load_from_disk
 
+from trl_ext.data import content_cache
 from trl_ext.data.files import names
 from trl_ext.data.files.compression import open_text, truncated_zstd, wrong_name
 from trl_ext.data.files.problems import explain
@@ -53,7 +54,9 @@ def open_folder(path: Path, split: str, config: str | None, streaming: bool) -> 
             raise UserError(
                 f"{path.name} was written by save_to_disk but cannot be read: {first_line(error)}."
             ) from error
-        return pick_split(stored if isinstance(stored, DatasetDict) else DatasetDict(train=stored), split, path.name)
+        content = content_cache.digest(content_cache.files_of(str(path)))
+        splits = stored if isinstance(stored, DatasetDict) else DatasetDict(train=stored)
+        return content_cache.keyed(pick_split(splits, split, path.name), content)
     files = sorted(file for file in path.rglob("*") if names.builder(file) is not None and file.is_file())
     if not files:
         raise UserError(f"{path.name} is a directory without a file that can be read. Allowed are {names.ALLOWED}.")

@@ -18,6 +18,7 @@ from trl_ext.data.checks import require_rows
 from trl_ext.data.column_errors import check_format
 from trl_ext.data.formats import recognise
 from trl_ext.data.loader import read
+from trl_ext.data.margins import without
 from trl_ext.data.renaming import renamed
 from trl_ext.data.report import Dropped, Loaded, place
 from trl_ext.data.row_stats import EXAMPLES
@@ -58,7 +59,7 @@ def load(
     source = title or source
     dataset = renamed(without_format(dataset), columns, source)
     if format != "auto" or recognise(sample(dataset)) is not None:
-        loaded = reading.from_preferences(read(dataset, format=format, source=source, split=split))
+        loaded = reading.from_preferences(without(read(dataset, format=format, source=source, split=split)))
         require_rows(loaded.report)
         return loaded
     loaded = reading.from_columns(dataset, place(source, split))

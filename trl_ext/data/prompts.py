@@ -16,7 +16,7 @@ from trl_ext.support.errors import UserError
 
 def _from_preferences(loaded: Loaded) -> Loaded:
     dataset, report = loaded
-    names = [name for name in dataset.column_names if name in ("prompt", *KEPT)]
+    names = [name for name in dataset.column_names if name in ("prompt", *KEPT, "images", "image")]
     report = dataclasses.replace(report, done=f"{report.done}; only the prompts are used")
     return drop_empty(Loaded(dataset.select_columns(names), report), "prompt", "the prompt is empty")
 

@@ -90,7 +90,8 @@ class Report:
         """The report as sentences. The first one says what the data is."""
         if self.rows_out is None:
             return [
-                f"{self.where}: {self.done}. Streamed: rows that cannot be used are skipped without being counted."
+                f"{self.where}: {self.done}. Streamed: rows that cannot be used are skipped without being counted.",
+                *self._unread(),
             ]
         lines = [f"{self.where}: {self.done}, {count(self.rows_out, self.unit)}.", *self.earlier, *self._of_ranking()]
         for reason, dropped in self.dropped.items():
@@ -102,9 +103,11 @@ class Report:
             lines.append(f"{count(self.duplicates, self.unit)}: identical to an earlier row.")
         if not self.paired:
             lines.append(f"Labels: {self.desirable:,} desirable, {self.undesirable:,} undesirable.")
-        if self.ignored:
-            lines.append(f"Columns not used: {', '.join(self.ignored)}.")
-        return lines
+        return [*lines, *self._unread()]
+
+    def _unread(self) -> list[str]:
+        only = " (`trainer: reward` alone reads `margin`)" if "margin" in self.ignored else ""
+        return [f"Columns not used: {', '.join(self.ignored)}{only}."] if self.ignored else []
 
     def _of_ranking(self) -> list[str]:
         """How many pairs came of how many rows, if rows have many completions."""

@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, ReadInstruction, load_dataset
 from pandas.errors import ParserWarning
 
+from trl_ext.data import content_cache
 from trl_ext.data.column_errors import near
 from trl_ext.data.files.problems import explain, find_problem
 from trl_ext.data.formats import READ
@@ -37,7 +38,7 @@ def load_split(builder: str, source: str, split: str, *, files: Sequence[Path] =
         with warnings.catch_warnings():
             # pandas only warns about a row that is longer than the header, and shifts or cuts its cells.
             warnings.simplefilter("error", ParserWarning)
-            dataset = load_dataset(builder, split=split, **options)
+            dataset = _load(builder, split, files, options)
         if isinstance(dataset, Dataset):  # text that is not UTF-8 would fail much later, where it is first read
             for name in set(dataset.column_names) & set(READ):
                 dataset.data.column(name).validate(full=True)
@@ -51,6 +52,14 @@ def load_split(builder: str, source: str, split: str, *, files: Sequence[Path] =
             if (problem := find_problem(file)) is not None:
                 raise UserError(f"{file} cannot be read: {problem}") from error
         raise loading_error(error, source, options.get("name")) from error
+
+
+def _load(builder: str, split: str, files: Sequence[Path], options: dict[str, Any]) -> AnyDataset:
+    if not files or options.get("streaming"):  # a stream is not cached
+        return load_dataset(builder, split=split, **options)
+    content = content_cache.digest(files)
+    home = str(content_cache.folder(content))
+    return content_cache.keyed(load_dataset(builder, split=split, cache_dir=home, **options), content)
 
 
 def pick_split(splits: DatasetDict | IterableDatasetDict, split: str, source: str) -> AnyDataset:

@@ -12,6 +12,7 @@ from trl_ext import data, demo
 from trl_ext.build import dataset as recipe_data
 from trl_ext.build.template import in_form
 from trl_ext.data.files.names import without_endings
+from trl_ext.data.margins import without
 from trl_ext.data.overlap import overlap
 from trl_ext.data.sources import splits
 from trl_ext.demo import EMBEDDED
@@ -118,7 +119,7 @@ def _named(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
     split = choice.split or _default_split(name, options, recipe if is_own else None)
     title = {"title": EMBEDDED} if name == EMBEDDED else {}
     statements: list[str] = []
-    loaded = data.load(_place(name), split=split, training=False, **options, **title)
+    loaded = without(data.load(_place(name), split=split, training=False, **options, **title))
     dataset, report = in_form(recipe, loaded, args, statements, is_own=is_own)
     if isinstance(dataset, IterableDataset):
         dataset = Dataset.from_list(list(dataset if choice.limit is None else dataset.take(choice.limit)))
