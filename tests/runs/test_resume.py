@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
 from trl_ext.recipe import load
 from trl_ext.report import curves, metrics_file
+from trl_ext.runs import lock
 from trl_ext.runs import resume as runs
 from trl_ext.support.errors import UserError
 from trl_ext.trainers import PairedPreferenceTrainer
@@ -126,3 +128,68 @@ def test_a_run_that_ended_before_it_wrote_its_adapter_only_writes_it(saved, tmp_
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     steps = [json.loads(line)["step"] for line in (ended / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 2]
+
+
+def test_a_rerun_points_at_the_run_that_stopped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.yaml"
+    path.write_text("model_name_or_path: embedded\ndataset_name: embedded\nmax_steps: 9\nsave_steps: 1\n")
+    rerun = load(path)
+    first = Path("runs/small-dpo")
+    assert runs.left_behind(rerun, first) is None
+    a_checkpoint(first, step=4)
+    directory, checkpoint = runs.run_directory(rerun)
+    assert (directory, checkpoint) == (Path("runs/small-dpo-2"), None)
+    said = runs.left_behind(rerun, directory)
+    assert said.startswith("runs/small-dpo holds an earlier run of this recipe, which stopped after step 4 of 9.")
+    assert said.endswith(
+        "in runs/small-dpo-2. Last checkpoint: runs/small-dpo/checkpoint-4. Resume with: trl-ext run "
+        "runs/small-dpo/recipe.resolved.yaml --output_dir runs/small-dpo --resume_from_checkpoint true"
+    )
+    named = load(path, {"output_dir": "runs/small-dpo"})
+    with pytest.raises(
+        UserError, match=r"already holds a run, which stopped after step 4 of 9\. .* Resume with: trl-ext"
+    ):
+        runs.run_directory(named)
+    with lock.writing(first):  # it is running
+        assert runs.left_behind(rerun, directory) is None
+    (first / "adapter_config.json").touch()
+    assert runs.left_behind(rerun, directory) is None
+    with pytest.raises(UserError, match=r"already holds a run, which is finished\. Choose another"):
+        runs.run_directory(named)
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.yaml"
+    path.write_text("model_name_or_path: embedded\ndataset_name: embedded\n")
+    Path("here").mkdir()
+    Path("here/recipe.resolved.yaml").touch()
+    with pytest.raises(
+        UserError, match=r"stopped before its first checkpoint and cannot be resumed\. Remove the folder"
+    ):
+        runs.run_directory(load(path, {"output_dir": "here"}))
+
+
+def test_a_resume_says_at_which_step(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text("model_name_or_path: embedded\ndataset_name: embedded\n")
+    same, run = load(path), tmp_path / "run"
+    checkpoint = a_checkpoint(run, step=4)
+    assert runs.where_it_continues(same, run, checkpoint).endswith("checkpoint-4: step 4 of 9 is done, 5 are left.")
+    longer = load(path, {"max_steps": 12})
+    assert runs.where_it_continues(longer, run, checkpoint).endswith("step 4 of 12 is done, 8 are left.")
+    shorter = load(path, {"max_steps": 4})
+    assert "all 4 steps are done. Nothing is left to train" in runs.where_it_continues(shorter, run, checkpoint)
+    (run / "adapter_config.json").touch()
+    assert "was finished; its result is replaced" in runs.where_it_continues(same, run, checkpoint)
+
+
+def a_checkpoint(run, step):
+    """A whole checkpoint of a run of nine steps."""
+    folder = run / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (run / "recipe.resolved.yaml").touch()
+    (folder / manifest.STATE).write_text(json.dumps({"global_step": step, "max_steps": 9}))
+    manifest.write(folder, {"step": step})
+    return folder

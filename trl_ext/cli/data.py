@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(found: Any, picture: Path) -> None:
+    from trl_ext.inspection.needed_length import needed_length
+
     console = terminal.console(markup=False)
     findings = found.checked.findings
     if found.partial:
@@ -84,6 +86,8 @@ def _show(found: Any, picture: Path) -> None:
     console.print(f"\nAfter tokenization: {findings.kept:,} {findings.unit} to train on", style="bold")
     for shown in found.found:
         _finding(console, shown, findings.unit)
+    if (length := needed_length(findings.facts)) is not None:
+        console.print(length)
     if not found.found:
         compared = " All text of the messages is among the tokens." if found.is_compared else ""
         console.print(f"No row is dropped, truncated, repeated or without an end-of-sequence token.{compared}")

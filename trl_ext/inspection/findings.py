@@ -10,6 +10,7 @@ import numpy as np
 from trl_ext.inspection import nothing_left
 from trl_ext.inspection.facts import Facts
 from trl_ext.inspection.finding_sentences import IN_BRIEF, LACKING, SENTENCES
+from trl_ext.inspection.needed_length import needed_length
 from trl_ext.support.counts import are, count, every
 from trl_ext.support.errors import UserError
 
@@ -136,8 +137,7 @@ class Findings:
             sentences.append(
                 f"Among {count(self.kept, self.unit)}{where}: {'; '.join(others)}. `trl-ext data` shows them."
             )
-        if (lacking := self._an_example()) is not None:
-            sentences.append(lacking)
+        sentences += filter(None, [needed_length(self.facts), self._an_example()])
         return sentences
 
     def require_teachable(self) -> None:
@@ -151,6 +151,7 @@ class Findings:
             raise UserError(
                 f"Every training example was dropped: {self._why_dropped('all')}. Raise `max_length`"
                 + ("." if facts.method.drops_long_rows else ", or shorten the prompts.")
+                + f" {needed_length(facts) or ''}".rstrip()
             )
         nothing_left.refuse(facts, self._an_example() or "")
         kept = ~facts.is_dropped

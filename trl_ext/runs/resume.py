@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from trl_ext.checkpoints import found
+from trl_ext.checkpoints import found, manifest
 from trl_ext.recipe import Recipe, reader
 from trl_ext.recipe.resolved import RESOLVED
 from trl_ext.runs import lock
@@ -36,7 +37,7 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
         # A resolved recipe is named after the run it stands in.
         name = recipe.path.resolve().parent.name if recipe.path.name == RESOLVED else _run_name(recipe)
         stem = Path("runs", name)
-        taken = [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
+        taken = _taken(stem)
         directory = stem
         if taken:
             number = len(taken) + 1
@@ -53,11 +54,89 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
             f"The run would be written to {directory}, but {problem} Choose another directory with `--output_dir`."
         )
     if _holds_a_run(directory):
-        raise UserError(
-            f"{directory} already holds a run. Resume it with `--resume_from_checkpoint true`, or choose another "
-            "`--output_dir`."
-        )
+        raise UserError(_occupied(directory, recipe))
     return directory, None
+
+
+def left_behind(recipe: Recipe, directory: Path) -> str | None:
+    """A sentence about an earlier run of this recipe that stopped and can be resumed; `None` if there is none.
+
+    Args:
+        recipe: The recipe of a run that starts from the beginning.
+        directory: Its directory.
+    """
+    if recipe.get("output_dir") or recipe.path.name == RESOLVED:
+        return None
+    for earlier in reversed(_taken(Path("runs", _run_name(recipe)))):
+        checkpoint = None if _is_finished(earlier) else found.latest(earlier)
+        if checkpoint is not None and earlier != directory and not _is_written(earlier):
+            return (
+                f"{earlier} holds an earlier run of this recipe, which stopped after {_progress(checkpoint)}. This run starts "
+                f"from the beginning, in {directory}. {how_to_resume(earlier, recipe)}"
+            )
+    return None
+
+
+def where_it_continues(recipe: Recipe, directory: Path, checkpoint: Path) -> str:
+    """A sentence about the step at which a run resumes."""
+    done, total = _steps(checkpoint)
+    steps = recipe.get("max_steps") or 0
+    total = steps if steps > 0 else total
+    start = f"Resuming {checkpoint}: "
+    if total and done >= total:
+        return f"{start}all {total:,} steps are done. Nothing is left to train, and the result is written again."
+    left = f"step {done:,} of {total:,} is done, {total - done:,} are left" if total else f"step {done:,} is done"
+    again = f" The run in {directory} was finished; its result is replaced." if _is_finished(directory) else ""
+    return f"{start}{left}.{again}"
+
+
+def _occupied(directory: Path, recipe: Recipe) -> str:
+    """Why a run does not start in the directory of another one, and what to do."""
+    if _is_finished(directory):
+        return f"{directory} already holds a run, which is finished. Choose another `--output_dir`."
+    checkpoint = found.latest(directory)
+    if checkpoint is None:
+        return (
+            f"{directory} already holds a run, which stopped before its first checkpoint and cannot be resumed. Remove the "
+            "folder, or choose another `--output_dir`."
+        )
+    return (
+        f"{directory} already holds a run, which stopped after {_progress(checkpoint)}. To start again, choose another "
+        f"`--output_dir`. {how_to_resume(directory, recipe)}"
+    )
+
+
+def _taken(stem: Path) -> list[Path]:
+    """The directories of runs with one name, oldest first."""
+    return [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
+
+
+def _progress(checkpoint: Path) -> str:
+    done, total = _steps(checkpoint)
+    return f"step {done:,} of {total:,}" if total else f"step {done:,}"
+
+
+def _steps(checkpoint: Path) -> tuple[int, int]:
+    """The step of a checkpoint, and the steps of its run; 0 if not known."""
+    try:
+        state = json.loads((checkpoint / manifest.STATE).read_text(encoding="utf-8"))
+        return int(state["global_step"]), int(state["max_steps"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return int(checkpoint.name.rpartition("-")[2]) if checkpoint.name.rpartition("-")[2].isdecimal() else 0, 0
+
+
+def _is_written(directory: Path) -> bool:
+    """Whether a run is writing there now."""
+    try:
+        lock.refuse_if_written(directory)
+    except UserError:
+        return True
+    return False
+
+
+def _is_finished(directory: Path) -> bool:
+    """Whether the result of a run is there: its adapter, or all its weights."""
+    return any((directory / name).exists() for name in ("adapter_config.json", "config.json"))
 
 
 def as_recorded(recipe: Recipe, directory: Path) -> Recipe:

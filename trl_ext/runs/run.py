@@ -12,7 +12,14 @@ from trl_ext.checkpoints import staging
 from trl_ext.checks import reward_names
 from trl_ext.recipe import Recipe, load
 from trl_ext.runs import libraries, lock
-from trl_ext.runs.resume import as_recorded, how_to_resume, latest_checkpoint, run_directory
+from trl_ext.runs.resume import (
+    as_recorded,
+    how_to_resume,
+    latest_checkpoint,
+    left_behind,
+    run_directory,
+    where_it_continues,
+)
 from trl_ext.runs.signals import guard
 from trl_ext.support import atomic
 from trl_ext.support.errors import UserError
@@ -61,6 +68,10 @@ def _run(recipe: Recipe, directory: Path, checkpoint: str | None, force: bool) -
     for note in recipe.notes:
         console.print(note)
     console.print(f"[bold]{recipe.name}[/bold] → {directory}")
+    if checkpoint is not None:
+        console.print(where_it_continues(recipe, directory, Path(checkpoint)), markup=False)
+    elif (earlier := left_behind(recipe, directory)) is not None:
+        console.print(earlier, markup=False)
     from trl_ext.model_files.available import require_model
     from trl_ext.runs import memory_check
 
