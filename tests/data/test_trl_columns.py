@@ -74,13 +74,18 @@ def test_a_rating_is_not_suggested_as_a_label():
     with pytest.raises(UserError) as error:
         data.load(Dataset.from_list(rows))
     said = str(error.value)
-    assert "completion: response\n  label: <its column>" in said and "label: rating" not in said
-    assert "`rating` is not a label. Turn scores into labels" in said and 'rows["rating"] >= 4`' in said
+    assert "label: rating" not in said and "one completion with ratings (`rating`)" in said
+    assert 'rows["rating"] >= 4`. Then write `dataset_columns: {completion: response}`.' in said
     # What it says works.
     pandas_rows = Dataset.from_list(rows).to_pandas()
     pandas_rows["label"] = pandas_rows["rating"] >= 4
     dataset = data.load(Dataset.from_pandas(pandas_rows), columns={"completion": "response"}).dataset
     assert dataset["label"][:] == [False, True, True]
+    # So does the other way.
+    grouped = Dataset.from_list([*rows, {"prompt": "q", "response": "s", "rating": 9}]).to_pandas()
+    grouped = grouped.groupby("prompt").agg(responses=("response", list), scores=("rating", list)).reset_index()
+    dataset = data.load(Dataset.from_pandas(grouped)).dataset
+    assert dataset.to_list() == [{"prompt": "q", "chosen": "s", "rejected": "r"}]
     with pytest.raises(UserError, match="label: rating"):
         data.load(Dataset.from_list([{**row, "rating": int(row["rating"] > 2)} for row in rows]))
 

@@ -200,9 +200,54 @@ def test_every_remedy_names_settings_that_exist(tmp_path, key):
     known = {name for kind in METHODS for name in known_keys(kind)}
     if key in renamed_keys.RENAMED:
         assert renamed_keys.RENAMED[key] in known
-    remedy = renamed_keys.remedy(key, EXAMPLES.get(key, True))
-    for line in re.findall(r"`(\w+: [^`]+)`", remedy):
+    remedies = renamed_keys.remedies(key, EXAMPLES.get(key, True))
+    assert remedies
+    for line in re.findall(r"`(\w+: [^`]+)`", " ".join(remedies)):
         assert set(reader.parse(line)) <= set(known), line
+
+
+OTHER_TRAINERS = [
+    # (recipe, the advice in backquotes, settings after following it)
+    ("trainer: paired\norpo_alpha: 0.2\n", {"loss": "orpo", "beta": 0.2}),
+    ("loss: kto\nkto_chosen_weight: 1.3\n", {"desirable_weight": 1.3}),
+    ("loss: kto\nkto_rejected_weight: 0.7\n", {"undesirable_weight": 0.7}),
+    ("dpo_ftx: 0.25\n", {"loss": {"dpo": 1, "sft": 0.25}}),
+    ("adapter_name_or_path: runs/x\n", {"model_name_or_path": "runs/x"}),
+    ("lora_target: all\n", {"lora_target_modules": "all-linear"}),
+    ("flash_attn: fa2\n", {"attn_implementation": "flash_attention_2"}),
+    ("trainer: ppo\nppo_target: 6.0\n", {"kl_controller": "adaptive", "kl_target": 6.0}),
+    ("trainer: ppo\nppo_epochs: 4\n", {"num_iterations": 4}),
+]
+
+
+@pytest.mark.parametrize(("text", "advice"), OTHER_TRAINERS)
+def test_settings_of_other_trainers(tmp_path, text, advice):
+    text = text.replace("trainer: paired\n", "")
+    key = text.splitlines()[-1].partition(":")[0]
+    with pytest.raises(UserError) as caught:
+        recipe.load(write(tmp_path, text))
+    (sentence,) = [problem for problem in caught.value.problems if f"`{key}`" in problem]
+    lines = [line for line in re.findall(r"`([^`]+)`", sentence) if ": " in line]
+    assert {k: v for line in lines for k, v in reader.parse(line).items()} == advice
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("init_lora_weights: pissa\n", "such as PiSSA and LoftQ, change the base's weights, and the base is the reference. Remove it"),
+        ("init_lora_weights: true\n", "whose product is zero, so that the policy starts as the base. Remove it"),
+        ("max_prompt_length: 512\n", "`max_length` limits prompt and completion together. Remove it"),
+        ("trainer: ppo\nmax_prompt_length: 512\n", "prompts are never cut, and `max_completion_length` limits the completions"),
+        ("trainer: online\nloss: dpo\nmax_prompt_length: 512\n", "prompts are never cut, and `max_completion_length` limits"),
+        ("dpo_ftx: 0.0\n", "no SFT loss is added unless `loss` says so. Remove it"),
+        ("kto_ftx: 0.1\n", "the SFT loss reads pairs, so `loss: kto` cannot be mixed with it"),
+        ("adapter_name_or_path: a,b\n", "one adapter can be trained on. Merge the others"),
+    ],
+)  # fmt: skip
+def test_settings_of_other_trainers_that_have_no_equal(tmp_path, text, words):
+    with pytest.raises(UserError) as caught:
+        recipe.load(write(tmp_path, text))
+    assert words in str(caught.value)
 
 
 def test_what_the_launcher_of_trl_takes(tmp_path):

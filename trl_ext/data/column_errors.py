@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from trl_ext.data import column_paths
 from trl_ext.data.column_paths import Path
-from trl_ext.data.column_suggestions import GUESSES, best_mapping, suggested_lines
+from trl_ext.data.column_suggestions import GUESSES, best_mapping, overlooked_prompt, suggested_lines, values
+from trl_ext.data.content import are_ratings
+from trl_ext.data.data_shape import looks_like
 from trl_ext.data.files.wrapped_json import list_of_rows
 from trl_ext.data.formats import CHOICES, FORMATS, NAMED, PASSED, READ, Match, Row, Sample
-from trl_ext.data.formats.labels import threshold, verdicts
+from trl_ext.data.formats.labels import threshold
 from trl_ext.data.formats.pairing import Pairing
 from trl_ext.data.formats.sample import LABELS
 from trl_ext.support.errors import UserError
@@ -46,26 +48,43 @@ def unrecognised(found: Sample, source: str, format: str) -> UserError:
         return UserError(
             f"{there}: a single row whose `{key}` is the list of rows. Write that list to a file of its own."
         )
-    if odd and all(place == column for place, column in best_mapping(found.columns).items()):
+    mapping = best_mapping(found)
+    if odd and all(found.kind(place) is not None for place in mapping if place in TEXTS) and "prompt" in found.columns:
         return UserError(f"{there}.{details} Write prompts and completions as text, or each as a list of messages.")
-    scores = [
-        column for column in found.columns if column.lower() in GUESSES["label"] and not _is_label(found, column)
-    ]
-    score_text = f" `{scores[0]}` is not a label. {threshold(scores[0])}" if scores else ""
-    usable = tuple(column for column in found.columns if column not in scores)
+    needs = (
+        "Pairs need prompt, chosen and rejected; or prompt, response_a, response_b and winner; or prompt, response_a, response_b "
+        "and a score for each; or prompt, responses and scores. Labelled completions need prompt, completion and label."
+    )
+    is_whole = None not in mapping.values()
+    shape = "" if is_whole else looks_like(found)
+    if shape:
+        return UserError(f"{there}, which are not recognised.{details} {needs} {shape}")
+    scores = [name for name in found.columns if name.lower() in GUESSES["label"] and are_ratings(values(found, name))]
+    score_text = f" `{scores[0]}` is not a label. {threshold(scores[0])}" if scores and not is_whole else ""
     return UserError(
-        f"{there}, which are not recognised.{details} Pairs need prompt, chosen and rejected; or prompt, response_a, "
-        "response_b and winner; or prompt, response_a, response_b and a score for each. Labelled completions need "
-        f"prompt, completion and label.{score_text} Name the columns in the recipe:\n{suggested_lines(usable)}"
+        f"{there}, which are not recognised.{details} {needs}{score_text} Name the columns in the recipe:\n{suggested_lines(mapping)}"
     )
 
 
-def _is_label(found: Sample, column: str) -> bool:
-    values = [row[column] for row in found.rows if isinstance(row.get(column), (str, bool, int, float))]
-    try:
-        return not values or bool(verdicts(values, column, ""))
-    except UserError:
-        return False
+def check_prompt(match: Match, found: Sample, source: str, format: str) -> None:
+    """Refuse to cut a prompt out of texts if there is a column with the prompt.
+
+    Args:
+        match: How the data is read.
+        found: Some rows with all their columns.
+        source: What to call the data.
+        format: The format chosen, or "auto".
+
+    Raises:
+        UserError: There is such a column.
+    """
+    column = overlooked_prompt(found) if match.cuts_text and format == "auto" else None
+    if column is not None:
+        raise UserError(
+            f"{source} has no column `prompt`. Then the prompt is what chosen and rejected begin with, but `{column}` looks like the "
+            f"prompt, and it is not in their texts. Write `dataset_columns: {{prompt: {column}}}`, or `dataset_format: trl` if it is "
+            "not the prompt."
+        )
 
 
 def check_mapping(mapping: dict[str, str], columns: tuple[str, ...], source: str, rows: Sequence[Row] = ()) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from trl_ext.data.checks import require_rows, require_teachable
-from trl_ext.data.column_errors import check_format, check_pairing, unrecognised
+from trl_ext.data.column_errors import check_format, check_pairing, check_prompt, unrecognised
 from trl_ext.data.column_paths import parse
 from trl_ext.data.convert import convert
 from trl_ext.data.formats import recognise
@@ -96,6 +96,8 @@ def read(
         match = recognise(found, format)
     if match is None:
         raise unrecognised(sample(stored, known=None), source, format)
+    if match.cuts_text:
+        check_prompt(match, sample(stored, known=None), source, format)
     check_pairing(match, pairing, source)
     match = with_verdicts(dataclasses.replace(match, pairing=pairing), dataset, found, source)
     paths = {place: path for place, text in match.lifted.items() if (path := parse(text, dataset.column_names))}

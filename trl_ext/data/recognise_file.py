@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trl_ext.data import column_paths
-from trl_ext.data.column_errors import check_format, check_mapping, check_pairing, unrecognised
+from trl_ext.data.column_errors import check_format, check_mapping, check_pairing, check_prompt, unrecognised
 from trl_ext.data.column_names import known_names
 from trl_ext.data.files.first_rows import first_rows
 from trl_ext.data.formats import Match, Row, Sample, recognise
@@ -81,6 +81,7 @@ def _read(
     match = recognise(found, format)
     if match is None:
         raise unrecognised(Sample(_names(stored), stored), path.name, format)
+    check_prompt(match, Sample(_names(stored), stored), path.name, format)
     check_pairing(match, pairing, path.name)
     return dataclasses.replace(match, pairing=pairing), found.rows
 

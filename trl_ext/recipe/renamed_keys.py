@@ -54,6 +54,21 @@ RENAMED = {
     "num_ppo_epochs": "num_iterations",
     "response_length": "max_completion_length",
     "dataset": "dataset_name",
+    # LLaMA-Factory and Axolotl: one beta per loss here, whatever the loss
+    **dict.fromkeys(("dpo_beta", "orpo_beta", "kto_beta", "simpo_beta", "cpo_beta", "rl_beta"), "beta"),
+    "dpo_loss": "loss",
+    "dpo_label_smoothing": "label_smoothing",
+    "dpo_use_weighting": "use_weighting",
+    "kto_chosen_weight": "desirable_weight",
+    "kto_rejected_weight": "undesirable_weight",
+    "kto_desirable_weight": "desirable_weight",
+    "kto_undesirable_weight": "undesirable_weight",
+    "additional_target": "lora_modules_to_save",
+    "peft_use_dora": "use_dora",
+    "peft_use_rslora": "use_rslora",
+    "val_size": "eval_size",
+    "val_set_size": "eval_size",
+    "ppo_epochs": "num_iterations",
 }
 
 _REFERENCE = (
@@ -62,10 +77,15 @@ _REFERENCE = (
 _LENGTH = "`max_length` limits prompt and completion together"
 _PADDING = "the data collator does the padding"
 _LOGITS = "the full logits are never built"
+_INIT = "LoRA starts with PEFT's default, whose product is zero, so that the policy starts as the base"
 _LAUNCH = "launch with `accelerate launch {} -m trl_ext run RECIPE`"
 
-GONE = {
-    "max_prompt_length": f"{_LENGTH}. Remove it",
+GONE: dict[str, str | tuple[str, ...]] = {
+    # The second is for methods that sample completions and have no `max_length`.
+    "max_prompt_length": (
+        f"{_LENGTH}. Remove it",
+        "prompts are never cut, and `max_completion_length` limits the completions that are sampled. Remove it",
+    ),
     "max_completion_length": f"{_LENGTH}. Remove it",
     "max_target_length": f"{_LENGTH}. Remove it",
     "generate_during_eval": "evaluation samples no completions. Remove it",
@@ -90,6 +110,13 @@ GONE = {
     "include_tokens_per_second": "transformers no longer has this setting. Remove it",
     "auto_insert_empty_system_msg": "the chat template decides about system messages. Remove it",
     "template": "the tokenizer's own chat template is used. Remove it",
+    "create_new_adapter": "an adapter in `model_name_or_path` is trained on, and a base model gets a new one. Remove it",
+    "ref_model_adapters": f"{_REFERENCE}. Remove it",
+    "ref_model_quantization_bit": f"{_REFERENCE}. Remove it",
+    "use_unsloth": "Unsloth is not used. Remove it",
+    "whiten_rewards": "`normalize_advantages` normalises advantages instead of rewards. Remove it",
+    "ppo_whiten_rewards": "`normalize_advantages` normalises advantages instead of rewards. Remove it",
+    "ppo_score_norm": "rewards are not normalised by running statistics; `reward_clip_range` limits them. Remove it",
     "accelerate_config": _LAUNCH.format("--config_file FILE"),
     "config_file": _LAUNCH.format("--config_file FILE"),
 }
@@ -99,6 +126,27 @@ COMPUTED: dict[str, Callable[[Any], str]] = {
         f"`warmup_steps` takes a share of the steps too. Write {line('warmup_steps', value)}"
     ),
     "rpo_alpha": lambda value: f"to add the SFT loss, write {line('loss', {'dpo': 1, 'sft': value})}",
+    "dpo_ftx": lambda value: _with_sft(value),
+    "pref_ftx": lambda value: _with_sft(value),
+    "kto_ftx": lambda value: (
+        "the SFT loss reads pairs, so `loss: kto` cannot be mixed with it. Remove it" if value else _with_sft(0)
+    ),
+    # Axolotl passes it to the beta of TRL's ORPO: the weight of the odds-ratio term.
+    "orpo_alpha": lambda value: (
+        f"the weight of ORPO's odds-ratio term is its beta. Write {line('loss', 'orpo')} and {line('beta', value)}"
+    ),
+    "init_lora_weights": lambda value: _initialisation(value),
+    "pissa_init": lambda on: _initialisation("pissa" if on else True),
+    "adapter_name_or_path": lambda value: _continued(value),
+    "lora_model_dir": lambda value: _continued(value),
+    "lora_target": lambda value: f"write {line('lora_target_modules', 'all-linear' if value == 'all' else value)}",
+    "lora_target_linear": lambda on: _when(on, line("lora_target_modules", "all-linear")),
+    "reward_model": lambda value: (
+        f"write {line('reward_funcs', [value])} for a sequence classifier, or {line('reward_adapter', value)} for an adapter"
+    ),
+    "ppo_target": lambda value: f"write {line('kl_controller', 'adaptive')} and {line('kl_target', value)}",
+    "flash_attn": lambda kind: _attention(kind),
+    "flash_attention": lambda on: _when(on, line("attn_implementation", "flash_attention_2")),
     "sft_weight": lambda value: f"to add the SFT loss, write {line('loss', {'simpo': 1, 'sft': value})}",
     "use_flash_attention_2": lambda on: _when(on, line("attn_implementation", "flash_attention_2")),
     "group_by_length": lambda _: "rows are packed or sorted by length, so there is no padding to save. Remove it",
@@ -127,11 +175,12 @@ STANDS_FOR = RENAMED | {"dataset_mixer": "dataset_name", "dataset_mixture": "dat
 """The setting whose value each old key gives, where there is one."""
 
 
-def remedy(key: str, value: Any) -> str | None:
-    """What to write instead of a key that is not a setting; ends a sentence. `None` if unknown."""
+def remedies(key: str, value: Any) -> tuple[str, ...]:
+    """What to write instead of a key that is not a setting, each the end of a sentence. The first that suits a method is for it."""
     if key in RENAMED:
-        return f"write {line(RENAMED[key], value)}"
-    return COMPUTED[key](value) if key in COMPUTED else GONE.get(key)
+        return (f"write {line(RENAMED[key], value)}",)
+    found = COMPUTED[key](value) if key in COMPUTED else GONE.get(key, ())
+    return (found,) if isinstance(found, str) else found
 
 
 def line(key: str, value: Any) -> str:
@@ -142,6 +191,37 @@ def line(key: str, value: Any) -> str:
 
 def _when(on: Any, instead: str) -> str:
     return f"write {instead}" if on else "that is the default. Remove it"
+
+
+def _with_sft(weight: Any) -> str:
+    if not weight:
+        return "no SFT loss is added unless `loss` says so. Remove it"
+    return f"to add the SFT loss, write {line('loss', {'dpo': 1, 'sft': weight})}, with your loss in place of dpo"
+
+
+def _initialisation(value: Any) -> str:
+    if value in (True, "gaussian"):
+        return f"{_INIT}. Remove it"
+    return f"{_INIT}. Other initialisations, such as PiSSA and LoftQ, change the base's weights, and the base is the reference. Remove it"
+
+
+def _continued(value: Any) -> str:
+    adapters = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    if len(adapters) > 1:
+        return "one adapter can be trained on. Merge the others into the base model first, and name the result in `model_name_or_path`"
+    return (
+        f"to train this adapter further, write {line('model_name_or_path', adapters[0] if adapters else value)}. Its base model is "
+        "named in the adapter"
+    )
+
+
+def _attention(kind: Any) -> str:
+    kinds = {"fa2": "flash_attention_2", "fa3": "flash_attention_3", "sdpa": "sdpa", "disabled": "eager"}
+    return (
+        f"write {line('attn_implementation', kinds[kind])}"
+        if isinstance(kind, str) and kind in kinds
+        else "that is the default. Remove it"
+    )
 
 
 def _stage(value: Any) -> str:

@@ -101,9 +101,17 @@ def _scored(
 
 
 def _by_name(winner: Any, names: tuple[str, str]) -> tuple[float, float]:
-    """The response that a winner names by its ending: `a`, `A`, `model_a`, `Response A`, or 1 for response_1.
+    first = named_winner(winner, names) == 0
+    return (math.inf, 0.0) if first else (0.0, math.inf)  # apart by more than any margin
+
+
+def named_winner(winner: Any, names: tuple[str, str]) -> int:
+    """0 or 1: the response that a winner names by its ending: `a`, `A`, `model_a`, `Response A`, or 1 for response_1.
 
     For response_a and response_b, a bare 0 or 1 is not accepted: datasets differ in which of the two it means.
+
+    Raises:
+        Drop: It is a tie, or names neither.
     """
     if isinstance(winner, float) and winner.is_integer():
         winner = int(winner)
@@ -113,7 +121,7 @@ def _by_name(winner: Any, names: tuple[str, str]) -> tuple[float, float]:
     ending = words[-1].removesuffix(".0") if words else None
     if isinstance(winner, bool) or ending not in names or not BEFORE_ENDING.issuperset(words[:-1]):
         raise Drop(Reason.BAD_WINNER)
-    return (math.inf, 0.0) if names.index(ending) == 0 else (0.0, math.inf)  # apart by more than any margin
+    return names.index(ending)
 
 
 def _signed(preference: Any) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from trl_ext.methods import METHODS, Method
 from trl_ext.recipe.choice.loss import SPELLINGS
 from trl_ext.recipe.layers.layer import Layers, Setting
 from trl_ext.recipe.problems import Problems
-from trl_ext.recipe.renamed_keys import STANDS_FOR, remedy
+from trl_ext.recipe.renamed_keys import STANDS_FOR, remedies
 from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys, trainers_of
 from trl_ext.support import messages
 from trl_ext.support.messages import joined
@@ -47,8 +47,8 @@ def drop_misplaced_keys(layers: Layers, problems: Problems) -> None:
 
 def _explanation(key: str, value: Any, method: Method, near: list[str]) -> str:
     """What to do about an unknown key, where `near` are similar ones; continues a sentence that begins with its place."""
-    instead = remedy(key, value)
-    if instead is not None and _applies(instead, method):
+    instead = next((text for text in remedies(key, value) if _applies(text, method)), None)
+    if instead is not None:
         return f"is not a setting here: {instead}."
     if (owners := _owners(key, method)) is not None:
         return owners
