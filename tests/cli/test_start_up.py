@@ -34,8 +34,9 @@ def test_chat(tmp_path):
     assert not trainers_in(modules) and "trl.trainer.dpo_trainer" not in modules
 
 
-@pytest.mark.parametrize("verb", ["data", "plan"])
-def test_verbs_about_a_recipe(verb, tmp_path):
-    modules = modules_after(verb, "recipes/demo.yaml", *(["--output_dir", tmp_path] if verb == "data" else []))
+@pytest.mark.parametrize("words", [("data", "demo"), ("plan", "demo"), ("plan", "llama-3.1-8b-ipo")], ids=" ".join)
+def test_verbs_about_a_recipe(words, tmp_path):
+    modules = modules_after(*words, *(["--output_dir", tmp_path] if words[0] == "data" else []))
     assert "torch" in modules and COMPILER not in modules and not trainers_in(modules)
-    assert verb == "data" or not {"trl", "peft", "datasets"} & modules
+    # A plan reads data that is on this computer, and imports nothing for other data.
+    assert words[1] == "demo" or not {"trl", "peft", "datasets"} & modules

@@ -115,7 +115,9 @@ def test_a_few_long_rows_do_not_make_all_rows_long(folder, tiny_model):
     rows[7]["chosen"] = " the" * 400
     assert main(["init", tiny_model, write("rows.jsonl", rows), "--output", "mine"]) == 0
     assert recipe.load("mine.yaml").get("max_length") == 128
-    assert "0.3% of the examples are longer and lose their end." in Path("mine.yaml").read_text().replace("\n# ", " ")
+    assert "0.3% of the pairs are longer than `max_length` 128 and lose their end." in Path(
+        "mine.yaml"
+    ).read_text().replace("\n# ", " ")
 
 
 def test_no_length_beyond_the_positions_of_the_model(folder, tiny_model):
@@ -256,7 +258,7 @@ def test_the_card_limits_length_and_micro_batch(folder, eight_billion):
     assert main(["init", eight_billion, data, "--vram", "12", "--output", "short"]) == 0
     planned = plan(recipe.load("short.yaml"), vram=12)
     assert planned.fits and recipe.load("short.yaml").get("max_length") < 9000
-    assert "model or card do not allow it" in " ".join(Path("short.yaml").read_text().replace("\n#", "").split())
+    assert "Model or card allow no more." in " ".join(Path("short.yaml").read_text().replace("\n#", "").split())
     assert main(["init", eight_billion, data, "--trainer", "sft", "--vram", "12", "--output", "sft"]) == 0
     loaded = recipe.load("sft.yaml")
     twice = {"per_device_train_batch_size": 2 * loaded.get("per_device_train_batch_size")}

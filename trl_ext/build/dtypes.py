@@ -73,3 +73,8 @@ def precision(recipe: Recipe) -> Precision:
 
 def _device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else torch.accelerator.current_accelerator().type
+
+
+def on_any_device() -> Precision:
+    """Dtypes for a configuration that nothing is trained with, whatever device this computer has."""
+    return Precision("float32", torch.float32, {"use_cpu": True, "bf16": False, "fp16": False}, "")

@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from trl_ext.build.data_size import DataSize
+from trl_ext.build.data_size import STEP, DataSize, describe, rounded
+from trl_ext.methods import Method
 
-STEP = 64
-"""Lengths are multiples of this many tokens."""
 SHORTEST = 128
 WHOLE = 0.99
 """Share of the sequences that `max_length` should keep whole."""
@@ -36,7 +35,7 @@ def length(size: DataSize, most: int) -> int:
         if longest <= SPARE * common and not size.is_sample
         else math.ceil(common * (SPARE if size.is_sample else 1))
     )
-    return max(min(max(_rounded(wanted), SHORTEST), most), 1)
+    return max(min(max(rounded(wanted), SHORTEST), most), 1)
 
 
 def completion_length(size: DataSize) -> int:
@@ -45,17 +44,14 @@ def completion_length(size: DataSize) -> int:
     return int(max(min(COMPLETION, room // STEP * STEP if room >= STEP else room), 1))
 
 
-def about_length(size: DataSize, limit: int, unit: str, effect: str) -> list[str]:
+def about_length(size: DataSize, method: Method, limit: int) -> list[str]:
     """Sentences on the measured lengths, and on what a limit does to them."""
-    of = f"{len(size.sequences):,} random of {size.examples:,}" if size.is_sample else f"all {size.examples:,}"
-    known = ", ".join(
-        f"{share:.0%} {size.percentile(share):,}".replace("50%", "median") for share in (0.5, 0.95, 0.99)
-    )
-    lost = size.longer_than(limit)
-    kept = "Every sequence fits." if not lost else f"{lost:.1%} of the examples are longer and {effect}."
-    if lost > 0.05:
-        kept += f" {_rounded(size.percentile(0.95)):,} would keep 95%, and model or card do not allow it."
-    return [f"Tokens of a sequence in {of} {unit}: {known}, longest {int(size.sequences.max()):,}. {kept}"]
+    found = describe(size, method, limit)
+    if size.longer_than(limit) == 0:
+        return [f"{found[0]} Every sequence fits."]
+    if limit < rounded(size.percentile(WHOLE)):
+        found.append("Model or card allow no more.")
+    return found
 
 
 def examples_per_step(examples: int) -> int:
@@ -92,5 +88,8 @@ def duration(examples: int, per_step: int) -> Duration:
     return Duration(epochs, steps, held_out, max(math.ceil(steps / EVALUATIONS), 1))
 
 
-def _rounded(tokens: int) -> int:
-    return math.ceil(tokens / STEP) * STEP
+def sampled_duration(prompts: int, per_rollout: int) -> Duration:
+    """The same for sampled completions: a rollout is one step, and prompts that fill no rollout are left out."""
+    found = duration(prompts, per_rollout)
+    steps = max(prompts // per_rollout, 1) * found.epochs
+    return Duration(found.epochs, steps, 0, max(math.ceil(steps / EVALUATIONS), 1))

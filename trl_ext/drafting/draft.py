@@ -178,6 +178,7 @@ class _Drafting:
     def _data(self) -> Section:
         section = Section([sentence for sentence in self.size.statements if "held out" not in sentence])
         self._set(section, "dataset_name", self.values["dataset_name"])
+        self._set(section, "apply_chat_template", "auto")
         for key in ("dataset_columns", "dataset_format", "dataset_config", "dataset_train_split", "dataset_revision"):
             if key in self.given:
                 self._set(section, key, None)
@@ -193,8 +194,7 @@ class _Drafting:
             self._plan(**{key: choices.SHORTEST}).longest_sequence or choices.SHORTEST, self.size.positions or 2**24
         )
         self._set(section, key, choices.length(self.size, most))
-        effect = "are left out" if self.method.drops_long_rows else "lose their end"
-        section.about += choices.about_length(self.size, self.values[key], self.method.unit, effect)
+        section.about += choices.about_length(self.size, self.method, self.values[key])
         return section
 
     def _objective(self) -> Section:
@@ -248,9 +248,7 @@ class _Drafting:
             )
         self.duration = choices.duration(examples, per_step // generations)
         if samples:
-            self.duration = self.duration._replace(
-                held_out=0, steps=_sampled_steps(examples, per_step // generations, self.duration.epochs)
-            )
+            self.duration = choices.sampled_duration(examples, per_step // generations)
         if limit := self.given.get("max_steps"):
             self.duration = self.duration._replace(steps=limit, every=max(limit // choices.EVALUATIONS, 1))
             self._set(section, "max_steps", limit)
@@ -303,11 +301,6 @@ class _Drafting:
             f"Written by `trl-ext init`. `trl-ext data {self.path}` shows the rows as the trainer sees them.",
         ]
         return [line for sentence in sentences for line in (comment([sentence]) if sentence else ["#"])]
-
-
-def _sampled_steps(prompts: int, per_rollout: int, epochs: int) -> int:
-    """Steps of a run on sampled completions: a rollout is one step, and prompts that fill no rollout are left out."""
-    return max(prompts // per_rollout, 1) * epochs
 
 
 def _capital(text: str) -> str:

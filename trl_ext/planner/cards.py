@@ -41,12 +41,20 @@ CARDS = (
 """Vendors' figures (GA102, Ada and Blackwell white papers, AMD's product page)."""
 
 
+CPU = "CPU"
+"""The device of runs without a graphics card."""
+
+
 class Chosen(NamedTuple):
-    """The card that a recipe is planned for: its name in sentences, its memory in GiB, and whether it is in this computer."""
+    """The card that a recipe is planned for: its name in sentences, its memory in GiB, and whether it has a name."""
 
     title: str
     memory: float
-    is_here: bool = False
+    is_named: bool = True
+
+    def is_device(self, device: str) -> bool:
+        """Whether a device in a run's environment.json is this card; any card if this one has no name."""
+        return device != CPU and (not self.is_named or device.endswith(self.title.partition(" (")[0]))
 
 
 OTHERWISE = 24.0
@@ -64,12 +72,12 @@ def choose(name: str | None, vram: float | None) -> Chosen:
     if name is not None:
         return _by_name(name)
     if vram is not None:
-        return Chosen(f"one {vram:g} GB card", vram)
+        return Chosen(f"one {vram:g} GB card", vram, is_named=False)
     import torch
 
     if not torch.cuda.is_available():
-        return Chosen(f"one {OTHERWISE:g} GB card", OTHERWISE)
-    return Chosen(torch.cuda.get_device_name(), round(torch.cuda.get_device_properties(0).total_memory / GIB, 1), True)
+        return Chosen(f"one {OTHERWISE:g} GB card", OTHERWISE, is_named=False)
+    return Chosen(torch.cuda.get_device_name(), round(torch.cuda.get_device_properties(0).total_memory / GIB, 1))
 
 
 def _by_name(name: str) -> Chosen:

@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trl_ext.planner.calibration import Point
+from trl_ext.planner.cards import Chosen
 from trl_ext.planner.fitting import Overhead
+from trl_ext.planner.measured import Measured
 from trl_ext.planner.memory import GIB
+from trl_ext.planner.schedule import Schedule
 from trl_ext.planner.vram_plan import VramPlan
 from trl_ext.support import terminal
 
 
-def show(recipe: Any, planned: VramPlan, dry_run: dict[str, float] | None) -> None:
+class Outlook(NamedTuple):
+    """What is known of the run itself.
+
+    Attributes:
+        card: The card it is planned for.
+        schedule: Its steps and tokens; `None` if the number of examples is not known.
+        rates: Measured rates by device.
+        data: Sentences on how the data was measured.
+    """
+
+    card: Chosen
+    schedule: Schedule | None
+    rates: dict[str, Measured]
+    data: tuple[str, ...]
+
+    def times(self) -> dict[str, float]:
+        """Seconds of the run on each device where a rate is measured."""
+        if self.schedule is None or self.schedule.tokens is None:
+            return {}
+        return {device: self.schedule.tokens / rate.tokens_per_second for device, rate in self.rates.items()}
+
+
+def show(recipe: Any, planned: VramPlan, dry_run: dict[str, float] | None, outlook: Outlook) -> None:
     """Print a plan.
 
     Args:
         recipe: The planned recipe.
         planned: Its plan.
         dry_run: The result of `trl_ext.planner.dry_run.compare`, if one was run.
+        outlook: Length and time of the run.
     """
     console = terminal.console(markup=False)
     console.print(verdict(recipe.name, planned), style="bold")
@@ -30,6 +57,8 @@ def show(recipe: Any, planned: VramPlan, dry_run: dict[str, float] | None) -> No
     console.print(
         f"The peak is reached during {planned.moment}, with row_tokens {planned.row_tokens:,} and {_checkpointing(planned)}."
     )
+    for sentence in duration(recipe, outlook):
+        console.print(sentence)
     console.print(_terms(planned))
     console.print(_limits(planned))
     if dry_run:
@@ -39,10 +68,44 @@ def show(recipe: Any, planned: VramPlan, dry_run: dict[str, float] | None) -> No
             f"({dry_run['arithmetic'] / dry_run['dry_run'] - 1:+.2%})."
         )
     if planned.times:
+        is_measured = outlook.schedule is not None and outlook.schedule.tokens is not None
         console.print(_times(planned))
-        console.print(_about_times(planned), style="dim")
+        console.print(_about_times(planned, is_measured), style="dim")
     for note in (*planned.notes, *recipe.notes):
         console.print(f"Note: {note}")
+
+
+def duration(recipe: Any, outlook: Outlook) -> list[str]:
+    """Sentences on the steps of the run, on its data, and on when it ends where its rate is measured."""
+    found, run = [], outlook.schedule
+    if run is not None:
+        tokens = ""
+        if run.tokens is not None:
+            most = "up to" if recipe.method.samples_completions else "about"
+            tokens = f", {most} {float(f'{run.tokens:.3g}'):,.0f} tokens"
+        epochs = f"{run.epochs:.3g} epoch{'s' * (run.epochs != 1)}"
+        found.append(f"The run has {run.steps:,} steps: {epochs} of {run.examples:,} {recipe.method.unit}{tokens}.")
+    found += outlook.data
+    times = outlook.times()
+    for device, seconds in times.items():
+        rate, end = outlook.rates[device], datetime.now() + timedelta(seconds=seconds)
+        found.append(
+            f"On {device} the run takes about {_duration(seconds)}, at the {rate.tokens_per_second:,.0f} tokens per second that "
+            f"{rate.run} measured. Started now, it would end at {end:%H:%M} on {end:%d %B}."
+        )
+    if not any(outlook.card.is_device(device) for device in times):
+        where = f"on an {outlook.card.title}" if outlook.card.is_named else "on a graphics card"
+        found.append(
+            f"No run in runs/ has measured this model {where}, so how long the run takes there is not known. The times below "
+            "are lower bounds."
+        )
+    return found
+
+
+def facts(outlook: Outlook) -> dict[str, Any]:
+    """The schedule of a run, and its seconds on each device where a rate is measured, for JSON."""
+    run = outlook.schedule
+    return {"schedule": None if run is None else run._asdict(), "seconds": outlook.times()}
 
 
 def show_calibration(points: Sequence[Point], before: Overhead, now: Overhead, file: Path) -> None:
@@ -119,14 +182,15 @@ def _times(planned: VramPlan) -> Any:
     return table
 
 
-def _about_times(planned: VramPlan) -> str:
+def _about_times(planned: VramPlan, is_measured: bool) -> str:
     if planned.examples:
         epoch = f"an epoch has {planned.examples:,} examples"
     else:
         epoch = "the number of examples in an epoch is unknown (set it with `--examples N`)"
+    assumed = "" if is_measured else ", an assumption (set it with `--tokens N`)"
     return (
-        f"A step has {planned.examples_per_step} examples of {planned.mean_tokens:,.0f} tokens on average (set it with "
-        f"`--tokens N`), and {epoch}. Times are lower bounds from the cards' published peak rates, not measurements: "
+        f"A step has {planned.examples_per_step} examples of {planned.mean_tokens:,.0f} tokens on average{assumed}, and {epoch}. "
+        f"Times are lower bounds from the cards' published peak rates, not measurements: "
         "attention and small kernels take additional time."
     )
 

@@ -80,7 +80,7 @@ class Request:
         kernel = kernel if activation == 2 and self.shape.head_width <= 256 else "segments"
         return Row(tokens, COMPLETION_SHARE, shared, kernel, 0, activation)
 
-    def mean_tokens(self, given: int | None = None) -> float:
+    def mean_tokens(self, given: float | None = None) -> float:
         """Mean tokens of an example; an assumption unless given."""
         assumed = given or (TOKENS_OF_A_PAIR if self.training.sequences == 2 else TOKENS_OF_AN_ANSWER)
         return min(assumed * (PADDED_OVER_PACKED if self.cannot_pack is not None else 1), self.longest)

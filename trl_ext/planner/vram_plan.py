@@ -114,7 +114,7 @@ def plan(
     recipe: Any,
     *,
     vram: float = 24.0,
-    mean_tokens: int | None = None,
+    mean_tokens: float | None = None,
     examples: int | None = None,
     choice: tuple[int, int] | None = None,
 ) -> VramPlan:
@@ -227,7 +227,7 @@ def _terms(
     return moment, tuple(term for term in found if term.bytes)
 
 
-def _time(asked: Request, card: Card, overhead: Overhead, mean_tokens: int | None, examples: int | None) -> Time:
+def _time(asked: Request, card: Card, overhead: Overhead, mean_tokens: float | None, examples: int | None) -> Time:
     fit = Fit(asked, (card.memory - DISPLAY) * GIB, overhead, card.kernel)
     choice = fit.choose()
     if choice is None:
