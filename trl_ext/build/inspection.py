@@ -6,6 +6,7 @@ from typing import Any
 from datasets import IterableDataset
 
 from trl_ext.build import dataset
+from trl_ext.build.doubled import without_doubled
 from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
 from trl_ext.inspection.check import check
 from trl_ext.inspection.report import Report, describe
@@ -35,10 +36,12 @@ def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
         partial = f"Only the first {first:,} of {len(rows):,} rows are read (`--rows`)."
     rows = rows if first is None else dataset.source(recipe, first).rows
     statements: list[str] = []
-    tokenizer = functools.cache(lambda: load_tokenizer(recipe))
+    tokenizer = functools.cache(lambda: load_tokenizer(recipe, statements))
     given = dataset.read(recipe, args, statements, first, tokenizer)
     processing_class = tokenizer()
     check_template(recipe, args, processing_class, given.train)
     statements += on_templates(recipe, args, processing_class, given.train)
-    checked = check(recipe.method, given, processing_class, args, model_files_of(recipe, processing_class))
+    model_files = model_files_of(recipe, processing_class)
+    given = without_doubled(recipe.method, args, given, processing_class, model_files, statements)
+    checked = check(recipe.method, given, processing_class, args, model_files)
     return describe(rows, given, checked, args, processing_class, partial, statements)

@@ -15,11 +15,15 @@ from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 
-def load_tokenizer(recipe: Recipe) -> Any:
-    """Load the model's processor (vision-language models) or tokenizer.
+def load_tokenizer(recipe: Recipe, statements: list[str] | None = None) -> Any:
+    """Load the model's processor (vision-language models) or tokenizer. It puts no end-of-sequence token after texts.
+
+    Args:
+        recipe: Names the model.
+        statements: Receives a sentence if the tokenizer had to be changed.
 
     Raises:
-        UserError: It cannot be loaded, has no end-of-sequence token, or has tokens the model has no embedding for.
+        UserError: It cannot be loaded, has no end-of-sequence token or appends it always, or has tokens the model has no embedding for.
     """
     path = model_path(recipe)
     require_model(path, recipe.get("model_revision"))
@@ -46,7 +50,20 @@ def load_tokenizer(recipe: Recipe) -> Any:
             "tokenizer_config.json."
         )
     _check_embeddings(text, path, base, base_commit, trust)
+    if special_tokens.appends_end(text):
+        _stop_appending_end(text, path, [] if statements is None else statements)
     return processor
+
+
+def _stop_appending_end(tokenizer: Any, path: str, statements: list[str]) -> None:
+    try:
+        special_tokens.stop_appending_end(tokenizer)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}. Use a tokenizer that does not (`add_eos_token: false`).") from error
+    statements.append(
+        f"The tokenizer put `{tokenizer.eos_token}` after every text, also after prompts. This was switched off: the trainer ends "
+        "completions itself."
+    )
 
 
 def _check_embeddings(tokenizer: Any, path: str, base: str, revision: str, trust: bool) -> None:

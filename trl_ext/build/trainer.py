@@ -16,6 +16,7 @@ from trl import is_conversational
 
 from trl_ext.build import dataset, template
 from trl_ext.build.config import training_config
+from trl_ext.build.doubled import without_doubled
 from trl_ext.build.dtypes import precision
 from trl_ext.build.duration import count_steps
 from trl_ext.build.model import load_policy, model_path
@@ -29,6 +30,7 @@ from trl_ext.data.examples import Examples
 from trl_ext.data.template_choice import SETTING
 from trl_ext.inspection import check
 from trl_ext.inspection.evaluation import before_evaluation
+from trl_ext.inspection.model_files import ModelFiles
 from trl_ext.model_files import model as model_folder
 from trl_ext.model_files.available import require_model
 from trl_ext.recipe import Recipe
@@ -81,16 +83,18 @@ def build_trainer(
     args = training_config(recipe, output_dir, chosen)
     if checkpoint is not None:
         provenance.refuse_other_settings(Path(checkpoint), args)
-    tokenizer = functools.cache(lambda: load_tokenizer(recipe))
+    tokenizer = functools.cache(lambda: load_tokenizer(recipe, statements))
     given = dataset.read(recipe, args, statements, tokenizer=tokenizer)
     processing_class = tokenizer()
     check_template(recipe, args, processing_class, given.train)
     statements.append(f"Precision: {chosen.reason}.")
     statements += on_templates(recipe, args, processing_class, given.train)
+    model_files = model_files_of(recipe, processing_class)
+    given = without_doubled(recipe.method, args, given, processing_class, model_files, statements)
     sources = load_rewards(recipe, statements)
     is_chat = is_conversational(next(iter(given.train), {}))
-    train = _check_data(recipe, args, given, processing_class, statements)
-    evaluation = _check_evaluation(recipe, args, given, processing_class, statements)
+    train = _check_data(recipe, args, given, processing_class, model_files, statements)
+    evaluation = before_evaluation(recipe.method, given, processing_class, args, model_files, statements)
     require_schedule(args, count_steps(recipe.method, args, train, evaluation))
     model, adapter = load_policy(recipe, args, chosen, statements, base)
     with as_user_errors(recipe, args), warnings.catch_warnings():
@@ -126,23 +130,16 @@ def load_rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
     return {"reward_funcs": [load_reward(name) for name in names]}
 
 
-def _check_data(recipe: Recipe, args: Any, given: Examples, processing_class: Any, statements: list[str]) -> Any:
+def _check_data(
+    recipe: Recipe, args: Any, given: Examples, processing_class: Any, model: ModelFiles, statements: list[str]
+) -> Any:
     """The training data for the trainer. UserError if nothing can be learned from it."""
-    return check.before_training(
-        recipe.method,
-        given,
-        processing_class,
-        args,
-        model_files_of(recipe, processing_class),
-        statements,
-        read_first=lambda first: dataset.read(recipe, args, [], first, lambda: processing_class),
-    )
 
+    def read_first(first: int) -> Examples:
+        start = dataset.read(recipe, args, [], first, lambda: processing_class)
+        return without_doubled(recipe.method, args, start, processing_class, model, [])
 
-def _check_evaluation(recipe: Recipe, args: Any, given: Examples, processing_class: Any, statements: list[str]) -> Any:
-    """The evaluation data for the trainer. UserError if nothing of it would be evaluated."""
-    files = model_files_of(recipe, processing_class)
-    return before_evaluation(recipe.method, given, processing_class, args, files, statements)
+    return check.before_training(recipe.method, given, processing_class, args, model, statements, read_first)
 
 
 def _set_card_facts(trainer: Any, recipe: Recipe, is_chat: bool) -> None:

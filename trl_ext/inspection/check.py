@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, IterableDataset
+from trl import is_conversational
 
 from trl_ext.data.examples import Examples
-from trl_ext.inspection import missing, parts
+from trl_ext.inspection import missing, parts, token_ends
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.model_files import ModelFiles
@@ -70,6 +71,7 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
     facts = gather(method, tokenised, applied, model.stops)
     tokenizer = text_tokenizer(of_trainer(method, processing_class, args))
     facts.flags |= missing.flags(method, dataset, tokenised, tokenizer)
+    facts.flags |= token_ends.flags(method, tokenised, tokenizer, model.stops, is_conversational(dataset[0]))
 
     def lacks(place: int, finding: str) -> str:
         return missing.described(method, dataset[place], tokenised[place], tokenizer, finding)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+from tokenizers import Tokenizer
 
 EXCHANGE = [{"role": "user", "content": "Is it raining?"}, {"role": "assistant", "content": "No."}]
 
@@ -43,3 +46,56 @@ def end_of_turn(tokenizer: Any) -> int | None:
     if ids is None:
         return None
     return next((id for id in reversed(ids) if tokenizer.decode([id]).strip()), None)
+
+
+def appends_end(tokenizer: Any) -> bool:
+    """True if the tokenizer puts the end-of-sequence token after every text."""
+    ids = tokenizer("a")["input_ids"]
+    return len(ids) > 1 and ids[-1] == tokenizer.eos_token_id
+
+
+def stop_appending_end(tokenizer: Any) -> None:
+    """Let the tokenizer put no end-of-sequence token after texts: prompts would end with it, and completions twice.
+
+    Raises:
+        ValueError: Its end-of-sequence token is appended by code that cannot be changed.
+    """
+    tokenizer.init_kwargs["add_eos_token"] = False
+    if getattr(tokenizer, "add_eos_token", False):
+        tokenizer.add_eos_token = False
+    if appends_end(tokenizer) and getattr(tokenizer, "is_fast", False):
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        state["post_processor"] = _without_last(state["post_processor"], tokenizer.eos_token)
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+    if appends_end(tokenizer):
+        raise ValueError(f"the tokenizer puts {tokenizer.eos_token} after every text, also after prompts")
+
+
+def _without_last(step: Any, token: str) -> Any:
+    """A step of a tokenizer's post-processing, as in `tokenizer.json`, without the token that it puts after each text."""
+    if not isinstance(step, dict):
+        return step
+    if step.get("type") == "Sequence":
+        return {**step, "processors": [_without_last(inner, token) for inner in step["processors"]]}
+    if step.get("type") != "TemplateProcessing":
+        return step
+
+    def without(pieces: list[dict]) -> list[dict]:
+        kept = [piece for piece in pieces if piece.get("SpecialToken", {}).get("id") != token]
+        return kept if len(kept) < len(pieces) else pieces
+
+    return {**step, "single": without(step["single"]), "pair": without(step["pair"])}
+
+
+def on_end_of_turn(tokenizer: Any, stops: set[int]) -> str | None:
+    """A sentence if the chat template ends a turn with a token at which the model does not stop, or with none."""
+    end = end_of_turn(tokenizer)
+    if end is None or end in stops:
+        return None
+    stop = " or ".join(f"`{token}`" for token in tokenizer.convert_ids_to_tokens(sorted(stops)))
+    token = tokenizer.convert_ids_to_tokens(end)
+    how = f"ends a turn with `{token}`" if token in tokenizer.added_tokens_encoder else "writes no token after a turn"
+    return (
+        f"The chat template {how}, but the model stops at {stop}. So sampled completions do not end with a turn. Set "
+        "`eos_token` in the tokenizer's tokenizer_config.json to the token that ends a turn, or use a template that writes one."
+    )
