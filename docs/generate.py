@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.gpu import results
 from docs import measured
 from tests.seams import SEAMS
+from tests.trainers import adapter_cases
 from tests.trainers.test_overrides import OVERRIDES
 from trl_ext import losses
 from trl_ext.cli import parsers
@@ -233,6 +234,7 @@ def frontier_table() -> str:
 PARTS = {
     "verbs": verb_pages,
     "losses": loss_table,
+    "adapters": adapter_cases.table,
     "losspages": loss_pages,
     "formats": format_table,
     "seams": seam_table,

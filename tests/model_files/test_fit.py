@@ -128,7 +128,7 @@ def test_validate_refuses_in_one_sentence(base, name, said, home, tmp_path):
             {"base_model_name_or_path": "/nowhere/base"},
             "was trained on /nowhere/base, but that folder does not exist.",
         ),
-        ({"bias": "all"}, "is an adapter that trains biases of the base (bias='all')"),
+        ({"bias": "all"}, "The adapter trains biases (bias='all')"),
         ({"target_modules": ["q_proj", "lm_head"]}, "is an adapter with LoRA on lm_head."),
     ],
 )
@@ -141,7 +141,7 @@ def test_virtual_tokens_cannot_be_continued(home, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(home / "same")
     get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)).save_pretrained(tmp_path)
     said = problem(tmp_path, "", f"model_name_or_path: {tmp_path}\ndataset_name: embedded\n")
-    assert "is an adapter of type prompt tuning. PEFT cannot continue" in said
+    assert "The adapter is of PEFT's type PROMPT_TUNING. PEFT loads such adapters for inference only" in said
 
 
 def test_trained_tokens_of_tied_embeddings(home, tmp_path):

@@ -91,10 +91,11 @@ def test_bases_are_compared_as_the_places_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = make(tmp_path / "reward", base_model_name_or_path=str(base))
-    policy = make(tmp_path / "policy", base_model_name_or_path=os.path.join("..", tmp_path.name, "base"))
+    trained = {"task_type": "CAUSAL_LM", "shapes": {}}
+    policy = make(tmp_path / "policy", base_model_name_or_path=os.path.join("..", tmp_path.name, "base"), **trained)
     for model in ("base", "./base/", str(base), "link", "~/base", policy):
         recipe.load(write(tmp_path, "", BASE.format(model=model, folder=folder)))
-    other = make(tmp_path / "other", base_model_name_or_path="org/other")
+    other = make(tmp_path / "other", base_model_name_or_path="org/other", **trained)
     sentence = problem(tmp_path, "", BASE.format(model=other, folder=folder))
     assert f"which was trained on {base}, but the policy's base is org/other" in sentence
 

@@ -5,7 +5,8 @@ import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from trl_ext.reference.implicit import FROZEN_COPY, policy_is_reference
+from trl_ext.reference.frozen_copy import policy_is_reference
+from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference, cut, refresh, unmixable
 
 ALPHA = 0.6

@@ -13,6 +13,7 @@ from peft.utils import TrainableTokensWrapper
 from transformers import AutoConfig
 
 from trl_ext.model_files import adapter as adapter_files
+from trl_ext.model_files import adapter_types
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
@@ -52,7 +53,7 @@ def problem(model: Any, adapter: str, *, reads_head: bool = False) -> str | None
         settings = PeftConfig.from_pretrained(adapter)
     except (ValueError, KeyError, TypeError) as error:
         return f"its {adapter_files.CONFIG} cannot be read by the installed PEFT ({_last_line(error)}) Update PEFT, or save it again."
-    if settings.is_prompt_learning:
+    if settings.is_prompt_learning or adapter_types.type_of(settings.to_dict()) in NEEDS_NUMBERS:
         return None
     rows, tokens = model.get_input_embeddings().weight.shape[0], adapter_files.trained_tokens(settings.to_dict())
     if tokens and max(tokens) >= rows:
@@ -81,6 +82,8 @@ def problem(model: Any, adapter: str, *, reads_head: bool = False) -> str | None
     return None
 
 
+NEEDS_NUMBERS = ("BOFT", "FROD", "SHIRA", "UNILORA", "VBLORA")
+"""Types that PEFT cannot put on a model without storage, or whose layers share weights that are saved once."""
 OTHER_BASE = (
     f"Correct {adapter_files.CONFIG}: `base_model_name_or_path` is the model the adapter was trained on, `target_modules` its "
     "modules."

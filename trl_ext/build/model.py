@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import PeftConfig, PeftModel
-from transformers import set_seed
+from transformers import PreTrainedConfig, set_seed
 from transformers.utils.peft_utils import find_adapter_config_file
 from trl import ModelConfig, get_peft_config, get_quantization_config
 from trl.trainer.utils import create_model_from_path
@@ -16,7 +16,10 @@ from trl_ext import demo
 from trl_ext.build import adapter_fit, lora_targets
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapter_folder
+from trl_ext.model_files import adapter_types, task
+from trl_ext.model_files.adapter_types import Use
 from trl_ext.recipe import Recipe
+from trl_ext.support.errors import UserError
 
 if TYPE_CHECKING:
     from trl_ext.build.dtypes import Precision
@@ -42,6 +45,29 @@ def base_revision(recipe: Recipe) -> str:
     path = model_path(recipe)
     own = recipe.get("model_revision") if Path(path).is_dir() else None
     return own or adapter_folder.revision_of(Path(find_adapter_config_file(path)).parent) or "main"
+
+
+def require_policy(recipe: Recipe) -> None:
+    """Refuse a reward model, or an adapter that cannot be continued exactly, as the model of a policy.
+
+    `trl-ext validate` reads folders (`trl_ext.checks.task`, `trl_ext.checks.continued_adapter`); this reads models on the Hub too.
+
+    Raises:
+        UserError: What it is, and what to name instead.
+    """
+    method, path = recipe.method, model_path(recipe)
+    if method.trains_scores:
+        return
+    found = find_adapter_config_file(path)
+    if found is not None:
+        use = Use(is_continued=True, needs_reference=method.may_need_reference, shares_base=method.samples_completions)
+        problem = adapter_types.problem(adapter_folder.config(Path(found).parent), use)
+    else:
+        content, _ = PreTrainedConfig.get_config_dict(path, revision=recipe.get("model_revision") or "main")
+        what = task.of_architecture(content.get("architectures"))
+        problem = what and f"It is {what}, and {method.title} needs a language model as the policy."
+    if problem is not None:
+        raise UserError(f"`model_name_or_path` is {path}. {problem}")
 
 
 def load_policy(

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from trl.trainer.utils import create_model_from_path
 
+from trl_ext.model_files import adapter_types
+
 
 class SharedBase:
     """A base model that is loaded once, lent to a trainer and taken back without its adapters.
 
-    A trainer changes adapters only, so the base comes back unchanged.
+    A trainer changes adapters only, so the base comes back unchanged. The exceptions are adapters whose initialisation moves
+    part of the base's weights into them, such as PiSSA: then the base is loaded again for the next loan.
 
     Attributes:
         model: The base while it is not lent; `None` before the first loan and during one.
@@ -41,7 +44,12 @@ class SharedBase:
         model = accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         vars(trainer).clear()  # its parts hold the model too, and callers may keep the trainer
         accelerator.free_memory()
+        is_changed = any(adapter_types.moves_the_base(config.to_dict()) for config in model.peft_config.values())
         base = model.unload()
+        if is_changed:
+            del model, base
+            _free()
+            return
         base.gradient_checkpointing_disable()
         base.eval()
         self.model = base

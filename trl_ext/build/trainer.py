@@ -19,7 +19,7 @@ from trl_ext.build.config import training_config
 from trl_ext.build.doubled import without_doubled
 from trl_ext.build.dtypes import precision
 from trl_ext.build.duration import count_steps
-from trl_ext.build.model import load_policy, model_path
+from trl_ext.build.model import load_policy, model_path, require_policy
 from trl_ext.build.refusals import as_user_errors
 from trl_ext.build.rewards import load as load_reward
 from trl_ext.build.schedule import require_schedule
@@ -79,6 +79,7 @@ def build_trainer(
     statements: list[str] = []
     if problem := model_folder.problem(model_path(recipe)):
         raise UserError(problem)
+    require_policy(recipe)
     chosen = precision(recipe)
     args = training_config(recipe, output_dir, chosen)
     if checkpoint is not None:

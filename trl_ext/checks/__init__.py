@@ -17,8 +17,8 @@ from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.methods import METHODS
 
 THEMES = (
-    "model", "data", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets", "precision",
-    "attention", "reference", "loss", "kl", "sampling", "generations", "bounds", "rows", "accumulation", "optimizers",
+    "model", "task", "data", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
+    "precision", "attention", "reference", "loss", "kl", "sampling", "generations", "bounds", "rows", "accumulation", "optimizers",
     "schedules", "evaluation", "duration",
     "packages", "trackers", "launch", "checkpoints", "unread",
 )  # fmt: skip

@@ -8,8 +8,9 @@ from trl_ext.checks.adapter import OF_AN_ADAPTER
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
 from trl_ext.methods import Method
-from trl_ext.model_files import adapter, fit, tokenizer
+from trl_ext.model_files import adapter, adapter_types, fit, task, tokenizer
 from trl_ext.model_files import model as model_folder
+from trl_ext.model_files.adapter_types import Use
 
 FIELDS = {
     "lora_r": "r", "lora_modules_to_save": "modules_to_save", "lora_target_modules": "target_modules",
@@ -20,10 +21,6 @@ FIELDS = {
 
 def _reads_the_head(method: Method) -> bool:
     return not method.trains_scores
-
-
-def _has_reference(method: Method) -> bool:
-    return method.may_need_reference
 
 
 @problem("model_name_or_path", recipe_only=True)
@@ -39,13 +36,15 @@ def files_of_the_adapter(s: Settings) -> Iterator[str]:
         yield why
 
 
-@problem("model_name_or_path", recipe_only=True)
-def virtual_tokens(s: Settings) -> Iterator[str]:
-    if adapter.is_prompt_learning(content := _content(s)):
-        yield (
-            f"{s.where('model_name_or_path')} is an adapter of type {adapter.title(content)}. PEFT cannot continue the "
-            "training of virtual tokens. Start from the base, or from a LoRA adapter."
-        )
+@problem("model_name_or_path", applies_to=_reads_the_head, recipe_only=True)
+def exactly_continued(s: Settings) -> Iterator[str]:
+    """Types and initialisations whose training cannot continue exactly."""
+    content = _content(s)
+    if not content or task.of_adapter(content):  # the latter is judged by `trl_ext.checks.task`
+        return
+    use = Use(is_continued=True, needs_reference=s.method.may_need_reference, shares_base=s.method.samples_completions)
+    if (sentences := adapter_types.problem(content, use)) is not None:
+        yield f"{s.where('model_name_or_path')} is {_folder(s)}. {sentences}"
 
 
 @problem("model_name_or_path", applies_to=_reads_the_head, recipe_only=True)
@@ -58,17 +57,6 @@ def adapter_on_the_head(s: Settings) -> Iterator[str]:
         "log-probabilities, so this part would be left out and never be trained. Merge the adapter into its base "
         f"(`trl-ext merge {folder} --output DIR`) and train a new adapter on the result."
     )
-
-
-@problem("model_name_or_path", applies_to=_has_reference, recipe_only=True)
-def trained_biases(s: Settings) -> Iterator[str]:
-    bias = _content(s).get("bias")
-    if bias not in (None, "none"):
-        yield (
-            f"{s.where('model_name_or_path')} is an adapter that trains biases of the base (bias={bias!r}). They stay changed "
-            "when the adapter is switched off, so the reference would change with the policy. Merge the adapter into its "
-            f"base (`trl-ext merge {_folder(s)} --output DIR`) and train a new adapter on the result."
-        )
 
 
 @problem("model_name_or_path", "use_vllm", recipe_only=True)

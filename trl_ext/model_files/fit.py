@@ -117,7 +117,8 @@ def _size(
     content: dict[str, Any], key: str, shape: list[int], place: _Place, matrix: list[int] | None
 ) -> Iterator[str]:
     axes = AXES.get(place.part, [])
-    if matrix is None or not len(matrix) == len(shape) == 2 or content.get("target_parameters"):
+    has_other_shapes = content.get("target_parameters") or content.get("use_bdlora")
+    if matrix is None or not len(matrix) == len(shape) == 2 or has_other_shapes:
         return
     sizes = matrix[::-1] if content.get("fan_in_fan_out") and place.part.startswith("lora_") else matrix
     axis, other = next(((axis, other) for axis, other in axes if shape[axis] != sizes[other]), (None, None))

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from trl_ext.model_files import adapter_types
 from trl_ext.model_files.adapter import CONFIG, WEIGHTS
 from trl_ext.model_files.weights import header
 
@@ -40,6 +41,11 @@ def problem(folder: str, base: str | None = None) -> str | None:
         return (
             f"which is an adapter for {config['task_type']}, but a reward adapter is for SEQ_CLS, a sequence classifier. Give "
             "the run directory of a reward model (`trainer: reward`)."
+        )
+    if adapter_types.moves_the_base(config):
+        return (
+            f"which started as {config.get('init_lora_weights')!r} and changes the weights of the base, which it would share with "
+            "the policy. Train the reward model with the default `init_lora_weights`."
         )
     heads = heads_of(shapes)
     if len(heads) != 1 or shapes[heads[0]][0] != 1:

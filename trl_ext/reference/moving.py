@@ -12,7 +12,6 @@ successive adapters of a policy have nearly the same row and column spaces: up t
 demo, every 4 steps with α = 0.3.
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -20,9 +19,9 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PeftType
 from peft.tuners.lora import LoraLayer
 
+from trl_ext.reference import frozen_copy
+from trl_ext.reference.frozen_copy import POLICY
 from trl_ext.reference.implicit import FROZEN_COPY
-
-POLICY = "default"  # PEFT's and TRL's name for the adapter in training
 
 NO_MATRIX_PRODUCT = ("modules_to_save", "trainable_token_indices", "target_parameters", "lora_bias", "use_qalora")
 
@@ -64,11 +63,9 @@ def add_reference(model: PeftModel, alpha: float) -> None:
 
 
 def _config(policy: LoraConfig, multiple: int) -> LoraConfig:
-    config = copy.deepcopy(policy)
+    config = frozen_copy.inert(policy)
     config.r *= multiple
     config.rank_pattern = {name: rank * multiple for name, rank in config.rank_pattern.items()}
-    config.init_lora_weights = True  # PiSSA, for example, would change the base a second time
-    config.lora_dropout = 0.0
     return config
 
 

@@ -66,12 +66,13 @@ class Opened:
             values = {**self.recipe.values, "model_name_or_path": self.began_with}
             self.first_weights = whole(dataclasses.replace(self.recipe, values=values))
             return
+        from trl_ext.reference import frozen_copy
         from trl_ext.reference.implicit import FROZEN_COPY
 
         if FROZEN_COPY in self.model.peft_config:  # the trainer's copy of the adapter it started from
             self.model.delete_adapter(FROZEN_COPY)
         if self.continued:
-            self.model.load_adapter(self.continued, FROZEN_COPY)
+            frozen_copy.load(self.model, self.continued)
 
     @contextmanager
     def reference(self) -> Iterator[Any]:

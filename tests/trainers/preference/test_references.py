@@ -11,7 +11,8 @@ from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, intercept, lora, nf4, weights
 from trl_ext import losses
 from trl_ext.methods import METHODS
-from trl_ext.reference.implicit import implicit_reference, policy_is_reference
+from trl_ext.reference.frozen_copy import policy_is_reference
+from trl_ext.reference.implicit import implicit_reference
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,

@@ -57,27 +57,3 @@ def saved_alone(model: nn.Module, *adapters: str) -> Iterator[None]:
         yield
     finally:
         del model.save_pretrained
-
-
-def changes_the_base(adapter: Any) -> str | None:
-    """A sentence if a new adapter is initialised by moving part of the base's weights into it; `None` otherwise.
-
-    With such an adapter off, the base is not the model it was put on.
-    """
-    init = getattr(adapter, "init_lora_weights", None)
-    if not isinstance(init, str) or not init.startswith(("pissa", "olora", "corda", "loftq", "lora_ga")):
-        return None
-    return (
-        f"The adapter starts as {init!r}, which moves part of the weights of the base into it. With the adapter off, the base is "
-        "not the model that training starts from and cannot be its reference. Use the default `init_lora_weights`."
-    )
-
-
-def trains_biases(adapter: Any) -> str | None:
-    """A sentence if an adapter trains biases of the base; `None` otherwise."""
-    if getattr(adapter, "bias", "none") == "none":
-        return None
-    return (
-        f"The adapter trains biases (bias={adapter.bias!r}), which stay changed when it is switched off: the reference would "
-        "change with the policy. Use bias='none'."
-    )

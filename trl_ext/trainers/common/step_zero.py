@@ -13,7 +13,9 @@ from accelerate.utils import is_peft_model
 
 from trl_ext import losses
 from trl_ext.checks import objective
-from trl_ext.reference.implicit import FROZEN_COPY, policy_is_reference
+from trl_ext.reference import frozen_copy
+from trl_ext.reference.implicit import FROZEN_COPY
+from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.counts import count
 from trl_ext.trainers.common.console import say
 
@@ -75,6 +77,22 @@ def announce(trainer: Any) -> None:
     say(trainer.accelerator, "\n".join([*describe(trainer.loss), *changed, f"  reference: {reference_of(trainer)}"]))
 
 
+def check_start(trainer: Any, start: StartingPoint) -> None:
+    """Compare policy and reference with the model that the trainer was given, before the first step, and print the result.
+
+    Args:
+        trainer: A trainer after its constructor restored the dtypes of the adapter.
+        start: Of the model as it was given.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if FROZEN_COPY in trainer.model.peft_config:
+        frozen_copy.match(trainer.model)
+    autocast = trainer.compute_loss_context_manager
+    say(trainer.accelerator, start.compare(trainer.model, autocast, is_rounded=_is_rounded(trainer)))
+
+
 def check(trainer: Any, measured: float, apart: float | None = None) -> None:
     """Compare the loss of the first step with the known value and print the result.
 
@@ -118,7 +136,7 @@ def _why_unknown(trainer: Any) -> str | None:
         return "WPO weights, which depend on the data, scale the loss"
     if not is_peft_model(trainer.model) or trainer.ref_model is not None:
         return "the reference is a separate model"
-    if not policy_is_reference(trainer.model):
+    if not frozen_copy.policy_is_reference(trainer.model):
         return "the adapter differs from its reference at the start"
     if trainer.args.neftune_noise_alpha or any(
         isinstance(module, torch.nn.Dropout) and module.p > 0 for module in trainer.model.modules()

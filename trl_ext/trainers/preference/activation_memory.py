@@ -49,7 +49,8 @@ def footprint(
 
 def kept(model: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[Kept, list[nn.Module]]:
     """Measure the bytes that a forward pass keeps, and list the layers in the order they ran."""
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    weights = [*model.parameters(), *model.buffers()]
+    known = {part.untyped_storage().data_ptr() for tensor in weights for part in _strided(tensor)}
     layers: list[nn.Module] = []
     bytes_in = {True: 0, False: 0}  # whether inside a layer
     inputs, depth = 0, 0
@@ -66,10 +67,10 @@ def kept(model: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[Kept, list[
         depth -= 1
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            known.add(storage.data_ptr())
-            bytes_in[depth > 0] += storage.nbytes()
+        for storage in (part.untyped_storage() for part in _strided(tensor)):
+            if storage.data_ptr() not in known:
+                known.add(storage.data_ptr())
+                bytes_in[depth > 0] += storage.nbytes()
         return tensor
 
     handles = []
@@ -84,6 +85,11 @@ def kept(model: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[Kept, list[
             handle.remove()
     del alive
     return Kept(bytes_in[True], bytes_in[False], inputs), layers
+
+
+def _strided(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The tensors that hold the elements of a tensor. Some adapters compute with sparse ones, which have no storage."""
+    return (tensor._indices(), tensor._values()) if tensor.layout is torch.sparse_coo else (tensor,)
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
 
 from trl_ext.checks import launch
-from trl_ext.trainers.common import lora
+from trl_ext.trainers.common import adapters
 from trl_ext.trainers.preference import reference_sync
 
 
@@ -44,14 +43,7 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
         raise ValueError(
             "`activation_offloading` moves activations to the CPU, and this run is on the CPU: remove it."
         )
-    adapters: list[PeftConfig] = [given["peft_config"]] if given.get("peft_config") is not None else []
-    if isinstance(model, PeftModel):
-        adapters += model.peft_config.values()
-    problem = lora.changes_the_base(given.get("peft_config"))
-    if problem is not None and loss.needs_reference and not args.sync_ref_model:
-        raise ValueError(f"{problem} Or set `sync_ref_model: true`.")
-    for adapter in adapters:
-        if problem := lora.trains_biases(adapter):
-            raise ValueError(problem)
+    new = given.get("peft_config")
+    adapters.refuse(model, new, needs_reference=loss.needs_reference and not args.sync_ref_model)
     if args.sync_ref_model:
-        reference_sync.refuse(given.get("ref_model"), adapters)
+        reference_sync.refuse(given.get("ref_model"), adapters.in_training(model, new))

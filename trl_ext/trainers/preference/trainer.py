@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader
 
 from trl_ext import losses
 from trl_ext.batching.padded import Examples
+from trl_ext.reference import frozen_copy
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference
+from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 from trl_ext.trainers.common import lora, step_zero
 from trl_ext.trainers.common.metrics import MeanMetrics
@@ -109,12 +111,15 @@ class PreferenceTrainer(ModelCard):
         }
         self._refuse(args, model, given)
         has_adapter = peft_config is not None or lora.has_adapter(model)
-        weights = lora.snapshot(model)
-        with construction.temporarily(args, **self._told_to_trl(args, has_adapter, train_dataset)):
+        weights, start = lora.snapshot(model), StartingPoint.of(model)
+        told = construction.temporarily(args, **self._told_to_trl(args, has_adapter, train_dataset))
+        with told, frozen_copy.made_by_trl(model):
             super().__init__(model, args=args, **given)
         self.precompute_ref_logps = args.precompute_ref_log_probs and self.loss.needs_reference
         keep_exact_cpu_kernels(self.model)
         lora.restore(self.model, weights, dtype=getattr(torch, args.lora_dtype))
+        if start is not None:
+            step_zero.check_start(self, start)
         if args.sync_ref_model and has_adapter:
             add_reference(self.model, args.ref_model_mixup_alpha)
             metrics = self._metrics["train"]

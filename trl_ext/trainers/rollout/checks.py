@@ -3,11 +3,10 @@
 from collections.abc import Sized
 from typing import Any
 
-from peft import PeftModel
 from transformers import ProcessorMixin
 
 from trl_ext.checks import launch
-from trl_ext.trainers.common import lora
+from trl_ext.trainers.common import adapters, lora
 from trl_ext.trainers.rollout import vllm_weights
 
 
@@ -35,23 +34,13 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
         raise ValueError(
             "`processing_class` is a vision-language processor, but prompts must be text. Give a tokenizer."
         )
-    if problem := launch.launched_sharded(args) or lora.changes_the_base(peft_config):
+    if problem := launch.launched_sharded(args):
         raise ValueError(problem)
-    for adapter in model.peft_config.values() if isinstance(model, PeftModel) else [peft_config]:
-        _refuse_adapter(args, adapter)
-    refuse_few_prompts(args, given.get("train_dataset"))
-
-
-def _refuse_adapter(args: Any, adapter: Any) -> None:
-    if adapter.is_prompt_learning:
-        raise ValueError(
-            "The adapter is a prompt-learning method. Training switches between adapters, which prompt learning does not "
-            "support. Use LoRA."
-        )
-    if problem := lora.trains_biases(adapter):
-        raise ValueError(problem)
+    adapters.refuse(model, peft_config, shares_base=True)
     if args.use_vllm:
-        vllm_weights.check(adapter)
+        for adapter in adapters.in_training(model, peft_config):
+            vllm_weights.check(adapter)
+    refuse_few_prompts(args, given.get("train_dataset"))
 
 
 def prompts_per_rollout(args: Any) -> int:

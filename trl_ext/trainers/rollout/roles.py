@@ -21,6 +21,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from trl_ext.reference import frozen_copy
 from trl_ext.trainers.rollout.value_head import ValueHead
 
 POLICY, CRITIC, REWARD = "default", "critic", "reward"
@@ -50,10 +51,10 @@ def add_critic(model: PeftModel, seed: int) -> None:
     Its LoRA starts as the identity, whatever the policy's initialisation (some change the base), and has no dropout. The
     random state is unchanged afterwards.
     """
-    plain = {"inference_mode": False, "modules_to_save": None, "trainable_token_indices": None}
-    plain |= {"lora_dropout": 0.0, "init_lora_weights": True}
-    config = model.peft_config[POLICY]
-    config = replace(config, **{name: value for name, value in plain.items() if hasattr(config, name)})
+    config = frozen_copy.inert(model.peft_config[POLICY])
+    config = replace(
+        config, inference_mode=False, **({"modules_to_save": None} if hasattr(config, "modules_to_save") else {})
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model.add_adapter(CRITIC, config)

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from trl import RLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from trl_ext.reference.implicit import policy_is_reference
+from trl_ext.reference import frozen_copy
+from trl_ext.reference.frozen_copy import policy_is_reference
+from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import lora, nonfinite_report, out_of_memory
+from trl_ext.trainers.common import lora, nonfinite_report, out_of_memory, step_zero
 from trl_ext.trainers.common.processes import reduce_gradients
 from trl_ext.trainers.rollout import generation, reward_functions, vllm_weights
 from trl_ext.trainers.rollout.checkpoint import RolloutFiles
@@ -78,10 +80,13 @@ class RolloutTrainer(RLOOTrainer):
         sources, adapter, given["reward_processing_classes"] = reward_functions.complete(
             sources, args, model, given.get("reward_processing_classes")
         )
-        weights = lora.snapshot(model)
-        super().__init__(model, reward_funcs=sources, args=args, **given)
+        weights, start = lora.snapshot(model), StartingPoint.of(model, args.temperature)
+        with frozen_copy.made_by_trl(model):
+            super().__init__(model, reward_funcs=sources, args=args, **given)
         keep_exact_cpu_kernels(self.model)
         lora.restore(self.model, weights, dtype=torch.float32)
+        if start is not None:
+            step_zero.check_start(self, start)
         if adapter is not None:
             adapter.attach(
                 self.model,
