@@ -107,6 +107,6 @@ def test_a_run_refuses_it_too_before_weights_are_loaded(tmp_path):
 def test_trainers_refuse_a_classifier_and_its_adapter(tiny_model):
     with pytest.raises(ValueError, match=r"a reward model \(LlamaForSequenceClassification\)"):
         adapters.refuse(LlamaForSequenceClassification.from_pretrained(tiny_model, num_labels=1), None)
-    with pytest.raises(ValueError, match="no language-modelling head to train. Use `task_type='CAUSAL_LM'`"):
+    with pytest.raises(ValueError, match=r"no language-modelling head to train\. Use `task_type='CAUSAL_LM'`"):
         adapters.refuse("org/base", LoraConfig(task_type="SEQ_CLS"))
     adapters.refuse("org/base", lora())
