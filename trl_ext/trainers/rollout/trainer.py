@@ -137,7 +137,7 @@ class RolloutTrainer(RLOOTrainer):
         batch = super()._generate_and_score_completions(inputs)
         observed, self._observed = self._observed, None
         sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
-        if self._should_equal_reference() and sampled.ref_logps is not None:
+        if sampled.ref_logps is not None and self._should_equal_reference():
             generation.check_equal(sampled)
         for name in OF_RLOO:
             self._metrics[mode].pop(name, None)
