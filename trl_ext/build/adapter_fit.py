@@ -10,7 +10,7 @@ import transformers
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import TrainableTokensWrapper
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from trl_ext.model_files import adapter as adapter_files
 from trl_ext.model_files import adapter_types
@@ -19,7 +19,13 @@ from trl_ext.support.errors import UserError
 
 
 def check(
-    adapter: str, base: str, revision: str | None = None, *, trust_remote_code: bool = False, reads_head: bool = False
+    adapter: str,
+    base: str,
+    revision: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+    is_classifier: bool = False,
+    **uses: bool,
 ) -> None:
     """Check every weight of an adapter against the architecture of its base. Of the base only the configuration is read.
 
@@ -31,7 +37,8 @@ def check(
         base: Folder or Hub name of the base.
         revision: Of the base on the Hub.
         trust_remote_code: Whether the base's configuration may be code. A model that is code is not built here.
-        reads_head: Whether the trainer reads the head's weight directly, so that nothing may be put on the head.
+        is_classifier: Whether the adapter is of a sequence classifier with one output.
+        uses: See `problem`.
 
     Raises:
         UserError: A weight has no module or another size, or a module has no weight.
@@ -41,14 +48,25 @@ def check(
     if architecture is None:
         return
     with torch.device("meta"):
-        model = architecture._from_config(config)
-    why = problem(model, adapter, reads_head=reads_head)
+        if is_classifier:
+            config.num_labels = 1
+            model = AutoModelForSequenceClassification.from_config(config)
+        else:
+            model = architecture._from_config(config)
+    why = problem(model, adapter, **uses)
     if why is not None:
         raise UserError(f"The adapter in {adapter} does not fit its base {base}: {why}")
 
 
-def problem(model: Any, adapter: str, *, reads_head: bool = False) -> str | None:
-    """The end of a sentence about an adapter that does not fit a model on the meta device, which is changed; else `None`."""
+def problem(model: Any, adapter: str, *, reads_head: bool = False, merges: bool = False) -> str | None:
+    """The end of a sentence about an adapter that does not fit a model; `None` if it does.
+
+    Args:
+        model: On the meta device; it is changed.
+        adapter: Folder or Hub name.
+        reads_head: Whether a trainer reads the head's weight directly, so that nothing may be put on the head.
+        merges: Whether the adapter will be merged, so that the base must have a place for each of its biases.
+    """
     try:
         settings = PeftConfig.from_pretrained(adapter)
     except (ValueError, KeyError, TypeError) as error:
@@ -79,6 +97,20 @@ def problem(model: Any, adapter: str, *, reads_head: bool = False) -> str | None
             "part of it is on the head, whose weight is read directly to compute log-probabilities. It would be left out and "
             "never be trained. Merge the adapter into its base and train a new one."
         )
+    if merges and (without := _without_bias(on_base)):
+        return (
+            f"it has biases (`lora_bias`), and {without} of the base has no bias to add them to. It cannot be merged. Load it "
+            "with PEFT on its base."
+        )
+    return None
+
+
+def _without_bias(model: PeftModel) -> str | None:
+    """The name of a module whose LoRA has a bias, while it has none itself."""
+    for name, module in model.named_modules():
+        biases = [b for b in dict(getattr(module, "lora_B", {})).values() if getattr(b, "bias", None) is not None]
+        if biases and isinstance(module, BaseTunerLayer) and getattr(module.get_base_layer(), "bias", None) is None:
+            return name.removeprefix("base_model.model.")
     return None
 
 

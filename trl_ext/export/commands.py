@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from trl_ext.export import mergeable
 from trl_ext.export.source import Source
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -25,7 +26,7 @@ def after(source: Source, output: Path, dtype: str) -> dict[str, str]:
     if source.is_classifier:
         return upload
     commands = {"vLLM": f"vllm serve {folder}"}
-    if _serves_as_adapter(source):
+    if mergeable.serves_in_vllm(source.folder, source.adapter) and source.rank <= VLLM_RANKS[-1]:
         rank = next(rank for rank in VLLM_RANKS if rank >= source.rank)
         commands["vLLM, as adapter"] = (
             f"vllm serve {shlex.quote(source.base)} --enable-lora --max-lora-rank {rank} "
@@ -37,9 +38,3 @@ def after(source: Source, output: Path, dtype: str) -> dict[str, str]:
     )
     commands["Ollama"] = f"echo 'FROM ./{gguf}' > Modelfile && ollama create {name} -f Modelfile && ollama run {name}"
     return commands | upload
-
-
-def _serves_as_adapter(source: Source) -> bool:
-    """Whether vLLM computes the adapter as PEFT does: plain LoRA with one rank and scale, and no other saved modules."""
-    more = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "target_parameters", "lora_bias")
-    return not any(source.adapter.get(name) for name in more) and source.rank <= VLLM_RANKS[-1]

@@ -86,7 +86,7 @@ def put_on(model: PreTrainedModel, source: Source) -> PeftModel:
             wrapped = PeftModel.from_pretrained(model, source.folder)
         # A second time, because only this call reports the keys that do not match; the weights stay the same.
         found = wrapped.load_adapter(str(source.folder), "default")
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, ImportError) as error:
         raise UserError(
             f"The adapter {source.folder} does not fit {source.base}: {str(error).strip().splitlines()[-1].strip()}"
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trl_ext.export import mergeable
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import model as model_folder
 from trl_ext.recipe import Recipe
@@ -39,7 +40,7 @@ class Source(NamedTuple):
     @property
     def rank(self) -> int:
         """The largest rank of any module's adapter."""
-        return max(self.adapter["r"], *(self.adapter.get("rank_pattern") or {}).values(), 0)
+        return adapter_folder.rank_of(self.adapter)
 
     @property
     def trust_remote_code(self) -> bool:
@@ -75,8 +76,8 @@ def find(given: Path, base: str | None = None) -> Source:
     if base is None and (problem := model_folder.problem(str(folder))):
         raise UserError(problem)
     adapter = adapter_folder.config(folder)
-    if adapter.get("peft_type") != "LORA":
-        raise UserError(f"{folder} holds an adapter of type {adapter.get('peft_type')}, but only LoRA can be merged.")
+    if why := mergeable.problem(folder, adapter):
+        raise UserError(why)
     recipe, why_not = _recipe(folder)
     if base is not None:
         return Source(folder, adapter, base, None, recipe, why_not)
@@ -85,10 +86,10 @@ def find(given: Path, base: str | None = None) -> Source:
 
 
 def check_base(source: Source) -> None:
-    """Refuse a base without 16-bit weights. Only its configuration is read.
+    """Refuse a base without 16-bit weights, or one that the adapter does not fit. Only its configuration is read.
 
     Raises:
-        UserError: It is stored quantized, or cannot be found.
+        UserError: It is stored quantized, cannot be found, or is not the adapter's.
     """
     from transformers import PreTrainedConfig
 
@@ -101,6 +102,16 @@ def check_base(source: Source) -> None:
         ) from error
     found = next((part for part in (config, config.get("text_config") or {}) if part.get("quantization_config")), None)
     if found is None:
+        from trl_ext.build import adapter_fit
+
+        adapter_fit.check(
+            str(source.folder),
+            source.base,
+            source.revision,
+            trust_remote_code=source.trust_remote_code,
+            is_classifier=source.is_classifier,
+            merges=True,
+        )
         return
     method = found["quantization_config"].get("quant_method") or "unknown method"
     origin = _made_from(source.base, config)

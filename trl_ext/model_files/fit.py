@@ -50,6 +50,8 @@ class Base(NamedTuple):
 def problem(folder: Path, base: Path) -> str | None:
     """An error message if the adapter in a folder does not fit the model in another one; `None` if it does or it is unknown."""
     content, weights = adapter.config(folder), adapter.shapes(folder)
+    if content.get("layer_replication"):
+        return None
     found = read_base(base)
     for why in (*_tokens(content, found), *_weights(content, weights, found), *_targets(content, weights, found)):
         return f"The adapter in {folder} does not fit its base {base}: {why}"
