@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_ext.model_files import adapter, modules
+from trl_ext.model_files.reward import heads_of
 from trl_ext.support.counts import count
 
 PREFIX = "base_model.model."
@@ -102,7 +103,8 @@ def _weights(content: dict[str, Any], weights: dict[str, list[int]], base: Base)
     """Modules that the base lacks, then weights of other sizes."""
     if not base.shapes:
         return
-    places = {key: _place(key, base.shapes) for key in weights if key.startswith(PREFIX)}
+    heads = heads_of(weights)  # of classifiers, which a causal language model does not have
+    places = {key: _place(key, base.shapes) for key in weights if key.startswith(PREFIX) and key not in heads}
     absent = sorted(
         {key.partition(".lora_")[0].removeprefix(PREFIX) for key, place in places.items() if place is None}
     )
