@@ -13,6 +13,7 @@ import torch
 
 from trl_ext.batching import attention, kernels
 from trl_ext.batching.packed import PackedRow, Tree, pack
+from trl_ext.support.counts import count
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 # Families that mix tokens outside attention, or build their own masks; recognised by name, without running the model.
@@ -89,7 +90,7 @@ def prove(score: Callable[[PackedRow], torch.Tensor], padded: torch.Tensor, tree
     limit = allowed(padded.abs().max().item(), max(map(len, tree.completions)), dtype)
     measured = (
         f"{' and '.join(kernels.IN_WORDS[name] for name in sorted(asked.kernels))}; "
-        f"log-probabilities of {number} completions differ by {difference:.1e} nats from padded rows "
+        f"log-probabilities of {count(number, 'completions')} differ by {difference:.1e} nats from padded rows "
         f"(tolerance {limit:.1e} in {str(dtype).removeprefix('torch.')}; with a broken mask {wrong:.1e})"
     )
     if not difference <= limit:

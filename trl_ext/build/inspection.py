@@ -11,6 +11,7 @@ from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_
 from trl_ext.inspection.check import check
 from trl_ext.inspection.report import Report, describe
 from trl_ext.recipe import Recipe
+from trl_ext.support.counts import are, count
 
 STREAMED = 1000
 """Rows of a stream that are read unless another number is given."""
@@ -31,9 +32,9 @@ def inspect(recipe: Recipe, args: Any, first: int | None = None) -> Report:
     partial = ""
     if isinstance(rows, IterableDataset):
         first = first or STREAMED
-        partial = f"Only the first {first:,} rows of the stream {name} are read."
+        partial = f"Only the first {count(first, 'rows')} of the stream {name} {are(first)} read."
     elif first is not None and first < len(rows):
-        partial = f"Only the first {first:,} of {len(rows):,} rows are read (`--rows`)."
+        partial = f"Only the first {first:,} of {count(len(rows), 'rows')} {are(first)} read (`--rows`)."
     rows = rows if first is None else dataset.source(recipe, first).rows
     statements: list[str] = []
     tokenizer = functools.cache(lambda: load_tokenizer(recipe, statements))

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 HARMLESS_PREFIXES = (
@@ -204,7 +205,7 @@ def _compare_data(was: dict | None, now: dict | None, found: Changes) -> None:
     if not was or not now or was["digest"] == now["digest"]:
         return
     why = "other examples, or other tokens" if was["examples"] == now["examples"] else ""
-    before, after = (f"{data['examples']:,} examples" for data in (was, now))
+    before, after = (count(data["examples"], "examples") for data in (was, now))
     found.harmful.append(Change("training data", before, after, why))
 
 

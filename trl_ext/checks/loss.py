@@ -6,6 +6,7 @@ from typing import Any
 from trl_ext import methods
 from trl_ext.checks.rule import LOSS, problem, samples_pairs
 from trl_ext.checks.settings import Settings
+from trl_ext.support import counts
 
 
 @problem(LOSS, applies_to=lambda method: method.reads_preferences)
@@ -50,7 +51,9 @@ def mix_from_trl(names: list[str] | str, weights: Any) -> dict[str, float]:
         return dict.fromkeys(names, 1.0)
     if not isinstance(weights, list) or len(weights) != len(names):
         count = len(weights) if isinstance(weights, list) else 1
-        raise ValueError(f"`loss_weights` has {count} weights for {len(names)} losses. Give one for each.")
+        raise ValueError(
+            f"`loss_weights` has {counts.count(count, 'weights')} for {counts.count(len(names), 'losses')}. Give one for each."
+        )
     return dict(zip(names, weights, strict=True))
 
 

@@ -8,6 +8,7 @@ from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import reward as reward_folder
+from trl_ext.support import counts
 from trl_ext.support.messages import shown_text
 
 
@@ -32,7 +33,7 @@ def names(s: Settings) -> Iterator[str]:
 def weights(s: Settings) -> Iterator[str]:
     given, count = s["reward_weights"], len(s["reward_funcs"] or []) + bool(s["reward_adapter"])
     if given and count and len(given) != count:
-        yield f"{s.where('reward_weights')} has {len(given)} weights for {count} sources of reward: give one for each."
+        yield f"{s.where('reward_weights')} has {counts.count(len(given), 'weights')} for {counts.count(count, 'reward sources')}: give one for each."
 
 
 @problem("reward_adapter", "model_name_or_path")

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from trl_ext.support import terminal
+from trl_ext.support.counts import count
 
 HELP = "show or clear the cached reference log-probabilities"
 EXAMPLES = """examples:
@@ -78,7 +79,7 @@ def _chosen(beginning: str, found: list[Any]) -> str:
         raise UserError("The cache is empty.")
     known = ", ".join(matches or [entry.identity for entry in found])
     if matches:
-        raise UserError(f"{beginning!r} matches {len(matches)} entries: {known}. Give more characters.")
+        raise UserError(f"{beginning!r} matches {count(len(matches), 'entries')}: {known}. Give more characters.")
     raise UserError(f"No entry has an identity that begins with {beginning!r}. The cache holds {known}.")
 
 

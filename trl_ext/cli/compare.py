@@ -8,6 +8,7 @@ from trl_ext.cli import completion
 from trl_ext.cli.recipe_keys import A_RECIPE, Value, take_recipe_keys
 from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import terminal
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 HELP = "train several losses on one base model and rank the runs"
@@ -97,7 +98,7 @@ def _grid(path: Path, args: argparse.Namespace) -> int:
         console.print(f"[bold]{first.name}[/bold]: {', '.join(cell.name for cell in grid)} → {directory}")
         records = _train(grid, directory, args, console)
         runs = {cell.name: directory / cell.name for cell in grid}
-        report.write(directory, f"{first.name}: {len(grid)} runs compared", records, runs, console)
+        report.write(directory, f"{first.name}: {count(len(grid), 'runs')} compared", records, runs, console)
     return 0
 
 
@@ -145,7 +146,9 @@ def _finished(paths: list[Path], args: argparse.Namespace) -> int:
         for name, path in zip(names, paths, strict=True):
             console.print(f"[bold]{name}[/bold]")
             records.append(evaluator.evaluate_finished(name, path))
-        report.write(directory, f"{len(paths)} runs compared", records, dict(zip(names, paths, strict=True)), console)
+        report.write(
+            directory, f"{count(len(paths), 'runs')} compared", records, dict(zip(names, paths, strict=True)), console
+        )
     return 0
 
 

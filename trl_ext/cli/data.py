@@ -7,6 +7,7 @@ from typing import Any
 from trl_ext.cli.recipe_keys import add_recipe
 from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import encoding, terminal
+from trl_ext.support.counts import count
 
 HELP = "show the training data as the trainer sees it"
 EXAMPLES = """examples:
@@ -83,7 +84,7 @@ def _show(found: Any, picture: Path) -> None:
             _finding(console, shown, "rows")
     else:
         console.print("\n".join(f"Every row: {shown.sentence}." for shown in found.classes))
-    console.print(f"\nAfter tokenization: {findings.kept:,} {findings.unit} to train on", style="bold")
+    console.print(f"\nAfter tokenization: {count(findings.kept, findings.unit)} to train on", style="bold")
     for shown in found.found:
         _finding(console, shown, findings.unit)
     if (length := needed_length(findings.facts)) is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from trl_ext.cli.recipe_keys import take_recipe_keys
 from trl_ext.cli.values import number
 from trl_ext.support import terminal
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 HELP = "write a recipe for a model, a data file and a card"
@@ -111,7 +112,7 @@ def _show(console: Any, path: Path, made: Any) -> None:
     for name in ("loss", "trainer", "data", "adapter", "length", "step", "learning rate"):
         if name in lines:
             console.print(f"  {name:<14} {lines[name]}")
-    console.print(f"  {'duration':<14} about {made.duration.steps:,} steps")
+    console.print(f"  {'duration':<14} about {count(made.duration.steps, 'steps')}")
     console.print(f"  {'planned peak':<14} {made.plan.peak / GIB:.1f} of {made.plan.vram:g} GiB")
     for note in made.recipe.notes:
         console.print(f"Note: {note}")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from trl_ext.cli.recipe_keys import add_run_or_recipe
 from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.support import terminal
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 HELP = "measure bias and variance of KL estimators"
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _cell(source.recipe)
     console.print(report.table(audits["exact"], "small language, exactly", chosen))
     if source.adapter is not None:
-        console.print(f"\nsampling {args.n} completions from {source.adapter} …")
+        console.print(f"\nsampling {count(args.n, 'completions')} from {source.adapter} …")
         audits["sampled"] = _sample(source, args, console)
         console.print(report.table(audits["sampled"], str(source.adapter), chosen))
     console.print(*report.legend(audits, chosen), sep="\n", style="dim", markup=False)

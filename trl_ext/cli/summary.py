@@ -27,11 +27,13 @@ def summary(recipe: Any) -> dict[str, str]:
         "model": f"{_model(recipe)}, {_weights(recipe)}",
         "adapter": _adapter(recipe),
         "chat template": _chat_template(recipe),
-        "step": f"{each} × {accumulated} accumulated = {each * accumulated} examples per process",
-        "length": f"at most {effective(limit)} tokens" if effective(limit) else "no limit",
+        "step": f"{each} × {accumulated} accumulated = {count(each * accumulated, 'examples')} per process",
+        "length": f"at most {count(effective(limit), 'tokens')}" if effective(limit) else "no limit",
         "learning rate": f"{rate:g}, {schedule}, {_warmup(recipe)}",
         "duration": (
-            f"{effective('max_steps')} steps" if effective("max_steps") > 0 else _epochs(effective("num_train_epochs"))
+            count(effective("max_steps"), "steps")
+            if effective("max_steps") > 0
+            else _epochs(effective("num_train_epochs"))
         ),
     }
 
@@ -74,7 +76,7 @@ def online(recipe: Any) -> dict[str, str]:
         **_declared(recipe),
         "rewards": _rewards(recipe),
         "data": f"{_dataset(recipe)}, prompts",
-        "pairs": f"best and worst of {generations} completions per prompt, {step // generations} pairs per step and process, "
+        "pairs": f"best and worst of {generations} completions per prompt, {count(step // generations, 'pairs')} per step and process, "
         f"{_epochs(epochs)} per rollout",
     }
 
@@ -191,7 +193,7 @@ def _warmup(recipe: Any) -> str:
     steps = recipe.effective("warmup_steps")
     if not steps:
         return "no warm-up"
-    return f"warm-up over {steps:.0%} of the steps" if steps < 1 else f"warm-up over {steps:g} steps"
+    return f"warm-up over {steps:.0%} of the steps" if steps < 1 else f"warm-up over {count(int(steps), 'steps')}"
 
 
 def _mapping(values: dict[str, Any]) -> str:

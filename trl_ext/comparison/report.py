@@ -8,7 +8,7 @@ from typing import Any
 
 from trl_ext.comparison import page, pictures, results
 from trl_ext.runs import environment
-from trl_ext.support import terminal
+from trl_ext.support import counts, terminal
 
 PAGE, TABLE, FRONTIER, MOVEMENT = "report.html", "comparison.csv", "frontier.png", "movement.png"
 
@@ -47,10 +47,10 @@ def facts(evaluation: dict[str, Any]) -> list[str]:
     data, sampled = evaluation["data"], evaluation.get("sampled")
     count, unit = data.get("pairs", data.get("answers")), "pairs" if "pairs" in data else "labelled completions"
     seen = "Some or all of them were used for training." if data["was_trained_on"] else "None was used for training."
-    found = [f"Held-out data: {count:,} {unit} of {data['name']}. {seen}"]
+    found = [f"Held-out data: {counts.count(count, unit)} of {data['name']}. {seen}"]
     if sampled:
         found.append(
-            f"Sampled per run: {sampled['n']} completions of up to {sampled['max_new_tokens']} tokens, at temperature 1."
+            f"Sampled per run: {counts.count(sampled['n'], 'completions')} of up to {sampled['max_new_tokens']} tokens, at temperature 1."
         )
     versions = environment.describe()["packages"]
     return [

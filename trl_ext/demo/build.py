@@ -18,6 +18,7 @@ from trl_ext.demo import DATA, MODEL, grammar
 from trl_ext.demo.pairs import sample_pairs, write_jsonl
 from trl_ext.demo.pretrain import new_model, pretrain
 from trl_ext.demo.tokenizer import train_tokenizer
+from trl_ext.support.counts import count
 from trl_ext.support.sampling import sample
 
 SEED = 0
@@ -86,7 +87,7 @@ def build_pairs(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, fol
             statistics.fmean(grammar.reward(pair[side][0]["content"]) for pair in pairs)
             for side in ("chosen", "rejected")
         )
-        print(f"{name}: {len(pairs)} pairs, mean reward chosen {chosen:.3f}, rejected {rejected:.3f}")
+        print(f"{name}: {count(len(pairs), 'pairs')}, mean reward chosen {chosen:.3f}, rejected {rejected:.3f}")
 
 
 def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: list[grammar.Prompt]) -> None:
@@ -99,7 +100,7 @@ def measure(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts
     ended = statistics.fmean(completion.is_ended for completion in completions)
     length = statistics.fmean(len(completion.ids) for completion in completions)
     print(
-        f"in 4 bits, {len(prompts)} samples: fluency {fluency:.4f}, reward {reward:.3f}, "
+        f"in 4 bits, {count(len(prompts), 'samples')}: fluency {fluency:.4f}, reward {reward:.3f}, "
         f"ended {ended:.4f}, {length:.1f} tokens"
     )
 

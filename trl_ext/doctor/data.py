@@ -10,6 +10,7 @@ from typing import Any
 
 from trl_ext.demo import EMBEDDED
 from trl_ext.doctor.finding import Finding, fails, passed, warns
+from trl_ext.support import counts
 from trl_ext.support.errors import UserError
 
 FIRST = 1000
@@ -42,5 +43,5 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
     except UserError as error:
         yield fails("data", str(error), f"Fix the data, then check it with `trl-ext data {recipe.word}`.")
         return
-    count = f"{len(rows):,} rows" if isinstance(rows, Dataset) else "a stream"
+    count = counts.count(len(rows), "rows") if isinstance(rows, Dataset) else "a stream"
     yield passed("data", f"{name}: {count}, {getattr(report, 'title', None) or report.what}")

@@ -12,6 +12,7 @@ from trl_ext.demo import EMBEDDED
 from trl_ext.doctor.finding import Finding, fails, first_line, passed, warns
 from trl_ext.inspection import special_tokens
 from trl_ext.model_files import adapter
+from trl_ext.support.counts import are
 
 GIB = 2**30
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -119,7 +120,7 @@ def _fits(tokenizer: Any, rows: int | None) -> Iterator[Finding]:
     if beyond:
         yield fails(
             "tokenizer",
-            f"{len(beyond):,} of its tokens ({', '.join(beyond[:3])}) are beyond the model's {rows:,} embeddings",
+            f"{len(beyond):,} of its tokens ({', '.join(beyond[:3])}) {are(len(beyond))} beyond the model's {rows:,} embeddings",
             "Use the tokenizer the model was trained with, or resize the embeddings and save both.",
         )
 

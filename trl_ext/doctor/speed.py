@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from trl_ext.doctor.finding import Finding, fails, warns
+from trl_ext.support.counts import every
 
 WIDTH, TRIES = 1024, 5
 """Size of the matrices that are multiplied, and number of repetitions."""
@@ -58,7 +59,7 @@ def _of_the_run(recipe: Any, planned: Any, step: float) -> tuple[float, str]:
     if steps <= 0 and planned.examples:
         steps = math.ceil(recipe.effective("num_train_epochs") * planned.examples / planned.examples_per_step)
     if steps > 0:
-        return steps * step, f"all {steps:,} steps"
+        return steps * step, every(steps, "steps")
     return SOME / planned.examples_per_step * step, f"every {SOME:,} examples"
 
 

@@ -19,6 +19,7 @@ from trl_ext.planner import VramPlan
 from trl_ext.planner.cards import Chosen
 from trl_ext.planner.memory import GIB
 from trl_ext.recipe import Recipe, load
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 UNQUANTISED = 0.25
@@ -271,7 +272,7 @@ class _Drafting:
         unit = "completions" if self.method.samples_completions else self.method.unit
         return (
             f"{epochs} epoch{'s' * (epochs > 1)} of {examples:,} {self.method.unit}{held_out}, {per_step} {unit} per step: about "
-            f"{self.duration.steps:,} steps."
+            f"{count(self.duration.steps, 'steps')}."
         )
 
     def _output(self) -> Section:

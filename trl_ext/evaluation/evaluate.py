@@ -17,6 +17,7 @@ from trl_ext.evaluation.scores import Scored, scorer
 from trl_ext.runs import finished
 from trl_ext.runs.load import open_model
 from trl_ext.runs.loaded import Opened
+from trl_ext.support.counts import count, were
 
 Progress = Callable[[Iterable, int], Iterable]
 """Iterates over so many items and shows the progress."""
@@ -96,10 +97,12 @@ def evaluate_model(
         **measured,
     }
     if sampling.n:
-        log(f"sampling up to {sampling.n} completions of the tuned model and of the base …")
+        log(f"sampling up to {count(sampling.n, 'completions')} of the tuned model and of the base …")
         record["sampled"] = evaluate_samples(opened, made, sampling, reward_functions or {})
         if (n := record["sampled"]["n"]) < sampling.n:
-            log(f"Only {n} of {sampling.n} completions were sampled: the data has no more distinct prompts.")
+            log(
+                f"Only {n:,} of {count(sampling.n, 'completions')} {were(n)} sampled: the data has no more distinct prompts."
+            )
     return _plain(record) | {"intervals": intervals.INTERVALS}
 
 

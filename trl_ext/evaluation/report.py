@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trl_ext.evaluation.intervals import format_estimate
-from trl_ext.support import terminal
+from trl_ext.support import counts, terminal
 
 LABELS = {"accuracy": "accuracy", "margin": "margin, nats", "area_under_curve": "AUC"}
 
@@ -18,7 +18,9 @@ def show(console: Any, record: dict[str, Any]) -> None:
     left_out = (
         f" {data['too_long']:,} were left out because they are too long (`max_length`)." if data["too_long"] else ""
     )
-    console.print(f"\n[bold]{record['run']}[/bold], evaluated on {count:,} {unit} of {data['name']}.{left_out}")
+    console.print(
+        f"\n[bold]{record['run']}[/bold], evaluated on {counts.count(count, unit)} of {data['name']}.{left_out}"
+    )
     console.print(f"The base is {record['reference']}.")
     console.print(f"\n{'Chosen ranked above rejected' if is_paired else 'Desirable ranked above undesirable'}, by:")
     console.print(_ranking(record["ranking"]))
@@ -26,7 +28,7 @@ def show(console: Any, record: dict[str, Any]) -> None:
     if sampled := record.get("sampled"):
         kl, ended = sampled["kl"], sampled["ended"]
         console.print(
-            f"KL(tuned‖base), from {sampled['n']:,} sampled completions: {_shown(kl['k1'])} (k1), {_shown(kl['k3'])} (k3) nats "
+            f"KL(tuned‖base), from {counts.count(sampled['n'], 'sampled completions')}: {_shown(kl['k1'])} (k1), {_shown(kl['k3'])} (k3) nats "
             f"per completion. Share that ended within {sampled['max_new_tokens']:,} tokens: tuned "
             f"{ended['tuned']['value']:.0%}, base {ended['base']['value']:.0%}."
         )

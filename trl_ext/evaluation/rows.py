@@ -17,6 +17,7 @@ from trl_ext.data.overlap import overlap
 from trl_ext.data.sources import splits
 from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import Recipe
+from trl_ext.support.counts import are, count
 from trl_ext.support.errors import UserError
 
 
@@ -177,7 +178,7 @@ def _paired_again(rows: Dataset) -> Dataset | None:
 def _first(rows: Rows, limit: int | None, why: str) -> Rows:
     if limit is None or limit >= len(rows.dataset):
         return rows
-    statements = [*rows.statements, f"Only the first {limit:,} rows are evaluated ({why})."]
+    statements = [*rows.statements, f"Only the first {count(limit, 'rows')} {are(limit)} evaluated ({why})."]
     return rows._replace(dataset=rows.dataset.select(range(limit)), statements=statements)
 
 

@@ -15,6 +15,7 @@ from trl_ext.demo import EMBEDDED
 from trl_ext.export.source import Source
 from trl_ext.inspection.tokenise import has_images, tokenise
 from trl_ext.methods import Method
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 from trl_ext.support.sampling import Completion
 
@@ -59,9 +60,9 @@ def of_run(source: Source, tokenizer: Any, rows: int) -> HeldOut:
     method = recipe.method
     if method.reads == "prompts":
         prompts = tokenise(method, found, tokenizer, args)["prompt_ids"][:]
-        return HeldOut([], prompts, f"{len(prompts):,} completions sampled for prompts {where}")
+        return HeldOut([], prompts, f"{count(len(prompts), 'completions')} sampled for prompts {where}")
     completions = completions_of(method, found, tokenizer, args)
-    return HeldOut(completions, [], f"{len(completions):,} completions of {len(found):,} rows {where}")
+    return HeldOut(completions, [], f"{count(len(completions), 'completions')} of {count(len(found), 'rows')} {where}")
 
 
 def completions_of(method: Method, rows: Dataset, tokenizer: Any, args: Any) -> list[Completion]:

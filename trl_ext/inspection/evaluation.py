@@ -13,7 +13,7 @@ from trl_ext.inspection.check import check
 from trl_ext.inspection.model_files import ModelFiles
 from trl_ext.inspection.tokenise import has_images
 from trl_ext.methods import Method
-from trl_ext.support.counts import are
+from trl_ext.support.counts import are, count
 from trl_ext.support.errors import UserError
 
 
@@ -46,7 +46,7 @@ def before_evaluation(
             f"Every row of the evaluation data would be dropped: {why}. Nothing would be evaluated. Raise `max_length`, or "
             "evaluate on other rows (`eval_size`, `dataset_test_split`)."
         )
-    statements.append(f"{dropped:,} of {len(tokenised):,} evaluation examples {are(dropped)} dropped: {why}.")
+    statements.append(f"{dropped:,} of {count(len(tokenised), 'evaluation examples')} {are(dropped)} dropped: {why}.")
     return tokenised.select(np.flatnonzero(~findings.facts.is_dropped))
 
 

@@ -82,7 +82,7 @@ class Findings:
             "context": context or 0,
             "said": nothing_left.said(facts.method),
             "leaver": "the chat template" if facts.method.completions else "the chat template or the trainer",
-            "with_completion": f" plus {max_new_tokens:,} sampled tokens" if max_new_tokens else "",
+            "with_completion": f" plus {count(max_new_tokens, 'sampled tokens')}" if max_new_tokens else "",
         }
         flags = dict(facts.flags)
         if context is not None:
@@ -128,7 +128,7 @@ class Findings:
             if finding.name == "dropped":
                 rows = len(finding.rows)
                 sentences.append(
-                    f"{rows:,} of {len(self.facts):,} training examples {are(rows)} dropped: {finding.sentence}."
+                    f"{rows:,} of {count(len(self.facts), 'training examples')} {are(rows)} dropped: {finding.sentence}."
                 )
         others = [f"{len(finding.rows):,} {finding.brief}" for finding in self.found if finding.brief]
         if others:

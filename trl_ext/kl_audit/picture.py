@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from trl_ext.kl_audit import exact
 from trl_ext.kl_audit.exact import Audit, Row
+from trl_ext.support.counts import count
 
 COLOURS = {"k1": "tab:blue", "k2": "tab:orange", "k3": "tab:purple"}
 STYLES = {"reward": "-", "loss": "--"}
@@ -65,7 +66,7 @@ def draw(picture: Path, sampled: Audit | None = None, title: str = "") -> Path:
         for axis, panel in zip(axes[1], PANELS, strict=True):
             _by_cell(axis, panel, sampled)
         axes[1, 0].set_xlabel(
-            f"{title}: {sampled.n} completions, KL {sampled.kl:.2f} ± {sampled.kl_se:.2f}; bars: two standard errors",
+            f"{title}: {count(sampled.n, 'completions')}, KL {sampled.kl:.2f} ± {sampled.kl_se:.2f}; bars: two standard errors",
             fontsize=8,
             loc="left",
         )

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from trl_ext.rl import truth_table
 from trl_ext.support import terminal
+from trl_ext.support.counts import count
 
 
 def table(audit: Any, title: str, chosen: tuple[str, str, str] | None) -> Any:
@@ -92,4 +93,4 @@ def noise_note(audits: dict[str, Any]) -> str | None:
     n = audits["sampled"].n
     if not lost:
         return None
-    return f"{lost} of {len(sampled)} sampled cosines (—) are lost in noise with {n:,} completions. Sample more, for example with `--n {max(512, 4 * n)}`."
+    return f"{lost} of {count(len(sampled), 'sampled cosines')} (—) are lost in noise with {count(n, 'completions')}. Sample more, for example with `--n {max(512, 4 * n)}`."

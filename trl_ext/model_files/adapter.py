@@ -138,5 +138,5 @@ def _patterns(values: Any) -> str:
     if not isinstance(values, dict) or not values:
         return ""
     if len(values) > 4:
-        return f" (others for {len(values)} patterns)"
+        return f" (others for {count(len(values), 'patterns')})"
     return f" ({', '.join(f'{name} {value}' for name, value in values.items())})"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.model_files import adapter, fit, weights
+from trl_ext.support.counts import count
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 
@@ -71,7 +72,7 @@ def _model(folder: Path) -> str | None:
             return content
         shards = {str(shard) for shard in dict(content.get("weight_map") or {}).values()}
         if absent := sorted(shard for shard in shards if not (folder / shard).exists()):
-            return f"{folder} lacks {len(absent)} of {len(shards)} weight files, for instance {absent[0]}. Copy them again."
+            return f"{folder} lacks {len(absent)} of {count(len(shards), 'weight files')}, for instance {absent[0]}. Copy them again."
     elif not files:
         return f"{folder} holds a config.json but no weights (model.safetensors). Copy or save the model again."
     if not any((folder / name).exists() for name in TOKENIZERS):

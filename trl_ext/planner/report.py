@@ -15,6 +15,7 @@ from trl_ext.planner.memory import GIB
 from trl_ext.planner.schedule import Schedule
 from trl_ext.planner.vram_plan import VramPlan
 from trl_ext.support import terminal
+from trl_ext.support.counts import count
 
 
 class Outlook(NamedTuple):
@@ -165,8 +166,8 @@ def _limits(planned: VramPlan) -> Any:
         table.add_row("LoRA rank", largest(planned.largest_rank))
     table.add_section()
     table.add_row("row_tokens", "layers to checkpoint", style="bold")
-    for tokens, count in planned.checkpointing.items():
-        table.add_row(f"{tokens:,}", "does not fit" if count is None else f"{count} of {planned.layers}")
+    for tokens, number in planned.checkpointing.items():
+        table.add_row(f"{tokens:,}", "does not fit" if number is None else f"{number} of {planned.layers}")
     return table
 
 
@@ -184,13 +185,13 @@ def _times(planned: VramPlan) -> Any:
 
 def _about_times(planned: VramPlan, is_measured: bool) -> str:
     if planned.examples:
-        epoch = f"an epoch has {planned.examples:,} examples"
+        epoch = f"an epoch has {count(planned.examples, 'examples')}"
     else:
         epoch = "the number of examples in an epoch is unknown (set it with `--examples N`)"
     assumed = "" if is_measured else ", an assumption (set it with `--tokens N`)"
     return (
-        f"A step has {planned.examples_per_step} examples of {planned.mean_tokens:,.0f} tokens on average{assumed}, and {epoch}. "
-        f"Times are lower bounds from the cards' published peak rates, not measurements: "
+        f"A step has {count(planned.examples_per_step, 'examples')} of {planned.mean_tokens:,.0f} tokens on average{assumed}, and "
+        f"{epoch}. Times are lower bounds from the cards' published peak rates, not measurements: "
         "attention and small kernels take additional time."
     )
 

@@ -14,6 +14,7 @@ from trl_ext.recipe import Recipe
 from trl_ext.report import curves, summary
 from trl_ext.runs import memory_check
 from trl_ext.support import atomic
+from trl_ext.support.counts import count
 from trl_ext.trainers.monitoring.callback import warnings_in
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ def report(console: Console, recipe: Recipe, trained: Trained) -> None:
     directory, trainer = trained.built.output_dir, trained.built.trainer
     has_adapter = hasattr(trainer.model, "disable_adapter")
     picture = draw_curves(recipe, directory)
-    console.print(f"\ntrained {trainer.state.global_step} steps in {trained.seconds:.0f} s")
+    console.print(f"\ntrained {count(trainer.state.global_step, 'steps')} in {trained.seconds:.0f} s")
     if trained.counts is not None:
         cached, computed = trained.counts
-        console.print(f"reference log-probabilities: {cached:,} completions from the cache, {computed:,} computed")
+        console.print(
+            f"reference log-probabilities: {count(cached, 'completions')} from the cache, {computed:,} computed"
+        )
     tables = summary.first_and_last(directory / "metrics.jsonl")
     if _is_demo(recipe, trainer) and has_adapter and not recipe.method.trains_scores:
         console.print("sampling reviews with the adapter on and off …")

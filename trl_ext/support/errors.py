@@ -1,5 +1,7 @@
 """Define `UserError`, the exception for errors that the user can fix."""
 
+from trl_ext.support.counts import count
+
 
 class UserError(Exception):
     """An error in what the user gave. The command line prints it without a traceback and exits with 2.
@@ -17,7 +19,7 @@ class UserError(Exception):
     def __str__(self) -> str:
         if len(self.problems) == 1:
             return f"{self.about}: {self.problems[0]}" if self.about else self.problems[0]
-        title = f"{len(self.problems)} problems" + (f" in {self.about}" if self.about else "")
+        title = f"{count(len(self.problems), 'problems')}" + (f" in {self.about}" if self.about else "")
         return "\n".join([f"{title}:", *(f"  {i}. {p}" for i, p in enumerate(self.problems, 1))])
 
 

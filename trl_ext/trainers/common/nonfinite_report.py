@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from trl_ext.checkpoints import found
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 SHOWN, WORDS = 3, 8
@@ -38,7 +39,7 @@ def examples(trainer: Any, inputs: list[Any], losses: Any) -> tuple[str, bool]:
         total = sum(part[1] for part in parts)
     if bad:
         shown = ", ".join(f"“{text}”" for text in bad[:SHOWN]) + (", …" if len(bad) > SHOWN else "")
-        return f", from {len(bad)} of the step's {total} examples ({shown})", len(bad) < total
+        return f", from {len(bad)} of the step's {count(total, 'examples')} ({shown})", len(bad) < total
     return (f", from the micro-batch that begins with “{begins[0]}”" if begins else ""), False
 
 

@@ -7,6 +7,8 @@ import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
 
+from trl_ext.support.counts import count
+
 CLASS_WEIGHTS = ("desirable_weight", "undesirable_weight")
 
 
@@ -67,7 +69,7 @@ def counts_of(dataset: Any) -> dict[str, int]:
     if not all(counts.values()):
         raise ValueError(
             f"Class weights 'auto' need examples of both classes. The training data has {desirable} desirable and "
-            f"{len(labels) - desirable} undesirable examples. Give numbers instead."
+            f"{count(len(labels) - desirable, 'undesirable examples')}. Give numbers instead."
         )
     return counts
 

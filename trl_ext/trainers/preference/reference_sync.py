@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import refresh, unmixable
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common.console import say
 
@@ -45,7 +46,7 @@ class RefreshReference(TrainerCallback):
         if args.ref_model_sync_steps > state.max_steps:
             say(
                 self.accelerator,
-                f"reference: never updated, because the run ends after {state.max_steps} steps and "
+                f"reference: never updated, because the run ends after {count(state.max_steps, 'steps')} and "
                 f"`ref_model_sync_steps` is {args.ref_model_sync_steps}. Lower `ref_model_sync_steps`",
             )
 

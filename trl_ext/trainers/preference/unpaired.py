@@ -21,6 +21,7 @@ from torch.utils.data import Sampler
 from trl import KTOTrainer
 
 from trl_ext import losses
+from trl_ext.support.counts import count
 from trl_ext.trainers.common import lora
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.metrics import MeanMetrics
@@ -160,7 +161,9 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
         for name in CLASS_WEIGHTS:
             setattr(config, name, config.loss_kwargs.get(name))
         for part, values in settled.items():
-            shown = ", ".join(f"{name} {values[name]:.4g} ({counts[name]} examples)" for name in CLASS_WEIGHTS)
+            shown = ", ".join(
+                f"{name} {values[name]:.4g} ({count(counts[name], 'examples')})" for name in CLASS_WEIGHTS
+            )
             say(self.accelerator, f"class weights of {part} from the data: {shown}")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:

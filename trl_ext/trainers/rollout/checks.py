@@ -6,6 +6,7 @@ from typing import Any
 from transformers import ProcessorMixin
 
 from trl_ext.checks import launch
+from trl_ext.support.counts import count
 from trl_ext.trainers.common import adapters, lora
 from trl_ext.trainers.rollout import vllm_weights
 
@@ -53,6 +54,6 @@ def refuse_few_prompts(args: Any, dataset: Any) -> None:
     needed = prompts_per_rollout(args)
     if isinstance(dataset, Sized) and len(dataset) < needed:
         raise ValueError(
-            f"The training data has {len(dataset)} prompts, but a rollout needs {needed}. Give more prompts, or lower "
+            f"The training data has {count(len(dataset), 'prompts')}, but a rollout needs {needed}. Give more prompts, or lower "
             "`per_device_train_batch_size`, `gradient_accumulation_steps` or `steps_per_generation`."
         )

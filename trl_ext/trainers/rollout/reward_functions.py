@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable
 
+from trl_ext.support import counts
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common.out_of_memory import is_out_of_memory
 from trl_ext.trainers.rollout.reward_adapter import RewardAdapter
@@ -96,7 +97,7 @@ def check_models(sources: list, names: list[str], rewards: Tensor) -> None:
         if isinstance(source, (nn.Module, RewardAdapter)) and not column.isfinite().all():
             lost = (~column.isfinite()).sum().item()
             raise UserError(
-                f"The reward model {name} scored {lost} of {len(column)} completions as NaN or infinite. Either it overflows "
+                f"The reward model {name} scored {lost} of {counts.count(len(column), 'completions')} as NaN or infinite. Either it overflows "
                 "in this precision, or its weights are damaged. Try another dtype, or another copy of the weights."
             )
 
@@ -109,10 +110,14 @@ def judged(name: str, returned: Any, count: int) -> list[float | None]:
     """
     is_list = hasattr(returned, "__iter__") and not isinstance(returned, (str, bytes, dict))
     if not is_list or getattr(returned, "ndim", 1) == 0:
-        raise UserError(f"The reward function {name} returned {_shown(returned)} for {count} completions. {WANTED}")
+        raise UserError(
+            f"The reward function {name} returned {_shown(returned)} for {counts.count(count, 'completions')}. {WANTED}"
+        )
     found = list(returned)
     if len(found) != count:
-        raise UserError(f"The reward function {name} returned {len(found)} rewards for {count} completions. {WANTED}")
+        raise UserError(
+            f"The reward function {name} returned {counts.count(len(found), 'rewards')} for {counts.count(count, 'completions')}. {WANTED}"
+        )
     rewards = [None if value is None else _number(value) for value in found]
     for i, reward in enumerate(rewards):
         if reward is not None and not math.isfinite(reward):
@@ -150,7 +155,7 @@ def _naming(name: str, kwargs: dict[str, Any]) -> Iterator[None]:
             raise  # the caller names the phase
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"The reward function {name} failed on {len(kwargs['prompts'])} completions with {what.rstrip('.')}"
+            f"The reward function {name} failed on {counts.count(len(kwargs['prompts']), 'completions')} with {what.rstrip('.')}"
             f"{_place(error, kwargs)}."
         ) from error
 
