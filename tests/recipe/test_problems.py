@@ -52,7 +52,7 @@ from tests.recipe.helpers import load, load_from, problem, problems
             "loss: ipo\nloss_type: [sigmoid]\n",
             "`loss` (line 3) is ipo and `loss_type` (line 4) is dpo. Keep one",
         ),
-        ("loss_type: [sigmoid, sft]\nloss_weights: [1]\n", "has 1 weights for 2 losses. Give one for each."),
+        ("loss_type: [sigmoid, sft]\nloss_weights: [1]\n", "has 1 weight for 2 losses. Give one for each."),
         ("loss_weights: [1]\n", "has no `loss_type` to weight"),
         ("beta: 0\n", "`beta` (line 3) is 0, and dpo needs a number greater than 0."),
         ("loss: ipo\nbeta: -1\n", "`beta` (line 4) is -1, and ipo needs a number greater than 0."),

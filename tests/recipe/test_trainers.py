@@ -59,7 +59,7 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("kl_controller: steady\n", "allowed are adaptive, fixed."),
         ("sync_ref_model: true\n", "`trainer: ppo` keeps its reference fixed. Remove `sync_ref_model`."),
         ("reward_adapter: nowhere\n", "`reward_adapter` (line 6) is nowhere, which holds no adapter_config.json"),
-        ("reward_weights: [1, 2]\n", "has 2 weights for 1 sources of reward"),
+        ("reward_weights: [1, 2]\n", "has 2 weights for 1 reward source"),
         (
             "loss: dpo\n",
             "is a setting of preference losses, and `trainer: ppo` trains without one. Remove it, or remove `trainer`.",

@@ -23,7 +23,7 @@ def _reads_the_head(method: Method) -> bool:
     return not method.trains_scores
 
 
-@problem("model_name_or_path", recipe_only=True)
+@problem("model_name_or_path", applies_to=_reads_the_head, recipe_only=True)
 def files_of_the_adapter(s: Settings) -> Iterator[str]:
     """Configuration, base, and whether the two fit. Weights that are missing do not stop a plan; `validate` reports them."""
     if (folder := _folder(s)) is None:

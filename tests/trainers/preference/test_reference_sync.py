@@ -171,7 +171,7 @@ def test_a_continued_adapter_is_the_first_reference(alpha, tiny_model, tmp_path,
     trainer.train()
     printed = capsys.readouterr().out
     assert "= 0.6931, the known value" in printed
-    assert "never updated, because the run ends after 1 steps and `ref_model_sync_steps` is 2" in printed
+    assert "never updated, because the run ends after 1 step and `ref_model_sync_steps` is 2" in printed
 
 
 def test_an_adapter_that_does_not_start_at_zero_is_its_own_first_reference(tiny_model, tmp_path, capsys):
