@@ -124,7 +124,7 @@ def test_a_stream_is_converted_as_it_comes(write):
         ("p.jsonl", b"\n\n", "it holds no rows"),
         ("p.jsonl", b"", "p.jsonl is empty (0 bytes)"),
         ("p.json", b'[{"prompt": "a"}, {"p', "line 1 is not JSON"),
-        ("p.json", b"[]", "list of objects"),
+        ("p.json", b"[]", "it holds no rows"),
         ("p.jsonl.gz", b"no gzip at all", "p.jsonl.gz cannot be read: "),
         ("p.csv", b"prompt,chosen,rejected\na,b,c,d,e\nf", "p.csv cannot be read: "),
         ("p.parquet", b"nonsense", "p.parquet cannot be read: "),

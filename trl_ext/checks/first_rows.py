@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trl_ext.checks.rule import problem
 from trl_ext.checks.settings import Settings
-from trl_ext.data.files.problems import find_problem
+from trl_ext.data.files.problems import find_problem, problem_of_folder
 from trl_ext.data.formats import CHOICES
 from trl_ext.data.formats.pairing import HOW, Pairing
 from trl_ext.data.recognise_file import recognise_file
@@ -27,7 +27,8 @@ def first_rows(s: Settings) -> Iterator[str]:
         return
     if s["dataset_format"] not in (None, *CHOICES):  # reported by `trl_ext.checks.data`
         return
-    if (reason := find_problem(Path(name))) is not None:
+    path = Path(name).expanduser()
+    if (reason := problem_of_folder(path) if path.is_dir() else find_problem(path)) is not None:
         yield f"{where} is {name}, which cannot be read: {reason}"
         return
     pairing = Pairing()

@@ -12,6 +12,7 @@ from trl_ext.data.checks import require_rows, require_teachable
 from trl_ext.data.column_errors import check_format, check_pairing, check_prompt, unrecognised
 from trl_ext.data.column_paths import parse
 from trl_ext.data.convert import convert
+from trl_ext.data.empty_images import without_empty_images
 from trl_ext.data.formats import recognise
 from trl_ext.data.formats.pairing import DEFAULT, Pairing
 from trl_ext.data.label_verdicts import with_verdicts
@@ -88,7 +89,7 @@ def read(
     if isinstance(dataset, Dataset) and len(dataset) == 0:
         raise UserError(f"{place(source, split)} has no rows. Choose another split or file.")
     stored = mapped(dataset, columns, source)
-    dataset = with_known_names(stored)
+    dataset, empty = without_empty_images(with_known_names(stored))
     found = sample(dataset)
     match = recognise(found, format)
     if match is None and len(found.rows) > 0:
@@ -101,7 +102,15 @@ def read(
     check_pairing(match, pairing, source)
     match = with_verdicts(dataclasses.replace(match, pairing=pairing), dataset, found, source)
     paths = {place: path for place, text in match.lifted.items() if (path := parse(text, dataset.column_names))}
-    return Loaded(*convert(lifted(dataset, paths), match, found, source, split))
+    loaded = Loaded(*convert(lifted(dataset, paths), match, found, source, split))
+    return without_columns(loaded, empty)
+
+
+def without_columns(loaded: Loaded, names: tuple[str, ...]) -> Loaded:
+    """The same with these columns, which were left out, among those that are not used."""
+    if not names:
+        return loaded
+    return loaded._replace(report=dataclasses.replace(loaded.report, ignored=(*loaded.report.ignored, *names)))
 
 
 def describe(dataset: Dataset | IterableDataset) -> Report:

@@ -11,7 +11,7 @@ from datasets import DatasetDict, Features, Value, load_from_disk
 from trl_ext.data import content_cache
 from trl_ext.data.files import names
 from trl_ext.data.files.compression import open_text, truncated_zstd, wrong_name
-from trl_ext.data.files.problems import explain
+from trl_ext.data.files.problems import explain, no_rows
 from trl_ext.data.files.tables import other_separator, usual_separator
 from trl_ext.data.files.wrapped_json import key_of_rows
 from trl_ext.data.split_loading import AnyDataset, first_line, load_split, pick_split, split_name
@@ -61,7 +61,7 @@ def open_folder(path: Path, split: str, config: str | None, streaming: bool) -> 
     if not files:
         raise UserError(f"{path.name} is a directory without a file that can be read. Allowed are {names.ALLOWED}.")
     for file in files:
-        if names.compression(file):
+        if names.compression(file) or file.stat().st_size == 0:
             _require_whole(file, str(file.relative_to(path.parent)))
     return load_split(str(path), path.name, split, files=files, name=config, streaming=streaming)
 
@@ -70,7 +70,7 @@ def _require_whole(path: Path, name: str) -> None:
     """Refuse a file that libraries would read as another kind, or only in part."""
     if path.stat().st_size == 0:
         raise UserError(f"{name} is empty (0 bytes).")
-    if (problem := wrong_name(path) or truncated_zstd(path)) is not None:
+    if (problem := wrong_name(path) or truncated_zstd(path) or no_rows(path)) is not None:
         raise UserError(f"{name} cannot be read: {problem}")
 
 

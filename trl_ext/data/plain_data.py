@@ -16,8 +16,9 @@ from datasets import Dataset, IterableDataset
 
 from trl_ext.data.checks import require_rows
 from trl_ext.data.column_errors import check_format
+from trl_ext.data.empty_images import without_empty_images
 from trl_ext.data.formats import recognise
-from trl_ext.data.loader import read
+from trl_ext.data.loader import read, without_columns
 from trl_ext.data.margins import without
 from trl_ext.data.renaming import renamed
 from trl_ext.data.report import Dropped, Loaded, place
@@ -57,12 +58,12 @@ def load(
     check_format(format)
     dataset, source = open_source(name_or_path, split=split, config=config, revision=revision, streaming=streaming)
     source = title or source
-    dataset = renamed(without_format(dataset), columns, source)
+    dataset, empty = without_empty_images(renamed(without_format(dataset), columns, source))
     if format != "auto" or recognise(sample(dataset)) is not None:
         loaded = reading.from_preferences(without(read(dataset, format=format, source=source, split=split)))
         require_rows(loaded.report)
-        return loaded
-    loaded = reading.from_columns(dataset, place(source, split))
+        return without_columns(loaded, empty)
+    loaded = without_columns(reading.from_columns(dataset, place(source, split)), empty)
     if loaded.report.rows == 0:
         raise UserError(f"{loaded.report.where} has no rows that can be used. Choose another split or file.")
     return loaded

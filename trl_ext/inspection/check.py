@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, IterableDataset
+from transformers import ProcessorMixin
 from trl import is_conversational
 
 from trl_ext.data.examples import Examples
@@ -60,6 +61,7 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
     dataset, numbers, make, applied = given.train, given.numbers, tokenise, limits(method, args)
     parts.refuse_unreadable(dataset, processing_class, numbers)
     if has_images(dataset):
+        require_vision(processing_class)
         if not (method.has_loss and method.reads_preferences):
             raise UserError("Data with images can be checked for losses on preferences only.")
         numbers, make = numbers[:WITH_IMAGES], tokenise_images
@@ -78,6 +80,19 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
 
     found = Findings(facts, model.stop_tokens, model.positions, sampled, lacks, numbers)
     return Checked(tokenised, found, numbers)
+
+
+def require_vision(processing_class: Any) -> None:
+    """Refuse images for a model that reads text only.
+
+    Raises:
+        UserError: There is a tokenizer where a processor of images is needed.
+    """
+    if not isinstance(processing_class, ProcessorMixin):
+        raise UserError(
+            "The data has images (column `images` or `image`), and the model reads text only: it has a tokenizer and no processor "
+            "of images. Choose a vision-language model, or remove the column."
+        )
 
 
 def before_training(
@@ -112,6 +127,7 @@ def before_training(
             statements.append(f"{start}: {error}")
         return given.train
     if has_images(given.train):  # tokenised by the data loader's workers
+        require_vision(processing_class)
         parts.refuse_unreadable(given.train, processing_class, given.numbers)
         return given.train
     tokenised, findings, _ = check(method, given, processing_class, args, model)

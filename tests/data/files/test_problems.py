@@ -91,7 +91,11 @@ def test_where_looking_stops_is_no_mistake(indent, most, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("ending", "problem"),
-    [("json.csv", "line 1 is not UTF-8"), ("jsonl.parquet", None), ("jsonl.zst", "it is not a zstd file")],
+    [
+        ("json.csv", "line 1 is not UTF-8"),
+        ("jsonl.parquet", "Parquet magic bytes not found"),
+        ("jsonl.zst", "it is not a zstd file"),
+    ],
 )
 def test_the_last_ending_counts(ending, problem, tmp_path):
     path = tmp_path / f"p.{ending}"

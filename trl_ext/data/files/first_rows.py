@@ -41,7 +41,7 @@ def first_rows(path: Path, most: int = ROWS) -> list[dict[str, Any]]:
 
 
 def _rows_of(document: Any) -> list[Any]:
-    if isinstance(document, list):
-        return document
+    if isinstance(document, list):  # `datasets` calls the column of a list of texts `text`
+        return [{"text": item} if isinstance(item, str) else item for item in document]
     key = list_of_rows(document)
     return [] if key is None else document[key]

@@ -10,15 +10,24 @@ from pathlib import Path
 from trl_ext.data.files.compression import ERRORS, damage, open_bytes, wrong_name
 from trl_ext.data.files.encoding import not_utf8
 from trl_ext.data.files.json_syntax import first_mistake, half_pair
-from trl_ext.data.files.names import TEXT, builder, kind
+from trl_ext.data.files.names import ALLOWED, TEXT, builder, kind
+from trl_ext.data.files.no_rows import NOTHING, OBJECT, without_rows
 
 QUICK = 2**23
 """Bytes that `find_problem` reads, which takes a tenth of a second."""
+FILES = 16
+"""Files of a folder that are looked at."""
 
 
 def find_problem(path: Path) -> str | None:
-    """The first problem in the first `QUICK` bytes of a JSON file or a table; `None` if there is none."""
-    if kind(path) not in TEXT or not path.is_file():
+    """The first problem in the first `QUICK` bytes of a file, which may hold no rows; `None` if there is none."""
+    if not path.is_file() or builder(path) is None:
+        return None
+    if path.stat().st_size == 0:
+        return "it is empty (0 bytes). Choose another file."
+    if kind(path) == ".parquet":
+        return _problem_of_parquet(path)
+    if kind(path) not in TEXT:
         return None
     try:
         if problem := wrong_name(path):
@@ -28,7 +37,47 @@ def find_problem(path: Path) -> str | None:
         return damage(path, error)
     if problem := not_utf8(raw, path):
         return problem
-    return first_mistake(raw.decode("utf-8-sig"), is_whole=is_whole) if builder(path) == "json" else None
+    text = raw.decode("utf-8-sig")
+    mistake = first_mistake(text, is_whole=is_whole) if builder(path) == "json" else None
+    return mistake or without_rows(path, text, is_whole)
+
+
+def problem_of_folder(path: Path) -> str | None:
+    """A sentence about a folder of files without one that can be read, or about its first file with a problem."""
+    if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return None
+    files = sorted(file for file in path.rglob("*") if builder(file) is not None and file.is_file())
+    if not files:
+        return f"it has no file that can be read. Allowed are {ALLOWED}."
+    found = ((file, find_problem(file)) for file in files[:FILES])
+    # Folders of datasets also hold JSON files about the dataset.
+    problems = ((file, problem) for file, problem in found if problem is not None and not problem.startswith(OBJECT))
+    return next((f"{file.relative_to(path)}: {problem}" for file, problem in problems), None)
+
+
+def no_rows(path: Path) -> str | None:
+    """Why a JSON file or a table holds no rows; `None` if it does, or if something else is wrong with it.
+
+    `datasets` (5.2) ends the process on some of these files.
+    """
+    if kind(path) not in TEXT:
+        return None
+    try:
+        raw, is_whole = _beginning(path)
+        return without_rows(path, raw.decode("utf-8-sig"), is_whole)
+    except (*ERRORS, UnicodeDecodeError):
+        return None
+
+
+def _problem_of_parquet(path: Path) -> str | None:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_metadata(path).num_rows
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        return f"{str(error).splitlines()[0].rstrip('.')}. Copy or download it again."
+    return NOTHING if rows == 0 else None
 
 
 def extent(path: Path) -> str | None:
@@ -68,10 +117,6 @@ def _look_at_all(path: Path) -> str | None:
         return _look_at_lines(path)
     with open_bytes(path) as file:
         raw = file.read()
-    if not raw.strip():
-        return "it holds no rows."
-    if raw.strip() in (b"[]", b"{}"):
-        return "it must be a list of objects with the same keys."
     if problem := not_utf8(raw, path) or first_mistake(raw.decode("utf-8-sig")):
         return problem
     return f"it {problem}" if (problem := half_pair(raw)) else None
