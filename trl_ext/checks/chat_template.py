@@ -6,8 +6,12 @@ from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
 from trl_ext.data.formats import CHOICES
 from trl_ext.data.template_choice import SETTING
+from trl_ext.data.template_losses import REMEDY, Losses, losses
 from trl_ext.data.template_outlook import outlook
+from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import chat_template
+from trl_ext.model_files.chat_template import Template
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
 
@@ -19,8 +23,7 @@ def followed(s: Settings) -> Iterator[str]:
     model, name = s["model_name_or_path"], s["dataset_name"]
     if not isinstance(model, str) or s["dataset_format"] not in (None, *CHOICES):
         return
-    path = s["chat_template_path"] if s.has("chat_template_path") else None
-    template = chat_template.from_file(path) if path else chat_template.of_model(model, s["model_revision"])
+    template = _template(s)
     if s[SETTING] is True and template is not None and template.text is None:
         yield (
             f"{s.where(SETTING)} is true, but the tokenizer of {model} has no chat template. Choose an instruction-tuned model, "
@@ -38,6 +41,60 @@ def followed(s: Settings) -> Iterator[str]:
 def path_without_use(s: Settings) -> Iterator[str]:
     if s["chat_template_path"] and s[SETTING] is False:
         yield f"{s.where('chat_template_path')} is used for messages only, because {s.where(SETTING)} is false."
+
+
+READ = ("model_name_or_path", "dataset_name", "datasets", "dataset_columns", "dataset_format")
+
+
+@problem(SETTING, *READ, recipe_only=True)
+def something_is_left(s: Settings) -> Iterator[str]:
+    """Of a file that is read whole, most completions keep something of what they say."""
+    found = _losses(s)
+    if found is not None and found.is_all and 2 * found.empty > found.total:
+        yield (
+            f"{s.where('dataset_name')} is {s['dataset_name']}: in {found.empty} of {count(found.total, 'rows')}, the chat "
+            f"template leaves out all that {_what(s)} says. {found.example}. {REMEDY}."
+        )
+
+
+@note(SETTING, *READ, recipe_only=True)
+def left_out(s: Settings) -> Iterator[str]:
+    """What the chat template does not write."""
+    found = _losses(s)
+    if found is None or not found.lacking or (found.is_all and 2 * found.empty > found.total):
+        return
+    rows = f"{found.lacking} of {'' if found.is_all else 'the first '}{count(found.total, 'rows')}"
+    nothing = f", and in {found.empty} of them all that {_what(s)} says" if found.empty else ""
+    yield f"The chat template leaves out text of messages in {rows}{nothing}. {found.example}."
+
+
+def _what(s: Settings) -> str:
+    return "the prompt" if s.method.samples_completions else "a completion"
+
+
+def _losses(s: Settings) -> Losses | None:
+    """What the chat template leaves out of the first rows; `None` where it is not applied or not known."""
+    model, name = s["model_name_or_path"], s["dataset_name"]
+    if not isinstance(model, str) or not isinstance(name, str) or s["datasets"]:
+        return None
+    if name == EMBEDDED or s["dataset_format"] not in (None, *CHOICES):
+        return None
+    template, given = _template(s), (name, s["dataset_columns"], s["dataset_format"] or "auto")
+    if template is None or template.text is None:
+        return None
+    try:
+        if "template: applied" not in outlook(s[SETTING], template, *given):
+            return None
+        return losses(s.method.reads, template, *given)
+    except UserError:  # other rules report it
+        return None
+
+
+def _template(s: Settings) -> Template | None:
+    path = s["chat_template_path"] if s.has("chat_template_path") else None
+    return (
+        chat_template.from_file(path) if path else chat_template.of_model(s["model_name_or_path"], s["model_revision"])
+    )
 
 
 def _is_about_columns(error: UserError) -> bool:

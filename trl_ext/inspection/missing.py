@@ -6,7 +6,6 @@ A template may write text as JSON, and a tokenizer may change it (case, rare cha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ import numpy as np
 from datasets import Dataset, Features, Value
 from trl import is_conversational
 
+from trl_ext.data import page, statements
 from trl_ext.data.cache_keys import fingerprint
-from trl_ext.inspection import statements
-from trl_ext.inspection.statements import KINDS, Piece
+from trl_ext.data.page import Page, words
+from trl_ext.data.statements import KINDS, Piece
 from trl_ext.methods import Method
 
 COLUMN = "_trl_ext_missing"
-SHOWN = 2
-"""Pieces of an example that are named."""
 FEW = 8
 """Tokens of a completion that may all be special tokens, whose names contain letters that a short text is found in."""
 WHOLE = "messages"
@@ -74,9 +72,7 @@ def described(method: Method, given: dict, tokenised: dict, tokenizer: Any, find
         if piece.kind in kinds
         and (finding == "nothing_left" or _is_learned(place, piece) == finding.endswith("learned"))
     ]
-    unique = list(dict.fromkeys(found))
-    words = [f"{shortened(piece.text)!r} ({piece.role})" for piece in unique[:SHOWN]]
-    return ", ".join(words) + (f" and {len(unique) - SHOWN} more" if len(unique) > SHOWN else "")
+    return words(found)
 
 
 def _is_learned(place: str, piece: Piece) -> bool:
@@ -130,21 +126,24 @@ def _missing(
     def text(name: str) -> str:
         return texts[name] if name in texts else tokenizer.decode(tokens[name])
 
+    def changed(text: str) -> str:
+        return tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"])
+
     tools = list(statements.declared(given.get("tools")))
     if method.token_columns[0] in ("input_ids", "chosen_ids"):  # each sequence holds its prompt
         columns = [name for name in method.token_columns if name != "labels"]
         sequences = {name.replace("input", "completion").removesuffix("_ids"): text(name) for name in columns}
         for name, whole in sequences.items():
             name = WHOLE if WHOLE in given else name
-            page = Page(whole, tokenizer)
+            found = Page(whole, changed)
             if "prompt" in given:
-                yield "prompt", page.lacks([*tools, *statements.pieces(given["prompt"])])
+                yield "prompt", found.lacks([*tools, *statements.pieces(given["prompt"])])
                 tools = []
-            yield name, page.lacks([*tools, *statements.pieces(given[name])])
+            yield name, found.lacks([*tools, *statements.pieces(given[name])])
         return
     prompt = text("prompt_ids")
-    page = Page(prompt, tokenizer)
-    yield "prompt", page.lacks([*tools, *statements.pieces(given["prompt"])])
+    found = Page(prompt, changed)
+    yield "prompt", found.lacks([*tools, *statements.pieces(given["prompt"])])
     for name in method.completions:
         said = list(statements.pieces(given[name]))
         longest = max((len(piece.text) for piece in said), default=0)
@@ -153,76 +152,10 @@ def _missing(
             yield name, said
             continue
         # The completion may begin inside the prompt's last tokens, where the template writes them for both.
-        page = Page(text(f"{name}_ids"), tokenizer, before=prompt[-longest:])
-        yield name, page.lacks(said)
-
-
-class Page:
-    """Decoded tokens in which the pieces of a conversation are looked up, in their order."""
-
-    def __init__(self, text: str, tokenizer: Any, before: str = "") -> None:
-        """Args: the text, its tokenizer, and the text before it, of which a piece may begin in the end."""
-        self.tokenizer = tokenizer
-        self.text, self.before = squeezed(text), squeezed(before)
-        self.at = 0
-        self.used: list[tuple[int, int]] = []
-
-    def lacks(self, given: list[Piece]) -> list[Piece]:
-        """The pieces that are not there. Texts may stand there only once, calls after the turns before them."""
-        lacking, turn, start = [], None, 0
-        for piece in given:
-            if piece.turn != turn:
-                turn, start = piece.turn, self.at
-            if not self._has(piece, start):
-                lacking.append(piece)
-        return lacking
-
-    def _has(self, piece: Piece, start: int) -> bool:
-        if piece.kind == "calls":
-            return any(form in self.text[start:] for form in self._forms(piece.text))
-        if piece.kind in ("name", "tools"):
-            return any(form in self.text for form in self._forms(piece.text))
-        return any(self._take(form) for form in self._forms(piece.text))
-
-    def _take(self, form: str) -> bool:
-        at = self.text.find(form, self.at)
-        if at >= 0:
-            self.at = at + len(form)
-            self.used.append((at, self.at))
-            return True
-        overlap = self.before[len(self.before) - len(form) + 1 :] if len(form) > 1 else ""
-        if overlap and form in overlap + self.text[: len(form)]:
-            return True
-        at = self.text.find(form)  # templates may put the system's text into a later turn
-        while at >= 0:
-            if all(at + len(form) <= start or at >= stop for start, stop in self.used):
-                self.used.append((at, at + len(form)))
-                return True
-            at = self.text.find(form, at + 1)
-        return False
-
-    def _forms(self, text: str) -> Iterator[str]:
-        """The text as it may be written: as it is, in JSON, and as the tokenizer changes it."""
-        yield squeezed(text)
-        for is_ascii in (False, True):
-            once = json.dumps(text, ensure_ascii=is_ascii)[1:-1]
-            yield squeezed(once)
-            yield squeezed(json.dumps(once, ensure_ascii=is_ascii)[1:-1])
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        yield squeezed(self.tokenizer.decode(ids))
-
-
-def squeezed(text: str) -> str:
-    """The text without white space."""
-    return "".join(text.split())
-
-
-def shortened(text: str, width: int = 60) -> str:
-    """The text in one line, its middle left out if it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width // 2]}…{line[1 - width // 2 :]}"
+        found = Page(text(f"{name}_ids"), changed, before=prompt[-longest:])
+        yield name, found.lacks(said)
 
 
 def _version() -> bytes:
     """The source of the comparison, for its cache."""
-    return b"".join(Path(module).read_bytes() for module in (__file__, statements.__file__))
+    return b"".join(Path(module).read_bytes() for module in (__file__, statements.__file__, page.__file__))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from trl_ext.data.template_losses import REMEDY
 from trl_ext.inspection.facts import Facts
 from trl_ext.inspection.finding_sentences import MISSING
 from trl_ext.methods import Method
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
-
-REMEDY = "Use a model whose chat template writes it, or put another template into the tokenizer's folder (`chat_template.jinja`)"
 
 
 def refuse(facts: Facts, lacks: str) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,33 +30,44 @@ class Template:
     text: str | None
     tokens: dict[str, str] = field(default_factory=dict)
 
-    def render(self, messages: list[dict[str, Any]]) -> str:
-        """A conversation as text, as transformers' `apply_chat_template` writes it with its default arguments.
+    def render(self, messages: list[dict[str, Any]], **given: Any) -> str:
+        """A conversation as text, as transformers' `apply_chat_template` writes it.
+
+        Args:
+            messages: The conversation.
+            given: Further variables, such as `tools` and `add_generation_prompt` (default: false).
 
         Raises:
             Exception: Whatever the template raises for such a conversation.
         """
-        from jinja2.ext import Extension, loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        return _compiled(self.text or "").render(
+            **{"messages": messages, "add_generation_prompt": False, **self.tokens, **given}
+        )
 
-        class Generation(Extension):
-            """Ignores `{% generation %}`, which marks the tokens that are trained on."""
 
-            tags: ClassVar = {"generation"}
+@functools.cache
+def _compiled(text: str) -> Any:
+    """The template as transformers compiles it."""
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-            def parse(self, parser: Any) -> Any:
-                next(parser.stream)
-                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    class Generation(Extension):
+        """Ignores `{% generation %}`, which marks the tokens that are trained on."""
 
-        def refuse(message: str) -> None:
-            raise ValueError(message)
+        tags: ClassVar = {"generation"}
 
-        extensions = [loopcontrols, Generation]
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-        environment.filters["tojson"] = lambda value, **given: json.dumps(value, ensure_ascii=False)
-        environment.globals |= {"raise_exception": refuse, "strftime_now": lambda format: "2026-01-01"}
-        template = environment.from_string(self.text or "")
-        return template.render(messages=messages, add_generation_prompt=False, **self.tokens)
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    def refuse(message: str) -> None:
+        raise ValueError(message)
+
+    extensions = [loopcontrols, Generation]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    environment.filters["tojson"] = lambda value, **given: json.dumps(value, ensure_ascii=False)
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda format: "2026-01-01"}
+    return environment.from_string(text)
 
 
 def of_model(name: str, revision: str | None = None) -> Template | None:
