@@ -204,6 +204,7 @@ def test_an_existing_file_is_kept(folder, capsys):
         (["./nowhere", "rows.jsonl"], "nowhere"),
         (["embedded", "prompts.jsonl"], "prompts.jsonl holds prompts and no completions."),
         (["embedded", "numbers.jsonl"], "numbers.jsonl has the columns a, b, which are not recognised."),
+        (["embedded", "capitals.jsonl"], 'prompt: Question\n  chosen: "good answer"'),
         (["embedded", "empty.jsonl"], "empty.jsonl"),
         (["embedded", "rows.jsonl", "--lora_rank", "8"], "`--lora_rank` is not a setting here: write `lora_r: 8`."),
         (["embedded", "rows.jsonl", "--loss", "dpoo"], "Did you mean dpo"),
@@ -216,6 +217,8 @@ def test_wrong_input_writes_nothing(folder, capsys, words, sentence):
     write("rows.jsonl", pairs(40))
     write("prompts.jsonl", PROMPTS)
     write("numbers.jsonl", [{"a": 1, "b": 2}])
+    capitals = {"Question": "How was Rome?", "good answer": "Nice and warm.", "bad answer": "Bad."}
+    write("capitals.jsonl", [capitals, capitals | {"Question": "How was Paris?", "good answer": "Lovely food."}])
     write("empty.jsonl", [])
     assert main(["init", *words]) == 2
     assert sentence in capsys.readouterr().err

@@ -9,7 +9,7 @@ from trl_ext.data import sources
 from trl_ext.data.column_errors import unrecognised
 from trl_ext.data.demonstrations import SHAPES
 from trl_ext.data.formats import recognise
-from trl_ext.data.renaming import renamed
+from trl_ext.data.renaming import mapped, with_known_names
 from trl_ext.data.sampling import sample, without_format
 from trl_ext.support.errors import UserError
 
@@ -44,8 +44,8 @@ def _of_columns(data: str, given: dict[str, Any]) -> dict[str, Any]:
         revision=given.get("dataset_revision"),
         streaming=False,
     )
-    dataset = without_format(dataset)
-    dataset = renamed(dataset, given.get("dataset_columns"), name)
+    stored = mapped(without_format(dataset), given.get("dataset_columns"), name)
+    dataset = with_known_names(stored)
     match = recognise(sample(dataset), given.get("dataset_format") or "auto")
     if match is not None:
         return {"loss": "dpo" if match.paired else "kto"}
@@ -53,7 +53,7 @@ def _of_columns(data: str, given: dict[str, Any]) -> dict[str, Any]:
     if any(set(names) <= columns for names in SHAPES):
         return {"trainer": "sft"}
     if "prompt" not in columns:
-        raise unrecognised(sample(dataset, known=None), name, given.get("dataset_format") or "auto")
+        raise unrecognised(sample(stored, known=None), name, given.get("dataset_format") or "auto")
     raise UserError(
         f"{name} holds prompts and no completions. Completions are then sampled during training, which needs a source of "
         "reward. Add `--reward_funcs rewards.py:function` or `--reward_adapter DIR`, or give data with completions."
