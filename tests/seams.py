@@ -55,6 +55,21 @@ SEAMS = (
         "the table of attention implementations in transformers' source",
         "checks/test_attention.py",
     ),
+    Seam(
+        "checks/dataloader.py",
+        "the fields of `AcceleratorConfig` in transformers' source",
+        "checks/test_dataloader.py",
+    ),
+    Seam(
+        "checks/model_arguments.py",
+        "the names that `from_pretrained` reads in transformers' source",
+        "checks/test_dataloader.py",
+    ),
+    Seam(
+        "checks/schedules.py",
+        "the schedules and their arguments in transformers' and torch's source",
+        "checks/test_schedules.py",
+    ),
     Seam("checks/trackers.py", "the table of trackers in transformers' source", "checks/test_packages.py"),
     Seam("data/cache_keys.py", "`_fingerprint` of `datasets.Dataset`", "data/test_checks.py"),
     Seam("data/local.py", "options and decompression of the builders of `datasets`", "data/files/test_compression.py"),

@@ -52,17 +52,6 @@ def test_every_tracker_of_transformers_has_its_package():
     assert set(trackers()) - {*PACKAGES} <= NO_PACKAGE
 
 
-def test_a_tracker_that_is_not_there_is_a_note(bare, tmp_path):
-    notes = load(tmp_path, "report_to: [tensorboard, wandb]\n").notes
-    assert ["tensorboard" in notes[0], "`pip install wandb`" in notes[1], len(notes)] == [True, True, 2]
-    assert load(tmp_path, "report_to: none\n").notes == load(tmp_path, "").notes == []
-
-
-def test_a_tracker_that_is_there_is_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(packages, "is_installed", lambda package: package == "tensorboardX")
-    assert load(tmp_path, "report_to: tensorboard\n").notes == []
-
-
 @pytest.mark.parametrize("name", ["lomo", "galore_adamw_layerwise"])
 def test_an_update_inside_the_backward_pass_is_refused(name, tmp_path):
     assert "inside the backward pass" in problem(tmp_path, f"optim: {name}\noptim_target_modules: all-linear\n")

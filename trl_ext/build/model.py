@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import PeftConfig, PeftModel
-from transformers import PreTrainedConfig, set_seed
+from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.utils.peft_utils import find_adapter_config_file
 from trl import ModelConfig, get_peft_config, get_quantization_config
 from trl.trainer.utils import create_model_from_path
 
 from trl_ext import demo
 from trl_ext.build import adapter_fit, lora_targets
+from trl_ext.checks.model_arguments import loading_arguments, unknown
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import adapter_types, task
@@ -68,6 +69,28 @@ def require_policy(recipe: Recipe) -> None:
         problem = what and f"It is {what}, and {method.title} needs a language model as the policy."
     if problem is not None:
         raise UserError(f"`model_name_or_path` is {path}. {problem}")
+
+
+def require_model_arguments(recipe: Recipe, args: Any) -> None:
+    """UserError if `model_init_kwargs` has a name that the model, also one on the Hub, cannot be loaded with."""
+    path, given = model_path(recipe), args.model_init_kwargs or {}
+    if not given or find_adapter_config_file(path) is not None:
+        return
+    config, unused = AutoConfig.from_pretrained(
+        path,
+        revision=recipe.get("model_revision") or "main",
+        trust_remote_code=args.trust_remote_code,
+        return_unused_kwargs=True,
+        **{name: value for name, value in given.items() if name not in ("revision", "trust_remote_code")},
+    )
+    allowed = loading_arguments() | set(dir(config))
+    problems = [
+        unknown("`model_init_kwargs`", name, recipe.get("model_name_or_path"), allowed)
+        for name in given
+        if name in unused and name not in loading_arguments()
+    ]
+    if problems:
+        raise UserError(problems)
 
 
 def load_policy(

@@ -19,7 +19,7 @@ from trl_ext.build.config import training_config
 from trl_ext.build.doubled import without_doubled
 from trl_ext.build.dtypes import precision
 from trl_ext.build.duration import count_steps
-from trl_ext.build.model import load_policy, model_path, require_policy
+from trl_ext.build.model import load_policy, model_path, require_model_arguments, require_policy
 from trl_ext.build.refusals import as_user_errors
 from trl_ext.build.rewards import load as load_reward
 from trl_ext.build.schedule import require_schedule
@@ -97,6 +97,7 @@ def build_trainer(
     train = _check_data(recipe, args, given, processing_class, model_files, statements)
     evaluation = before_evaluation(recipe.method, given, processing_class, args, model_files, statements)
     require_schedule(args, count_steps(recipe.method, args, train, evaluation))
+    require_model_arguments(recipe, args)
     model, adapter = load_policy(recipe, args, chosen, statements, base)
     with as_user_errors(recipe, args), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=SettingsWarning)  # the recipe's notes repeat them

@@ -20,7 +20,7 @@ THEMES = (
     "model", "task", "data", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
     "precision", "attention", "reference", "loss", "kl", "sampling", "generations", "bounds", "rows", "accumulation", "optimizers",
     "schedules", "evaluation", "duration",
-    "packages", "trackers", "launch", "checkpoints", "unread",
+    "packages", "trackers", "requirements", "model_arguments", "dataloader", "launch", "checkpoints", "unread",
 )  # fmt: skip
 """The files of rules, in the order in which their sentences are reported."""
 
@@ -30,9 +30,14 @@ for _theme in THEMES:  # importing a file registers its rules
 __all__ = ["THEMES", "ConfigSettings", "Settings", "check", "notes", "refuse"]
 
 
-def check(settings: Settings) -> list[str]:
-    """A sentence for each problem: a setting that cannot work."""
-    return _judge([rule for rule in RULES if not rule.is_note], settings)
+def check(settings: Settings, *, to_train: bool = False) -> list[str]:
+    """A sentence for each problem: a setting that cannot work.
+
+    Args:
+        settings: Those of a recipe or of a configuration.
+        to_train: Also check what training needs on this machine, such as packages and logins.
+    """
+    return _judge([rule for rule in RULES if not rule.is_note and (to_train or not rule.is_requirement)], settings)
 
 
 def notes(settings: Settings) -> list[str]:

@@ -26,6 +26,7 @@ class Rule:
         applies_to: Whether it holds for a method.
         recipe_only: Not judged for a configuration: it looks at files, paths or packages, or at which keys were written.
         is_note: Its sentences are notes, which do not refuse anything.
+        is_requirement: It is about the machine that trains, and judged only where a recipe is to be trained.
     """
 
     judge: Judge
@@ -33,6 +34,7 @@ class Rule:
     applies_to: Callable[[Method], bool]
     recipe_only: bool
     is_note: bool
+    is_requirement: bool = False
 
     @property
     def name(self) -> str:
@@ -76,6 +78,13 @@ def problem(
 ) -> Callable[[Judge], Judge]:
     """Register a rule whose violation is refused. Arguments: see `Rule`."""
     return lambda judge: _register(Rule(judge, reads, applies_to, recipe_only, is_note=False))
+
+
+def requirement(*reads: str, applies_to: Callable[[Method], bool] = every_method) -> Callable[[Judge], Judge]:
+    """Register a rule about what a recipe needs on the machine that trains it. Arguments: see `Rule`."""
+    return lambda judge: _register(
+        Rule(judge, reads, applies_to, recipe_only=True, is_note=False, is_requirement=True)
+    )
 
 
 def note(

@@ -5,14 +5,13 @@ The arguments that each schedule takes are read from the source of transformers 
 """
 
 import ast
-import importlib.util
 import json
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from trl_ext.checks import installed_source
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
 from trl_ext.support import messages
@@ -187,9 +186,9 @@ def arguments_of(schedule: str) -> Arguments | None:
     if function is None:
         return None
     package, file, name = CLASSES.get(function, ("transformers", "optimization.py", function))
-    node = next(node for node in _source(package, file).body if getattr(node, "name", None) == name)
+    node = installed_source.find(installed_source.parse(package, file), name)
     if isinstance(node, ast.ClassDef):
-        node = next(part for part in node.body if getattr(part, "name", None) == "__init__")
+        node = installed_source.find(node, "__init__")
     names = [arg.arg for arg in node.args.args]
     first = len(names) - len(node.args.defaults)
     defaults = {key: _literal(value) for key, value in zip(names[first:], node.args.defaults, strict=True)}
@@ -200,21 +199,12 @@ def arguments_of(schedule: str) -> Arguments | None:
 @lru_cache
 def _functions() -> dict[str, str]:
     """The function of transformers that makes each schedule, by the name of the schedule."""
-    values = {}
-    for node in _source("transformers", "trainer_utils.py").body:
-        if getattr(node, "name", None) == "SchedulerType":
-            assignments = [part for part in node.body if isinstance(part, ast.Assign)]
-            values = {part.targets[0].id: part.value.value for part in assignments}
-    for node in _source("transformers", "optimization.py").body:
+    names = installed_source.find(installed_source.parse("transformers", "trainer_utils.py"), "SchedulerType")
+    values = {part.targets[0].id: part.value.value for part in names.body if isinstance(part, ast.Assign)}
+    for node in installed_source.parse("transformers", "optimization.py").body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "TYPE_TO_SCHEDULER_FUNCTION":
             return {values[key.attr]: value.id for key, value in zip(node.value.keys, node.value.values, strict=True)}
     raise LookupError("transformers/optimization.py has no table of schedules: is another version installed?")
-
-
-@lru_cache
-def _source(package: str, file: str) -> ast.Module:
-    folder = importlib.util.find_spec(package).submodule_search_locations[0]
-    return ast.parse(Path(folder, file).read_text(encoding="utf-8"))
 
 
 def _literal(value: ast.expr) -> Any:

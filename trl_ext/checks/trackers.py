@@ -1,4 +1,4 @@
-"""Rules about `report_to`: the trackers of the installed transformers, read from its source, and their packages."""
+"""Rules about `report_to`: the trackers of the installed transformers, read from its source. `requirements` asks for their packages."""
 
 import importlib.util
 import re
@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from trl_ext.checks import packages
-from trl_ext.checks.rule import note, problem
+from trl_ext.checks.rule import problem
 from trl_ext.checks.settings import Settings
 from trl_ext.support import messages
 
@@ -53,15 +52,3 @@ def trackers() -> tuple[str, ...]:
     folder = importlib.util.find_spec("transformers").submodule_search_locations[0]
     table = TABLE.search(Path(folder, SOURCE).read_text(encoding="utf-8"))
     return tuple(re.findall(r'"(\w+)":', table[1]))
-
-
-@note("report_to", recipe_only=True)
-def package(s: Settings) -> Iterator[str]:
-    """A note, because a recipe may be validated on another computer than it runs on."""
-    given = s["report_to"]
-    for name in given if isinstance(given, list) else [given]:
-        needed, pip = PACKAGES.get(str(name), (None, None))
-        if needed and not packages.is_installed(needed) and not packages.is_installed(INSTEAD.get(name, needed)):
-            yield (
-                f"{s.where('report_to')} names {name}, which is not installed here. `trl-ext run` needs it: `pip install {pip}`."
-            )

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from trl_ext.cli.summary import summary
     from trl_ext.model_files import model
 
-    loaded = recipe.load(args.recipe, args.recipe_keys)
+    loaded = recipe.load(args.recipe, args.recipe_keys, to_train=True)
     if problem := model.problem(loaded.get("model_name_or_path")):
         raise UserError(problem, about=args.recipe)
     print(f"{args.recipe} is valid.")

@@ -58,7 +58,7 @@ def cells(path: str | Path, overrides: dict[str, Any], names: Any, betas: Any = 
             varied = {key: value for key, value in (("beta", beta), ("seed", seed)) if value is not None}
             label = "-".join([name, *(f"{key}{value:g}" for key, value in varied.items())])
             try:
-                recipe = load(path, {**overrides, "loss": name, **varied})
+                recipe = load(path, {**overrides, "loss": name, **varied}, to_train=True)
             except UserError as error:
                 problems += [f"{label}: {problem}" for problem in error.problems]
                 continue

@@ -21,7 +21,7 @@ from trl_ext.recipe.resolved import RESOLVED, Recipe
 from trl_ext.recipe.settings import Settings
 
 
-def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None, *, to_train: bool = False) -> Recipe:
     """Read a recipe and check all that can be checked without weights or data.
 
     Later layers win: the file, the variant of the chosen loss, the overrides.
@@ -29,6 +29,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     Args:
         path: A YAML file of flat keys, or the name of a recipe that comes with trl-ext.
         overrides: Values by key, as flags give them.
+        to_train: Also check what training needs on this machine, such as packages and logins.
 
     Raises:
         UserError: With every problem found, not only the first.
@@ -55,18 +56,20 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe
     merged = merge_layers(layers, chosen)
     loss_kwargs = fit_to_loss(merged, chosen, method, problems)
     note_reused_hyperparameters(merged, layers.file, chosen, problems)
-    awaits = run_checks(merged, path.parent, method, chosen, problems)
+    awaits = run_checks(merged, path.parent, method, chosen, problems, to_train=to_train)
 
     problems.raise_if_any()
     return _recipe(path, merged, method, chosen, loss_kwargs, problems.notes, awaits)
 
 
-def run_checks(merged: Layer, folder: Path, method: Method, chosen: Choice | None, problems: Problems) -> str | None:
+def run_checks(
+    merged: Layer, folder: Path, method: Method, chosen: Choice | None, problems: Problems, *, to_train: bool
+) -> str | None:
     """Check the merged settings. Returns a note on what has to be trained before this recipe can run, if anything has."""
     settings = Settings(merged, method, chosen and chosen.info, folder)
     if awaits := stages.awaited(settings):
         settings.reported.add("reward_adapter")
-    problems.add_sentences(*checks.check(settings))
+    problems.add_sentences(*checks.check(settings, to_train=to_train))
     problems.notes += [*checks.notes(settings), *([awaits] if awaits else [])]
     return awaits
 

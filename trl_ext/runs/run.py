@@ -47,7 +47,7 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
     Raises:
         UserError: An error that the user can fix.
     """
-    recipe = load(path, overrides)
+    recipe = load(path, overrides, to_train=True)
     if recipe.awaits is not None:
         raise UserError(recipe.awaits, about=path)
     directory, checkpoint = run_directory(recipe)
