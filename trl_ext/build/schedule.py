@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from transformers.optimization import get_scheduler
+from transformers import get_scheduler
 
 from trl_ext.support.errors import UserError
 
