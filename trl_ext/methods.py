@@ -43,6 +43,7 @@ class Method:
             `trl_ext.recipe.schema.SOURCES`. Every recipe has the keys of model and data.
         planner: Function from a recipe to what `trl_ext.planner` counts, as "module:name".
         summary: Function from a recipe to the lines that `trl-ext validate` prints about this kind.
+        large_panels: The large panels of its curves, by their keys in `trl_ext.report.panels`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Method:
     token_columns: tuple[str, ...]
     planner: str
     summary: str
+    large_panels: tuple[str, ...]
     tokenised_by: str | None = None
     objective: str = ""
     is_default: bool = False
@@ -132,6 +134,7 @@ METHODS = {
             cuts_rows=True,
             planner="trl_ext.planner.training:preferences",
             summary="trl_ext.cli.summary:preferences",
+            large_panels=("margin", "log_ratio", "loss"),
         ),
         Method(
             name="unpaired",
@@ -149,6 +152,7 @@ METHODS = {
             cuts_rows=True,
             planner="trl_ext.planner.training:preferences",
             summary="trl_ext.cli.summary:preferences",
+            large_panels=("margin", "log_ratio", "loss"),
         ),
         Method(
             name="ppo",
@@ -167,6 +171,7 @@ METHODS = {
             trained_adapters=2,
             planner="trl_ext.planner.training:sampled",
             summary="trl_ext.cli.summary:ppo",
+            large_panels=("score", "kl", "length"),
         ),
         Method(
             name="online",
@@ -184,6 +189,7 @@ METHODS = {
             samples_completions=True,
             planner="trl_ext.planner.training:sampled",
             summary="trl_ext.cli.summary:online",
+            large_panels=("score", "kl", "loss"),
         ),
         Method(
             name="reward",
@@ -201,6 +207,7 @@ METHODS = {
             trains_scores=True,
             planner="trl_ext.planner.training:micro_batches",
             summary="trl_ext.cli.summary:without_loss",
+            large_panels=("reward_model_margin", "accuracy", "loss"),
         ),
         Method(
             name="sft",
@@ -216,6 +223,7 @@ METHODS = {
             tokenised_by="trl:SFTTrainer",
             planner="trl_ext.planner.training:micro_batches",
             summary="trl_ext.cli.summary:without_loss",
+            large_panels=("loss", "token_accuracy", "entropy"),
         ),
     )
 }

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trl_ext.comparison import page, pictures, results
+from trl_ext.comparison import page, pictures, samples
+from trl_ext.evaluation import results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -22,7 +23,7 @@ def estimate(value, half=0.1):
 
 def evaluation(score, kl, accuracy=0.8):
     """As `trl_ext.evaluation.evaluate` writes it, as far as it is read."""
-    examples = [{"prompt": "Was it <b>good</b>?", "text": f"It scored {score}."}]
+    examples = [{"prompt": "Was it <b>good</b>?", "text": f"It scored {score}.", "scores": {"sentiment": score}}]
     return {
         "ranking": {"log_ratio": {"accuracy": estimate(accuracy), "margin": estimate(2.0)}},
         "log_ratio": {"chosen": estimate(1.0), "rejected": estimate(-1.0)},
@@ -40,7 +41,8 @@ PEAK = {"peak_bytes": 2**30, "peak_of": "process"}
 
 
 def row(name, score, kl, loss=None):
-    facts = {"name": name, "loss": loss or name, "beta": 0.1, "seed": 0}
+    facts = {"name": name, "loss": loss or name, "beta": 0.1, "seed": 0, "learning_rate": 5e-6, "steps": 300}
+    facts["command"] = f"trl-ext run my.yaml --loss {loss or name}"
     return results.of_run(evaluation(score, kl), **facts, seconds=12.0, **PEAK, cached=10, computed=0)
 
 
@@ -63,8 +65,11 @@ def written(tmp_path_factory):
     ]
     metrics.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
     pictures.frontier(folder / "frontier.png", ROWS, BASE)
-    pictures.movement(folder / "movement.png", {run["name"]: metrics for run in ROWS}, ROWS, BASE)
-    shown = [("Frontier", "What.", folder / "frontier.png"), ("Movement", "How.", folder / "movement.png")]
+    panels = pictures.movement_panels({run["name"]: metrics for run in ROWS}, ROWS, BASE)
+    shown = [
+        page.Shown("Frontier", "What.", {"frontier": (folder / "frontier.png").read_bytes()}),
+        page.Shown("Movement", "How.", panels),
+    ]
     page.write(folder / "report.html", "A comparison", ROWS, BASE, shown, ["Made here."])
     page.write_csv(folder / "comparison.csv", ROWS)
     return folder
@@ -74,19 +79,19 @@ def test_the_page_stands_alone(written):
     text = (written / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)=["'](?!data:)""", text)
     inline = re.findall(r"data:image/png;base64,([^\"]+)", text)
-    assert [base64.b64decode(data)[1:4] for data in inline] == [b"PNG", b"PNG"]
+    assert [base64.b64decode(data)[1:4] for data in inline] == [b"PNG"] * 5
     assert "0.900 ± 0.100" in text and "-1.00 ± 0.10" in text and "12</td>" in text
 
 
 def test_texts_are_shown_as_they_are(written):
     text = (written / "report.html").read_text(encoding="utf-8")
-    assert "Was it &lt;b&gt;good&lt;/b&gt;?" in text and "It scored 0.9." in text and "Base." in text
+    assert "Was it &lt;b&gt;good&lt;/b&gt;?" in text and "<mark>It scored 0" in text and "Base" in text
 
 
 def test_the_summary_claims_what_intervals_tell():
     said = page.summary(ROWS, BASE)
     assert said.startswith(
-        "dpo has the highest sentiment of sampled completions: 0.900 ± 0.100. Tied with it (overlapping 95 % intervals): ipo. "
+        "dpo has the highest sentiment: 0.900 ± 0.100. Tied with it (overlapping 95 % intervals): ipo. "
     )
     assert (
         "simpo-beta1 has the lowest KL to the base: 0.20 ± 0.10 nats per completion. Tied with it (overlapping 95 % "
@@ -123,7 +128,7 @@ def test_a_peak_says_whose_it_is(written):
 
 def test_without_scores_accuracy_is_compared():
     plain = [{key: value for key, value in run.items() if not key.startswith(results.SCORE)} for run in ROWS]
-    assert results.gain(plain)[0] == "accuracy" and "accuracy" in page.summary(plain, BASE)
+    assert results.gain(plain)[0] == "accuracy" and "accuracy on held-out pairs" in page.summary(plain, BASE)
 
 
 def test_the_table_for_spreadsheets(written):
@@ -186,7 +191,7 @@ def test_in_a_browser(written, tmp_path, width):
     probed.write_text(text.replace("</html>", f"{probe}</html>"), encoding="utf-8")
     found, log = dump(probed, width, tmp_path)
     assert "CONSOLE" not in log, log
-    assert len(found["images"]) == 2 and min(found["images"]) > 500
+    assert len(found["images"]) == 5 and min(found["images"]) > 500
     assert found["page"] <= found["window"] and found["font"] >= 15
 
 
@@ -207,3 +212,77 @@ def dump(file: Path, width: int, scratch: Path) -> tuple[dict, str]:
     found = re.search(r'<body id="(.*?)"', done.stdout)
     assert found, done.stdout[-500:] + done.stderr[-500:]
     return json.loads(html.unescape(found[1])), done.stderr
+
+
+def test_words_that_differ_are_marked():
+    assert samples.marked("We found the bed dull.", "We found the bed very lovely.") == [
+        ("We found the bed ", False),
+        ("very lovely", True),
+        (".", False),
+    ]
+    assert samples.marked("The same.", "The same.") == [("The same.", False)]
+    assert samples.marked("", "New words") == [("New words", True)]
+
+
+def sampled(name, *texts, scores=None):
+    prompts = ("first", "second", "third")[: len(texts)]
+    scores = scores or [0.5] * len(texts)
+    each = zip(prompts, texts, scores, strict=True)
+    return {"name": name, "samples": [{"prompt": p, "text": t, "scores": {"true reward": s}} for p, t, s in each]}
+
+
+def test_prompts_on_which_runs_differ_come_first():
+    base = sampled("base", "a b", "a b", "a b")
+    one = sampled("dpo", "a b", "a c", "a c", scores=(1, 1, 0))
+    other = sampled("ipo", "a b", "a d", "a d", scores=(1, 1, 1))
+    found = samples.side_by_side([one, other], base)
+    assert [each["prompt"] for each in found] == ["third", "second", "first"]  # by rewards where as many texts differ
+    assert found[0]["completions"][1] == {
+        "name": "dpo",
+        "scores": [("true reward", 0)],
+        "parts": [("a ", False), ("c", True)],
+    }
+    written_before = {"name": "x", "samples": [{"prompt": "first", "text": "a b"}]}  # by a version without scores
+    assert samples.side_by_side([written_before], base)[0]["completions"][1]["scores"] == []
+
+
+def test_the_page_has_settings_commands_and_scores(written):
+    text = (written / "report.html").read_text(encoding="utf-8")
+    assert page.settings(ROWS) == {
+        "headings": ["run", "loss", "beta", "learning rate", "steps", "seed"],
+        "rows": [
+            ["dpo", "dpo", "0.1", "5e-06", "300", "0"],
+            ["ipo", "ipo", "0.1", "5e-06", "300", "0"],
+            ["simpo-beta1", "simpo", "0.1", "5e-06", "300", "0"],
+            ["simpo-beta2", "simpo", "0.1", "5e-06", "300", "0"],
+        ],
+    }
+    assert "<td>5e-06</td><td>300</td><td>0</td>" in text
+    assert "<code>trl-ext run my.yaml --loss dpo</code>" in text and "<small>sentiment 0.90</small>" in text
+    assert text.count('<p class="dim hint">Scroll the table sideways') == 2
+
+
+def test_single_points_have_markers(monkeypatch, tmp_path):
+    file = logged(tmp_path / "one", [{"step": 7, "logps/chosen": -1.0, "logps/rejected": -2.0, **LOGGED_RATIOS}])
+    drawn = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, _: drawn.append(figure))
+    pictures.movement(tmp_path / "x.png", {"dpo": file}, ROWS[:1], BASE)
+    lines = [axis.get_lines()[0] for axis in drawn[0].axes[:3]]
+    assert [line.get_xydata().tolist() for line in lines] == [[[7, 1e-7]], [[7, 2e-7]], [[7, 1e-7]]]
+    assert all(line.get_marker() == "o" for line in lines)
+    assert all(axis.get_ylim()[1] - axis.get_ylim()[0] >= 1 for axis in drawn[0].axes[:3])  # rounding is no change
+
+
+LOGGED_RATIOS = {"log_ratio/chosen": 2e-7, "log_ratio/rejected": 1e-7}
+
+
+def test_a_line_joins_betas_and_not_seeds(monkeypatch, tmp_path):
+    def joined(*facts):
+        runs = [row(f"dpo-{i}", 0.5 + i / 10, 1 + i, "dpo") | each for i, each in enumerate(facts)]
+        drawn = []
+        monkeypatch.setattr(pictures, "_save", lambda figure, _: drawn.append(figure))
+        pictures.frontier(tmp_path / "x.png", runs, BASE)
+        return sum(line.get_linestyle() == "-" and len(line.get_xdata()) > 1 for line in drawn[0].axes[0].lines)
+
+    assert joined({"seed": 0, "beta": 1}, {"seed": 0, "beta": 2}) == 1
+    assert joined({"seed": 0}, {"seed": 1}) == 0

@@ -15,10 +15,10 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "demo.yaml"
 def test_the_true_reward_rises_and_the_language_stays(loss, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["run", str(RECIPE), "--loss", loss, "--output_dir", "run", "--disable_tqdm", "true"]) == 0
-    found = json.loads(Path("run/evaluation.json").read_text())["samples"]
-    before, after = found["before"], found["after"]
-    assert 0.4 < before["reward"] < 0.6 and before["fluency"] > 0.97
-    assert after["reward"] >= 0.75
-    assert after["fluency"] >= 0.90
-    assert 0 < found["kl"] < 10
-    assert "true reward of sampled completions" in capsys.readouterr().out
+    found = json.loads(Path("run/eval-embedded-test.json").read_text())["sampled"]
+    reward, fluency = found["scores"]["true reward"], found["scores"]["sentences that parse"]
+    assert 0.4 < reward["base"]["value"] < 0.6 and fluency["base"]["value"] > 0.97
+    assert reward["tuned"]["value"] >= 0.75
+    assert fluency["tuned"]["value"] >= 0.90
+    assert 0 < found["kl"]["k1"]["value"] < 10
+    assert "true reward" in capsys.readouterr().out

@@ -197,8 +197,9 @@ def test_the_demo_by_ppo_is_measured_at_its_end(tmp_path, monkeypatch, capsys):
     few = ["--max_steps", "1", "--per_device_train_batch_size", "4", "--max_completion_length", "8"]
     assert main(["run", str(Path(__file__).parents[2] / "recipes" / "demo-ppo.yaml"), *few, "--disable_tqdm"]) == 0
     printed = capsys.readouterr().out
-    assert "true reward of sampled completions" in printed and "sentences that parse" in printed
-    assert json.loads(Path("runs/demo-ppo/evaluation.json").read_text())["samples"]["before"]["ended"] > 0.9
+    assert "true reward" in printed and "sentences that parse" in printed
+    record = json.loads(Path("runs/demo-ppo/eval-embedded-test.json").read_text())
+    assert record["sampled"]["ended"]["base"]["value"] > 0.9
 
 
 @pytest.mark.slow
@@ -210,10 +211,10 @@ def test_ppo_raises_the_true_reward_of_the_demo(tmp_path, monkeypatch):
     recipe = Path(__file__).parents[2] / "recipes" / "demo-ppo.yaml"
     few = ["--max_steps", "20", "--lr_scheduler_type", "constant", "--max_completion_length", "40", "--disable_tqdm"]
     assert main(["run", str(recipe), *few]) == 0
-    samples = json.loads(Path("runs/demo-ppo/evaluation.json").read_text())["samples"]
-    before, after = samples["before"], samples["after"]
-    error = math.hypot(before["reward_se"], after["reward_se"])
-    assert after["reward"] - before["reward"] > max(4 * error, 0.15)
-    assert samples["kl"] > 3 * samples["kl_se"] and after["fluency"] > 0.95
+    sampled = json.loads(Path("runs/demo-ppo/eval-embedded-test.json").read_text())["sampled"]
+    before, after = (sampled["scores"]["true reward"][who] for who in ("base", "tuned"))
+    error = math.hypot(*((each["high"] - each["low"]) / (2 * 1.96) for each in (before, after)))
+    assert after["value"] - before["value"] > max(4 * error, 0.15)
+    assert sampled["kl"]["k1"]["low"] > 0 and sampled["scores"]["sentences that parse"]["tuned"]["value"] > 0.95
     logged = [record["score"] for record in records(tmp_path / "runs" / "demo-ppo") if "score" in record]
     assert len(logged) == 10 and sum(logged[-2:]) / 2 > logged[0]

@@ -20,11 +20,13 @@ from safetensors.torch import load_file
 from trl_ext import demo
 from trl_ext.checkpoints import manifest
 from trl_ext.cli import main
-from trl_ext.demo import evaluate
+from trl_ext.evaluation import samples
 
 HERE = Path(__file__).parent / "written_before"
 EXPECTED = json.loads((HERE / "expected.json").read_text(encoding="utf-8"))
 PLACEHOLDER = "/checkout/trl_ext/demo/model"
+NEW = {"run.log", "eval-embedded-test.json"}
+"""Files that runs have only now."""
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +57,8 @@ def here(written, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("kind", EXPECTED["files"])
 def test_resuming_ends_where_the_uninterrupted_run_ended(kind, here, capsys, monkeypatch):
-    monkeypatch.setattr(
-        evaluate, "evaluate", functools.partial(evaluate.evaluate, n=8)
-    )  # fewer samples: not what is tested here
+    few = functools.partial(samples.Sampling, n=8)  # not what is tested here
+    monkeypatch.setattr("trl_ext.evaluation.run_report.Sampling", few)
     run = Path("runs", kind)
     adapters = {path: load_file(path) for path in run.rglob("*.safetensors") if "checkpoint" not in str(path)}
     recorded = _records(run)
@@ -68,7 +69,7 @@ def test_resuming_ends_where_the_uninterrupted_run_ended(kind, here, capsys, mon
     assert "written with other settings" not in "".join(capsys.readouterr())
 
     files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
-    assert files == set(EXPECTED["files"][kind])
+    assert files - NEW == set(EXPECTED["files"][kind]) and "run.log" in files
     for path, tensors in adapters.items():
         found = load_file(path)
         assert found.keys() == tensors.keys()
@@ -116,8 +117,8 @@ def test_compare(here, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == len(EXPECTED["compare"])
     for row, expected in zip(rows, EXPECTED["compare"], strict=True):
-        assert row.keys() == expected.keys()
-        for name, value in expected.items():
+        assert row.keys() >= {_now(name) for name in expected}
+        for name, value in ((_now(name), value) for name, value in expected.items()):
             is_text = name in ("name", "loss") or not value
             assert (
                 row[name] == value if is_text else float(row[name]) == pytest.approx(float(value), rel=1e-3, abs=1e-4)
@@ -135,6 +136,11 @@ def test_merge(here, capsys):
         assert found["fidelity"][part] == (
             pytest.approx(expected, rel=0.05, abs=5e-3) if isinstance(expected, dict) else expected
         ), part
+
+
+def _now(column: str) -> str:
+    """The name of a column of the table today: the demo's reward was called by its function."""
+    return column.replace("score/sentiment", "score/true reward")
 
 
 def _records(run: Path) -> list[dict]:

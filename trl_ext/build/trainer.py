@@ -52,13 +52,15 @@ class Built:
     Attributes:
         trainer: The trainer.
         output_dir: Its run directory.
-        statements: Sentences for the log.
+        statements: Sentences for the user.
+        details: Sentences for the log of the run.
         settled: Settings of the recipe as they were settled while the trainer was built, for the run's resolved recipe.
     """
 
     trainer: Any
     output_dir: Path
     statements: list[str]
+    details: list[str] = field(default_factory=list)
     settled: dict[str, Any] = field(default_factory=dict)
 
 
@@ -88,7 +90,7 @@ def build_trainer(
     given = dataset.read(recipe, args, statements, tokenizer=tokenizer)
     processing_class = tokenizer()
     check_template(recipe, args, processing_class, given.train)
-    statements.append(f"Precision: {chosen.reason}.")
+    details = [f"Precision: {chosen.reason}."]
     statements += on_templates(recipe, args, processing_class, given.train)
     model_files = model_files_of(recipe, processing_class)
     given = without_doubled(recipe.method, args, given, processing_class, model_files, statements)
@@ -112,7 +114,7 @@ def build_trainer(
         )
     _set_card_facts(trainer, recipe, is_chat)
     _add_callbacks(trainer, recipe, output_dir)
-    return Built(trainer, output_dir, statements, template.recorded(recipe, is_chat))
+    return Built(trainer, output_dir, statements, details, template.recorded(recipe, is_chat))
 
 
 def load_rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:

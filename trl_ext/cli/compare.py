@@ -6,7 +6,8 @@ from typing import Any
 
 from trl_ext.cli import completion
 from trl_ext.cli.recipe_keys import A_RECIPE, Value, take_recipe_keys
-from trl_ext.cli.values import whole_number, writable_folder
+from trl_ext.cli.sampling import add_sampling
+from trl_ext.cli.values import writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
@@ -42,27 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="preferences to compare on (default: the rows that the runs hold out from training)",
     )
     add("--split", metavar="SPLIT", help="split of --dataset")
-    add("--limit", type=whole_number(1), default=500, metavar="ROWS", help="largest number of rows (default: 500)")
-    add(
-        "--samples",
-        type=whole_number(0),
-        default=256,
-        metavar="COUNT",
-        help="completions to sample per run, 0 for none (default: 256)",
-    )
-    add(
-        "--max_new_tokens",
-        type=whole_number(1),
-        default=128,
-        metavar="TOKENS",
-        help="largest number of tokens per sample (default: 128)",
-    )
-    add(
-        "--reward_funcs",
-        action=Value,
-        metavar="FUNCTION",
-        help="reward functions for the samples, as in a PPO recipe",
-    )
+    add_sampling(parser)
     add("--output_dir", metavar="DIR", help="directory of runs and report (default: runs/<recipe>-compare)")
     take_recipe_keys(parser, what)
 
@@ -162,11 +143,12 @@ def _names(paths: list[Path]) -> list[str]:
 
 def _evaluator(recipes: list[Any], directory: Path, args: argparse.Namespace, console: Any) -> Any:
     from trl_ext.cli.eval import watched
-    from trl_ext.comparison.evaluator import Evaluator, common_rows, reward_functions
+    from trl_ext.comparison.evaluator import Evaluator, common_rows
+    from trl_ext.evaluation.reward_functions import reward_functions
     from trl_ext.evaluation.rows import RowChoice
     from trl_ext.evaluation.samples import Sampling
 
-    functions = reward_functions(args.reward_funcs, recipes[0])
+    functions = reward_functions(args.reward_funcs, recipes[0], args.dataset)
     choice = RowChoice(args.dataset, args.split, None, args.limit)
     rows = common_rows(recipes, directory, choice)
     for statement in rows.statements:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.cli.recipe_keys import Value, add_run_or_recipe
-from trl_ext.cli.values import whole_number, writable_folder
+from trl_ext.cli.sampling import add_sampling
+from trl_ext.cli.values import writable_folder
 from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
 
@@ -23,8 +24,6 @@ EXAMPLES = """examples:
 For a recipe its latest finished run is used. Accuracy does not depend on beta: it is the share of pairs in which log π(chosen) − log π_ref(chosen) is above log π(rejected) − log π_ref(rejected).
 
 exit code: 0 on success, 2 on a user error"""
-
-LABELS = {"accuracy": "accuracy", "margin": "margin, nats", "area_under_curve": "AUC"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,21 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="'{prompt: COLUMN, ...}'",
         help="columns of the data, as in a recipe",
     )
-    parser.add_argument("--limit", type=whole_number(1), metavar="ROWS", help="use only the first ROWS rows")
-    parser.add_argument(
-        "--samples",
-        type=whole_number(0),
-        default=256,
-        metavar="COUNT",
-        help="completions to sample for the KL, each for a different prompt; 0 for none (default: 256)",
-    )
-    parser.add_argument(
-        "--max_new_tokens",
-        type=whole_number(1),
-        default=128,
-        metavar="TOKENS",
-        help="largest number of tokens per sample (default: 128)",
-    )
+    add_sampling(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the sampling (default: 0)")
     parser.add_argument(
         "--output",
@@ -92,8 +77,9 @@ def run(args: argparse.Namespace) -> int:
             Sampling(args.samples, args.max_new_tokens, args.seed),
             log=lambda text: console.print(text, markup=False),
             progress=lambda scored, total: watched(scored, total, console),
+            reward_names=args.reward_funcs,
         )
-    path = args.output or directory / f"eval-{record['data']['name']}.json"
+    path = args.output or directory / report.file_name(record)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_json(path, record)
     if args.json:

@@ -1,6 +1,7 @@
 """`trl-ext run`: train from a recipe. The work is in `trl_ext.runs.run`, which loads the heavy libraries."""
 
 import argparse
+from typing import Any
 
 from trl_ext.cli.recipe_keys import RecipeKey, add_recipe
 
@@ -48,4 +49,19 @@ def run(args: argparse.Namespace) -> int:
     from trl_ext.runs.signals import guard
 
     with guard:
-        return job.main(args.recipe, args.recipe_keys, force=args.force)
+        return job.main(args.recipe, args.recipe_keys, args.force, introduce, conclude)
+
+
+def introduce(console: Any, recipe: Any) -> None:
+    """Print which model is trained, and for how long."""
+    from trl_ext.cli import summary
+
+    for line in summary.in_brief(recipe):
+        console.print(line, markup=False)
+
+
+def conclude(console: Any, recipe: Any, trained: Any) -> None:
+    """Print what the run achieved and what to do next."""
+    from trl_ext.evaluation.run_report import report
+
+    report(console, recipe, trained)

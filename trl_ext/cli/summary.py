@@ -38,6 +38,18 @@ def summary(recipe: Any) -> dict[str, str]:
     }
 
 
+def in_brief(recipe: Any) -> list[str]:
+    """Two lines for the beginning of a run: the model with its adapter, and the steps."""
+    effective, said = recipe.effective, summary(recipe)
+    examples = effective("per_device_train_batch_size") * effective("gradient_accumulation_steps")
+    unit = "completions" if recipe.method.samples_completions else recipe.method.unit
+    adapter = said["adapter"] if recipe.get("use_peft") else "all weights are trained"
+    return [
+        f"model: {said['model']}; {adapter}",
+        f"training: {said['duration']}, {examples} {unit} per step, learning rate {said['learning rate']}",
+    ]
+
+
 def preferences(recipe: Any) -> dict[str, str]:
     name, columns = recipe.get("dataset_name") or "", recipe.get("dataset_columns")
     pairing = Pairing(recipe.effective("dataset_pairs"), recipe.effective("dataset_pair_margin"))

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_ext.build import rewards
+from trl_ext import losses
 from trl_ext.build.config import training_config
-from trl_ext.checks import reward_names
 from trl_ext.comparison.grid import Cell
-from trl_ext.demo import EMBEDDED
 from trl_ext.evaluation.evaluate import Progress, evaluate_model
+from trl_ext.evaluation.reward_functions import RewardFunctions
 from trl_ext.evaluation.rows import RowChoice, Rows, find_rows
 from trl_ext.evaluation.samples import Sampling
 from trl_ext.recipe import Recipe
+from trl_ext.recipe.command import run_command
 from trl_ext.report import metrics_file
 from trl_ext.runs import finished
 from trl_ext.runs.load import open_model
 from trl_ext.runs.loaded import Opened
 from trl_ext.runs.run import Trained
-from trl_ext.support.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Evaluator:
 
     rows: Rows
     sampling: Sampling
-    reward_functions: dict[str, Callable[..., list[float]]]
+    reward_functions: RewardFunctions
     log: Callable[[str], None]
     progress: Progress
 
@@ -63,7 +62,7 @@ class Evaluator:
         record = self._evaluate(opened)
         cached, computed = trained.counts or (0, 0)
         return {
-            **describe(cell.name, cell.recipe),
+            **describe(cell.name, cell.recipe, cell.command),
             "seconds": round(trained.seconds, 1),
             "evaluation_seconds": round(time.time() - started, 1),
             "peak_bytes": trained.peak and trained.peak.bytes,
@@ -81,7 +80,7 @@ class Evaluator:
         metrics = directory / "metrics.jsonl"
         logged = metrics_file.read(metrics) if metrics.exists() else []
         return {
-            **describe(name, opened.recipe),
+            **describe(name, opened.recipe, run_command(finished.home(directory) / finished.RECIPE, {})),
             "seconds": max((line["seconds"] for line in logged if "seconds" in line), default=None),
             "evaluation_seconds": round(time.time() - started, 1),
             "peak_bytes": None,
@@ -95,42 +94,31 @@ class Evaluator:
         return evaluate_model(opened, self.rows, self.sampling, self.log, self.progress, self.reward_functions)
 
 
-def describe(name: str, recipe: Recipe) -> dict[str, Any]:
-    """Name, loss, beta and seed of a run."""
+def describe(name: str, recipe: Recipe, command: str) -> dict[str, Any]:
+    """Name, loss, beta, learning rate and seed of a run, and the command that trains it."""
+    betas = {part: beta for part, beta in _betas(recipe) if beta is not None}
     return {
         "name": name,
         "loss": recipe.title,
-        "beta": recipe.loss_kwargs.get("beta"),
+        "beta": next(iter(betas.values()))
+        if len(betas) == 1
+        else ", ".join(f"{k} {v:g}" for k, v in betas.items()) or None,
+        "learning_rate": recipe.effective("learning_rate"),
         "seed": recipe.effective("seed"),
+        "command": command,
     }
+
+
+def _betas(recipe: Recipe) -> Iterator[tuple[str, float | None]]:
+    """Beta of every part of the loss, defaults included."""
+    if recipe.loss is None:
+        return
+    made = losses.get(recipe.loss, **recipe.loss_kwargs)
+    for part in getattr(made, "components", (made,)):
+        yield part.name, part.hyperparameters.get("beta")
 
 
 def common_rows(recipes: Sequence[Recipe], directory: Path, choice: RowChoice) -> Rows:
     """The rows all runs are evaluated on: by default those held out by the first run on pairs, or else by the first run."""
     recipe = next((recipe for recipe in recipes if recipe.method.is_default and recipe.paired), recipes[0])
     return find_rows(recipe, training_config(recipe, directory), choice)
-
-
-def reward_functions(names: Any, recipe: Recipe) -> dict[str, Callable[..., list[float]]]:
-    """Reward functions by name: the given ones, or by default those of the embedded data.
-
-    Raises:
-        UserError: A name does not refer to a function.
-    """
-    if names is None:
-        if recipe.get("dataset_name") != EMBEDDED:
-            return {}
-        from trl_ext.demo.rewards import fluency, sentiment
-
-        return {"sentiment": sentiment, "sentences that parse": fluency}
-    found = {}
-    for name in names if isinstance(names, list) else [names]:
-        if (problem := reward_names.problem(str(name))) is not None:
-            raise UserError(f"`--reward_funcs` is {name!r}, {problem}")
-        function = rewards.load(str(name))
-        if isinstance(function, str):
-            raise UserError(
-                f"`--reward_funcs` is {name!r}, a model. A comparison scores completions with functions only."
-            )
-        found[function.__name__] = function
-    return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from trl_ext import losses
 from trl_ext.recipe import Recipe, load
+from trl_ext.recipe.command import run_command
 from trl_ext.support.errors import UserError
 
 
@@ -20,10 +21,12 @@ class Cell:
     Attributes:
         name: Name of its directory and in tables: `ipo`, or `ipo-beta0.3-seed1` if betas and seeds vary.
         recipe: The run's recipe.
+        command: The command that trains this run alone.
     """
 
     name: str
     recipe: Recipe
+    command: str = ""
 
 
 def cells(path: str | Path, overrides: dict[str, Any], names: Any, betas: Any = None, seeds: Any = None) -> list[Cell]:
@@ -57,12 +60,13 @@ def cells(path: str | Path, overrides: dict[str, Any], names: Any, betas: Any = 
         for beta, seed in itertools.product(loss_betas or [None], all_seeds or [None]):
             varied = {key: value for key, value in (("beta", beta), ("seed", seed)) if value is not None}
             label = "-".join([name, *(f"{key}{value:g}" for key, value in varied.items())])
+            keys = {**overrides, "loss": name, **varied}
             try:
-                recipe = load(path, {**overrides, "loss": name, **varied}, to_train=True)
+                recipe = load(path, keys, to_train=True)
             except UserError as error:
                 problems += [f"{label}: {problem}" for problem in error.problems]
                 continue
-            found[label] = Cell(label, recipe)
+            found[label] = Cell(label, recipe, run_command(path, keys))
     if problems:
         raise UserError(list(dict.fromkeys(problems)), about=str(path))
     return list(found.values())

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_ext.comparison import page, pictures, results
+from trl_ext.comparison import page, pictures
+from trl_ext.comparison.page import Shown
+from trl_ext.evaluation import results
+from trl_ext.report import metrics_file
 from trl_ext.runs import environment
 from trl_ext.support import counts, terminal
 
@@ -30,8 +33,12 @@ def write(directory: Path, title: str, records: Sequence[dict[str, Any]], runs: 
         console: The table and a summary are printed to it.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    steps = {name: _last_step(run / "metrics.jsonl") for name, run in runs.items()}
     rows = [
-        results.of_run(**{key: value for key, value in record.items() if key not in NOT_IN_ROWS}) for record in records
+        results.of_run(
+            **{key: value for key, value in record.items() if key not in NOT_IN_ROWS}, steps=steps[record["name"]]
+        )
+        for record in records
     ]
     base = results.of_base(records[0]["evaluation"])
     drawn = _draw(directory, rows, base, runs)
@@ -73,29 +80,27 @@ def table(rows: list[dict[str, Any]], base: dict[str, Any]) -> Any:
     return made
 
 
-def _draw(
-    directory: Path, rows: Sequence[dict[str, Any]], base: dict[str, Any], runs: dict[str, Path]
-) -> list[tuple[str, str, Path]]:
-    """Title, caption and path of each picture."""
+def _last_step(metrics: Path) -> int | None:
+    return max((record["step"] for record in metrics_file.read(metrics)), default=None) if metrics.exists() else None
+
+
+def _draw(directory: Path, rows: Sequence[dict[str, Any]], base: dict[str, Any], runs: dict[str, Path]) -> list[Shown]:
+    """The pictures for the page; each is also a file."""
     drawn = []
     if any(row.get("kl") for row in rows):
         pictures.frontier(directory / FRONTIER, rows, base)
-        drawn.append(
-            (
-                "Reward or accuracy against KL",
-                "Higher is better; further left is nearer to the base. Bars are 95 % intervals. A line joins the runs of one "
-                "loss.",
-                directory / FRONTIER,
-            )
+        caption = (
+            "Higher is better; further left is nearer to the base. Bars are 95 % intervals. A line joins runs of one loss that "
+            "differ in beta."
         )
-    pictures.movement(directory / MOVEMENT, {name: run / "metrics.jsonl" for name, run in runs.items()}, rows, base)
-    drawn.append(
-        (
-            "Log-ratios during training",
-            "Measured on the training batches. Losses that depend only on the difference may lower both log-ratios. If the "
-            "log-ratio of chosen completions falls far, probability moves to other completions than those in the data. A run is "
-            "missing if its loss reads no reference and no other run saw the same batches.",
-            directory / MOVEMENT,
-        )
+        title = "Reward or accuracy against KL"
+        drawn.append(Shown(title, caption, {title: (directory / FRONTIER).read_bytes()}))
+    metrics = {name: run / "metrics.jsonl" for name, run in runs.items()}
+    pictures.movement(directory / MOVEMENT, metrics, rows, base)
+    caption = (
+        "log π − log π_base, measured on the training batches. Losses that depend only on the difference may lower both "
+        "log-ratios. If the log-ratio of chosen completions falls far, probability moves to other completions than those in the "
+        "data. A run is missing if its loss reads no reference and no other run saw the same batches."
     )
+    drawn.append(Shown("Log-ratios during training", caption, pictures.movement_panels(metrics, rows, base)))
     return drawn

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl_ext.build.shared_base import SharedBase
-from trl_ext.comparison.evaluator import Evaluator
+from trl_ext.comparison.evaluator import Evaluator, describe
 from trl_ext.comparison.grid import Cell
 from trl_ext.data.template_choice import SETTING
 from trl_ext.recipe import Recipe, load
@@ -18,6 +18,7 @@ from trl_ext.runs.report import draw_curves
 from trl_ext.runs.signals import Interrupted, guard
 from trl_ext.support import atomic
 from trl_ext.support.errors import UserError
+from trl_ext.support.run_log import log
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +79,7 @@ def train(cells: list[Cell], directory: Path, console: Console, evaluator: Evalu
                 evaluation = evaluator.evaluate_finished(cell.name, home)["evaluation"]
                 record |= {"asked": evaluator.settings, "evaluation": evaluation}
                 atomic.write_json(home / MEASURED, record)
-            found.append(record)
+            found.append(record | describe(cell.name, cell.recipe, cell.command))
             continue
         checkpoint = resume.latest_checkpoint(home)
         if checkpoint is None:
@@ -88,7 +89,9 @@ def train(cells: list[Cell], directory: Path, console: Console, evaluator: Evalu
             console.print(note)
         lender = base if cell.recipe.get("use_peft") else None  # full fine-tuning leaves no base to share
         try:
-            trained = run.train(cell.recipe, home, checkpoint, console, lender)
+            with log.open():
+                log.add(cell.command)
+                trained = run.train(cell.recipe, home, checkpoint, console, lender)
         except Interrupted as error:
             raise Interrupted(HOW_TO_RESUME) from error
         guard.last_words = lambda: HOW_TO_RESUME

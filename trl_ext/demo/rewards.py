@@ -29,3 +29,7 @@ def fluency(prompts: list, completions: list, **kwargs: Any) -> list[float]:
         grammar.fluency(text, thing=grammar.thing_of(prompt[-1]["content"]))
         for text, prompt in zip(texts, prompts, strict=True)
     ]
+
+
+NAMES = {sentiment: "true reward", fluency: "sentences that parse"}
+"""What these rewards are called in results."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from trl_ext.build.config import training_config
 from trl_ext.evaluation import intervals
 from trl_ext.evaluation.intervals import Estimate
+from trl_ext.evaluation.reward_functions import RewardFunctions, reward_functions
 from trl_ext.evaluation.rows import RowChoice, Rows, find_rows
 from trl_ext.evaluation.samples import Sampling, evaluate_samples
 from trl_ext.evaluation.scores import Scored, scorer
@@ -26,7 +27,12 @@ CLASSES = {True: "desirable", False: "undesirable"}
 
 
 def evaluate_run(
-    directory: Path, choice: RowChoice, sampling: Sampling, log: Callable[[str], None], progress: Progress
+    directory: Path,
+    choice: RowChoice,
+    sampling: Sampling,
+    log: Callable[[str], None],
+    progress: Progress,
+    reward_names: Any = None,
 ) -> dict[str, Any]:
     """Evaluate a run or one of its checkpoints.
 
@@ -36,6 +42,7 @@ def evaluate_run(
         sampling: How many completions are sampled, and how.
         log: Called with each message for the user.
         progress: Wraps the iteration over examples while they are scored.
+        reward_names: Reward functions for sampled completions, by name; `None` for those that come with the data.
 
     Returns:
         See `evaluate_model`.
@@ -45,10 +52,11 @@ def evaluate_run(
     """
     finished.check(directory)
     recipe = finished.recipe_at(directory, needs_data=choice.dataset is None)
+    functions = reward_functions(reward_names, recipe, choice.dataset)
     rows = find_rows(recipe, training_config(recipe, directory), choice)
     for statement in rows.statements:
         log(statement)
-    return evaluate_model(open_model(directory, needs_reference=True), rows, sampling, log, progress)
+    return evaluate_model(open_model(directory, needs_reference=True), rows, sampling, log, progress, functions)
 
 
 def evaluate_model(
@@ -57,7 +65,7 @@ def evaluate_model(
     sampling: Sampling,
     log: Callable[[str], None],
     progress: Progress,
-    reward_functions: Mapping[str, Callable[..., list[float]]] | None = None,
+    functions: RewardFunctions | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model that is in memory already.
 
@@ -67,7 +75,7 @@ def evaluate_model(
         sampling: How many completions are sampled, and how.
         log: Called with each message for the user.
         progress: Wraps the iteration over examples while they are scored.
-        reward_functions: By name, called as TRL calls them: `function(prompts=…, completions=…)` returns a number for each.
+        functions: Reward functions for sampled completions.
 
     Returns:
         A record for JSON. `data`: name, number of rows, rows left out. `reference`: a description of it. For pairs
@@ -98,7 +106,7 @@ def evaluate_model(
     }
     if sampling.n:
         log(f"sampling up to {count(sampling.n, 'completions')} of the tuned model and of the base …")
-        record["sampled"] = evaluate_samples(opened, made, sampling, reward_functions or {})
+        record["sampled"] = evaluate_samples(opened, made, sampling, functions or {})
         if (n := record["sampled"]["n"]) < sampling.n:
             log(
                 f"Only {n:,} of {count(sampling.n, 'completions')} {were(n)} sampled: the data has no more distinct prompts."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from accelerate.utils import find_executable_batch_size
 
 from trl_ext.evaluation import intervals
 from trl_ext.evaluation.intervals import Estimate
+from trl_ext.evaluation.reward_functions import RewardFunctions
 from trl_ext.evaluation.scores import Scored, Scorer
 from trl_ext.rl import kl
 from trl_ext.runs.loaded import Opened
@@ -19,7 +20,7 @@ from trl_ext.support.sampling import Completion, sample
 BATCH = 64
 """Completions sampled at once; halved, repeatedly if need be, where memory runs out."""
 
-EXAMPLES = 8
+EXAMPLES = 32
 """Completions kept in a record."""
 
 
@@ -38,9 +39,7 @@ class Sampling:
     seed: int = 0
 
 
-def evaluate_samples(
-    opened: Opened, made: Scorer, sampling: Sampling, functions: Mapping[str, Callable[..., list[float]]]
-) -> dict[str, Any]:
+def evaluate_samples(opened: Opened, made: Scorer, sampling: Sampling, functions: RewardFunctions) -> dict[str, Any]:
     """Estimate KL(π‖ref) from completions of the policy; measure lengths and rewards of both models' completions.
 
     Args:
@@ -52,7 +51,7 @@ def evaluate_samples(
     Returns:
         `kl` in nats per completion by `k1` and `k3` (summed over tokens, from the policy's own completions). For the tuned
         model and the base: `log_ratio` in nats per completion, `tokens`, `ended` (share that ended with an end token), the
-        mean of every reward under `scores`, and the first `EXAMPLES` completions.
+        mean of every reward under `scores`, and the first `EXAMPLES` completions with their prompts and rewards.
     """
     data = made.train_dataset
     texts = {tuple(ids): prompt for ids, prompt in zip(data["prompt_ids"], data["prompt"], strict=True) if ids}
@@ -65,6 +64,9 @@ def evaluate_samples(
     ratios = {"tuned": list(map(_log_ratio, of_tuned)), "base": list(map(_log_ratio, of_base))}
     k3 = [kl.k3(*map(torch.from_numpy, each)).double().sum().item() for each in of_tuned]
     both = {"tuned": tuned, "base": base}
+    scores = {
+        who: {name: _scores(each, asked, found) for name, each in functions.items()} for who, found in both.items()
+    }
     return {
         "n": len(prompts),
         "max_new_tokens": sampling.max_new_tokens,
@@ -73,27 +75,28 @@ def evaluate_samples(
         "log_ratio": {name: intervals.mean(values) for name, values in ratios.items()},
         "tokens": {name: _lens(found) for name, found in both.items()},
         "ended": {name: _ended(found) for name, found in both.items()},
-        "scores": {
-            name: {who: _score(function, asked, found) for who, found in both.items()}
-            for name, function in functions.items()
-        },
-        "examples": {name: _examples(asked, found) for name, found in both.items()},
+        "scores": {name: {who: intervals.score(scores[who][name]) for who in both} for name in functions},
+        "examples": {who: _examples(asked, found, scores[who]) for who, found in both.items()},
     }
 
 
-def _score(function: Callable[..., list[float]], prompts: list, completions: list[Completion]) -> Estimate:
-    """The mean reward; completions are given in the form of their prompts: text, or a conversation of one message."""
+def _scores(function: Callable[..., list[float]], prompts: list, completions: list[Completion]) -> list[float]:
+    """Rewards; completions are given in the form of their prompts: text, or a conversation of one message."""
     given = [
         completion.text if isinstance(prompt, str) else [{"role": "assistant", "content": completion.text}]
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
-    return intervals.score(function(prompts=prompts, completions=given))
+    return list(map(float, function(prompts=prompts, completions=given)))
 
 
-def _examples(prompts: list, completions: list[Completion]) -> list[dict[str, str]]:
+def _examples(prompts: list, completions: list[Completion], scores: dict[str, list[float]]) -> list[dict[str, Any]]:
     return [
-        {"prompt": prompt if isinstance(prompt, str) else prompt[-1]["content"], "text": completion.text}
-        for prompt, completion in list(zip(prompts, completions, strict=True))[:EXAMPLES]
+        {
+            "prompt": prompt if isinstance(prompt, str) else prompt[-1]["content"],
+            "text": completion.text,
+            "scores": {name: values[i] for name, values in scores.items()},
+        }
+        for i, (prompt, completion) in enumerate(list(zip(prompts, completions, strict=True))[:EXAMPLES])
     ]
 
 

@@ -1,35 +1,45 @@
-"""Draw training curves from `metrics.jsonl`."""
+"""Draw training curves from `metrics.jsonl`: three large panels, and small ones for everything else that was logged."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from trl_ext.report import metrics_file
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-PANELS = (
-    ("loss", ("loss", "eval_loss")),
-    ("implicit reward", ("rewards/chosen", "rewards/rejected", "rewards/margins")),
-    ("reward accuracy", ("rewards/accuracies", "eval_rewards/accuracies", "accuracy", "eval_accuracy")),
-    ("score and shaped reward", ("score", "shaped_reward", "eval_score")),
-    ("KL to the reference, nats per completion", ("kl/sequence", "eval_kl/sequence")),
-    ("KL estimators, nats per token", ("kl/k1", "kl/k2", "kl/k3")),
-    ("value loss", ("value_loss",)),
-    ("explained variance of the returns", ("explained_variance",)),
-    ("share of clipped ratios and values", ("clip_fraction/policy", "clip_fraction/value")),
-    ("tokens per completion", ("completions/mean_length",)),
-    ("share of completions that ended", ("completions/eos_share",)),
-    ("margin of the reward model", ("margin", "eval_margin")),
-    ("token accuracy", ("mean_token_accuracy", "eval_mean_token_accuracy")),
-    ("log-probability of the completion", ("logps/chosen", "logps/rejected")),
-    ("KTO baseline z", ("kl",)),
-    ("entropy per token", ("entropy",)),
-    ("gradient norm", ("grad_norm",)),
-    ("learning rate", ("learning_rate",)),
-)
+from trl_ext.report import axes, metrics_file
+from trl_ext.report.panels import INSTEAD, PANELS, Panel
+
+Series = dict[str, tuple[list[int], list[float]]]
+"""Steps and values by the name of the metric."""
+
+LARGE = ("margin", "log_ratio", "loss")
+"""Keys of the large panels unless others are asked for."""
+
+COLOURS = {"chosen": "tab:blue", "rejected": "tab:orange"}
+WIDTH, TALL, SHORT = 11.0, 3.1, 1.75
+"""Size of the picture and of its rows, in inches."""
 
 
-def read(path: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read the series of a metrics file: name → (steps, values), numbers only."""
-    series: dict[str, tuple[list[int], list[float]]] = {}
+class Start(NamedTuple):
+    """The loss before the first update.
+
+    Attributes:
+        value: The loss.
+        why: Where it comes from, for the legend.
+    """
+
+    value: float
+    why: str
+
+
+def read(path: Path) -> Series:
+    """Read the series of a metrics file, numbers only. `log_ratio/margin` is chosen minus rejected."""
+    series: Series = {}
     for record in metrics_file.read(path):
+        for prefix in ("", "eval_"):
+            both = [record.get(f"{prefix}log_ratio/{side}") for side in ("chosen", "rejected")]
+            if all(isinstance(value, int | float) for value in both):
+                record[f"{prefix}log_ratio/margin"] = both[0] - both[1]
         for name, value in record.items():
             if isinstance(value, int | float):
                 steps, values = series.setdefault(name, ([], []))
@@ -38,53 +48,98 @@ def read(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     return series
 
 
-def draw(metrics: Path, picture: Path, title: str) -> Path:
+def draw(metrics: Path, picture: Path, title: str, large: tuple[str, ...] = LARGE, start: Start | None = None) -> Path:
     """Draw all panels that have data into one PNG.
 
     Args:
         metrics: A run's `metrics.jsonl`.
         picture: Path of the PNG.
         title: Title above the panels.
+        large: Keys of the large panels (`trl_ext.report.panels`); one without data is replaced or left out.
+        start: The loss before the first update, if it is known; else the first logged loss is marked.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    series = read(metrics)
-    panels = [
-        (heading, [n for n in names if n in series]) for heading, names in PANELS if any(n in series for n in names)
-    ]
-    columns = min((3, 4), key=lambda n: -len(panels) % n) if len(panels) > 4 else max(1, len(panels))  # fewest gaps
-    lines = -(-len(panels) // columns) or 1
-    figure = Figure(figsize=(4.6 * columns, 3.1 * lines + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(lines, columns, squeeze=False).flatten()
-    for axis, (heading, names) in zip(axes, panels, strict=False):
-        for name in names:
-            steps, values = series[name]
-            axis.plot(
-                steps,
-                values,
-                label=_label(name, names),
-                linewidth=1.6,
-                marker="." if len(steps) < 15 else None,
-            )
-        axis.set_title(heading, fontsize=10, loc="left")
-        axis.set_xlabel("optimizer step", fontsize=8)
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.25)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-        if heading == "reward accuracy":
-            axis.set_ylim(0, 1.02)
-        if len(names) > 1:
-            axis.legend(fontsize=8, frameon=False)
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    figure.savefig(picture, dpi=110)
+    figure(read(metrics), title, large, start).savefig(picture, dpi=120)
     return picture
+
+
+def figure(series: Series, title: str, large: tuple[str, ...] = LARGE, start: Start | None = None) -> Figure:
+    """The figure that `draw` writes."""
+    above, below = _chosen(series, large)
+    across = _columns(len(below))
+    rows = -(-len(below) // across) if below else 0
+    made = Figure(figsize=(WIDTH, TALL * bool(above) + SHORT * rows + 0.5), layout="constrained")
+    FigureCanvasAgg(made)
+    made.suptitle(title, fontsize=12, x=0.01, ha="left")
+    grid = made.add_gridspec(1 + rows, 12, height_ratios=[TALL if above else 0.01] + [SHORT] * rows)
+    last = max((steps[-1] for steps, _ in series.values()), default=1)
+    for number, key in enumerate(above):
+        wide = 12 // len(above)
+        axis = made.add_subplot(grid[0, number * wide : (number + 1) * wide])
+        _draw_panel(axis, key, series, 10)
+        axes.steps_below(axis, last, 10)
+        if key == "loss":
+            _mark_start(axis, start or _first_logged(series))
+    for number, key in enumerate(below):
+        row, column, wide = number // across, number % across, 12 // across
+        axis = made.add_subplot(grid[1 + row, column * wide : (column + 1) * wide])
+        _draw_panel(axis, key, series, 8)
+        axes.steps_below(axis, last, 8, is_named=number + across >= len(below))
+    return made
+
+
+def _chosen(series: Series, large: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Keys of the large and of the small panels with data."""
+    known = [key for key, panel in PANELS.items() if _names(panel, series)]
+    above = [key if key in known else INSTEAD.get(key) for key in large]
+    above = [key for key in dict.fromkeys(above) if key in known]
+    repeated = {"reward_margin"} if "margin" in above else set()
+    return above, [key for key in known if key not in above and key not in repeated]
+
+
+def _columns(panels: int) -> int:
+    """Number of small panels in a row: 4 or 3, whichever leaves fewer gaps."""
+    return min((4, 3), key=lambda n: -panels % n)
+
+
+def _names(panel: Panel, series: Series) -> list[str]:
+    return [name for each in panel.series for name in (each, f"eval_{each}") if name in series]
+
+
+def _draw_panel(axis: Any, key: str, series: Series, size: float) -> None:
+    panel = PANELS[key]
+    names = _names(panel, series)
+    for name in names:
+        steps, values = series[name]
+        is_dashed = name.startswith("eval_") and len(panel.series) > 1
+        axis.plot(
+            steps,
+            values,
+            label=_label(name, names),
+            color=COLOURS.get(name.split("/")[-1]),
+            linestyle="--" if is_dashed else "-",
+            linewidth=1.6,
+            marker=axes.marker(len(steps)),
+            markersize=3.5,
+        )
+    axes.tidy(axis, size)
+    axes.show_range(axis, (v for name in names for v in series[name][1]), *panel[2:])
+    axis.set_title(panel.title, fontsize=size + 1, loc="left")
+    if len(names) > 1:
+        axis.legend(fontsize=size - 0.5, frameon=False)
+
+
+def _mark_start(axis: Any, start: Start) -> None:
+    """Draw the line of the loss before the first update."""
+    axis.axhline(start.value, color="0.4", linewidth=1, linestyle=":", label=f"{start.value:.4g}: {start.why}")
+    low, high = axis.get_ylim()
+    margin = 0.04 * (high - low)
+    axis.set_ylim(min(low, start.value - margin), max(high, start.value + margin))
+    axis.legend(fontsize=9.5, frameon=False)
+
+
+def _first_logged(series: Series) -> Start:
+    steps, values = series.get("loss") or series["eval_loss"]
+    return Start(values[0], f"first logged, at step {steps[0]}")
 
 
 def _label(name: str, names: list[str]) -> str:
@@ -93,4 +148,4 @@ def _label(name: str, names: list[str]) -> str:
     parts = [name.removeprefix("eval_").split("/")[-1].replace("_", " ")] if len(stems) > 1 else []
     if len({each.startswith("eval_") for each in names}) > 1:
         parts.append("held out" if name.startswith("eval_") else "training")
-    return ", ".join(parts)
+    return ", ".join(parts) or "training"

@@ -93,7 +93,7 @@ def recipe_at(directory: Path, *, needs_data: bool = True) -> Recipe:
     Raises:
         UserError: There is no recipe, or a file it names does not exist.
     """
-    path, here = _home(directory) / RECIPE, {"model_name_or_path": str(directory)}
+    path, here = home(directory) / RECIPE, {"model_name_or_path": str(directory)}
     try:
         return load(path, here)
     except UserError:
@@ -108,7 +108,7 @@ def recipe_at(directory: Path, *, needs_data: bool = True) -> Recipe:
 
 def began_as(directory: Path) -> Recipe:
     """The recipe as the run was started with. UserError if neither the directory nor its parent holds one."""
-    return load(_home(directory) / RECIPE)
+    return load(home(directory) / RECIPE)
 
 
 def check(directory: Path) -> None:
@@ -134,7 +134,7 @@ def check(directory: Path) -> None:
 
 def trained_all_weights(directory: Path) -> bool:
     """Whether a directory holds a run (or its checkpoint) that trained all weights, as opposed to a merged model."""
-    if not any((home / RECIPE).exists() for home in (directory, directory.parent)):
+    if not any((place / RECIPE).exists() for place in (directory, directory.parent)):
         return False
     found = written(directory)
     return not found.get("use_peft") and not adapter.is_in(Path(found["model_name_or_path"]))
@@ -142,14 +142,14 @@ def trained_all_weights(directory: Path) -> bool:
 
 def written(directory: Path) -> dict[str, Any]:
     """The values of the run's recipe as they are written, without checking that the files they name exist."""
-    return reader.read(_home(directory) / RECIPE).values
+    return reader.read(home(directory) / RECIPE).values
 
 
-def _home(directory: Path) -> Path:
+def home(directory: Path) -> Path:
     """The run's directory, given that directory or one of its checkpoints."""
-    for home in (directory, directory.parent):
-        if (home / RECIPE).exists():
-            return home
+    for place in (directory, directory.parent):
+        if (place / RECIPE).exists():
+            return place
     raise UserError(
         f"{directory} holds no {RECIPE}, so it was not written by `trl-ext run`. Give the directory of a run."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trl_ext.checkpoints import staging
 from trl_ext.checks import reward_names
 from trl_ext.recipe import Recipe, load
+from trl_ext.recipe.command import run_command
 from trl_ext.runs import libraries, lock
 from trl_ext.runs.resume import (
     as_recorded,
@@ -23,6 +25,7 @@ from trl_ext.runs.resume import (
 from trl_ext.runs.signals import guard
 from trl_ext.support import atomic
 from trl_ext.support.errors import UserError
+from trl_ext.support.run_log import LoggedConsole, log
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,13 +39,24 @@ PLACE = ("resume_from_checkpoint", "resume_changed", "output_dir")
 """Settings that say where a run is written and what it resumes from."""
 
 
-def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
+Tell = Callable[..., None]
+
+
+def main(
+    path: str,
+    overrides: dict[str, Any],
+    force: bool = False,
+    introduce: Tell | None = None,
+    conclude: Tell | None = None,
+) -> int:
     """Run a recipe. Returns the exit code 0.
 
     Args:
         path: The recipe.
         overrides: Values that replace those of the recipe.
         force: Run even if the memory plan says that it will not fit.
+        introduce: Called with the console and the recipe before training; prints what will be trained.
+        conclude: Called with the console, the recipe and a `Trained` after training; prints the result.
 
     Raises:
         UserError: An error that the user can fix.
@@ -51,12 +65,24 @@ def main(path: str, overrides: dict[str, Any], force: bool = False) -> int:
     if recipe.awaits is not None:
         raise UserError(recipe.awaits, about=path)
     directory, checkpoint = run_directory(recipe)
-    with lock.writing(directory):
-        _run(recipe, directory, checkpoint, force)
+    with lock.writing(directory), log.open():
+        log.add(run_command(path, overrides))
+        try:
+            _run(recipe, directory, checkpoint, force, introduce, conclude)
+        except BaseException as error:
+            log.add(f"ended early: {error}")
+            raise
     return 0
 
 
-def _run(recipe: Recipe, directory: Path, checkpoint: str | None, force: bool) -> None:
+def _run(
+    recipe: Recipe,
+    directory: Path,
+    checkpoint: str | None,
+    force: bool,
+    introduce: Tell | None,
+    conclude: Tell | None,
+) -> None:
     is_main = int(os.environ.get("RANK", "0")) == 0
     libraries.configure(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -64,14 +90,16 @@ def _run(recipe: Recipe, directory: Path, checkpoint: str | None, force: bool) -
 
     from trl_ext.support import terminal
 
-    console = terminal.console(quiet=not is_main)
+    console = LoggedConsole(terminal.console(quiet=not is_main))
+    console.print(f"[bold]{recipe.name}[/bold]: {recipe.title} → {directory}")
     for note in recipe.notes:
         console.print(note)
-    console.print(f"[bold]{recipe.name}[/bold] → {directory}")
     if checkpoint is not None:
         console.print(where_it_continues(recipe, directory, Path(checkpoint)), markup=False)
     elif (earlier := left_behind(recipe, directory)) is not None:
         console.print(earlier, markup=False)
+    if introduce is not None:
+        introduce(console, recipe)
     from trl_ext.model_files.available import require_model
     from trl_ext.runs import memory_check
 
@@ -83,9 +111,11 @@ def _run(recipe: Recipe, directory: Path, checkpoint: str | None, force: bool) -
     trained = train(recipe, directory, checkpoint, console)
     trainer = trained.built.trainer
     if trainer.is_world_process_zero():
-        from trl_ext.runs.report import report
+        from trl_ext.runs.report import draw_curves
 
-        report(console, recipe, trained)
+        draw_curves(recipe, directory)
+        if conclude is not None:
+            conclude(console, recipe, trained)
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
     trainer.accelerator.end_training()
@@ -125,13 +155,15 @@ def train(
     from trl_ext.runs.callbacks import AfterFirstStep, StopWhenAsked
     from trl_ext.runs.peak_memory import PeakMemory
 
-    memory = PeakMemory()
+    memory, console = PeakMemory(), LoggedConsole(console)
     if checkpoint is not None:
         guard.last_words = lambda: how_to_resume(directory, recipe)
         recipe = as_recorded(recipe, directory)
     built = build_trainer(recipe, directory, base, checkpoint)
     for statement in built.statements:
         console.print(statement)
+    for line in built.details:
+        console.detail(line)
     trainer = built.trainer
     resolved = without_location(recipe)
     resolved = replace(resolved, values={**resolved.values, **built.settled})
@@ -152,6 +184,7 @@ def train(
         with guard.deferred():
             if trainer.is_world_process_zero():
                 directory.mkdir(parents=True, exist_ok=True)
+                log.begin(directory, f"{recipe.name}: {recipe.title}" + (f", from {checkpoint}" if checkpoint else ""))
                 resolved.dump(directory / "recipe.resolved.yaml")
                 atomic.write_json(directory / "environment.json", environment.describe())
             trainer.train(resume_from_checkpoint=checkpoint)

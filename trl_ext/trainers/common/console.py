@@ -4,9 +4,17 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from trl_ext.support import terminal
+from trl_ext.support.run_log import log
 
 
 def say(accelerator: Accelerator, text: str) -> None:
     """Print `text` once per run, on the main process, wrapped for a terminal and without breaking the progress bar."""
     if accelerator.is_main_process:
+        tqdm.write(terminal.wrap(text))
+        log.add(text)
+
+
+def detail(accelerator: Accelerator, text: str) -> None:
+    """Add `text` to the log of the run, on the main process. It is printed if there is no log, as without the command line."""
+    if accelerator.is_main_process and not log.add(text):
         tqdm.write(terminal.wrap(text))

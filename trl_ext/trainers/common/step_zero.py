@@ -17,7 +17,7 @@ from trl_ext.reference import frozen_copy
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.counts import count
-from trl_ext.trainers.common.console import say
+from trl_ext.trainers.common.console import detail, say
 
 # Relative. Policy and reference run the same kernels on the same rows and agree almost to the bit.
 TOLERANCE = 2e-5
@@ -33,21 +33,45 @@ class WrongInitialLossError(RuntimeError):
     """The loss at policy = reference differs from the value that its formula gives."""
 
 
-def describe(loss: Any) -> list[str]:
-    """Lines that describe a loss: formula, reduction, hyperparameters and the unit of beta."""
-    lines = [f"loss {loss.name}: {loss.formula}" + (f"  ({loss.paper})" if loss.paper else "")]
-    lines.append(f"  where {losses.NOTATION}")
+def describe(loss: Any) -> str:
+    """The line of a loss: name, beta and hyperparameters that differ from their defaults, formula."""
+    given = _in_words(_changed(loss))
+    return f"loss {loss.name}: {loss.formula}" + (f", with {given}" if given else "")
+
+
+def describe_fully(loss: Any) -> list[str]:
+    """Lines that explain the formula of a loss: notation, reduction, all hyperparameters, the unit of beta, the paper."""
+    lines = [f"  where {losses.NOTATION}" + (f" ({loss.paper})" if loss.paper else "")]
     lines.append(f"  reduction: {loss.reduction}; mean over all examples of the step")
-    parts = loss.hyperparameters
-    if not any(isinstance(value, dict) for value in parts.values()):
-        parts = {"": parts}
-    for name, values in parts.items():
-        shown = ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
-        if shown:
-            lines.append(f"  {name}: {shown}" if name else f"  {shown}")
+    if shown := _in_words(loss.hyperparameters):
+        lines.append(f"  {shown}")
     if loss.beta_unit:
         lines.append(f"  unit of beta: {loss.beta_unit}")
     return lines
+
+
+def _changed(loss: Any) -> dict[str, Any]:
+    """Beta, and the hyperparameters that differ from the defaults; of a mix, by the name of each part."""
+    parts = getattr(loss, "components", (loss,))
+    found = {}
+    for part in parts:
+        defaults = losses.describe(part.name).hyperparameters
+        found[part.name] = {
+            key: value for key, value in part.hyperparameters.items() if key == "beta" or value != defaults.get(key)
+        }
+    return found if len(parts) > 1 else found[parts[0].name]
+
+
+def _in_words(values: dict[str, Any]) -> str:
+    """`beta 0.1, label_smoothing 0.0`; of a mix with the name of the part in front."""
+    shown = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inner = _in_words(value)
+            shown += [f"{key}: {inner}"] if inner else []
+        elif value is not None:
+            shown.append(f"{key} {value}")
+    return ("; " if any(isinstance(value, dict) for value in values.values()) else ", ").join(shown)
 
 
 def reference_of(trainer: Any) -> str:
@@ -72,9 +96,10 @@ def reference_of(trainer: Any) -> str:
 
 
 def announce(trainer: Any) -> None:
-    """Print the loss and its reference, before the first forward pass."""
+    """Print the loss and its reference, before the first forward pass; the log also gets what the formula means."""
     changed = [f"  changed by {change}" for change in objective.changes_of(trainer.args)]
-    say(trainer.accelerator, "\n".join([*describe(trainer.loss), *changed, f"  reference: {reference_of(trainer)}"]))
+    say(trainer.accelerator, "\n".join([describe(trainer.loss), *changed, f"reference: {reference_of(trainer)}"]))
+    detail(trainer.accelerator, "\n".join(describe_fully(trainer.loss)))
 
 
 def check_start(trainer: Any, start: StartingPoint) -> None:
@@ -107,7 +132,7 @@ def check(trainer: Any, measured: float, apart: float | None = None) -> None:
         WrongInitialLossError: Policy and reference have the same weights, but the loss differs from the known value.
     """
     expected = trainer.loss.initial_value
-    first = f"  first step {measured:.4f}"
+    first = f"loss at the first step {measured:.4f}"
     unknown = _why_unknown(trainer)
     if unknown is not None:
         say(trainer.accelerator, f"{first}; not checked: {unknown}")
@@ -118,7 +143,10 @@ def check(trainer: Any, measured: float, apart: float | None = None) -> None:
         tolerance = TOLERANCE_16_BIT if _is_rounded(trainer) else TOLERANCE
         is_right, rounding = math.isclose(measured, expected, rel_tol=tolerance), ""
     if is_right:
-        say(trainer.accelerator, f"{first} = {expected:.4f}{rounding}, the known value at policy = reference: correct")
+        say(
+            trainer.accelerator,
+            f"{first} = {expected:.4f}{rounding}, the known value at policy = reference: correct",
+        )
         return
     raise WrongInitialLossError(
         f"The first step's {trainer.loss.name} loss is {measured:.6f}. Policy and reference have the same weights, so "

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-IN_THE_BAR = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy", "kl": "z"} | {
+IN_THE_BAR = {"loss": "loss", "rewards/margins": "reward margin", "rewards/accuracies": "accuracy", "kl": "z"} | {
     "score": "score",
     "kl/sequence": "KL",
     "accuracy": "accuracy",

@@ -88,7 +88,7 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutT
         if self.state.global_step > 0:
             return  # resumed
         if loss is None:
-            say(self.accelerator, "  first step: not checked, because none of its pairs has a preference")
+            say(self.accelerator, "loss at the first step: not checked, because none of its pairs has a preference")
         elif math.isfinite(loss):  # else `trl_ext.trainers.common.nonfinite` judges it
             step_zero.check(self, loss, apart)
 

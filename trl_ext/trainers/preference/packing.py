@@ -45,7 +45,7 @@ class PackingProof:
         if on_any_process(runtime.accelerator, reason is not None) and reason is None:
             reason = "the comparison failed on another process"
         if reason is None:
-            runtime.say(f"rows: packed, with shared prompts; {measured}")
+            runtime.detail(f"rows: packed, with shared prompts; {measured}")
         else:
             runtime.say(f"rows: padded and sorted by length; packing is off for this model: {reason}")
         return reason is None

@@ -83,7 +83,9 @@ class RowMemory:
         self.row_budget = given or budget.row_length(memory, count)
         if is_auto:
             self.activations, self._layers = memory, layers
-        runtime.say(f"memory: {budget.in_words(memory, self.row_budget, count)}")
+        needed = memory.layers_to_checkpoint(self.row_budget) if count is None else count
+        tell = runtime.detail if memory.fits(self.row_budget, needed) else runtime.say
+        tell(f"memory: {budget.in_words(memory, self.row_budget, count)}")
 
     def checkpoint_for(self, tokens: int) -> None:
         """Checkpoint as many layers as a row of `tokens` tokens needs."""

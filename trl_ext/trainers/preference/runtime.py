@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from trl_ext.trainers.common import lora
-from trl_ext.trainers.common.console import say
+from trl_ext.trainers.common.console import detail, say
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, is_out_of_memory
 from trl_ext.trainers.common.processes import on_any_process
 
@@ -48,6 +48,10 @@ class Runtime:
     def say(self, text: str) -> None:
         """Print `text` once per run."""
         say(self.accelerator, text)
+
+    def detail(self, text: str) -> None:
+        """Add `text` to the log of the run."""
+        detail(self.accelerator, text)
 
     @contextlib.contextmanager
     def locally(self) -> Iterator[None]:
