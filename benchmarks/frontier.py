@@ -2,7 +2,7 @@
 
     python -m benchmarks.frontier [--cells 'ppo*' best-of-n]
 
-Every cell is one training run, evaluated by `trl_ext.demo.evaluate` on completions of held-out prompts: true reward, fluency,
+Every cell is one training run, evaluated by `benchmarks.completions` on completions of held-out prompts: true reward, fluency,
 and KL to the base in nats per completion. Cells are compared at the measured KL, because coefficients of different methods have
 different meanings. A finished cell is saved at once and not run again; to repeat it, delete it from the results. Losses on
 pairs train as in recipes/demo.yaml, PPO on the prompts of the same pairs.
@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig
 from benchmarks.frontier_picture import Method, draw, table
 from trl_ext import data, demo
 from trl_ext.demo.build import load_in_4bit
-from trl_ext.demo.evaluate import evaluate, grammar_fluency, held_out_prompts
+from benchmarks.completions import evaluate, grammar_fluency, held_out_prompts
 from trl_ext.demo.grammar import reward
 from trl_ext.demo.rewards import sentiment
 from trl_ext.support.sampling import sample

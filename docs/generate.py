@@ -1,4 +1,4 @@
-"""Write the generated parts of the docs; `--check` fails if they are out of date.
+"""Write the generated parts of the docs and draw their pictures; `--check` fails if they are out of date.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->` in a Markdown file; in the recipes for
 real models, the line with GPU measurements in the header is generated.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu import results
-from docs import measured
+from docs import measured, pictures
 from tests.seams import SEAMS
 from tests.trainers import adapter_cases
 from tests.trainers.test_overrides import OVERRIDES
@@ -231,7 +231,24 @@ def frontier_table() -> str:
     return "\n".join([*lines, "", f"± one standard error; measured {record['date']} on {record['device']}."])
 
 
+def demo_table() -> str:
+    """The demo's result for four losses, each the mean of two seeds."""
+    record = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text(encoding="utf-8"))
+    keys = ("score/true reward", "score/sentences that parse", "kl")
+    lines = ["| | true reward | sentences that parse | KL to the base, nats |", "|---|---|---|---|"]
+    groups = {"before": [record["base"]]}
+    for row in record["rows"]:
+        groups.setdefault(f"`{row['loss']}`", []).append(row)
+    for name, rows in groups.items():
+        values = [sum(row[key]["value"] for row in rows) / len(rows) for key in keys]
+        lines.append("| {} | {:.3f} | {:.3f} | {:.2f} |".format(name, *values))
+    return "\n".join(
+        [*lines, "", f"Mean of two seeds; {record['completions']} held-out prompts; measured {record['date']} on a CPU."]
+    )
+
+
 PARTS = {
+    "demo": demo_table,
     "verbs": verb_pages,
     "losses": loss_table,
     "adapters": adapter_cases.table,
@@ -259,6 +276,10 @@ def main(check: bool) -> int:
             stale.append(name)
             if not check:
                 path.write_text(new, encoding="utf-8")
+    for picture in pictures.stale():
+        stale.append(f"docs/{picture.name}")
+        if not check:
+            pictures.draw(picture)
     if check and stale:
         print(f"Out of date: {', '.join(stale)}. Run `make docs`.", file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ from trl_ext import demo
 from trl_ext.build import dataset
 from trl_ext.build.trainer import build_trainer
 from trl_ext.cli import main
-from trl_ext.demo import preferences
+from tests.demo import preferences
 from trl_ext.recipe import load
 from trl_ext.runs.load import open_model
 from trl_ext.support.sampling import logps, sample

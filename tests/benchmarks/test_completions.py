@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from trl_ext.demo import MODEL, grammar
-from trl_ext.demo.evaluate import evaluate, held_out_prompts
+from benchmarks.completions import evaluate, held_out_prompts
 from trl_ext.support.sampling import Completion, logps, sample
 
 
@@ -108,7 +108,7 @@ def test_a_model_without_adapter_is_refused(tokenizer):
 
 
 def test_default_fluency_asks_for_the_thing_of_the_prompt():
-    from trl_ext.demo.evaluate import grammar_fluency
+    from benchmarks.completions import grammar_fluency
 
     prompt = [{"role": "user", "content": "How was the hotel in Rome?"}]
     assert grammar_fluency("I loved the bed.", prompt) == 1
