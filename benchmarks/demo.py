@@ -20,7 +20,6 @@ from trl_ext.evaluation import results
 from trl_ext.report import metrics_file
 
 RESULTS = Path(__file__).parent / "results" / "demo.json"
-RECIPE = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 LOSSES, SEEDS = ("dpo", "ipo", "simpo", "kto"), (0, 1)
 CURVES = "dpo-seed0"
 """The run whose curves are shown."""
@@ -55,11 +54,14 @@ def collect(runs: Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--runs", default="runs/benchmark-demo", metavar="DIR", help="directory of the runs (default: runs/benchmark-demo)"
+        "--runs",
+        default="runs/benchmark-demo",
+        metavar="DIR",
+        help="directory of the runs (default: runs/benchmark-demo)",
     )
     runs = parser.parse_args().runs
     grid = ["--losses", ",".join(LOSSES), "--seeds", ",".join(map(str, SEEDS))]
-    if (code := trl_ext(["compare", str(RECIPE), *grid, "--output_dir", runs])) != 0:
+    if (code := trl_ext(["compare", "demo", *grid, "--output_dir", runs])) != 0:
         raise SystemExit(code)
     RESULTS.write_text(json.dumps(collect(Path(runs)), indent=1) + "\n", encoding="utf-8")
     print(f"saved {RESULTS}. `make docs` draws the pictures.")

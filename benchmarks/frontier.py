@@ -30,10 +30,10 @@ import trl
 from peft import LoraConfig
 from transformers import AutoTokenizer, BitsAndBytesConfig
 
+from benchmarks.completions import evaluate, grammar_fluency, held_out_prompts
 from benchmarks.frontier_picture import Method, draw, table
 from trl_ext import data, demo
 from trl_ext.demo.build import load_in_4bit
-from benchmarks.completions import evaluate, grammar_fluency, held_out_prompts
 from trl_ext.demo.grammar import reward
 from trl_ext.demo.rewards import sentiment
 from trl_ext.support.sampling import sample

@@ -243,7 +243,11 @@ def demo_table() -> str:
         values = [sum(row[key]["value"] for row in rows) / len(rows) for key in keys]
         lines.append("| {} | {:.3f} | {:.3f} | {:.2f} |".format(name, *values))
     return "\n".join(
-        [*lines, "", f"Mean of two seeds; {record['completions']} held-out prompts; measured {record['date']} on a CPU."]
+        [
+            *lines,
+            "",
+            f"Mean of two seeds; {record['completions']} held-out prompts; measured {record['date']} on a CPU.",
+        ]
     )
 
 

@@ -73,6 +73,7 @@ SEAMS = (
     Seam("checks/trackers.py", "the table of trackers in transformers' source", "checks/test_packages.py"),
     Seam("data/cache_keys.py", "`_fingerprint` of `datasets.Dataset`", "data/test_checks.py"),
     Seam("data/local.py", "options and decompression of the builders of `datasets`", "data/files/test_compression.py"),
+    Seam("evaluation/run_report.py", "`get_config_model_id` of TRL", "evaluation/test_run_report.py"),
     Seam("data/sampling.py", "`_resolve_features` of `datasets.IterableDataset`", "data/test_sources.py"),
     Seam("export/fidelity.py", "`create_model_from_path` of TRL", "export/test_fidelity.py"),
     Seam("export/held_out.py", "TRL's reading of conversations, `maybe_convert_to_chatml`", "export/test_held_out.py"),
@@ -111,7 +112,6 @@ SEAMS = (
     Seam("reference/starting_point.py", "`add_fused_lm_head` of TRL", "reference/test_starting_point.py"),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
     Seam("runs/loaded.py", "`create_model_from_path` of TRL", "build/test_model.py"),
-    Seam("runs/report.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
     Seam("trainers/common/lora.py", "`ModulesToSaveWrapper` of peft", "trainers/common/test_lora.py"),
     Seam(
         "trainers/common/out_of_memory.py",

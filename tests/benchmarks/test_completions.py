@@ -5,8 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from trl_ext.demo import MODEL, grammar
 from benchmarks.completions import evaluate, held_out_prompts
+from trl_ext.demo import MODEL, grammar
 from trl_ext.support.sampling import Completion, logps, sample
 
 

@@ -12,11 +12,11 @@ from transformers import AutoTokenizer
 
 from tests import finished_runs
 from tests.conftest import pairs
+from tests.demo import preferences
 from trl_ext import demo
 from trl_ext.build import dataset
 from trl_ext.build.trainer import build_trainer
 from trl_ext.cli import main
-from tests.demo import preferences
 from trl_ext.recipe import load
 from trl_ext.runs.load import open_model
 from trl_ext.support.sampling import logps, sample

@@ -94,7 +94,9 @@ def test_what_is_finished_is_not_repeated(compared, monkeypatch):
     names = ("dpo", "ipo", "simpo", "kto")
     known = [{key: each[key] for key in ("name", "steps", "asked")} for each in found]
     assert known == [{"name": name, "steps": 3, "asked": FakeEvaluator.settings} for name in names] and not trained
-    assert [each["command"].split(" --lora")[0] for each in found][1].startswith("trl-ext run recipes/demo.yaml --max_steps 3")
+    assert [each["command"].split(" --lora")[0] for each in found][1].startswith(
+        "trl-ext run recipes/demo.yaml --max_steps 3"
+    )
     assert [each["beta"] for each in found] == [1.0, 4.0, 2.0, 1.0] and found[2]["learning_rate"] == 3e-4
 
 

@@ -144,7 +144,9 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
         "revision": recipe.get("dataset_revision"),
         "streaming": bool(recipe.get("dataset_streaming")),
     }
-    return str(demo.DATA) if recipe.get("dataset_name") == EMBEDDED else recipe.get("dataset_name"), options
+    if recipe.get("dataset_name") == EMBEDDED:
+        return str(demo.DATA), options | {"title": EMBEDDED}
+    return recipe.get("dataset_name"), options
 
 
 def pairing(recipe: Recipe) -> Pairing:

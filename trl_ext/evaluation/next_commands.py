@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from trl_ext.demo import EMBEDDED
-from trl_ext.recipe import Recipe
+from trl_ext.recipe import Recipe, names
 
 PLACEHOLDER = "RECIPE.yaml"
 
@@ -27,7 +27,7 @@ def next_commands(recipe: Recipe, directory: Path, has_adapter: bool) -> list[tu
     else:
         found = [(f"chat {run} --compare", "talk to the trained model and to its base")]
         if recipe.get("dataset_name") == EMBEDDED and recipe.loss is not None:
-            source = shlex.quote(str(recipe.path))
+            source = shlex.quote(names.word(recipe.path))
             other = "ipo" if recipe.loss != "ipo" else "dpo"
             found.append((f"run {source} --loss {other}", "train with another loss"))
             if method.is_default:
