@@ -51,7 +51,12 @@ def test_a_stranger_reads_what_happened(printed):
     assert lines[1].startswith("model: embedded, 4 bits") and lines[2].startswith(
         "training: 2 steps, 4 pairs per step"
     )
-    for beginning in ("embedded (train): ", "loss dpo: ", "reference: the base", "loss at the first step 0.6931 = 0.6931"):
+    for beginning in (
+        "embedded (train): ",
+        "loss dpo: ",
+        "reference: the base",
+        "loss at the first step 0.6931 = 0.6931",
+    ):
         assert sum(line.startswith(beginning) for line in lines) == 1, beginning
     for what in ("adapter  runs/demo-dpo", "curves   runs/demo-dpo/curves.png", "log      runs/demo-dpo/run.log"):
         assert what in lines

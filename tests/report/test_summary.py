@@ -9,9 +9,9 @@ from trl_ext.report import summary
 
 def test_training_and_evaluation_have_a_table_each(tmp_path):
     records = [
-        {"step": 1, "loss": 0.7, "rewards/margins": 0.0},
+        {"step": 1, "loss": 0.7, "rewards/margins": 0.0, "log_ratio/chosen": 0.0, "log_ratio/rejected": 0.0},
         {"step": 2, "eval_loss": 0.69, "eval_rewards/margins": 0.1},
-        {"step": 4, "loss": 0.5, "rewards/margins": 1.25},
+        {"step": 4, "loss": 0.5, "rewards/margins": 1.25, "log_ratio/chosen": 1.5, "log_ratio/rejected": -1.0},
         {"step": 4, "eval_loss": 0.55, "eval_rewards/margins": 0.9, "eval_kl": None},
     ]
     file = tmp_path / "metrics.jsonl"
@@ -23,10 +23,13 @@ def test_training_and_evaluation_have_a_table_each(tmp_path):
     assert lines == [
         ["training", "step", "1", "step", "4"],
         ["loss", "0.7", "0.5"],
-        ["rewards/margins", "0", "1.25"],
+        ["margin,", "nats", "0", "2.5"],
+        ["log-ratio", "of", "chosen,", "nats", "0", "1.5"],
+        ["log-ratio", "of", "rejected,", "nats", "0", "-1"],
+        ["reward", "margin,", "β", "×", "nats", "0", "1.25"],
         ["evaluation", "step", "2", "step", "4"],
         ["loss", "0.69", "0.55"],
-        ["rewards/margins", "0.1", "0.9"],
+        ["reward", "margin,", "β", "×", "nats", "0.1", "0.9"],
     ]
 
 

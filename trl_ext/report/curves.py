@@ -35,11 +35,7 @@ class Start(NamedTuple):
 def read(path: Path) -> Series:
     """Read the series of a metrics file, numbers only. `log_ratio/margin` is chosen minus rejected."""
     series: Series = {}
-    for record in metrics_file.read(path):
-        for prefix in ("", "eval_"):
-            both = [record.get(f"{prefix}log_ratio/{side}") for side in ("chosen", "rejected")]
-            if all(isinstance(value, int | float) for value in both):
-                record[f"{prefix}log_ratio/margin"] = both[0] - both[1]
+    for record in map(metrics_file.with_margin, metrics_file.read(path)):
         for name, value in record.items():
             if isinstance(value, int | float):
                 steps, values = series.setdefault(name, ([], []))

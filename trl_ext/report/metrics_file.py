@@ -14,3 +14,13 @@ def read(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+def with_margin(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with `log_ratio/margin`, the log-ratio of chosen minus that of rejected, where it has both."""
+    found = dict(record)
+    for prefix in ("", "eval_"):
+        both = [record.get(f"{prefix}log_ratio/{side}") for side in ("chosen", "rejected")]
+        if all(isinstance(value, int | float) for value in both):
+            found[f"{prefix}log_ratio/margin"] = both[0] - both[1]
+    return found

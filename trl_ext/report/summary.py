@@ -6,13 +6,27 @@ from typing import Any
 from rich.table import Table
 
 from trl_ext.report import metrics_file
+from trl_ext.report.metrics_file import with_margin
 
-SHOWN = (
-    "loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected", "kl",
-    "score", "shaped_reward", "kl/sequence", "value_loss", "explained_variance",
-    "accuracy", "margin", "mean_token_accuracy", "entropy",
-)  # fmt: skip
-"""The most important metrics of all kinds of training."""
+SHOWN = {
+    "loss": "loss",
+    "rewards/accuracies": "reward accuracy",
+    "log_ratio/margin": "margin, nats",
+    "log_ratio/chosen": "log-ratio of chosen, nats",
+    "log_ratio/rejected": "log-ratio of rejected, nats",
+    "rewards/margins": "reward margin, β × nats",
+    "kl": "KTO baseline z, nats",
+    "score": "score",
+    "shaped_reward": "shaped reward",
+    "kl/sequence": "KL to the reference, nats",
+    "value_loss": "value loss",
+    "explained_variance": "explained variance",
+    "accuracy": "reward accuracy",
+    "margin": "reward of chosen − rejected",
+    "mean_token_accuracy": "token accuracy",
+    "entropy": "entropy per token, nats",
+}
+"""The most important metrics of all kinds of training, with the names they have in curves and evaluations."""
 
 
 def first_and_last(metrics: Path) -> list[Table]:
@@ -20,7 +34,7 @@ def first_and_last(metrics: Path) -> list[Table]:
 
     A table without logged values is left out.
     """
-    records = metrics_file.read(metrics)
+    records = [with_margin(record) for record in metrics_file.read(metrics)]
     found = (_ends("training", "", records), _ends("evaluation", "eval_", records))
     return [table for table in found if table is not None]
 
@@ -34,8 +48,8 @@ def _ends(title: str, prefix: str, records: list[dict[str, Any]]) -> Table | Non
     ends = [records[0], records[-1]] if records[-1]["step"] > records[0]["step"] else [records[-1]]
     for record in ends:
         table.add_column(f"step {record['step']}", justify="right")
-    for name in SHOWN:
+    for name, label in SHOWN.items():
         values = [record.get(f"{prefix}{name}") for record in ends]
         if None not in values:
-            table.add_row(name, *(f"{float(value):.4g}" for value in values))
+            table.add_row(label, *(f"{float(value):.4g}" for value in values))
     return table
