@@ -23,11 +23,13 @@ FEW = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--warmup_steps
 def run(tmp_path_factory):
     """A short run of the demo on a part of its data: its directory and what it printed."""
     folder = tmp_path_factory.mktemp("demo")
+    data = folder / "data"
+    data.mkdir()
     for name, rows in (("train", 16), ("test", 24)):
         lines = (demo.DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:rows]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        (data / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "DATA", folder)
+        patch.setattr(demo, "DATA", data)
         patch.setenv("TRL_EXT_CACHE", str(folder / "cache"))
         patch.setenv("COLUMNS", "100")
         patch.chdir(folder)
