@@ -39,6 +39,18 @@ def test_a_resumed_run_continues_its_log(tmp_path):
     ]
 
 
+def test_a_log_inside_another_is_one_of_its_own(tmp_path):
+    """A comparison shows no details, and each of its runs has a log."""
+    kept = RunLog()
+    with kept.open():
+        kept.add("outer")
+        with kept.open():
+            kept.begin(tmp_path, "inner run")
+            kept.add("inner")
+        assert kept.add("outer again") is True
+    assert (tmp_path / FILE).read_text(encoding="utf-8").splitlines()[1:] == ["inner"] and not kept.add("closed")
+
+
 def test_a_folder_that_cannot_be_written_to_stops_nothing(tmp_path):
     kept = RunLog()
     with kept.open():

@@ -11,6 +11,7 @@ from trl_ext.cli.values import writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
+from trl_ext.support.run_log import log
 
 HELP = "train several losses on one base model and rank the runs"
 EXAMPLES = """examples:
@@ -75,7 +76,7 @@ def _grid(path: Path, args: argparse.Namespace) -> int:
     from trl_ext.comparison import report
 
     console = terminal.console()
-    with lock.writing(directory):
+    with lock.writing(directory), log.open():
         console.print(f"[bold]{first.name}[/bold]: {', '.join(cell.name for cell in grid)} → {directory}")
         records = _train(grid, directory, args, console)
         runs = {cell.name: directory / cell.name for cell in grid}
@@ -121,7 +122,7 @@ def _finished(paths: list[Path], args: argparse.Namespace) -> int:
 
     directory = args.output_dir or Path("runs", "compare-" + "-".join(names))
     console = terminal.console()
-    with lock.writing(directory):
+    with lock.writing(directory), log.open():
         evaluator = _evaluator(recipes, directory, args, console)
         records = []
         for name, path in zip(names, paths, strict=True):
@@ -154,8 +155,8 @@ def _evaluator(recipes: list[Any], directory: Path, args: argparse.Namespace, co
     for statement in rows.statements:
         console.print(statement)
 
-    def log(text: str) -> None:
+    def tell(text: str) -> None:
         console.print(text, markup=False)
 
     sampling = Sampling(args.samples, args.max_new_tokens, seed=0)
-    return Evaluator(rows, sampling, functions, log, lambda items, count: watched(items, count, console))
+    return Evaluator(rows, sampling, functions, tell, lambda items, count: watched(items, count, console))

@@ -12,6 +12,7 @@ from trl_ext.cli.sampling import add_sampling
 from trl_ext.cli.values import writable_folder
 from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
+from trl_ext.support.run_log import log
 
 HELP = "measure a trained model on held-out preferences"
 EXAMPLES = """examples:
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     writable_folder("output", args.output.parent if args.output else directory)
     console = terminal.console(stderr=args.json)
     # With `--json` only the JSON is printed to standard output.
-    with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
+    with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         libraries.configure(finished.recipe_at(directory, needs_data=args.dataset is None))  # before the imports below
         from trl_ext.evaluation import report
         from trl_ext.evaluation.evaluate import evaluate_run

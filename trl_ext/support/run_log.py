@@ -25,16 +25,15 @@ class RunLog:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Keep lines during the block."""
-        self._waiting = []
+        """Keep lines during the block. A block inside another one has a log of its own."""
+        before, self._waiting, self._file = (self._waiting, self._file), [], None
         try:
             yield
         finally:
-            self._waiting = None
             if self._file is not None:
-                file, self._file = self._file, None
                 with contextlib.suppress(OSError):  # a full disk
-                    file.close()
+                    self._file.close()
+            self._waiting, self._file = before
 
     def begin(self, directory: Path, heading: str) -> None:
         """Write the lines so far and all that follow into the directory's log, after those of earlier commands."""
