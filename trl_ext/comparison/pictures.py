@@ -93,7 +93,7 @@ def _frontier(axis: Axes, measured: Sequence[Run], base: Run) -> None:
     axis.set_xlim(min(-0.03 * widest, *(_ends(run["kl"])[0] for run in drawn), -0.01), max(widest * 1.05, 0.2))
     axis.set_xlabel("KL to the base, nats per completion", fontsize=10)
     axis.set_ylabel(heading, fontsize=10)
-    axis.figure.legend(frameon=False, fontsize=10, loc="outside lower center", ncols=4)
+    axis.figure.legend(frameon=False, fontsize=10, loc="outside lower center", ncols=5, columnspacing=1)
 
 
 def _panels(runs: dict[str, Path], measured: Sequence[Run], base: Run) -> dict[str, Callable[[Axes], None]]:
