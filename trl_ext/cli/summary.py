@@ -46,7 +46,7 @@ def in_brief(recipe: Any) -> list[str]:
     adapter = said["adapter"] if recipe.get("use_peft") else "all weights are trained"
     return [
         f"model: {said['model']}; {adapter}",
-        f"training: {said['duration']}, {examples} {unit} per step, learning rate {said['learning rate']}",
+        f"training: {said['duration']}, {count(examples, unit)} per step, learning rate {said['learning rate']}",
     ]
 
 

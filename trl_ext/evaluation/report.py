@@ -53,7 +53,11 @@ def show_result(console: Any, record: dict[str, Any]) -> None:
         table.add_row(measure.name, *(format_estimate(row.get(measure.key), measure.form) for row in (base, tuned)))
     console.print(table)
     sampled = record.get("sampled")
-    drawn = f"{sampled['n']:,} completions sampled at temperature 1, each for another prompt; " if sampled else ""
+    drawn = (
+        f"{counts.count(sampled['n'], 'completions')} sampled at temperature 1, each for another prompt; "
+        if sampled
+        else ""
+    )
     console.print(
         f"{drawn}{_rows(record['data'])}. ± is half the width of the 95 % interval; (from–to) if it is not symmetric.",
         style="dim",
@@ -75,8 +79,8 @@ def show_examples(console: Any, record: dict[str, Any], count: int = SHOWN) -> N
 
 
 def _rows(data: dict[str, Any]) -> str:
-    count, unit = (data["pairs"], "pairs") if "pairs" in data else (data["answers"], "labelled completions")
-    return f"{count:,} {unit if count != 1 else unit[:-1]}"
+    number, unit = (data["pairs"], "pairs") if "pairs" in data else (data["answers"], "labelled completions")
+    return counts.count(number, unit)
 
 
 def _ranking(ranking: dict[str, Any]) -> Any:

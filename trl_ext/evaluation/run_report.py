@@ -17,6 +17,7 @@ from trl_ext.recipe import Recipe
 from trl_ext.report import summary
 from trl_ext.runs import memory_check
 from trl_ext.support import atomic
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import FILE
 from trl_ext.trainers.monitoring.callback import warnings_in
@@ -35,10 +36,12 @@ def report(console: Any, recipe: Recipe, trained: Trained) -> None:
     """
     directory, trainer = trained.built.output_dir, trained.built.trainer
     metrics, has_adapter = directory / "metrics.jsonl", hasattr(trainer.model, "disable_adapter")
-    console.print(f"trained {trainer.state.global_step} steps in {trained.seconds:.0f} s")
+    console.print(f"trained {count(trainer.state.global_step, 'steps')} in {trained.seconds:.0f} s")
     if trained.counts is not None:
         cached, computed = trained.counts
-        console.detail(f"reference log-probabilities: {cached:,} completions from the cache, {computed:,} computed")
+        console.detail(
+            f"reference log-probabilities: {count(cached, 'completions')} from the cache, {computed:,} computed"
+        )
     tables = summary.first_and_last(metrics)
     if _is_demo(recipe, trainer) and has_adapter and not recipe.method.trains_scores:
         _evaluate(console, directory)
