@@ -54,7 +54,8 @@ def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("fit")
     for name, changes in BASES.items():
         torch.manual_seed(0)
-        LlamaForCausalLM(LlamaConfig(**SIZES | changes)).save_pretrained(home / name)
+        shards = "20KB" if name == "same" else "5GB"
+        LlamaForCausalLM(LlamaConfig(**SIZES | changes)).save_pretrained(home / name, max_shard_size=shards)
         (home / name / "tokenizer.json").write_text("{}")
     for name, config in ADAPTERS.items():
         config.task_type = "CAUSAL_LM"
@@ -64,6 +65,7 @@ def home(tmp_path_factory) -> Path:
 
 def on(home: Path, base: str, name: str, to: Path, **changes) -> Path:
     """A copy of an adapter that names another base."""
+    assert len([*(home / "same").glob("*.safetensors")]) > 1  # a sharded base
     folder = shutil.copytree(home / "on" / name, to / "adapter")
     config = json.loads((folder / adapter.CONFIG).read_text())
     (folder / adapter.CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": str(home / base)} | changes))
@@ -129,7 +131,7 @@ def test_validate_refuses_in_one_sentence(base, name, said, home, tmp_path):
             "was trained on /nowhere/base, but that folder does not exist.",
         ),
         ({"bias": "all"}, "The adapter trains biases (bias='all')"),
-        ({"target_modules": ["q_proj", "lm_head"]}, "is an adapter with LoRA on lm_head."),
+        ({"target_modules": ["q_proj", "v_proj", "lm_head"]}, "is an adapter with LoRA on lm_head."),
     ],
 )
 def test_a_configuration_that_cannot_be(changes, said, home, tmp_path):
@@ -198,6 +200,8 @@ def test_weights_that_no_target_names_would_be_left_out(home, tmp_path):
     folder = on(home, "same", "attention", tmp_path, target_modules=["q_proj"])
     said = adapter_fit.problem(_on_meta(home / "same"), str(folder))
     assert "self_attn.v_proj.lora_A.weight (with 3 other weights) has no place in it." in said
+    said = problem(tmp_path, "", f"model_name_or_path: {folder}\ndataset_name: embedded\n")
+    assert "it has weights for model.layers.0.self_attn.v_proj, which `target_modules` in its" in said
     shutil.rmtree(folder)
     folder = on(home, "same", "attention", tmp_path, target_modules=["q_proj", "v_proj", "o_proj"])
     said = adapter_fit.problem(_on_meta(home / "same"), str(folder))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from trl_ext import methods
+from trl_ext import demo, methods
 from trl_ext.checks import objective
 from trl_ext.checks.kl import kl_in_words
 from trl_ext.cli.values import plain
@@ -155,7 +155,8 @@ def _weights(recipe: Any) -> str:
 def _model(recipe: Any) -> str:
     """The model whose weights are loaded: of an adapter, its base."""
     folder = _continued(recipe)
-    return recipe.get("model_name_or_path") if folder is None else str(adapter.base_of(folder))
+    name = recipe.get("model_name_or_path") if folder is None else str(adapter.base_of(folder))
+    return EMBEDDED if name == str(demo.MODEL) else name
 
 
 def _continued(recipe: Any) -> Path | None:

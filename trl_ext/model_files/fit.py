@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,13 @@ def problem(folder: Path, base: Path) -> str | None:
     if content.get("layer_replication"):
         return None
     found = read_base(base)
-    for why in (*_tokens(content, found), *_weights(content, weights, found), *_targets(content, weights, found)):
+    whys = (
+        _tokens(content, found),
+        _weights(content, weights, found),
+        _left_out(content, weights),
+        _targets(content, weights, found),
+    )
+    for why in chain(*whys):
         return f"The adapter in {folder} does not fit its base {base}: {why}"
     return None
 
@@ -162,6 +169,31 @@ def _tokens(content: dict[str, Any], base: Base) -> Iterator[str]:
         yield (
             f"it trains token {last:,}, and the base has {base.rows:,} embeddings. Resize the embeddings of the base as they "
             "were in training, save it, and set `base_model_name_or_path` in adapter_config.json to that folder."
+        )
+
+
+def _left_out(content: dict[str, Any], weights: dict[str, list[int]]) -> Iterator[str]:
+    """Weights of modules that `target_modules` does not name: PEFT leaves them out and does not report it."""
+    targets = content.get("target_modules")
+    if (
+        content.get("peft_type") != "LORA"
+        or content.get("target_parameters")
+        or not targets
+        or targets == "all-linear"
+    ):
+        return
+    modules_of = {key.removeprefix(PREFIX).partition(".lora_")[0] for key in weights if ".lora_" in key}
+    try:  # as `check_target_module_exists` of PEFT
+        if isinstance(targets, str):
+            lost = sorted(name for name in modules_of if not re.fullmatch(targets, name))
+        else:
+            lost = sorted(name for name in modules_of if not any(f".{name}".endswith(f".{each}") for each in targets))
+    except re.error:
+        return
+    if lost:
+        yield (
+            f"it has weights for {lost[0]}, which `target_modules` in its adapter_config.json does not name, so they would be "
+            "left out. Copy both files of the adapter again, or correct `target_modules`."
         )
 
 
