@@ -90,6 +90,19 @@ PAIRED_SPELLINGS = {
             for q, g, b in TRIPLES
         ],
     ),
+    "named pair, parts of LLaMA-Factory v1": (
+        "named_pair",
+        [
+            {
+                f"{side}_messages": [
+                    {"role": role, "content": [{"type": "text", "value": words}], "loss_weight": 0.0}
+                    for role, words in (("user", q), ("assistant", text))
+                ]
+                for side, text in (("chosen", g), ("rejected", b))
+            }
+            for q, g, b in TRIPLES
+        ],
+    ),
     "named pair, as by Argilla": (
         "named_pair",
         [

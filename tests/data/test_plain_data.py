@@ -41,8 +41,8 @@ def test_conversations_and_named_columns():
 
 
 def test_no_prompts():
-    with pytest.raises(UserError, match=r"has no column `prompt`. Its columns are question"):
-        load([{"question": "x"}], PROMPTS)
+    with pytest.raises(UserError, match=r"has no column `prompt`. Its columns are ask"):
+        load([{"ask": "x"}], PROMPTS)
     with pytest.raises(UserError, match="has no rows that can be used"):
         load([{"prompt": ""}], PROMPTS)
 

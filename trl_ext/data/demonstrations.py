@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from trl_ext.data import conversations
+from trl_ext.data import conversations, unlabelled
+from trl_ext.data.formats import Sample
+from trl_ext.data.formats.sharegpt import CONVERSATION
 from trl_ext.data.plain_data import KEPT, Reading, drop_empty, rows_where, select
 from trl_ext.data.plain_report import PlainReport
 from trl_ext.data.report import Loaded
+from trl_ext.data.sampling import sample
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
@@ -36,13 +39,16 @@ def _from_preferences(loaded: Loaded) -> Loaded:
 
 
 def _from_columns(dataset: Dataset | IterableDataset, where: str) -> Loaded:
-    shape = next((names for names in SHAPES if set(names) <= set(dataset.column_names)), None)
+    shape = _shape(sample(dataset))
     if shape is None:
         allowed = ", or ".join(" and ".join(f"`{name}`" for name in names) for names in SHAPES)
         raise UserError(
-            f"{where} has the columns {', '.join(dataset.column_names)}, which are not recognised. Needed are {allowed}, or "
-            "the columns of preference data. Name them with `dataset_columns`."
+            f"{where} has the columns {', '.join(dataset.column_names)}, which are not recognised. Needed are {allowed}; or "
+            "`instruction` and `output`, or `question` and `answer`; or the columns of preference data. Name them with "
+            "`dataset_columns`."
         )
+    if shape[0] in CONVERSATION and shape[0] not in ("messages", "conversations"):
+        dataset, shape = dataset.rename_column(shape[0], "messages"), ("messages",)
     beside = (*KEPT, "images", "image", *([conversations.SYSTEM] if len(shape) == 1 and shape != ("text",) else []))
     kept = [name for name in beside if name in dataset.column_names]
     what = f"completions in {', '.join(shape)}"
@@ -63,4 +69,19 @@ def _is_there(value: Any) -> bool:
     return value is not None
 
 
-DEMONSTRATIONS = Reading(_from_preferences, _from_columns)
+def _has_columns(found: Sample) -> bool:
+    return _shape(found) is not None
+
+
+def _shape(found: Sample) -> tuple[str, ...] | None:
+    """The columns to learn from. A conversation under another name is one as well."""
+    own = next((names for names in SHAPES if found.has(*names)), None)
+    return own or next(((name,) for name in CONVERSATION if found.kind(name) == "messages"), None)
+
+
+def _from_formats(dataset: Dataset | IterableDataset, source: str, split: str) -> Loaded | None:
+    loaded = unlabelled.demonstrations(dataset, source, split)
+    return None if loaded is None else drop_empty(loaded, "completion", "the completion is empty")
+
+
+DEMONSTRATIONS = Reading(_from_preferences, _from_columns, _has_columns, _from_formats)

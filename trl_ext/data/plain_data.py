@@ -7,7 +7,6 @@ load(name, demonstrations.DEMONSTRATIONS)    # TRL's own columns, or the better 
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +16,8 @@ from datasets import Dataset, IterableDataset
 from trl_ext.data.checks import require_rows
 from trl_ext.data.column_errors import check_format
 from trl_ext.data.empty_images import without_empty_images
-from trl_ext.data.formats import recognise
+from trl_ext.data.formats import Sample, recognise
+from trl_ext.data.formats.messages import is_blank
 from trl_ext.data.loader import read, without_columns
 from trl_ext.data.margins import without
 from trl_ext.data.renaming import renamed
@@ -32,10 +32,19 @@ KEPT = ("tools", "chat_template_kwargs")
 
 
 class Reading(NamedTuple):
-    """How data is read for one purpose: from preference data, and from its own columns."""
+    """How data is read for one purpose.
+
+    Attributes:
+        from_preferences: From preference data.
+        from_columns: From columns of its own. UserError if they are not there.
+        has_columns: Whether they are, by the names of all columns.
+        from_formats: By a format of labelled completions, from (dataset, source, split); `None` if none fits.
+    """
 
     from_preferences: Callable[[Loaded], Loaded]
     from_columns: Callable[[Any, str], Loaded]
+    has_columns: Callable[[Sample], bool]
+    from_formats: Callable[[Any, str, str], Loaded | None]
 
 
 def load(
@@ -63,6 +72,10 @@ def load(
         loaded = reading.from_preferences(without(read(dataset, format=format, source=source, split=split)))
         require_rows(loaded.report)
         return without_columns(loaded, empty)
+    found = None if reading.has_columns(sample(dataset)) else reading.from_formats(dataset, source, split)
+    if found is not None:
+        require_rows(found.report)
+        return without_columns(found, empty)
     loaded = without_columns(reading.from_columns(dataset, place(source, split)), empty)
     if loaded.report.rows == 0:
         raise UserError(f"{loaded.report.where} has no rows that can be used. Choose another split or file.")
@@ -73,19 +86,27 @@ def drop_empty(loaded: Loaded, column: str, reason: str) -> Loaded:
     """Preference data without the rows whose `column` is empty; these are counted as dropped for `reason`."""
     dataset, report = loaded
     if isinstance(dataset, IterableDataset):
-        return Loaded(dataset.filter(bool, input_columns=column), report)
-    empty = rows_where(operator.not_, dataset, column)
+        return Loaded(dataset.filter(_is_filled, input_columns=column), report)
+    empty = rows_where(_is_empty, dataset, column)
     if not len(empty):
         return loaded
     numbers = empty if report.kept is None else report.kept[empty]
     dropped = {reason: Dropped(len(empty), int(numbers[0]))}
     examples = {reason: tuple(numbers[:EXAMPLES].tolist())}
-    loaded = select(loaded, rows_where(bool, dataset, column))
+    loaded = select(loaded, rows_where(_is_filled, dataset, column))
     return loaded._replace(
         report=dataclasses.replace(
             loaded.report, dropped={**report.dropped, **dropped}, examples={**report.examples, **examples}
         )
     )
+
+
+def _is_empty(value: Any) -> bool:
+    return not value or (isinstance(value, list) and is_blank(value))
+
+
+def _is_filled(value: Any) -> bool:
+    return not _is_empty(value)
 
 
 def select(loaded: Loaded, rows: np.ndarray) -> Loaded:

@@ -6,7 +6,8 @@ import dataclasses
 
 from datasets import Dataset, IterableDataset
 
-from trl_ext.data import conversations
+from trl_ext.data import conversations, unlabelled
+from trl_ext.data.formats import Sample
 from trl_ext.data.plain_data import KEPT, Reading, drop_empty, rows_where
 from trl_ext.data.plain_report import PlainReport
 from trl_ext.data.report import Loaded
@@ -37,4 +38,13 @@ def _from_column(dataset: Dataset | IterableDataset, where: str) -> Loaded:
     return conversations.read(loaded, ("prompt",)) if len(rows) else loaded
 
 
-PROMPTS = Reading(_from_preferences, _from_column)
+def _has_column(found: Sample) -> bool:
+    return found.has("prompt")
+
+
+def _from_formats(dataset: Dataset | IterableDataset, source: str, split: str) -> Loaded | None:
+    loaded = unlabelled.prompts(dataset, source, split)
+    return None if loaded is None else drop_empty(loaded, "prompt", "the prompt is empty")
+
+
+PROMPTS = Reading(_from_preferences, _from_column, _has_column, _from_formats)

@@ -45,7 +45,7 @@ class Report:
         examples: {reason or note: numbers of the first few rows it is true of, counted from 0}.
         duplicates: Kept rows that are identical to an earlier one; `None` for a stream, and for data with images, which are
             not compared.
-        desirable: Completions with a positive label; `None` for pairs.
+        desirable: Completions with a positive label; `None` for pairs, and for completions that have no label.
         undesirable: Completions with a negative label; `None` for pairs.
         ignored: Columns that were not read.
         earlier: Sentences about the pairs that labelled completions were made from.
@@ -101,7 +101,7 @@ class Report:
         lines += [f"{count(n, self.unit)}: {note}." for note, n in self.notes.items()]
         if self.duplicates:
             lines.append(f"{count(self.duplicates, self.unit)}: identical to an earlier row.")
-        if not self.paired:
+        if not self.paired and self.desirable is not None:
             lines.append(f"Labels: {self.desirable:,} desirable, {self.undesirable:,} undesirable.")
         return [*lines, *self._unread()]
 

@@ -10,6 +10,7 @@ from collections import Counter
 
 from datasets import Dataset, Features, Value
 
+from trl_ext.data import unlabelled
 from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.column_names import known_names
 from trl_ext.data.demonstrations import SHAPES
@@ -23,7 +24,7 @@ UNKNOWN = "not recognised"
 
 def count_kinds(rows: Dataset) -> dict[str, tuple[int, tuple[int, ...]]]:
     """{kind of row: (number of rows, numbers of the first few)}, the most common first."""
-    names = [name for name in rows.column_names if name in (*READ, "text")]
+    names = [name for name in rows.column_names if name in (*READ, *unlabelled.ANSWERS, "text")]
     if not names:
         return {UNKNOWN: (len(rows), tuple(range(min(len(rows), EXAMPLES))))}
     narrow = rows.select_columns(names)
@@ -63,6 +64,8 @@ def kind_of_row(row: Row) -> str:
     shape = next((names for names in SHAPES if set(names) <= set(values)), None)
     if shape is not None:
         return f"completion without a label ({', '.join(shape)})"
+    if (match := unlabelled.match_row(values)) is not None:
+        return f"completion without a label, {match.title}, {'messages' if match.conversational else 'plain text'}"
     completions = {"chosen", "rejected", "completion"} & set(values)
     if found.kind("prompt") is not None and not completions:
         return "prompt only" + (", with a label" if set(LABELS) & set(values) else "")

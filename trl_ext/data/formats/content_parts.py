@@ -19,7 +19,7 @@ def is_text(part: Any) -> bool:
     if not isinstance(part, dict) or part.get("type") not in TEXT_TYPES:
         return False
     # Arrow fills keys that only other parts have with None.
-    return isinstance(part.get("text"), str)
+    return _text(part) is not None
 
 
 def others(content: Any) -> list[Any]:
@@ -32,7 +32,7 @@ def text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    return "".join(part if isinstance(part, str) else part["text"] for part in parts if is_text(part))
+    return "".join(part if isinstance(part, str) else _text(part) or "" for part in parts if is_text(part))
 
 
 def joined(content: list[Any]) -> str | list[Any]:
@@ -53,6 +53,11 @@ def alike(conversations: list[list[dict]]) -> list[list[dict]]:
 
 def _parts(content: str | list[Any]) -> list[Any]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _text(part: dict) -> str | None:
+    """The text of a part: `value` in LLaMA-Factory v1, `text` elsewhere."""
+    return next((part[key] for key in ("text", "value") if isinstance(part.get(key), str)), None)
 
 
 def kind_of(part: Any) -> str:
