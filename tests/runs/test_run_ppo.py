@@ -167,7 +167,7 @@ def test_what_fails_before_weights_are_loaded(recipe, tmp_path, capsys, monkeypa
     assert "my_rewards has no function width" in capsys.readouterr().err
     assert main(["run", recipe("ppo", steps_per_generation=3, num_generations=2, generation_batch_size=8)]) == 2
     assert "generation_batch_size" in capsys.readouterr().err
-    (tmp_path / "questions.jsonl").write_text('{"ask": "x"}\n')
+    (tmp_path / "questions.jsonl").write_text('{"ask": "x"}\n' * 8)
     assert main(["run", recipe("ppo", dataset_name="questions.jsonl")]) == 2
     assert "dataset_columns: {prompt:" in capsys.readouterr().err
 
