@@ -168,7 +168,7 @@ def test_a_stream_is_looked_at_in_part(recipe, capsys):
 
 def test_prompts_and_demonstrations_and_reward_models(recipe, capsys):
     sampling = {"trainer": "ppo", "reward_funcs": ["sentiment"], "max_completion_length": 5000, "use_peft": True}
-    found = facts(capsys, recipe(**sampling, max_length=None, per_device_train_batch_size=None))
+    found = facts(capsys, recipe(**sampling, max_length=None, per_device_train_batch_size=4))
     assert (found["kind"], found["examples"]) == ("prompts", 5)
     assert rows_of(found)["beyond_context"] and "plus 5,000 sampled tokens" in str(found["found"])
     found = facts(capsys, recipe(trainer="sft"))
@@ -237,10 +237,10 @@ def test_a_run_says_it_in_a_few_lines(recipe, capsys, monkeypatch):
     counts = next(line for line in said if line.startswith("Among 4 pairs at `max_length` 32: "))
     assert "1 with completions that differ only beyond the cut, which teach no preference" in counts
 
-    with pytest.raises(Loading) as reached:  # of a stream it is only said: its beginning may mislead
-        main(["run", recipe(REFUSED["same"][0]), "--dataset_streaming", "true", "--max_steps", "1"])
+    with pytest.raises(Loading) as reached:  # of a longer stream it is only said: its beginning may mislead
+        main(["run", recipe(REFUSED["same"][0] * 150), "--dataset_streaming", "true", "--max_steps", "1"])
     assert any(
-        "first 256 rows of the stream" in line and "identical in all 2" in line for line in reached.value.args[0]
+        "first 256 rows of the stream" in line and "identical in all 256" in line for line in reached.value.args[0]
     )
 
 
