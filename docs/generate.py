@@ -256,6 +256,7 @@ PARTS = {
     "verbs": verb_pages,
     "losses": loss_table,
     "adapters": adapter_cases.table,
+    "quantised_adapters": adapter_cases.quantised,
     "losspages": loss_pages,
     "formats": format_table,
     "seams": seam_table,

@@ -141,6 +141,17 @@ def refusal(case: Case, state: str, trainer: str) -> str | None:
     return adapter_types.problem(case.config(), use)
 
 
+def is_exact_on_quantised_bases(case: Case) -> bool:
+    """Whether a case that DPO trains exactly is exact on 4-bit and 8-bit bases too."""
+    use = Use(is_continued=True, is_quantised=True)
+    return refusal(case, "continued", "DPO") is None and adapter_types.problem(case.config(), use) is None
+
+
+def quantised() -> str:
+    """The cases that are exact on quantised bases."""
+    return f"{'; '.join(case.title for case in CASES if is_exact_on_quantised_bases(case))}."
+
+
 def general(case: Case, reason: str | None) -> str | None:
     """A reason without the names of the type and of the initialisation, which the row gives."""
     kind, init = adapter_types.type_of(case.config()), repr(case.config().get("init_lora_weights"))

@@ -16,12 +16,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.conftest import pairs
 from tests.recipe.helpers import problem as problem_of_recipe
 from tests.trainers import adapter_cases
-from tests.trainers.adapter_cases import CASES, STATES, TRAINERS, Case, refusal
-from tests.trainers.helpers import arguments
+from tests.trainers.adapter_cases import CASES, STATES, TRAINERS, Case, is_exact_on_quantised_bases, refusal
+from tests.trainers.helpers import arguments, nf4
 from tests.trainers.ppo.helpers import PROMPTS, config, count_the
 from trl_ext.build import adapter_fit
 from trl_ext.model_files import adapter_types, fit
+from trl_ext.reference import frozen_copy
 from trl_ext.reference.implicit import implicit_reference
+from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -184,6 +186,49 @@ def test_a_continued_adapter_that_is_called_refused(case: Case, trainer: str, tm
         tmp_path, RECIPES[trainer], base=f"model_name_or_path: {tmp_path}\ndataset_name: embedded\n"
     )
     assert sentence.endswith(refusal(case, "continued", trainer))
+
+
+ON_4_BITS = [
+    pytest.param(case, id=case.title)
+    for case in CASES
+    if case.make is not None and is_exact_on_quantised_bases(case) and "target_parameters" not in case.title
+]
+"""Of parameters, PEFT supports those that are not quantised: the experts of a mixture."""
+
+
+@pytest.mark.parametrize("case", ON_4_BITS)
+def test_what_is_called_exact_on_a_quantised_base(case: Case, tiny_model, tmp_path):
+    """What plain PEFT saves and loads, and its frozen copy, on a 4-bit base; and a gradient arrives."""
+
+    def quantised():
+        model = AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=nf4(), dtype=torch.float32)
+        keep_exact_cpu_kernels(model)
+        return model
+
+    torch.manual_seed(1)
+    model = get_peft_model(quantised(), case.make())
+    change(model)
+    model.save_pretrained(tmp_path)
+    expected = plain(model)
+    continued = PeftModel.from_pretrained(quantised(), tmp_path, is_trainable=True)
+    frozen_copy.add(continued)
+    assert is_close(plain(continued), expected)
+    with implicit_reference(continued):
+        assert is_close(plain(continued), expected)
+    continued(input_ids=IDS, labels=IDS).loss.backward()
+    assert any(p.grad is not None and p.grad.any() for p in continued.parameters())
+
+
+@pytest.mark.parametrize("init", ["pissa", "mica", "orthogonal"])
+def test_what_peft_cannot_put_on_a_quantised_base_is_refused(init, tmp_path):
+    content = adapter_cases.lora(init_lora_weights=init).to_dict() | {
+        "peft_type": "LORA",
+        "target_modules": ["q_proj"],
+    }
+    (tmp_path / "adapter_config.json").write_text(json.dumps(content | {"base_model_name_or_path": "nobody/nothing"}))
+    base = f"model_name_or_path: {tmp_path}\ndataset_name: embedded\n"
+    said = problem_of_recipe(tmp_path, "load_in_4bit: true\nuse_peft: true\n", base=base)
+    assert f"starts as '{init}', which PEFT does not support on 4-bit or 8-bit layers" in said
 
 
 def test_every_type_of_peft_is_in_the_table():

@@ -61,7 +61,12 @@ def require_policy(recipe: Recipe) -> None:
         return
     found = find_adapter_config_file(path)
     if found is not None:
-        use = Use(is_continued=True, needs_reference=method.may_need_reference, shares_base=method.samples_completions)
+        use = Use(
+            is_continued=True,
+            needs_reference=method.may_need_reference,
+            shares_base=method.samples_completions,
+            is_quantised=bool(recipe.get("load_in_4bit") or recipe.get("load_in_8bit")),
+        )
         problem = adapter_types.problem(adapter_folder.config(Path(found).parent), use)
     else:
         content, _ = PreTrainedConfig.get_config_dict(path, revision=recipe.get("model_revision") or "main")

@@ -42,7 +42,12 @@ def exactly_continued(s: Settings) -> Iterator[str]:
     content = _content(s)
     if not content or task.of_adapter(content):  # the latter is judged by `trl_ext.checks.task`
         return
-    use = Use(is_continued=True, needs_reference=s.method.may_need_reference, shares_base=s.method.samples_completions)
+    use = Use(
+        is_continued=True,
+        needs_reference=s.method.may_need_reference,
+        shares_base=s.method.samples_completions,
+        is_quantised=bool(s["load_in_4bit"] or s["load_in_8bit"]),
+    )
     if (sentences := adapter_types.problem(content, use)) is not None:
         yield f"{s.where('model_name_or_path')} is {_folder(s)}. {sentences}"
 

@@ -18,6 +18,15 @@ EXACT = (
 )  # fmt: skip
 """Values of `peft_type` that are trained exactly, new or continued, except for the settings below."""
 
+ON_QUANTISED_BASES = (
+    "LORA", "BEFT", "BOFT", "C3A", "FOURIERFT", "GRALORA", "HIRA", "IA3", "LILY", "LN_TUNING", "MISS", "OFT", "ROAD", "SHIRA",
+    "TRAINABLE_TOKENS", "VBLORA", "VERA", "WAVEFT",
+)  # fmt: skip
+"""Those of them that PEFT puts on 4-bit and 8-bit layers, and trains there."""
+
+FLOAT_INITS = ("pissa", "mica", "orthogonal")
+"""Beginnings of `init_lora_weights` that PEFT computes from 16-bit or 32-bit weights only."""
+
 PROMPT_LEARNING = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE")
 """Types that only prepend virtual tokens."""
 
@@ -77,11 +86,13 @@ class Use:
         is_continued: Training continues it; otherwise it is new.
         needs_reference: Reference log-probabilities are computed.
         shares_base: Completions are sampled: a critic or a reward model may be adapters on the same base.
+        is_quantised: The base is loaded in 4 or 8 bits.
     """
 
     is_continued: bool = False
     needs_reference: bool = True
     shares_base: bool = False
+    is_quantised: bool = False
 
 
 def problem(config: Mapping[str, Any], use: Use) -> str | None:
@@ -110,7 +121,7 @@ def problem(config: Mapping[str, Any], use: Use) -> str | None:
     for name, reason in OTHER_LORA.items():
         if config.get(name):
             return f"The adapter has `{name}`. It cannot be trained here: {reason}. Use a LoRA without it."
-    return _changed_base(config, use)
+    return _changed_base(config, use) or (_on_quantised_base(config, kind) if use.is_quantised else None)
 
 
 def type_of(config: Mapping[str, Any]) -> str:
@@ -161,6 +172,22 @@ def _changed_base(config: Mapping[str, Any], use: Use) -> str | None:
     return (
         f"The adapter starts as {init!r}, which moves part of the weights of the base into it. With the adapter off, the base is "
         f"not the model that training starts from and cannot be its reference. {PLAIN}"
+    )
+
+
+def _on_quantised_base(config: Mapping[str, Any], kind: str) -> str | None:
+    init = config.get("init_lora_weights")
+    if kind not in ON_QUANTISED_BASES:
+        what = f"is of PEFT's type {kind}"
+    elif isinstance(init, str) and init.lower().startswith(FLOAT_INITS):
+        what = f"starts as {init!r}"
+    elif config.get("velora_config"):
+        what = "has `velora_config`"
+    else:
+        return None
+    return (
+        f"The adapter {what}, which PEFT does not support on 4-bit or 8-bit layers. Load the base without `load_in_4bit` and "
+        "`load_in_8bit`, or use a plain LoRA."
     )
 
 

@@ -121,9 +121,9 @@ def base_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, tor
 
 
 def _frozen_adapter_tensors(model: PeftModel) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, parameter in model.named_parameters():
-        if FROZEN_COPY in name.split("."):
-            yield name, parameter.detach()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if FROZEN_COPY in name.split(".") and tensor.layout is torch.strided:
+            yield name, tensor.detach()
 
 
 def _tensor_digest(tensor: torch.Tensor) -> str:

@@ -15,12 +15,20 @@ def in_training(model: Any, new: PeftConfig | None) -> list[PeftConfig]:
     return list(model.peft_config.values()) if isinstance(model, PeftModel) else [new] if new is not None else []
 
 
-def refuse(model: Any, new: PeftConfig | None, *, needs_reference: bool = True, shares_base: bool = False) -> None:
+def refuse(
+    model: Any,
+    new: PeftConfig | None,
+    *,
+    quantization_config: Any = None,
+    needs_reference: bool = True,
+    shares_base: bool = False,
+) -> None:
     """Refuse an adapter that cannot be trained exactly.
 
     Args:
         model: The policy, or its path.
         new: Configuration of the adapter that is put on it, if one is.
+        quantization_config: With which the path is loaded.
         needs_reference: The base without the new adapter is the reference.
         shares_base: Other roles are adapters on the same base.
 
@@ -38,7 +46,12 @@ def refuse(model: Any, new: PeftConfig | None, *, needs_reference: bool = True, 
             f"The model's adapter is named {next(iter(model.peft_config))!r}, and TRL trains the adapter named {POLICY!r}. Load it "
             f"with `adapter_name={POLICY!r}`, PEFT's default."
         )
-    use = Use(is_continued=is_continued, needs_reference=needs_reference, shares_base=shares_base)
+    use = Use(
+        is_continued=is_continued,
+        needs_reference=needs_reference,
+        shares_base=shares_base,
+        is_quantised=quantization_config is not None or getattr(base, "is_quantized", False),
+    )
     for config in in_training(model, new):
         if (problem := adapter_types.problem(config.to_dict(), use)) is not None:
             raise ValueError(problem)

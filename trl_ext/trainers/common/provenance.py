@@ -95,9 +95,10 @@ def _model(trainer: Any) -> dict[str, Any]:
         described |= {k: v for k, v in as_dict.items() if k.startswith(("load_in_", "bnb_")) and v is not None}
     is_fixed = not getattr(trainer.args, "sync_ref_model", False)  # one that moves is in the checkpoint
     if isinstance(trainer.model, PeftModel) and FROZEN_COPY in trainer.model.peft_config and is_fixed:
-        # B alone: a fresh adapter is the base itself, whatever its random A.
-        copies = (p for n, p in trainer.model.named_parameters() if FROZEN_COPY in n.split(".") and "lora_B" in n)
-        described["starts_from"] = _digest(copies)
+        copies = {n: p for n, p in trainer.model.named_parameters() if FROZEN_COPY in n.split(".")}
+        # Of a LoRA B alone: a fresh adapter is the base itself, whatever its random A. Of other types everything, vectors too.
+        factors = [p for n, p in copies.items() if "lora_B" in n] or [p.reshape(1, -1) for p in copies.values()]
+        described["starts_from"] = _digest(iter(factors))
     return _plain(described)
 
 

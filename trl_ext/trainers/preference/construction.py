@@ -44,6 +44,8 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
             "`activation_offloading` moves activations to the CPU, and this run is on the CPU: remove it."
         )
     new = given.get("peft_config")
-    adapters.refuse(model, new, needs_reference=loss.needs_reference and not args.sync_ref_model)
+    quantised = given.get("quantization_config")
+    reads_base = loss.needs_reference and not args.sync_ref_model
+    adapters.refuse(model, new, quantization_config=quantised, needs_reference=reads_base)
     if args.sync_ref_model:
         reference_sync.refuse(given.get("ref_model"), adapters.in_training(model, new))

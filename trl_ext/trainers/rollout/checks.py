@@ -37,7 +37,7 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
         )
     if problem := launch.launched_sharded(args):
         raise ValueError(problem)
-    adapters.refuse(model, peft_config, shares_base=True)
+    adapters.refuse(model, peft_config, quantization_config=given.get("quantization_config"), shares_base=True)
     if args.use_vllm:
         for adapter in adapters.in_training(model, peft_config):
             vllm_weights.check(adapter)

@@ -4,6 +4,7 @@ Only this file overrides methods of `trl.RLOOTrainer` (1.16) for both. Objects t
 an update (`trl_ext.trainers.rollout.update`), metrics, and the files of a checkpoint.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from trl.trainer.utils import RepeatSampler
 
 from trl_ext.reference import frozen_copy
 from trl_ext.reference.frozen_copy import policy_is_reference
+from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 from trl_ext.trainers.common import lora, nonfinite_report, out_of_memory, step_zero
@@ -155,7 +157,9 @@ class RolloutTrainer(RLOOTrainer):
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple:
         if self._observed is None:
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        with self._memory_reported("while completions were scored under policy and reference"):
+        # The policy is scored first, as it sampled. The reference has no dropout, neither of its adapter nor of the base.
+        mode = no_grad_eval(self.model) if self._observed.logps else contextlib.nullcontext()
+        with self._memory_reported("while completions were scored under policy and reference"), mode:
             output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         self._observed.logps.append(output[0])
         return output
