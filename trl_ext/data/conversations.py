@@ -16,7 +16,7 @@ from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.formats import content_parts
 from trl_ext.data.formats.messages import Message, as_messages
 from trl_ext.data.formats.row_outcome import Drop, Note, Reason
-from trl_ext.data.formats.sample import Row
+from trl_ext.data.formats.sample import Row, decode
 from trl_ext.data.plain_report import PlainReport
 from trl_ext.data.report import Dropped, Loaded
 from trl_ext.data.row_stats import EXAMPLES
@@ -49,7 +49,13 @@ def read(loaded: Loaded, columns: tuple[str, ...]) -> Loaded:
     if isinstance(dataset, IterableDataset):
         features = Features({**outputs, **{name: dataset.features[name] for name in rest}})
         return Loaded(
-            dataset.map(_stream, batched=True, fn_kwargs={"names": names}, remove_columns=names, features=features),
+            dataset.map(
+                _stream,
+                batched=True,
+                fn_kwargs={"names": names, "encoded": found.encoded},
+                remove_columns=names,
+                features=features,
+            ),
             report,
         )
     narrow = dataset.select_columns(names)
@@ -58,10 +64,10 @@ def read(loaded: Loaded, columns: tuple[str, ...]) -> Loaded:
         return narrow.map(
             run,
             batched=True,
-            fn_kwargs={"names": names},
+            fn_kwargs={"names": names, "encoded": found.encoded},
             remove_columns=names,
             features=Features(features),
-            new_fingerprint=fingerprint(narrow, step),
+            new_fingerprint=fingerprint(narrow, step, found.encoded),
             desc="Reading conversations",
         )
 
@@ -92,20 +98,20 @@ def _select(dataset: Dataset, report: PlainReport, counted: Dataset) -> Loaded:
     return Loaded(dataset if len(kept) == len(dataset) else dataset.select(kept), counts)
 
 
-def _scan(batch: dict[str, list], names: list[str]) -> dict[str, list]:
-    done = [_read_row(row) for row in _rows(batch, names)]
+def _scan(batch: dict[str, list], names: list[str], encoded: tuple[str, ...]) -> dict[str, list]:
+    done = [_read_row(*row) for row in _rows(batch, names, encoded)]
     return {name: [integers[name] for _, integers in done] for name in INTEGERS}
 
 
-def _convert(batch: dict[str, list], names: list[str]) -> dict[str, list]:
+def _convert(batch: dict[str, list], names: list[str], encoded: tuple[str, ...]) -> dict[str, list]:
     outputs = [NAMES.get(name, name) for name in names if name != SYSTEM]
-    done = [_read_row(row)[0] or dict.fromkeys(outputs) for row in _rows(batch, names)]
+    done = [_read_row(*row)[0] or dict.fromkeys(outputs) for row in _rows(batch, names, encoded)]
     return {name: [row[name] for row in done] for name in outputs}
 
 
-def _stream(batch: dict[str, list], names: list[str]) -> dict[str, list]:
+def _stream(batch: dict[str, list], names: list[str], encoded: tuple[str, ...]) -> dict[str, list]:
     outputs = [NAMES.get(name, name) for name in names if name != SYSTEM]
-    done = [_read_row(row)[0] for row in _rows(batch, names)]
+    done = [_read_row(*row)[0] for row in _rows(batch, names, encoded)]
     rest = {name: column for name, column in batch.items() if name not in names}
     kept = [i for i, row in enumerate(done) if row is not None]
     return {
@@ -114,11 +120,14 @@ def _stream(batch: dict[str, list], names: list[str]) -> dict[str, list]:
     }
 
 
-def _rows(batch: dict[str, list], names: list[str]) -> list[Row]:
-    return [dict(zip(names, values, strict=True)) for values in zip(*(batch[name] for name in names), strict=True)]
+def _rows(batch: dict[str, list], names: list[str], encoded: tuple[str, ...]) -> list[tuple[Row, Row]]:
+    """Each row as it is stored, and with the messages decoded that are stored as text."""
+    columns = zip(*(batch[name] for name in names), strict=True)
+    rows = [dict(zip(names, values, strict=True)) for values in columns]
+    return [(row, decode(row, encoded)) for row in rows]
 
 
-def _read_row(given: Row) -> tuple[Row | None, Row]:
+def _read_row(stored: Row, given: Row) -> tuple[Row | None, Row]:
     """The row, or `None` if it cannot be read, and its integers."""
     notes: set[Note] = set()
     system = given.get(SYSTEM)
@@ -135,7 +144,7 @@ def _read_row(given: Row) -> tuple[Row | None, Row]:
         row["messages"] = [{"role": "system", "content": system}, *row["messages"]]
     if "prompt" in row and row["prompt"][-1]["role"] == "assistant":
         notes.add(Note.ENDS_WITH_ASSISTANT)
-    is_same = row == {name: value for name, value in given.items() if name != SYSTEM}
+    is_same = row == {name: value for name, value in stored.items() if name != SYSTEM}
     return row, {REASON: 0, NOTES: sum(note.bit for note in notes), CHANGED: not is_same}
 
 

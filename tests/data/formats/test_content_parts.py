@@ -1,5 +1,7 @@
 """Contents that are lists of parts: text is joined, whatever column or kind of data it stands in."""
 
+import json
+
 import pytest
 from datasets import Dataset
 
@@ -63,6 +65,10 @@ def test_in_every_kind_of_data():
     ]
     assert read({"prompt": user, "answer": "4"}, PROMPTS) == [{"prompt": plain["prompt"], "answer": "4"}]
     assert read(pair, PROMPTS) == [{"prompt": plain["prompt"]}]
+    # As CSV files hold them.
+    encoded = {"messages": json.dumps([*user, *assistant])}
+    assert read(encoded, DEMONSTRATIONS) == [{"messages": plain["prompt"] + plain["completion"]}]
+    assert read({"prompt": json.dumps(user)}, PROMPTS) == [{"prompt": plain["prompt"]}]
     stream = Dataset.from_list([{"prompt": user, "answer": "4"}]).to_iterable_dataset()
     assert list(plain_data.load(stream, PROMPTS).dataset) == [{"prompt": plain["prompt"], "answer": "4"}]
 
