@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-from datasets import DatasetDict, Features, Value, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDatasetDict,
+    Value,
+    concatenate_datasets,
+    load_dataset_builder,
+    load_from_disk,
+)
 
 from trl_ext.data import content_cache
 from trl_ext.data.files import names
@@ -14,6 +23,7 @@ from trl_ext.data.files.compression import open_text, truncated_zstd, wrong_name
 from trl_ext.data.files.problems import explain, no_rows
 from trl_ext.data.files.tables import other_separator, usual_separator
 from trl_ext.data.files.wrapped_json import key_of_rows
+from trl_ext.data.json_features import features_of
 from trl_ext.data.split_loading import AnyDataset, first_line, load_split, pick_split, split_name
 from trl_ext.support.errors import UserError
 
@@ -36,8 +46,10 @@ def open_file(path: Path, split: str, streaming: bool) -> AnyDataset:
     options: dict[str, Any] = {"data_files": {"train": str(path)}, "streaming": streaming}
     if builder == "csv":
         options |= _csv_options(path)
-    elif (key := key_of_rows(path)) is not None:
-        options["field"] = key
+    elif builder == "json":
+        field = key_of_rows(path)
+        found = {"field": field, "features": features_of([path], field, streaming)}
+        options |= {name: value for name, value in found.items() if value is not None}
     return load_split(builder, path.name, split, files=(path,), **options)
 
 
@@ -63,7 +75,47 @@ def open_folder(path: Path, split: str, config: str | None, streaming: bool) -> 
     for file in files:
         if names.compression(file) or file.stat().st_size == 0:
             _require_whole(file, str(file.relative_to(path.parent)))
+    of_split = _files_of_split(path, split, config)
+    builders = {names.builder(file) for file in of_split}
+    if not (path / "README.md").exists():
+        _refuse_other_kinds(path, files, builders)
+    if builders == {"csv"}:
+        tables = [open_file(file, "train", streaming) for file in of_split]
+        name = split_name(split)
+        return pick_split(_joined(tables, name), split, path.name)
+    features = features_of(of_split, streaming=streaming) if builders == {"json"} else None
+    if builders in ({"json"}, {"parquet"}) and (features is not None or not (path / "README.md").exists()):
+        # Files of other splits, which may have other columns, are not read.
+        options: dict[str, Any] = {"data_files": {split_name(split): list(map(str, of_split))}}
+        options |= {} if features is None else {"features": features}
+        return load_split(builders.pop(), path.name, split, files=of_split, streaming=streaming, **options)
     return load_split(str(path), path.name, split, files=files, name=config, streaming=streaming)
+
+
+def _files_of_split(path: Path, split: str, config: str | None) -> list[Path]:
+    """The files that `datasets` reads for one split of a folder; none if it cannot tell, or if it reads parts of several."""
+    try:
+        found = load_dataset_builder(str(path), name=config).config.data_files or {}
+    except Exception:  # reported when the data is loaded
+        return []
+    return sorted(Path(str(file)) for file in found.get(split_name(split), [])) if "+" not in split else []
+
+
+def _refuse_other_kinds(path: Path, files: list[Path], builders: set[str | None]) -> None:
+    """Refuse a folder of which `datasets` would leave out files. JSON documents may describe a dataset instead."""
+    read = [file for file in files if names.builder(file) in builders]
+    others = [file for file in files if names.builder(file) not in builders and names.kind(file) != ".json"]
+    if read and others:
+        raise UserError(
+            f"{path.name} holds files of several kinds, and only one kind is read: {read[0].name} would be read and "
+            f"{others[0].name} would not. Give one of the files, or move the others to another folder."
+        )
+
+
+def _joined(tables: list[AnyDataset], name: str) -> DatasetDict | IterableDatasetDict:
+    """Tables one after the other, all their columns as text; a column that a table lacks is null there."""
+    together = concatenate_datasets(tables)
+    return DatasetDict({name: together}) if isinstance(together, Dataset) else IterableDatasetDict({name: together})
 
 
 def _require_whole(path: Path, name: str) -> None:

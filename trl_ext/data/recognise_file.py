@@ -10,12 +10,15 @@ from pathlib import Path
 from trl_ext.data import column_paths
 from trl_ext.data.column_errors import check_format, check_mapping, check_pairing, check_prompt, unrecognised
 from trl_ext.data.column_names import known_names
-from trl_ext.data.files.first_rows import first_rows
-from trl_ext.data.formats import Match, Row, Sample, recognise
+from trl_ext.data.files.first_rows import ROWS, first_rows
+from trl_ext.data.formats import READ, Match, Row, Sample, recognise
 from trl_ext.data.formats.pairing import DEFAULT, Pairing
 from trl_ext.data.formats.row_outcome import Drop
 from trl_ext.data.report import pairs_of_rows
 from trl_ext.support.counts import count
+
+MOST = 4096
+"""Rows that are looked at if the first ones are not recognised."""
 
 
 def recognise_file(
@@ -79,6 +82,16 @@ def _read(
         return None
     found = _known(stored)
     match = recognise(found, format)
+    if match is None and len(stored) == ROWS:  # columns may be null or absent in the first rows
+        stored = _stored(path, columns, MOST)
+        found = _known(stored)
+        match = recognise(found, format)
+    if (
+        match is None
+        and len(stored) == MOST
+        and any(found.kind(name) is None for name in found.columns if name in READ)
+    ):
+        return None
     if match is None:
         raise unrecognised(Sample(_names(stored), stored), path.name, format)
     check_prompt(match, Sample(_names(stored), stored), path.name, format)
@@ -99,8 +112,8 @@ def sample_of_file(path: str | Path, columns: Mapping[str, str] | None = None) -
     return _known(stored) if stored else None
 
 
-def _stored(path: Path, columns: Mapping[str, str] | None) -> list[Row]:
-    rows = first_rows(path) if path.is_file() else []
+def _stored(path: Path, columns: Mapping[str, str] | None, most: int = ROWS) -> list[Row]:
+    rows = first_rows(path, most) if path.is_file() else []
     return _mapped(rows, dict(columns or {}), path.name) if rows else []
 
 

@@ -13,6 +13,7 @@ from pandas.errors import ParserWarning
 
 from trl_ext.data import content_cache
 from trl_ext.data.column_errors import near
+from trl_ext.data.files.parquet_types import differing_column
 from trl_ext.data.files.problems import explain, find_problem
 from trl_ext.data.formats import READ
 from trl_ext.data.hub import loading_error, unusable_cache
@@ -51,6 +52,8 @@ def load_split(builder: str, source: str, split: str, *, files: Sequence[Path] =
         for file in files:
             if (problem := find_problem(file)) is not None:
                 raise UserError(f"{file} cannot be read: {problem}") from error
+        if (problem := differing_column(files)) is not None:
+            raise UserError(f"{source} cannot be read: {problem}") from error
         raise loading_error(error, source, options.get("name")) from error
 
 
