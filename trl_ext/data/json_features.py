@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Features, Json, List, Value
 
 from trl_ext.data import content_cache
-from trl_ext.data.files.compression import open_bytes
+from trl_ext.data.files.compression import ERRORS, open_bytes
 from trl_ext.data.files.json_types import CHUNK, Type, Types, types_of
 from trl_ext.support import atomic
 
@@ -36,8 +36,11 @@ def features_of(files: Sequence[Path], field: str | None = None, streaming: bool
 
 def _is_longer(path: Path) -> bool:
     """True if `datasets` does not look at all of a file."""
-    with open_bytes(path) as file:
-        return len(file.read(CHUNK + 1)) > CHUNK
+    try:
+        with open_bytes(path) as file:
+            return len(file.read(CHUNK + 1)) > CHUNK
+    except ERRORS:  # reported when the data is loaded
+        return False
 
 
 def _remembered(files: Sequence[Path], field: str | None) -> Types | None:

@@ -36,7 +36,8 @@ def on_this_computer(recipe: Any) -> Iterator[Finding]:
     # `eval_size` needs the number of rows, which is unknown here.
     values = {key: value for key, value in recipe.values.items() if key != "eval_size"}
     looked_at = dataclasses.replace(recipe, values=values, precedes_apply_chat_template=True)  # needs no tokenizer
-    args = SimpleNamespace(eval_strategy="no" if recipe.get("eval_size") else recipe.effective("eval_strategy"))
+    strategy = "no" if recipe.get("eval_size") else recipe.effective("eval_strategy")
+    args = SimpleNamespace(eval_strategy=strategy, eval_on_start=False)
     try:
         rows = dataset.source(looked_at).rows
         report = dataset.read(looked_at, args, [], FIRST).report

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.data.files.compression import open_text
+from trl_ext.data.files.compression import ERRORS, open_text
 from trl_ext.data.files.names import LINES, kind
 
 CHUNK = 10 * 2**20
@@ -56,7 +56,7 @@ def types_of(files: Iterable[Path], field: str | None = None) -> Types | None:
                 found = merged(found, type_of(row, is_row=True))
                 if number == 0 and position <= CHUNK:
                     first = found
-    except (OSError, ValueError, RecursionError, EOFError):
+    except (*ERRORS, ValueError, RecursionError, LookupError):
         return None
     return Types(first[1], found[1]) if first and found else None
 
