@@ -9,12 +9,13 @@ In the order in which data passes through them:
 - ``sources`` opens data anywhere, ``local`` files and folders, ``split_loading`` one split with `datasets`; ``hub`` explains errors of the
   Hub, ``files/`` those of files;
 - ``sampling`` samples rows, ``formats/`` recognises and reads them in plain Python, ``label_verdicts`` reads all labels;
-  ``column_errors`` and ``column_suggestions`` help with columns that are not recognised; ``recognise_file`` does all this for
+  ``renaming`` gives columns the names known here (``column_names``, ``column_paths``); ``column_errors`` explains columns that are not
+  recognised, with ``column_suggestions``, ``data_shape`` and ``content``; ``recognise_file`` does all this for
   `trl-ext validate`, without importing `datasets`;
 - ``convert`` converts all rows to the types in ``trl_columns``, with ``cache_keys`` for its cache and ``row_stats`` for its counts;
 - ``report`` holds the result, ``checks`` refuses data that teaches nothing;
 - ``loader`` puts these together; ``unpairing`` splits pairs into labelled completions; ``plain_data`` loads ``prompts`` and
-  ``demonstrations``, whose messages ``conversations`` reads, and reports in ``plain_report``;
+  ``demonstrations``, whose messages ``conversations`` reads, ``unlabelled`` those of other formats; they report in ``plain_report``;
 - ``holdout`` splits off evaluation rows, ``overlap`` counts those that are trained on (both by ``row_hashes``), ``row_kinds`` recognises
   every row on its own, ``excerpt`` shows one.
 
