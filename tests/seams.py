@@ -83,6 +83,11 @@ SEAMS = (
         "export/test_merging.py",
     ),
     Seam(
+        "inspection/special_tokens.py",
+        "how tokenizers store their post-processing in `tokenizer.json`; `_tokenizer` of transformers' fast tokenizers",
+        "inspection/test_doubled.py",
+    ),
+    Seam(
         "inspection/tokenise.py",
         "`_prepare_dataset` and `_tokenize_prompts` of TRL's trainers, called on a stand-in",
         "inspection/test_against_trl.py",
