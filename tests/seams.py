@@ -117,6 +117,8 @@ SEAMS = (
     Seam("reference/starting_point.py", "`add_fused_lm_head` of TRL", "reference/test_starting_point.py"),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
     Seam("runs/loaded.py", "`create_model_from_path` of TRL", "build/test_model.py"),
+    Seam("runs/report.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
+    Seam("support/quiet.py", "`set_tqdm_hook` of transformers' logging", "support/test_quiet.py"),
     Seam("trainers/common/lora.py", "`ModulesToSaveWrapper` of peft", "trainers/common/test_lora.py"),
     Seam(
         "trainers/common/out_of_memory.py",

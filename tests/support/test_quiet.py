@@ -71,3 +71,18 @@ def test_a_model_is_loaded_in_silence_off_terminals():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_no_bar_of_loading_weights_on_a_terminal(monkeypatch, capsys):
+    from transformers.utils import logging as of_transformers
+
+    monkeypatch.setattr(of_transformers, "_tqdm_active", True)  # as on a terminal
+    previous = of_transformers.set_tqdm_hook(None)
+    try:
+        assert list(of_transformers.tqdm(range(3), desc="Loading weights")) == [0, 1, 2]
+        assert "Loading weights" in capsys.readouterr().err
+        quiet.hide_loading_bars()
+        assert list(of_transformers.tqdm(range(3), desc="Loading weights")) == [0, 1, 2]
+        assert capsys.readouterr().err == ""
+    finally:
+        of_transformers.set_tqdm_hook(previous)

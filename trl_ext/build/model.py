@@ -20,6 +20,7 @@ from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import adapter_types, task
 from trl_ext.model_files.adapter_types import Use
 from trl_ext.recipe import Recipe
+from trl_ext.support import quiet
 from trl_ext.support.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def load_policy(
         statements: Sentences for the log are appended here.
         lender: Lends the base if several trainers share one.
     """
+    quiet.hide_loading_bars()
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     values = {name: value for name, value in recipe.sections()["model"].items() if name in known}
     model_args = ModelConfig(**values | {"dtype": chosen.model_dtype})

@@ -25,6 +25,7 @@ from trl.trainer.utils import create_model_from_path
 
 from trl_ext.checkpoints import staging
 from trl_ext.export.source import Source
+from trl_ext.support import quiet
 from trl_ext.support.errors import UserError
 
 SPARE = 2**26
@@ -67,6 +68,7 @@ def merge(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
 
 def load_base(source: Source, **options: Any) -> PreTrainedModel:
     """Load the 16-bit base; for a reward model as a sequence classifier, whose head the adapter provides."""
+    quiet.hide_loading_bars()
     if source.is_classifier:
         options |= {"architecture": AutoModelForSequenceClassification, "num_labels": 1}
     return create_model_from_path(

@@ -11,6 +11,7 @@ from typing import Any
 
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.recipe import Recipe
+from trl_ext.support import quiet
 from trl_ext.support.errors import UserError
 
 
@@ -138,6 +139,7 @@ def adapter(recipe: Recipe) -> Any:
 
 def whole(recipe: Recipe) -> Any:
     """Load a model without adapter, in evaluation mode and the dtype of its run; without a run, in the stored dtype."""
+    quiet.hide_loading_bars()
     import torch
     from trl.trainer.utils import create_model_from_path
 

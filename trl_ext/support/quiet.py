@@ -28,3 +28,10 @@ def hide_progress_off_terminals() -> None:
     """Show no progress bars of loading and saving in files and pipes. Call it before the libraries are imported."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def hide_loading_bars() -> None:
+    """Show no bars of transformers for loading and saving weights, also on a terminal. Downloads keep theirs there."""
+    from transformers.utils import logging as of_transformers
+
+    of_transformers.set_tqdm_hook(lambda make, args, kwargs: make(*args, **{**kwargs, "disable": True}))
