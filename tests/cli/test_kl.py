@@ -83,6 +83,48 @@ def test_a_run_is_sampled(run, tmp_path, capsys):
     assert audits[0] == audits[1] and audits[0]["n"] == 64
 
 
+def test_the_result_is_kept_beside_the_picture(run, capsys):
+    assert main(["kl", str(run), "--n", "64", "--max_new_tokens", "5", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    kept = json.loads((run / "kl-audit.json").read_text())
+    assert kept == printed | {"source": str(run)} and len(kept["sampled"]["rows"]) == len(CELLS)
+
+
+@pytest.mark.parametrize(("scale", "begins"), [(0.0, "KL 0: policy and reference are the same"), (2e-3, "KL ")])
+def test_of_a_kl_near_0_nothing_is_estimated(run, capsys, monkeypatch, scale, begins):
+    """Scaling the adapter by s scales a small KL by s²; neither gradients nor a table are made."""
+    from safetensors.torch import load_file, save_file
+
+    from trl_ext.kl_audit import sampled
+
+    weights = run / "adapter_model.safetensors"
+    save_file({name: w * (scale if "lora_B" in name else 1) for name, w in load_file(weights).items()}, weights)
+    monkeypatch.setattr(sampled, "audit_samples", None)
+    assert main(["kl", str(run), "--n", "64", "--max_new_tokens", "5"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert begins in printed and "and nothing can be estimated" in printed and "lost in noise" not in printed
+    kept = json.loads((run / "kl-audit.json").read_text())["sampled"]
+    assert kept["rows"] == [] and 0 <= kept["kl"] < 2 / 64
+    assert (run / "kl-audit.png").read_bytes().startswith(PNG)
+
+
+def test_a_kl_is_lost_where_the_error_of_k1_exceeds_it():
+    """log π − log ref of one completion has variance 2·KL for a small KL, so n completions need a KL of 2 / n."""
+    from trl_ext.kl_audit.sampled import enough, is_lost_in_noise
+
+    assert is_lost_in_noise(1.99 / 512, 512) and not is_lost_in_noise(2.01 / 512, 512)
+    assert not is_lost_in_noise(1e-3, enough(1e-3)) and enough(1e-3) == 8000
+    assert is_lost_in_noise(0.0, 10**9) and is_lost_in_noise(-1e-9, 10**9)
+
+
+def test_more_completions_are_asked_for_only_where_they_help():
+    said = [
+        report.about_small_kl(Audit(kl, [], kl_se=kl / 2, n=512), n) for kl, n in ((2e-3, 4000), (2e-9, 4 * 10**9))
+    ]
+    assert said[0].endswith("Sample more (`--n 4000`), or train the run further.")
+    assert said[1].endswith("larger than the KL. Train the run further.")
+
+
 def test_a_recipe_without_a_run_gets_the_exact_audit(run, capsys):
     shutil.copy("small.yaml", "all.yaml")  # the run there is was not of this one
     assert main(["kl", "all.yaml"]) == 0

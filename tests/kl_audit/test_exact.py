@@ -148,6 +148,11 @@ def test_a_models_rollouts(policy, monkeypatch):
     assert abs(k1.value_bias) < 5 * k1.value_bias_se and audit.kl_se > 0
     assert all(p.requires_grad == ("lora" in name) and p.grad is None for name, p in model.named_parameters())
 
+    assert sampled.measure_kl(model, tokenizer, completions) == pytest.approx((audit.kl, audit.kl_se), rel=1e-5)
+    seen = []
+    audit_samples(model, tokenizer, completions, lambda items, total: seen.append(total) or items)
+    assert seen == [sampled.GRADIENT_CHUNKS]
+
     monkeypatch.setattr(sampled, "LARGEST_LOGITS", 1)
     in_pieces = audit_samples(model, tokenizer, completions)
     assert in_pieces.kl == pytest.approx(audit.kl, rel=1e-4)

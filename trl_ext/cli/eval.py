@@ -104,7 +104,8 @@ def _check(args: argparse.Namespace) -> None:
         )
 
 
-def watched(scored: Iterable, total: int, console: Any) -> Iterable:
+def watched(items: Iterable, total: int, console: Any, what: str = "scoring") -> Iterable:
+    """The items, with a progress bar on a terminal."""
     from rich.progress import track
 
-    return track(scored, "scoring", total, console=console, transient=True, disable=not console.is_terminal)
+    return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)

@@ -2,14 +2,13 @@
 
 import argparse
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_ext.cli.recipe_keys import add_run_or_recipe
 from trl_ext.cli.values import whole_number, writable_folder
-from trl_ext.support import terminal
+from trl_ext.support import encoding, terminal
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
@@ -47,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the sampling (default: 0)")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=f"file for the plot (default: {PICTURE} in the run directory)"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"file for the plot (default: {PICTURE} in the run directory); the results of a run go into a JSON file beside it",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -65,23 +67,39 @@ def run(args: argparse.Namespace) -> int:
     console.print(report.table(audits["exact"], "small language, exactly", chosen))
     if source.adapter is not None:
         console.print(f"\nsampling {count(args.n, 'completions')} from {source.adapter} …")
-        audits["sampled"] = _sample(source, args, console)
-        console.print(report.table(audits["sampled"], str(source.adapter), chosen))
-    console.print(*report.legend(audits, chosen), sep="\n", style="dim", markup=False)
-    if (note := report.noise_note(audits)) is not None:
-        console.print(note)
-    if source.note:
-        console.print(source.note)
+        audits["sampled"] = found = _sample(source, args, console)
+        if found.rows:
+            console.print(report.table(found, str(source.adapter), chosen))
+    measured = {name: audit for name, audit in audits.items() if audit.rows}
+    console.print(*report.legend(measured, chosen), sep="\n", style="dim", markup=False)
+    for note in _notes(audits, measured, source):
+        console.print(note, markup=False)
     path = args.output or (Path() if source.is_start or source.adapter is None else source.adapter) / PICTURE
     if not path.suffix:
         path = path.with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.draw(path, audits.get("sampled"), str(source.adapter))
+    picture.draw(path, measured.get("sampled"), str(source.adapter))
     console.print(f"picture  {path}")
+    facts = _without_nan({name: dataclasses.asdict(audit) for name, audit in audits.items()} | {"picture": str(path)})
+    if source.adapter is not None:
+        from trl_ext.support import atomic
+
+        atomic.write_json(path.with_suffix(".json"), facts | {"source": str(source.adapter)})
+        console.print(f"record   {path.with_suffix('.json')}")
     if args.json:
-        facts = {name: dataclasses.asdict(audit) for name, audit in audits.items()} | {"picture": str(path)}
-        print(json.dumps(_without_nan(facts), indent=2))
+        print(encoding.as_json(facts, indent=2))
     return 0
+
+
+def _notes(audits: dict[str, Any], measured: dict[str, Any], source: "Source") -> list[str]:
+    from trl_ext.kl_audit import report
+
+    found = [report.noise_note(measured), source.note]
+    if "sampled" in audits and "sampled" not in measured:
+        from trl_ext.kl_audit.sampled import enough
+
+        found.insert(0, report.about_small_kl(audits["sampled"], enough(audits["sampled"].kl)))
+    return [note for note in found if note]
 
 
 class Source(NamedTuple):
@@ -156,7 +174,9 @@ def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:
     # Both configure the libraries imported next.
     opened = open_start(source.recipe, args.n) if source.is_start else open_run(source.adapter, args.n)
     model, tokenizer, prompts, continued = opened
+    from trl_ext.cli.eval import watched
     from trl_ext.kl_audit import sampled
+    from trl_ext.kl_audit.exact import Audit
     from trl_ext.support.sampling import sample
 
     # The trainer used plain text without a chat template, so it is tokenized as it is.
@@ -168,15 +188,19 @@ def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:
         seed=args.seed,
         max_new_tokens=args.max_new_tokens,
         batch_size=64,
+        watched=lambda items, total: watched(items, total, console, "sampling"),
     )
     if continued:
         console.print(f"The run continued the adapter {continued}. The reference here is the base without an adapter.")
     tokens = sum(len(completion.ids) for completion in completions)
-    console.print(f"{tokens / args.n:.1f} tokens per completion at temperature 1; computing gradients …")
-    try:
-        return sampled.audit_samples(model, tokenizer, completions)
-    except ValueError as error:
-        raise UserError(f"{source.adapter}: {error}") from error
+    console.print(f"{tokens / args.n:.1f} tokens per completion at temperature 1")
+    kl, spread = sampled.measure_kl(model, tokenizer, completions)
+    if sampled.is_lost_in_noise(kl, args.n):
+        return Audit(kl, [], kl_se=spread, n=args.n)
+    console.print("computing gradients …")
+    return sampled.audit_samples(
+        model, tokenizer, completions, lambda items, total: watched(items, total, console, "gradients")
+    )
 
 
 def _without_nan(value: Any) -> Any:

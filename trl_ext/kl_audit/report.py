@@ -84,6 +84,26 @@ def legend(audits: dict[str, Any], chosen: tuple[str, str, str] | None = None) -
     return lines
 
 
+def about_small_kl(audit: Any, needed: int) -> str:
+    """Sentences on a KL that is too small for its estimators to be measured.
+
+    Args:
+        audit: Holds the KL, its standard error and the number of completions.
+        needed: Completions that would be enough; 0 if no number is.
+    """
+    if audit.kl <= 0:
+        return "KL 0: policy and reference are the same, and nothing can be estimated. Train the run further."
+    more = f"Sample more (`--n {needed}`), or train" if 0 < needed <= MOST_COMPLETIONS else "Train"
+    return (
+        f"KL {audit.kl:.2g} ± {audit.kl_se:.1g} nats per completion: policy and reference are almost the same, and nothing can be "
+        f"estimated. With {audit.n:,} completions the standard error of k1 is larger than the KL. {more} the run further."
+    )
+
+
+MOST_COMPLETIONS = 100_000
+"""Completions that somebody may be asked to sample."""
+
+
 def noise_note(audits: dict[str, Any]) -> str | None:
     """A sentence on the cosines that are lost in sampling noise although the exact ones are known; `None` if there are none."""
     if "sampled" not in audits:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from trl_ext.kl_audit.exact import CELLS, Audit, Row, values
 from trl_ext.rl import masked, objectives
-from trl_ext.support.sampling import Completion, completion_logits, inference
+from trl_ext.support.sampling import Completion, Watched, completion_logits, inference, unwatched
 
 GRADIENT_CHUNKS = 32
 """The completions are split into this many chunks, to separate the gradient from its noise."""
@@ -29,14 +29,51 @@ LARGEST_COSINE_ERROR = 0.5
 LARGEST_LOGITS = 2**26
 """Maximum number of logits of one forward pass."""
 
+LARGEST_ERROR = 1.0
+"""Standard error of the mean of k1, divided by the KL, above which nothing is estimated."""
 
-def audit_samples(model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]) -> Audit:
+
+def measure_kl(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]
+) -> tuple[float, float]:
+    """KL(π‖ref) of whole completions, summed over the vocabulary at every state, and its standard error. Needs no gradient."""
+    size = _rows_of_a_pass(model, completions)
+    parts = []
+    with inference(model), torch.no_grad():
+        for start in range(0, len(completions), size):
+            logps, logp, ref_logp, mask = _log_probabilities(model, tokenizer, completions[start : start + size])[:4]
+            parts.append(true_surrogate(logps, logp, ref_logp, mask)[0].double().cpu())
+    each = torch.cat(parts)
+    return each.mean().item(), each.std().item() / math.sqrt(len(each))
+
+
+def is_lost_in_noise(kl: float, n: int) -> bool:
+    """Whether n completions say nothing about estimators of so small a KL.
+
+    The log-ratio of one completion has variance 2·KL if the KL is small, so the mean of k1 has the relative standard error
+    √(2 / (n·KL)).
+    """
+    return kl <= 0 or math.sqrt(2 / (n * kl)) > LARGEST_ERROR
+
+
+def enough(kl: float) -> int:
+    """Completions with which the mean of k1 has half of `LARGEST_ERROR`; 0 if no number suffices."""
+    return math.ceil(8 / (kl * LARGEST_ERROR**2)) if kl > 0 else 0
+
+
+def audit_samples(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    completions: list[Completion],
+    watched: Watched = unwatched,
+) -> Audit:
     """Audit all cells at the policy that sampled the completions. The reference is the model with its adapter off.
 
     Args:
         model: With one trainable adapter, active.
         tokenizer: Of the model.
         completions: 64 or more, sampled at temperature 1.
+        watched: Shows how many of the chunks are done.
 
     Raises:
         ValueError: The adapter changes no probability, so policy and reference are the same.
@@ -45,7 +82,7 @@ def audit_samples(model: PeftModel, tokenizer: PreTrainedTokenizerBase, completi
     parameters = _last(adapter_parameters(model), LARGEST_GRADIENT)
     measured, gradients = [], []
     with inference(model), _gradients_for(model, parameters):
-        for start in range(0, size * GRADIENT_CHUNKS, size):
+        for start in watched(range(0, size * GRADIENT_CHUNKS, size), GRADIENT_CHUNKS):
             part = _Part(model, tokenizer, completions[start : start + size], parameters)
             measured.append(part.values)
             gradients.append(part.gradient)
@@ -53,7 +90,10 @@ def audit_samples(model: PeftModel, tokenizer: PreTrainedTokenizerBase, completi
     gradients = torch.stack(gradients, dim=1).double()  # (cells and the true one, chunks, parameters)
     true_kl = by_name["true"].mean().item()
     if true_kl == 0:
-        raise ValueError("The adapter changes no probability. Policy and reference are the same, so every KL is 0.")
+        raise ValueError(
+            "The adapter changes no probability. Policy and reference are the same, so every KL is 0 and nothing can be "
+            "estimated."
+        )
     rows = []
     for cell, gradient in zip(CELLS, gradients, strict=False):
         estimator, _, level = cell
@@ -96,8 +136,7 @@ class _Part:
     def __init__(
         self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion], parameters: list
     ) -> None:
-        longest = max(len(completion.ids) for completion in completions)
-        rows = max(1, LARGEST_LOGITS // (longest * model.config.get_text_config().vocab_size))
+        rows = _rows_of_a_pass(model, completions)
         self.values: dict = {}
         self.gradient = torch.zeros(len(CELLS) + 1, sum(p.numel() for p in parameters))
         for start in range(0, len(completions), rows):
@@ -113,11 +152,7 @@ def _estimates(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]
 ) -> tuple[dict, list[Tensor]]:
     """Values (B,) by estimator and level, and the true KL; a differentiable term (B,) for each cell and the true KL."""
-    with torch.no_grad(), model.disable_adapter():
-        ref_logits, tokens, mask = completion_logits(model, tokenizer, completions)
-        ref_logp = ref_logits.log_softmax(-1)
-    logp = completion_logits(model, tokenizer, completions)[0].log_softmax(-1)
-    logps, ref_logps = (x.gather(2, tokens.unsqueeze(2)).squeeze(2) for x in (logp, ref_logp))
+    logps, logp, ref_logp, mask, ref_logps = _log_probabilities(model, tokenizer, completions)
     true, surrogate = true_surrogate(logps, logp, ref_logp, mask)
     found = {"true": true.double().cpu()}
     surrogates = []
@@ -127,6 +162,25 @@ def _estimates(
             objectives.kl_surrogate(logps, ref_logps, mask, estimator=estimator, placement=placement, level=level)
         )
     return found, [*surrogates, surrogate]
+
+
+def _log_probabilities(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Log-probabilities (B, C) of the tokens, (B, C, V) of all tokens under policy and reference, mask (B, C), and the
+    reference's log-probabilities (B, C) of the tokens."""
+    with torch.no_grad(), model.disable_adapter():
+        ref_logits, tokens, mask = completion_logits(model, tokenizer, completions)
+        ref_logp = ref_logits.log_softmax(-1)
+    logp = completion_logits(model, tokenizer, completions)[0].log_softmax(-1)
+    logps, ref_logps = (x.gather(2, tokens.unsqueeze(2)).squeeze(2) for x in (logp, ref_logp))
+    return logps, logp, ref_logp, mask, ref_logps
+
+
+def _rows_of_a_pass(model: PeftModel, completions: list[Completion]) -> int:
+    """Completions of a forward pass."""
+    longest = max(len(completion.ids) for completion in completions)
+    return max(1, LARGEST_LOGITS // (longest * model.config.get_text_config().vocab_size))
 
 
 def compare_gradients(gradient: Tensor, true: Tensor, size: int) -> dict[str, float]:

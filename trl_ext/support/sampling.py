@@ -1,8 +1,8 @@
 """Sample completions in batches, and compute their log-probabilities under the active model."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -10,6 +10,14 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 
 Messages = list[dict[str, str]]
+
+Watched = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Shows how far a loop over so many items is."""
+
+
+def unwatched(items: Iterable[Any], total: int) -> Iterable[Any]:
+    """The items, without showing anything."""
+    return items
 
 
 class Completion(NamedTuple):
@@ -35,6 +43,7 @@ def sample(
     seed: int,
     max_new_tokens: int,
     batch_size: int = 256,
+    watched: Watched = unwatched,
 ) -> list[Completion]:
     """Sample one completion per prompt from the model's own distribution: temperature 1, no top-k, no top-p.
 
@@ -59,7 +68,8 @@ def sample(
     completions = []
     with inference(model), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for start in range(0, len(prompts), batch_size):
+        starts = range(0, len(prompts), batch_size)
+        for start in watched(starts, len(starts)):
             rows = [_prompt_ids(prompt, tokenizer) for prompt in prompts[start : start + batch_size]]
             input_ids, attention_mask = _left_padded(rows, tokenizer.pad_token_id, model.device)
             output = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
