@@ -7,6 +7,7 @@ from typing import Any
 from trl_ext.build.dtypes import Precision, precision
 from trl_ext.methods import imported
 from trl_ext.recipe import Recipe
+from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 
 
@@ -24,7 +25,9 @@ def training_config(recipe: Recipe, output_dir: Path, chosen: Precision | None =
     chosen = chosen or precision(recipe)
     # transformers' filter would log a lost (NaN) loss as 0.
     defaults = {"logging_nan_inf_filter": False, "report_to": "none"}
-    defaults["disable_tqdm"] = not sys.stderr.isatty()  # transformers derives it from its verbosity
+    defaults["disable_tqdm"] = (
+        terminal.is_quiet() or not sys.stderr.isatty()
+    )  # transformers derives it from its verbosity
     if chosen.training.get("use_cpu"):
         defaults["dataloader_pin_memory"] = False
     values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}

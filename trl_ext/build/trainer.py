@@ -34,6 +34,7 @@ from trl_ext.inspection.model_files import ModelFiles
 from trl_ext.model_files import model as model_folder
 from trl_ext.model_files.available import require_model
 from trl_ext.recipe import Recipe
+from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common import provenance
 from trl_ext.trainers.monitoring.callback import Watch
@@ -160,7 +161,7 @@ def _add_callbacks(trainer: Any, recipe: Recipe, output_dir: Path) -> None:
         trainer.remove_callback(callback)
     if not trainer.args.disable_tqdm:
         trainer.add_callback(MarginProgress)
-    elif "disable_tqdm" not in recipe.explicit:
+    elif "disable_tqdm" not in recipe.explicit and not terminal.is_quiet():
         trainer.add_callback(ProgressLines)
     trainer.add_callback(LogTheLastStep)
     trainer.add_callback(MetricsFile(trainer, output_dir / "metrics.jsonl"))

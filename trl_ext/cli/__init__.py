@@ -26,7 +26,7 @@ from trl_ext.cli import (
     validate,
 )
 from trl_ext.cli.parser import Parser
-from trl_ext.support import encoding, messages
+from trl_ext.support import encoding, messages, terminal
 from trl_ext.support.errors import UserError
 from trl_ext.support.terminal import wrap
 
@@ -113,7 +113,9 @@ def _dispatch(words: list[str]) -> int:
     if asks_for_help:
         by_verb.get(verb, parser).print_help()
         return 0
-    return VERBS[verb].run(by_verb[verb].parse(rest))
+    args = by_verb[verb].parse(rest)
+    with terminal.quiet(getattr(args, "quiet", False)):
+        return VERBS[verb].run(args)
 
 
 def parsers() -> tuple[Parser, dict[str, Parser]]:

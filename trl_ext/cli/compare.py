@@ -7,7 +7,7 @@ from typing import Any
 from trl_ext.cli import completion
 from trl_ext.cli.recipe_keys import A_RECIPE, Value, take_recipe_keys
 from trl_ext.cli.sampling import add_sampling
-from trl_ext.cli.values import writable_folder
+from trl_ext.cli.values import add_quiet, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", metavar="SPLIT", help="split of --dataset")
     add_sampling(parser)
     add("--output_dir", metavar="DIR", help="directory of runs and report (default: runs/<recipe>-compare)")
+    add_quiet(parser)
     take_recipe_keys(parser, what)
 
 

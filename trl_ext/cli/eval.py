@@ -9,7 +9,7 @@ from typing import Any
 
 from trl_ext.cli.recipe_keys import Value, add_run_or_recipe
 from trl_ext.cli.sampling import add_sampling
-from trl_ext.cli.values import writable_folder
+from trl_ext.cli.values import add_quiet, writable_folder
 from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import log
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON file for the results (default: eval-<dataset>.json in the run)",
     )
+    add_quiet(parser)
     parser.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
 
 

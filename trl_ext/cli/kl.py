@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_ext.cli.recipe_keys import add_run_or_recipe
-from trl_ext.cli.values import whole_number, writable_folder
+from trl_ext.cli.values import add_quiet, whole_number, writable_folder
 from trl_ext.support import encoding, terminal
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"file for the plot (default: {PICTURE} in the run directory); the results of a run go into a JSON file beside it",
     )
+    add_quiet(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

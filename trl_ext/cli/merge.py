@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.cli.recipe_keys import A_RECIPE, add_run_or_recipe
-from trl_ext.cli.values import one_of, whole_number, writable_folder
+from trl_ext.cli.values import add_quiet, one_of, whole_number, writable_folder
 from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
 
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="held-out rows to compare on (default: 64)",
     )
     parser.add_argument("--no_check", action="store_true", help="merge without the comparison")
+    add_quiet(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

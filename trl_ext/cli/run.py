@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from trl_ext.cli.recipe_keys import RecipeKey, add_recipe
+from trl_ext.cli.values import add_quiet
 
 HELP = "train a model from a recipe"
 EXAMPLES = """examples:
@@ -19,6 +20,7 @@ exit code: 0 on success, 2 on a user error, 130 on Ctrl-C (the state is saved)""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     keys = add_recipe(parser)
+    add_quiet(parser)
     parser.add_argument("--force", action="store_true", help="run even if the memory plan says it will not fit")
     keys.add_argument(
         "--loss",

@@ -4,10 +4,31 @@ import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 UNBROKEN = 10_000
 """Width of a console that is no terminal, in characters: nothing is wrapped or cut for scripts."""
+
+
+_quiet = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet(is_quiet: bool = True) -> Iterator[None]:
+    """Inside, consoles print nothing and progress is not shown. Errors, and warnings during training, are still printed."""
+    token = _quiet.set(is_quiet)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+
+
+def is_quiet() -> bool:
+    """Whether only errors and warnings are to be printed."""
+    return _quiet.get()
 
 
 def console(**options: Any) -> Any:
@@ -18,6 +39,7 @@ def console(**options: Any) -> Any:
     """
     from rich.console import Console
 
+    options["quiet"] = options.get("quiet", False) or is_quiet()
     made = Console(highlight=False, **options)
     return made if made.is_terminal else Console(highlight=False, width=UNBROKEN, **options)
 

@@ -7,10 +7,14 @@ from trl_ext.support import terminal
 from trl_ext.support.run_log import log
 
 
-def say(accelerator: Accelerator, text: str) -> None:
-    """Print `text` once per run, on the main process, wrapped for a terminal and without breaking the progress bar."""
+def say(accelerator: Accelerator, text: str, *, is_warning: bool = False) -> None:
+    """Print `text` once per run, on the main process, wrapped for a terminal and without breaking the progress bar.
+
+    With `--quiet` only warnings are printed. Everything is in the log of the run.
+    """
     if accelerator.is_main_process:
-        tqdm.write(terminal.wrap(text))
+        if is_warning or not terminal.is_quiet():
+            tqdm.write(terminal.wrap(text))
         log.add(text)
 
 

@@ -117,7 +117,8 @@ class FiniteSteps:
         self._tr_loss = self._tr_loss - torch.stack([logged for *_, logged in micro_batches]).sum()
         # Without gradients an optimizer passes over every parameter, its averages and weight decay included.
         self.model.zero_grad(set_to_none=True)
-        say(self.accelerator, f"{fault}. The step is skipped: {self._skipped} of {allowed} (`skip_nonfinite_steps`)")
+        skipped = f"{fault}. The step is skipped: {self._skipped} of {allowed} (`skip_nonfinite_steps`)"
+        say(self.accelerator, skipped, is_warning=True)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self._skipped:

@@ -60,7 +60,7 @@ class Watch(TrainerCallback):
     def _warn(self, name: str, text: str) -> None:
         self.said.add(name)
         step = self.trainer.state.global_step
-        say(self.trainer.accelerator, f"warning, step {step}: {text}")
+        say(self.trainer.accelerator, f"warning, step {step}: {text}", is_warning=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "warning": name, "text": text}, ensure_ascii=False) + "\n")
 
