@@ -72,6 +72,16 @@ SEAMS = (
     ),
     Seam("checks/trackers.py", "the table of trackers in transformers' source", "checks/test_packages.py"),
     Seam("data/cache_keys.py", "`_fingerprint` of `datasets.Dataset`", "data/test_checks.py"),
+    Seam(
+        "data/content_cache.py",
+        "`_fingerprint` of `datasets.Dataset`, and the folders of its cache in `datasets.config`",
+        "data/test_content_cache.py",
+    ),
+    Seam(
+        "data/json_features.py",
+        "the rows from which the JSON builder of `datasets` takes the types",
+        "data/test_late_types.py",
+    ),
     Seam("data/local.py", "options and decompression of the builders of `datasets`", "data/files/test_compression.py"),
     Seam("evaluation/run_report.py", "`get_config_model_id` of TRL", "evaluation/test_run_report.py"),
     Seam("data/sampling.py", "`_resolve_features` of `datasets.IterableDataset`", "data/test_sources.py"),
