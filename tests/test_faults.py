@@ -219,12 +219,12 @@ IN_DATA_OR_MODEL = [
         {"dataset_train_split": "trian"},
         ("trian", "All of its rows are the split `train`"),
     ),
-    Fault("no rows", {"dataset_name": "none.jsonl"}, ("none.jsonl is empty (0 bytes)",), text("none.jsonl", "")),
+    Fault("no rows", {"dataset_name": "none.jsonl"}, ("none.jsonl", "it is empty (0 bytes)"), text("none.jsonl", "")),
     Fault("blank lines", {"dataset_name": "none.jsonl"}, ("none.jsonl", "holds no rows"), text("none.jsonl", "\n\n")),
     Fault(
         "a heading alone",
         {"dataset_name": "none.csv"},
-        ("none.csv", "holds no rows"),
+        ("none.csv", "it has a header and no rows"),
         text("none.csv", "prompt,chosen,rejected\n"),
     ),
     Fault(
