@@ -49,6 +49,10 @@ WORKING = {
         ),
         {"prompt": "body", "response_a": "human_ref_A", "response_b": "human_ref_B", "score_a": "score_A", "score_b": "score_B"},
     ),
+    "two texts and a verdict": (
+        table(lambda i, q, g, b: {"asked": q, "text_1": b, "text_2": g, "preference": "model_b"}),
+        {"prompt": "asked", "response_a": "text_1", "response_b": "text_2", "winner": "preference"},
+    ),
     "words": (
         table(lambda i, q, g, b: {"question_text": q, "good": g, "bad": b, "good_natured": True}),
         {"prompt": "question_text", "chosen": "good", "rejected": "bad"},
@@ -88,6 +92,13 @@ def test_a_mapping_is_suggested_that_works(name, write):
         [m if isinstance(m, str) else m[-1]["content"] for m in dataset[c]] for c in ("prompt", "chosen", "rejected")
     ]
     assert texts == [ASKED, GOOD, BAD]
+
+
+def test_lists_of_completions_are_not_called_wrong(write):
+    rows = table(lambda i, q, g, b: {"asked": q, "completions": [g, b], "scores": [2, 1]})
+    text = said(rows, write)
+    assert "neither text nor messages" not in text
+    assert mapping(text) == {"prompt": "asked", "responses": "completions", "scores": "scores"}
 
 
 def test_labels_are_suggested_if_they_are_two_classes(write):

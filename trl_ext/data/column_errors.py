@@ -11,13 +11,13 @@ from trl_ext.data.column_suggestions import GUESSES, best_mapping, overlooked_pr
 from trl_ext.data.content import are_ratings
 from trl_ext.data.data_shape import looks_like
 from trl_ext.data.files.wrapped_json import list_of_rows
-from trl_ext.data.formats import CHOICES, FORMATS, NAMED, PASSED, READ, Match, Row, Sample
+from trl_ext.data.formats import CHOICES, FORMATS, NAMED, PASSED, READ, Match, Row, Sample, ranked
 from trl_ext.data.formats.labels import threshold
 from trl_ext.data.formats.pairing import Pairing
 from trl_ext.data.formats.sample import LABELS
 from trl_ext.support.errors import UserError
 
-TEXTS = tuple(name for name in NAMED if name not in (*LABELS, "winner", "score_a", "score_b"))
+TEXTS = tuple(name for name in NAMED if name not in (*LABELS, *ranked.NAMED, "winner", "score_a", "score_b"))
 """Columns that hold texts or messages."""
 
 

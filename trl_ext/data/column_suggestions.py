@@ -141,13 +141,15 @@ def _known(mapping: dict[str, str | None]) -> int:
 
 def _guess(wanted: tuple[str, ...], found: Sample) -> dict[str, str | None]:
     free = list(places(found))
-    paired = {name for pair in siblings(found) for name in pair}
+    pairs = siblings(found)
+    paired = {name for pair in pairs for name in pair}
+    sides = dict(zip(("response_a", "response_b"), pairs[0], strict=True)) if pairs else {}
     result: dict[str, str | None] = {}
     for place in wanted:
         fitting = [name for name in free if fits(place, values(found, name), name)]
         if place == "completion":
             fitting = [name for name in fitting if name not in paired]
-        result[place] = _by_name(place, fitting)
+        result[place] = _by_name(place, fitting) or (sides[place] if sides.get(place) in fitting else None)
         if result[place] is not None:
             free.remove(result[place])
     if result["prompt"] is None and _known(result) == len(result) - 1:
