@@ -77,6 +77,7 @@ def test_jargon_is_in_the_log_alone(run, printed):
     ):
         assert words in log and words not in printed, words
     assert "trl-ext run demo --max_steps 2" in log
+    assert "as PEFT loads them" in log and "as PEFT loads them" not in printed  # said while the run is evaluated
     # The log holds everything that is printed, too.
     missing = [line for line in printed.splitlines() if line.strip() and line.strip() not in log]
     assert [line for line in missing if not line.startswith("  step ")] == []

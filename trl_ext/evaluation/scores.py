@@ -21,6 +21,7 @@ from trl_ext.trainers import (
     UnpairedPreferenceConfig,
     UnpairedPreferenceTrainer,
 )
+from trl_ext.trainers.common.console import hushed
 from trl_ext.trainers.preference import forward
 
 AT_ONCE = 256
@@ -116,13 +117,14 @@ def scorer(opened: Opened, rows: Rows) -> Scorer:
     if not opened.is_adapter:
         opened.add_reference()
     try:
-        made = kind(
-            model=opened.model,
-            ref_model=opened.first_weights,
-            args=config(**_settings(opened, config, "dpo" if rows.is_paired else "apo_zero_unpaired")),
-            train_dataset=rows.dataset,
-            processing_class=opened.processor,
-        )
+        with hushed():
+            made = kind(
+                model=opened.model,
+                ref_model=opened.first_weights,
+                args=config(**_settings(opened, config, "dpo" if rows.is_paired else "apo_zero_unpaired")),
+                train_dataset=rows.dataset,
+                processing_class=opened.processor,
+            )
     except ValueError as error:
         raise UserError(str(error)) from error
     if not len(made.train_dataset):

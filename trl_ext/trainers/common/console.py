@@ -1,5 +1,8 @@
 """Print to the console while a progress bar is shown."""
 
+import contextlib
+from collections.abc import Iterator
+
 from accelerate import Accelerator
 from tqdm import tqdm
 
@@ -12,7 +15,9 @@ def say(accelerator: Accelerator, text: str, *, is_warning: bool = False) -> Non
 
     With `--quiet` only warnings are printed. Everything is in the log of the run.
     """
-    if accelerator.is_main_process:
+    if _is_hushed and not is_warning:
+        detail(accelerator, text)
+    elif accelerator.is_main_process:
         if is_warning or not terminal.is_quiet():
             tqdm.write(terminal.wrap(text))
         log.add(text)
@@ -22,3 +27,17 @@ def detail(accelerator: Accelerator, text: str) -> None:
     """Add `text` to the log of the run, on the main process. It is printed if there is no log, as without the command line."""
     if accelerator.is_main_process and not log.add(text):
         tqdm.write(terminal.wrap(text))
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """What trainers say during the block is a detail: here they only score, and their sentences are about training."""
+    global _is_hushed
+    before, _is_hushed = _is_hushed, True
+    try:
+        yield
+    finally:
+        _is_hushed = before
+
+
+_is_hushed = False
