@@ -4,6 +4,7 @@ import io
 
 from rich.console import Console
 
+from trl_ext.support import terminal
 from trl_ext.support.run_log import FILE, LoggedConsole, RunLog, log
 
 
@@ -69,3 +70,11 @@ def test_a_console_prints_short_lines_and_logs_whole_ones(tmp_path):
     lines = (tmp_path / FILE).read_text(encoding="utf-8").splitlines()[1:]
     assert lines == ["a sentence that is longer than the screen", "only in the log"]  # once, though wrapped twice
     assert "only in the log" not in screen.getvalue() and "there is no log" in " ".join(screen.getvalue().split())
+
+
+def test_a_quiet_run_has_the_same_log(tmp_path, capsys):
+    with terminal.quiet(), log.open():
+        log.begin(tmp_path, "a run")
+        LoggedConsole(terminal.console()).print("the result")
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / FILE).read_text(encoding="utf-8").splitlines()[1:] == ["the result"]

@@ -75,7 +75,8 @@ class LoggedConsole:
         """As `rich.console.Console.print`."""
         self._console.print(*objects, **options)
         text = io.StringIO()
-        terminal.console(file=text).print(*objects, **options)
+        with terminal.quiet(False):
+            terminal.console(file=text).print(*objects, **options)
         log.add(text.getvalue())
 
     def detail(self, text: str) -> None:
