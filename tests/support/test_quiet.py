@@ -86,3 +86,19 @@ def test_no_bar_of_loading_weights_on_a_terminal(monkeypatch, capsys):
         assert capsys.readouterr().err == ""
     finally:
         of_transformers.set_tqdm_hook(previous)
+
+
+def test_no_bar_of_datasets_although_it_was_imported_before(monkeypatch, capsys):
+    import datasets
+
+    was_off = datasets.are_progress_bars_disabled()
+    monkeypatch.setenv("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    try:
+        quiet.hide_bars_of_datasets()
+        assert datasets.are_progress_bars_disabled()
+        datasets.Dataset.from_list([{"a": 1}]).map(lambda row: {"b": row["a"]}, load_from_cache_file=False)
+        assert capsys.readouterr().err == ""
+    finally:
+        if not was_off:
+            monkeypatch.delenv("HF_DATASETS_DISABLE_PROGRESS_BARS")
+            datasets.enable_progress_bars()

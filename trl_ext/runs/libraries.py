@@ -18,3 +18,4 @@ def configure(recipe: Recipe) -> None:
     # Threads that spin while they wait take the cores from other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     quiet.hide_progress_off_terminals()
+    quiet.hide_bars_of_datasets()

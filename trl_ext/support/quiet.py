@@ -30,6 +30,18 @@ def hide_progress_off_terminals() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def hide_bars_of_datasets() -> None:
+    """Show no bars of `datasets` where it was imported before its environment variable was set."""
+    imported = sys.modules.get("datasets")
+    if imported is not None and os.environ.get("HF_DATASETS_DISABLE_PROGRESS_BARS", "").upper() in (
+        "1",
+        "ON",
+        "YES",
+        "TRUE",
+    ):
+        imported.disable_progress_bars()
+
+
 def hide_loading_bars() -> None:
     """Show no bars of transformers for loading and saving weights, also on a terminal. Downloads keep theirs there."""
     from transformers.utils import logging as of_transformers
