@@ -278,7 +278,7 @@ IN_DATA_OR_MODEL = [
     Fault(
         "flash-attn that is not installed",
         {"attn_implementation": "flash_attention_2"},
-        ("`attn_implementation` is flash_attention_2", "Remove it"),
+        ("is flash_attention_2, which is not installed here", "or remove the setting"),
     ),
     Fault("bf16 without a GPU", {"bf16": True}, ("`bf16` is true", "Remove it to train in float32")),
     Fault(

@@ -7,9 +7,10 @@ import pytest
 
 from benchmarks.gpu.results import FOLDER
 from benchmarks.gpu.results import measured as results_of
-from docs import generate, measured
+from docs import measured
 from docs.measured import header, tables, with_header
 from trl_ext import recipe
+from trl_ext.recipe import shipped
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 COMMON = {"date": "2026-11-22T10:11:12+00:00", "commit": "0123abc", "fits": True, "why": None}
@@ -159,7 +160,9 @@ def test_headers_are_written_and_checked(tmp_path):
 
 def test_the_table_of_recipes_takes_the_beginning_of_a_header(tmp_path):
     text = with_header((RECIPES / "llama-3.1-8b-ipo.yaml").read_text(encoding="utf-8"), "llama-3.1-8b-ipo", [record()])
-    assert generate._header(text, measured.NAME) == "18.0 GiB, 6.41 s per step on NVIDIA H200 limited to 22.5 GiB"
+    file = tmp_path / "llama-3.1-8b-ipo.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert shipped.describe(file).measured == "18.0 GiB, 6.41 s per step on NVIDIA H200 limited to 22.5 GiB"
 
 
 def test_without_results_the_table_says_how_to_get_some():

@@ -39,6 +39,6 @@ def test_every_row_is_counted(said_of, tmp_path):
 
 
 def test_what_others_train_on(said_of, tmp_path):
-    (tmp_path / "d.jsonl").write_text('{"prompt": "p"}\n' * 3)
+    (tmp_path / "d.jsonl").write_text('{"prompt": "p"}\n' * 40)
     found = said_of(dataset="d.jsonl", more="trainer: ppo\nreward_funcs: sentiment\nnum_generations: 1\n")
-    assert found["data"].status == "pass" and "3 rows" in found["data"].found
+    assert found["data"].status == "pass" and "40 rows" in found["data"].found
