@@ -112,7 +112,7 @@ def test_a_resume_counts_on_and_keeps_the_recipes_name(saved, tmp_path, capsys):
     assert main(["run", "out/recipe.resolved.yaml", *again]) == 0
     printed = capsys.readouterr().out
     (said,) = re.findall(r"trained 2 steps in (\d+) s", printed)
-    assert int(said) >= 5000 and "small → out" in printed
+    assert int(said) >= 5000 and "small: dpo → out" in printed
     logged = {record["step"]: record["seconds"] for record in metrics_file.read(out / "metrics.jsonl")}
     assert logged[1] < 5000 <= logged[2]
     assert "| recipe | `small` |" in (out / "README.md").read_text()

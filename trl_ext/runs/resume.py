@@ -13,6 +13,7 @@ from trl_ext.checkpoints import found, manifest
 from trl_ext.recipe import Recipe, reader
 from trl_ext.recipe.resolved import RESOLVED
 from trl_ext.runs import lock
+from trl_ext.support.counts import are
 from trl_ext.support.errors import UserError
 from trl_ext.support.paths import unwritable
 
@@ -85,7 +86,11 @@ def where_it_continues(recipe: Recipe, directory: Path, checkpoint: Path) -> str
     start = f"Resuming {checkpoint}: "
     if total and done >= total:
         return f"{start}all {total:,} steps are done. Nothing is left to train, and the result is written again."
-    left = f"step {done:,} of {total:,} is done, {total - done:,} are left" if total else f"step {done:,} is done"
+    left = (
+        f"step {done:,} of {total:,} is done, {total - done:,} {are(total - done)} left"
+        if total
+        else f"step {done:,} is done"
+    )
     again = f" The run in {directory} was finished; its result is replaced." if _is_finished(directory) else ""
     return f"{start}{left}.{again}"
 
