@@ -293,7 +293,7 @@ def test_run_hands_over_the_recipe_and_the_flags(monkeypatch):
 def test_flags_of_a_verb_may_stand_anywhere(words):
     args = cli.parsers()[1]["compare"].parse(words)
     assert (args.what, args.losses, args.recipe_keys) == (["x.yaml"], "dpo,ipo", {"max_steps": 3})
-    assert args.limit == 500
+    assert args.limit == 2000
 
 
 @pytest.mark.parametrize(

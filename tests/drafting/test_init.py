@@ -60,6 +60,8 @@ def write(name: str, rows: list[dict]) -> str:
         (LABELLED, [], {"loss": "kto"}),
         (CHATS, [], {"trainer": "sft"}),
         (COMPLETIONS, [], {"trainer": "sft"}),
+        ([{"instruction": r["prompt"], "input": "", "output": r["chosen"]} for r in pairs(40)], [], {"trainer": "sft"}),
+        ([{"question": r["prompt"], "answer": r["chosen"]} for r in pairs(40)], [], {"trainer": "sft"}),
         ([{"text": row["prompt"]} for row in pairs(40)], [], {"trainer": "sft"}),
         (PROMPTS, ["--reward_funcs", "sentiment"], {"trainer": "ppo", "reward_funcs": ["sentiment"]}),
         (PROMPTS, ["--reward_funcs", "sentiment", "--loss", "ipo"], {"trainer": "online", "loss": "ipo"}),

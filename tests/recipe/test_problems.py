@@ -209,13 +209,14 @@ def test_negated_flags(tmp_path):
 def test_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "sft").mkdir(parents=True)
-    (tmp_path / "prefs.jsonl").touch()
+    (tmp_path / "prefs.jsonl").write_text('{"prompt": "p", "chosen": "good", "rejected": "bad"}\n')
     data = "model_name_or_path: embedded\ndataset_name: {}\n"
     model = "model_name_or_path: {}\ndataset_name: embedded\n"
-    for name in ("prefs.jsonl", "./prefs.jsonl", "org/name", "squad", "models"):
+    for name in ("prefs.jsonl", "./prefs.jsonl", "org/name", "squad"):
         load_from(tmp_path, data.format(name))
     for name in ("org/name-7B", "gpt2", "Qwen/Qwen3-0.6B"):
         load_from(tmp_path, model.format(name))
+    assert "has no file that can be read" in problem(tmp_path, "", base=data.format("models"))
     assert "did you mean prefs.jsonl?" in problem(tmp_path, "", base=data.format("perfs.jsonl"))
     assert "holds no such file or folder: check" in problem(tmp_path, "", base=data.format("other.csv"))
     assert "there is no folder data: check" in problem(tmp_path, "", base=data.format("./data/x"))

@@ -7,10 +7,11 @@ from typing import Any
 from trl_ext import demo
 from trl_ext.data import sources
 from trl_ext.data.column_errors import unrecognised
-from trl_ext.data.demonstrations import SHAPES
+from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.formats import recognise
 from trl_ext.data.renaming import mapped, with_known_names
 from trl_ext.data.sampling import sample, without_format
+from trl_ext.data.unlabelled import match_row
 from trl_ext.support.errors import UserError
 
 REWARDS = ("reward_funcs", "reward_adapter")
@@ -49,10 +50,10 @@ def _of_columns(data: str, given: dict[str, Any]) -> dict[str, Any]:
     match = recognise(sample(dataset), given.get("dataset_format") or "auto")
     if match is not None:
         return {"loss": "dpo" if match.paired else "kto"}
-    columns = set(dataset.column_names)
-    if any(set(names) <= columns for names in SHAPES):
+    found = sample(dataset, known=None)
+    if DEMONSTRATIONS.has_columns(found) or any(match_row(row) is not None for row in found.rows[:1]):
         return {"trainer": "sft"}
-    if "prompt" not in columns:
+    if "prompt" not in dataset.column_names:
         raise unrecognised(sample(stored, known=None), name, given.get("dataset_format") or "auto")
     raise UserError(
         f"{name} holds prompts and no completions. Completions are then sampled during training, which needs a source of "

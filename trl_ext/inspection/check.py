@@ -15,7 +15,7 @@ from transformers import ProcessorMixin
 from trl import is_conversational
 
 from trl_ext.data.examples import Examples
-from trl_ext.inspection import missing, parts, token_ends
+from trl_ext.inspection import missing, parts, token_ends, unembedded
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.model_files import ModelFiles
@@ -56,7 +56,8 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
         model: What is known of the base model.
 
     Raises:
-        UserError: A message has parts that the model cannot read, a row cannot be tokenised, or data with images is not for a loss on preferences.
+        UserError: A message has parts that the model cannot read, a row cannot be tokenised or holds a token without an embedding, or data
+            with images is not for a loss on preferences.
     """
     dataset, numbers, make, applied = given.train, given.numbers, tokenise, limits(method, args)
     parts.refuse_unreadable(dataset, processing_class, numbers)
@@ -70,8 +71,9 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
         applied = applied._replace(keep_end=False, drops_the_unscored=False)
     tokenised = make(method, dataset, processing_class, args, numbers)
     sampled = (args.max_completion_length or 0) if method.samples_completions else 0
-    facts = gather(method, tokenised, applied, model.stops)
     tokenizer = text_tokenizer(of_trainer(method, processing_class, args))
+    unembedded.refuse(method, tokenised, tokenizer, model.embeddings, numbers)
+    facts = gather(method, tokenised, applied, model.stops)
     facts.flags |= missing.flags(method, dataset, tokenised, tokenizer)
     facts.flags |= token_ends.flags(method, tokenised, tokenizer, model.stops, is_conversational(dataset[0]))
 
