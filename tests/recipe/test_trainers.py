@@ -71,7 +71,7 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
             "`variants` are settings for losses, and `trainer: ppo` trains without a loss. Remove `variants`.",
         ),
         ("response_length: 53\n", "write `max_completion_length: 53`."),
-        ("max_prompt_length: 53\n", "did you mean `max_completion_length`"),
+        ("max_prompt_length: 53\n", "prompts are never cut, and `max_completion_length` limits the completions"),
     ],
 )
 def test_one_mistake_one_sentence(tmp_path, text, sentence):
