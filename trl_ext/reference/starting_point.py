@@ -68,8 +68,9 @@ class StartingPoint:
             if not distance <= bound:
                 raise WrongStartError(
                     f"Before the first step, the {role} differs by {distance:.2g} nats per token from base and adapter as PEFT "
-                    f"loads them, and rounding explains {bound:g} at most. The run would start from another model than the one "
-                    "that was given, so it was stopped. Merge the adapter into its base, and train a new adapter on the result."
+                    f"loads them, which is more than rounding explains ({bound:g}). The run would start from another model than "
+                    "the one that was given, so it was stopped. Merge the adapter into its base, and train a new adapter on the "
+                    "result."
                 )
         both = "policy and reference equal" if len(apart) > 1 else "the policy equals"
         return f"start: {both} base and adapter as PEFT loads them ({max(apart.values()):.1g} nats per token apart)"
