@@ -83,6 +83,7 @@ SEAMS = (
         "data/test_late_types.py",
     ),
     Seam("data/local.py", "options and decompression of the builders of `datasets`", "data/files/test_compression.py"),
+    Seam("data/split_loading.py", "the switch of `datasets.config` for counting downloads", "support/test_hub.py"),
     Seam("evaluation/run_report.py", "`get_config_model_id` of TRL", "evaluation/test_run_report.py"),
     Seam("data/sampling.py", "`_resolve_features` of `datasets.IterableDataset`", "data/test_sources.py"),
     Seam("export/fidelity.py", "`create_model_from_path` of TRL", "export/test_fidelity.py"),

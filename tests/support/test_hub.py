@@ -84,6 +84,19 @@ def test_so_does_a_run_whose_reward_model_is_not_there(no_network, capsys):
     assert said.startswith(f"trl-ext: {NOBODYS} is ") and "Check the network" in said
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "folder"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_local_data_asks_nothing(name, streaming, no_network):
+    os.mkdir("folder")
+    for file in ("rows.jsonl", "folder/rows.jsonl"):
+        with open(file, "w") as written:
+            written.write('{"prompt": "p", "chosen": "good", "rejected": "bad"}\n' * 3)
+    with open("rows.csv", "w") as written:
+        written.write("prompt,chosen,rejected\n" + "p,good,bad\n" * 3)
+    assert len(list(data.load(name, streaming=streaming).dataset)) == 3
+    assert no_network[0] == []
+
+
 @pytest.mark.parametrize("file", hub.FILES)
 def test_a_copy_in_the_cache_does_and_nothing_more_is_asked(file, no_network, online):
     cache(online, file=file)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, ReadInstruction, load_dataset
 from pandas.errors import ParserWarning
 
@@ -58,11 +60,25 @@ def load_split(builder: str, source: str, split: str, *, files: Sequence[Path] =
 
 
 def _load(builder: str, split: str, files: Sequence[Path], options: dict[str, Any]) -> AnyDataset:
-    if not files or options.get("streaming"):  # a stream is not cached
+    if not files:
         return load_dataset(builder, split=split, **options)
-    content = content_cache.digest(files)
-    home = str(content_cache.folder(content))
-    return content_cache.keyed(load_dataset(builder, split=split, cache_dir=home, **options), content)
+    with _uncounted():
+        if options.get("streaming"):  # a stream is not cached
+            return load_dataset(builder, split=split, **options)
+        content = content_cache.digest(files)
+        home = str(content_cache.folder(content))
+        return content_cache.keyed(load_dataset(builder, split=split, cache_dir=home, **options), content)
+
+
+@contextmanager
+def _uncounted() -> Iterator[None]:
+    """Inside, `datasets` does not report the use of a builder: local files need no network, and no time to wait for one."""
+    before = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    try:
+        yield
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = before
 
 
 def pick_split(splits: DatasetDict | IterableDatasetDict, split: str, source: str) -> AnyDataset:
