@@ -179,3 +179,16 @@ def test_a_prompt_beside_chosen_and_rejected_is_not_overlooked(write):
     assert data.load(path, format="trl").report.format == "trl"
     whole = table(lambda i, q, g, b: {"user_query": q, "chosen": f"{q} {g}", "rejected": f"{q} {b}"})
     assert data.load(write("w.jsonl", whole)).report.format == "trl"
+
+
+def test_a_hint_keeps_the_paths_that_are_given():
+    rows = [
+        {"ask": f"How was day {i}?", "all": [{"body": "It was good.", "votes": 3}, {"body": "Bad.", "votes": i % 3}]}
+        for i in range(9)
+    ]
+    given = {"responses": "all.body", "scores": "all.votes"}
+    with pytest.raises(UserError, match="Name the columns in the recipe") as refused:
+        data.load(Dataset.from_list(rows), columns=given)
+    hint = yaml.safe_load(str(refused.value).partition("recipe:\n")[2])["dataset_columns"]
+    assert hint == {"prompt": "ask", **given}
+    assert len(data.load(Dataset.from_list(rows), columns=hint).dataset) == 9

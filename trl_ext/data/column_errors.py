@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from trl_ext.data import column_paths
 from trl_ext.data.column_paths import Path
@@ -21,13 +21,14 @@ TEXTS = tuple(name for name in NAMED if name not in (*LABELS, *ranked.NAMED, "wi
 """Columns that hold texts or messages."""
 
 
-def unrecognised(found: Sample, source: str, format: str) -> UserError:
+def unrecognised(found: Sample, source: str, format: str, given: Mapping[str, str] | None = None) -> UserError:
     """The error for a dataset whose columns fit no format, or not the one that was chosen.
 
     Args:
         found: Some rows with all their columns.
         source: What to call the data.
         format: The format chosen, or "auto".
+        given: The `dataset_columns` that the columns have been named with.
     """
     there = f"{source} has the columns {', '.join(found.columns) or 'none'}"
     odd = [
@@ -62,7 +63,8 @@ def unrecognised(found: Sample, source: str, format: str) -> UserError:
     scores = [name for name in found.columns if name.lower() in GUESSES["label"] and are_ratings(values(found, name))]
     score_text = f" `{scores[0]}` is not a label. {threshold(scores[0])}" if scores and not is_whole else ""
     return UserError(
-        f"{there}, which are not recognised.{details} {needs}{score_text} Name the columns in the recipe:\n{suggested_lines(mapping)}"
+        f"{there}, which are not recognised.{details} {needs}{score_text} Name the columns in the recipe:\n"
+        + suggested_lines({place: (given or {}).get(place, column) for place, column in mapping.items()})
     )
 
 

@@ -96,7 +96,7 @@ def read(
         found = sample(dataset, 16 * len(found.rows))
         match = recognise(found, format)
     if match is None:
-        raise unrecognised(sample(stored, known=None), source, format)
+        raise unrecognised(sample(stored, known=None), source, format, columns)
     if match.cuts_text:
         check_prompt(match, sample(stored, known=None), source, format)
     check_pairing(match, pairing, source)

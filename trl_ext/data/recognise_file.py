@@ -93,7 +93,7 @@ def _read(
     ):
         return None
     if match is None:
-        raise unrecognised(Sample(_names(stored), stored), path.name, format)
+        raise unrecognised(Sample(_names(stored), stored), path.name, format, columns)
     check_prompt(match, Sample(_names(stored), stored), path.name, format)
     check_pairing(match, pairing, path.name)
     return dataclasses.replace(match, pairing=pairing), found.rows

@@ -54,7 +54,9 @@ def _of_columns(data: str, given: dict[str, Any]) -> dict[str, Any]:
     if DEMONSTRATIONS.has_columns(found) or any(match_row(row) is not None for row in found.rows[:1]):
         return {"trainer": "sft"}
     if "prompt" not in dataset.column_names:
-        raise unrecognised(sample(stored, known=None), name, given.get("dataset_format") or "auto")
+        raise unrecognised(
+            sample(stored, known=None), name, given.get("dataset_format") or "auto", given.get("dataset_columns")
+        )
     raise UserError(
         f"{name} holds prompts and no completions. Completions are then sampled during training, which needs a source of "
         "reward. Add `--reward_funcs rewards.py:function` or `--reward_adapter DIR`, or give data with completions."
