@@ -173,5 +173,7 @@ def test_two_processes_stop_after_the_same_step(number, start):
     (command,) = re.findall("trl-ext: interrupted. Last checkpoint: .* Resume with: torchrun (.+)", run.output)
     if number == signal.SIGTERM:
         again = [sys.executable, *torchrun, *shlex.split(command)]
-        subprocess.run(again, check=True, capture_output=True, timeout=PATIENCE)
+        done = subprocess.run(again, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
+        assert f"Evaluate it in one process: trl-ext eval {run.directory}" in done.stdout
         assert run.steps == list(range(1, 13)) and (run.directory / "adapter_config.json").exists()

@@ -44,8 +44,11 @@ def report(console: Any, recipe: Recipe, trained: Trained) -> None:
         )
     tables = summary.first_and_last(metrics)
     if _is_demo(recipe, trainer) and has_adapter and not recipe.method.trains_scores:
-        _evaluate(console, directory)
-        tables = tables[1:]
+        if trainer.args.world_size == 1:
+            _evaluate(console, directory)
+            tables = tables[1:]
+        else:  # building what scores the pairs waits for all processes, and only this one reports
+            console.print(f"Evaluate it in one process: trl-ext eval {directory}", markup=False)
     for table in tables:
         console.print()
         console.print(table)
