@@ -29,6 +29,8 @@ from trl_ext.reference.starting_point import adapter_has_no_effect
 
 POLICY = "default"  # PEFT's and TRL's name for the adapter in training
 
+FACTORS = {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"}
+
 
 class CopyError(ValueError):
     """The frozen copy of an adapter differs from the adapter."""
@@ -115,10 +117,22 @@ def policy_is_reference(model: PeftModel) -> bool:
     """
     if FROZEN_COPY in model.peft_config:
         return all(_is_padded(theirs, ours) for _, ours, theirs in _twins(model))
-    zero_at_first = [
-        p for name, p in model.named_parameters() if {"lora_B", "lora_embedding_A"} & set(name.split("."))
-    ]
-    return (bool(zero_at_first) and not any(p.any() for p in zero_at_first)) or adapter_has_no_effect(model)
+    products = _low_rank_products(model)
+    if products:  # one factor is zero at first: usually B, with MiCA A
+        return all(any(not factor.any() for factor in factors) for factors in products)
+    return adapter_has_no_effect(model)
+
+
+def _low_rank_products(model: PeftModel) -> list[list[torch.Tensor]]:
+    """The two factors of each LoRA in each module; empty for other types of adapters."""
+    products: dict[tuple[str, ...], list[torch.Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        parts = name.split(".")
+        factor = next((i for i, part in enumerate(parts) if part in FACTORS), None)
+        if factor is not None:
+            module, adapter = ".".join(parts[:factor]), parts[factor + 1]
+            products.setdefault((module, adapter), []).append(parameter)
+    return list(products.values())
 
 
 def _twins(model: PeftModel) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
