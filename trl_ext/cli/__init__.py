@@ -13,6 +13,7 @@ from trl_ext.cli import (
     chat,
     compare,
     completion,
+    convert,
     data,
     doctor,
     eval,
@@ -32,6 +33,7 @@ from trl_ext.support.terminal import wrap
 
 VERBS = {
     "init": init,
+    "convert": convert,
     "run": run,
     "validate": validate,
     "data": data,
@@ -53,6 +55,7 @@ TRAINING = (["run"], ["compare"])
 
 OTHER_NAMES = {
     "init": ("new", "create", "setup", "start", "quickstart"),
+    "convert": ("import", "migrate", "translate"),
     "run": ("train", "finetune", "fine-tune", "fit", "resume", "dpo", "ppo", "sft"),
     "validate": ("check", "lint"),
     "data": ("dataset", "inspect"),
@@ -60,7 +63,7 @@ OTHER_NAMES = {
     "compare": ("sweep", "grid", "benchmark"),
     "chat": ("generate", "talk", "infer", "inference"),
     "eval": ("evaluate", "evaluation", "test", "score"),
-    "merge": ("export", "save", "convert"),
+    "merge": ("export", "save"),
     "cache": ("clear", "clean"),
     "doctor": ("env", "environment", "info", "diagnose"),
 }

@@ -15,10 +15,12 @@ class Problems:
 
     Attributes:
         notes: Sentences about settings that are allowed but may not be intended.
+        names_foreign_keys: Whether some keys are those of another program, or of an older release.
     """
 
     def __init__(self, recipe: Path) -> None:
         self.notes: list[str] = []
+        self.names_foreign_keys = False
         self._recipe = recipe
         self._lines: dict[str, float] = {}
 
@@ -34,7 +36,12 @@ class Problems:
     def raise_if_any(self) -> None:
         """Raise one UserError with all problems in the order of the file; flags and the recipe as a whole come last."""
         if self._lines:
-            raise UserError(sorted(self._lines, key=self._lines.__getitem__), about=str(self._recipe))
+            converting = f"`trl-ext convert {self._recipe}` writes this file as a recipe."
+            raise UserError(
+                sorted(self._lines, key=self._lines.__getitem__),
+                about=str(self._recipe),
+                next_step=converting if self.names_foreign_keys else "",
+            )
 
 
 def _first_line(sentence: str) -> float:

@@ -9,18 +9,21 @@ class UserError(Exception):
     Args:
         problems: One message, or several. Each says what was given, what is allowed, and what to do.
         about: Where the problems were found (a recipe's path, say).
+        next_step: A sentence about what helps with all of them.
     """
 
-    def __init__(self, problems: str | list[str], *, about: str = "") -> None:
+    def __init__(self, problems: str | list[str], *, about: str = "", next_step: str = "") -> None:
         self.problems = [_printable(problem) for problem in ([problems] if isinstance(problems, str) else problems)]
-        self.about = about
+        self.about, self.next_step = about, _printable(next_step)
         super().__init__(self.problems)
 
     def __str__(self) -> str:
         if len(self.problems) == 1:
-            return f"{self.about}: {self.problems[0]}" if self.about else self.problems[0]
+            only = f"{self.about}: {self.problems[0]}" if self.about else self.problems[0]
+            return f"{only} {self.next_step}".rstrip()
         title = f"{count(len(self.problems), 'problems')}" + (f" in {self.about}" if self.about else "")
-        return "\n".join([f"{title}:", *(f"  {i}. {p}" for i, p in enumerate(self.problems, 1))])
+        listed = [f"  {i}. {p}" for i, p in enumerate(self.problems, 1)]
+        return "\n".join([f"{title}:", *listed, *([self.next_step] if self.next_step else [])])
 
 
 def _printable(text: str) -> str:

@@ -8,9 +8,9 @@ from trl_ext.recipe import schema
 from trl_ext.recipe.choice.loss import Choice, loss_title, settle_method
 from trl_ext.recipe.layers.layer import Layer, Layers
 from trl_ext.recipe.problems import Problems
-from trl_ext.recipe.renamed_keys import line
 from trl_ext.recipe.vocabulary import hyperparameters
 from trl_ext.support import messages
+from trl_ext.support.yaml_text import line
 
 
 def fit_variants(layers: Layers, method: Method, problems: Problems) -> None:

@@ -29,6 +29,10 @@ class Place(NamedTuple):
         """The place of a key inside this setting's mapping."""
         return Place(f"`{shown_text(key)}` in {self.phrase}", self.line)
 
+    def of_part(self, part: str) -> "Place":
+        """The place of an entry that this setting's value has: ``datasets[0].type``."""
+        return Place(f"`{shown_text(part)}`" + (f" (line {self.line})" if self.line else ""), self.line)
+
 
 class Setting(NamedTuple):
     """A value and its place."""

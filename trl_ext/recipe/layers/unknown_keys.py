@@ -1,13 +1,14 @@
 """Drop keys that are not settings, and report what to write instead."""
 
-import re
-from typing import Any
+from collections.abc import Sequence
 
+from trl_ext import foreign
+from trl_ext.foreign.dialect import Dialect, Values
+from trl_ext.foreign.meaning import Meaning
 from trl_ext.methods import METHODS, Method
 from trl_ext.recipe.choice.loss import SPELLINGS
-from trl_ext.recipe.layers.layer import Layers, Setting
+from trl_ext.recipe.layers.layer import Layer, Layers, Setting
 from trl_ext.recipe.problems import Problems
-from trl_ext.recipe.renamed_keys import STANDS_FOR, remedies
 from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys, trainers_of
 from trl_ext.support import messages
 from trl_ext.support.messages import joined
@@ -17,20 +18,24 @@ ONLY_IN_FILE = ("trainer", "variants", *SPELLINGS)
 
 
 def drop_unknown_keys(layers: Layers, method: Method, problems: Problems) -> None:
-    """Drop keys that a recipe of this method does not have; read ``no_KEY: true`` as ``KEY: false``."""
+    """Drop keys that a recipe of this method does not have; read ``no_KEY: true`` as ``KEY: false``.
+
+    In a file of another program, keys that mean something else there are reported too.
+    """
     known = known_keys(method.name)
+    values = {key: setting.value for key, setting in (layers.file.settings | layers.flags.settings).items()}
+    values |= {} if method.is_default else {"trainer": method.name}
+    dialect = foreign.recognise(values)
     for layer in layers:
         kept: dict[str, Setting] = {}
         for key, setting in layer.settings.items():
             switch = known.get(key.removeprefix("no_"))
-            if key in known:
+            if key in known and not _means_otherwise(key, setting, values, dialect if layer is layers.file else None):
                 kept[key] = setting
             elif key.startswith("no_") and switch is not None and "bool" in switch.kinds and setting.value is True:
                 kept[switch.name] = Setting(False, setting.place)
             else:
-                near = messages.nearest(key, known)
-                problems.add(setting.place, _explanation(key, setting.value, method, near))
-                layer.reported |= {STANDS_FOR[key]} if key in STANDS_FOR else set(near[:1])
+                _report(key, setting, values, dialect, method, problems, layer)
         layer.settings = kept
 
 
@@ -45,22 +50,49 @@ def drop_misplaced_keys(layers: Layers, problems: Problems) -> None:
         )
 
 
-def _explanation(key: str, value: Any, method: Method, near: list[str]) -> str:
-    """What to do about an unknown key, where `near` are similar ones; continues a sentence that begins with its place."""
-    instead = next((text for text in remedies(key, value) if _applies(text, method)), None)
-    if instead is not None:
-        return f"is not a setting here: {instead}."
-    if (owners := _owners(key, method)) is not None:
-        return owners
+def _report(
+    key: str,
+    setting: Setting,
+    values: Values,
+    dialect: Dialect | None,
+    method: Method,
+    problems: Problems,
+    layer: Layer,
+) -> None:
+    """Report what to do about a key that is dropped."""
+    known = known_keys(method.name)
+    is_setting = any(key in known_keys(kind) for kind in METHODS)
+    means = foreign.meanings(key, setting.value, foreign.complete(values, dialect), dialect, is_setting=is_setting)
+    if means:
+        problems.names_foreign_keys = True
+        layer.reported |= {name for meaning in means for name in meaning.settings}
+    if means and _applies(means, method):
+        fault = f"means something else in {dialect.name}" if key in known else "is not a setting here"
+        for meaning in means:
+            place = setting.place.of_part(meaning.part) if meaning.part else setting.place
+            problems.add(place, f"{fault}: {meaning.sentence}")
+        return
+    near = messages.nearest(key, known)
+    if not means:
+        layer.reported |= set(near[:1])
     meant = " or ".join(f"`{name}`" for name in near)
-    return f"is not a setting: {f'did you mean {meant}?' if near else 'check its spelling, or remove it.'}"
+    unknown = f"is not a setting: {f'did you mean {meant}?' if near else 'check its spelling, or remove it.'}"
+    problems.add(setting.place, _owners(key, method) or unknown)
 
 
-def _applies(instead: str, method: Method) -> bool:
-    """Whether this method has every setting that a remedy names. Names that no method has are no settings."""
-    named = re.findall(r"`(\w+)(?:: [^`]*)?`", instead)
+def _means_otherwise(key: str, setting: Setting, values: Values, dialect: Dialect | None) -> bool:
+    """Whether a setting has another meaning in the program that the file is written for."""
+    if dialect is None:
+        return False
+    means = dialect.read(key, setting.value, foreign.complete(values, dialect))
+    return bool(means) and any(dict(meaning.settings) != {key: setting.value} for meaning in means)
+
+
+def _applies(means: Sequence[Meaning], method: Method) -> bool:
+    """Whether this method has every setting that the remedies name."""
+    named = {name for meaning in means for name in meaning.settings}
     elsewhere = {key for other in METHODS for key in known_keys(other)} - set(known_keys(method.name))
-    return not elsewhere & set(named)
+    return not elsewhere & named
 
 
 def _owners(key: str, method: Method) -> str | None:

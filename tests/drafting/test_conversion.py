@@ -1,0 +1,76 @@
+"""`trl-ext convert`: what a file of another program becomes."""
+
+from pathlib import Path
+
+import pytest
+
+from trl_ext import cli, recipe
+from trl_ext.drafting.converted import convert_file
+from trl_ext.support.errors import UserError
+
+HANDBOOK = """\
+# The model
+model_name_or_path: embedded
+torch_dtype: float32  # for a CPU
+
+# The data
+dataset_mixer:
+  embedded: 1.0
+preprocessing_num_workers: 1
+max_prompt_length: 64
+max_length: 128
+warmup_ratio: 0.1
+loss_type: sigmoid
+max_stepss: 2
+"""
+
+
+def converted(tmp_path: Path, text: str, trainer: str | None = None):
+    path = tmp_path / "theirs.yaml"
+    path.write_text(text, encoding="utf-8")
+    return convert_file(path, trainer)
+
+
+def test_a_file_becomes_a_recipe_with_its_order_and_comments(tmp_path):
+    made = converted(tmp_path, HANDBOOK)
+    assert made.problems == []
+    head, _, rest = made.text.partition("\n")
+    assert head.startswith("# theirs.yaml as a recipe") and "the alignment handbook" in head
+    kept, _, lists = rest.partition("\n# No counterpart here:\n")
+    assert kept == (
+        "# The model\n"
+        "model_name_or_path: embedded\n"
+        "dtype: float32  # torch_dtype. for a CPU\n"
+        "\n"
+        "# The data\n"
+        "dataset_name: embedded  # dataset_mixer\n"
+        "dataset_num_proc: 1  # preprocessing_num_workers\n"
+        "max_length: 128\n"
+        "warmup_steps: 0.1  # warmup_ratio. `warmup_steps` takes a share of the steps too.\n"
+        "loss_type: sigmoid\n"
+    )
+    assert "max_prompt_length: `max_length` limits prompt and completion together." in lists
+    assert "max_stepss: trl-ext does not know this key. Did you mean `max_steps`?" in lists
+
+
+def test_a_launch_configuration_is_no_recipe(tmp_path):
+    text = "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nnum_processes: 2\n"
+    with pytest.raises(UserError, match="configuration file of accelerate.*accelerate launch --config_file"):
+        converted(tmp_path, text)
+
+
+def test_validate_names_the_verb(tmp_path, capsys):
+    path = tmp_path / "theirs.yaml"
+    path.write_text(HANDBOOK, encoding="utf-8")
+    assert cli.main(["validate", str(path)]) == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"`trl-ext convert {path}` writes this file as a recipe.")
+
+
+def test_a_file_is_never_overwritten_without_being_told(tmp_path, capsys):
+    path, out = tmp_path / "theirs.yaml", tmp_path / "mine.yaml"
+    path.write_text(HANDBOOK, encoding="utf-8")
+    out.write_text("mine", encoding="utf-8")
+    assert cli.main(["convert", str(path), "--output", str(out)]) == 2
+    assert out.read_text(encoding="utf-8") == "mine"
+    assert cli.main(["convert", str(path), "--output", str(out), "--overwrite"]) == 0
+    assert recipe.load(out).loss == "dpo"

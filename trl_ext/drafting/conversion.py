@@ -1,0 +1,154 @@
+"""Convert the settings of another program's file to those of a recipe: `trl-ext convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl_ext import foreign
+from trl_ext.foreign.dialect import Dialect
+from trl_ext.foreign.meaning import Meaning
+from trl_ext.methods import METHODS
+from trl_ext.recipe.schema import MISSING
+from trl_ext.recipe.vocabulary import known_keys
+from trl_ext.support import messages
+
+LOSS_SPELLINGS = ("loss_type", "loss_weights")
+"""Settings of TRL that `loss` replaces."""
+
+
+@dataclass
+class Line:
+    """One setting of the recipe.
+
+    Attributes:
+        value: Its value.
+        source: The key of the file that gives it. Empty: it was added.
+        why: Sentences on what changed and why. Empty if nothing but the name did.
+        is_unchanged: It has the name and the value that the file gives.
+    """
+
+    value: Any
+    source: str = ""
+    why: str = ""
+    is_unchanged: bool = False
+
+
+@dataclass
+class Left:
+    """A key, or an entry of its value, that the recipe does not have.
+
+    Attributes:
+        key: The key, or the path of the entry (``datasets[0].type``).
+        why: Sentences that say why.
+        matters: Training differs for the lack of it.
+    """
+
+    key: str
+    why: str
+    matters: bool
+
+
+@dataclass
+class Conversion:
+    """The settings of a recipe, and what became of all other keys of the file.
+
+    Attributes:
+        dialect: The program that the file is written for; `None` for TRL.
+        settings: The settings of the recipe, in the order of the file.
+        defaults: Defaults of the other program, which the recipe has to name.
+        left: What the recipe does not have.
+    """
+
+    dialect: Dialect | None
+    settings: dict[str, Line] = field(default_factory=dict)
+    defaults: dict[str, Line] = field(default_factory=dict)
+    left: list[Left] = field(default_factory=list)
+
+    def drop(self, key: str, why: str) -> None:
+        """Take a setting out again, because it is refused with these sentences."""
+        line = self.settings.pop(key, None) or self.defaults.pop(key)
+        if line.source in ("", key):
+            self.left.append(Left(key, why, matters=True))
+        else:
+            self.left.append(Left(line.source, f"It means `{key}`, which is refused here. {why}", matters=True))
+
+
+def convert(values: Mapping[str, Any], trainer: str | None = None) -> Conversion:
+    """Convert the top-level settings of a file.
+
+    Args:
+        values: The file's settings.
+        trainer: What it trains, as a value of `trainer`, if the file itself does not say it.
+    """
+    given = dict(values) | ({"trainer": trainer} if trainer else {})
+    dialect = foreign.recognise(given)
+    defaults = {} if dialect is None else {k: v for k, v in dialect.defaults(given).items() if k not in given}
+    every = {**defaults, **given}
+    made = Conversion(dialect)
+    for key, value in given.items():
+        _convert_key(key, value, every, made, made.settings, is_default=False)
+    for key, value in defaults.items():
+        _convert_key(key, value, every, made, made.defaults, is_default=True)
+    if "loss" in {*made.settings, *made.defaults}:
+        for key in LOSS_SPELLINGS:
+            made.settings.pop(key, None)
+    for key in [key for key, line in made.defaults.items() if _is_default_here(key, line.value, made)]:
+        del made.defaults[key]
+    return made
+
+
+def _convert_key(
+    key: str, value: Any, every: Mapping[str, Any], made: Conversion, into: dict[str, Line], *, is_default: bool
+) -> None:
+    """Convert one key into the settings `into` of a conversion."""
+    is_setting = any(key in known_keys(kind) for kind in METHODS)
+    means = foreign.meanings(key, value, every, made.dialect, is_setting=is_setting)
+    if not means and is_setting:
+        if value is None and not _may_be_empty(key):
+            means = (Meaning(reason="it is empty, so the default applies"),)
+        else:
+            means = (Meaning({key: value}),)
+    if not means:
+        near = messages.nearest(key, known_keys())
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        made.left.append(Left(key, f"trl-ext does not know this key.{hint}", matters=True))
+    for meaning in means:
+        name = meaning.part or key
+        if not meaning.settings and not is_default:
+            why = " ".join(filter(None, [meaning.explanation, f"{meaning.advice}." if meaning.advice else ""]))
+            made.left.append(Left(name, why, matters=bool(meaning.changes)))
+        for setting, wanted in meaning.settings.items():
+            line = Line(wanted, name, meaning.explanation, is_unchanged=setting == name and wanted == value)
+            _put(setting, line, made, into, is_default=is_default)
+
+
+def _put(setting: str, line: Line, made: Conversion, into: dict[str, Line], *, is_default: bool) -> None:
+    """Add a setting. Two keys may give the same one: mappings are merged, otherwise the first counts."""
+    there = made.settings.get(setting) or into.get(setting)
+    if there is None:
+        into[setting] = line
+    elif isinstance(there.value, dict) and isinstance(line.value, dict) and setting != "loss":
+        there.value, there.is_unchanged = {**line.value, **there.value}, False
+    elif there.value != line.value and not is_default:
+        why = f"`{there.source}` already gives `{setting}`, another value of which is kept."
+        made.left.append(Left(line.source, why, matters=True))
+
+
+def _may_be_empty(key: str) -> bool:
+    fields = [keys[key] for keys in map(known_keys, METHODS) if key in keys]
+    return any(field is None or field.kinds & {"None", "Any"} for field in fields)
+
+
+def _is_default_here(key: str, value: Any, made: Conversion) -> bool:
+    """Whether a default of the other program is the default of the recipe too."""
+    trainer = (made.settings.get("trainer") or made.defaults.get("trainer") or Line(None)).value
+    kind = trainer if isinstance(trainer, str) and trainer in METHODS else "paired"
+    field = known_keys(kind).get(key)
+    return (
+        field is not None
+        and field.default is not MISSING
+        and field.default == value
+        and type(field.default) is type(value)
+    )

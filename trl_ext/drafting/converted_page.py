@@ -1,0 +1,59 @@
+"""Write a converted recipe as YAML: the order and comments of the file, and a comment at every line that means something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from trl_ext.drafting.conversion import Conversion, Left, Line
+from trl_ext.drafting.page import WIDTH, comment, scalar
+from trl_ext.recipe import reader
+from trl_ext.support.yaml_layout import Lines
+
+
+def text(made: Conversion, path: Path, layout: Mapping[str, Lines]) -> str:
+    """The recipe as text.
+
+    Args:
+        made: The converted settings.
+        path: The file that they are from.
+        layout: The lines of each key of that file.
+    """
+    program = made.dialect.name if made.dialect else "TRL"
+    found = [f"# {path.name} as a recipe, written by `trl-ext convert`. It was written for {program}."]
+    for key, line in made.settings.items():
+        lines = layout.get(line.source.partition("[")[0], Lines(()))
+        found += lines.before if line.source in layout else ()
+        found += lines.own if line.is_unchanged and lines.own else _setting(key, line, lines.remark)
+    if made.defaults:
+        found += ["", f"# Defaults of {program} that differ from those of trl-ext."]
+        for key, line in made.defaults.items():
+            found += _setting(key, line, "")
+    matters = [left for left in made.left if left.matters]
+    others = [left for left in made.left if not left.matters]
+    found += _list("No counterpart here:", matters) + _list("Left out, without effect on training:", others)
+    return "\n".join(found).rstrip() + "\n"
+
+
+def _setting(key: str, line: Line, remark: str) -> list[str]:
+    """A setting with the comments on it, behind it if there is space."""
+    origin = f"{line.source}." if line.source and line.source != key else ""
+    about = " ".join(filter(None, [origin, line.why, remark])) if line.why or remark else origin.removesuffix(".")
+    one = f"{key}: {scalar(line.value)}"
+    if len(one) > WIDTH and isinstance(line.value, (dict, list)):
+        return comment([about] if about else []) + reader.write({key: line.value}).splitlines()
+    if about and len(one) + len(about) + 4 <= WIDTH:
+        return [f"{one}  # {about}"]
+    return [*comment([about] if about else []), one]
+
+
+def _list(title: str, left: list[Left]) -> list[str]:
+    if not left:
+        return []
+    entries = [line for item in left for line in _entry(item)]
+    return ["", f"# {title}", *entries]
+
+
+def _entry(item: Left) -> list[str]:
+    first, *others = comment([f"{item.key}: {item.why}"])
+    return [f"#   {first.removeprefix('# ')}", *(f"#     {line.removeprefix('# ')}" for line in others)]

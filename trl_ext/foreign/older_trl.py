@@ -1,0 +1,100 @@
+"""Give the settings of older releases of transformers and TRL."""
+
+from typing import Any
+
+from trl_ext.foreign.common import DEFAULT, REFERENCE, initialisation, of, when, with_sft
+from trl_ext.foreign.dialect import Dialect, Values
+from trl_ext.foreign.meaning import Meaning
+from trl_ext.methods import METHODS
+
+_PADDING = Meaning(reason="the data collator does the padding")
+_LOGITS = Meaning(reason="the full logits are never built")
+_PRECISION = Meaning(reason="`bf16` or `fp16` choose the precision")
+
+
+def _length(value: Any, values: Values) -> Meaning:
+    """A limit of a part of the row."""
+    method = METHODS.get(str(values.get("trainer")))
+    if method is not None and method.samples_completions:
+        return Meaning(
+            reason="prompts are never cut, and `max_completion_length` limits the completions that are sampled",
+            changes="" if value is None else "a prompt of any length is trained on",
+        )
+    return Meaning(
+        reason="`max_length` limits prompt and completion together",
+        changes="" if value is None else "a long prompt is no longer cut on its own",
+    )
+
+
+def _warmup(ratio: Any) -> Meaning:
+    return Meaning({"warmup_steps": ratio}, "`warmup_steps` takes a share of the steps too")
+
+
+def _tensorboard(folder: Any) -> Meaning:
+    return Meaning({"env": {"TENSORBOARD_LOGGING_DIR": folder}}) if folder else DEFAULT
+
+
+def _reference_free(on: Any) -> Meaning:
+    if not on:
+        return REFERENCE
+    return Meaning(
+        reason="DPO without a reference compares the log-probabilities of the policy alone. No loss here does that",
+        changes="the loss of this recipe is trained",
+        advice="remove it. Losses without a reference are `orpo`, `simpo`, `cpo` and `sft`, and each is another loss",
+    )
+
+
+OLDER_TRL = Dialect(
+    "an older release of TRL",
+    {
+        # transformers
+        "evaluation_strategy": "eval_strategy",
+        "push_to_hub_model_id": "hub_model_id",
+        "push_to_hub_token": "hub_token",
+        "per_gpu_train_batch_size": "per_device_train_batch_size",
+        "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+        "no_cuda": "use_cpu",
+        "warmup_ratio": of(_warmup),
+        "logging_dir": of(_tensorboard),
+        "adafactor": when({"optim": "adafactor"}),
+        "group_by_length": Meaning(reason="rows are packed or sorted by length, so there is no padding to save"),
+        "overwrite_output_dir": Meaning(
+            reason="a run never overwrites another: a folder that exists gets a number",
+            advice="remove it. To continue a run, give `resume_from_checkpoint: true`",
+        ),
+        "save_safetensors": Meaning(reason="weights are always saved as safetensors"),
+        "half_precision_backend": _PRECISION,
+        "fp16_opt_level": _PRECISION,
+        "use_mps_device": Meaning(reason="the device is found automatically"),
+        "include_tokens_per_second": Meaning(reason="transformers no longer has this setting"),
+        # TRL
+        "torch_dtype": "dtype",
+        "max_seq_length": "max_length",
+        "bnb_4bit_use_double_quant": "use_bnb_nested_quant",
+        "simpo_gamma": "gamma",
+        "use_flash_attention_2": when({"attn_implementation": "flash_attention_2"}),
+        "max_prompt_length": _length,
+        "max_completion_length": _length,
+        "max_target_length": _length,
+        "rpo_alpha": with_sft,
+        "reference_free": of(_reference_free),
+        "init_lora_weights": of(initialisation),
+        "generate_during_eval": Meaning(reason="evaluation samples no completions"),
+        "force_use_ref_model": REFERENCE,
+        "model_adapter_name": REFERENCE,
+        "ref_adapter_name": REFERENCE,
+        "ref_model": REFERENCE,
+        "ref_model_name_or_path": REFERENCE,
+        "ref_model_init_kwargs": REFERENCE,
+        "is_encoder_decoder": Meaning(reason="only decoder-only models are supported"),
+        "label_pad_token_id": _PADDING,
+        "padding_value": _PADDING,
+        "use_logits_to_keep": _LOGITS,
+        "use_liger_loss": _LOGITS,
+        "base_model_attribute_name": Meaning(reason="TRL finds the backbone itself"),
+        "tools": Meaning(reason="TRL takes tools from a `tools` column of the dataset"),
+        "gradient_checkpointing_use_reentrant": of(
+            lambda value: Meaning({"gradient_checkpointing_kwargs": {"use_reentrant": value}})
+        ),
+    },
+)
