@@ -55,7 +55,7 @@ def test_a_file_becomes_a_recipe_with_its_order_and_comments(tmp_path):
 
 def test_a_launch_configuration_is_no_recipe(tmp_path):
     text = "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nnum_processes: 2\n"
-    with pytest.raises(UserError, match="configuration file of accelerate.*accelerate launch --config_file"):
+    with pytest.raises(UserError, match=r"configuration file of accelerate.*accelerate launch --config_file"):
         converted(tmp_path, text)
 
 
