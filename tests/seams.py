@@ -132,6 +132,11 @@ SEAMS = (
     Seam("support/quiet.py", "`set_tqdm_hook` of transformers' logging", "support/test_quiet.py"),
     Seam("trainers/common/lora.py", "`ModulesToSaveWrapper` of peft", "trainers/common/test_lora.py"),
     Seam(
+        "trainers/common/flags.py",
+        "the parsers of TRL and transformers call the type of a field, and pass its metadata to `add_argument`",
+        "trainers/test_flags.py",
+    ),
+    Seam(
         "trainers/common/out_of_memory.py",
         "which errors accelerate takes for a lack of memory",
         "trainers/preference/test_out_of_memory.py",

@@ -16,6 +16,10 @@ _LAZY = {
     "PairedPreferenceTrainer": "trl_ext.trainers",
     "PPOConfig": "trl_ext.trainers",
     "PPOTrainer": "trl_ext.trainers",
+    "RewardModelConfig": "trl_ext.trainers",
+    "RewardModelTrainer": "trl_ext.trainers",
+    "SupervisedConfig": "trl_ext.trainers",
+    "SupervisedTrainer": "trl_ext.trainers",
     "UnpairedPreferenceConfig": "trl_ext.trainers",
     "UnpairedPreferenceTrainer": "trl_ext.trainers",
 }

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from typing import Literal
 
 import pytest
 
@@ -74,6 +75,16 @@ def test_every_annotation_is_understood():
         if not field.kinds - {"None"}
     }
     assert unread == {"parallelism_config"}
+
+
+def test_types_for_the_parsers_of_flags_are_read_as_what_they_stand_for():
+    from trl_ext.trainers.common import flags
+
+    for name, meaning in schema.OWN_TYPES.items():
+        supertype = getattr(flags, name).__supertype__
+        assert eval(meaning, {"Literal": Literal}) == supertype
+    assert schema.training("paired")["gradient_checkpointing"].kinds == {"bool", "str"}
+    assert schema.training("paired")["gradient_checkpointing"].choices == ("auto",)
 
 
 def test_reading_imports_nothing_heavy():

@@ -14,7 +14,8 @@ from trl_ext.support import messages
 @problem("row_tokens")
 def row_tokens(s: Settings) -> Iterator[str]:
     given = s["row_tokens"]
-    if isinstance(given, str) and given != "auto" and not (given.isdigit() and int(given) > 0):
+    is_count = isinstance(given, str) and given.isdigit() and int(given) > 0
+    if given is None or (isinstance(given, str) and given != "auto" and not is_count):
         yield f"{s.where('row_tokens')} is {given!r}: give a number of tokens of at least 1, or 'auto'."
 
 

@@ -51,6 +51,9 @@ for _method in METHODS.values():
 # Values the code accepts beyond what the annotation says.
 WIDER = {"resume_from_checkpoint": "bool"}
 
+# Types of our own fields, for the parsers of flags (`trl_ext.trainers.common.flags`), and what their values are.
+OWN_TYPES = {"SwitchOrAuto": 'bool | Literal["auto"]', "CountOrAuto": "int | str"}
+
 KINDS = {
     "bool": "true or false",
     "int": "a whole number",
@@ -101,11 +104,13 @@ def fields(class_name: str) -> dict[str, Field]:
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue
         annotation = ast.unparse(statement.annotation)
+        annotation = OWN_TYPES.get(annotation, annotation)
         if "ClassVar" in annotation:
             continue
         name = statement.target.id
         default, metadata = _default_and_metadata(statement.value)
-        choices = metadata.get("choices") or _enum_values(statement.annotation)
+        parsed = ast.parse(annotation, mode="eval").body
+        choices = metadata.get("choices") or _enum_values(parsed) or _literal_texts(parsed)
         found[name] = Field(
             name=name,
             annotation=annotation,
@@ -173,6 +178,17 @@ def _enum_values(annotation: ast.expr) -> tuple[str, ...]:
         for statement in _class(annotation.id).body
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
     )
+
+
+def _literal_texts(annotation: ast.expr) -> tuple[str, ...]:
+    """Texts of a literal in an annotation such as ``bool | Literal["auto"]``."""
+    literals = [
+        node.slice
+        for node in ast.walk(annotation)
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
+    ]
+    values = [node.value for literal in literals for node in ast.walk(literal) if isinstance(node, ast.Constant)]
+    return tuple(value for value in values if isinstance(value, str))
 
 
 def _default_and_metadata(value: ast.expr | None) -> tuple[Any, dict[str, Any]]:

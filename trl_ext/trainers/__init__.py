@@ -1,4 +1,4 @@
-"""Trainers: subclasses of TRL's that run any loss of `trl_ext.losses`, and PPO.
+"""Trainers: subclasses of TRL's that run any loss of `trl_ext.losses`, PPO, supervised fine-tuning and reward models.
 
 A name is imported on first use, so that modules below this package can be imported without loading TRL.
 """
@@ -13,6 +13,10 @@ _LAZY = {
     "PPOTrainer": "ppo.trainer",
     "PairedPreferenceConfig": "preference.config",
     "PairedPreferenceTrainer": "preference.paired",
+    "RewardModelConfig": "sft_and_reward",
+    "RewardModelTrainer": "sft_and_reward",
+    "SupervisedConfig": "sft_and_reward",
+    "SupervisedTrainer": "sft_and_reward",
     "UnpairedPreferenceConfig": "preference.config",
     "UnpairedPreferenceTrainer": "preference.unpaired",
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from trl import RLOOConfig
 
 from trl_ext import checks
+from trl_ext.trainers.common.flags import switch
 from trl_ext.trainers.preference.config import LossOptions
 
 
@@ -45,7 +46,8 @@ class OnlinePreferenceConfig(LossOptions, RLOOConfig):
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={
-            "help": "Log the previous average in place of a NaN or infinite loss, as transformers does by default."
+            **switch("logging_nan_inf_filter"),
+            "help": "Log the previous average in place of a NaN or infinite loss, as transformers does by default.",
         },
     )
 

@@ -11,6 +11,7 @@ from trl import RLOOConfig
 from trl_ext import checks
 from trl_ext.rl import truth_table
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
+from trl_ext.trainers.common.flags import switch
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 
 RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
@@ -118,7 +119,8 @@ class PPOConfig(FiniteStepOptions, CheckpointOptions, RLOOConfig):
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={
-            "help": "Log the previous average in place of a NaN or infinite loss, as transformers does by default."
+            **switch("logging_nan_inf_filter"),
+            "help": "Log the previous average in place of a NaN or infinite loss, as transformers does by default.",
         },
     )
 

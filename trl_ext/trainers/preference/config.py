@@ -12,6 +12,7 @@ from trl import DPOConfig, KTOConfig
 from trl_ext import checks, losses
 from trl_ext.checks.loss import mix_from_trl
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
+from trl_ext.trainers.common.flags import CountOrAuto, SwitchOrAuto, numbered, switch, switched
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 
 
@@ -78,24 +79,27 @@ class PreferenceOptions(LossOptions):
             "whatever their loss, learning rate or seed."
         },
     )
-    row_tokens: int | str = field(
+    row_tokens: CountOrAuto = field(
         default="auto",
         metadata={
             "help": "Maximum tokens of one forward pass, padding included. It limits memory and does not change the "
             "result. `auto`: the fastest row length that fits in memory, up to 4096."
         },
     )
-    gradient_checkpointing: bool | str = field(
+    gradient_checkpointing: SwitchOrAuto = field(
         default="auto",
         metadata={
+            **switch("gradient_checkpointing"),
             "help": "Recompute activations in the backward pass instead of keeping them. `auto`: in as few layers as the "
             "free memory requires, measured on the model before the first step.",
-            "choices": ["auto"],
         },
     )
     logging_nan_inf_filter: bool = field(
         default=False,
-        metadata={"help": "Log the previous average in place of a NaN loss, as transformers does by default."},
+        metadata={
+            **switch("logging_nan_inf_filter"),
+            "help": "Log the previous average in place of a NaN loss, as transformers does by default.",
+        },
     )
     lora_dtype: str = field(
         default="float32",
@@ -110,11 +114,8 @@ class PreferenceOptions(LossOptions):
         # The first is the newer name, which transformers has since 5.23.
         names = [name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(self, name)]
         for name in names:
-            value = getattr(self, name)
-            if isinstance(value, str) and value.lower() in ("true", "false"):
-                setattr(self, name, value.lower() == "true")
-        if isinstance(self.row_tokens, str) and self.row_tokens.isdigit():
-            self.row_tokens = int(self.row_tokens)
+            setattr(self, name, switched(getattr(self, name)))
+        self.row_tokens = numbered(self.row_tokens)
         checks.refuse(self, self._method)
         given = next((value for name in names if (value := getattr(self, name)) is not None), None)
         if given == "auto":
@@ -193,9 +194,7 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
         self.loss_type = None
         super().__post_init__()
         for name in ("desirable_weight", "undesirable_weight"):
-            value = getattr(self, name)
-            if isinstance(value, str) and value != "auto":
-                setattr(self, name, float(value))
+            setattr(self, name, numbered(getattr(self, name)))
         self._resolve_loss(
             default="kto",
             trl_spelling=trl_spelling,
