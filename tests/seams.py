@@ -157,7 +157,17 @@ SEAMS = (
         "trainers/preference/test_row_memory.py",
     ),
     Seam(
-        "trainers/preference/paired.py",
+        "trainers/preference/baseline.py",
+        "how TRL's collator for images names mismatched pairs",
+        "trainers/preference/test_vision.py",
+    ),
+    Seam(
+        "trainers/preference/fixed_pairs.py",
+        "the columns of TRL's mismatched pairs and of their reference values",
+        "trainers/preference/test_parity_with_trl_kto.py",
+    ),
+    Seam(
+        "trainers/preference/fixed_pairs.py",
         "that TRL names its file of reference values by the dataset's fingerprint",
         "trainers/preference/test_evaluation.py",
     ),

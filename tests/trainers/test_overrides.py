@@ -55,7 +55,7 @@ PREFERENCES = {
     "floating_point_ops": "trainers/preference/test_counters.py",
     "_track_num_input_tokens": "trainers/preference/test_counters.py",
     "evaluation_loop": "trainers/preference/test_evaluation.py",
-    "prediction_step": "trainers/preference/test_evaluation.py",
+    "prediction_step": "trainers/preference/test_compute_metrics.py",
 }
 CLASSES_MIXED = {
     "_get_train_sampler": "trainers/preference/test_unpaired.py",
@@ -95,7 +95,8 @@ SETS = {
     SupervisedTrainer: SHARED_STATE,
     RewardModelTrainer: SHARED_STATE,
     PairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES,
-    UnpairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES,
+    # The last switches TRL's own mismatched pairs on while it precomputes their reference values.
+    UnpairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES | {"calculate_KL"},
     OnlinePreferenceTrainer: SHARED_STATE_OF_ROLLOUTS,
     PPOTrainer: SHARED_STATE_OF_ROLLOUTS,
 }

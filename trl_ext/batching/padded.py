@@ -1,7 +1,9 @@
 """Cut the examples of an optimizer step, sorted by length, into right-padded batches."""
 
 from collections import UserList
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from trl.trainer.utils import pad
@@ -18,7 +20,16 @@ class Examples(UserList):
 
     It is not a subclass of `list`, because accelerate's `send_to_device` would visit every token id of a list. It leaves
     unknown types as they are.
+
+    Attributes:
+        collated: The tensors of TRL's collator where an evaluation needs them. Text as an index reads them, as
+            transformers' loop does for `compute_metrics`.
     """
+
+    collated: Mapping[str, Any] = MappingProxyType({})
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.collated[key] if isinstance(key, str) else super().__getitem__(key)
 
     def pin_memory(self) -> "Examples":
         """Do nothing: there are no tensors yet. Without this method, torch would visit every token id."""

@@ -6,12 +6,14 @@ from collections import Counter
 import pytest
 import torch
 from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, skip_first_batches
+from datasets import Dataset
 from torch.utils.data import BatchSampler
 
 from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, relative_difference, weights
 from trl_ext.batching.mismatched import mismatched
 from trl_ext.trainers import UnpairedPreferenceConfig, UnpairedPreferenceTrainer
+from trl_ext.trainers.preference import fixed_pairs
 from trl_ext.trainers.preference.class_balance import ClassMixedSampler
 
 
@@ -43,6 +45,38 @@ def test_a_prompt_that_fills_most_of_a_step_loses_only_the_matches_it_cannot_avo
     found = mismatched(examples)
     assert found and not as_set(found) & {((0, 7), (k, 9)) for k in range(5)}
     assert mismatched([example(0, 1), example(0, 2)]) == [] == mismatched([])
+
+
+def test_fixed_pairs_are_drawn_from_the_whole_dataset_and_not_of_their_own_prompt():
+    rows = [{**example(prompt, 10 * prompt + k), "label": k == 0} for prompt in range(6) for k in range(2)]
+    found = fixed_pairs.add_pairs(Dataset.from_list(rows))
+    assert found.remove_columns("KL_completion_ids").to_list() == rows
+    assert all(row["KL_completion_ids"][0] // 10 != row["prompt_ids"][0] for row in found)
+    assert sorted(row["KL_completion_ids"] for row in found) == sorted(row["completion_ids"] for row in rows)
+    crowded = Dataset.from_list([example(0, k) for k in range(5)] + [example(1, 50), example(2, 51)])
+    assert [row["KL_completion_ids"] == [] for row in fixed_pairs.add_pairs(crowded)].count(True) == 3
+    alone = fixed_pairs.add_pairs(Dataset.from_list([example(0, 1), example(0, 2)]))
+    assert alone["KL_completion_ids"][:] == [[], []]
+
+
+def test_full_fine_tuning_with_precomputed_values_in_shuffled_epochs_and_evaluations(tiny_model, tmp_path):
+    held_out = Dataset.from_list(pairs(3, seed=9))
+    config = UnpairedPreferenceConfig(**arguments(tmp_path, precompute_ref_log_probs=True, max_steps=4))
+    trainer = build(
+        UnpairedPreferenceTrainer,
+        config,
+        tiny_model,
+        examples=unpaired(24, 3),
+        peft_config=None,
+        eval_dataset={"one": held_out, "two": held_out.select([0])},  # the second has no mismatched pairs
+    )
+    before = trainer.evaluate()
+    assert before["eval_one_loss"] == pytest.approx(0.5, abs=1e-5)
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_one_loss"] != before["eval_one_loss"] and after["eval_kl"] == 0  # of the second
+    with pytest.raises(ValueError, match="Cannot compute reference log-probs for a dataset passed to"):
+        trainer.evaluate(held_out)
 
 
 def test_every_window_of_an_epoch_holds_both_classes():

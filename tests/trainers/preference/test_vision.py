@@ -16,7 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl.data_utils import unpair_preference_dataset
 
 from tests.trainers.helpers import Recorder, arguments, lora, randomise_lora_b, relative_difference
 from trl_ext.cli import main
@@ -115,11 +116,17 @@ def image_pairs(count: int) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def train(cls, config, model):
+def labelled_images(count: int) -> Dataset:
+    """Labelled completions, desirable and undesirable ones by turns."""
+    rows = unpair_preference_dataset(image_pairs(count // 2))
+    return rows.select([i // 2 + i % 2 * (count // 2) for i in range(count)])
+
+
+def train(cls, config, model, dataset=None):
     trainer = cls(
         model=model,
         args=config,
-        train_dataset=image_pairs(16),
+        train_dataset=dataset or image_pairs(16),
         processing_class=AutoProcessor.from_pretrained(model),
         peft_config=lora(target_modules=r".*language_model.*\.(q_proj|v_proj)"),
     )
@@ -151,16 +158,69 @@ def test_vision_pairs_train_as_in_trl(theirs, ours, tiny_vlm, tmp_path):
             assert mine.recorder.logs[step][name] == expected
 
 
-def test_a_baseline_over_images_is_refused_with_the_alternative(tiny_vlm, tmp_path):
-    rows = (
-        image_pairs(4).remove_columns("rejected").rename_column("chosen", "completion").add_column("label", [True] * 4)
-    )
-    with pytest.raises(ValueError, match="apo_zero_unpaired"):
+def test_labelled_images_train_as_in_trl(tiny_vlm, tmp_path):
+    settings = {"max_steps": 2, "max_length": None, "train_sampling_strategy": "sequential"}
+    theirs = KTOConfig(**arguments(tmp_path, **settings), loss_type="kto")
+    ours = UnpairedPreferenceConfig(**arguments(tmp_path, **settings))
+    trl = train(KTOTrainer, theirs, tiny_vlm, labelled_images(16))
+    mine = train(UnpairedPreferenceTrainer, ours, tiny_vlm, labelled_images(16))
+    for step in range(2):
+        assert relative_difference(mine.recorder.gradients[step], trl.recorder.gradients[step]) < 1e-5
+        for name in ("loss", "rewards/chosen", "rewards/margins", "logps/rejected", "entropy", "kl"):
+            expected = pytest.approx(trl.recorder.logs[step][name], rel=1e-5, abs=1e-5)
+            assert mine.recorder.logs[step][name] == expected, name
+    assert max(log["kl"] for log in trl.recorder.logs) > 0
+    measured, expected = (trainer.evaluate(labelled_images(8)) for trainer in (mine, trl))
+    assert measured["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-5)
+
+
+def test_the_baseline_of_images_is_that_of_the_whole_step(tiny_vlm, tmp_path):
+    """The mismatched pairs of all micro-batches are averaged before the mean is clamped; here from full logits."""
+    settings = {"per_device_train_batch_size": 4, "max_length": None, "max_steps": 1, "learning_rate": 0.0}
+    config = UnpairedPreferenceConfig(**arguments(tmp_path, **settings), train_sampling_strategy="sequential")
+    trainer = train(UnpairedPreferenceTrainer, config, tiny_vlm, labelled_images(16))
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            parameter.mul_(-1 if "lora_B" in name else 1)
+    first, second, *_ = trainer.get_train_dataloader()
+    batches = [first, second, second]
+
+    def log_ratios(batch):
+        ids, scored = batch["KL_input_ids"], batch["KL_completion_mask"][:, 1:]
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": batch["KL_attention_mask"],
+            "pixel_values": batch["pixel_values"],
+        }
+
+        def logps():
+            logits = trainer.model(**inputs).logits[:, :-1]
+            return (logits.log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2) * scored).sum(1)
+
+        with torch.no_grad(), trainer.model.disable_adapter():
+            reference = logps()
+        with torch.no_grad():
+            return logps() - reference
+
+    apart = [log_ratios(batch) for batch in batches]
+    assert apart[0].mean() < 0 < torch.cat(apart).mean()  # so that it matters where the mean is clamped
+    z = trainer.row_objective.baseline.estimate_collated(batches)
+    assert z == pytest.approx(torch.cat(apart).mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"per_device_train_batch_size": 1}, "Give at least 2, or use `loss: apo_zero_unpaired`"),
+        ({"precompute_ref_log_probs": True}, "`precompute_ref_log_probs` is not supported for vision datasets"),
+    ],
+)
+def test_what_images_do_not_allow_is_refused_before_the_model_is_read(settings, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
         UnpairedPreferenceTrainer(
-            model=tiny_vlm,
-            args=UnpairedPreferenceConfig(**arguments(tmp_path)),
-            train_dataset=rows,
-            processing_class=AutoProcessor.from_pretrained(tiny_vlm),
+            model="no-such-model",
+            args=UnpairedPreferenceConfig(**arguments(tmp_path, **settings)),
+            train_dataset=labelled_images(4),
             peft_config=lora(target_modules=["q_proj"]),
         )
 

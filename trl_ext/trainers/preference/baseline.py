@@ -1,4 +1,7 @@
-"""Estimate the KTO baseline from mismatched pairs of the optimizer step itself."""
+"""Estimate the KTO baseline from mismatched pairs: those of the optimizer step itself, where the data does not hold them."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -12,72 +15,105 @@ from trl_ext.trainers.preference.runtime import Runtime
 
 
 class Baseline:
-    """Estimate z = max(0, mean of log π/π_ref over the step's mismatched pairs), KTO (arXiv:2402.01306, Eq. 7).
+    """Estimate z = max(0, mean of log π/π_ref over mismatched pairs), KTO (arXiv:2402.01306, Eq. 7).
 
     Args:
         runtime, rows, references: The trainer's.
         precomputed: Reference log-probabilities of the examples are a column of the data.
+        has_fixed_pairs: So are the mismatched pairs (`trl_ext.trainers.preference.fixed_pairs`).
     """
 
-    def __init__(self, runtime: Runtime, rows: Rows, references: References, *, precomputed: bool) -> None:
+    def __init__(
+        self, runtime: Runtime, rows: Rows, references: References, *, precomputed: bool, has_fixed_pairs: bool
+    ) -> None:
         self.runtime = runtime
         self.rows = rows
         self.references = references
         self.precomputed = precomputed
+        self.has_fixed_pairs = has_fixed_pairs
         self._has_warned = False
 
     def estimate(self, examples: list[dict]) -> torch.Tensor:
         """The baseline of a step: a scalar without gradient, clamped after averaging over all processes.
 
         Args:
-            examples: The examples of this process. Their reference log-probabilities are added as `ref_logps`.
+            examples: The examples of this process. Reference log-probabilities that are in no column are added as
+                `ref_logps`.
         """
-        accelerator = self.runtime.accelerator
-        process = accelerator.process_index
-        own = [_sequence(example) | {"process": process} for example in examples]
-        # Every process gets the same list.
-        pairs = mismatched(gather_object(own) if accelerator.num_processes > 1 else own)
-        # Each process scores the pairs with its own prompts, which its own completions share.
-        mine = [pair for pair in pairs if pair["process"] == process]
+        pairs = self._fixed_pairs(examples) if self.has_fixed_pairs else self._pairs_of_step(examples)
         with self.runtime.locally():
-            log_ratio = self._log_ratio(mine, examples)
-        log_ratio = accelerator.reduce(log_ratio, reduction="sum")
-        if not pairs and not self._has_warned:
+            if not self.has_fixed_pairs:
+                self._add_reference([*pairs, *([] if self.precomputed else examples)])
+            policy = self._policy_logps(pairs)
+        return self._mean(policy - sum(pair["ref_logps"] for pair in pairs), len(pairs))
+
+    def estimate_collated(self, batches: Iterable[dict[str, Any]]) -> torch.Tensor:
+        """The baseline of collated micro-batches, whose mismatched pairs TRL's collator for images made."""
+        total, count = torch.zeros((), dtype=torch.float64, device=self.runtime.device), 0
+        for batch in batches:
+            pairs = {key: value for key, value in batch.items() if not key.startswith(forward.MISMATCHED)}
+            pairs |= {key.removeprefix(forward.MISMATCHED): batch[key] for key in batch.keys() - pairs.keys()}
+            pairs = self.runtime.to_device(pairs)
+            with self.runtime.autocast():
+                total -= self.references.run(pairs).per_token_logps.sum()
+                with no_grad_eval(self.runtime.model):
+                    total += forward.run(self.runtime.model, pairs).per_token_logps.sum()
+            count += len(batch["label"])
+        return self._mean(total, count)
+
+    def _mean(self, log_ratio: torch.Tensor, count: int) -> torch.Tensor:
+        """Clamped mean over the pairs of all processes."""
+        sums = torch.stack([log_ratio, torch.full_like(log_ratio, count)])
+        log_ratio, total = self.runtime.accelerator.reduce(sums, reduction="sum")
+        if total == 0 and not self._has_warned:
             self._has_warned = True
             self.runtime.say(
                 "KTO baseline: all examples of a step have the same prompt, so it has no mismatched pairs and z is 0. Use "
                 "more examples per step (per_device_train_batch_size × gradient_accumulation_steps)."
             )
-        return (log_ratio / max(len(pairs), 1)).clamp(min=0).float()
+        return (log_ratio / total.clamp(min=1)).clamp(min=0).float()
 
-    def _log_ratio(self, pairs: list[dict], examples: list[dict]) -> torch.Tensor:
-        """Σ log π/π_ref over the completions of `pairs`, a scalar, without gradient.
+    # Pairs, each with the reference log-probability of its completion ----------------------------------------------
+
+    def _fixed_pairs(self, examples: list[dict]) -> list[dict]:
+        """The pairs that columns of the data hold."""
+        return [
+            {**_sequence(example, "KL_completion_ids"), "ref_logps": example["ref_KL_logps"]}
+            for example in examples
+            if example["KL_completion_ids"]
+        ]
+
+    def _pairs_of_step(self, examples: list[dict]) -> list[dict]:
+        """The pairs of this process's prompts with completions of the step, over all processes."""
+        accelerator = self.runtime.accelerator
+        process = accelerator.process_index
+        own = [_sequence(example) | {"process": process} for example in examples]
+        # Every process gets the same list, and scores the pairs with its own prompts, which its own completions share.
+        pairs = mismatched(gather_object(own) if accelerator.num_processes > 1 else own)
+        return [pair for pair in pairs if pair["process"] == process]
+
+    def _add_reference(self, sequences: list[dict]) -> None:
+        """Add `ref_logps` to pairs and examples.
 
         The reference scores matched and mismatched completions of a prompt in one pass, in which they share the prompt.
         The policy does not: no loss can be computed before z is known. A shared pass would have to hold the whole step in
         one row, keep the activations of mismatched completions, and apply dropout to them.
         """
-        own = [] if self.precomputed else examples
-        sequences = [_sequence(example) for example in (*pairs, *own)]
-        reference = self._reference_logps(sequences)
-        for example, logps in zip(own, reference[len(pairs) :], strict=True):
-            example["ref_logps"] = logps
-        total = torch.tensor(-sum(reference[: len(pairs)]), dtype=torch.float64, device=self.runtime.device)
+        numbered = [{**_sequence(sequence), "number": i} for i, sequence in enumerate(sequences)]
+        for row in self.rows.cut(numbered):
+            with self.runtime.autocast():
+                fields = self.references.score(self.rows.collate(row))
+            for sequence, logps in zip(row, fields.per_token_logps.sum(dim=1).tolist(), strict=True):
+                sequences[sequence["number"]]["ref_logps"] = logps
+
+    def _policy_logps(self, pairs: list[dict]) -> torch.Tensor:
+        """Σ log π over the completions of `pairs`, a scalar, without gradient."""
+        total = torch.zeros((), dtype=torch.float64, device=self.runtime.device)
         with no_grad_eval(self.runtime.model), self.runtime.autocast():
-            for row in self.rows.cut(sequences[: len(pairs)]):
+            for row in self.rows.cut([_sequence(pair) for pair in pairs]):
                 total += forward.run(self.runtime.model, self.rows.collate(row)).per_token_logps.sum()
         return total
 
-    def _reference_logps(self, sequences: list[dict]) -> list[float]:
-        """Reference log-probability of every completion."""
-        found: dict[int, float] = {}
-        for row in self.rows.cut([{**sequence, "number": i} for i, sequence in enumerate(sequences)]):
-            with self.runtime.autocast():
-                fields = self.references.score(self.rows.collate(row))
-            logps = fields.per_token_logps.sum(dim=1).tolist()
-            found.update(zip((sequence["number"] for sequence in row), logps, strict=True))
-        return [found[i] for i in range(len(sequences))]
 
-
-def _sequence(example: dict) -> dict:
-    return {"prompt_ids": example["prompt_ids"], "completion_ids": example["completion_ids"], "label": False}
+def _sequence(example: dict, completion: str = "completion_ids") -> dict:
+    return {"prompt_ids": example["prompt_ids"], "completion_ids": example[completion], "label": False}

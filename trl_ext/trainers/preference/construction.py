@@ -35,9 +35,9 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
     """
     if problem := launch.launched_sharded(args):
         raise ValueError(problem)
-    if given.get("compute_metrics") is not None:
+    if args.precompute_ref_log_probs and has_images(given.get("train_dataset")):
         raise ValueError(
-            "`compute_metrics` needs the full logits, which this trainer never computes. Use the logged metrics instead."
+            "`precompute_ref_log_probs` is not supported for vision datasets: images are only read during training. Remove it."
         )
     if args.activation_offloading and (args.use_cpu or not torch.accelerator.is_available()):
         raise ValueError(

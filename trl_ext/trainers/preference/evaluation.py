@@ -1,9 +1,13 @@
 """Evaluate on whole examples, row by row like training."""
 
+from typing import Any
+
 import torch
 
+from trl_ext.batching.padded import Examples
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.retry import Retry
@@ -59,6 +63,23 @@ class Evaluation:
         """Return the sums over all batches since `begin` and clear them; `None` if there are none."""
         sums, self._sums = self._sums, None
         return sums
+
+    def predict(self, examples: Examples, *, with_logits: bool) -> tuple[torch.Tensor, Any, Any]:
+        """Evaluate a batch as transformers' loop expects it: its loss, logits (S, T, V) and token ids (S, T), or `None`."""
+        loss = torch.tensor(self.add(list(examples)), device=self.runtime.device)
+        if with_logits or "inputs" in self.runtime.args.include_for_metrics:
+            examples.collated = self.runtime.to_device(self.rows.collator(list(examples)))
+        if not with_logits:
+            return loss, None, None
+        return loss, self.output(examples.collated).logits, examples.collated["input_ids"]
+
+    def output(self, batch: dict[str, Any]) -> Any:
+        """Output of the policy with the logits of a collated batch, (S, T, V), for `compute_metrics` and `predict`.
+
+        Losses and metrics never need them, so that it takes a forward pass of its own, as in TRL.
+        """
+        with no_grad_eval(self.runtime.model), self.runtime.autocast():
+            return self.runtime.model(**forward.for_the_model(batch), use_cache=False)
 
     def _without_copies(self, examples: list[dict]) -> list[dict]:
         """This process's examples of a batch, without repetitions that give every process the same number."""

@@ -21,7 +21,11 @@ NOT_FOR_THE_MODEL = {
     "ref_rejected_logps",
     "ref_logps",
     "sequences",
+    "z_ref",
 }
+
+MISMATCHED = "KL_"
+"""How TRL's collators begin the keys of mismatched pairs."""
 
 
 @dataclass
@@ -63,7 +67,7 @@ def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False)
         inputs["output_router_logits"] = True
     if "packed" in batch:
         return _run_packed(model, batch["packed"], inputs)
-    inputs |= {key: value for key, value in batch.items() if key not in NOT_FOR_THE_MODEL}
+    inputs |= for_the_model(batch)
     mask = batch["completion_mask"][:, 1:]
     scored = mask.bool()
     inputs["shift_labels"] = batch["input_ids"][:, 1:][scored][None]
@@ -93,6 +97,13 @@ def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Com
         output = model(**inputs)
     mask = row.scatter(torch.ones_like(row.branch))
     return _completions(output, mask, row.scatter)
+
+
+def for_the_model(batch: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a model in a collated batch, without those of TRL's mismatched pairs."""
+    return {
+        key: value for key, value in batch.items() if key not in NOT_FOR_THE_MODEL and not key.startswith(MISMATCHED)
+    }
 
 
 def to_arrays(fields: Completions) -> list[np.ndarray]:

@@ -47,6 +47,9 @@ class Objective:
         """Values of the whole step, over all processes, that the loss of every row reads."""
         return {}
 
+    def share(self, batches: list[dict]) -> None:
+        """Add values of the whole step to its collated micro-batches, which are data with images."""
+
     def weighted(self, losses: torch.Tensor, fields: Completions) -> torch.Tensor:
         """Losses (B,), times weights per example if the trainer has any."""
         return losses

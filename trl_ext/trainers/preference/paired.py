@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from datasets.fingerprint import Hasher
 from torch import nn
 from trl import DPOTrainer
 
@@ -24,6 +23,7 @@ from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.common.step_zero import APART
 from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.config import PairedPreferenceConfig
+from trl_ext.trainers.preference.fixed_pairs import keyed
 from trl_ext.trainers.preference.forward import Completions, num_tokens
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.trainer import PreferenceTrainer
@@ -141,12 +141,7 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
         )
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Key TRL's cache by truncation and `ld_alpha` as well, since they change the values.
-
-        This relies on TRL naming its file by the dataset's fingerprint (`tests/trainers/preference/test_evaluation.py`).
-        """
+        """Key TRL's cache by truncation and `ld_alpha` as well, since they change the values."""
         if isinstance(dataset, Dataset):
-            dataset = dataset.select(range(len(dataset)))  # a view with a fingerprint of its own
-            settings = (self.args.max_length, self.args.truncation_mode, self.args.ld_alpha)
-            dataset._fingerprint = Hasher.hash((dataset._fingerprint, settings))
+            dataset = keyed(dataset, self.args.max_length, self.args.truncation_mode, self.args.ld_alpha)
         return super()._precompute_ref_logps(dataset, name, batch_size)

@@ -213,7 +213,9 @@ class PreferenceTrainer(ModelCard):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         if self._is_vision_dataset:
-            return super().get_batch_samples(epoch_iterator, num_batches, device)
+            micro_batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+            self.row_objective.share(micro_batches)
+            return micro_batches, items
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         if not batches:
             return batches, None
@@ -251,18 +253,22 @@ class PreferenceTrainer(ModelCard):
         # Every process returns the mean over all: transformers averages the returned values.
         return torch.tensor(self.step_metrics.finish(sums, "train"), device=self.args.device)
 
-    def _compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False) -> torch.Tensor:
-        """Mean loss of one collated micro-batch of vision data, which takes the parent's path."""
-        if return_outputs:
-            raise ValueError("This trainer never computes the full logits. Call it with `return_outputs=False`.")
+    def _compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False) -> Any:
+        """Mean loss of one collated micro-batch of vision data, which takes the parent's path.
+
+        With `return_outputs`, also the output of the model with its logits, as in TRL.
+        """
         objective, sums = self.row_objective, MeanMetrics()
+        if "z_ref" not in inputs:  # outside of a step
+            objective.share([inputs])
         tensors, fields = objective.score(model, inputs)
         output = objective.evaluate(tensors)
         losses = objective.weighted(output.losses, fields)
         sums.add("loss", losses.sum(), len(losses))
         objective.record(sums, inputs, tensors, fields, output)
         self.step_metrics.finish(sums, "train" if self.model.training else "eval")
-        return losses.mean() + objective.aux_loss(fields, 1.0)
+        loss = losses.mean() + objective.aux_loss(fields, 1.0)
+        return (loss, self.evaluation.output(inputs)) if return_outputs else loss
 
     def _check_first_step(self, loss: float, apart: float | None) -> None:
         """Compare the loss of a run's first step with its known value."""
@@ -297,7 +303,7 @@ class PreferenceTrainer(ModelCard):
     ) -> tuple:
         if self._is_vision_dataset:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        return torch.tensor(self.evaluation.add(list(inputs)), device=self.args.device), None, None
+        return self.evaluation.predict(inputs, with_logits=not prediction_loss_only)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if not self.model.training and (sums := self.evaluation.take()) is not None:

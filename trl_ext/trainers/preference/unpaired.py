@@ -6,7 +6,9 @@ Differences from `trl.KTOTrainer` (1.16):
    loss without a baseline, so its checks of batch size and sampler do not apply, and it adds no mismatched pairs to the
    dataset.
 2. The KTO baseline is estimated from mismatched pairs of the optimizer step itself, over all examples on all processes,
-   before the losses of the step are computed (`trl_ext.trainers.preference.baseline`).
+   before the losses of the step are computed (`trl_ext.trainers.preference.baseline`). Images are paired within
+   micro-batches by TRL's collator. Pairs whose reference values are precomputed without an adapter are drawn once from the
+   whole dataset (`trl_ext.trainers.preference.fixed_pairs`).
 3. Every epoch is shuffled so that each step contains both classes (`trl_ext.trainers.preference.class_balance`).
 4. Class weights may be "auto".
 5. Steps, adapter dtype and the check of the first step are those of `trl_ext.trainers.preference.paired`.
@@ -28,7 +30,7 @@ from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.common.step_zero import APART
-from trl_ext.trainers.preference import forward
+from trl_ext.trainers.preference import construction, forward
 from trl_ext.trainers.preference.baseline import Baseline
 from trl_ext.trainers.preference.class_balance import (
     CLASS_WEIGHTS,
@@ -38,7 +40,7 @@ from trl_ext.trainers.preference.class_balance import (
     has_auto_weights,
 )
 from trl_ext.trainers.preference.config import UnpairedPreferenceConfig
-from trl_ext.trainers.preference.construction import has_images
+from trl_ext.trainers.preference.fixed_pairs import add_pairs, keyed
 from trl_ext.trainers.preference.forward import Completions, num_tokens
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.trainer import PreferenceTrainer
@@ -69,10 +71,18 @@ class UnpairedObjective(Objective):
     def step_tensors(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         return {"z_ref": self.baseline.estimate(examples)} if self.needs_baseline else {}
 
+    def share(self, batches: list[dict]) -> None:
+        if self.needs_baseline:
+            z_ref = self.baseline.estimate_collated(batches)
+            for batch in batches:
+                batch["z_ref"] = z_ref
+
     def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
         tensors = {"desirable": batch["label"].bool()}
         if self.loss.needs_reference:
             tensors["ref_logps"] = self.reference_logps(batch)
+        if "z_ref" in batch:
+            tensors["z_ref"] = batch["z_ref"]
         fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None)
         tensors["logps"] = fields.per_token_logps.sum(dim=1)
         return tensors, fields
@@ -113,7 +123,7 @@ class UnpairedObjective(Objective):
 class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, KTOTrainer):
     """Preference optimisation from desirable and undesirable completions, constructed like `trl.KTOTrainer`.
 
-    Overrides `_get_train_sampler` and `_run_epoch` of `trl.KTOTrainer`, and through the mixins the methods named there.
+    Overrides `_get_train_sampler`, `_precompute_ref_logps` and `_run_epoch` of `trl.KTOTrainer`, and through the mixins the methods named there.
     Attributes of the parent read: those `PreferenceTrainer` names.
     """
 
@@ -132,20 +142,44 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
             self.references,
             precomputed=precomputed,
             router_aux_loss_coef=self.router_aux_loss_coef if self.aux_loss_enabled else None,
-            baseline=Baseline(self.runtime, self.rows, self.references, precomputed=precomputed),
+            baseline=Baseline(
+                self.runtime,
+                self.rows,
+                self.references,
+                precomputed=precomputed,
+                has_fixed_pairs=self._has_fixed_pairs(),
+            ),
         )
 
     def _reads_live_reference(self) -> bool:
-        return super()._reads_live_reference() or needs_baseline(self.loss)  # mismatched pairs are in no column
+        # Mismatched pairs of a step are in no column.
+        return super()._reads_live_reference() or (needs_baseline(self.loss) and not self._has_fixed_pairs())
+
+    def _has_fixed_pairs(self) -> bool:
+        """Whether precomputed values include those of mismatched pairs, because no reference is kept in memory."""
+        return needs_baseline(self.loss) and self.ref_model is None and not lora.has_adapter(self.model)
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Key TRL's cache by truncation as well, and let it score mismatched pairs where they have to be fixed."""
+        if isinstance(dataset, Dataset):
+            dataset = keyed(dataset, self.args.max_length)
+            if self._has_fixed_pairs():
+                dataset, self.calculate_KL = add_pairs(dataset), True
+        try:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        finally:
+            self.calculate_KL = False
 
     def _refuse(self, args: Any, model: Any, given: dict[str, Any]) -> None:
-        has_adapter = given["peft_config"] is not None or lora.has_adapter(model)
-        refuse_baseline(args, self.loss, has_adapter=has_adapter, train_dataset=given["train_dataset"])
+        refuse_baseline(args, self.loss, given["train_dataset"])
         super()._refuse(args, model, given)
 
     def _told_to_trl(self, args: Any, has_adapter: bool, train_dataset: Any) -> dict[str, Any]:
-        weights = dict.fromkeys(CLASS_WEIGHTS, 1.0)  # TRL only reads them to compare class counts
-        return super()._told_to_trl(args, has_adapter, train_dataset) | weights
+        told = dict.fromkeys(CLASS_WEIGHTS, 1.0)  # TRL only reads them to compare class counts
+        if needs_baseline(self.loss) and construction.has_images(train_dataset):
+            # Its collator then adds mismatched pairs. They are of one micro-batch, in any order of the data.
+            told |= {"loss_type": "kto", "train_sampling_strategy": "sequential"}
+        return super()._told_to_trl(args, has_adapter, train_dataset) | told
 
     def _settle_loss(self) -> None:
         """Turn class weights "auto" into numbers, in the loss and in the configuration."""
@@ -187,18 +221,10 @@ def needs_baseline(loss: Any) -> bool:
     return "z_ref" in loss.inputs
 
 
-def refuse_baseline(args: Any, loss: Any, *, has_adapter: bool, train_dataset: Any) -> None:
-    """ValueError where the loss reads a baseline that cannot be estimated."""
-    if not needs_baseline(loss):
-        return
-    if has_images(train_dataset):
+def refuse_baseline(args: Any, loss: Any, train_dataset: Any) -> None:
+    """ValueError where the loss reads a baseline that cannot be estimated: from micro-batches of one image."""
+    if needs_baseline(loss) and args.per_device_train_batch_size < 2 and construction.has_images(train_dataset):
         raise ValueError(
-            f"The loss {loss.name!r} pairs completions with prompts of other examples, which is not supported for "
-            "images. Use `loss: apo_zero_unpaired` or a paired loss."
-        )
-    if args.precompute_ref_log_probs and not has_adapter:
-        raise ValueError(
-            f"The loss {loss.name!r} needs the reference model during training for its baseline, and "
-            "`precompute_ref_log_probs` without an adapter does not keep it. Remove `precompute_ref_log_probs`, or train "
-            "an adapter."
+            f"`per_device_train_batch_size` is {args.per_device_train_batch_size}. The loss {loss.name!r} pairs each image "
+            "with the completion of another example of its micro-batch. Give at least 2, or use `loss: apo_zero_unpaired`."
         )
