@@ -147,6 +147,11 @@ SEAMS = (
         "trainers/common/test_staged_checkpoint.py",
     ),
     Seam(
+        "trainers/common/streams.py",
+        "`dataloader_config` of accelerate's `Accelerator`; transformers' `find_batch_size` and the output of its evaluation loop",
+        "trainers/test_streams.py",
+    ),
+    Seam(
         "trainers/ppo/config.py",
         "how the last error of TRL's RLOO configuration begins, about its minimum of two completions per prompt",
         "trainers/ppo/test_settings.py",

@@ -105,6 +105,11 @@ from tests.recipe.helpers import load, load_from, problem, problems
             "`ref_model_sync_steps` (line 3) would be ignored: add `sync_ref_model: true`.",
         ),
         ("sync_ref_model: true\nprecompute_ref_log_probs: true\n", "are wrong once the reference changes"),
+        (
+            "precompute_ref_log_probs: true\nmax_steps: 1\ndataset_streaming: true\n",
+            "`precompute_ref_log_probs` (line 3) reads all rows before training, because no reference model is kept without an "
+            "adapter, and `dataset_streaming` (line 5) reads them during training.",
+        ),
         ("sync_ref_model: true\nref_model_mixup_alpha: 0\n", "is 0, which never changes the reference"),
         (
             "use_peft: true\nuse_dora: true\nsync_ref_model: true\n",

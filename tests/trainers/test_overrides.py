@@ -43,6 +43,12 @@ EVERY = {
     "_load_rng_state": "trainers/preference/test_resume.py",
     "_load_scaler": "trainers/preference/test_resume.py",
 }
+WHOLE_MICRO_BATCHES = {
+    # `trl_ext.trainers.common.streams`
+    "_get_dataloader": "trainers/test_streams.py",
+    "evaluation_loop": "trainers/test_streams.py",
+    "prediction_step": "trainers/test_streams.py",
+}
 PREFERENCES = {
     "_name": "report/test_card.py",
     # `trl_ext.trainers.preference.trainer`
@@ -79,8 +85,8 @@ TWO_ROLES = {
     "_clip_grad_norm": "trainers/rollout/test_roles.py",
 }
 OVERRIDES = {
-    SupervisedTrainer: EVERY,
-    RewardModelTrainer: EVERY,
+    SupervisedTrainer: EVERY | WHOLE_MICRO_BATCHES,
+    RewardModelTrainer: EVERY | WHOLE_MICRO_BATCHES,
     PairedPreferenceTrainer: EVERY | PREFERENCES,
     UnpairedPreferenceTrainer: EVERY | PREFERENCES | CLASSES_MIXED,
     OnlinePreferenceTrainer: EVERY | ROLLOUTS,

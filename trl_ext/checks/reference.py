@@ -71,6 +71,18 @@ def refresh_without_reference(s: Settings) -> Iterator[str]:
         )
 
 
+@problem("precompute_ref_log_probs", "dataset_streaming", "datasets", "streaming", "use_peft", LOSS)
+def precomputed_values_of_a_stream(s: Settings) -> Iterator[str]:
+    """With an adapter, the reference is at hand when a row is read."""
+    key = "streaming" if s["datasets"] else "dataset_streaming"
+    if s["precompute_ref_log_probs"] and s[key] and not s["use_peft"] and s.loss.needs_reference:
+        yield (
+            f"{s.where('precompute_ref_log_probs')} reads all rows before training, because no reference model is kept without an "
+            f"adapter, and {s.where(key)} reads them during training. Remove one of the two settings, or train an adapter "
+            "(`use_peft: true`)."
+        )
+
+
 @problem("ld_alpha", LOSS)
 def damped_log_ratios(s: Settings) -> Iterator[str]:
     parts = s.loss.components if isinstance(s.loss, MixInfo) else (s.loss,)

@@ -7,6 +7,7 @@ Differences from the TRL trainers:
 3. A step that is not finite is not taken (`trl_ext.trainers.common.nonfinite`).
 4. Checkpoints are saved atomically (`trl_ext.trainers.common.staged_checkpoint`).
 5. The model card contains the settings of the recipe.
+6. The loss of a streamed evaluation set is the mean over its examples (`trl_ext.trainers.common.streams`).
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from trl_ext.trainers.common.float32_adapter import Float32Adapter
 from trl_ext.trainers.common.model_card import ModelCard
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions, FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
+from trl_ext.trainers.common.streams import StreamedEvaluation
 
 
 @dataclass
@@ -39,7 +41,7 @@ class RewardModelConfig(FiniteStepOptions, CheckpointOptions, RewardConfig):
         super().__post_init__()
 
 
-class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter, SFTTrainer):
+class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, Float32Adapter, SFTTrainer):
     """`trl.SFTTrainer`: the mean log-probability of demonstrations, per token of a micro-batch."""
 
     _tag_names = ["trl", "trl-ext", "sft"]  # noqa: RUF012
@@ -48,13 +50,14 @@ class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter
         return {"method": "supervised fine-tuning (TRL's SFTTrainer)"}
 
 
-class RewardModelTrainer(FiniteSteps, StagedCheckpoint, ModelCard, Float32Adapter, RewardTrainer):
+class RewardModelTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, Float32Adapter, RewardTrainer):
     """`trl.RewardTrainer`: −log σ(r(chosen) − r(rejected)); the reward is a linear head on the last token's hidden state.
 
     With an adapter, the run directory can be used as `PPOConfig.reward_adapter`.
     """
 
     _tag_names = ["trl", "trl-ext", "reward-trainer"]  # noqa: RUF012
+    _sequences_per_example = 2
 
     def card_method(self) -> dict[str, str]:
         return {"method": "reward model, −log σ(r(chosen) − r(rejected)) (TRL's RewardTrainer)"}

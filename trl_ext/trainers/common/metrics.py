@@ -43,6 +43,10 @@ class MeanMetrics:
         """The sum of the values added to `name`, not their mean."""
         return self._sums[name][0].item()
 
+    def count(self, name: str) -> int:
+        """The number of values added to `name`; 0 if there were none."""
+        return round(self._sums[name][1].item()) if name in self._sums else 0
+
     def clear(self) -> None:
         """Forget the values but not the names."""
         self._sums = {name: torch.zeros_like(pair) for name, pair in self._sums.items()}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from trl_ext.checks import launch
-from trl_ext.trainers.common import adapters
+from trl_ext.trainers.common import adapters, lora, streams
 from trl_ext.trainers.preference import reference_sync
 
 
@@ -28,6 +28,28 @@ def has_images(dataset: Any) -> bool:
     return "image" in example or "images" in example
 
 
+def reads_later(dataset: Any, model: Any, ref_model: Any) -> bool:
+    """Whether reference values of a dataset are computed as its rows are read, although others are precomputed.
+
+    A stream cannot be given columns. Its values need a reference that is kept: an adapter's base, or a second model.
+    """
+    return streams.any_streamed(dataset) and (ref_model is not None or lora.has_adapter(model))
+
+
+def refuse_unread_streams(args: Any, model: Any, given: dict[str, Any]) -> None:
+    """ValueError for streamed data whose reference values would have to be computed before training."""
+    has_reference = given.get("ref_model") is not None or adapters.in_training(model, given.get("peft_config"))
+    if not args.precompute_ref_log_probs or has_reference:
+        return
+    for name in ("train_dataset", "eval_dataset"):
+        if streams.any_streamed(given.get(name)):
+            raise ValueError(
+                f"`{name}` is streamed, and `precompute_ref_log_probs` without an adapter keeps no reference model: the values "
+                "of a stream cannot be computed as it is read. Remove `precompute_ref_log_probs`, load the rows instead of "
+                "streaming them, give a `ref_model`, or train an adapter."
+            )
+
+
 def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
     """ValueError for arguments with which the row-by-row step would be wrong or have no effect.
 
@@ -43,6 +65,8 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
         raise ValueError(
             "`activation_offloading` moves activations to the CPU, and this run is on the CPU: remove it."
         )
+    if loss.needs_reference:
+        refuse_unread_streams(args, model, given)
     new = given.get("peft_config")
     quantised = given.get("quantization_config")
     reads_base = loss.needs_reference and not args.sync_ref_model

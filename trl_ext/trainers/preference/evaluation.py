@@ -59,6 +59,11 @@ class Evaluation:
         self._sums.add_all(sums)
         return sums.means()["loss"]
 
+    def loss(self) -> tuple[float | None, int]:
+        """Mean loss over the examples since `begin`, and their number."""
+        sums = self._sums or MeanMetrics()
+        return sums.means().get("loss"), sums.count("loss")
+
     def take(self) -> MeanMetrics | None:
         """Return the sums over all batches since `begin` and clear them; `None` if there are none."""
         sums, self._sums = self._sums, None

@@ -55,7 +55,7 @@ class PairedObjective(Objective):
 
     def reference_logps(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Reference log-probabilities of the chosen and of the rejected completions, (B,) each."""
-        if self.precomputed:
+        if self.precomputed and "ref_chosen_logps" in batch:
             return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
         return self.sum_logps(self.references.score(batch)).chunk(2)
 

@@ -29,7 +29,7 @@ from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import lora, step_zero
+from trl_ext.trainers.common import lora, step_zero, streams
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.model_card import ModelCard, card_of_loss
 from trl_ext.trainers.preference import construction, packing, reference_sync, run_directory
@@ -135,7 +135,8 @@ class PreferenceTrainer(ModelCard):
 
     def _reads_live_reference(self) -> bool:
         """Whether reference log-probabilities are needed during training, and not read from columns of the data."""
-        return self.loss.needs_reference and not self.precompute_ref_logps
+        is_streamed = streams.any_streamed(self.train_dataset, self.eval_dataset)
+        return self.loss.needs_reference and (is_streamed or not self.precompute_ref_logps)
 
     def _refuse(self, args: Any, model: Any, given: dict[str, Any]) -> None:
         """ValueError for arguments that cannot work."""
@@ -195,19 +196,20 @@ class PreferenceTrainer(ModelCard):
         return super()._prepare_dataset(dataset, *args)
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        if not self.loss.needs_reference:
+        if not self.loss.needs_reference or construction.reads_later(dataset, self.model, self.ref_model):
             return dataset
         keep_exact_cpu_kernels(self.model)  # this runs inside the parent's constructor
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
     # Dataloaders ----------------------------------------------------------------------------------------------
 
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        streams.read_locally(self.accelerator, dataset)
         collator = self.data_collator
         if not self._is_vision_dataset:
             self.data_collator = Examples
         try:
-            return super()._get_dataloader(*args, **kwargs)
+            return super()._get_dataloader(dataset, *args, **kwargs)
         finally:
             self.data_collator = collator
 
@@ -292,11 +294,11 @@ class PreferenceTrainer(ModelCard):
 
     # Evaluation -----------------------------------------------------------------------------------------------
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> Any:
         self.evaluation.begin()
-        output = super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
         self.references.flush()
-        return output
+        return streams.exact(output, dataloader, *self.evaluation.loss(), **kwargs)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
