@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu import results
-from docs import measured, pictures
+from docs import compatibility, measured, pictures
 from tests.seams import SEAMS
 from tests.trainers import adapter_cases
 from tests.trainers.test_overrides import OVERRIDES
@@ -268,6 +268,7 @@ PARTS = {
     "soak": soak_sentence,
     "kl": kl_table,
     "frontier": frontier_table,
+    "compatibility": compatibility.page,
 }
 
 

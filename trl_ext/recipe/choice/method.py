@@ -1,6 +1,7 @@
 """Choose the method: the value of `trainer`, or a loss on preferences."""
 
 from trl_ext import losses, methods
+from trl_ext.foreign import grpo
 from trl_ext.methods import TRAINERS, Method
 from trl_ext.recipe.layers.layer import Layers
 from trl_ext.recipe.problems import Problems
@@ -11,7 +12,7 @@ def choose_method(layers: Layers, problems: Problems) -> Method:
     """The method that `trainer` names, in the flags or else in the file; removes `trainer` from both layers.
 
     Without `trainer` it is a loss on pairs, until the loss is chosen. An unknown name is a problem; the rest of the recipe is
-    then checked as one without `trainer`.
+    then checked as one without `trainer`, or as one of PPO for `grpo` and `rloo`.
     """
     given = [layer.settings.pop("trainer", None) for layer in (layers.flags, layers.file)]
     value, place = next(filter(None, given), (None, None))
@@ -19,6 +20,9 @@ def choose_method(layers: Layers, problems: Problems) -> Method:
         return methods.of(value)
     if isinstance(value, str) and value in losses.available():
         problems.add(place, f"is {value}, which is a loss. Write `loss: {value}`.")
+    elif isinstance(value, str) and value in grpo.TRAINERS:
+        problems.add(place, grpo.TRAINERS[value])
+        return methods.of("ppo")  # its settings are judged as those of PPO
     elif value is not None:
         allowed = messages.one_of(str(value), tuple(TRAINERS))
         problems.add(place, f"is {messages.shown(value)}: {allowed} Without `trainer`, a preference loss is trained.")
