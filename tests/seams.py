@@ -74,7 +74,7 @@ SEAMS = (
     Seam("data/cache_keys.py", "`_fingerprint` of `datasets.Dataset`", "data/test_checks.py"),
     Seam(
         "data/content_cache.py",
-        "`_fingerprint` of `datasets.Dataset`, and the folders of its cache in `datasets.config`",
+        "`_fingerprint` of `datasets.Dataset`, and the folder of its cache in `datasets.config`",
         "data/test_content_cache.py",
     ),
     Seam(

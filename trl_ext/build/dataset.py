@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, IterableDataset
-from trl import DatasetMixtureConfig, get_dataset
 
 from trl_ext import data, demo
 from trl_ext.build.template import in_form
-from trl_ext.data import content_cache, holdout, margins, plain_data, sources
+from trl_ext.data import holdout, margins, plain_data, sources
 from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
 from trl_ext.data.formats.pairing import Pairing
-from trl_ext.data.hub import loading_error, require_hub_dataset
+from trl_ext.data.mixture import open_mixture
 from trl_ext.data.overlap import completions, overlap
 from trl_ext.data.prompts import PROMPTS
 from trl_ext.data.renaming import renamed
@@ -120,25 +116,20 @@ def source(recipe: Recipe, first: int | None = None) -> Source:
 
 
 def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
-    """Where a recipe's data is, and how to read it: one dataset, or the mixture TRL makes of a `datasets:` list."""
+    """Where a recipe's data is, and how to read it: one dataset, or the mixture of a `datasets:` list."""
     options = {
         "columns": recipe.get("dataset_columns"),
         "format": recipe.get("dataset_format") or "auto",
         "pairing": pairing(recipe),
     }
     if recipe.get("datasets"):
-        known = {field.name for field in dataclasses.fields(DatasetMixtureConfig)}
-        values = {name: value for name, value in recipe.sections()["data"].items() if name in known}
-        mixture = DatasetMixtureConfig(**copy.deepcopy(values))  # it replaces its entries by objects
-        for entry in mixture.datasets:
-            if not entry.data_files and not Path(entry.path).expanduser().exists():
-                require_hub_dataset(entry.path, None)
-        files = [file for entry in mixture.datasets for file in content_cache.files_of(entry.path, entry.data_files)]
-        try:
-            with content_cache.of_files(files) if files else nullcontext("") as content:
-                return _keyed(get_dataset(mixture), content), options
-        except Exception as error:  # files, the Hub and columns that differ raise many kinds of errors
-            raise loading_error(error, "The mixture `datasets`", None) from error
+        mixed = open_mixture(
+            recipe.get("datasets"),
+            streaming=bool(recipe.get("streaming")),
+            test_size=recipe.get("test_split_size"),
+            seed=recipe.effective("seed"),
+        )
+        return mixed, options
     options |= {
         "config": recipe.get("dataset_config"),
         "revision": recipe.get("dataset_revision"),
@@ -152,13 +143,6 @@ def _source(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
 def pairing(recipe: Recipe) -> Pairing:
     """Which completions of a row a recipe compares."""
     return Pairing(recipe.effective("dataset_pairs"), recipe.effective("dataset_pair_margin"))
-
-
-def _keyed(splits: Any, content: str) -> Any:
-    """The splits of a mixture, with fingerprints that depend on the files they were read from."""
-    for dataset in splits.values() if content else ():
-        content_cache.keyed(dataset, content)
-    return splits
 
 
 def _reader(recipe: Recipe) -> Callable[[str, bool, Source | None], data.Loaded]:

@@ -17,7 +17,7 @@ from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.methods import METHODS
 
 THEMES = (
-    "model", "task", "data", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
+    "model", "task", "data", "mixture", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
     "precision", "attention", "reference", "loss", "kl", "sampling", "generations", "bounds", "rows", "accumulation", "optimizers",
     "schedules", "evaluation", "duration",
     "packages", "trackers", "requirements", "model_arguments", "dataloader", "launch", "checkpoints", "unread",

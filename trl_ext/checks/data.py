@@ -16,8 +16,8 @@ from trl_ext.support.paths import absent, in_full, is_path
 @problem("dataset_name", "datasets", recipe_only=True)
 def dataset(s: Settings) -> Iterator[str]:
     if s["datasets"]:
-        yield from _mixture(s)
-    elif not s["dataset_name"] and not s.reported & {"dataset_name", "datasets"}:
+        return
+    if not s["dataset_name"] and not s.reported & {"dataset_name", "datasets"}:
         yield (
             "`dataset_name` is missing: give a Hub name (org/name), a local file (JSON, JSONL, CSV, Parquet) "
             "or folder, or 'embedded' for the preference set that comes with trl-ext."
@@ -119,21 +119,6 @@ def pairs(s: Settings) -> Iterator[str]:
         )
 
 
-def _mixture(s: Settings) -> Iterator[str]:
-    """Types and names of an entry's settings are judged where those of the recipe are (`trl_ext.recipe.layers.types`)."""
-    entries = s["datasets"] if isinstance(s["datasets"], list) else [s["datasets"]]
-    for number, entry in enumerate(entries, 1):
-        where = f"Entry {number} of {s.where('datasets')}"
-        path = entry.get("path") if isinstance(entry, dict) else None
-        if not path:
-            yield f"{where} names no dataset: write `datasets: [{{path: org/name, split: train}}]`."
-        elif isinstance(path, str) and (end := dataset_path(path)):
-            yield f"{where}: `path` {end}"
-    shares = [isinstance(entry, dict) and entry.get("fraction") is not None for entry in entries]
-    if any(shares) and not all(shares):
-        yield f"{s.where('datasets')}: give every entry a `fraction`, or none of them."
-
-
 def dataset_path(name: str) -> str | None:
     """The end of a sentence about a dataset's path that is not there; `None` if it may be a Hub name."""
     try:
@@ -147,33 +132,12 @@ def dataset_path(name: str) -> str | None:
     return None
 
 
-@note("datasets", "dataset_name")
-def mixture_wins(s: Settings) -> Iterator[str]:
-    if s["datasets"] and s["dataset_name"]:
-        yield f"{s.named('datasets', 'dataset_name')}: the mixture `datasets` is used, and `dataset_name` is ignored."
-
-
 @note("eval_size", "eval_strategy", "eval_on_start")
 def held_out_and_unused(s: Settings) -> Iterator[str]:
     if s["eval_size"] and s["eval_strategy"] in (None, "no") and not s["eval_on_start"]:
         yield (
             f"{s.where('eval_size')} holds examples out, and the run does not evaluate on them without `eval_strategy`; "
             "`trl-ext eval` and `trl-ext compare` do."
-        )
-
-
-@note("datasets", "dataset_config", "dataset_revision", "dataset_streaming")
-def replaced_by_a_mixture(s: Settings) -> Iterator[str]:
-    for key in ("dataset_config", "dataset_revision", "dataset_streaming"):
-        if s["datasets"] and s[key]:
-            yield f"{s.where(key)} has no effect with `datasets`: its entries have settings of their own."
-
-
-@note("datasets", "streaming")
-def streaming_without_a_mixture(s: Settings) -> Iterator[str]:
-    if s["streaming"] and not s["datasets"]:
-        yield (
-            f"{s.where('streaming')} has no effect without `datasets`: use `dataset_streaming` to stream a single dataset."
         )
 
 

@@ -7,8 +7,7 @@ stamp (by rsync, tar or cp -p) would be read as it was before.
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +35,6 @@ def digest(files: Iterable[Path]) -> str:
 def folder(content: str) -> Path:
     """Where `datasets` keeps what it makes of files with this digest."""
     return Path(datasets.config.HF_DATASETS_CACHE, FOLDER, content)
-
-
-@contextmanager
-def of_files(files: Iterable[Path]) -> Iterator[str]:
-    """Inside, `load_dataset` keeps what it makes of local files in `folder`; gives their digest.
-
-    For code that calls `load_dataset` without a `cache_dir`.
-    """
-    content, before = digest(files), datasets.config.HF_DATASETS_CACHE
-    downloads = datasets.config.DOWNLOADED_DATASETS_PATH, datasets.config.EXTRACTED_DATASETS_PATH
-    home = folder(content)
-    try:
-        datasets.config.HF_DATASETS_CACHE = home
-        datasets.config.DOWNLOADED_DATASETS_PATH = home / datasets.config.DOWNLOADED_DATASETS_DIR
-        datasets.config.EXTRACTED_DATASETS_PATH = home / datasets.config.DOWNLOADED_DATASETS_DIR / "extracted"
-        yield content
-    finally:
-        datasets.config.HF_DATASETS_CACHE = before
-        datasets.config.DOWNLOADED_DATASETS_PATH, datasets.config.EXTRACTED_DATASETS_PATH = downloads
 
 
 def keyed(dataset: Any, content: str) -> Any:

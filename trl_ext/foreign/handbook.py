@@ -2,40 +2,48 @@
 
 from typing import Any
 
+from trl_ext.foreign.common import UNSET, of
 from trl_ext.foreign.dialect import Dialect, Values, has
-from trl_ext.foreign.meaning import Meaning, written
-
-_NO_LIST = Meaning(advice=f"write `dataset_name`, or {written({'datasets': [{'path': 'NAME', 'split': 'train'}]})}")
-
-
-def _mixture(value: Any, values: Values) -> Meaning:
-    """The alignment handbook's {name: share}, or its list with `id`s, as `dataset_name` or `datasets`."""
-    if isinstance(value, dict) and isinstance(value.get("datasets"), list):
-        renamed = {"id": "path", "config": "name", "weight": "fraction"}
-        entries = [{renamed.get(k, k): v for k, v in dict(entry).items()} for entry in value["datasets"]]
-    elif isinstance(value, dict) and len(value) == 1:
-        return Meaning({"dataset_name": next(iter(value))})
-    elif isinstance(value, dict):
-        entries = [{"path": name, "fraction": share} for name, share in value.items()]
-    else:
-        return _NO_LIST
-    return Meaning({"datasets": entries})
+from trl_ext.foreign.handbook_data import MEANS_OF_DATA
+from trl_ext.foreign.meaning import Meaning
 
 
-def _splits(value: Any, values: Values) -> Meaning:
-    splits = value if isinstance(value, list) else [value]
-    keys = ("dataset_train_split", "dataset_test_split")
-    return Meaning(dict(zip(keys, splits, strict=False)))
+def _template(template: Any, values: Values) -> Meaning:
+    if not template:
+        return UNSET
+    is_sft = values.get("trainer") == "sft" or "max_seq_length" in values
+    where = (
+        "give it as `chat_template_path: FILE`" if is_sft else "save it with the tokenizer as `chat_template.jinja`"
+    )
+    return Meaning(
+        reason="the tokenizer's own chat template is used",
+        changes=f"to train with this one, write it to a file and {where}",
+    )
+
+
+def _sft_length(value: Any, values: Values) -> Meaning:
+    """Only the handbook's files for SFT have `max_seq_length`."""
+    named = {} if values.get("trainer") else {"trainer": "sft"}
+    return Meaning(named | {"max_length": value}) if value is not None else UNSET
+
+
+def _revision(value: Any) -> Meaning:
+    return (
+        UNSET
+        if value in (None, "main")
+        else Meaning(reason="results are pushed to the branch `main`", changes=f"not to {value}")
+    )
 
 
 HANDBOOK = Dialect(
     "the alignment handbook",
     {
-        "dataset_mixer": _mixture,
-        "dataset_mixture": _mixture,
-        "dataset_splits": _splits,
+        **MEANS_OF_DATA,
+        "chat_template": _template,
+        "max_seq_length": _sft_length,
         "preprocessing_num_workers": "dataset_num_proc",
         "auto_insert_empty_system_msg": Meaning(reason="the chat template decides about system messages"),
+        "hub_model_revision": of(_revision),
     },
     has("dataset_mixer", "dataset_mixture"),
 )

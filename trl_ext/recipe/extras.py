@@ -78,3 +78,16 @@ class DataExtras:
             "dataset has no test split. All examples of a prompt are on the same side."
         },
     )
+
+
+@dataclass
+class EntryExtras:
+    """Settings of an entry of `datasets` that TRL's `DatasetConfig` lacks."""
+
+    share: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the dataset's rows that are used, from the first. TRL's `fraction` is the share of the mixture that "
+            "the dataset makes up."
+        },
+    )

@@ -42,6 +42,7 @@ SOURCES = {
     "RewardExtras": ("trl_ext", "recipe/extras.py"),
     "ModelExtras": ("trl_ext", "recipe/extras.py"),
     "DataExtras": ("trl_ext", "recipe/extras.py"),
+    "EntryExtras": ("trl_ext", "recipe/extras.py"),
 }
 for _method in METHODS.values():
     _module_name, _, _name = _method.config.partition(":")
@@ -138,6 +139,12 @@ def model() -> dict[str, Field]:
 def data() -> dict[str, Field]:
     """Settings of the dataset, a mixture of several included."""
     return fields("ScriptArguments") | fields("DatasetMixtureConfig") | fields("DataExtras")
+
+
+@lru_cache
+def entry() -> dict[str, Field]:
+    """Settings of an entry of `datasets`."""
+    return fields("DatasetConfig") | fields("EntryExtras")
 
 
 def _kinds(annotation: ast.expr) -> set[str]:

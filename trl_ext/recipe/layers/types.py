@@ -56,7 +56,7 @@ def _is_half_a_pair(value: Any) -> bool:
 
 def _entry_problems(datasets: Setting) -> Iterator[str]:
     """A sentence for each unknown key of an entry of `datasets`, and for each value of a wrong type."""
-    known = schema.fields("DatasetConfig")
+    known = schema.entry()
     entries = datasets.value if isinstance(datasets.value, list) else [datasets.value]
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict) or not entry.get("path"):

@@ -1,0 +1,45 @@
+"""The rules about a mixture of datasets."""
+
+import pytest
+
+from tests.recipe.helpers import load, load_from, problem
+
+BASE = "model_name_or_path: embedded\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("datasets: [{path: a/b, share: 1.5}]\n", "`share` is 1.5. Give a number above 0 and at most 1."),
+        ("datasets: [{path: a/b, share: 0.5, fraction: 0.5}]\n", "`fraction` its share of the mixture. Keep one of them."),
+        ("datasets: [{path: a/b, share: half}]\n", "`share` is 'half': give a number"),
+        ("datasets: [{path: a/b, share: 0.5}]\nstreaming: true\nmax_steps: 1\n", "`share` in `datasets` (line 2) needs the number of rows"),
+        ("datasets: [{path: a/b}]\ntest_split_size: 9\nstreaming: true\nmax_steps: 1\n", "`test_split_size` (line 3) needs the number"),
+        ("datasets: [{path: a/b}]\ndataset_train_split: train_sft\n", "Remove it, and give each entry of `datasets` its `split`."),
+        ("datasets: [{path: a/b}]\neval_strategy: steps\n", "and the mixture `datasets` has only the split `train`."),
+        (
+            "datasets: [{path: a/b}]\ntest_split_size: 10\ndataset_test_split: x\neval_on_start: true\n",
+            "evaluates on the split `x`, and the mixture `datasets` has the splits `train` and `test`.",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_mixture_refuses(tmp_path, text, words):
+    assert words in problem(tmp_path, text, BASE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "datasets: [{path: a/b, share: 0.5}, {path: c/d}]\n",
+        "datasets: [{path: a/b}]\neval_strategy: steps\ntest_split_size: 0.1\n",
+        "datasets: [{path: a/b}]\neval_strategy: steps\neval_size: 10\n",
+        "datasets: [{path: a/b}]\neval_strategy: steps\ndataset_test_split: 'train[:5%]'\n",
+    ],
+)
+def test_what_a_mixture_allows(tmp_path, text):
+    assert load_from(tmp_path, BASE + text).notes == []
+
+
+def test_a_test_split_of_a_single_dataset_is_noted(tmp_path):
+    (note,) = load(tmp_path, "test_split_size: 0.1\n").notes
+    assert "has no effect without `datasets`: use `eval_size`" in note
