@@ -21,9 +21,11 @@ def text(made: Conversion, path: Path, layout: Mapping[str, Lines]) -> str:
     """
     program = made.dialect.name if made.dialect else "TRL"
     found = [f"# {path.name} as a recipe, written by `trl-ext convert`. It was written for {program}."]
+    begun: set[str] = set()
     for key, line in made.settings.items():
         lines = layout.get(line.source.partition("[")[0], Lines(()))
-        found += lines.before if line.source in layout else ()
+        found += lines.before if line.source in layout and line.source not in begun else ()
+        begun.add(line.source)
         found += lines.own if line.is_unchanged and lines.own else _setting(key, line, lines.remark)
     if made.defaults:
         found += ["", f"# Defaults of {program} that differ from those of trl-ext."]

@@ -11,7 +11,7 @@ from trl_ext.foreign.axolotl import AXOLOTL
 from trl_ext.foreign.dialect import Dialect, Values
 from trl_ext.foreign.grpo import GRPO
 from trl_ext.foreign.handbook import HANDBOOK
-from trl_ext.foreign.llama_factory import LLAMA_FACTORY
+from trl_ext.foreign.llama_factory import LLAMA_FACTORY, LLAMA_FACTORY_V1, NO_TRAINING
 from trl_ext.foreign.meaning import Meaning
 from trl_ext.foreign.older_trl import OLDER_TRL
 from trl_ext.foreign.plain_words import PLAIN_WORDS
@@ -19,7 +19,7 @@ from trl_ext.foreign.simpo import SIMPO
 from trl_ext.foreign.trl_scripts import TRL_SCRIPTS
 
 DIALECTS = (
-    ACCELERATE, DEEPSPEED, AXOLOTL, LLAMA_FACTORY, SIMPO, HANDBOOK, TRL_SCRIPTS, OLDER_TRL, PLAIN_WORDS,
+    ACCELERATE, DEEPSPEED, AXOLOTL, NO_TRAINING, LLAMA_FACTORY, LLAMA_FACTORY_V1, SIMPO, HANDBOOK, TRL_SCRIPTS, OLDER_TRL, PLAIN_WORDS,
 )  # fmt: skip
 """Every dialect. A file has the first that recognises it."""
 

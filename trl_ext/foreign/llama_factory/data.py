@@ -1,0 +1,303 @@
+"""Read the data of a LLaMA-Factory file: datasets, their mixture, lengths, packing and the template."""
+
+from typing import Any
+
+from trl_ext.foreign.dialect import Reader, Values
+from trl_ext.foreign.llama_factory.dataset_info import BUILDERS, FILE, Source, place, sources
+from trl_ext.foreign.llama_factory.file_values import OFF, UNSET, lost, names, number, stage, unread
+from trl_ext.foreign.meaning import Meaning
+
+REPEATED = "interleave_over"
+SHARED = "interleave_under"
+
+
+def _dataset(value: Any, values: Values) -> Meaning | tuple[Meaning, ...]:
+    found = sources(value, values)
+    if not found:
+        return UNSET
+    settings = _single(found[0], values) if len(found) == 1 and not found[0].folder else _mixture(found, values)
+    named = next(iter(settings))
+    data = Meaning({named: settings.pop(named)}, *_remarks(found, values))
+    return tuple(meaning for meaning in (data, Meaning(settings), _trained_turns(found, values)) if meaning.settings)
+
+
+def _single(source: Source, values: Values) -> dict[str, Any]:
+    split = _split(source, values)
+    return (
+        {"dataset_name": source.path or source.name}
+        | ({"dataset_config": source.config} if source.config else {})
+        | ({"dataset_train_split": split} if split != "train" else {})
+        | ({"dataset_columns": dict(source.columns)} if source.columns else {})
+        | ({"dataset_streaming": True} if values.get("streaming") else {})
+    )
+
+
+def _mixture(found: list[Source], values: Values) -> dict[str, Any]:
+    fractions = _fractions(len(found), values)
+    entries = [
+        _entry(source, values) | ({"fraction": share} if share is not None else {})
+        for source, share in zip(found, fractions, strict=True)
+    ]
+    columns = found[0].columns if all(source.columns == found[0].columns for source in found) else {}
+    return (
+        {"datasets": entries}
+        | ({"dataset_columns": dict(columns)} if columns else {})
+        | ({"streaming": True} if values.get("streaming") else {})
+    )
+
+
+def _entry(source: Source, values: Values) -> dict[str, Any]:
+    """One dataset of a mixture, as `datasets.load_dataset` takes it."""
+    ending = source.path.rpartition(".")[2].lower()
+    if source.is_local and ending in BUILDERS:
+        where = {"path": BUILDERS[ending], "data_files": source.path}
+    else:
+        where = {"path": source.path or source.name}
+    return (
+        where
+        | ({"name": source.config} if source.config else {})
+        | ({"data_dir": source.folder} if source.folder else {})
+        | {"split": _split(source, values, in_mixture=True)}
+    )
+
+
+def _split(source: Source, values: Values, *, in_mixture: bool = False) -> str:
+    """The split, with the rows that are taken from its beginning. `max_train_samples` counts rows after some are held out."""
+    limits = [source.samples, values.get("max_samples") if in_mixture or values.get("val_size") else None]
+    rows = [int(limit) for value in limits if (limit := number(value)) is not None and limit >= 1]
+    return f"{source.split}[:{min(rows)}]" if rows and not values.get("streaming") else source.split
+
+
+def _fractions(count: int, values: Values) -> list[float | None]:
+    """Shares of the mixture, where LLaMA-Factory draws rows until a dataset is used up."""
+    if values.get("mix_strategy") != SHARED:
+        return [None] * count
+    shares = [number(share) for share in names(values.get("interleave_probs"))]
+    if len(shares) == count and all(shares):
+        return shares
+    return [round(1 / count, 4)] * count
+
+
+def _trained_turns(found: list[Source], values: Values) -> Meaning:
+    """Supervised fine-tuning on conversations learns from the assistant's turns, and not from the user's."""
+    is_chat = any(source.is_conversation for source in found)
+    if stage(values) == "sft" and is_chat and not values.get("train_on_prompt"):
+        return Meaning({"assistant_only_loss": True}, "LLaMA-Factory does not train on the user's turns")
+    return Meaning()
+
+
+def _remarks(found: list[Source], values: Values) -> tuple[str, str]:
+    """Reason and changes."""
+    unknown = [source.name for source in found if not source.path]
+    reasons, changes = [], []
+    if unknown:
+        which = f"`{'`, `'.join(unknown)}` {'is a name' if len(unknown) == 1 else 'are names'}"
+        reasons.append(
+            f"{which} in LLaMA-Factory's {FILE}, and {place(values)} is not here or does not say where the data is. Replace "
+            f"{'it' if len(unknown) == 1 else 'them'} by a file or a name on the Hub"
+        )
+        if stage(values) == "sft":
+            reasons.append("Add `assistant_only_loss: true` if its rows are conversations")
+    if (
+        len({tuple(source.columns.items()) for source in found}) > 1
+        or len({source.is_conversation for source in found}) > 1
+    ):
+        reasons.append(
+            "the datasets have other columns, and those of a mixture must be the same: bring the files into one form"
+        )
+    if any(source.samples for source in found):
+        changes.append("the first rows are taken, not random ones (`num_samples`)")
+    if any(source.has_history for source in found) and stage(values) == "sft":
+        changes.append("the replies in `history` are not trained on")
+    if values.get("mix_strategy") == REPEATED and len(found) > 1:
+        changes.append("every dataset is used once; LLaMA-Factory repeats the smaller ones")
+    return ". ".join(reasons), ", and ".join(changes)
+
+
+def _in_dataset(why: str) -> Reader:
+    """A key that is written with `dataset`."""
+    return lambda value, values: Meaning(reason=why) if values.get("dataset") else UNSET
+
+
+def _samples(value: Any, values: Values) -> Meaning:
+    if value is None:
+        return UNSET
+    if len(sources(values.get("dataset"), values)) > 1:
+        return Meaning(reason="it limits each dataset of the mixture, so it is in their `split`")
+    evaluated = {"max_eval_samples": value} if _evaluation(values) else {}
+    if values.get("val_size"):
+        return Meaning(reason="it is in `dataset_train_split`: LLaMA-Factory cuts the data before it holds rows out")
+    return Meaning({"max_train_samples": value} | evaluated)
+
+
+def _evaluation(values: Values) -> str | None:
+    """The test split, if `eval_dataset` is the training data or another split of it."""
+    trained, tested = sources(values.get("dataset"), values), sources(values.get("eval_dataset"), values)
+    if len(trained) != 1 or len(tested) != 1:
+        return None
+    first, second = trained[0], tested[0]
+    is_same = (first.path or first.name, first.config) == (second.path or second.name, second.config)
+    return second.split if is_same else None
+
+
+def _eval_dataset(value: Any, values: Values) -> Meaning:
+    if not names(value):
+        return UNSET
+    if (split := _evaluation(values)) is not None:
+        return Meaning({"dataset_test_split": split}, "it is a split of the training data")
+    return Meaning(
+        reason="evaluation data is a split of the dataset. Put both files into one folder, as train.jsonl and test.jsonl, and name "
+        "the folder in `dataset_name`",
+        changes=f"the run does not evaluate on {', '.join(names(value))}",
+    )
+
+
+def _eval_strategy(value: Any, values: Values) -> Meaning | tuple[()]:
+    """Nothing is evaluated if the evaluation data cannot be named."""
+    if value in (None, "no") or not names(values.get("eval_dataset")) or _evaluation(values) is not None:
+        return ()
+    return Meaning(
+        {"eval_strategy": "no"}, "there is no evaluation data, see `eval_dataset`", "the run does not evaluate"
+    )
+
+
+def _held_out(value: Any, values: Values) -> Meaning:
+    size = number(value)
+    if size is None or size < 1e-6:
+        return Meaning(reason="no rows are held out, as here")
+    return Meaning({"eval_size": int(size) if size > 1 else value})
+
+
+def _length(value: Any, values: Values) -> Meaning:
+    if value is None:
+        return UNSET
+    match stage(values):
+        case "ppo":
+            return Meaning(
+                reason="prompts are never cut, and `max_completion_length` limits the completions that are sampled"
+            )
+        case "rm":
+            return Meaning({"max_length": value}, changes="longer rows are dropped, not cut")
+        case "dpo" | "kto" | "sft":
+            return Meaning(
+                {"max_length": value},
+                changes="longer rows are cut at their end; LLaMA-Factory cuts prompt and completion in proportion",
+            )
+    return Meaning({"max_length": value})
+
+
+def _packing(on: Any, values: Values) -> Meaning | tuple[()]:
+    """Pre-training packs by default, and in blocks of `cutoff_len`."""
+    kind = stage(values)
+    if kind == "pt":
+        return (
+            Meaning({"packing": True, "packing_strategy": "wrapped"})
+            if on in (None, True)
+            else Meaning({"packing": False})
+        )
+    if kind != "sft":
+        return unread(values)
+    if values.get("neat_packing"):
+        return Meaning(
+            {"packing": True, "packing_strategy": "bfd"}, "`bfd` packs whole rows, each with positions of its own"
+        )
+    if not on:
+        return ()
+    return Meaning(
+        {"packing": True, "packing_strategy": "bfd"},
+        changes="with flash attention the rows of a pack do not see each other; in LLaMA-Factory they do",
+    )
+
+
+def _neat_packing(on: Any, values: Values) -> Meaning | tuple[()]:
+    return _packing(True, values) if on and stage(values) == "sft" else OFF if not on else unread(values)
+
+
+def _prompt_trained(on: Any, values: Values) -> Meaning:
+    if stage(values) != "sft":
+        return unread(values)
+    if not on:
+        return Meaning(reason="prompts are not trained on, as here")
+    return Meaning({"completion_only_loss": False}, "the loss covers every token")
+
+
+def _last_turn(on: Any, values: Values) -> Meaning:
+    if stage(values) != "sft":
+        return unread(values)
+    if not on:
+        return Meaning(reason="every assistant turn is trained on, as with `assistant_only_loss`")
+    return Meaning(
+        reason="the loss covers all turns of the assistant, or the completion of rows with a prompt and a completion",
+        changes="earlier assistant turns of a conversation are trained on too",
+    )
+
+
+def _template(name: Any, values: Values) -> Meaning:
+    if name in (None, ""):
+        return Meaning(reason="the tokenizer's own chat template is used")
+    if stage(values) == "pt":
+        return Meaning(reason="plain texts have no turns")
+    if name == "empty" and not any(source.is_conversation for source in sources(values.get("dataset"), values)):
+        return Meaning(
+            {"apply_chat_template": False},
+            "`empty` writes no turns",
+            "an end-of-sequence token follows each completion",
+        )
+    return Meaning(
+        reason="the tokenizer's own chat template is used (`trl-ext data FILE` shows the text)",
+        changes=f"turns and system prompt are those of the tokenizer, which may differ from LLaMA-Factory's `{name}`",
+    )
+
+
+def _thinking(value: Any, values: Values) -> Meaning:
+    if stage(values) == "ppo" and value is not None:
+        return Meaning({"chat_template_kwargs": {"enable_thinking": bool(value)}})
+    if value is False:
+        return Meaning(
+            reason="a column `chat_template_kwargs` of the data takes it, row by row",
+            changes="the chat template writes completions as it does by default",
+        )
+    return Meaning(reason="the chat template decides about reasoning")
+
+
+def _workers(value: Any, values: Values) -> Meaning:
+    if value is None:
+        return UNSET
+    if stage(values) == "ppo":
+        return Meaning(reason="prompts are tokenised as completions are sampled")
+    return Meaning({"dataset_num_proc": value})
+
+
+CACHE = Meaning(reason="tokenised data is cached and made again when something changes")
+
+MEANS: dict[str, str | Meaning | Reader] = {
+    "dataset": _dataset,
+    "eval_dataset": _eval_dataset,
+    "eval_strategy": _eval_strategy,
+    "dataset_dir": _in_dataset("it is part of the path of the data"),
+    "media_dir": lambda value, values: UNSET if not value else Meaning(reason="paths of images in the data are used as they are"),
+    "cutoff_len": _length,
+    "max_samples": _samples,
+    "val_size": _held_out,
+    "streaming": _in_dataset("it is written with the dataset"),
+    "buffer_size": Meaning(reason="a stream is read in its order"),
+    "mix_strategy": _in_dataset("it is part of `datasets`"),
+    "interleave_probs": _in_dataset("it is part of `datasets`"),
+    "preprocessing_num_workers": _workers,
+    **dict.fromkeys(("overwrite_cache", "tokenized_path"), CACHE),
+    "preprocessing_batch_size": Meaning(reason="it has no effect on the result"),
+    "data_shared_file_system": Meaning(reason="every process reads the cache"),
+    "ignore_pad_token_for_loss": lost("padding is never trained on", ""),
+    "eval_on_each_dataset": lost("evaluation has one dataset", "there is one evaluation loss, not one per dataset"),
+    "packing": _packing,
+    "neat_packing": _neat_packing,
+    "train_on_prompt": _prompt_trained,
+    "mask_history": _last_turn,
+    "template": _template,
+    "default_system": lambda value, values: UNSET if value is None else Meaning(
+        reason="system prompts are part of the data, in `messages` or a column `system`", changes="rows without one do not get this system prompt"
+    ),
+    "enable_thinking": _thinking,
+    "preserve_thinking": lost("the chat template decides about reasoning in earlier turns", "earlier turns may lose their reasoning"),
+    "tool_format": lambda value, values: UNSET if not value else Meaning(reason="the chat template writes tools and calls"),
+}  # fmt: skip
