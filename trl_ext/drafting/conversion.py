@@ -8,7 +8,7 @@ from typing import Any
 
 from trl_ext import foreign
 from trl_ext.foreign.dialect import Dialect
-from trl_ext.foreign.meaning import Meaning
+from trl_ext.foreign.meaning import Meaning, written
 from trl_ext.methods import METHODS
 from trl_ext.recipe.schema import MISSING
 from trl_ext.recipe.vocabulary import known_keys
@@ -59,12 +59,14 @@ class Conversion:
         settings: The settings of the recipe, in the order of the file.
         defaults: Defaults of the other program, which the recipe has to name.
         left: What the recipe does not have.
+        prevented: Sentences that say why there is no recipe for the file; usually empty.
     """
 
     dialect: Dialect | None
     settings: dict[str, Line] = field(default_factory=dict)
     defaults: dict[str, Line] = field(default_factory=dict)
     left: list[Left] = field(default_factory=list)
+    prevented: list[str] = field(default_factory=list)
 
     def drop(self, key: str, why: str) -> None:
         """Take a setting out again, because it is refused with these sentences."""
@@ -116,6 +118,8 @@ def _convert_key(
         made.left.append(Left(key, f"trl-ext does not know this key.{hint}", matters=True))
     for meaning in means:
         name = meaning.part or key
+        if meaning.prevents:
+            made.prevented.append(f"{written({key: value})}: {meaning.sentence}")
         if not meaning.settings and not is_default:
             why = " ".join(filter(None, [meaning.explanation, f"{meaning.advice}." if meaning.advice else ""]))
             made.left.append(Left(name, why, matters=bool(meaning.changes)))

@@ -47,6 +47,8 @@ def convert_file(path: Path, trainer: str | None = None) -> Converted:
         raise UserError(dialect.not_a_recipe.format(file=path), about=str(path))
     lines = layout(Path(path).expanduser().read_text(encoding="utf-8-sig"))
     made = convert(document.values, trainer)
+    if made.prevented:
+        raise UserError(made.prevented, about=str(path))
     while True:
         text = converted_page.text(made, path, lines)
         problems, notes = _check(text, path)

@@ -19,6 +19,7 @@ class Meaning:
         reason: Why it is written otherwise, or why there is nothing to write. Empty for a key that only has another name.
         changes: How the training then differs from that of the other program. Empty if it does not.
         advice: What to do, where that is neither "write the settings" nor "remove it".
+        prevents: No recipe trains what the file is for, so that none is written.
         part: The entry of the value that this is about (``datasets[0].type``). Empty: the whole value.
     """
 
@@ -26,6 +27,7 @@ class Meaning:
     reason: str = ""
     changes: str = ""
     advice: str = ""
+    prevents: bool = False
     part: str = ""
 
     @property
