@@ -86,6 +86,10 @@ def _load_in_8bit(on: Any, values: Values) -> Meaning:
     )
 
 
+def _dropout(value: Any, values: Values) -> Meaning:
+    return of_adapter("lora_dropout")(value or 0.0, values)
+
+
 def _linear(on: Any, values: Values) -> Meaning:
     return Meaning({"lora_target_modules": ALL})
 
@@ -168,7 +172,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "lora_model_dir": of_adapter(continue_from),
     "lora_r": of_adapter("lora_r"),
     "lora_alpha": of_adapter("lora_alpha"),
-    "lora_dropout": of_adapter("lora_dropout"),
+    "lora_dropout": _dropout,
     "lora_target_linear": of_adapter(_linear),
     "lora_target_modules": of_adapter(_modules),
     "lora_target_parameters": of_adapter("lora_target_parameters"),

@@ -132,8 +132,7 @@ def _held_out(value: Any, values: Values) -> Meaning:
 
 
 def _length(value: Any, values: Values) -> Meaning:
-    if value is None:
-        return UNSET
+    value = LENGTH if value is None else value
     strategy = values.get("excess_length_strategy") or "drop"
     if (
         strategy == "truncate"

@@ -71,10 +71,12 @@ def _save_steps(value: Any, values: Values) -> Meaning:
 
 
 def _save_strategy(value: Any, values: Values) -> Meaning:
-    if is_off(value):
-        return Meaning({"save_strategy": "no"}) if value is False else UNSET
+    if value is False:
+        return Meaning({"save_strategy": "no"})
     if values.get("save_steps") or values.get("saves_per_epoch"):
         return Meaning(reason="`save_steps` or `saves_per_epoch` say when checkpoints are saved")
+    if value is None:
+        return Meaning({"save_strategy": "epoch"})
     if value == "best" and not values.get("metric_for_best_model"):
         return Meaning({"save_strategy": "best", "metric_for_best_model": "loss"})
     return Meaning({"save_strategy": value})
@@ -143,6 +145,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "saves_per_epoch": _saves_per_epoch,
     "save_steps": _save_steps,
     "save_strategy": _save_strategy,
+    "save_total_limit": lambda value, values: Meaning({"save_total_limit": value or CHECKPOINTS}),
     "save_first_step": unless_off(Meaning(reason="checkpoints are saved where `save_steps` says so")),
     "dynamic_checkpoint": unless_off(Meaning(reason="a checkpoint is saved when the run is stopped by a signal (Ctrl-C)")),
     "early_stopping_patience": unless_off(_early_stopping),

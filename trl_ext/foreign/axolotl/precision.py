@@ -22,9 +22,7 @@ def _bf16(value: Any, values: Values) -> Meaning:
         return Meaning({"bf16": True, "bf16_full_eval": True, "dtype": "bfloat16"}, LOADED.format("bfloat16"))
     if value:
         return Meaning({"bf16": True, "dtype": "bfloat16"}, LOADED.format("bfloat16"))
-    if values.get("bfloat16"):
-        return UNSET
-    return Meaning({"bf16": False}) if value is False else UNSET
+    return UNSET if values.get("bfloat16") else Meaning({"bf16": False})
 
 
 def _fp16(value: Any, values: Values) -> Meaning:

@@ -78,6 +78,8 @@ def _min_lr(value: Any, values: Values) -> Meaning:
 
 def _warmup_steps(value: Any, values: Values) -> Meaning:
     if value is None:
+        value = WARMUP if values.get("warmup_ratio") is None else None
+    if value is None:
         return UNSET
     if value == WARMUP:
         return Meaning({"warmup_steps": value}, "axolotl warms up for 3 % of the steps, at most 100")
@@ -119,6 +121,10 @@ def _accumulation(value: Any, values: Values) -> Meaning:
     return UNSET if value is None else Meaning({"gradient_accumulation_steps": value})
 
 
+def _epochs(value: Any, values: Values) -> Meaning:
+    return Meaning({"num_train_epochs": 1.0 if value is None else value})
+
+
 def _grouping(value: Any, values: Values) -> Meaning:
     if kind(values) in LOSSES:
         return Meaning(reason="rows are packed or sorted by length, so there is no padding to save")
@@ -157,7 +163,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "eval_batch_size": renamed("per_device_eval_batch_size"),
     "gradient_accumulation_steps": _accumulation,
     "batch_size": _batch,
-    "num_epochs": renamed("num_train_epochs"),
+    "num_epochs": _epochs,
     "optimizer": _optimizer,
     "optim_args": unless_off(_arguments),
     "optim_target_modules": unless_off(_targets),
