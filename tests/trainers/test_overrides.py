@@ -100,9 +100,11 @@ SHARED_STATE_OF_ROLLOUTS = SHARED_STATE | {"_buffered_inputs", "_step", "_curren
 SETS = {
     SupervisedTrainer: SHARED_STATE,
     RewardModelTrainer: SHARED_STATE,
-    PairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES,
+    # Those of the loss show the one that is trained, where TRL's constructor was told another.
+    PairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES | {"loss_types", "loss_weights"},
     # The last switches TRL's own mismatched pairs on while it precomputes their reference values.
-    UnpairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES | {"calculate_KL"},
+    UnpairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES
+    | {"loss_type", "desirable_weight", "undesirable_weight", "calculate_KL"},
     OnlinePreferenceTrainer: SHARED_STATE_OF_ROLLOUTS,
     PPOTrainer: SHARED_STATE_OF_ROLLOUTS,
 }

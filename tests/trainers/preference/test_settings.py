@@ -59,7 +59,7 @@ def test_a_configuration_can_be_used_again_after_a_refusal(tiny_model, tmp_path)
     config = PairedPreferenceConfig(**arguments(tmp_path), loss="ipo")
     with pytest.raises(ValueError):
         PairedPreferenceTrainer(tiny_model, args=config, peft_config=lora(bias="all"))
-    assert config.loss_type is None
+    assert config.loss_type == ["ipo"]
     assert build(PairedPreferenceTrainer, config, tiny_model).loss.name == "ipo"
 
 

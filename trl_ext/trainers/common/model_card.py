@@ -1,12 +1,16 @@
 """Write the model card of a run, whenever a trainer saves."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from trl_ext import losses
 from trl_ext.checks import objective
 from trl_ext.report import card
+
+TAGS = ("generated_from_trainer",)
+"""Tags of every card of TRL's."""
 
 
 class ModelCard:
@@ -31,7 +35,9 @@ class ModelCard:
             return
         directory = Path(self.args.output_dir)
         directory.mkdir(parents=True, exist_ok=True)
-        all_tags = [*self._tag_names, *self.card_tags, *(tags or [])]
+        given = [tags] if isinstance(tags, str) else tags or []
+        of_place = ["hf_jobs"] if "JOB_ID" in os.environ else []
+        all_tags = [*TAGS, *self._tag_names, *self.card_tags, *given, *of_place]
         text = card.render(self, model_name or directory.name, dataset_name, all_tags, objective.changes_of(self.args))
         (directory / "README.md").write_text(text, encoding="utf-8")
 

@@ -21,6 +21,7 @@ from trl_ext.reference.implicit import FROZEN_COPY
 LIBRARIES = ("trl", "transformers", "peft", "torch", "bitsandbytes")
 
 RECORDED_ELSEWHERE = ("loss_kwargs", "model_init_kwargs", "hub_token", "output_dir")
+TRLS_SPELLING = ("loss_type", "loss_weights")
 ADAPTER_NAMES = {"r": "lora_r", "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save"}
 ADAPTER_IRRELEVANT = {
     "base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping", "peft_version", "runtime_config",
@@ -56,8 +57,15 @@ def of_arguments(args: Any) -> dict[str, Any]:
     Values "auto" are left out: they are not settled yet, or depend on the device.
     """
     values = {name: value for name, value in args.to_dict().items() if name not in RECORDED_ELSEWHERE}
+    if hasattr(args, "loss_kwargs"):
+        for name in TRLS_SPELLING:  # of `loss`, which is recorded
+            values.pop(name, None)
     for name, value in (getattr(args, "loss_kwargs", None) or {}).items():
-        values |= {f"{name}.{part}": v for part, v in value.items()} if isinstance(value, dict) else {name: value}
+        if isinstance(value, dict):  # those of one part of a mix, where a field holds what the parts share
+            values = {key: v for key, v in values.items() if key not in value}
+            values |= {f"{name}.{part}": v for part, v in value.items()}
+        else:
+            values[name] = value
     settled = {name: _in_full(value) for name, value in values.items() if value != "auto"}
     return _plain(settled | {"processes": args.world_size})
 

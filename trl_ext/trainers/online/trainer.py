@@ -34,10 +34,11 @@ from trl_ext.trainers.rollout.trainer import RolloutTrainer
 class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
     """Preference optimisation on sampled pairs, constructed like `trl.RLOOTrainer`.
 
-    Overrides the methods that its parents name. Attributes of TRL's trainer read: `beta`, `num_generations`,
+    Overrides the methods that its parents name. Attributes of TRL's trainer read: `num_generations`,
     `num_iterations`.
 
     Attributes:
+        beta: β of the loss; `None` if it has none.
         loss: The loss on pairs.
     """
 
@@ -69,10 +70,10 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutT
             args,
             make_update=partial(PairUpdate, loss=self.loss, check_first_step=self._check_first_step),
             files=RolloutFiles(args, method=self._name, state_name="online_state"),
+            beta=args.beta,
+            reads_reference=self.loss.needs_reference,
             **given,
         )
-        # TRL runs a reference pass for any β except 0; the rewards it computes with β are not used here.
-        self.beta = float(self.loss.needs_reference)
         step_zero.announce(self)
 
     def _check_first_step(self, loss: float | None, apart: float | None) -> None:

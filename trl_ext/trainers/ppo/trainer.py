@@ -41,9 +41,10 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
     """Proximal policy optimisation, constructed like `trl.RLOOTrainer`.
 
     Overrides `create_optimizer` and `_clip_grad_norm` of transformers' `Trainer`, and the methods that its parents name.
-    Attributes of TRL's trainer read: `beta`, `use_vllm`, `generation_kwargs`, `optimizer`, `_metrics`.
+    Attributes of TRL's trainer read: `use_vllm`, `generation_kwargs`, `optimizer`, `_metrics`.
 
     Attributes:
+        beta: The KL coefficient of the configuration.
         kl_controller: Holds the KL coefficient in use.
     """
 
@@ -99,10 +100,7 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
         checks.refuse(args, model, sources, given)
         self.kl_controller = _kl_controller(args)
         update = partial(PPOUpdate, kl_controller=self.kl_controller)
-        super().__init__(model, sources, args, make_update=update, files=PPOFiles(args), **given)
-        self.beta = (
-            1.0  # TRL runs a reference pass for any β except 0; the rewards it computes with β are not used here
-        )
+        super().__init__(model, sources, args, make_update=update, files=PPOFiles(args), beta=args.kl_coef, **given)
         roles.add_critic(self.model, seed=args.seed)
         if self.accelerator.is_main_process:
             for note in checks.notes(args):

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 from trl import DPOConfig, KTOConfig
 
 from trl_ext import checks, losses
-from trl_ext.checks.loss import mix_from_trl
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.flags import CountOrAuto, SwitchOrAuto, numbered, switch, switched
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
+from trl_ext.trainers.preference.trl_spelling import from_trl, is_same, to_trl
 
 
 @dataclass
@@ -45,7 +45,7 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
             ValueError: Two different losses, an unknown loss, or a hyperparameter the loss does not read.
         """
         ours = losses.canonical(self.loss) if isinstance(self.loss, str) else self.loss
-        if ours is not None and trl_spelling is not None and trl_spelling != ours:
+        if ours is not None and trl_spelling is not None and not is_same(trl_spelling, ours):
             raise ValueError(f"`loss` is {ours!r} and `loss_type` is {trl_spelling!r}. Set only one of them.")
         chosen = ours or trl_spelling or default
         given = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
@@ -58,7 +58,7 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
         self.loss = dict(chosen) if isinstance(chosen, dict) else chosen
         self.loss_kwargs = dict(resolved.hyperparameters)
         for name in fields:
-            setattr(self, name, resolved.hyperparameters.get(name))
+            setattr(self, name, shared_value(resolved, name))
 
 
 @dataclass
@@ -129,7 +129,7 @@ class PreferenceOptions(LossOptions):
 class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
     """`trl.DPOConfig` with `loss`, `loss_kwargs`, `packing`, `reference_cache`, `row_tokens` and `lora_dtype`.
 
-    `loss_type` and `loss_weights` are accepted as TRL's spelling of `loss`.
+    `loss_type` and `loss_weights` are accepted as TRL's spelling of `loss`, and afterwards spell the loss that is trained.
 
     Raises:
         ValueError: An unknown or unpaired loss, a hyperparameter it does not read, or settings that exclude each other.
@@ -146,7 +146,7 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
     f_alpha_divergence_coef: float | None = field(default=None, metadata={"help": "α of the α-divergence."})
 
     def __post_init__(self) -> None:
-        trl_spelling = _from_trl(self.loss_type, self.loss_weights)
+        trl_spelling = from_trl(self.loss_type, self.loss_weights)
         self.loss_type = self.loss_weights = None
         super().__post_init__()
         self._resolve_loss(
@@ -160,6 +160,7 @@ class PairedPreferenceConfig(PreferenceOptions, DPOConfig):
                 "f_alpha_divergence_coef",
             ),
         )
+        self.loss_type, self.loss_weights = to_trl(self.loss)
 
 
 @dataclass
@@ -190,7 +191,7 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
     )
 
     def __post_init__(self) -> None:
-        trl_spelling = _from_trl(self.loss_type, None)
+        trl_spelling = from_trl(self.loss_type, None)
         self.loss_type = None
         super().__post_init__()
         for name in ("desirable_weight", "undesirable_weight"):
@@ -200,11 +201,12 @@ class UnpairedPreferenceConfig(PreferenceOptions, KTOConfig):
             trl_spelling=trl_spelling,
             fields=("beta", "desirable_weight", "undesirable_weight"),
         )
+        # TRL's KTO has no mix, and no field for its weights.
+        self.loss_type = to_trl(self.loss)[0][0] if isinstance(self.loss, str) else None
 
 
-def _from_trl(loss_type: list[str] | str | None, weights: list[float] | None) -> dict[str, Any] | str | None:
-    """Convert TRL's `loss_type` and `loss_weights` into a `loss`."""
-    if loss_type is None:
-        return None
-    mix = {losses.canonical(name): weight for name, weight in mix_from_trl(loss_type, weights).items()}
-    return next(iter(mix)) if [*mix.values()] == [1] else mix
+def shared_value(loss: losses.Loss | losses.Mix, name: str) -> Any:
+    """The value of a hyperparameter; `None` if the loss does not read it or the parts of a mix differ in it."""
+    of_parts = loss.hyperparameters.values() if isinstance(loss, losses.Mix) else [loss.hyperparameters]
+    values = [part[name] for part in of_parts if name in part]
+    return values[0] if values and all(value == values[0] for value in values) else None

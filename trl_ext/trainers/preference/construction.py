@@ -1,7 +1,5 @@
-"""Check a trainer's arguments before anything is loaded, and change settings for TRL's constructor."""
+"""Check a trainer's arguments before anything is loaded."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,17 +7,6 @@ import torch
 from trl_ext.checks import launch
 from trl_ext.trainers.common import adapters, lora, streams
 from trl_ext.trainers.preference import reference_sync
-
-
-@contextlib.contextmanager
-def temporarily(args: Any, **values: Any) -> Iterator[None]:
-    """Context in which settings have other values: those that TRL's constructor should see."""
-    before = {name: getattr(args, name) for name in values}
-    vars(args).update(values)
-    try:
-        yield
-    finally:
-        vars(args).update(before)
 
 
 def has_images(dataset: Any) -> bool:

@@ -125,6 +125,7 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
 
     _name = "Paired preference optimisation"
     _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
+    _trl_tag = "dpo"
     _config_class = PairedPreferenceConfig
     _trl_loss_type = ["sigmoid"]  # noqa: RUF012
     _completions = ("chosen_ids", "rejected_ids")
@@ -139,6 +140,10 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
             ld_alpha=self.ld_alpha,
             use_weighting=self.use_weighting,
         )
+
+    def _settle_loss(self) -> None:
+        self.loss_types = list(self.args.loss_type)
+        self.loss_weights = self.args.loss_weights or [1.0] * len(self.loss_types)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Key TRL's cache by truncation and `ld_alpha` as well, since they change the values."""

@@ -29,10 +29,11 @@ from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import lora, step_zero, streams
+from trl_ext.trainers.common import device_cache, lora, step_zero, streams
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.model_card import ModelCard, card_of_loss
-from trl_ext.trainers.preference import construction, packing, reference_sync, run_directory
+from trl_ext.trainers.common.temporarily import temporarily
+from trl_ext.trainers.preference import construction, packing, reference_sync, run_directory, trl_spelling
 from trl_ext.trainers.preference.evaluation import Evaluation
 from trl_ext.trainers.preference.examples import ExampleTokens
 from trl_ext.trainers.preference.metrics import StepMetrics
@@ -64,6 +65,7 @@ class PreferenceTrainer(ModelCard):
 
     card_tags = ("preference-optimization",)
     _config_class: type
+    _trl_tag: str  # of TRL's trainer, for the losses that it has
     _trl_loss_type: str | list[str]  # for TRL's constructor; its loss code never runs
     _completions: tuple[str, ...]  # columns of an example's completions
     _columns: tuple[str, ...]  # further columns that the loss reads
@@ -97,6 +99,7 @@ class PreferenceTrainer(ModelCard):
                 f"{self._config_class.__name__}, which has all fields of TRL's configuration and `loss`."
             )
         self.loss = losses.get(args.loss, **args.loss_kwargs)
+        self._tag_names = [*self._tag_names, *trl_spelling.tags(args.loss, self._trl_tag)]
         given = {
             "ref_model": ref_model,
             "data_collator": data_collator,
@@ -112,7 +115,7 @@ class PreferenceTrainer(ModelCard):
         self._refuse(args, model, given)
         has_adapter = peft_config is not None or lora.has_adapter(model)
         weights, start = lora.snapshot(model), StartingPoint.of(model)
-        told = construction.temporarily(args, **self._told_to_trl(args, has_adapter, train_dataset))
+        told = temporarily(args, **self._told_to_trl(args, has_adapter, train_dataset))
         with told, frozen_copy.made_by_trl(model):
             super().__init__(model, args=args, **given)
         self.precompute_ref_logps = args.precompute_ref_log_probs and self.loss.needs_reference
@@ -155,7 +158,8 @@ class PreferenceTrainer(ModelCard):
         }
 
     def _settle_loss(self) -> None:
-        """Replace hyperparameters that depend on the data, once TRL's constructor has prepared it."""
+        """Set what depends on the data that TRL's constructor has prepared, and TRL's attributes of the loss."""
+        raise NotImplementedError
 
     # Construction ---------------------------------------------------------------------------------------------
 
@@ -244,6 +248,7 @@ class PreferenceTrainer(ModelCard):
         self.model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
+        device_cache.empty_on_schedule(self)
         # A stream may end within a step, whose gradients then never reached the optimizer.
         self.model.zero_grad()
         if not self._is_described:

@@ -39,7 +39,7 @@ from trl_ext.trainers.preference.class_balance import (
     counts_of,
     has_auto_weights,
 )
-from trl_ext.trainers.preference.config import UnpairedPreferenceConfig
+from trl_ext.trainers.preference.config import UnpairedPreferenceConfig, shared_value
 from trl_ext.trainers.preference.fixed_pairs import add_pairs, keyed
 from trl_ext.trainers.preference.forward import Completions, num_tokens
 from trl_ext.trainers.preference.objective import Objective
@@ -129,6 +129,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
 
     _name = "Unpaired preference optimisation"
     _tag_names = ["trl", "trl-ext"]  # noqa: RUF012
+    _trl_tag = "kto"
     _config_class = UnpairedPreferenceConfig
     _trl_loss_type = "apo_zero_unpaired"  # with it, TRL adds no mismatched pairs to the dataset
     _completions = ("completion_ids",)
@@ -182,6 +183,11 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
         return super()._told_to_trl(args, has_adapter, train_dataset) | told
 
     def _settle_loss(self) -> None:
+        self._count_classes()
+        self.loss_type = self.args.loss_type
+        self.desirable_weight, self.undesirable_weight = (getattr(self.args, name) for name in CLASS_WEIGHTS)
+
+    def _count_classes(self) -> None:
         """Turn class weights "auto" into numbers, in the loss and in the configuration."""
         config, is_mix = self.args, isinstance(self.args.loss, dict)
         parts = self.loss.hyperparameters if is_mix else {self.loss.name: self.loss.hyperparameters}
@@ -193,7 +199,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
         self.loss = losses.get(config.loss, **kwargs)
         config.loss_kwargs = dict(self.loss.hyperparameters)
         for name in CLASS_WEIGHTS:
-            setattr(config, name, config.loss_kwargs.get(name))
+            setattr(config, name, shared_value(self.loss, name))
         for part, values in settled.items():
             shown = ", ".join(
                 f"{name} {values[name]:.4g} ({count(counts[name], 'examples')})" for name in CLASS_WEIGHTS

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from trl import RLOOTrainer
 from trl.trainer.utils import RepeatSampler
@@ -21,8 +20,9 @@ from trl_ext.reference.frozen_copy import policy_is_reference
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import lora, nonfinite_report, out_of_memory, step_zero
+from trl_ext.trainers.common import device_cache, lora, nonfinite_report, out_of_memory, step_zero
 from trl_ext.trainers.common.processes import reduce_gradients
+from trl_ext.trainers.common.temporarily import temporarily
 from trl_ext.trainers.rollout import generation, reward_functions, vllm_weights
 from trl_ext.trainers.rollout.checkpoint import RolloutFiles
 from trl_ext.trainers.rollout.metrics import StepMetrics
@@ -67,6 +67,8 @@ class RolloutTrainer(RLOOTrainer):
         *,
         make_update: Callable[..., RolloutUpdate],
         files: RolloutFiles,
+        beta: float | None,
+        reads_reference: bool = True,
         **given: Any,
     ) -> None:
         """As TRL's trainer.
@@ -75,6 +77,8 @@ class RolloutTrainer(RLOOTrainer):
             sources: Reward functions and models.
             make_update: Makes the update, from the arguments of `RolloutUpdate`.
             files: Of a checkpoint.
+            beta: The coefficient that TRL's attribute of this name shows.
+            reads_reference: Whether completions are scored under the reference.
 
         Raises:
             ValueError: The folder is not a reward adapter, or belongs to another base.
@@ -100,6 +104,8 @@ class RolloutTrainer(RLOOTrainer):
             )
         if self.use_vllm:  # which TRL gives weights one by one, by name (`tests/trainers/rollout/test_generation.py`)
             self.vllm_generation._iter_named_params = lambda: vllm_weights.named_weights(self.model)
+        self.beta = beta
+        self._reads_reference = reads_reference
         self.files = files
         self.update = make_update(
             model=self.model,
@@ -136,7 +142,9 @@ class RolloutTrainer(RLOOTrainer):
         """Sample and score by TRL, then let the update compute its targets."""
         mode = self._mode
         self._observed = generation.Observed()
-        batch = super()._generate_and_score_completions(inputs)
+        # TRL runs a reference pass for any β except 0; the rewards that it computes with β are not used here.
+        with temporarily(self, beta=float(self._reads_reference)):
+            batch = super()._generate_and_score_completions(inputs)
         observed, self._observed = self._observed, None
         sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
         if sampled.ref_logps is not None and self._should_equal_reference():
@@ -203,8 +211,7 @@ class RolloutTrainer(RLOOTrainer):
             self.optimizer.train()  # schedule-free optimizers
         accumulation = self.current_gradient_accumulation_steps
         loss = self.update.learn(self._prepare_inputs(inputs), accumulation)
-        if self.args.torch_empty_cache_steps and self.state.global_step % self.args.torch_empty_cache_steps == 0:
-            clear_device_cache()
+        device_cache.empty_on_schedule(self)
         if self.accelerator.sync_gradients:
             reduce_gradients(self.accelerator, self.update.parameters(), "mean")
             self.update.close("train")
