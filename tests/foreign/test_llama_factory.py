@@ -63,8 +63,11 @@ def test_a_stage_is_a_trainer_or_a_loss(stage, trained, tmp_path):
     )
 
 
-def test_without_a_stage_it_is_supervised_fine_tuning():
+def test_without_a_stage_it_is_supervised_fine_tuning_or_what_is_asked_for():
     assert settings(MODEL)["trainer"] == "sft"
+    made = convert(reader.parse(MODEL), "kto")
+    assert made.defaults["loss"].value == "kto" and made.defaults["beta"].value == 0.1
+    assert "trainer" not in {*made.settings, *made.defaults}
 
 
 def test_defaults_that_have_another_effect_are_written():
@@ -228,6 +231,7 @@ def test_the_reference_is_the_base_itself():
     [
         "model_name_or_path: m\ntemplate: qwen\ninfer_backend: vllm\n",
         "model_name_or_path: m\nexport_dir: merged\nexport_size: 5\n",
+        "model: m\npeft_config: {name: lora, export_dir: merged}\n",
     ],
 )
 def test_files_that_train_nothing_are_no_recipes(text, tmp_path):

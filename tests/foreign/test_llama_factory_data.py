@@ -92,7 +92,7 @@ def test_another_split_is_evaluation_data_and_other_data_is_not():
 def test_several_datasets_are_a_mixture_each_cut_to_max_samples():
     found = settings("sft", "dataset: plain, on_the_hub\nmax_samples: 100\n")
     assert found["datasets"] == [
-        {"path": "json", "data_files": "data/plain.json", "split": "train[:100]"},
+        {"path": "data/plain.json", "split": "train[:100]"},
         {"path": "org/pairs", "name": "en", "split": "train_prefs[:100]"},
     ]
     assert "max_train_samples" not in found

@@ -31,7 +31,8 @@ def _is_written_in(values: Values) -> bool:
 
 def _defaults(values: Values) -> dict[str, Any]:
     """Its defaults that another program may not share, as far as the stage and the kind of adapter read them."""
-    kind, found = str(values.get("stage") or "sft"), dict(ALWAYS)
+    kind = str(values.get("stage") or OF_TRAINER.get(str(values.get("trainer")), "sft"))
+    found = ALWAYS | {"stage": kind}
     if tuning(values) != "full" and not continues_adapter(values):
         found |= {"lora_rank": 8, "lora_alpha": None, "lora_dropout": 0.0, "lora_target": "all"}
     if tuning(values) == "full" and not values.get("fp16") and not values.get("pure_bf16"):
@@ -41,7 +42,9 @@ def _defaults(values: Values) -> dict[str, Any]:
     return found | OF_STAGE.get(kind, {}) | ({"simpo_gamma": 0.5} if values.get("pref_loss") == "simpo" else {})
 
 
-ALWAYS = {"stage": "sft", "finetuning_type": "lora", "cutoff_len": 2048, "learning_rate": 5e-5}
+ALWAYS: dict[str, Any] = {"finetuning_type": "lora", "cutoff_len": 2048, "learning_rate": 5e-5}
+OF_TRAINER = {"dpo": "dpo", "kto": "kto", "ppo": "ppo", "reward": "rm", "rm": "rm", "sft": "sft"}
+"""The stage of a file that names none, by `--trainer`."""
 OF_STAGE: dict[str, dict[str, Any]] = {
     "dpo": {"pref_beta": 0.1},
     "kto": {"pref_beta": 0.1},

@@ -3,7 +3,7 @@
 from typing import Any
 
 from trl_ext.foreign.dialect import Reader, Values
-from trl_ext.foreign.llama_factory.dataset_info import BUILDERS, FILE, Source, place, sources
+from trl_ext.foreign.llama_factory.dataset_info import FILE, Source, missing, sources
 from trl_ext.foreign.llama_factory.file_values import OFF, UNSET, lost, names, number, stage, unread
 from trl_ext.foreign.meaning import Meaning
 
@@ -47,14 +47,9 @@ def _mixture(found: list[Source], values: Values) -> dict[str, Any]:
 
 
 def _entry(source: Source, values: Values) -> dict[str, Any]:
-    """One dataset of a mixture, as `datasets.load_dataset` takes it."""
-    ending = source.path.rpartition(".")[2].lower()
-    if source.is_local and ending in BUILDERS:
-        where = {"path": BUILDERS[ending], "data_files": source.path}
-    else:
-        where = {"path": source.path or source.name}
+    """One dataset of a mixture."""
     return (
-        where
+        {"path": source.path or source.name}
         | ({"name": source.config} if source.config else {})
         | ({"data_dir": source.folder} if source.folder else {})
         | {"split": _split(source, values, in_mixture=True)}
@@ -91,13 +86,12 @@ def _remarks(found: list[Source], values: Values) -> tuple[str, str]:
     unknown = [source.name for source in found if not source.path]
     reasons, changes = [], []
     if unknown:
-        which = f"`{'`, `'.join(unknown)}` {'is a name' if len(unknown) == 1 else 'are names'}"
+        its, them = ("is a name", "it") if len(unknown) == 1 else ("are names", "them")
         reasons.append(
-            f"{which} in LLaMA-Factory's {FILE}, and {place(values)} is not here or does not say where the data is. Replace "
-            f"{'it' if len(unknown) == 1 else 'them'} by a file or a name on the Hub"
+            f"`{'`, `'.join(unknown)}` {its} in LLaMA-Factory's {FILE}, {missing(values)}. Replace {them} by a file or a name on the Hub"
         )
         if stage(values) == "sft":
-            reasons.append("Add `assistant_only_loss: true` if its rows are conversations")
+            reasons.append("Add `assistant_only_loss: true` if rows are conversations")
     if (
         len({tuple(source.columns.items()) for source in found}) > 1
         or len({source.is_conversation for source in found}) > 1

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trl_ext.demo import EMBEDDED
 from trl_ext.foreign.dialect import Values
 from trl_ext.foreign.llama_factory.file_values import names, stage
 
 FILE = "dataset_info.json"
-BUILDERS = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet", "arrow": "arrow"}
-"""Endings of local files and their builder of `datasets`."""
 
 _PAIR = {"chosen": "chosen", "rejected": "rejected"}
 _CONVERSATION = {"ranking": True, "formatting": "sharegpt", "columns": {"messages": "conversations", **_PAIR}}
@@ -52,7 +51,6 @@ class Source:
         split: Its split.
         folder: Its folder in the repository.
         samples: Rows that are drawn at random; `None` for all.
-        is_local: Whether `path` is a local path.
         is_conversation: Whether rows are lists of messages; `None` if it is not known.
         columns: {name here: column}, where they differ.
         has_history: Whether earlier turns are in a column of their own.
@@ -64,15 +62,19 @@ class Source:
     split: str = "train"
     folder: str | None = None
     samples: int | None = None
-    is_local: bool = False
     is_conversation: bool | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     has_history: bool = False
 
 
-def place(values: Values) -> str:
-    """Where dataset_info.json is looked for, as sentences name it."""
-    return f"{values.get('dataset_dir') or 'data'}/{FILE}"
+def missing(values: Values) -> str:
+    """The end of a sentence about dataset_info.json: why a name in it says nothing."""
+    folder = values.get("dataset_dir") or "data"
+    if isinstance(folder, str) and folder.startswith("REMOTE:"):
+        return f"that of {folder.removeprefix('REMOTE:')} on the Hub, which is not read"
+    if isinstance(folder, str) and Path(folder, FILE).expanduser().is_file():
+        return f"and {folder}/{FILE} does not say where the data is"
+    return f"and there is no {folder}/{FILE} here"
 
 
 def sources(value: Any, values: Values) -> list[Source]:
@@ -94,6 +96,8 @@ def _described(folder: Any) -> Mapping[str, Any]:
 def _source(name: str, known: Mapping[str, Any], values: Values) -> Source:
     if values.get("dataset_dir") == "ONLINE":  # names are those of the Hub
         return Source(name, name, is_conversation=False)
+    if name == EMBEDDED or (name not in known and ("/" in name or Path(name).expanduser().exists())):
+        return Source(name, name)  # as in a recipe
     entry = known.get(name)
     if not isinstance(entry, Mapping):
         return Source(name)
@@ -109,7 +113,6 @@ def _source(name: str, known: Mapping[str, Any], values: Values) -> Source:
         split=str(entry.get("split") or "train"),
         folder=entry.get("folder"),
         samples=entry.get("num_samples"),
-        is_local=not hub,
         is_conversation=is_conversation,
         columns=_columns(columns, is_conversation, stage(values)),
         has_history=not is_conversation and bool(columns.get("history")),

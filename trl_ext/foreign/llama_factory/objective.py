@@ -34,6 +34,11 @@ def _stage(value: Any, values: Values) -> Meaning:
     return TRAINERS.get(str(value), unknown)
 
 
+def _trainer(value: Any, values: Values) -> Meaning | tuple[()]:
+    """`--trainer` of a file, whose stage says what it trains."""
+    return Meaning(reason=f"the stage of the file is {values['stage']}") if values.get("stage") else ()
+
+
 def _preference(values: Values) -> Meaning:
     """The loss of `stage: dpo`, all of its terms included."""
     name = str(values.get("pref_loss") or "sigmoid")
@@ -142,6 +147,7 @@ def _reference_adapters(value: Any, values: Values) -> Meaning:
 
 MEANS: dict[str, str | Meaning | Reader] = {
     "stage": _stage,
+    "trainer": _trainer,
     "pref_loss": only_in("dpo", lambda value, values: _preference(values)),
     "pref_beta": renamed_in(OF_PREFERENCES, "beta"),
     "pref_ftx": only_in(OF_PREFERENCES, _ftx),

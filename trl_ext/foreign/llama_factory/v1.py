@@ -71,10 +71,17 @@ def _entries(path: Any) -> dict[str, Mapping[str, Any]]:
     return {str(k): v for k, v in found.items() if isinstance(v, Mapping)} if isinstance(found, Mapping) else {}
 
 
-def _data(value: Any, values: Values) -> Meaning:
+def _data(value: Any, values: Values) -> Meaning | tuple[Meaning, ...]:
     if not value:
         return UNSET
     entries = list(_entries(value).values())
+    data = _rows(value, entries)
+    if _stage(values) != "sft" or (entries and all(entry.get("converter") == "alpaca" for entry in entries)):
+        return data
+    return data, Meaning({"assistant_only_loss": True}, "LLaMA-Factory does not train on the user's turns")
+
+
+def _rows(value: Any, entries: list[Mapping[str, Any]]) -> Meaning:
     if not entries:
         reason = ""
         if str(value).endswith((".yaml", ".yml")):
@@ -90,19 +97,14 @@ def _data(value: Any, values: Values) -> Meaning:
             "",
             changes,
         )
-    return Meaning({"datasets": [_entry(entry) for entry in entries]}, "", changes)
+    return Meaning(
+        {"datasets": [{"path": str(entry.get("path")), "split": _split(entry)} for entry in entries]}, "", changes
+    )
 
 
 def _split(entry: Mapping[str, Any]) -> str:
     split = str(entry.get("split") or "train")
     return f"{split}[:{int(size)}]" if (size := number(entry.get("size"))) else split
-
-
-def _entry(entry: Mapping[str, Any]) -> dict[str, Any]:
-    path = str(entry.get("path"))
-    builder = {"json": "json", "jsonl": "json", "csv": "csv", "parquet": "parquet"}.get(path.rpartition(".")[2])
-    where = {"path": builder, "data_files": path} if entry.get("source") == "local" and builder else {"path": path}
-    return where | {"split": _split(entry)}
 
 
 def _adapter(value: Any, values: Values) -> Meaning | tuple[Meaning, ...]:
