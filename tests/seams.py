@@ -39,17 +39,17 @@ SEAMS = (
         "peft's conversion of target names for transformers' fused experts",
         "build/test_lora_targets.py",
     ),
+    Seam("build/model.py", "`find_adapter_config_file` of transformers", "build/test_model.py"),
     Seam(
-        "build/model.py",
-        "`create_model_from_path` of TRL, `find_adapter_config_file` of transformers",
-        "build/test_model.py",
+        "build/pretrained.py",
+        "does what `create_model_from_path` and `get_quantization_config` of TRL do",
+        "build/test_pretrained.py",
     ),
     Seam(
         "build/refusals.py",
         "the texts of transformers' errors about a missing kernel or tracker",
         "build/test_refusals.py",
     ),
-    Seam("build/shared_base.py", "`create_model_from_path` of TRL", "comparison/test_training.py"),
     Seam(
         "checks/attention.py",
         "the table of attention implementations in transformers' source",
@@ -86,7 +86,6 @@ SEAMS = (
     Seam("data/split_loading.py", "the switch of `datasets.config` for counting downloads", "support/test_hub.py"),
     Seam("evaluation/run_report.py", "`get_config_model_id` of TRL", "evaluation/test_run_report.py"),
     Seam("data/sampling.py", "`_resolve_features` of `datasets.IterableDataset`", "data/test_sources.py"),
-    Seam("export/fidelity.py", "`create_model_from_path` of TRL", "export/test_fidelity.py"),
     Seam("export/held_out.py", "TRL's reading of conversations, `maybe_convert_to_chatml`", "export/test_held_out.py"),
     Seam(
         "export/merging.py",
@@ -127,7 +126,6 @@ SEAMS = (
     Seam("reference/moving.py", "the tensors of peft's `LoraLayer`", "reference/test_moving.py"),
     Seam("reference/starting_point.py", "`add_fused_lm_head` of TRL", "reference/test_starting_point.py"),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
-    Seam("runs/loaded.py", "`create_model_from_path` of TRL", "build/test_model.py"),
     Seam("runs/report.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
     Seam("support/quiet.py", "`set_tqdm_hook` of transformers' logging", "support/test_quiet.py"),
     Seam("trainers/common/lora.py", "`ModulesToSaveWrapper` of peft", "trainers/common/test_lora.py"),

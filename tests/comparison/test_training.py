@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from trl_ext.build import shared_base
+from trl_ext.build import pretrained
 from trl_ext.comparison import training
 from trl_ext.comparison.grid import cells
 from trl_ext.runs import run
@@ -42,7 +42,7 @@ def compared(tmp_path_factory):
     """Four losses on one base, with what was loaded and what the reference cache gave."""
     directory = tmp_path_factory.mktemp("compared")
     loaded, counts = [], {}
-    create = shared_base.create_model_from_path
+    create = pretrained.load
 
     def counting(*args, **kwargs):
         loaded.append(args)
@@ -54,7 +54,7 @@ def compared(tmp_path_factory):
             return super().evaluate_trained(cell, trained)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shared_base, "create_model_from_path", counting)
+        patch.setattr(pretrained, "load", counting)
         patch.setenv("TRL_EXT_CACHE", str(tmp_path_factory.mktemp("cache")))
         settings = QUICK | {"gradient_checkpointing": True}
         training.train(cells(DEMO, settings, "dpo,ipo,simpo,kto"), directory, SILENT, Counting())

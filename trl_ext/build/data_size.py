@@ -11,7 +11,8 @@ from datasets import Dataset, IterableDataset
 
 from trl_ext.build import dataset
 from trl_ext.build.duration import count_steps
-from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
+from trl_ext.build.template import check_template, on_templates
+from trl_ext.build.tokenizer import load_tokenizer, model_files_of
 from trl_ext.demo import EMBEDDED
 from trl_ext.inspection.check import check
 from trl_ext.methods import Method

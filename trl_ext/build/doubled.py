@@ -7,7 +7,8 @@ from typing import Any
 from trl_ext.data.examples import Examples
 from trl_ext.inspection import doubled, special_tokens
 from trl_ext.inspection.model_files import ModelFiles
-from trl_ext.inspection.tokenise import of_trainer, text_tokenizer
+from trl_ext.inspection.special_tokens import text_tokenizer
+from trl_ext.inspection.tokenise import of_trainer
 from trl_ext.methods import Method
 
 

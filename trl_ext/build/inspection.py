@@ -7,7 +7,8 @@ from datasets import IterableDataset
 
 from trl_ext.build import dataset
 from trl_ext.build.doubled import without_doubled
-from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
+from trl_ext.build.template import check_template, on_templates
+from trl_ext.build.tokenizer import load_tokenizer, model_files_of
 from trl_ext.inspection.check import check
 from trl_ext.inspection.report import Report, describe
 from trl_ext.recipe import Recipe

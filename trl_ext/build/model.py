@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from peft import PeftConfig, PeftModel
 from transformers import AutoConfig, PreTrainedConfig, set_seed
 from transformers.utils.peft_utils import find_adapter_config_file
-from trl import ModelConfig, get_peft_config, get_quantization_config
-from trl.trainer.utils import create_model_from_path
+from trl import ModelConfig
 
 from trl_ext import demo
-from trl_ext.build import adapter_fit, lora_targets
+from trl_ext.build import adapter_fit, lora_targets, pretrained
 from trl_ext.checks.model_arguments import loading_arguments, unknown
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapter_folder
@@ -118,9 +117,7 @@ def load_policy(
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     values = {name: value for name, value in recipe.sections()["model"].items() if name in known}
     model_args = ModelConfig(**values | {"dtype": chosen.model_dtype})
-    quantization = get_quantization_config(model_args)
-    if model_args.load_in_4bit:
-        quantization.bnb_4bit_compute_dtype = chosen.compute_dtype
+    quantization = pretrained.quantisation(model_args, chosen.compute_dtype)
     path = model_path(recipe)
     init = {
         "revision": model_args.model_revision,
@@ -153,12 +150,14 @@ def _continued(path: str, args: Any, init: dict[str, Any], lender: SharedBase | 
     set_seed(args.seed)
     if args.world_size > 1:
         init["device_map"] = None
-    base = (create_model_from_path if lender is None else lender.lend)(adapter_base(path), **init)
+    base = (pretrained.load if lender is None else lender.lend)(adapter_base(path), **init)
     return PeftModel.from_pretrained(base, path, is_trainable=True)
 
 
 def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements: list[str]) -> PeftConfig | None:
     """The adapter a recipe asks for; `None` if all weights are trained."""
+    from trl import get_peft_config  # 2 s that only training needs
+
     peft_config = get_peft_config(model_args)
     if peft_config is None:
         statements.append("All weights are trained: `use_peft` is off, so there is no adapter.")

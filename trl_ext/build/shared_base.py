@@ -6,8 +6,8 @@ import gc
 from typing import Any
 
 import torch
-from trl.trainer.utils import create_model_from_path
 
+from trl_ext.build import pretrained
 from trl_ext.model_files import adapter_types
 
 
@@ -36,7 +36,7 @@ class SharedBase:
         return model
 
     def _load(self, path: str, **init: Any) -> Any:
-        return create_model_from_path(path, **init)
+        return pretrained.load(path, **init)
 
     def take_back(self, trainer: Any) -> None:
         """Remove the adapters from a trainer's model and keep the base. The trainer cannot be used afterwards."""

@@ -6,11 +6,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from trl import is_conversational
+
+from trl_ext.build.model import model_path
 from trl_ext.data import chat_turns
 from trl_ext.data.report import Loaded, Report
 from trl_ext.data.template_choice import SETTING, ByHand, Setting, Style, choose
 from trl_ext.data.template_marks import marks
 from trl_ext.recipe import Recipe
+from trl_ext.support.errors import UserError
 
 
 def in_form(
@@ -73,6 +77,28 @@ def _template(
     if not getattr(processing_class, "chat_template", None):
         return None
     return lambda messages: processing_class.apply_chat_template(messages, tokenize=False)
+
+
+def check_template(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> None:
+    """Raise UserError if the data are conversations and there is no chat template."""
+    if getattr(processing_class, "chat_template", None) or getattr(args, "chat_template_path", None):
+        return
+    if is_conversational(next(iter(train), {})):
+        raise UserError(
+            f"The data are conversations, but the tokenizer of {model_path(recipe)} has no chat template. Choose an "
+            "instruction-tuned model, or put a chat_template.jinja beside its tokenizer."
+        )
+
+
+def on_templates(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> list[str]:
+    """Sentences for the log if tokens of questions are trained on."""
+    example = next(iter(train), {})
+    is_chat = is_conversational(example)
+    if is_chat and recipe.method.reads == "demonstrations" and "messages" in example and not args.assistant_only_loss:
+        return [
+            "The loss covers every token, the user's messages included. `assistant_only_loss: true` trains on the assistant's messages only."
+        ]
+    return []
 
 
 def recorded(recipe: Recipe, is_chat: bool) -> dict[str, bool]:

@@ -1,11 +1,10 @@
-"""Load the tokenizer or processor of a recipe, and check that it can write the recipe's data as text."""
+"""Load the tokenizer or processor of a recipe."""
 
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
-from trl import is_conversational
 
 from trl_ext.build.model import adapter_base, base_revision, model_path
 from trl_ext.inspection import model_files, special_tokens
@@ -87,28 +86,6 @@ def _check_embeddings(tokenizer: Any, path: str, base: str, revision: str, trust
         f"The tokenizer of {path} has {count(len(beyond), 'tokens')} beyond {of_model} {rows:,} embeddings, for instance "
         f"{', '.join(map(repr, beyond[:3]))}. {remedy}"
     )
-
-
-def check_template(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> None:
-    """Raise UserError if the data are conversations and there is no chat template."""
-    if getattr(processing_class, "chat_template", None) or getattr(args, "chat_template_path", None):
-        return
-    if is_conversational(next(iter(train), {})):
-        raise UserError(
-            f"The data are conversations, but the tokenizer of {model_path(recipe)} has no chat template. Choose an "
-            "instruction-tuned model, or put a chat_template.jinja beside its tokenizer."
-        )
-
-
-def on_templates(recipe: Recipe, args: Any, processing_class: Any, train: Any) -> list[str]:
-    """Sentences for the log if tokens of questions are trained on."""
-    example = next(iter(train), {})
-    is_chat = is_conversational(example)
-    if is_chat and recipe.method.reads == "demonstrations" and "messages" in example and not args.assistant_only_loss:
-        return [
-            "The loss covers every token, the user's messages included. `assistant_only_loss: true` trains on the assistant's messages only."
-        ]
-    return []
 
 
 def model_files_of(recipe: Recipe, processing_class: Any) -> model_files.ModelFiles:

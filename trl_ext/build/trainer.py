@@ -23,7 +23,7 @@ from trl_ext.build.model import load_policy, model_path, require_model_arguments
 from trl_ext.build.refusals import as_user_errors
 from trl_ext.build.rewards import load as load_reward
 from trl_ext.build.schedule import require_schedule
-from trl_ext.build.tokenizer import check_template, load_tokenizer, model_files_of, on_templates
+from trl_ext.build.tokenizer import load_tokenizer, model_files_of
 from trl_ext.checks import reward_names
 from trl_ext.checks.kl import kl_in_words
 from trl_ext.data.examples import Examples
@@ -90,9 +90,9 @@ def build_trainer(
     tokenizer = functools.cache(lambda: load_tokenizer(recipe, statements))
     given = dataset.read(recipe, args, statements, tokenizer=tokenizer)
     processing_class = tokenizer()
-    check_template(recipe, args, processing_class, given.train)
+    template.check_template(recipe, args, processing_class, given.train)
     details = [f"Precision: {chosen.reason}."]
-    statements += on_templates(recipe, args, processing_class, given.train)
+    statements += template.on_templates(recipe, args, processing_class, given.train)
     model_files = model_files_of(recipe, processing_class)
     given = without_doubled(recipe.method, args, given, processing_class, model_files, statements)
     sources = load_rewards(recipe, statements)

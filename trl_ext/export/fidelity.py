@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from trl.trainer.utils import create_model_from_path
 
+from trl_ext.build import pretrained
 from trl_ext.build.dtypes import precision
 from trl_ext.export import merging
 from trl_ext.export.held_out import HeldOut
@@ -113,7 +113,7 @@ def measure(source: Source, merged: Path, data: HeldOut) -> Fidelity:
         with_adapter = keep(merging.put_on(plain, source), tokenizer, batches)
         del plain, base
         _free()
-    model = create_model_from_path(str(merged), dtype=dtype, trust_remote_code=source.trust_remote_code)
+    model = pretrained.load(str(merged), dtype=dtype, trust_remote_code=source.trust_remote_code)
     total = compare(trained, model, tokenizer, batches)
     if quantised:
         rounding = compare(with_adapter, model, tokenizer, batches)

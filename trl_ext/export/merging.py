@@ -21,8 +21,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoProcessor, PreTrainedModel
 from transformers.trainer_utils import align_special_tokens
-from trl.trainer.utils import create_model_from_path
 
+from trl_ext.build import pretrained
 from trl_ext.checkpoints import staging
 from trl_ext.export.source import Source
 from trl_ext.support import quiet
@@ -71,7 +71,7 @@ def load_base(source: Source, **options: Any) -> PreTrainedModel:
     quiet.hide_loading_bars()
     if source.is_classifier:
         options |= {"architecture": AutoModelForSequenceClassification, "num_labels": 1}
-    return create_model_from_path(
+    return pretrained.load(
         source.base, revision=source.revision, trust_remote_code=source.trust_remote_code, **options
     )
 

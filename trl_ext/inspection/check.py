@@ -19,7 +19,8 @@ from trl_ext.inspection import missing, parts, token_ends, unembedded
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.model_files import ModelFiles
-from trl_ext.inspection.tokenise import has_images, of_trainer, text_tokenizer, tokenise
+from trl_ext.inspection.special_tokens import text_tokenizer
+from trl_ext.inspection.tokenise import has_images, of_trainer, tokenise
 from trl_ext.inspection.tokenise_images import tokenise_images
 from trl_ext.inspection.truncation import limits
 from trl_ext.methods import Method

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from transformers import AutoConfig, GenerationConfig
 
 from trl_ext.inspection import special_tokens
-from trl_ext.inspection.tokenise import text_tokenizer
+from trl_ext.inspection.special_tokens import text_tokenizer
 
 
 class ModelFiles(NamedTuple):

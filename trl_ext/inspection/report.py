@@ -17,7 +17,8 @@ from trl_ext.inspection.check import Checked
 from trl_ext.inspection.findings import EXAMPLES, Finding
 from trl_ext.inspection.layout import Layout
 from trl_ext.inspection.rendering import Part
-from trl_ext.inspection.tokenise import has_images, text_tokenizer
+from trl_ext.inspection.special_tokens import text_tokenizer
+from trl_ext.inspection.tokenise import has_images
 
 
 @dataclass

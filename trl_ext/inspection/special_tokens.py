@@ -6,8 +6,14 @@ import json
 from typing import Any
 
 from tokenizers import Tokenizer
+from transformers import ProcessorMixin
 
 EXCHANGE = [{"role": "user", "content": "Is it raining?"}, {"role": "assistant", "content": "No."}]
+
+
+def text_tokenizer(processing_class: Any) -> Any:
+    """The tokenizer of a processor, or the tokenizer itself."""
+    return processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
 
 
 def embeddings(config: Any) -> int | None:

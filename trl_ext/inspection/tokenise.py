@@ -14,20 +14,16 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoTokenizer, ProcessorMixin
+from transformers import AutoTokenizer
 from trl import RLOOTrainer
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
+from trl_ext.inspection.special_tokens import text_tokenizer
 from trl_ext.methods import Method, imported
 from trl_ext.support.errors import UserError
 
 CHUNK = 1000
 """Rows that are tried at once in the search for one that cannot be tokenised."""
-
-
-def text_tokenizer(processing_class: Any) -> Any:
-    """The tokenizer of a processor, or the tokenizer itself."""
-    return processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
 
 
 def has_images(dataset: Any) -> bool:

@@ -9,7 +9,8 @@ from datasets import Dataset
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from trl.trainer.kto_trainer import DataCollatorForVisionUnpairedPreference
 
-from trl_ext.inspection.tokenise import refusal, text_tokenizer
+from trl_ext.inspection.special_tokens import text_tokenizer
+from trl_ext.inspection.tokenise import refusal
 from trl_ext.methods import Method
 
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import torch
 from peft import PeftModel
 from torch import nn
-from trl.trainer.utils import use_adapter
 
 FROZEN_COPY = "ref"  # TRL's name for the frozen copy of an adapter; `sync_ref_model` updates it
 
@@ -32,6 +31,8 @@ def implicit_reference(model: PeftModel) -> Iterator[None]:
 
     Switching adapters changes which parameters are trainable, so this is recorded and restored.
     """
+    from trl.trainer.utils import use_adapter  # takes 2 s, and sampling from the policy alone does not need it
+
     trainable = [(p, p.requires_grad) for p in model.parameters()]
     name = FROZEN_COPY if FROZEN_COPY in model.peft_config else None
     try:

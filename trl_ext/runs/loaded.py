@@ -141,15 +141,15 @@ def whole(recipe: Recipe) -> Any:
     """Load a model without adapter, in evaluation mode and the dtype of its run; without a run, in the stored dtype."""
     quiet.hide_loading_bars()
     import torch
-    from trl.trainer.utils import create_model_from_path
 
+    from trl_ext.build import pretrained
     from trl_ext.build.dtypes import precision
     from trl_ext.build.model import model_path
     from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 
     stored = "auto" if torch.accelerator.is_available() else "float32"
     try:
-        model = create_model_from_path(
+        model = pretrained.load(
             model_path(recipe),
             revision=recipe.get("model_revision") or "main",
             dtype=precision(recipe).model_dtype if recipe.explicit else stored,

@@ -1,0 +1,63 @@
+"""Load models and describe their quantisation as TRL does.
+
+These functions are those of `trl.trainer.utils`. That module imports pandas and datasets, which takes longer than loading a
+small model, and a verb that only samples needs neither.
+"""
+
+from typing import Any
+
+import transformers
+from accelerate import PartialState
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
+from trl import ModelConfig
+
+
+def load(path: str, architecture: type | None = None, **init: Any) -> PreTrainedModel:
+    """Load a model, by default of the architecture that its configuration names.
+
+    Args:
+        path: A folder, or a name on the Hub.
+        architecture: The class to load it with.
+        init: Arguments of `from_pretrained`. `dtype` is float32 by default; without `device_map` the model goes to the GPU,
+            if there is one.
+    """
+    init.setdefault("dtype", "float32")
+    if "device_map" not in init:
+        # On MPS, "auto" crashes when 16-bit weights are cast to float32.
+        init["device_map"] = None if PartialState().device.type in ("cpu", "mps") else "auto"
+    if architecture is None:
+        architecture = _architecture(path, init)
+    return architecture.from_pretrained(path, **init)
+
+
+def _architecture(path: str, init: dict[str, Any]) -> type:
+    trust = bool(init.get("trust_remote_code"))
+    config = AutoConfig.from_pretrained(path, revision=init.get("revision") or "main", trust_remote_code=trust)
+    named = getattr(transformers, config.architectures[0], None)
+    # Classes of remote code are not in transformers; `auto_map` says by which name they are loaded.
+    by_map = AutoModelForImageTextToText.__name__ in (getattr(config, "auto_map", None) or {})
+    return named or (AutoModelForImageTextToText if by_map else AutoModelForCausalLM)
+
+
+def quantisation(args: ModelConfig, compute_dtype: Any) -> BitsAndBytesConfig | None:
+    """The quantisation that `load_in_4bit` or `load_in_8bit` ask for; `None` without either.
+
+    Args:
+        args: Settings of the model.
+        compute_dtype: Of the matrix products of 4-bit weights.
+    """
+    if args.load_in_4bit:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_compute_dtype=compute_dtype,
+            bnb_4bit_quant_type=args.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=args.use_bnb_nested_quant,
+            bnb_4bit_quant_storage=args.bnb_4bit_quant_storage,
+        )
+    return BitsAndBytesConfig(load_in_8bit=True) if args.load_in_8bit else None
