@@ -174,6 +174,7 @@ _BESIDE: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
     ({"torch_compile": True}, ("torch_compile_backend", "torch_compile_mode")),
     ({"use_transformers_continuous_batching": True}, ("transformers_continuous_batching_config",)),
     ({"packing": True}, ("packing_strategy",)),
+    ({"train_sampling_strategy": "group_by_length"}, ("length_column_name",)),
     ({"gradient_checkpointing": True}, ("gradient_checkpointing_kwargs",)),
     ({"activation_checkpointing": True}, ("activation_checkpointing_kwargs",)),
 )  # fmt: skip
@@ -216,6 +217,8 @@ LOSS_TYPES = {"paired": ["ipo"], "unpaired": "apo_zero_unpaired"}
 def beside(method: str, key: str) -> dict[str, Any]:
     """The settings without which a setting is not read, as far as this kind of training has them."""
     given = {"use_vllm": True} if key.startswith("vllm_") else BESIDE.get(key, {})
+    if key == "length_column_name" and method in ("paired", "unpaired"):
+        return {}  # which group nothing by length
     known = known_keys(method)
     return {name: value for name, value in given.items() if name in known}
 

@@ -153,7 +153,6 @@ IN_THE_RECIPE = [
     ),
     Fault("evaluation_strategy", {"evaluation_strategy": "no"}, ("write `eval_strategy: ",)),
     Fault("rpo_alpha", {"rpo_alpha": 0.2}, ("to add the SFT loss, write `loss: {dpo: 1, sft: 0.2}`",)),
-    Fault("auto_find_batch_size", {"auto_find_batch_size": True}, ("restarts at step 0", "lower `row_tokens`")),
     Fault("DeepSpeed", {"deepspeed": "zero3.json"}, ("`deepspeed` (line ", "accelerate launch")),
     Fault("4 and 8 bits", {"load_in_4bit": True, "load_in_8bit": True}, ("are both true: keep one",)),
     Fault(

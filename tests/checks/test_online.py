@@ -33,13 +33,5 @@ def test_a_recipe_and_a_configuration_are_refused_alike(tmp_path, settings, sent
     assert sentence.format("") in str(raised.value)
 
 
-def test_what_no_trainer_supports_is_told_without_settings_that_are_not_there(tmp_path):
-    sentence = problem(tmp_path, "auto_find_batch_size: true\n", ONLINE)
-    assert (
-        "an update that does not fit in memory is repeated with half the micro-batch anyway" in sentence
-        and "row_tokens" not in sentence
-    )
-
-
 def test_every_name_in_the_rules_is_a_setting():
     assert {*unread.OF_A_POLICY_GRADIENT} <= schema.training("online").keys()

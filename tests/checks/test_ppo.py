@@ -205,10 +205,6 @@ def test_too_few_prompts_for_a_rollout(tiny_model, tmp_path):
             "reward_clip_range: [5, -5]\n",
             "`reward_clip_range` (line 6) is [5, -5]: give two numbers, the lower one first",
         ),
-        (
-            "auto_find_batch_size: true\n",
-            "an update that does not fit in memory is repeated with half the micro-batch anyway.",
-        ),
         ("deepspeed: zero2.json\n", "training steps run on the model itself, not on the wrapper that shards it"),
     ],
 )

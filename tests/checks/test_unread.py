@@ -35,6 +35,18 @@ def notes(folder, text):
         ("model_revision: v2\n", "`model_revision` (line 3) has no effect: the model comes with trl-ext"),
         ("dataset_revision: v2\n", "`dataset_revision` (line 3) has no effect: embedded is not read from the Hub"),
         ("dataset_config: en\n", "`dataset_config` (line 3) has no effect: embedded has no configurations"),
+        ("label_names: [x]\n", "`label_names` (line 3) has no effect: preferences have no labels for the model"),
+        ("length_column_name: n\n", "`length_column_name` (line 3) has no effect: examples are not grouped by length"),
+        (
+            "trainer: sft\nlength_column_name: n\n",
+            "`length_column_name` (line 4) has no effect: `train_sampling_strategy` is not group_by_length",
+        ),
+        ("include_for_metrics: [loss]\n", "it is for `compute_metrics`, which only a script can give"),
+        ("ddp_bucket_cap_mb: 5\n", "gradients are summed over processes once per step, without DDP"),
+        (
+            "auto_find_batch_size: true\n",
+            "a step that does not fit in memory is repeated with shorter rows anyway, and its examples stay the same",
+        ),
         ("streaming: true\n", "`streaming` (line 3) has no effect without `datasets`"),
     ],
 )
@@ -49,6 +61,7 @@ def test_what_has_no_effect_is_said(text, said, tmp_path):
         "attn_implementation: sdpa\n",
         "attn_implementation: eager\npacking: false\npad_to_multiple_of: 8\n",
         "attn_implementation: eager\ntruncation_mode: keep_end\n",
+        "trainer: sft\nlength_column_name: n\ntrain_sampling_strategy: group_by_length\nddp_bucket_cap_mb: 5\n",
         "trainer: sft\nattn_implementation: eager\npad_to_multiple_of: 8\n",
         "optim: sgd\noptim_args: 'momentum=0.9'\n",
         "optim: ademamix\noptim_args: 'beta3=0.99, alpha=2'\n",

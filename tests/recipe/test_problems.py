@@ -121,7 +121,6 @@ from tests.recipe.helpers import load, load_from, problem, problems
             "`deepspeed` (line 3) is not supported: DeepSpeed counts accumulation steps itself",
         ),
         ("fsdp: full_shard\n", "`fsdp` (line 3) is not supported"),
-        ("auto_find_batch_size: true\n", "restarts at step 0 with another effective batch"),
         ("label_smoothing_factor: 0.1\n", "Some losses read `label_smoothing`: use that instead."),
         ("load_best_model_at_end: true\n", "add `eval_strategy: steps`"),
         ("datasets: [{name: x}]\n", "Entry 1 of `datasets` (line 3) names no dataset"),

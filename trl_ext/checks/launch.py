@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from trl_ext.checks.rule import problem, samples
+from trl_ext.checks.rule import note, problem, samples
 from trl_ext.checks.settings import Settings
 from trl_ext.methods import Method
 
@@ -39,28 +39,47 @@ def launched_sharded(args: Any) -> str | None:
     return f"FSDP is on, which is not supported: {SHARDING['fsdp']}" if args.fsdp else None
 
 
-@problem("auto_find_batch_size")
+@problem("auto_find_batch_size", applies_to=lambda method: not runs_the_model_itself(method))
 def automatic_batch(s: Settings) -> Iterator[str]:
-    if not s["auto_find_batch_size"]:
-        return
-    if s.method.cuts_rows:
-        instead = "Remove it, and lower `row_tokens` if memory runs out, which never changes the result."
-    elif s.method.samples_completions:
-        instead = "Remove it: an update that does not fit in memory is repeated with half the micro-batch anyway."
-    else:
-        instead = "Remove it, and lower `per_device_train_batch_size` if memory runs out."
-    yield (
-        f"{s.where('auto_find_batch_size')} is not supported: after running out of memory it restarts at step 0 with another "
-        f"effective batch size. {instead}"
-    )
-
-
-@problem("torch_compile", applies_to=runs_the_model_itself)
-def compilation(s: Settings) -> Iterator[str]:
-    if s["torch_compile"]:
+    if s["auto_find_batch_size"]:
         yield (
-            f"{s.where('torch_compile')} would have no effect: training steps run on the model itself, not on the compiled "
-            "wrapper. Remove it."
+            f"{s.where('auto_find_batch_size')} is not supported: after running out of memory it restarts at step 0 with another "
+            "effective batch size. Remove it, and lower `per_device_train_batch_size` if memory runs out."
+        )
+
+
+@note("auto_find_batch_size", applies_to=runs_the_model_itself)
+def batch_that_always_fits(s: Settings) -> Iterator[str]:
+    """Trainers turn it off while they train, so that transformers restarts nothing."""
+    if s["auto_find_batch_size"]:
+        how = "shorter rows" if s.method.cuts_rows else "half the micro-batch"
+        images = ", except for images" if s.method.cuts_rows else ""
+        yield (
+            f"{s.where('auto_find_batch_size')} has no effect{images}: a step that does not fit in memory is repeated with {how} "
+            "anyway, and its examples stay the same."
+        )
+
+
+@problem("torch_compile", "torch_compile_backend", "torch_compile_mode", applies_to=runs_the_model_itself)
+def compilation(s: Settings) -> Iterator[str]:
+    """The last two turn on the first."""
+    for key in ("torch_compile", "torch_compile_backend", "torch_compile_mode"):
+        if s[key]:
+            yield (
+                f"{s.where(key)} would have no effect: training steps run on the model itself, not on the compiled wrapper. "
+                "Remove it."
+            )
+            return
+
+
+@problem("parallelism_config", applies_to=runs_the_model_itself)
+def split_model(s: Settings) -> Iterator[str]:
+    """Code gives an object of accelerate's. A recipe cannot give one."""
+    sizes = {key: getattr(s["parallelism_config"], key, 1) for key in ("tp_size", "cp_size", "sp_size")}
+    if split := [f"{key} {size}" for key, size in sizes.items() if size > 1]:
+        yield (
+            f"{s.where('parallelism_config')} has {', '.join(split)}, which is not supported: a step runs whole sequences on a whole "
+            "model. Remove it."
         )
 
 

@@ -25,8 +25,14 @@ WITHOUT_EFFECT = {
     "ddp_find_unused_parameters": "gradients are averaged over processes once per step, without DDP",
     "ddp_static_graph": "gradients are averaged over processes once per step, without DDP",
     "ddp_bucket_cap_mb": "gradients are averaged over processes once per step, without DDP",
+    "ddp_broadcast_buffers": "gradients are averaged over processes once per step, without DDP",
 }
 """Settings that PPO does not read, and why."""
+
+OF_DDP = ("ddp_find_unused_parameters", "ddp_static_graph", "ddp_bucket_cap_mb", "ddp_broadcast_buffers")
+"""Settings of the wrapper that a step over rows does not run."""
+
+OF_COMPUTE_METRICS = ("include_for_metrics", "batch_eval_metrics")
 
 NEEDS = {
     "vllm_": "use_vllm",
@@ -65,14 +71,49 @@ def policy_gradient(key: str, s: Settings) -> Iterator[str]:
         yield f"{s.where(key)} is {s[key]}. It shapes a policy gradient, and no loss on pairs reads it: remove it."
 
 
+def without_ddp(key: str, s: Settings) -> Iterator[str]:
+    if s.differs(key):
+        yield (
+            f"{s.where(key)} has no effect, except for images: gradients are summed over processes once per step, without DDP."
+        )
+
+
+def without_compute_metrics(key: str, s: Settings) -> Iterator[str]:
+    if s.differs(key):
+        yield f"{s.where(key)} has no effect in a recipe: it is for `compute_metrics`, which only a script can give."
+
+
 for _key in WITHOUT_EFFECT:
     note(_key, applies_to=is_policy_gradient)(partial(without_effect, _key))
+for _key in OF_DDP:
+    note(_key, applies_to=lambda method: method.cuts_rows)(partial(without_ddp, _key))
+for _key in OF_COMPUTE_METRICS:
+    note(_key, applies_to=lambda method: not method.samples_completions, recipe_only=True)(
+        partial(without_compute_metrics, _key)
+    )
 for _start, _switch in NEEDS.items():
     note(_switch, *SWITCHES_OF.get(_switch, ()), applies_to=is_policy_gradient)(
         partial(without_its_switch, _start, _switch)
     )
 for _key in OF_A_POLICY_GRADIENT:
     problem(_key, applies_to=samples_pairs)(partial(policy_gradient, _key))
+
+
+@note("length_column_name", "train_sampling_strategy", applies_to=lambda method: not method.samples_completions)
+def length_column(s: Settings) -> Iterator[str]:
+    if s.differs("length_column_name") and s["train_sampling_strategy"] != "group_by_length":
+        why = (
+            "examples are not grouped by length"
+            if s.method.cuts_rows
+            else "`train_sampling_strategy` is not group_by_length"
+        )
+        yield f"{s.where('length_column_name')} has no effect: {why}."
+
+
+@note("label_names", applies_to=lambda method: method.cuts_rows)
+def names_of_labels(s: Settings) -> Iterator[str]:
+    if s.differs("label_names"):
+        yield f"{s.where('label_names')} has no effect: preferences have no labels for the model."
 
 
 @note("num_generations_eval", "eval_strategy", applies_to=is_policy_gradient)

@@ -48,13 +48,16 @@ def test_the_same_step_is_run_again_with_smaller_rows(loss, packing, tiny_model,
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_a_single_example_that_does_not_fit_stops_with_a_sentence(packing, tiny_model, tmp_path):
-    """Also where lengths differ, so that two short examples always fit where one long one does."""
+    """Also where lengths differ, so that two short examples always fit where one long one does.
+
+    transformers' search for a batch size would start the run again with smaller batches, until none is left.
+    """
 
     def score(*_):
         raise torch.OutOfMemoryError("CUDA out of memory (injected)")
 
     examples = [*pairs(7, longest=2), *pairs(1, seed=5, longest=12)]
-    config = PairedPreferenceConfig(**arguments(tmp_path), row_tokens=200, packing=packing)
+    config = PairedPreferenceConfig(**arguments(tmp_path, auto_find_batch_size=True), row_tokens=200, packing=packing)
     trainer = build(PairedPreferenceTrainer, config, tiny_model, examples=examples)
     trainer.row_objective.score = score
     with pytest.raises(torch.OutOfMemoryError, match=r"single example of up to .* tokens in a row"):

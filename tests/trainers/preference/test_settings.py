@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import ParallelismConfig
 from datasets import Dataset
 from peft import IA3Config, PromptTuningConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -33,7 +34,8 @@ def paired(tiny_model, tmp_path, *, examples=None, **changes):
     ("settings", "sentence"),
     [
         ({"torch_compile": True}, "torch_compile"),
-        ({"auto_find_batch_size": True}, "auto_find_batch_size"),
+        ({"torch_compile_backend": "eager"}, "`torch_compile_backend` would have no effect"),
+        ({"parallelism_config": ParallelismConfig(cp_size=2)}, "has cp_size 2, which is not supported"),
         ({"optim": "lomo"}, "inside the backward pass"),
         ({"activation_offloading": True}, "activation_offloading"),
         ({"peft_config": lora(bias="all")}, "biases"),

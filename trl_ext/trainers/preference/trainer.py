@@ -235,8 +235,11 @@ class PreferenceTrainer(ModelCard):
             # The parent's path has no rows to measure: on a GPU checkpoint all layers, as TRL does.
             is_scarce = self.args.device.type != "cpu"
             self.args.activation_checkpointing = self.args.gradient_checkpointing = is_scarce  # newer and older name
+        # A step that does not fit is repeated with shorter rows. Nothing restarts, unless batches are images.
+        may_restart = self.args.auto_find_batch_size and self._is_vision_dataset
         try:
-            return super().train(*args, **kwargs)
+            with temporarily(self.args, auto_find_batch_size=may_restart):
+                return super().train(*args, **kwargs)
         finally:
             self.references.flush()
 

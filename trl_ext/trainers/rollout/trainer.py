@@ -119,7 +119,8 @@ class RolloutTrainer(RLOOTrainer):
         self._observed: generation.Observed | None = None  # during a rollout
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        with out_of_memory.reported("in training", f"lower {ROOM}"):
+        told = temporarily(self.args, auto_find_batch_size=False)  # an update that does not fit is repeated anyway
+        with told, out_of_memory.reported("in training", f"lower {ROOM}"):
             return super().train(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
