@@ -121,7 +121,15 @@ def _convert_key(
         if meaning.prevents:
             made.prevented.append(f"{written({key: value})}: {meaning.sentence}")
         if not meaning.settings and not is_default:
-            why = " ".join(filter(None, [meaning.explanation, f"{meaning.advice}." if meaning.advice else ""]))
+            why = " ".join(
+                filter(
+                    None,
+                    [
+                        meaning.explanation,
+                        f"{meaning.advice[:1].upper()}{meaning.advice[1:]}." if meaning.advice else "",
+                    ],
+                )
+            )
             made.left.append(Left(name, why, matters=bool(meaning.changes)))
         for setting, wanted in meaning.settings.items():
             line = Line(wanted, name, meaning.explanation, is_unchanged=setting == name and wanted == value)

@@ -1,12 +1,17 @@
 """Files of axolotl as recipes. What a key means is stated by hand, from axolotl's builders of trainers and its schema."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from tests.conftest import pairs
 from tests.foreign.axolotl import keys
 from trl_ext import losses, recipe
+from trl_ext.cli import main
 from trl_ext.drafting.conversion import convert
 from trl_ext.drafting.converted import convert_file
 from trl_ext.foreign import AXOLOTL, recognise
@@ -98,6 +103,7 @@ def test_simpo_is_the_loss_of_cpo():
         ("adapter: lora\nload_in_4bit: true", {"use_peft": True, "load_in_4bit": None}),  # axolotl's loader asks for qlora
         ("adapter: lora\nlora_dropout:", {"use_peft": True, "lora_dropout": 0.0}),
         ("adapter: lora\nload_in_8bit: true", {"use_peft": True, "load_in_8bit": True}),
+        ("adapter:\nload_in_4bit: true", {"use_peft": None, "load_in_4bit": None}),  # which axolotl refuses
         ("adapter: qlora\nload_in_4bit: true", {"load_in_4bit": True, "use_bnb_nested_quant": True}),
         (
             "adapter: qlora\nload_in_4bit: true\nbnb_config_kwargs: {bnb_4bit_use_double_quant: false}",
@@ -182,6 +188,7 @@ def test_demonstrations(text, wanted):
         ("eval_batch_size: 7", {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 7}),
         ("optimizer: muon", {"optim": None}),
         ("optimizer: paged_adamw_8bit", {"optim": "paged_adamw_8bit"}),
+        ("bf16: true\nfp16: true", {"dtype": "bfloat16", "bf16": None, "fp16": None}),
         ("bf16: auto\nfp16:\ntf32: true", {"dtype": "bfloat16", "bf16": None, "fp16": None, "tf32": None}),
         ("bf16: false\nfp16: false", {"bf16": False, "dtype": None}),
         ("gradient_checkpointing: offload", {"gradient_checkpointing": True}),
@@ -236,6 +243,7 @@ def test_what_has_no_counterpart_says_whether_training_differs(text, key, matter
         ("rl: grpo\ntrl: {num_generations: 4}", "`rl: grpo`: GRPO"),
         ("rl: gdpo", "`rl: gdpo`: GDPO"),
         ("rl: ebft", "`rl: ebft`: EBFT"),
+        ("rl: ppo", "`rl: ppo`: axolotl has no such value. It has dpo, ipo, orpo, simpo, kto, grpo, gdpo, ebft"),
         ("process_reward_model: true", "process reward models are not trained here"),
         ("diffusion: {eps: 0.001}", "diffusion"),
         ("plugins: [axolotl.integrations.diffusion.DiffusionPlugin]", "diffusion"),
@@ -277,6 +285,7 @@ def test_what_is_written_is_in_order(tmp_path, rl, adapter):
     [
         ({"base_model": "x", "rl": "dpo"}, True),
         ({"base_model": "x", "adapter": None}, True),
+        ({"base_model": "x", "datasets": [{"path": "a/b", "type": "alpaca"}]}, True),
         ({"base_model": "x", "merge_method": "slerp"}, False),
         ({"model_name_or_path": "x", "sequence_len": 512}, False),
         ({"model_name_or_path": "x", "loss": "dpo", "lora_target_linear": True}, False),
@@ -294,3 +303,25 @@ def test_a_key_of_axolotl_in_a_recipe_is_explained_by_itself():
     assert meaning.settings == {"beta": 0.5}
     (meaning,) = AXOLOTL.read("lora_target_linear", True, {"use_peft": True, "lora_target_linear": True})
     assert meaning.settings == {"lora_target_modules": "all-linear"}
+
+
+def test_a_converted_file_trains(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": row["prompt"], "chosen": row["chosen"], "rejected": row["rejected"]} for row in pairs(8)]
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    Path("file.yml").write_text(
+        f"base_model: {tiny_model}\nrl: simpo\nrl_beta: 2\nsimpo_gamma: 0.5\ncpo_alpha: 0.1\n"
+        "datasets: [{path: rows.jsonl, ds_type: json, type: chatml.intel}]\nadapter: lora\nlora_r: 4\nlora_alpha: 8\n"
+        "lora_target_linear: true\nsequence_len: 64\nmicro_batch_size: 2\ngradient_accumulation_steps: 2\nmax_steps: 2\n"
+        "learning_rate: 1e-3\nwarmup_steps: 0\nlr_scheduler: constant\noutput_dir: out\nsave_strategy: no\n",
+        encoding="utf-8",
+    )
+    assert main(["convert", "file.yml", "--output", "recipe.yaml"]) == 0
+    assert main(["run", "recipe.yaml"]) == 0
+    resolved = reader.read("out/recipe.resolved.yaml").values
+    assert resolved["loss"] == {"simpo": 1, "sft": 0.1} and resolved["lora_r"] == 4
+    assert all(
+        weight.abs().sum() > 0
+        for name, weight in load_file("out/adapter_model.safetensors").items()
+        if "lora_B" in name
+    )

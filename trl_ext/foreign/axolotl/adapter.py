@@ -9,6 +9,10 @@ from trl_ext.foreign.meaning import Meaning
 
 KINDS = ("lora", "qlora")
 UNREAD = Meaning(reason="without `adapter`, axolotl trains all weights and does not read it")
+UNQUANTISED = Meaning(
+    reason="axolotl refuses it without `adapter`: quantised weights are not trained",
+    changes="16-bit weights are trained",
+)
 ALL = "all-linear"
 
 
@@ -67,11 +71,7 @@ def _load_in_4bit(on: Any, values: Values) -> Meaning:
         return Meaning(
             reason="axolotl quantises to 4 bits for the adapter qlora only, so this file trains a LoRA on 16-bit weights"
         )
-    return (
-        Meaning({"load_in_4bit": True})
-        if has_adapter(values)
-        else Meaning(reason="axolotl refuses it without `adapter`")
-    )
+    return Meaning({"load_in_4bit": True}) if has_adapter(values) else UNQUANTISED
 
 
 def _load_in_8bit(on: Any, values: Values) -> Meaning:
@@ -79,11 +79,7 @@ def _load_in_8bit(on: Any, values: Values) -> Meaning:
         return DEFAULT
     if values.get("adapter") == "qlora":
         return Meaning(reason="axolotl refuses it for the adapter qlora, which has 4 bits")
-    return (
-        Meaning({"load_in_8bit": True})
-        if has_adapter(values)
-        else Meaning(reason="axolotl refuses it without `adapter`")
-    )
+    return Meaning({"load_in_8bit": True}) if has_adapter(values) else UNQUANTISED
 
 
 def _dropout(value: Any, values: Values) -> Meaning:

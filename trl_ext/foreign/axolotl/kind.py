@@ -26,7 +26,15 @@ _MARKS = {
 def is_axolotl(values: Values) -> bool:
     """Whether a file is one of axolotl. In other files, a key of axolotl is explained by itself."""
     found = len(_MARKS & set(values))
-    return found >= 2 or ("base_model" in values and (found >= 1 or "adapter" in values or "rl" in values))
+    return found >= 2 or (
+        "base_model" in values and bool(found or {"adapter", "rl"} & set(values) or _has_types(values))
+    )
+
+
+def _has_types(values: Values) -> bool:
+    """Whether an entry of `datasets` says how its rows become text."""
+    entries = values.get("datasets")
+    return isinstance(entries, list) and any(isinstance(entry, dict) and "type" in entry for entry in entries)
 
 
 def kind(values: Values) -> str:

@@ -58,9 +58,8 @@ def _rl(value: Any, values: Values) -> Meaning:
     if value and name in ABSENT:
         return no_counterpart(name)
     if not is_off(value):
-        return Meaning(
-            {"loss": value}, f"axolotl has no such value. It has {', '.join((*LOSSES, 'grpo', 'gdpo', 'ebft'))}"
-        )
+        there = ", ".join((*LOSSES, "grpo", "gdpo", "ebft"))
+        return Meaning(reason=f"axolotl has no such value. It has {there}", advice="correct it", prevents=True)
     if name in (REWARD, *ABSENT):  # another key says so
         return UNSET
     return Meaning({"trainer": "sft"}, "a file without `rl` trains on demonstrations")

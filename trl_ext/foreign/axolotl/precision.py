@@ -8,20 +8,20 @@ from trl_ext.foreign.common import DEFAULT, UNSET
 from trl_ext.foreign.dialect import Reader, Values
 from trl_ext.foreign.meaning import Meaning
 
-LOADED = "axolotl loads the weights in {}"
+LOADED = "{} loads the weights in {} too"
 MEMORY = Meaning(reason="it changes memory and time, not what is trained")
 
 
 def _bf16(value: Any, values: Values) -> Meaning:
-    """ "auto" is bfloat16 on GPUs that have it."""
-    if value == "auto":
-        if values.get("fp16") or values.get("float16"):
-            return Meaning(reason="`fp16` is on, so it is off")
-        return Meaning({"dtype": "bfloat16"}, LOADED.format("bfloat16"))
+    """Mixed precision in bfloat16 is the default here too, where the GPU has it; the dtype of the weights is another."""
+    if value == "auto" and (values.get("fp16") or values.get("float16")):
+        return Meaning(reason="`fp16` is on, so it is off")
     if value == "full":
-        return Meaning({"bf16": True, "bf16_full_eval": True, "dtype": "bfloat16"}, LOADED.format("bfloat16"))
+        return Meaning({"bf16_full_eval": True, "dtype": "bfloat16"}, LOADED.format("axolotl", "bfloat16"))
     if value:
-        return Meaning({"bf16": True, "dtype": "bfloat16"}, LOADED.format("bfloat16"))
+        return Meaning(
+            {"dtype": "bfloat16"}, f"training in bfloat16 is the default. {LOADED.format('Axolotl', 'bfloat16')}"
+        )
     return UNSET if values.get("bfloat16") else Meaning({"bf16": False})
 
 
@@ -29,7 +29,7 @@ def _fp16(value: Any, values: Values) -> Meaning:
     if not value or values.get("bf16") not in (None, False, "auto"):
         return UNSET if value is None else DEFAULT
     adapter = {"dtype": "float16"} if has_adapter(values) else {}
-    return Meaning({"fp16": True} | adapter, LOADED.format("float16") if adapter else "")
+    return Meaning({"fp16": True} | adapter, LOADED.format("axolotl", "float16") if adapter else "")
 
 
 def _whole(name: str, switch: str) -> Reader:
