@@ -153,6 +153,9 @@ def test_kto_pair_is_no_loss():
         ("quantization_bit: 4\ndouble_quantization: false\nquantization_type: fp4\n", {"use_bnb_nested_quant": False, "bnb_4bit_quant_type": "fp4"}),
         ("quantization_bit: 8\n", {"load_in_8bit": True}),
         ("flash_attn: disabled\n", {"attn_implementation": "eager"}),
+        ("stage: orpo\norpo_beta: 0.2\n", {"loss": "orpo", "beta": 0.2}),  # of older releases
+        ("flash_attn: true\n", {"attn_implementation": "flash_attention_2"}),
+        ("stage: ppo\nfinetuning_type: full\nreward_model: r\n", {"use_peft": True, "reward_adapter": "r"}),
         ("flash_attn: fa2\n", {"attn_implementation": "flash_attention_2"}),
         ("disable_gradient_checkpointing: true\n", {"gradient_checkpointing": False}),
         ("enable_liger_kernel: true\n", {"use_liger_kernel": True}),

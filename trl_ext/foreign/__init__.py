@@ -19,7 +19,8 @@ from trl_ext.foreign.simpo import SIMPO
 from trl_ext.foreign.trl_scripts import TRL_SCRIPTS
 
 DIALECTS = (
-    ACCELERATE, DEEPSPEED, AXOLOTL, NO_TRAINING, LLAMA_FACTORY_V1, LLAMA_FACTORY, SIMPO, HANDBOOK, TRL_SCRIPTS, OLDER_TRL, PLAIN_WORDS,
+    ACCELERATE, DEEPSPEED, AXOLOTL, NO_TRAINING, LLAMA_FACTORY_V1, LLAMA_FACTORY, SIMPO, HANDBOOK, TRL_SCRIPTS, OLDER_TRL,
+    PLAIN_WORDS,
 )  # fmt: skip
 """Every dialect. A file has the first that recognises it."""
 

@@ -48,6 +48,7 @@ OF_TRAINER = {"dpo": "dpo", "kto": "kto", "ppo": "ppo", "reward": "rm", "rm": "r
 OF_STAGE: dict[str, dict[str, Any]] = {
     "dpo": {"pref_beta": 0.1},
     "kto": {"pref_beta": 0.1},
+    "orpo": {"orpo_beta": 0.1},
     "pt": {"packing": None},
     "ppo": {
         "ppo_epochs": 4, "ppo_target": 6.0, "temperature": 0.95, "top_p": 0.7, "top_k": 50, "max_new_tokens": 1024,

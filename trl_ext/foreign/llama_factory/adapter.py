@@ -20,6 +20,12 @@ START = "LoRA starts with PEFT's default, whose product is zero, so that the pol
 
 
 def _tuning(kind: Any, values: Values) -> Meaning:
+    if kind == "full" and stage(values) == "ppo":
+        return Meaning(
+            {"use_peft": True},
+            "PPO keeps policy, reference and critic on one base, distinguished by adapters",
+            "a LoRA is trained, not all weights",
+        )
     if kind == "full":
         return Meaning({"use_peft": False}, "all weights are trained")
     if continues_adapter(values):
@@ -164,7 +170,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
         ("oft_rank", "oft_block_size", "oft_target", "module_dropout"), Meaning(reason="only an OFT adapter reads it")
     ),
     **dict.fromkeys(
-        ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules"),
+        ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules", "num_layer_trainable", "name_module_trainable"),
         Meaning(reason="only the kind freeze of `finetuning_type` reads it"),
     ),
     "use_llama_pro": lost("layers cannot be frozen one by one", "the adapter is on all layers, not on the expanded ones only"),

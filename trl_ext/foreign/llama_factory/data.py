@@ -172,7 +172,7 @@ def _length(value: Any, values: Values) -> Meaning:
             )
         case "rm":
             return Meaning({"max_length": value}, changes="longer rows are dropped, not cut")
-        case "dpo" | "kto" | "sft":
+        case "dpo" | "kto" | "orpo" | "sft":
             return Meaning(
                 {"max_length": value},
                 changes="longer rows are cut at their end; LLaMA-Factory cuts prompt and completion in proportion",
@@ -279,6 +279,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "interleave_probs": _in_dataset("it is part of `datasets`"),
     "preprocessing_num_workers": _workers,
     **dict.fromkeys(("overwrite_cache", "tokenized_path"), CACHE),
+    "reserved_label_len": Meaning(reason="rows are cut at their end"),
     "preprocessing_batch_size": Meaning(reason="it has no effect on the result"),
     "data_shared_file_system": Meaning(reason="every process reads the cache"),
     "ignore_pad_token_for_loss": lost("padding is never trained on", ""),

@@ -5,7 +5,8 @@ from typing import Any
 from trl_ext.foreign.dialect import Reader, Values
 from trl_ext.foreign.meaning import Meaning
 
-STAGES = ("pt", "sft", "rm", "ppo", "dpo", "kto")
+STAGES = ("pt", "sft", "rm", "ppo", "dpo", "kto", "orpo")
+"""The last is of older releases."""
 
 
 def stage(values: Values) -> str:

@@ -11,8 +11,9 @@ FREEZE = {"freeze_vision_tower": "vision tower", "freeze_multi_modal_projector":
 
 
 def _attention(kind: Any, values: Values) -> Meaning:
-    if kind in (None, "auto"):
+    if kind in (None, False, "auto"):
         return Meaning(reason="transformers chooses the attention, as here")
+    kind = "fa2" if kind is True else kind  # of older releases
     if not isinstance(kind, str) or kind not in ATTENTION:
         return Meaning(reason=f"LLaMA-Factory has auto, {', '.join(ATTENTION)}")
     return Meaning({"attn_implementation": ATTENTION[kind]})
@@ -95,6 +96,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "train_from_scratch": lost("training starts from the weights of `model_name_or_path`", "weights are not random at the start"),
     "freeze_language_model": lost("an adapter on the language model is what is trained", "the language model is not frozen"),
     **{key: _frozen_part(key) for key in FREEZE},
+    "visual_inputs": Meaning(reason="the model's configuration says whether it reads images"),
     # the tokenizer
     "use_fast_tokenizer": Meaning(reason="transformers has fast tokenizers only"),
     "split_special_tokens": lost("special tokens stay whole", "special tokens in the text are not split"),

@@ -13,7 +13,7 @@ WITHOUT_REFERENCE = ("orpo", "simpo")
 SMALLEST = 1e-6
 """LLaMA-Factory adds no term with a smaller weight."""
 
-OF_PREFERENCES = ("dpo", "kto")
+OF_PREFERENCES = ("dpo", "kto", "orpo")
 TRAINERS = {
     "sft": Meaning({"trainer": "sft"}),
     "rm": Meaning({"trainer": "reward"}),
@@ -30,6 +30,8 @@ TRAINERS = {
 def _stage(value: Any, values: Values) -> Meaning:
     if value == "dpo":
         return _preference(values)
+    if value == "orpo":  # of older releases
+        return _preference({**values, "pref_loss": "orpo"})
     unknown = Meaning(reason=f"LLaMA-Factory has no such stage: it has {', '.join(['dpo', *TRAINERS])}")
     return TRAINERS.get(str(value), unknown)
 
