@@ -277,3 +277,71 @@ def test_files_of_v1_are_for_the_trainer_that_is_asked_for(trainer, trained, tmp
 def test_v1_files_with_pairs_are_for_dpo():
     assert settings(f"{V1}pref_loss: simpo\n")["loss"] == "simpo"
     assert settings(V1)["trainer"] == "sft"
+
+
+ODD = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    "",
+    "x",
+    "a, b",
+    "1e400",
+    [],
+    ["a", 1, None],
+    {},
+    {"name": "lora", "r": None},
+    {"path": 3},
+)
+
+
+@pytest.mark.parametrize(
+    "dialect", [foreign.LLAMA_FACTORY, foreign.LLAMA_FACTORY_V1], ids=lambda dialect: dialect.name
+)
+def test_values_of_any_type_are_read(dialect):
+    contexts = [
+        {"stage": stage, "finetuning_type": kind} for stage in ("sft", "dpo", "ppo") for kind in ("lora", "full")
+    ]
+    for key in dialect.means:
+        for value in ODD:
+            for context in [*contexts, {"model": "m", "train_dataset": value}]:
+                values = {**context, key: value}
+                for meaning in dialect.read(key, value, foreign.complete(values, dialect)):
+                    assert meaning.sentence and isinstance(meaning.explanation, str)
+                    reader.parse(reader.write(dict(meaning.settings)))
+
+
+def test_an_odd_value_beside_a_key_does_no_harm():
+    keys = (
+        "lora_rank",
+        "lora_alpha",
+        "ppo_epochs",
+        "gradient_accumulation_steps",
+        "pref_loss",
+        "pref_ftx",
+        "dataset",
+        "eval_dataset",
+    )
+    more = (
+        "adapter_name_or_path",
+        "interleave_probs",
+        "dataset_dir",
+        "galore_target",
+        "quantization_bit",
+        "max_samples",
+        "stage",
+    )
+    for key in (*keys, *more):
+        for value in ODD:
+            convert(
+                {
+                    "stage": "ppo",
+                    "use_galore": True,
+                    "ppo_buffer_size": 2,
+                    "dataset": "d",
+                    "mix_strategy": "interleave_under",
+                    key: value,
+                }
+            )

@@ -1,5 +1,6 @@
 """Read values of a LLaMA-Factory file that several of its keys depend on."""
 
+import math
 from typing import Any
 
 from trl_ext.foreign.dialect import Reader, Values
@@ -29,11 +30,12 @@ def names(value: Any) -> list[str]:
 
 
 def number(value: Any) -> float | None:
-    """A number, also one written as text; `None` for anything else."""
+    """A finite number, also one written as text; `None` for anything else."""
     try:
-        return None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        found = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return found if found is not None and math.isfinite(found) else None
 
 
 def continues_adapter(values: Values) -> bool:
