@@ -301,16 +301,16 @@ ODD = (
     "dialect", [foreign.LLAMA_FACTORY, foreign.LLAMA_FACTORY_V1], ids=lambda dialect: dialect.name
 )
 def test_values_of_any_type_are_read(dialect):
-    contexts = [
-        {"stage": stage, "finetuning_type": kind} for stage in ("sft", "dpo", "ppo") for kind in ("lora", "full")
-    ]
     for key in dialect.means:
         for value in ODD:
-            for context in [*contexts, {"model": "m", "train_dataset": value}]:
+            for context in (
+                {"stage": "sft"},
+                {"stage": "ppo", "finetuning_type": "full"},
+                {"model": "m", "train_dataset": value},
+            ):
                 values = {**context, key: value}
                 for meaning in dialect.read(key, value, foreign.complete(values, dialect)):
-                    assert meaning.sentence and isinstance(meaning.explanation, str)
-                    reader.parse(reader.write(dict(meaning.settings)))
+                    assert all(isinstance(text, str) for text in (meaning.reason, meaning.changes, meaning.advice))
 
 
 def test_an_odd_value_beside_a_key_does_no_harm():
@@ -333,15 +333,15 @@ def test_an_odd_value_beside_a_key_does_no_harm():
         "max_samples",
         "stage",
     )
+    base = {
+        "stage": "ppo",
+        "use_galore": True,
+        "ppo_buffer_size": 2,
+        "dataset": "d",
+        "mix_strategy": "interleave_under",
+    }
     for key in (*keys, *more):
         for value in ODD:
-            convert(
-                {
-                    "stage": "ppo",
-                    "use_galore": True,
-                    "ppo_buffer_size": 2,
-                    "dataset": "d",
-                    "mix_strategy": "interleave_under",
-                    key: value,
-                }
-            )
+            every = foreign.complete({**base, key: value}, foreign.LLAMA_FACTORY)
+            for name, given in every.items():
+                foreign.LLAMA_FACTORY.read(name, given, every)
