@@ -52,10 +52,13 @@ def _setting(key: str, line: Line, remark: str) -> list[str]:
 def _list(title: str, left: list[Left]) -> list[str]:
     if not left:
         return []
-    entries = [line for item in left for line in _entry(item)]
+    whys: dict[str, list[str]] = {}
+    for item in left:
+        whys.setdefault(item.why, []).append(item.key)
+    entries = [line for why, keys in whys.items() for line in _entry(keys, why)]
     return ["", f"# {title}", *entries]
 
 
-def _entry(item: Left) -> list[str]:
-    first, *others = comment([f"{item.key}: {item.why}"])
+def _entry(keys: list[str], why: str) -> list[str]:
+    first, *others = comment([f"{', '.join(keys)}: {why}"])
     return [f"#   {first.removeprefix('# ')}", *(f"#     {line.removeprefix('# ')}" for line in others)]

@@ -21,9 +21,9 @@ def _datasets(given: Any, values: Values) -> tuple[Meaning, ...]:
     if not entries:
         return (UNSET,)
     found = [formats.of_entry(entry, dict(values), kind(values)) for entry in entries]
-    columns = found[0].columns
-    settings = _source(entries) | ({"dataset_columns": columns} if columns else {}) | found[0].settings
-    return (Meaning(settings), *_about_entries(entries, found))
+    columns = {"dataset_columns": found[0].columns} if found[0].columns else {}
+    others = [Meaning({name: value}, formats.WHY[name]) for name, value in found[0].settings.items()]
+    return (Meaning(_source(entries) | columns), *others, *_about_entries(entries, found))
 
 
 def _about_entries(entries: list[dict[str, Any]], found: list[formats.Format]) -> Iterator[Meaning]:

@@ -11,6 +11,14 @@ BY_TEMPLATE = "the columns are recognised, and the tokenizer's chat template wri
 OTHER_TEXT = "the turns are {} only if the tokenizer has that template. Without any template, text has no turns"
 TEMPLATES = {"chatml": "ChatML", "llama3": "those of Llama 3", "zephyr": "those of Zephyr"}
 
+WHY = {
+    "apply_chat_template": "axolotl trains on this text as it is written",
+    "assistant_only_loss": "axolotl trains on the messages of the assistant alone. TRL needs a chat template that marks them, or one "
+    "that it knows",
+    "completion_only_loss": "`train_on_inputs` is on",
+}
+"""Why a setting follows from the type of the data."""
+
 
 @dataclass(frozen=True)
 class Format:
