@@ -67,11 +67,8 @@ def batches(s: Settings, processes: int | None = None) -> Iterator[str]:
     if min(size, groups, total or 1, steps or 1, s["gradient_accumulation_steps"], s["num_generations_eval"] or 1) < 1:
         return  # out of its range, which another rule reports
     each = f"{size} (`per_device_train_batch_size`)" + (f" × {processes} processes" if processes > 1 else "")
-    if total and steps:
-        yield (
-            f"{s.where('generation_batch_size')} and {s.where('steps_per_generation')} both set the number of completions in "
-            "a rollout: keep one of them."
-        )
+    if twice := list(size_given_twice(s, processes)):
+        yield from twice
         return
     if total and total % (size * processes):
         near = max(1, round(total / (size * processes))) * size * processes
@@ -98,6 +95,21 @@ def batches(s: Settings, processes: int | None = None) -> Iterator[str]:
             "over all processes) does not hold a whole number of prompts: set `num_generations_eval` to "
             f"{nearest_divisor(batch, evaluated)}, or `per_device_eval_batch_size` to "
             f"{-(-s['per_device_eval_batch_size'] // evaluated) * evaluated}."
+        )
+
+
+@problem(
+    "generation_batch_size", "steps_per_generation", "per_device_train_batch_size",
+    applies_to=samples_pairs, recipe_only=True,
+)  # fmt: skip
+def size_given_twice(s: Settings, processes: int | None = None) -> Iterator[str]:
+    """A configuration that is made holds both, and they agree. Arguments: see `batches`."""
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if processes is None else processes
+    total, steps = s["generation_batch_size"], s["steps_per_generation"]
+    if total and steps and total != s["per_device_train_batch_size"] * processes * steps:
+        yield (
+            f"{s.where('generation_batch_size')} and {s.where('steps_per_generation')} both set the number of completions in "
+            "a rollout, and they disagree: keep one of them."
         )
 
 

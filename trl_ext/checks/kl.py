@@ -8,6 +8,9 @@ from trl_ext.checks.settings import Settings
 from trl_ext.rl import truth_table
 
 CONTROLLERS = ("fixed", "adaptive")
+BETA_OF_RLOO = 0.05
+"""TRL's default of RLOO's KL coefficient, which a complete list of its settings has (`tests/checks/test_ppo.py`)."""
+
 CELL = ("kl_estimator", "kl_placement", "kl_level")
 
 
@@ -28,7 +31,7 @@ def kl_in_words(effective: Callable[[str], Any]) -> tuple[str, str]:
 
 @problem("beta", "kl_coef")
 def one_coefficient(s: Settings) -> Iterator[str]:
-    if s["beta"] is not None:
+    if s["beta"] not in (None, BETA_OF_RLOO):
         yield f"{s.where('beta')} is {s['beta']}: PPO has one KL coefficient, `kl_coef`. Set that and remove `beta`."
 
 

@@ -22,7 +22,7 @@ def fixed_reference(s: Settings) -> Iterator[str]:
     recipe_only=True,  # code may share a configuration between runs with and without a refresh
 )  # fmt: skip
 def refresh_is_off(s: Settings) -> Iterator[str]:
-    ignored = [key for key in ("ref_model_sync_steps", "ref_model_mixup_alpha") if key in s]
+    ignored = [key for key in ("ref_model_sync_steps", "ref_model_mixup_alpha") if key in s and s.differs(key)]
     if ignored and not s["sync_ref_model"]:
         yield f"{s.named(*ignored)} would be ignored: add `sync_ref_model: true`."
 

@@ -67,7 +67,7 @@ def without_its_switch(start: str, switch: str, s: Settings) -> Iterator[str]:
 
 
 def policy_gradient(key: str, s: Settings) -> Iterator[str]:
-    if key in s:
+    if key in s and s.differs(key):
         yield f"{s.where(key)} is {s[key]}. It shapes a policy gradient, and no loss on pairs reads it: remove it."
 
 

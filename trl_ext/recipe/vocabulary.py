@@ -11,6 +11,9 @@ LOSS_KEYS = ("loss", "loss_kwargs", "variants")
 OWN_KEYS = ("trainer", "env", *LOSS_KEYS)
 """Keys that are neither a field of a configuration nor a hyperparameter."""
 
+TRL_PREFERENCES, TRL_SAMPLING = ("DPOConfig", "KTOConfig"), "RLOOConfig"
+"""TRL's configurations of trainers with a loss on preferences, and of the trainer that samples."""
+
 Keys = dict[str, schema.Field | None]
 """Keys of a recipe, each with its field where it is one of a configuration."""
 
@@ -40,6 +43,17 @@ def hyperparameters() -> tuple[str, ...]:
 def exclusive() -> tuple[tuple[str, ...], ...]:
     """Groups of hyperparameters of which only one is ever given."""
     return _exclusive(losses.available())
+
+
+def is_trl_default(key: str, value: Any, kind: str) -> bool:
+    """Whether a hyperparameter has the default of a configuration of TRL's, whose complete list of settings holds it.
+
+    Args:
+        kind: A key of `methods.METHODS`, whose trainer's parent counts beside TRL's preference trainers.
+    """
+    parents = TRL_PREFERENCES if METHODS[kind].is_default else (*TRL_PREFERENCES, TRL_SAMPLING)
+    found = [field.default for name in parents if (field := schema.fields(name).get(key)) is not None]
+    return any(type(value) is not bool and value == default for default in found)
 
 
 def defaults(kind: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_a_config_survives_being_copied(config):
     [
         ({"loss": "dpoo"}, "dpo"),
         ({"loss": "simpo", "label_smoothing": 0.7}, "label_smoothing"),
-        ({"loss": "sft", "beta": 0.1}, "sft does not read 'beta'"),
+        ({"loss": "sft", "beta": 0.2}, "sft does not read 'beta'"),
         ({"loss": "dpo", "beta": -1.0}, "beta must be"),
         ({"loss": "dpo", "beta": 0.1, "loss_kwargs": {"beta": 0.2}}, "Set it in one place"),
         ({"loss": "dpo", "loss_type": ["ipo"]}, "Set only one of them"),

@@ -8,7 +8,7 @@ from trl_ext.recipe import schema
 from trl_ext.recipe.choice.loss import Choice, loss_title, settle_method
 from trl_ext.recipe.layers.layer import Layer, Layers
 from trl_ext.recipe.problems import Problems
-from trl_ext.recipe.vocabulary import hyperparameters
+from trl_ext.recipe.vocabulary import hyperparameters, is_trl_default
 from trl_ext.support import messages
 from trl_ext.support.yaml_text import line
 
@@ -17,7 +17,7 @@ def fit_variants(layers: Layers, method: Method, problems: Problems) -> None:
     """Fit every variant to its own loss, whether the variant will be used or not."""
     for variant in layers.variants:
         own = Choice(variant.info.name, variant.info)
-        _take_hyperparameters(variant, own, problems)
+        _take_hyperparameters(variant, own, method, problems)
         _drop_unread_settings(variant, own, method, problems)
 
 
@@ -28,7 +28,7 @@ def fit_to_loss(merged: Layer, chosen: Choice | None, method: Method, problems: 
     """
     if chosen is None or chosen.info is None:
         return {}
-    loss_kwargs = _take_hyperparameters(merged, chosen, problems)
+    loss_kwargs = _take_hyperparameters(merged, chosen, method, problems)
     _drop_unread_settings(merged, chosen, method, problems)
     return loss_kwargs
 
@@ -48,14 +48,15 @@ def note_reused_hyperparameters(merged: Layer, file: Layer, chosen: Choice | Non
             )
 
 
-def _take_hyperparameters(layer: Layer, chosen: Choice, problems: Problems) -> dict[str, Any]:
+def _take_hyperparameters(layer: Layer, chosen: Choice, method: Method, problems: Problems) -> dict[str, Any]:
+    """Hyperparameters for the loss. Those it does not read are problems, or dropped at TRL's default: a dump has them all."""
     parts = _parts(chosen)
     kinds = {key: kind for info in parts for key, kind in info.kinds.items()}
     kwargs: dict[str, Any] = {}
     known = hyperparameters()
     for key in [key for key in layer.settings if key in known]:
         value, place = layer.settings[key]
-        if value is None:
+        if value is None or (key not in kinds and is_trl_default(key, value, method.name)):
             del layer.settings[key]
         elif key not in kinds:
             problems.add(place, _unread(key, value, chosen, list(kinds)))

@@ -97,7 +97,7 @@ def _named_in(layer: Layer, problems: Problems) -> Choice | None:
         names, place = given["loss_type"]
         weights = given["loss_weights"].value if "loss_weights" in given else None
         given["loss_type"] = Setting(_from_trl(names, weights, problems), place)
-    elif "loss_weights" in given:
+    elif "loss_weights" in given and given["loss_weights"].value != [1]:
         problems.add(
             given["loss_weights"].place,
             "has no `loss_type` to weight. Write, for instance, `loss: {dpo: 1, sft: 0.1}`.",

@@ -11,6 +11,7 @@ from trl import RLOOConfig
 from trl_ext import checks
 from trl_ext.trainers.common.flags import switch
 from trl_ext.trainers.preference.config import LossOptions
+from trl_ext.trainers.rollout import rollout_size
 
 
 @dataclass
@@ -53,5 +54,6 @@ class OnlinePreferenceConfig(LossOptions, RLOOConfig):
 
     def __post_init__(self) -> None:
         checks.refuse(self, self._method)
-        super().__post_init__()
+        with rollout_size.given_once(self):
+            super().__post_init__()
         self._resolve_loss(default="dpo", trl_spelling=None, fields=("beta",))

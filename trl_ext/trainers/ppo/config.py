@@ -13,6 +13,7 @@ from trl_ext.rl import truth_table
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.flags import switch
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
+from trl_ext.trainers.rollout import rollout_size
 
 RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
 """How the last check of `trl.RLOOConfig` begins. Its baseline is the other completions of a prompt; PPO's is the critic."""
@@ -126,14 +127,16 @@ class PPOConfig(FiniteStepOptions, CheckpointOptions, RLOOConfig):
 
     def __post_init__(self) -> None:
         checks.refuse(self, "ppo")
+        self.beta = None  # TRL's default is allowed
         self.kl_level = truth_table.check(self.kl_estimator, self.kl_placement, self.kl_level)
         if self.kl_controller == "adaptive" and self.kl_horizon is None:
             self.kl_horizon = 10_000
-        try:
-            super().__post_init__()
-        except ValueError as error:
-            if self.num_generations != 1 or not str(error).startswith(RLOO_NEEDS_TWO):
-                raise
+        with rollout_size.given_once(self):
+            try:
+                super().__post_init__()
+            except ValueError as error:
+                if self.num_generations != 1 or not str(error).startswith(RLOO_NEEDS_TWO):
+                    raise
         if self.normalize_advantages is None:
             self.normalize_advantages = self.kl_placement == "reward"
         if self.critic_learning_rate is None:

@@ -4,6 +4,7 @@ Fields are annotated one per line with literal defaults, because the recipe vali
 importing it.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
 
     Hyperparameters are given in `loss_kwargs`, or in TRL's field for them (`beta`, `label_smoothing`, …). A field left at
     `None` takes the default of the loss. A hyperparameter that the loss does not read is an error, since β, for example,
-    has a different meaning in each loss.
+    has a different meaning in each loss. At TRL's default it is no error and has no effect.
     """
 
     _method: ClassVar[str]  # the kind of training that a subclass configures, a key of `trl_ext.methods.METHODS`
@@ -48,7 +49,7 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
         if ours is not None and trl_spelling is not None and not is_same(trl_spelling, ours):
             raise ValueError(f"`loss` is {ours!r} and `loss_type` is {trl_spelling!r}. Set only one of them.")
         chosen = ours or trl_spelling or default
-        given = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
+        given = self._given(chosen, fields)
         kwargs = dict(self.loss_kwargs or {})
         for name, value in kwargs.items():
             if given.get(name, value) != value:
@@ -59,6 +60,22 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
         self.loss_kwargs = dict(resolved.hyperparameters)
         for name in fields:
             setattr(self, name, shared_value(resolved, name))
+
+    def _given(self, loss: dict | str, fields: tuple[str, ...]) -> dict[str, Any]:
+        """The hyperparameters that were set.
+
+        One that the loss does not read is left out at TRL's default, since a complete list of TRL's settings holds it.
+        """
+        parts = losses.describe_mix(loss).components if isinstance(loss, dict) else [losses.describe(loss)]
+        read = {name for info in parts for name in info.hyperparameters}
+        parent = next(cls for cls in type(self).__mro__ if cls.__module__.startswith("trl."))
+        of_trl = {field.name: field.default for field in dataclasses.fields(parent)}
+        values = {name: getattr(self, name) for name in fields}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None and (name in read or value != of_trl[name])
+        }
 
 
 @dataclass
