@@ -118,7 +118,7 @@ def from_flags(name: str, cls: type, settings: dict[str, Any]) -> Any:
 
 def from_yaml(name: str, cls: type, settings: dict[str, Any], folder) -> Any:
     path = folder / "settings.yaml"
-    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     if name == "trl":
         return TrlParser((cls,)).parse_args_and_config(["--config", str(path)])[0]
     return parser(name, cls).parse_yaml_file(str(path))[0]
