@@ -223,6 +223,16 @@ def test_another_kind_of_tuning_is_not_the_default(kind):
     assert line.value is True and "a LoRA" in line.why and "trained, not" in line.why
 
 
+def test_an_adapter_on_the_vision_tower_is_said_to_change_the_training():
+    def why(more: str) -> str:
+        return convert(reader.parse(f"{DPO}lora_target: all\n{more}")).settings["lora_target_modules"].why
+
+    assert "vision tower" in why("image_max_pixels: 262144\n") and "vision tower" in why("freeze_vision_tower: true\n")
+    assert (
+        why("") == "" == why("image_max_pixels: 9\nfreeze_vision_tower: false\nfreeze_multi_modal_projector: false\n")
+    )
+
+
 def test_the_reference_is_the_base_itself():
     text = f"{DPO}ref_model: embedded\n"
     assert left(text)["ref_model"] is False

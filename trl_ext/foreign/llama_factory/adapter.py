@@ -14,6 +14,9 @@ from trl_ext.foreign.llama_factory.file_values import (
 )  # fmt: skip
 from trl_ext.foreign.meaning import Meaning
 
+FROZEN = ("freeze_vision_tower", "freeze_multi_modal_projector")
+OF_IMAGES = ("image_max_pixels", "image_min_pixels", "video_max_pixels", "video_min_pixels")
+"""Keys that a file has if its model reads images."""
 OF_FULL = Meaning(reason="all weights are trained and there is no adapter, so it has no effect")
 OF_ITS_OWN = Meaning(reason="the adapter that is trained further has its own")
 START = "LoRA starts with PEFT's default, whose product is zero, so that the policy starts as the base. PiSSA changes the base's weights"
@@ -67,8 +70,17 @@ def _alpha(value: Any, values: Values) -> Meaning:
     return _of_a_new_lora("lora_alpha")(value or int(2 * (8 if rank is None else rank)), values)
 
 
-def _targets(value: Any) -> str | list[str]:
-    return "all-linear" if names(value) == ["all"] else names(value)
+def _targets(value: Any, values: Values) -> Meaning:
+    if names(value) != ["all"]:
+        return _of_a_new_lora("lora_target_modules", names)(value, values)
+    found = _of_a_new_lora("lora_target_modules", lambda value: "all-linear")(value, values)
+    is_frozen = any(values.get(key, True) for key in FROZEN)
+    if found.settings and is_frozen and any(key in values for key in (*FROZEN, *OF_IMAGES)):
+        return Meaning(
+            found.settings,
+            changes="the vision tower and its projector get the adapter too; LLaMA-Factory leaves them out",
+        )
+    return found
 
 
 def _continued(value: Any, values: Values) -> Meaning:
@@ -157,7 +169,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "lora_rank": _of_a_new_lora("lora_r"),
     "lora_alpha": _alpha,
     "lora_dropout": _of_a_new_lora("lora_dropout"),
-    "lora_target": _of_a_new_lora("lora_target_modules", _targets),
+    "lora_target": _targets,
     "additional_target": _of_a_new_lora("lora_modules_to_save", names),
     "use_rslora": _of_a_new_lora("use_rslora"),
     "use_dora": _of_a_new_lora("use_dora"),

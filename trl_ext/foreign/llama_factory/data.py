@@ -97,7 +97,7 @@ def _remarks(found: list[Source], values: Values) -> tuple[str, str]:
         or len({source.is_conversation for source in found}) > 1
     ):
         reasons.append(
-            "the datasets have other columns, and those of a mixture must be the same: bring the files into one form"
+            "these datasets have different columns, and those of a mixture must be the same. Bring the files into one form first"
         )
     if any(source.samples for source in found):
         changes.append("the first rows are taken, not random ones (`num_samples`)")

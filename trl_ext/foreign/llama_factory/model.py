@@ -34,7 +34,7 @@ def _pure_bf16(on: Any, values: Values) -> Meaning:
     if not on:
         return OFF
     settings: dict[str, Any] = {"dtype": "bfloat16"}
-    if stage(values) in ("dpo", "kto") and tuning(values) != "full":
+    if stage(values) in ("dpo", "kto", "orpo") and tuning(values) != "full":
         return Meaning(settings | {"lora_dtype": "bfloat16"}, "the adapter's weights are in bfloat16 too")
     if tuning(values) == "full":
         return Meaning(settings, "all weights are in bfloat16")
@@ -68,8 +68,7 @@ def _frozen_part(key: str) -> Reader:
         if tuning(values) == "full":
             changes = f"if the model has a {FREEZE[key]}, it is trained too" if is_frozen else ""
             return Meaning(reason="`use_peft: false` trains all weights", changes=changes)
-        changes = f"if the model has a {FREEZE[key]}, `all-linear` puts the adapter on it too" if is_frozen else ""
-        return Meaning(reason="`lora_target_modules` says what gets an adapter", changes=changes)
+        return Meaning(reason="`lora_target_modules` says what gets an adapter")
 
     return meaning
 

@@ -12,7 +12,7 @@ ARGUMENTS = {
 }  # fmt: skip
 """Arguments of low-rank optimizers and LLaMA-Factory's defaults, which differ from those of transformers."""
 OF_TRANSFORMERS = {"update_interval": "update_proj_gap"}
-SEVERAL_BACKWARDS = ("dpo", "kto", "ppo")
+SEVERAL_BACKWARDS = ("dpo", "kto", "orpo", "ppo")
 
 
 def _low_rank(kind: str) -> Reader:
@@ -40,11 +40,11 @@ def _low_rank(kind: str) -> Reader:
     return meaning
 
 
-def _of(kind: str) -> Reader:
+def _of(kind: str, name: str) -> Reader:
     """An argument of a low-rank optimizer, which is written with it."""
-    return lambda value, values: Meaning(
-        reason="it is part of `optim_args`, `optim` and `optim_target_modules`" if values.get(f"use_{kind}") else f"only `use_{kind}` reads it"
-    )  # fmt: skip
+    where = {"target": "optim_target_modules", "layerwise": "optim"}.get(name, "optim_args")
+    used, unused = Meaning(reason=f"`{where}` has it"), Meaning(reason=f"only `use_{kind}` reads it")
+    return lambda value, values: used if values.get(f"use_{kind}") else unused
 
 
 def _optim(value: Any, values: Values) -> Meaning | tuple[()]:
@@ -124,8 +124,9 @@ MEGATRON = Meaning(reason="Megatron and HyperParallel are not used")
 MEANS: dict[str, str | Meaning | Reader] = {
     "use_galore": _low_rank("galore"),
     "use_apollo": _low_rank("apollo"),
-    **{f"galore_{name}": _of("galore") for name in ("target", "layerwise", *ARGUMENTS["galore"])},
-    **{f"apollo_{name}": _of("apollo") for name in ("target", "layerwise", "scale_front", *ARGUMENTS["apollo"])},
+    **{f"galore_{name}": _of("galore", name) for name in ("target", "layerwise", *ARGUMENTS["galore"])},
+    **{f"apollo_{name}": _of("apollo", name) for name in ("target", "layerwise", *ARGUMENTS["apollo"])},
+    "apollo_scale_front": lost("transformers' APOLLO has no such argument", "the norm-growth limiter comes after the scaling"),
     "optim": _optim,
     "use_badam": lost("transformers has no BAdam", "all weights are updated in every step, by `optim`"),
     **dict.fromkeys(
