@@ -64,15 +64,16 @@ bf16: true
 
 
 @pytest.mark.parametrize(
-    ("text", "config", "loss"),
+    ("text", "verb", "config", "loss"),
     [
-        (DPO, "DPOConfig", {"dpo": 0.8, "bco": 0.2, "sft": 1.0}),
-        (KTO, "KTOConfig", "kto"),
-        (MIXTURE, "DPOConfig", "dpo"),
+        (DPO, None, "DPOConfig", {"dpo": 0.8, "bco": 0.2, "sft": 1.0}),
+        (KTO, None, "KTOConfig", "kto"),
+        (MIXTURE, "dpo", "DPOConfig", "dpo"),
+        (MIXTURE, "kto", "KTOConfig", "kto"),
     ],
-    ids=["dpo", "kto", "mixture"],
+    ids=["dpo", "kto", "mixture for dpo", "mixture for kto"],
 )
-def test_what_works_with_trl_means_the_same_here(tmp_path, monkeypatch, text, config, loss):
+def test_what_works_with_trl_means_the_same_here(tmp_path, monkeypatch, text, verb, config, loss):
     import trl
 
     path = write(tmp_path, "", text)
@@ -82,7 +83,7 @@ def test_what_works_with_trl_means_the_same_here(tmp_path, monkeypatch, text, co
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parsed = trl.TrlParser(classes).parse_args_and_config(["--config", str(path), "--use_cpu"])
-    read = recipe.load(path)
+    read = recipe.load(path, {"trainer": verb} if verb else {})
     assert read.loss == loss
     sections = read.sections()
     ours = sections["training"] | sections["model"] | sections["data"]

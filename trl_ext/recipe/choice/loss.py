@@ -7,12 +7,18 @@ from trl_ext import losses, methods
 from trl_ext.checks.loss import mix_from_trl
 from trl_ext.methods import Method
 from trl_ext.recipe import schema
+from trl_ext.recipe.choice import trl_file
 from trl_ext.recipe.layers.layer import Layer, Layers, Place, Setting
 from trl_ext.recipe.problems import Problems
 from trl_ext.support import messages
 
 SPELLINGS = ("loss", "loss_type", "loss_weights")
 """Keys that choose a loss."""
+
+UNNAMED = (
+    "The file does not say what it trains, and TRL's `dpo` and `kto` read the same settings. Write `loss: dpo` for DPO on pairs or "
+    "`loss: kto` for KTO, which unpairs them (`--trainer dpo` and `--trainer kto` do the same), or name another loss."
+)
 
 DEFAULT_ON_PAIRS, DEFAULT_ON_LABELS = "dpo", "kto"
 """Losses of recipes that name none."""
@@ -41,16 +47,25 @@ class Choice:
 def choose_loss(layers: Layers, method: Method, problems: Problems) -> Choice | None:
     """The loss to train; removes `SPELLINGS` from file and flags. `None` for methods without a loss.
 
-    Flags win over the file, `loss` over `loss_type`. A recipe that names no loss trains KTO if it has a setting that only
-    methods on labelled completions have, else DPO.
+    Flags win over the file, `loss` over `loss_type`. A recipe that names no loss trains that of its `trainer`, KTO if it has a
+    setting that only methods on labelled completions have, and else DPO. A file that TRL's `dpo` and `kto` read alike has to
+    say which of them it is for.
     """
     if not method.has_loss:
         return None
+    is_unnamed = method.is_default and layers.verb is None and trl_file.is_unnamed(layers)
     in_file, in_flags = (_named_in(layer, problems) for layer in (layers.file, layers.flags))
-    if in_file is None:
+    is_overridden = in_flags is not None and layers.verb is not None and layers.verb.place.line is not None
+    if layers.verb is not None and not is_overridden and (named := in_flags or in_file) is not None:
+        _check_verb(layers.verb, named, problems)
+    if in_file is None and layers.verb is not None:
+        in_file = Choice(layers.verb.value, losses.describe(layers.verb.value))
+    elif in_file is None:
         in_file, note = _default(layers.file)
         if note and in_flags is None:
             problems.notes.append(note)
+        elif is_unnamed and in_flags is None and not trl_file.is_for_dpo(layers.file):
+            problems.add_sentences(UNNAMED)
     return replace(in_flags or in_file, in_file=in_file.loss)
 
 
@@ -87,6 +102,18 @@ def _default(file: Layer) -> tuple[Choice, str | None]:
     choice = Choice(name, losses.describe(name), is_stated=False)
     note = f"The recipe names no loss. {telling} is a setting of {name.upper()}, so the loss is {name}."
     return choice, None if telling is None else note
+
+
+def _check_verb(verb: Setting, named: Choice, problems: Problems) -> None:
+    """Report a loss that the verb of TRL which `trainer` names does not train."""
+    is_paired = trl_file.VERBS[verb.value]
+    if named.info is None or named.info.paired == is_paired:
+        return
+    theirs, ours = ("pairs", "labelled completions") if is_paired else ("labelled completions", "pairs")
+    problems.add(
+        verb.place,
+        f"is {verb.value}, which trains on {theirs}, and the loss {loss_title(named.loss)} trains on {ours}. Keep one of them.",
+    )
 
 
 def _named_in(layer: Layer, problems: Problems) -> Choice | None:

@@ -3,7 +3,8 @@
 from trl_ext import losses, methods
 from trl_ext.foreign import grpo
 from trl_ext.methods import TRAINERS, Method
-from trl_ext.recipe.layers.layer import Layers
+from trl_ext.recipe.choice.trl_file import VERBS, other_verb
+from trl_ext.recipe.layers.layer import Layers, Setting
 from trl_ext.recipe.problems import Problems
 from trl_ext.support import messages
 
@@ -11,19 +12,29 @@ from trl_ext.support import messages
 def choose_method(layers: Layers, problems: Problems) -> Method:
     """The method that `trainer` names, in the flags or else in the file; removes `trainer` from both layers.
 
-    Without `trainer` it is a loss on pairs, until the loss is chosen. An unknown name is a problem; the rest of the recipe is
+    Without `trainer` it is a loss on pairs, until the loss is chosen: `dpo` and `kto` are put into `layers.verb` for it. A file
+    for TRL without a loss is for the verb whose settings it has. An unknown name is a problem; the rest of the recipe is
     then checked as one without `trainer`, or as one of PPO for `grpo` and `rloo`.
     """
     given = [layer.settings.pop("trainer", None) for layer in (layers.flags, layers.file)]
     value, place = next(filter(None, given), (None, None))
     if isinstance(value, str) and value in TRAINERS:
         return methods.of(value)
-    if isinstance(value, str) and value in losses.available():
+    if isinstance(value, str) and value in VERBS:
+        layers.verb = Setting(value, place)
+    elif isinstance(value, str) and value in losses.available():
         problems.add(place, f"is {value}, which is a loss. Write `loss: {value}`.")
     elif isinstance(value, str) and value in grpo.TRAINERS:
         problems.add(place, grpo.TRAINERS[value])
         return methods.of("ppo")  # its settings are judged as those of PPO
     elif value is not None:
-        allowed = messages.one_of(str(value), tuple(TRAINERS))
+        allowed = messages.one_of(str(value), (*VERBS, *TRAINERS))
         problems.add(place, f"is {messages.shown(value)}: {allowed} Without `trainer`, a preference loss is trained.")
+    elif told := other_verb(layers):
+        name, setting = told
+        problems.notes.append(
+            f"The recipe names no loss and no `trainer`. {setting.place} is a setting of TRL's `{name}` alone, so this trains "
+            f"`trainer: {name}`."
+        )
+        return methods.of(name)
     return methods.of(None)

@@ -64,11 +64,16 @@ class Variant(Layer):
 
 @dataclass
 class Layers:
-    """All sources of settings. Later ones win: file, then the variant of the chosen loss, then flags."""
+    """All sources of settings. Later ones win: file, then the variant of the chosen loss, then flags.
+
+    Attributes:
+        verb: The `trainer` that names a verb of TRL for preferences, `dpo` or `kto`, if one is given.
+    """
 
     file: Layer
     flags: Layer
     variants: list[Variant] = field(default_factory=list)
+    verb: Setting | None = None
 
     def __iter__(self) -> Iterator[Layer]:
         yield from self.variants

@@ -1,0 +1,76 @@
+"""Which of TRL's verbs a YAML file is for: its keys, `trainer`, or a flag say it, and otherwise the reader is asked."""
+
+import pytest
+
+from tests.recipe.helpers import load, problem
+from trl_ext import recipe
+
+FILE = """\
+model_name_or_path: org/model
+dataset_name: org/pairs
+learning_rate: 5e-7
+max_length: 512
+report_to: none
+"""
+
+
+@pytest.fixture
+def trl(tmp_path):
+    def read(text="", **flags):
+        path = tmp_path / "trl.yaml"
+        path.write_text(FILE + text, encoding="utf-8")
+        return recipe.load(path, flags)
+
+    return read
+
+
+@pytest.mark.parametrize("text", ["", "beta: 0.1\n", "use_peft: true\nlora_r: 32\n", "dataset_num_proc: 2\n"])
+def test_a_file_for_either_verb_is_asked_about(tmp_path, text):
+    sentence = problem(tmp_path, FILE + text, "")
+    assert "does not say what it trains" in sentence
+    assert "`loss: dpo`" in sentence and "`loss: kto`" in sentence and "--trainer kto" in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "loss"),
+    [
+        ("", {"trainer": "kto"}, "kto"),
+        ("", {"trainer": "dpo"}, "dpo"),
+        ("trainer: kto\n", {}, "kto"),
+        ("loss_type: apo_zero_unpaired\n", {"trainer": "kto"}, "apo_zero_unpaired"),
+        ("loss_type: ipo\n", {"trainer": "dpo"}, "ipo"),
+        ("", {"loss": "simpo"}, "simpo"),
+        ("trainer: kto\n", {"loss": "aot_unpaired"}, "aot_unpaired"),
+        ("desirable_weight: 1.2\n", {}, "kto"),
+        ("use_weighting: true\n", {}, "dpo"),
+        ("truncation_mode: keep_end\n", {}, "dpo"),
+    ],
+)
+def test_what_says_it(trl, text, flags, loss):
+    found = trl(text, **flags)
+    assert found.loss == loss and found.trainer is None
+    assert found.kind == ("unpaired" if loss in ("kto", "apo_zero_unpaired") else "paired")
+
+
+@pytest.mark.parametrize(
+    ("text", "trainer"),
+    [("assistant_only_loss: true\n", "sft"), ("packing: true\n", "sft"), ("center_rewards_coefficient: 0.01\n", "reward")],
+)  # fmt: skip
+def test_files_for_other_verbs_are_recognised_by_their_own_settings(trl, text, trainer):
+    found = trl(text)
+    assert found.trainer == trainer
+    assert f"so this trains `trainer: {trainer}`" in " ".join(found.notes)
+
+
+def test_a_recipe_of_trl_ext_still_trains_dpo(tmp_path):
+    assert load(tmp_path, "learning_rate: 5e-7\n").loss == "dpo"  # with the embedded model
+
+
+@pytest.mark.parametrize("line", ["row_tokens: 1024\n", "eval_size: 10\n", "variants: {ipo: {beta: 0.1}}\n"])
+def test_settings_of_trl_ext_show_a_recipe(trl, line):
+    assert trl(line).loss == "dpo"
+
+
+@pytest.mark.parametrize(("verb", "loss", "has"), [("kto", "ipo", "pairs"), ("dpo", "kto", "labelled completions")])
+def test_a_loss_that_the_verb_does_not_train(tmp_path, verb, loss, has):
+    assert f"the loss {loss} trains on {has}" in problem(tmp_path, FILE + f"loss: {loss}\n", "", trainer=verb)
