@@ -18,7 +18,7 @@ from trl_ext.support.errors import UserError
 
 BASE: dict[str, Any] = {"model_name_or_path": "org/model", "dataset_name": "org/data"}
 OF_METHOD: dict[str, dict[str, Any]] = {
-    "paired": {"use_peft": True},
+    "paired": {"trainer": "dpo", "use_peft": True},
     "unpaired": {"loss": "kto", "use_peft": True},
     "ppo": {"trainer": "ppo", "use_peft": True, "reward_funcs": ["sentiment"]},
     "reward": {"trainer": "reward", "use_peft": True},

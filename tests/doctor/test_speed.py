@@ -12,7 +12,7 @@ BIG = "model_name_or_path: meta-llama/Llama-3.1-8B-Instruct\nload_in_4bit: true\
 def judged(tmp_path, monkeypatch, text, rate=100e9):
     monkeypatch.setattr(speed, "operations", lambda: rate)
     (tmp_path / "r.yaml").write_text(
-        f"{text}dataset_name: org/pairs\nuse_peft: true\nlora_target_modules: all-linear\n"
+        f"{text}dataset_name: org/pairs\nloss: dpo\nuse_peft: true\nlora_target_modules: all-linear\n"
     )
     loaded = recipe.load(tmp_path / "r.yaml")
     return list(speed.on_cpu(loaded, planner.plan(loaded, vram=64)))

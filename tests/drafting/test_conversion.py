@@ -53,6 +53,20 @@ def test_a_file_becomes_a_recipe_with_its_order_and_comments(tmp_path):
     assert "max_stepss: trl-ext does not know this key. Did you mean `max_steps`?" in lists
 
 
+@pytest.mark.parametrize(
+    ("trainer", "line"),
+    [("kto", "loss: kto  # `--trainer kto`."), ("orpo", "loss: orpo  # `--trainer orpo`."), ("sft", "trainer: sft")],
+)
+def test_the_flag_says_what_is_trained(tmp_path, trainer, line):
+    text = HANDBOOK.replace("loss_type: sigmoid\n", "").replace(
+        "model_name_or_path: embedded", "model_name_or_path: org/m"
+    )
+    text = text.replace("  embedded: 1.0", "  org/data: 1.0")
+    assert "does not say what it trains" in converted(tmp_path, text).problems[0]
+    made = converted(tmp_path, text, trainer)
+    assert made.problems == [] and line in made.text
+
+
 def test_a_launch_configuration_is_no_recipe(tmp_path):
     text = "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nnum_processes: 2\n"
     with pytest.raises(UserError, match=r"configuration file of accelerate.*accelerate launch --config_file"):

@@ -71,6 +71,13 @@ def test_settings_of_trl_ext_show_a_recipe(trl, line):
     assert trl(line).loss == "dpo"
 
 
+def test_a_data_file_shows_a_recipe(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n', encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"model_name_or_path: org/model\ndataset_name: {tmp_path / 'pairs.jsonl'}\n", encoding="utf-8")
+    assert recipe.load(path).loss == "dpo"  # TRL loads no file by its name
+
+
 @pytest.mark.parametrize(("verb", "loss", "has"), [("kto", "ipo", "pairs"), ("dpo", "kto", "labelled completions")])
 def test_a_loss_that_the_verb_does_not_train(tmp_path, verb, loss, has):
     assert f"the loss {loss} trains on {has}" in problem(tmp_path, FILE + f"loss: {loss}\n", "", trainer=verb)

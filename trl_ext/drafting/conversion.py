@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trl_ext import foreign
+from trl_ext import foreign, losses
 from trl_ext.foreign.dialect import Dialect
 from trl_ext.foreign.meaning import Meaning, written
-from trl_ext.methods import METHODS
+from trl_ext.methods import METHODS, TRAINERS
 from trl_ext.recipe.schema import MISSING
 from trl_ext.recipe.vocabulary import known_keys
 from trl_ext.support import messages
@@ -93,12 +93,27 @@ def convert(values: Mapping[str, Any], trainer: str | None = None) -> Conversion
         _convert_key(key, value, every, made, made.settings, is_default=False)
     for key, value in defaults.items():
         _convert_key(key, value, every, made, made.defaults, is_default=True)
+    _name_the_loss(made, trainer)
     if "loss" in {*made.settings, *made.defaults}:
         for key in LOSS_SPELLINGS:
             made.settings.pop(key, None)
     for key in [key for key, line in made.defaults.items() if _is_default_here(key, line.value, made)]:
         del made.defaults[key]
     return made
+
+
+def _name_the_loss(made: Conversion, flag: str | None) -> None:
+    """Write a `trainer` that stands for a loss as that loss, before the other settings."""
+    line = made.settings.get("trainer")
+    if line is None or not isinstance(line.value, str):
+        return
+    if flag is not None and line.source == "trainer":
+        line.source, line.why, line.is_unchanged = "", f"`--trainer {flag}`.", False
+    if line.value in losses.available() and line.value not in TRAINERS:
+        named = {"loss", "loss_type"} & {*made.settings, *made.defaults}
+        del made.settings["trainer"]
+        if not named:
+            made.settings = {"loss": Line(line.value, why=line.why)} | made.settings
 
 
 def _convert_key(

@@ -64,7 +64,7 @@ def choose_loss(layers: Layers, method: Method, problems: Problems) -> Choice | 
         in_file, note = _default(layers.file)
         if note and in_flags is None:
             problems.notes.append(note)
-        elif is_unnamed and in_flags is None and not trl_file.is_for_dpo(layers.file):
+        elif is_unnamed and not layers.file.reported and not trl_file.is_for_dpo(layers.file):
             problems.add_sentences(UNNAMED)
     return replace(in_flags or in_file, in_file=in_file.loss)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from trl_ext import foreign
+from trl_ext.data.files import names
 from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import schema
 from trl_ext.recipe.layers.layer import Layer, Layers, Setting
@@ -20,13 +21,14 @@ _NAMES_A_LOSS = {*LOSS_KEYS, "loss_type", "loss_weights", "trainer"}
 def is_unnamed(layers: Layers) -> bool:
     """Whether a file names nothing that is trained, and has only settings that TRL's own verbs read.
 
-    Settings of trl-ext, and the model and data that come with it, show that a file is a recipe. So do the files of other
-    programs, whose keys say what they train.
+    Settings of trl-ext, the model and data that come with it, and data files by their name, which TRL does not read, show that
+    a file is a recipe. So do the files of other programs, whose keys say what they train.
     """
     file = layers.file.settings
     if (_NAMES_A_LOSS & {*file, *layers.flags.settings}) or layers.variants:
         return False
-    if EMBEDDED in (_value(file, "model_name_or_path"), _value(file, "dataset_name")):
+    data = _value(file, "dataset_name")
+    if EMBEDDED in (_value(file, "model_name_or_path"), data) or (isinstance(data, str) and names.is_data_file(data)):
         return False
     dialect = foreign.recognise({key: setting.value for key, setting in file.items()})
     theirs = _fields("DPOConfig", "KTOConfig", *_OTHERS, "ModelConfig", "ScriptArguments", "DatasetMixtureConfig")
