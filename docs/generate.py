@@ -26,6 +26,7 @@ from trl_ext.methods import METHODS
 from trl_ext.recipe import shipped
 from trl_ext.recipe.extras import DataExtras, ModelExtras
 from trl_ext.rl import truth_table
+from trl_ext.trainers.common import overrides as refused
 from trl_ext.trainers.preference.config import PairedPreferenceConfig, UnpairedPreferenceConfig
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +107,25 @@ def seam_table() -> str:
     rows += [(seam.file, seam.relies_on, [seam.test]) for seam in SEAMS]
     lines = ["| file in `trl_ext/` | relies on | tests, in `tests/` |", "|---|---|---|"]
     lines += [f"| `{file}` | {relies} | {', '.join(f'`{test}`' for test in tests)} |" for file, relies, tests in rows]
+    return "\n".join(lines)
+
+
+def bypassed_table() -> str:
+    """Methods of TRL's trainers that are refused in a subclass."""
+    kinds = {"preferences": refused.OF_ROWS, "sampled pairs": refused.OF_LOSSES, "PPO": refused.OF_PPO}
+    rows: dict[str, dict[str, list[str]]] = {}
+    for kind, bypassed in kinds.items():
+        for name, remedy in bypassed.items():
+            rows.setdefault(remedy, {}).setdefault(name, []).append(kind)
+    lines = ["| method | in training on | instead |", "|---|---|---|"]
+    for remedy, methods in rows.items():
+        for trained in dict.fromkeys(map(tuple, methods.values())):
+            names = ", ".join(f"`{name}`" for name, own in methods.items() if tuple(own) == trained)
+            lines.append(f"| {names} | {', '.join(trained)} | {remedy} |")
+    older: dict[str, list[str]] = {}
+    for name, remedy in refused.OF_OLDER_TRL.items():
+        older.setdefault(remedy, []).append(f"`{name}`")
+    lines += [f"| {', '.join(names)} (older TRL) | preferences | {remedy} |" for remedy, names in older.items()]
     return "\n".join(lines)
 
 
@@ -260,6 +280,7 @@ PARTS = {
     "losspages": loss_pages,
     "formats": format_table,
     "seams": seam_table,
+    "bypassed": bypassed_table,
     "methods": method_table,
     "recipes": recipe_table,
     "settings": settings_table,

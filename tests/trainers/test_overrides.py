@@ -95,7 +95,7 @@ OVERRIDES = {
 """Names that stand both in a class of ours and in a parent's, by trainer, each with the test of what it relies on."""
 
 SHARED_STATE = {"_tr_loss"}  # the running sum of losses, from which a step left out is taken back
-SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"data_collator", "precompute_ref_logps"}
+SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"precompute_ref_logps"}
 SHARED_STATE_OF_ROLLOUTS = SHARED_STATE | {"_buffered_inputs", "_step", "_current_train_step_time", "beta"}
 SETS = {
     SupervisedTrainer: SHARED_STATE,

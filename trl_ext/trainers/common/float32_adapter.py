@@ -11,8 +11,8 @@ from trl_ext.trainers.common import lora
 class Float32Adapter:
     """Mixin before a TRL trainer that casts the adapter of a quantised model to bfloat16; overrides `__init__`."""
 
-    def __init__(self, model: Any, **kwargs: Any) -> None:
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
         weights = lora.snapshot(model)
-        super().__init__(model, **kwargs)
+        super().__init__(model, *args, **kwargs)
         keep_exact_cpu_kernels(self.model)
         lora.restore(self.model, weights, dtype=torch.float32)

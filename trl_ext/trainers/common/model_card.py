@@ -42,9 +42,10 @@ class ModelCard:
         (directory / "README.md").write_text(text, encoding="utf-8")
 
 
-def card_of_loss(loss: losses.Loss | losses.Mix, reference: str) -> dict[str, str]:
-    """Rows of the card about a loss on preferences and its reference."""
+def card_of_loss(loss: losses.Loss | losses.Mix, reference: str, changed_by: str | None) -> dict[str, str]:
+    """Rows of the card about a loss on preferences, its reference, and the method that changes it, if one does."""
     return {
+        **({"loss changed by": f"`{changed_by}`"} if changed_by else {}),
         "reference policy": reference,
         "loss": f"`{loss.name}`: {loss.formula}" + (f" ({loss.paper})" if loss.paper else ""),
         "loss hyperparameters": f"`{json.dumps(loss.hyperparameters)}`",

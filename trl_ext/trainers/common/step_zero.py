@@ -17,6 +17,7 @@ from trl_ext.reference import frozen_copy
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.counts import count
+from trl_ext.trainers.common import example_losses
 from trl_ext.trainers.common.console import detail, say
 
 # Relative. Policy and reference run the same kernels on the same rows and agree almost to the bit.
@@ -97,7 +98,8 @@ def reference_of(trainer: Any) -> str:
 
 def announce(trainer: Any) -> None:
     """Print the loss and its reference, before the first forward pass; the log also gets what the formula means."""
-    changed = [f"  changed by {change}" for change in objective.changes_of(trainer.args)]
+    changes = [*objective.changes_of(trainer.args), *filter(None, [example_losses.changed_by(trainer)])]
+    changed = [f"  changed by {change}" for change in changes]
     say(trainer.accelerator, "\n".join([describe(trainer.loss), *changed, f"reference: {reference_of(trainer)}"]))
     detail(trainer.accelerator, "\n".join(describe_fully(trainer.loss)))
 
@@ -158,6 +160,8 @@ def check(trainer: Any, measured: float, apart: float | None = None) -> None:
 
 def _why_unknown(trainer: Any) -> str | None:
     """Reason why the first loss is not known in advance; `None` if it is."""
+    if (method := example_losses.changed_by(trainer)) is not None:
+        return f"{method} changes the loss"
     if not trainer.loss.needs_reference or trainer.loss.initial_value is None:
         return "the expected value depends on the data"
     if getattr(trainer, "use_weighting", False):

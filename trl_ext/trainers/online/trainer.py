@@ -19,8 +19,9 @@ from functools import partial
 from typing import Any
 
 from trl_ext import losses
-from trl_ext.trainers.common import step_zero
+from trl_ext.trainers.common import overrides, step_zero
 from trl_ext.trainers.common.console import say
+from trl_ext.trainers.common.example_losses import ExampleLosses, changed_by
 from trl_ext.trainers.common.model_card import ModelCard, card_of_loss
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
@@ -31,7 +32,7 @@ from trl_ext.trainers.rollout.checkpoint import RolloutFiles
 from trl_ext.trainers.rollout.trainer import RolloutTrainer
 
 
-class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
+class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ExampleLosses, ModelCard, RolloutTrainer):
     """Preference optimisation on sampled pairs, constructed like `trl.RLOOTrainer`.
 
     Overrides the methods that its parents name. Attributes of TRL's trainer read: `num_generations`,
@@ -61,6 +62,7 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutT
         args = args or OnlinePreferenceConfig(output_dir="Online-output")
         if not isinstance(args, OnlinePreferenceConfig):
             raise TypeError(f"OnlinePreferenceTrainer takes an OnlinePreferenceConfig, not a {type(args).__name__}.")
+        overrides.refuse(type(self), self._bypassed)
         sources = reward_functions.listed(reward_funcs)
         checks.refuse(args, model, sources, given)
         self.loss = losses.get(args.loss, **args.loss_kwargs)
@@ -68,7 +70,9 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutT
             model,
             sources,
             args,
-            make_update=partial(PairUpdate, loss=self.loss, check_first_step=self._check_first_step),
+            make_update=partial(
+                PairUpdate, loss=self.loss, adjust=self.example_losses, check_first_step=self._check_first_step
+            ),
             files=RolloutFiles(args, method=self._name, state_name="online_state"),
             beta=args.beta,
             reads_reference=self.loss.needs_reference,
@@ -98,5 +102,5 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutT
             "method": "online preference optimisation (arXiv:2402.04792)",
             "rewards": ", ".join(f"`{name}`" for name in self.reward_func_names),
             "pairs": f"best and worst of {self.num_generations} completions; epochs per rollout: {self.num_iterations}",
-            **card_of_loss(self.loss, step_zero.reference_of(self)),
+            **card_of_loss(self.loss, step_zero.reference_of(self), changed_by(self)),
         }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trl_ext.rl import masked
 from trl_ext.rl.pairs import best_and_worst
+from trl_ext.trainers.common.example_losses import checked
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.step_zero import APART
 from trl_ext.trainers.rollout.sampled import Sampled
@@ -27,6 +28,7 @@ class PairUpdate(RolloutUpdate):
 
     Args:
         loss: A loss on pairs.
+        adjust: Changes the losses of pairs (`ExampleLosses.example_losses`).
         check_first_step: Called once, when the first optimizer step is complete, with its mean loss over all pairs with a
             preference (`None` without any) and the mean distance of policy and reference, in nats per token (`None` for a
             loss without a reference).
@@ -36,10 +38,16 @@ class PairUpdate(RolloutUpdate):
     row, rows = "pair", "pairs"
 
     def __init__(
-        self, *, loss: Any, check_first_step: Callable[[float | None, float | None], None], **shared: Any
+        self,
+        *,
+        loss: Any,
+        adjust: Callable[[Tensor, dict[str, Tensor]], Tensor],
+        check_first_step: Callable[[float | None, float | None], None],
+        **shared: Any,
     ) -> None:
         super().__init__(**shared)
         self.loss = loss
+        self.adjust = adjust
         self._check_first_step: Callable | None = check_first_step
 
     def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
@@ -98,6 +106,7 @@ class PairUpdate(RolloutUpdate):
             name.format(side): fields[name][is_kept[is_run], i] for i, side in enumerate(SIDES) for name in fields
         }
         output = self.loss(**{name: tensors[name] for name in self.loss.inputs})
+        output = output._replace(losses=checked(self.adjust(output.losses, tensors), output.losses))
         loss = (output.losses * batch["weight"][is_kept]).sum() / len(is_kept)
         self._record_losses(output, tensors, sums)
         self._record_entropy(scored, mask, sums)

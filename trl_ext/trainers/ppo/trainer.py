@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.rl import kl, truth_table
+from trl_ext.trainers.common import overrides
 from trl_ext.trainers.common.model_card import ModelCard
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
@@ -49,6 +50,7 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
     """
 
     _name = "PPO"
+    _bypassed = overrides.OF_PPO
     _tag_names = ["trl", "trl-ext", "ppo"]  # noqa: RUF012
     _paper = {  # noqa: RUF012
         "title": "Proximal Policy Optimization Algorithms",
@@ -86,6 +88,7 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
             ValueError: Settings that cannot work; raised before weights are loaded where possible.
         """
         args = args or PPOConfig(output_dir="PPO-output")
+        overrides.refuse(type(self), self._bypassed)
         sources = reward_functions.listed(reward_funcs)
         given = {
             "train_dataset": train_dataset,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from trl_ext.checks import launch
-from trl_ext.trainers.common import adapters, lora, streams
+from trl_ext.trainers.common import adapters, lora, overrides, streams
 from trl_ext.trainers.preference import reference_sync
 
 
@@ -13,6 +13,42 @@ def has_images(dataset: Any) -> bool:
     """Whether the first example contains images. A streamed dataset may not know its columns."""
     example = next(iter(dataset)) if dataset is not None else {}
     return "image" in example or "images" in example
+
+
+def bypassed(train_dataset: Any) -> dict[str, str]:
+    """Methods of TRL's trainers that are not called, each with what to do instead. Images take TRL's own step."""
+    of_step = {} if has_images(train_dataset) else overrides.OF_ROWS
+    return of_step | overrides.OF_OLDER_TRL
+
+
+def own_inputs(cls: type, data_collator: Any) -> str | None:
+    """What of the user's makes the inputs of the model from examples, as a clause; `None` if nothing does."""
+    if data_collator is not None:
+        return "a data collator was given"
+    names = (name for name in ("_prepare_inputs", "_prepare_input") if overrides.defined_by_user(cls, name))
+    return next((f"`{cls.__name__}` overrides `{name}`" for name in names), None)
+
+
+def told_to_trl(args: Any, has_adapter: bool, skips_reference: bool) -> dict[str, Any]:
+    """Settings that TRL's constructor sees instead of the user's.
+
+    Args:
+        args: The trainer's configuration.
+        has_adapter: An adapter is trained.
+        skips_reference: TRL is to load no second model, as if reference log-probabilities were precomputed.
+    """
+    return {
+        "gradient_checkpointing": args.gradient_checkpointing is True,  # "auto" is resolved before the first row
+        "precompute_ref_log_probs": args.precompute_ref_log_probs or skips_reference,
+        "sync_ref_model": args.sync_ref_model and not has_adapter,
+    }
+
+
+def choose_checkpointing(args: Any) -> None:
+    """Resolve `gradient_checkpointing: auto` for images, whose path has no rows to measure: on a GPU in all layers."""
+    if args.gradient_checkpointing == "auto":
+        is_scarce = args.device.type != "cpu"
+        args.activation_checkpointing = args.gradient_checkpointing = is_scarce  # newer and older name
 
 
 def reads_later(dataset: Any, model: Any, ref_model: Any) -> bool:

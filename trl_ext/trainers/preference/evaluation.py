@@ -1,5 +1,6 @@
 """Evaluate on whole examples, row by row like training."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -73,16 +74,17 @@ class Evaluation:
         """Evaluate a batch as transformers' loop expects it: its loss, logits (S, T, V) and token ids (S, T), or `None`."""
         loss = torch.tensor(self.add(list(examples)), device=self.runtime.device)
         if with_logits or "inputs" in self.runtime.args.include_for_metrics:
-            examples.collated = self.runtime.to_device(self.rows.collator(list(examples)))
+            examples.collated = self.rows.padded(list(examples))
         if not with_logits:
             return loss, None, None
         return loss, self.output(examples.collated).logits, examples.collated["input_ids"]
 
-    def output(self, batch: dict[str, Any]) -> Any:
-        """Output of the policy with the logits of a collated batch, (S, T, V), for `compute_metrics` and `predict`.
+    def output(self, batch: Any) -> Any:
+        """Output of the policy with the logits of a batch, (S, T, V), for `compute_metrics` and `predict`.
 
         Losses and metrics never need them, so that it takes a forward pass of its own, as in TRL.
         """
+        batch = batch if isinstance(batch, Mapping) else self.rows.padded(list(batch))
         with no_grad_eval(self.runtime.model), self.runtime.autocast():
             return self.runtime.model(**forward.for_the_model(batch), use_cache=False)
 

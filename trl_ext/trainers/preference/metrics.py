@@ -52,6 +52,13 @@ class StepMetrics:
         coefficient = self.objective.router_aux_loss_coef
         return loss + (0.0 if coefficient is None else coefficient * means["aux_loss"])
 
+    def keep_evaluation(self, sums: MeanMetrics) -> None:
+        """Keep the means of an evaluation for its log. Its loss is logged by transformers."""
+        means = sums.means()
+        means.pop("loss")
+        means.pop(step_zero.APART, None)
+        self.keep(sums, means, "eval")
+
     def keep(self, sums: MeanMetrics, means: dict[str, float], mode: str) -> None:
         """Add means to the history of `mode`. `num_tokens` is a running total."""
         history = self.history[mode]

@@ -1,10 +1,12 @@
 """Compute the loss of a row: score it under policy and reference, evaluate the loss, sum its metrics."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from trl_ext.trainers.common.example_losses import checked
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.preference.forward import Completions
 from trl_ext.trainers.preference.references import References
@@ -18,15 +20,23 @@ class Objective:
         references: Scores rows under the reference.
         precomputed: Reference log-probabilities are columns of the data.
         router_aux_loss_coef: Weight of the load-balancing loss of a mixture of experts; `None` without one.
+        adjust: Changes the losses of a row (`ExampleLosses.example_losses`).
     """
 
     def __init__(
-        self, loss: Any, references: References, *, precomputed: bool, router_aux_loss_coef: float | None
+        self,
+        loss: Any,
+        references: References,
+        *,
+        precomputed: bool,
+        router_aux_loss_coef: float | None,
+        adjust: Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor],
     ) -> None:
         self.loss = loss
         self.references = references
         self.precomputed = precomputed
         self.router_aux_loss_coef = router_aux_loss_coef
+        self.adjust = adjust
 
     @property
     def scores_reference_apart(self) -> bool:
@@ -62,7 +72,8 @@ class Objective:
 
     def evaluate(self, tensors: dict[str, torch.Tensor]) -> Any:
         """Evaluate the loss. Every field of the output has shape (B,)."""
-        return self.loss(**{name: tensors[name] for name in self.loss.inputs})
+        output = self.loss(**{name: tensors[name] for name in self.loss.inputs})
+        return output._replace(losses=checked(self.adjust(output.losses, tensors), output.losses))
 
     def aux_loss(self, fields: Completions, share: float) -> torch.Tensor | float:
         """A row's share of the load-balancing loss, which is computed per row; 0 without one."""

@@ -83,7 +83,7 @@ class PackingProof:
 
 
 def obstacle(
-    args: Any, model: Any, *, has_second_model: bool, has_own_collator: bool, has_aux_loss: bool
+    args: Any, model: Any, *, has_second_model: bool, own_inputs: str | None, has_aux_loss: bool
 ) -> str | None:
     """Why packed and padded rows differ by definition with these settings; `None` if they do not.
 
@@ -91,13 +91,13 @@ def obstacle(
         args: The trainer's configuration.
         model: The policy.
         has_second_model: The reference is a separate model.
-        has_own_collator: The data collator was given.
+        own_inputs: What of the user's makes the inputs of the model from examples; `None` if nothing does.
         has_aux_loss: A mixture of experts adds its load-balancing loss.
     """
     if has_second_model:
         return "a second reference model is in use"
-    if has_own_collator:
-        return "a data collator was given, which packed rows would not use"
+    if own_inputs is not None:
+        return f"{own_inputs}, which packed rows would not use"
     if has_aux_loss:
         return "sharing prompts would change the auxiliary loss of the mixture of experts"
     if getattr(args, "truncation_mode", "keep_start") != "keep_start":

@@ -137,6 +137,7 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
             self.references,
             precomputed=self.precompute_ref_logps,
             router_aux_loss_coef=self.router_aux_loss_coef if self.aux_loss_enabled else None,
+            adjust=self.example_losses,
             ld_alpha=self.ld_alpha,
             use_weighting=self.use_weighting,
         )

@@ -24,19 +24,19 @@ class References:
         runtime: The policy. Its base model is the reference, unless there is a second model.
         second_model: The reference of full fine-tuning, or `None`.
         is_live: Whether values are needed during training, and not read from columns of the data.
-        has_own_collator: The data collator was given.
+        own_inputs: What of the user's makes the inputs of the model from examples; `None` if nothing does.
 
     Attributes:
         cache: Log-probabilities on disk; `None` before the first row and where none is used.
     """
 
     def __init__(
-        self, runtime: Runtime, *, second_model: nn.Module | None, is_live: bool, has_own_collator: bool
+        self, runtime: Runtime, *, second_model: nn.Module | None, is_live: bool, own_inputs: str | None
     ) -> None:
         self.runtime = runtime
         self.second_model = second_model
         self.is_live = is_live
-        self.has_own_collator = has_own_collator
+        self.own_inputs = own_inputs
         self.cache: ReferenceCache | None = None
         self._is_open = False
 
@@ -92,8 +92,8 @@ class References:
         args, config = self.runtime.args, self.runtime.model.config
         if self.second_model is not None:
             return "it is a separate model"
-        if self.has_own_collator:
-            return "a data collator was given, which may change the tokens"
+        if self.own_inputs is not None:
+            return f"{self.own_inputs}, which may change the tokens"
         if getattr(args, "truncation_mode", "keep_start") != "keep_start":
             return "`truncation_mode: keep_end` cuts the prompt differently for each completion"
         if args.bf16_full_eval or args.fp16_full_eval:
@@ -112,7 +112,7 @@ class References:
 
     def score(self, batch: dict[str, Any]) -> Completions:
         """Per-token reference log-probabilities of a row. Values missing from the cache are computed and added."""
-        if self.cache is None:
+        if self.cache is None or "sequences" not in batch:  # a batch that was collated elsewhere
             return self.run(batch)
         keys = [self.cache.key(*sequence) for sequence in batch["sequences"]]
         known = self.cache.get(keys)

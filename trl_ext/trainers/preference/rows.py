@@ -65,9 +65,13 @@ class Rows:
 
     def collate(self, row: list[dict]) -> dict[str, Any]:
         """Collate a row. `sequences` holds the token ids that are its keys in the reference cache."""
-        batch = self.tokens.pack(row) if self.is_packed else self.runtime.to_device(self.collator(row))
+        batch = self.tokens.pack(row) if self.is_packed else self.padded(row)
         batch["sequences"] = self.tokens.sequences(row)
         return batch
+
+    def padded(self, examples: list[dict]) -> dict[str, Any]:
+        """Collate examples by the trainer's collator, without packing."""
+        return self.runtime.to_device(self.collator(examples))
 
     def _sample(self, examples: list[dict], times: int) -> tuple[dict[str, Any], int]:
         """Make a row of copies of the first example, `times` as long as the shortest. Returns it and its tokens."""

@@ -29,11 +29,12 @@ from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import device_cache, lora, step_zero, streams
-from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.common import device_cache, lora, overrides, step_zero, streams
+from trl_ext.trainers.common.example_losses import ExampleLosses, changed_by
 from trl_ext.trainers.common.model_card import ModelCard, card_of_loss
 from trl_ext.trainers.common.temporarily import temporarily
 from trl_ext.trainers.preference import construction, packing, reference_sync, run_directory, trl_spelling
+from trl_ext.trainers.preference.batch_loss import BatchLoss
 from trl_ext.trainers.preference.evaluation import Evaluation
 from trl_ext.trainers.preference.examples import ExampleTokens
 from trl_ext.trainers.preference.metrics import StepMetrics
@@ -47,7 +48,7 @@ from trl_ext.trainers.preference.runtime import Runtime
 from trl_ext.trainers.preference.step import OptimizerStep
 
 
-class PreferenceTrainer(ModelCard):
+class PreferenceTrainer(ExampleLosses, ModelCard):
     """Mixin before TRL's DPO or KTO trainer, after `FiniteSteps` and `StagedCheckpoint`.
 
     It overrides methods of TRL and transformers; the objects built in `_assemble` do the work. Images have to be collated
@@ -60,7 +61,7 @@ class PreferenceTrainer(ModelCard):
 
     Attributes:
         loss: One of `trl_ext.losses`.
-        runtime, tokens, references, memory, rows, retry, row_objective, step, evaluation, step_metrics: Its parts.
+        runtime, tokens, references, memory, rows, retry, row_objective, step, batch_loss, evaluation, step_metrics: Its parts.
     """
 
     card_tags = ("preference-optimization",)
@@ -128,7 +129,7 @@ class PreferenceTrainer(ModelCard):
             metrics = self._metrics["train"]
             self.add_callback(reference_sync.RefreshReference(self.model, self.accelerator, metrics))
         self._settle_loss()
-        self._assemble(has_own_collator=data_collator is not None)
+        self._assemble(construction.own_inputs(type(self), data_collator))
 
     # What a subclass provides ---------------------------------------------------------------------------------
 
@@ -142,20 +143,15 @@ class PreferenceTrainer(ModelCard):
         return self.loss.needs_reference and (is_streamed or not self.precompute_ref_logps)
 
     def _refuse(self, args: Any, model: Any, given: dict[str, Any]) -> None:
-        """ValueError for arguments that cannot work."""
+        """ValueError for arguments that cannot work, and for methods of a subclass that would not be called."""
+        self._bypassed = construction.bypassed(given["train_dataset"])
+        overrides.refuse(type(self), self._bypassed)
         construction.refuse(args, self.loss, model, given)
 
     def _told_to_trl(self, args: Any, has_adapter: bool, train_dataset: Any) -> dict[str, Any]:
         """Settings that TRL's constructor sees instead of the user's."""
-        # It loads no second model if reference log-probabilities are precomputed.
-        reads_none = not has_adapter and not self.loss.needs_reference
-        skips_reference = reads_none and not construction.has_images(train_dataset)
-        return {
-            "loss_type": self._trl_loss_type,
-            "gradient_checkpointing": args.gradient_checkpointing is True,  # "auto" is resolved before the first row
-            "precompute_ref_log_probs": args.precompute_ref_log_probs or skips_reference,
-            "sync_ref_model": args.sync_ref_model and not has_adapter,
-        }
+        skips_reference = not (has_adapter or self.loss.needs_reference or construction.has_images(train_dataset))
+        return {"loss_type": self._trl_loss_type} | construction.told_to_trl(args, has_adapter, skips_reference)
 
     def _settle_loss(self) -> None:
         """Set what depends on the data that TRL's constructor has prepared, and TRL's attributes of the loss."""
@@ -163,8 +159,8 @@ class PreferenceTrainer(ModelCard):
 
     # Construction ---------------------------------------------------------------------------------------------
 
-    def _assemble(self, has_own_collator: bool) -> None:
-        """Build the parts. Each is given what it needs."""
+    def _assemble(self, own_inputs: str | None) -> None:
+        """Build the parts. Each is given what it needs; for `own_inputs`, see `construction.own_inputs`."""
         self.runtime = Runtime(
             self.model, self.args, self.accelerator, self.compute_loss_context_manager, self._prepare_inputs
         )
@@ -173,14 +169,14 @@ class PreferenceTrainer(ModelCard):
             self.runtime,
             second_model=self.ref_model,
             is_live=self._reads_live_reference(),
-            has_own_collator=has_own_collator,
+            own_inputs=own_inputs,
         )
         self.memory = RowMemory(self.runtime, optimizer=lambda: self.optimizer)
         obstacle = packing.obstacle(
             self.args,
             self.model,
             has_second_model=self.ref_model is not None,
-            has_own_collator=has_own_collator,
+            own_inputs=own_inputs,
             has_aux_loss=self.aux_loss_enabled,
         )
         proof = packing.PackingProof(self.runtime, self.tokens, self.data_collator, obstacle)
@@ -190,6 +186,7 @@ class PreferenceTrainer(ModelCard):
         self.step = OptimizerStep(
             self.runtime, self.references, self.rows, self.memory, self.row_objective, self.retry
         )
+        self.batch_loss = BatchLoss(self.runtime, self.references, self.rows, self.row_objective)
         self.evaluation = Evaluation(self.runtime, self.references, self.rows, self.row_objective, self.retry)
         self.step_metrics = StepMetrics(self.accelerator, self._metrics, self.row_objective, self._check_first_step)
 
@@ -209,13 +206,9 @@ class PreferenceTrainer(ModelCard):
 
     def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
         streams.read_locally(self.accelerator, dataset)
-        collator = self.data_collator
-        if not self._is_vision_dataset:
-            self.data_collator = Examples
-        try:
+        collator = self.data_collator if self._is_vision_dataset else Examples
+        with temporarily(self, data_collator=collator):
             return super()._get_dataloader(dataset, *args, **kwargs)
-        finally:
-            self.data_collator = collator
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         if self._is_vision_dataset:
@@ -231,11 +224,10 @@ class PreferenceTrainer(ModelCard):
     # Training -------------------------------------------------------------------------------------------------
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        if self._is_vision_dataset and self.args.gradient_checkpointing == "auto":
-            # The parent's path has no rows to measure: on a GPU checkpoint all layers, as TRL does.
-            is_scarce = self.args.device.type != "cpu"
-            self.args.activation_checkpointing = self.args.gradient_checkpointing = is_scarce  # newer and older name
-        # A step that does not fit is repeated with shorter rows. Nothing restarts, unless batches are images.
+        overrides.refuse_assigned(self, self._bypassed, collator=self.rows.collator)
+        if self._is_vision_dataset:
+            construction.choose_checkpointing(self.args)
+        # A step that does not fit is repeated with shorter rows: only training on images restarts.
         may_restart = self.args.auto_find_batch_size and self._is_vision_dataset
         try:
             with temporarily(self.args, auto_find_batch_size=may_restart):
@@ -260,38 +252,28 @@ class PreferenceTrainer(ModelCard):
         with self.maybe_activation_offload_context:
             sums = self.step.run(list(inputs))
         self.note_losses(self.step.losses)
-        # Every process returns the mean over all: transformers averages the returned values.
+        # The mean over all processes: transformers averages the returned values.
         return torch.tensor(self.step_metrics.finish(sums, "train"), device=self.args.device)
 
     def _compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False) -> Any:
-        """Mean loss of one collated micro-batch of vision data, which takes the parent's path.
+        """Mean loss of a batch of the dataloaders. Training calls it for vision data, which takes the parent's path.
 
         With `return_outputs`, also the output of the model with its logits, as in TRL.
         """
-        objective, sums = self.row_objective, MeanMetrics()
-        if "z_ref" not in inputs:  # outside of a step
-            objective.share([inputs])
-        tensors, fields = objective.score(model, inputs)
-        output = objective.evaluate(tensors)
-        losses = objective.weighted(output.losses, fields)
-        sums.add("loss", losses.sum(), len(losses))
-        objective.record(sums, inputs, tensors, fields, output)
-        self.step_metrics.finish(sums, "train" if self.model.training else "eval")
-        loss = losses.mean() + objective.aux_loss(fields, 1.0)
+        loss = self.batch_loss.of(model, inputs, self.step_metrics if self._is_vision_dataset else None)
         return (loss, self.evaluation.output(inputs)) if return_outputs else loss
 
     def _check_first_step(self, loss: float, apart: float | None) -> None:
         """Compare the loss of a run's first step with its known value."""
         if self.state.global_step == 0:
-            has_run_again = self.retry.has_run_again
-            is_other = self.row_objective.scores_reference_apart or self.references.ran_otherwise(has_run_again)
+            ran_otherwise = self.references.ran_otherwise(self.retry.has_run_again)  # on every process
+            is_other = self.row_objective.scores_reference_apart or ran_otherwise
             step_zero.check(self, loss, apart if is_other else None)
 
     def floating_point_ops(self, inputs: Any) -> int:
         if self._is_vision_dataset:
             return super().floating_point_ops(inputs)
-        tokens = sum(map(self.tokens.count, inputs))
-        return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
+        return 6 * sum(map(self.tokens.count, inputs)) * self.model.num_parameters(exclude_embeddings=True)
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         if self._is_vision_dataset:
@@ -317,10 +299,7 @@ class PreferenceTrainer(ModelCard):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if not self.model.training and (sums := self.evaluation.take()) is not None:
-            means = sums.means()
-            means.pop("loss")
-            means.pop(step_zero.APART, None)
-            self.step_metrics.keep(sums, means, "eval")
+            self.step_metrics.keep_evaluation(sums)
         super().log(logs, start_time)
 
     # Results of a run ----------------------------------------------------------------------------------------
@@ -336,14 +315,11 @@ class PreferenceTrainer(ModelCard):
         return self.memory.longest_row
 
     def reference_counts(self) -> tuple[int, int] | None:
-        """Number of distinct completions read from the reference cache, and number computed, over all processes.
-
-        `None` without a cache. Must be called on every process.
-        """
+        """Distinct completions read from the reference cache, and computed; see `References.counts`."""
         return self.references.counts()
 
     def card_method(self) -> dict[str, str]:
-        return card_of_loss(self.loss, step_zero.reference_of(self))
+        return card_of_loss(self.loss, step_zero.reference_of(self), changed_by(self))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save the trained adapter without the frozen copy that serves as reference."""

@@ -73,6 +73,11 @@ class UnpairedObjective(Objective):
 
     def share(self, batches: list[dict]) -> None:
         if self.needs_baseline:
+            if any(f"{forward.MISMATCHED}input_ids" not in batch for batch in batches):
+                raise ValueError(
+                    f"The loss {self.loss.name!r} reads a baseline, and this collated batch has no mismatched pairs to estimate "
+                    "it from. Give the examples as the trainer's dataloader returns them."
+                )
             z_ref = self.baseline.estimate_collated(batches)
             for batch in batches:
                 batch["z_ref"] = z_ref
@@ -143,6 +148,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
             self.references,
             precomputed=precomputed,
             router_aux_loss_coef=self.router_aux_loss_coef if self.aux_loss_enabled else None,
+            adjust=self.example_losses,
             baseline=Baseline(
                 self.runtime,
                 self.rows,

@@ -20,7 +20,7 @@ from trl_ext.reference.frozen_copy import policy_is_reference
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import device_cache, lora, nonfinite_report, out_of_memory, step_zero
+from trl_ext.trainers.common import device_cache, lora, nonfinite_report, out_of_memory, overrides, step_zero
 from trl_ext.trainers.common.processes import reduce_gradients
 from trl_ext.trainers.common.temporarily import temporarily
 from trl_ext.trainers.rollout import generation, reward_functions, vllm_weights
@@ -58,6 +58,8 @@ class RolloutTrainer(RLOOTrainer):
         update: Learns from rollouts.
         files: Of a checkpoint.
     """
+
+    _bypassed = overrides.OF_LOSSES  # methods of the parents that training does not call
 
     def __init__(
         self,
@@ -119,6 +121,7 @@ class RolloutTrainer(RLOOTrainer):
         self._observed: generation.Observed | None = None  # during a rollout
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        overrides.refuse_assigned(self, self._bypassed)
         told = temporarily(self.args, auto_find_batch_size=False)  # an update that does not fit is repeated anyway
         with told, out_of_memory.reported("in training", f"lower {ROOM}"):
             return super().train(*args, **kwargs)
