@@ -305,6 +305,23 @@ def test_a_key_of_axolotl_in_a_recipe_is_explained_by_itself():
     assert meaning.settings == {"lora_target_modules": "all-linear"}
 
 
+@pytest.mark.parametrize("trained", ["", "reward_model: true\ncenter_rewards_coefficient: 0.01\n"])
+def test_validate_reads_the_keys_as_what_the_file_trains(tmp_path, trained):
+    """Without `trainer`, a recipe trains a preference loss; a file of axolotl says otherwise by other keys."""
+    path = tmp_path / "file.yml"
+    kind = "bradley_terry.chat_template" if trained else "chat_template"
+    path.write_text(
+        f"{FILE.replace('path: embedded', f'{{path: a/b, type: {kind}}}')}{trained}tf32: false\nresume_from_checkpoint:\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(UserError) as caught:
+        recipe.load(path)
+    text = "\n".join(caught.value.problems)
+    assert "did you mean" not in text and "trains a preference loss" not in text
+    assert "tf32" not in text and "resume_from_checkpoint" not in text  # off here and there
+    assert "write `dataset_name: a/b`" in text and ("assistant_only_loss: true" in text) is not bool(trained)
+
+
 def test_a_converted_file_trains(tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"question": row["prompt"], "chosen": row["chosen"], "rejected": row["rejected"]} for row in pairs(8)]

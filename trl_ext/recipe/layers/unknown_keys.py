@@ -66,9 +66,13 @@ def _report(
     if means:
         problems.names_foreign_keys = True
         layer.reported |= {name for meaning in means for name in meaning.settings}
-    if means and _applies(means, method):
+    # The table of the file's own program knows what the whole file trains, which a recipe says by `trainer`.
+    is_own = dialect is not None and key in dialect.means
+    if means and (is_own or _applies(means, method)):
         fault = f"means something else in {dialect.name}" if key in known else "is not a setting here"
         for meaning in means:
+            if is_own and dict(meaning.settings) == {key: setting.value}:
+                continue  # a setting of what the file trains
             place = setting.place.of_part(meaning.part) if meaning.part else setting.place
             problems.add(place, f"{fault}: {meaning.sentence}")
         return
@@ -85,7 +89,9 @@ def _means_otherwise(key: str, setting: Setting, values: Values, dialect: Dialec
     if dialect is None:
         return False
     means = dialect.read(key, setting.value, foreign.complete(values, dialect))
-    return bool(means) and any(dict(meaning.settings) != {key: setting.value} for meaning in means)
+    is_off = setting.value is None or setting.value is False
+    others = (meaning for meaning in means if dict(meaning.settings) != {key: setting.value})
+    return any(meaning.settings or meaning.changes or not is_off for meaning in others)
 
 
 def _applies(means: Sequence[Meaning], method: Method) -> bool:
