@@ -205,7 +205,7 @@ def test_a_key_without_effect_there_has_none_here(text, absent):
     "text",
     [
         "loraplus_lr_ratio: 16.0", "pissa_init: true", "use_badam: true", "use_adam_mini: true", "rope_scaling: yarn", "resize_vocab: true",
-        "template: vicuna", "ref_model: other/model", "ref_model_adapters: a", "create_new_adapter: true\nadapter_name_or_path: a",
+        "template: vicuna", "image_max_pixels: 9", "ignore_pad_token_for_loss: false", "ref_model: other/model", "ref_model_adapters: a", "create_new_adapter: true\nadapter_name_or_path: a",
         "adapter_name_or_path: a,b", "quantization_bit: 3", "upcast_layernorm: true", "default_system: Hi", "eval_dataset: other", "fp8: true",
         "stage: kto\npref_ftx: 0.1", "stage: dpo\npref_loss: simpo\nld_alpha: 0.5", "stage: sft\nmask_history: true",
         "stage: sft\nuse_asft_loss: true", "stage: ppo\nppo_score_norm: true", "stage: ppo\nreward_model_type: api\nreward_model: http://r",

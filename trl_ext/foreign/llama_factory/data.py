@@ -274,7 +274,9 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "max_samples": _samples,
     "val_size": _held_out,
     "streaming": _in_dataset("it is written with the dataset"),
-    "buffer_size": Meaning(reason="a stream is read in its order"),
+    "buffer_size": lambda value, values: Meaning(
+        reason="a stream is read in its order", changes="rows are not shuffled" if values.get("streaming") else ""
+    ),
     "mix_strategy": _in_dataset("it is part of `datasets`"),
     "interleave_probs": _in_dataset("it is part of `datasets`"),
     "preprocessing_num_workers": _workers,
@@ -282,7 +284,11 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "reserved_label_len": Meaning(reason="rows are cut at their end"),
     "preprocessing_batch_size": Meaning(reason="it has no effect on the result"),
     "data_shared_file_system": Meaning(reason="every process reads the cache"),
-    "ignore_pad_token_for_loss": lost("padding is never trained on", ""),
+    "ignore_pad_token_for_loss": lambda on, values: (
+        Meaning(reason="padding is never trained on")
+        if on in (None, True)
+        else Meaning(reason="padding is never trained on", changes="the loss leaves padding out")
+    ),
     "eval_on_each_dataset": lost("evaluation has one dataset", "there is one evaluation loss, not one per dataset"),
     "packing": _packing,
     "neat_packing": _neat_packing,

@@ -75,7 +75,10 @@ def _frozen_part(key: str) -> Reader:
 
 TOKENS = "the tokenizer and its embeddings stay as they are. Add tokens to the model before training"
 OF_PREDICTION = Meaning(reason="it is for inference, so it has no effect on training")
-PIXELS = Meaning(reason="the model's own processor decides about sizes of images, frames and audio")
+PIXELS = Meaning(
+    reason="the model's own processor decides about images, frames and audio",
+    changes="their sizes and rates are those of preprocessor_config.json, where they can be changed",
+)
 TOKEN = Meaning(reason="a token does not belong in a file: log in once with `hf auth login`")
 
 MEANS: dict[str, str | Meaning | Reader] = {
