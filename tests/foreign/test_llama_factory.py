@@ -156,6 +156,8 @@ def test_kto_pair_is_no_loss():
         ("stage: orpo\norpo_beta: 0.2\n", {"loss": "orpo", "beta": 0.2}),  # of older releases
         ("flash_attn: true\n", {"attn_implementation": "flash_attention_2"}),
         ("stage: ppo\nfinetuning_type: full\nreward_model: r\n", {"use_peft": True, "reward_adapter": "r"}),
+        ("lr_scheduler_type: warmup_stable_decay\nmax_steps: 90\nwarmup_ratio: 0.1\n",
+         {"lr_scheduler_kwargs": {"num_stable_steps": 27, "num_decay_steps": 54}}),
         ("flash_attn: fa2\n", {"attn_implementation": "flash_attention_2"}),
         ("disable_gradient_checkpointing: true\n", {"gradient_checkpointing": False}),
         ("enable_liger_kernel: true\n", {"use_liger_kernel": True}),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from trl_ext.foreign.dialect import Dialect, Reader, Values
-from trl_ext.foreign.llama_factory import adapter, data, model, objective, optimizer, ppo
+from trl_ext.foreign.llama_factory import adapter, data, model, objective, optimizer, ppo, rows
 from trl_ext.foreign.llama_factory.file_values import STAGES, continues_adapter, tuning
 from trl_ext.foreign.llama_factory.no_training import NO_TRAINING
 from trl_ext.foreign.llama_factory.v1 import LLAMA_FACTORY_V1
@@ -79,7 +79,15 @@ SHARED = {
 }  # fmt: skip
 """Keys that other programs have too."""
 
-_MEANS = {**model.MEANS, **adapter.MEANS, **data.MEANS, **objective.MEANS, **ppo.MEANS, **optimizer.MEANS}
+_MEANS = {
+    **model.MEANS,
+    **adapter.MEANS,
+    **data.MEANS,
+    **rows.MEANS,
+    **objective.MEANS,
+    **ppo.MEANS,
+    **optimizer.MEANS,
+}
 
 LLAMA_FACTORY = Dialect(
     "LLaMA-Factory",

@@ -1,9 +1,10 @@
 """Read the optimizers of a LLaMA-Factory file, its trackers, launchers and reports."""
 
+import math
 from typing import Any
 
 from trl_ext.foreign.dialect import Reader, Values
-from trl_ext.foreign.llama_factory.file_values import OFF, lost, names, stage
+from trl_ext.foreign.llama_factory.file_values import OFF, lost, names, number, stage
 from trl_ext.foreign.meaning import Meaning
 
 ARGUMENTS = {
@@ -52,6 +53,20 @@ def _optim(value: Any, values: Values) -> Meaning | tuple[()]:
     if values.get("use_galore") or values.get("use_apollo"):
         return Meaning(reason="the low-rank optimizer replaces it")
     return ()
+
+
+def _schedule(value: Any, values: Values) -> Meaning | tuple[()]:
+    """warmup_stable_decay: LLaMA-Factory holds the rate for a third of the steps after the warmup, and lowers it for the rest."""
+    given, steps = values.get("lr_scheduler_kwargs") or {}, number(values.get("max_steps")) or 0
+    if value != "warmup_stable_decay" or steps < 1 or stage(values) == "ppo" or not isinstance(given, dict):
+        return ()
+    share = number(values.get("warmup_steps")) or number(values.get("warmup_ratio")) or 0
+    left = int(steps) - (math.ceil(steps * share) if 0 < share < 1 else int(share))
+    phases = {"num_stable_steps": left // 3, "num_decay_steps": left - left // 3}
+    return Meaning(
+        {"lr_scheduler_type": value, "lr_scheduler_kwargs": phases | given},
+        "LLaMA-Factory holds the learning rate for a third of the steps after the warmup",
+    )
 
 
 def _swanlab(on: Any, values: Values) -> Meaning:
@@ -128,6 +143,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
     **{f"apollo_{name}": _of("apollo", name) for name in ("target", "layerwise", *ARGUMENTS["apollo"])},
     "apollo_scale_front": lost("transformers' APOLLO has no such argument", "the norm-growth limiter comes after the scaling"),
     "optim": _optim,
+    "lr_scheduler_type": _schedule,
     "use_badam": lost("transformers has no BAdam", "all weights are updated in every step, by `optim`"),
     **dict.fromkeys(
         (
