@@ -4,6 +4,7 @@ Values are the first ones that a user of TRL would write. Settings that are read
 """
 
 import functools
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from unittest import mock
 import yaml
 
 from trl_ext.checks import packages
+from trl_ext.checks.switches import SWITCHES
 from trl_ext.recipe import load, schema
 from trl_ext.recipe.vocabulary import known_keys
 from trl_ext.support.errors import UserError
@@ -133,25 +135,12 @@ VALUES: dict[str, Any] = {
 """Values to try, where neither the choices of a setting nor its kind give one."""
 
 EVALUATION = {"eval_strategy": "steps"}
-BEST = {**EVALUATION, "eval_steps": 10, "save_steps": 10, "load_best_model_at_end": True}
 _BESIDE: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
+    *((switch.example, switch.keys) for switch in SWITCHES),
     ({**EVALUATION, "eval_steps": 10, "save_steps": 10}, ("load_best_model_at_end",)),
-    (BEST, ("metric_for_best_model", "greater_is_better")),
+    ({**EVALUATION, "eval_steps": 10, "save_steps": 10, "load_best_model_at_end": True}, ("metric_for_best_model",)),
     ({**EVALUATION, "metric_for_best_model": "loss"}, ("save_strategy",)),
-    (
-        EVALUATION,
-        (
-            "eval_steps", "eval_delay", "eval_do_concat_batches", "eval_packing", "num_generations_eval", "bf16_full_eval",
-            "fp16_full_eval", "eval_use_gather_object", "eval_accumulation_steps", "batch_eval_metrics",
-            "prediction_loss_only", "include_for_metrics", "per_device_eval_batch_size",
-        ),
-    ),
-    (
-        {"push_to_hub": True},
-        ("hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision"),
-    ),
-    ({"report_to": "trackio"}, ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")),
-    ({"report_to": "wandb"}, ("run_name",)),
+    (EVALUATION, ("batch_eval_metrics", "prediction_loss_only", "include_for_metrics", "do_eval")),
     ({"lr_scheduler_type": "cosine_with_restarts"}, ("lr_scheduler_kwargs",)),
     ({"optim": "galore_adamw"}, ("optim_target_modules",)),
     ({"optim": "galore_adamw", "optim_target_modules": "all-linear"}, ("optim_args",)),
@@ -162,21 +151,13 @@ _BESIDE: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
             "dataloader_in_order",
         ),
     ),
-    ({"use_liger_kernel": True}, ("liger_kernel_config",)),
     ({"sync_ref_model": True}, ("ref_model_sync_steps", "ref_model_mixup_alpha")),
-    ({"precompute_ref_log_probs": True}, ("precompute_ref_batch_size",)),
-    ({"log_completions": True}, ("log_unique_prompts", "num_completions_to_print")),
     ({"num_iterations": 2}, ("epsilon", "epsilon_high")),
     ({"loss_type": ["sigmoid"]}, ("loss_weights",)),
     ({"f_divergence_type": "alpha_divergence"}, ("f_alpha_divergence_coef",)),
     ({"loss": "discopop"}, ("discopop_tau",)),
-    ({"fsdp": "full_shard"}, ("fsdp_config",)),
     ({"torch_compile": True}, ("torch_compile_backend", "torch_compile_mode")),
-    ({"use_transformers_continuous_batching": True}, ("transformers_continuous_batching_config",)),
-    ({"packing": True}, ("packing_strategy",)),
     ({"train_sampling_strategy": "group_by_length"}, ("length_column_name",)),
-    ({"gradient_checkpointing": True}, ("gradient_checkpointing_kwargs",)),
-    ({"activation_checkpointing": True}, ("activation_checkpointing_kwargs",)),
 )  # fmt: skip
 BESIDE = {key: given for given, keys in _BESIDE for key in keys}
 """Settings without which another one is not read."""
@@ -201,7 +182,8 @@ def outcome(method: str, key: str, value: Any) -> Outcome:
     given = {**BASE, **OF_METHOD[method], **beside(method, key), key: value}
     if key == "loss_type":
         given.pop("loss", None)  # another spelling of the same setting
-    with tempfile.TemporaryDirectory() as folder, as_if_installed():
+    processes = {"WORLD_SIZE": "2"} if key.startswith("ddp_") else {}
+    with tempfile.TemporaryDirectory() as folder, as_if_installed(), mock.patch.dict(os.environ, processes):
         path = Path(folder, "probe.yaml")
         path.write_text(yaml.safe_dump(given), encoding="utf-8")
         try:
@@ -216,7 +198,7 @@ LOSS_TYPES = {"paired": ["ipo"], "unpaired": "apo_zero_unpaired"}
 
 def beside(method: str, key: str) -> dict[str, Any]:
     """The settings without which a setting is not read, as far as this kind of training has them."""
-    given = {"use_vllm": True} if key.startswith("vllm_") else BESIDE.get(key, {})
+    given = BESIDE["vllm_"] if key.startswith("vllm_") else BESIDE.get(key, {})
     if key == "length_column_name" and method in ("paired", "unpaired"):
         return {}  # which group nothing by length
     known = known_keys(method)

@@ -61,6 +61,11 @@ SEAMS = (
         "checks/test_dataloader.py",
     ),
     Seam(
+        "checks/debug.py",
+        "the options of `debug` in transformers' source",
+        "checks/test_before_weights.py",
+    ),
+    Seam(
         "checks/model_arguments.py",
         "the names that `from_pretrained` reads in transformers' source",
         "checks/test_dataloader.py",

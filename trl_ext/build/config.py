@@ -1,5 +1,6 @@
 """Make the configuration of a recipe's trainer. Its trainer, which takes longer to import, is not needed for it."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def training_config(recipe: Recipe, output_dir: Path, chosen: Precision | None =
     if chosen.training.get("use_cpu"):
         defaults["dataloader_pin_memory"] = False
     values = defaults | recipe.sections()["training"] | chosen.training | {"output_dir": str(output_dir)}
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        values.pop("ddp_backend", None)  # torch would look for the process group that a launcher makes
     try:
         return imported(recipe.method.config)(**values)
     except (ValueError, TypeError) as error:

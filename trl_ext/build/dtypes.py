@@ -6,6 +6,7 @@ import torch
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from trl_ext.build.model import model_path
+from trl_ext.checks.device import half_precision_without_gpu
 from trl_ext.model_files.available import require_model
 from trl_ext.recipe import Recipe
 from trl_ext.support.errors import UserError
@@ -42,11 +43,7 @@ def precision(recipe: Recipe) -> Precision:
     on_cpu = bool(recipe.get("use_cpu")) or not torch.accelerator.is_available()
     asked = next((key for key in ("bf16", "fp16") if recipe.get(key)), None)
     if asked and on_cpu and not recipe.get("use_cpu"):
-        emulated = ", or add `use_cpu: true` to emulate it on the CPU, which is many times slower"
-        raise UserError(
-            f"`{asked}` is true, but there is no GPU here that computes in 16 bits. Remove it to train in "
-            f"float32{emulated if asked == 'bf16' else ''}."
-        )
+        raise UserError(half_precision_without_gpu(f"`{asked}`", asked))
     if on_cpu:
         default, training = "float32", {"use_cpu": True, "bf16": False, "fp16": False}
         why = "no accelerator in use"

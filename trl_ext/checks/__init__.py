@@ -18,9 +18,9 @@ from trl_ext.methods import METHODS
 
 THEMES = (
     "model", "task", "data", "mixture", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
-    "precision", "attention", "reference", "loss", "kl", "sampling", "generations", "bounds", "rows", "accumulation", "optimizers",
+    "precision", "device", "attention", "reference", "loss", "kl", "sampling", "generations", "bounds", "rows", "accumulation", "optimizers",
     "schedules", "evaluation", "duration",
-    "packages", "trackers", "requirements", "model_arguments", "dataloader", "launch", "checkpoints", "unread",
+    "packages", "trackers", "debug", "processes", "requirements", "model_arguments", "dataloader", "launch", "checkpoints", "unread", "switches",
 )  # fmt: skip
 """The files of rules, in the order in which their sentences are reported."""
 

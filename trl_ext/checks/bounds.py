@@ -45,8 +45,10 @@ BOUNDS: dict[str, Bound] = {
     "max_eval_samples": COUNT,
     "save_total_limit": COUNT,
     "dataset_num_proc": COUNT,
+    "dataloader_prefetch_factor": COUNT,
     "precompute_ref_batch_size": COUNT,
     "ref_model_sync_steps": COUNT,
+    "torch_empty_cache_steps": COUNT,
     "num_train_epochs": POSITIVE,
     "lora_alpha": POSITIVE,
     "logging_steps": SHARE_OR_STEPS,
@@ -54,7 +56,7 @@ BOUNDS: dict[str, Bound] = {
     "eval_steps": SHARE_OR_STEPS,
     "adam_epsilon": POSITIVE,
     "warmup_steps": Bound(
-        "0, a whole number of steps, or a share of them below 1", lambda x: 0 <= x < 1 or _is_whole(x)
+        "0, a whole number of steps, or a share of them below 1", lambda x: 0 <= x < 1 or (x >= 1 and _is_whole(x))
     ),
     "dataset_pair_margin": NOT_NEGATIVE,
     "weight_decay": NOT_NEGATIVE,

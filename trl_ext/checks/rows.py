@@ -73,6 +73,20 @@ def padding(s: Settings) -> Iterator[str]:
         )
 
 
+@problem("pad_to_multiple_of")
+def multiple(s: Settings) -> Iterator[str]:
+    """A number, or one of the words that TRL's configuration reads."""
+    given = s["pad_to_multiple_of"]
+    if isinstance(given, str) and given.lower() not in ("auto", "none", "null") and not _is_count(given):
+        yield f"{s.where('pad_to_multiple_of')} is {messages.shown(given)}: give a whole number of at least 1, or null."
+    elif isinstance(given, int) and given < 1:
+        yield f"{s.where('pad_to_multiple_of')} is {given}: give a whole number of at least 1, or null."
+
+
+def _is_count(text: str) -> bool:
+    return text.isdigit() and int(text) > 0
+
+
 @note("padding_free", applies_to=lambda method: method.reads != "demonstrations")
 def padding_free(s: Settings) -> Iterator[str]:
     if s["padding_free"]:

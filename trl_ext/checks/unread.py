@@ -6,7 +6,7 @@ Settings that would only be ignored are noted; a recipe that trains another meth
 from collections.abc import Iterator
 from functools import partial
 
-from trl_ext.checks.rule import is_policy_gradient, note, problem, samples_pairs
+from trl_ext.checks.rule import is_policy_gradient, note, problem, samples, samples_pairs
 from trl_ext.checks.settings import Settings
 from trl_ext.support.messages import joined
 
@@ -27,25 +27,23 @@ WITHOUT_EFFECT = {
     "ddp_bucket_cap_mb": "gradients are averaged over processes once per step, without DDP",
     "ddp_broadcast_buffers": "gradients are averaged over processes once per step, without DDP",
 }
-"""Settings that PPO does not read, and why."""
+"""Settings that trainers which sample completions do not read, and why."""
 
 OF_DDP = ("ddp_find_unused_parameters", "ddp_static_graph", "ddp_bucket_cap_mb", "ddp_broadcast_buffers")
 """Settings of the wrapper that a step over rows does not run."""
 
 OF_COMPUTE_METRICS = ("include_for_metrics", "batch_eval_metrics")
 
-NEEDS = {
-    "vllm_": "use_vllm",
-    "transformers_continuous_batching_config": "use_transformers_continuous_batching",
-    "log_unique_prompts": "log_completions",
-    "num_completions_to_print": "log_completions",
-    "gradient_checkpointing_kwargs": "gradient_checkpointing",
-    "liger_kernel_config": "use_liger_kernel",
+_PREDICTIONS = "predictions are made and kept only for `compute_metrics`, which only a script can give"
+IN_A_RECIPE = {
+    "eval_accumulation_steps": _PREDICTIONS,
+    "eval_do_concat_batches": _PREDICTIONS,
+    "prediction_loss_only": _PREDICTIONS,
+    "do_train": "`trl-ext run` always trains",
+    "do_predict": "`trl-ext run` makes no predictions after training; `trl-ext eval` and `trl-ext chat` do",
+    "local_rank": "each process is told its number by the launcher, in the variable LOCAL_RANK",
 }
-"""Beginnings of names, and the switch without which such a setting has no effect."""
-
-SWITCHES_OF = {"use_transformers_continuous_batching": ("use_transformers_paged",)}
-"""Old names of a switch."""
+"""Settings that scripts alone read, and why a run of a recipe does not."""
 
 CLIPPING = ("epsilon", "epsilon_high", "cliprange_value")
 
@@ -55,15 +53,13 @@ OF_A_POLICY_GRADIENT = ("epsilon", "epsilon_high", "normalize_advantages")
 
 def without_effect(key: str, s: Settings) -> Iterator[str]:
     if s.differs(key):
-        yield f"{s.where(key)} has no effect in PPO: {WITHOUT_EFFECT[key]}."
+        where = "with a loss on sampled pairs" if s.method.has_loss else "in PPO"
+        yield f"{s.where(key)} has no effect {where}: {WITHOUT_EFFECT[key]}."
 
 
-def without_its_switch(start: str, switch: str, s: Settings) -> Iterator[str]:
-    if any(s[name] for name in (switch, *SWITCHES_OF.get(switch, ()))):
-        return
-    for key in s:
-        if key.startswith(start) and s.differs(key):
-            yield f"{s.where(key)} has no effect without `{switch}: true`."
+def in_a_recipe(key: str, s: Settings) -> Iterator[str]:
+    if s.differs(key):
+        yield f"{s.where(key)} has no effect: {IN_A_RECIPE[key]}."
 
 
 def policy_gradient(key: str, s: Settings) -> Iterator[str]:
@@ -84,17 +80,15 @@ def without_compute_metrics(key: str, s: Settings) -> Iterator[str]:
 
 
 for _key in WITHOUT_EFFECT:
-    note(_key, applies_to=is_policy_gradient)(partial(without_effect, _key))
+    note(_key, applies_to=samples)(partial(without_effect, _key))
 for _key in OF_DDP:
     note(_key, applies_to=lambda method: method.cuts_rows)(partial(without_ddp, _key))
 for _key in OF_COMPUTE_METRICS:
     note(_key, applies_to=lambda method: not method.samples_completions, recipe_only=True)(
         partial(without_compute_metrics, _key)
     )
-for _start, _switch in NEEDS.items():
-    note(_switch, *SWITCHES_OF.get(_switch, ()), applies_to=is_policy_gradient)(
-        partial(without_its_switch, _start, _switch)
-    )
+for _key in IN_A_RECIPE:
+    note(_key, recipe_only=True)(partial(in_a_recipe, _key))
 for _key in OF_A_POLICY_GRADIENT:
     problem(_key, applies_to=samples_pairs)(partial(policy_gradient, _key))
 
@@ -114,12 +108,6 @@ def length_column(s: Settings) -> Iterator[str]:
 def names_of_labels(s: Settings) -> Iterator[str]:
     if s.differs("label_names"):
         yield f"{s.where('label_names')} has no effect: preferences have no labels for the model."
-
-
-@note("num_generations_eval", "eval_strategy", applies_to=is_policy_gradient)
-def evaluation_is_off(s: Settings) -> Iterator[str]:
-    if s.differs("num_generations_eval") and s["eval_strategy"] in (None, "no"):
-        yield f"{s.where('num_generations_eval')} has no effect without `eval_strategy`."
 
 
 @note(
