@@ -66,6 +66,8 @@ SAMPLE = [
     ("online", {"epsilon": 0.1}),
     ("online", {"reward_clip_range": [1.0, -1.0]}),
     ("online", {"loss": "aot"}),
+    ("sft", {"neftune_noise_alpha": 5.0, "packing": True}),
+    ("sft", {"neftune_noise_alpha": 5.0, "padding_free": True}),
     ("sft", {"auto_find_batch_size": True}),
     ("sft", {"skip_nonfinite_steps": -1}),
     ("reward", {"fsdp": "full_shard"}),

@@ -100,6 +100,17 @@ def embedding_noise(s: Settings) -> Iterator[str]:
         )
 
 
+@problem("neftune_noise_alpha", "packing", "padding_free", applies_to=lambda method: method.reads == "demonstrations")
+def embedding_noise_of_packed_rows(s: Settings) -> Iterator[str]:
+    """transformers scales the noise by the length of the row; losses on preferences scale it by each sequence's length."""
+    key = "packing" if s["packing"] else "padding_free"
+    if s["neftune_noise_alpha"] and s[key]:
+        yield (
+            f"{s.where('neftune_noise_alpha')} adds noise that shrinks with the length of a row, and {s.where(key)} joins several "
+            "sequences in a row: the noise would be too small. Remove one of the two settings."
+        )
+
+
 @problem("env")
 def environment(s: Settings) -> Iterator[str]:
     values = s["env"]

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import is_peft_model
 from torch import nn
 
-from trl_ext.batching import attention
+from trl_ext.batching import attention, noise
 from trl_ext.batching.head import head_sees
 from trl_ext.batching.packed import PackedRow
 
@@ -80,7 +80,8 @@ def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False)
     def spread(values: torch.Tensor) -> torch.Tensor:
         return values.new_zeros(scored.shape).masked_scatter(scored, values)
 
-    with head_sees(_base(model), select):
+    lengths = noise.of_lengths(lambda: batch["attention_mask"].sum(dim=1, keepdim=True))
+    with lengths, head_sees(_base(model), select):
         return _completions(model(**inputs), mask, spread)
 
 
@@ -93,7 +94,8 @@ def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Com
         "attention_mask": torch.ones_like(row.input_ids),
         "shift_labels": row.labels[:, scored],
     }
-    with attention.packed(row.layout), head_sees(_base(model), lambda hidden: hidden[:, scored]):
+    lengths = noise.of_lengths(lambda: noise.lengths_in(row.layout))
+    with lengths, attention.packed(row.layout), head_sees(_base(model), lambda hidden: hidden[:, scored]):
         output = model(**inputs)
     mask = row.scatter(torch.ones_like(row.branch))
     return _completions(output, mask, row.scatter)

@@ -33,7 +33,14 @@ from trl_ext.trainers.common import device_cache, lora, overrides, step_zero, st
 from trl_ext.trainers.common.example_losses import ExampleLosses, changed_by
 from trl_ext.trainers.common.model_card import ModelCard, card_of_loss
 from trl_ext.trainers.common.temporarily import temporarily
-from trl_ext.trainers.preference import construction, packing, reference_sync, run_directory, trl_spelling
+from trl_ext.trainers.preference import (
+    construction,
+    embedding_noise,
+    packing,
+    reference_sync,
+    run_directory,
+    trl_spelling,
+)
 from trl_ext.trainers.preference.batch_loss import BatchLoss
 from trl_ext.trainers.preference.evaluation import Evaluation
 from trl_ext.trainers.preference.examples import ExampleTokens
@@ -166,19 +173,11 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         )
         self.tokens = ExampleTokens(self.args, self._completions, self._columns)
         self.references = References(
-            self.runtime,
-            second_model=self.ref_model,
-            is_live=self._reads_live_reference(),
-            own_inputs=own_inputs,
+            self.runtime, second_model=self.ref_model, is_live=self._reads_live_reference(), own_inputs=own_inputs
         )
         self.memory = RowMemory(self.runtime, optimizer=lambda: self.optimizer)
-        obstacle = packing.obstacle(
-            self.args,
-            self.model,
-            has_second_model=self.ref_model is not None,
-            own_inputs=own_inputs,
-            has_aux_loss=self.aux_loss_enabled,
-        )
+        differs = {"has_second_model": self.ref_model is not None, "has_aux_loss": self.aux_loss_enabled}
+        obstacle = packing.obstacle(self.args, self.model, own_inputs=own_inputs, **differs)
         proof = packing.PackingProof(self.runtime, self.tokens, self.data_collator, obstacle)
         self.rows = Rows(self.runtime, self.tokens, self.memory, proof, self.data_collator)
         self.retry = Retry(self.runtime, self.rows, self.memory)
@@ -230,7 +229,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         # A step that does not fit is repeated with shorter rows: only training on images restarts.
         may_restart = self.args.auto_find_batch_size and self._is_vision_dataset
         try:
-            with temporarily(self.args, auto_find_batch_size=may_restart):
+            with temporarily(self.args, auto_find_batch_size=may_restart), embedding_noise.in_training(self):
                 return super().train(*args, **kwargs)
         finally:
             self.references.flush()
@@ -256,18 +255,15 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         return torch.tensor(self.step_metrics.finish(sums, "train"), device=self.args.device)
 
     def _compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False) -> Any:
-        """Mean loss of a batch of the dataloaders. Training calls it for vision data, which takes the parent's path.
-
-        With `return_outputs`, also the output of the model with its logits, as in TRL.
-        """
+        """Mean loss of a batch of the dataloaders, and the output of the model. Training calls it for images only."""
         loss = self.batch_loss.of(model, inputs, self.step_metrics if self._is_vision_dataset else None)
         return (loss, self.evaluation.output(inputs)) if return_outputs else loss
 
     def _check_first_step(self, loss: float, apart: float | None) -> None:
         """Compare the loss of a run's first step with its known value."""
         if self.state.global_step == 0:
-            ran_otherwise = self.references.ran_otherwise(self.retry.has_run_again)  # on every process
-            is_other = self.row_objective.scores_reference_apart or ran_otherwise
+            ran_otherwise = self.references.ran_otherwise(self.retry.has_run_again)
+            is_other = ran_otherwise or self.row_objective.scores_reference_apart
             step_zero.check(self, loss, apart if is_other else None)
 
     def floating_point_ops(self, inputs: Any) -> int:

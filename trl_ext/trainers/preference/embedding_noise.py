@@ -1,0 +1,16 @@
+"""Train with NEFTune's noise scaled by each sequence's own length, in place of transformers' noise (`trl_ext.batching.noise`)."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from trl_ext.batching import noise
+from trl_ext.trainers.common.temporarily import temporarily
+
+
+@contextlib.contextmanager
+def in_training(trainer: Any) -> Iterator[None]:
+    """Context of a trainer's training. transformers adds its own noise there, unless its attribute is `None`."""
+    alpha, embeddings = trainer.neftune_noise_alpha, trainer.runtime.base.get_input_embeddings()
+    with temporarily(trainer, neftune_noise_alpha=None), noise.noisy(embeddings, alpha):
+        yield
