@@ -195,6 +195,8 @@ def test_a_key_has_another_name(text, expected):
         ("adapter_name_or_path: runs/a\n", "use_peft"),
         ("finetuning_type: full\nlora_rank: 4\n", "lora_r"),
         ("resume_from_checkpoint: saves/checkpoint-500\n", "resume_from_checkpoint"),
+        ("fsdp: [full_shard, auto_wrap]\nfsdp_config: {version: 1}\n", "fsdp"),
+        ("deepspeed: ds_z3_config.json\n", "deepspeed"),
     ],
 )
 def test_a_key_without_effect_there_has_none_here(text, absent):

@@ -104,9 +104,10 @@ def _evaluated(on: Any, values: Values) -> Meaning | tuple[()]:
     )
 
 
-def _sharded(value: Any, values: Values) -> Meaning | tuple[()]:
-    """As one text, where it is a list."""
-    return Meaning({"fsdp": " ".join(map(str, value))}) if isinstance(value, list) and value else ()
+def _launched(reason: str) -> Reader:
+    """What the launcher decides, which has no effect on the result."""
+    advice = "launch on several GPUs with `accelerate launch --multi_gpu --num_processes 2 -m trl_ext run RECIPE`"
+    return lambda value, values: Meaning(reason=reason, advice=advice) if value else ()
 
 
 def _resumed(value: Any, values: Values) -> Meaning | tuple[()]:
@@ -180,11 +181,10 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "swanlab_api_key": Meaning(reason="a key does not belong in a file: log in once with `swanlab login`"),
     **dict.fromkeys(("swanlab_lark_webhook_url", "swanlab_lark_secret"), Meaning(reason="no messages are sent to Lark")),
     # launchers
-    "fsdp": _sharded,
-    "fsdp_transformer_layer_cls_to_wrap": Meaning(reason="accelerate finds the layers to wrap"),
-    "deepspeed": lambda value, values: () if not value else Meaning(
-        reason="DeepSpeed is not used", advice="launch on several GPUs with `accelerate launch --multi_gpu --num_processes 2 -m trl_ext run RECIPE`"
-    ),
+    "deepspeed": _launched("DeepSpeed is not used"),
+    "fsdp": _launched("the launcher decides how weights are divided among GPUs"),
+    "fsdp_config": _launched("the launcher decides how weights are divided among GPUs"),
+    "fsdp_transformer_layer_cls_to_wrap": Meaning(reason="the launcher decides how weights are divided among GPUs"),
     "fp8": lost("training is in bfloat16", "matrix products are in bfloat16, not in float8"),
     **dict.fromkeys(("fp8_backend", "fp8_enable_fsdp_float8_all_gather"), Meaning(reason="only float8 training reads it")),
     **dict.fromkeys(
