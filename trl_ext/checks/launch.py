@@ -39,6 +39,18 @@ def launched_sharded(args: Any) -> str | None:
     return f"FSDP is on, which is not supported: {SHARDING['fsdp']}" if args.fsdp else None
 
 
+def refused_with_images(args: Any, loss: Any) -> str | None:
+    """A sentence if a configuration and its loss cannot train on images, which only the data shows."""
+    if args.precompute_ref_log_probs:
+        return "`precompute_ref_log_probs` is not supported for vision datasets: images are only read during training. Remove it."
+    if "z_ref" in loss.inputs and args.per_device_train_batch_size < 2:
+        return (
+            f"`per_device_train_batch_size` is {args.per_device_train_batch_size}. The loss {loss.name!r} pairs each image with the "
+            "completion of another example of its micro-batch. Give at least 2, or use `loss: apo_zero_unpaired`."
+        )
+    return None
+
+
 @problem("auto_find_batch_size", applies_to=lambda method: not runs_the_model_itself(method))
 def automatic_batch(s: Settings) -> Iterator[str]:
     if s["auto_find_batch_size"]:

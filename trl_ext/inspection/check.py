@@ -14,6 +14,8 @@ from datasets import Dataset, IterableDataset
 from transformers import ProcessorMixin
 from trl import is_conversational
 
+from trl_ext import losses
+from trl_ext.checks import launch
 from trl_ext.data.examples import Examples
 from trl_ext.inspection import missing, parts, token_ends, unembedded
 from trl_ext.inspection.facts import gather
@@ -115,7 +117,7 @@ def before_training(
         read_first: Reads the given number of rows from the beginning of the source, for a stream.
 
     Raises:
-        UserError: Messages cannot be read, or nothing can be learned from the data. For a stream with more rows than are read
+        UserError: Messages cannot be read, settings exclude images, or nothing can be learned from the data. For a stream with more rows than are read
             this is only logged: its beginning may not be typical.
     """
     if isinstance(given.train, IterableDataset):
@@ -132,6 +134,10 @@ def before_training(
     if has_images(given.train):  # tokenised by the data loader's workers
         require_vision(processing_class)
         parts.refuse_unreadable(given.train, processing_class, given.numbers)
+        if method.cuts_rows and (
+            problem := launch.refused_with_images(args, losses.get(args.loss, **args.loss_kwargs))
+        ):
+            raise UserError(problem)
         return given.train
     tokenised, findings, _ = check(method, given, processing_class, args, model)
     statements += findings.summary()

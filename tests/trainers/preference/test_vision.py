@@ -245,3 +245,19 @@ def test_a_recipe_trains_on_images(tiny_vlm, tmp_path, monkeypatch, capsys):
     assert main(["run", "pictures.yaml", "--output_dir", "out"]) == 0
     assert "= 0.6931, the known value" in capsys.readouterr().out
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
+def test_a_recipe_for_images_is_refused_before_weights_are_read(tiny_vlm, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    labelled_images(4).save_to_disk("pictures")
+    recipe = {
+        "model_name_or_path": tiny_vlm,
+        "dataset_name": "pictures",
+        "loss": "kto",
+        "max_steps": 1,
+        "use_peft": True,
+    }
+    (tmp_path / "pictures.yaml").write_text(yaml.safe_dump(recipe | {"per_device_train_batch_size": 1}))
+    monkeypatch.setattr("trl_ext.build.trainer.load_policy", None)
+    assert main(["run", "pictures.yaml", "--output_dir", "out"]) == 2
+    assert "pairs each image with the completion of another example" in capsys.readouterr().err

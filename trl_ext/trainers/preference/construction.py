@@ -67,8 +67,9 @@ def refuse_unread_streams(args: Any, model: Any, given: dict[str, Any]) -> None:
     for name in ("train_dataset", "eval_dataset"):
         if streams.any_streamed(given.get(name)):
             raise ValueError(
-                f"`{name}` is streamed, and `precompute_ref_log_probs` without an adapter keeps no reference model: the values "
-                "of a stream cannot be computed as it is read. Remove `precompute_ref_log_probs`, load the rows instead of "
+                "`precompute_ref_log_probs` without an adapter is not supported with IterableDataset. "
+                f"`{name}` is streamed, and no reference model is kept to score its rows as they are read. Remove "
+                "`precompute_ref_log_probs`, load the rows instead of "
                 "streaming them, give a `ref_model`, or train an adapter."
             )
 
@@ -80,10 +81,8 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
     """
     if problem := launch.launched_sharded(args):
         raise ValueError(problem)
-    if args.precompute_ref_log_probs and has_images(given.get("train_dataset")):
-        raise ValueError(
-            "`precompute_ref_log_probs` is not supported for vision datasets: images are only read during training. Remove it."
-        )
+    if has_images(given.get("train_dataset")) and (problem := launch.refused_with_images(args, loss)):
+        raise ValueError(problem)
     if args.activation_offloading and (args.use_cpu or not torch.accelerator.is_available()):
         raise ValueError(
             "`activation_offloading` moves activations to the CPU, and this run is on the CPU: remove it."

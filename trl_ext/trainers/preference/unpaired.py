@@ -177,10 +177,6 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
         finally:
             self.calculate_KL = False
 
-    def _refuse(self, args: Any, model: Any, given: dict[str, Any]) -> None:
-        refuse_baseline(args, self.loss, given["train_dataset"])
-        super()._refuse(args, model, given)
-
     def _told_to_trl(self, args: Any, has_adapter: bool, train_dataset: Any) -> dict[str, Any]:
         told = dict.fromkeys(CLASS_WEIGHTS, 1.0)  # TRL only reads them to compare class counts
         if needs_baseline(self.loss) and construction.has_images(train_dataset):
@@ -231,12 +227,3 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
 def needs_baseline(loss: Any) -> bool:
     """Whether a loss reads the KTO baseline."""
     return "z_ref" in loss.inputs
-
-
-def refuse_baseline(args: Any, loss: Any, train_dataset: Any) -> None:
-    """ValueError where the loss reads a baseline that cannot be estimated: from micro-batches of one image."""
-    if needs_baseline(loss) and args.per_device_train_batch_size < 2 and construction.has_images(train_dataset):
-        raise ValueError(
-            f"`per_device_train_batch_size` is {args.per_device_train_batch_size}. The loss {loss.name!r} pairs each image "
-            "with the completion of another example of its micro-batch. Give at least 2, or use `loss: apo_zero_unpaired`."
-        )
