@@ -232,6 +232,7 @@ def test_a_recipe_trains_on_images(tiny_vlm, tmp_path, monkeypatch, capsys):
     recipe = {
         "model_name_or_path": tiny_vlm,
         "dataset_name": "pictures",
+        "loss": "dpo",
         "use_peft": True,
         "lora_target_modules": r".*language_model.*\.(q_proj|v_proj)",
         "max_steps": 2,
