@@ -184,7 +184,7 @@ def _reference(recipe: Any) -> str:
     elif recipe.effective("precompute_ref_log_probs"):
         what = "values precomputed from the initial weights"
     else:
-        what = "a second model, the initial weights"
+        what = "a second model in memory, the initial weights, because all weights are trained"
     if not recipe.effective("sync_ref_model"):
         return what
     what = "a copy of the adapter" if "adapter" in what else "a second model"

@@ -11,7 +11,10 @@ DEFAULT = Meaning(reason="that is the default")
 UNSET = Meaning(reason="it is empty, so the default applies")
 
 REFERENCE = Meaning(
-    reason="the reference is the base model with its adapter switched off, and only losses that need a reference use it"
+    reason=(
+        "a run makes the reference itself: the base model with its adapter switched off, or a second copy of the model where all "
+        "weights are trained. Only losses that need a reference use it"
+    )
 )
 INIT = "LoRA starts with PEFT's default, whose product is zero, so that the policy starts as the base"
 

@@ -117,7 +117,7 @@ def read(recipe: Any) -> Request:
         weight=weight,
         trained=2 if effective("lora_dtype") == "bfloat16" or (not has_adapter and weight == 2) else 4,
         optimizer=str(effective("optim") or "adamw_torch"),
-        copies=1 if has_adapter or not asked.needs_reference else 2,
+        copies=1 if has_adapter or not asked.needs_reference or effective("precompute_ref_log_probs") else 2,
         trained_adapters=asked.trained_adapters,
         frozen_adapters=frozen,
     )

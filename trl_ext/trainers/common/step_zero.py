@@ -88,7 +88,7 @@ def reference_of(trainer: Any) -> str:
             "(TR-DPO, arXiv:2404.09656); its values are not cached"
         )
     if trainer.ref_model is not None:
-        return "a second model"
+        return "a second model in memory, beside the trained one"
     if getattr(trainer, "precompute_ref_logps", False) and not is_peft_model(trainer.model):
         return "values precomputed from the initial weights"
     if FROZEN_COPY in trainer.model.peft_config:
