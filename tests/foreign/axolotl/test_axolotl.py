@@ -305,6 +305,23 @@ def test_a_key_of_axolotl_in_a_recipe_is_explained_by_itself():
     assert meaning.settings == {"lora_target_modules": "all-linear"}
 
 
+ODD = (None, True, False, 0, -1, 0.5, "", "x", [], ["a", 1], [{}], [None], {"a": [1]}, [{"path": 1, "type": [2], "data_files": 3}],
+       [{"path": "a/b", "type": "chat_template", "roles_to_train": [1, None], "roles": {"user": None}}])  # fmt: skip
+
+
+@pytest.mark.parametrize("trained", [{"rl": "dpo", "adapter": "qlora"}, {"rl": "simpo"}, {"reward_model": True}, {}])
+def test_values_of_any_type_are_read(trained):
+    """A file may hold anything; what is wrong with a value is said by the checks of the recipe."""
+    base = {"base_model": "x", "sequence_len": 512, **trained}
+    usual = AXOLOTL.defaults(base)
+    for key in AXOLOTL.means:
+        for value in ODD:
+            values = base | {key: value}
+            defaults = usual if "rl" in trained else AXOLOTL.defaults(values)  # which reads the losses
+            for meaning in AXOLOTL.read(key, value, dict(defaults) | values):
+                assert meaning.sentence.endswith(".")
+
+
 @pytest.mark.parametrize("trained", ["", "reward_model: true\ncenter_rewards_coefficient: 0.01\n"])
 def test_validate_reads_the_keys_as_what_the_file_trains(tmp_path, trained):
     """Without `trainer`, a recipe trains a preference loss; a file of axolotl says otherwise by other keys."""

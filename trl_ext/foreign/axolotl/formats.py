@@ -152,8 +152,8 @@ def _conversation(entry: dict[str, Any], values: dict[str, Any]) -> Format:
     """Messages, of which axolotl trains on those of the assistant."""
     trained = entry.get("roles_to_train")
     every = bool(values.get("train_on_inputs"))
-    others = sorted(set(trained) - {"assistant", "gpt", "model"}) if isinstance(trained, list) else []
-    changes = f"the messages of {', '.join(map(str, others))} are not trained on" if others and not every else ""
+    others = sorted({*map(str, trained)} - {"assistant", "gpt", "model"}) if isinstance(trained, list) else []
+    changes = f"the messages of {', '.join(others)} are not trained on" if others and not every else ""
     columns = {"messages": entry["field_messages"]} if entry.get("field_messages") else {}
     return Format(_other(columns), {} if every else {"assistant_only_loss": True}, changes=changes)
 

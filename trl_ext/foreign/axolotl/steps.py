@@ -29,6 +29,7 @@ OWN = ("muon", "dion", "sinkgd", "adopt_adamw", "came_pytorch", "q_galore_adamw8
 def _optimizer(value: Any, values: Values) -> Meaning:
     if is_off(value):
         return UNSET
+    value = str(value)
     if value in SAME:
         return Meaning({"optim": SAME[value]}, "it takes the same steps, in another number format")
     if value in OWN:
