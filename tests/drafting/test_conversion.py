@@ -67,6 +67,51 @@ def test_the_flag_says_what_is_trained(tmp_path, trainer, line):
     assert made.problems == [] and line in made.text
 
 
+def test_the_heading_of_a_section_stays_if_its_first_key_is_left_out(tmp_path):
+    text = "model_name_or_path: embedded\n\n# Data\nsave_safetensors: true\n\n\ndataset_name: embedded\nloss: dpo\n"
+    made = converted(tmp_path, text)
+    assert "model_name_or_path: embedded\n\n# Data\n\ndataset_name: embedded\nloss: dpo\n" in made.text
+
+
+@pytest.mark.parametrize(
+    "text", ["{loss: dpo, model: embedded, dataset: embedded}\n", "a: &x embedded\nmodel: *x\ndataset: *x\n"]
+)
+def test_files_whose_lines_depend_on_each_other(tmp_path, text):
+    made = converted(tmp_path, text)
+    assert made.problems == [] and "model_name_or_path: embedded  # model\n" in made.text
+
+
+def test_what_samples_completions_keeps_their_length(tmp_path):
+    text = (
+        "trainer: ppo\nmodel_name_or_path: embedded\ndataset_name: embedded\nuse_peft: true\nreward_model_path: org/rm\n"
+        "max_completion_length: 24\nmax_prompt_length: 8\n"
+    )
+    made = converted(tmp_path, text)
+    assert "\nmax_completion_length: 24\n" in made.text and "#   max_prompt_length: Prompts are never cut" in made.text
+
+
+def test_what_a_check_refuses_is_listed_with_the_reason(tmp_path):
+    made = converted(tmp_path, HANDBOOK + "label_smoothing_factor: 0.1\n")
+    assert made.problems == []
+    assert "#   label_smoothing_factor: `label_smoothing_factor` would have no effect" in made.text.replace(
+        "\n#     ", " "
+    )
+
+
+def test_a_converted_file_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (
+        "model_name_or_path: embedded\ndataset_mixer: {embedded: 1.0}\ngamma_beta_ratio: 0.5\nmax_seq_length: 64\n"
+        "learning_rate: 5.0e-4\nmax_steps: 1\nuse_peft: true\nlora_target_modules: [q_proj]\nreport_to: none\n"
+        "per_device_train_batch_size: 4\ntrainer: simpo\n"
+    )
+    Path("theirs.yaml").write_text(text, encoding="utf-8")
+    assert cli.main(["convert", "theirs.yaml", "--output", "mine.yaml"]) == 0
+    assert recipe.load("mine.yaml").loss == "simpo"
+    assert cli.main(["run", "mine.yaml", "--output_dir", "out"]) == 0
+    assert Path("out", "adapter_model.safetensors").is_file()
+
+
 def test_a_launch_configuration_is_no_recipe(tmp_path):
     text = "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nnum_processes: 2\n"
     with pytest.raises(UserError, match=r"configuration file of accelerate.*accelerate launch --config_file"):

@@ -66,7 +66,7 @@ def test_a_stage_is_a_trainer_or_a_loss(stage, trained, tmp_path):
 def test_without_a_stage_it_is_supervised_fine_tuning_or_what_is_asked_for():
     assert settings(MODEL)["trainer"] == "sft"
     made = convert(reader.parse(MODEL), "kto")
-    assert made.defaults["loss"].value == "kto" and made.defaults["beta"].value == 0.1
+    assert made.settings["loss"].value == "kto" and made.defaults["beta"].value == 0.1
     assert "trainer" not in {*made.settings, *made.defaults}
 
 

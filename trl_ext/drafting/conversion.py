@@ -24,13 +24,15 @@ class Line:
 
     Attributes:
         value: Its value.
-        source: The key of the file that gives it. Empty: it was added.
+        source: The key of the file that gives it, or the path of the entry (``datasets[0].type``). Empty: it was added.
+        key: That key alone.
         why: Sentences on what changed and why. Empty if nothing but the name did.
         is_unchanged: It has the name and the value that the file gives.
     """
 
     value: Any
     source: str = ""
+    key: str = ""
     why: str = ""
     is_unchanged: bool = False
 
@@ -99,6 +101,9 @@ def convert(values: Mapping[str, Any], trainer: str | None = None) -> Conversion
             made.settings.pop(key, None)
     for key in [key for key, line in made.defaults.items() if _is_default_here(key, line.value, made)]:
         del made.defaults[key]
+    for key in [key for key in ("loss", "trainer") if key in made.defaults]:  # what is trained comes first
+        why = f"The default of {dialect.name}. {made.defaults[key].why}".rstrip()
+        made.settings = {key: Line(made.defaults.pop(key).value, why=why)} | made.settings
     return made
 
 
@@ -108,7 +113,7 @@ def _name_the_loss(made: Conversion, flag: str | None) -> None:
     if line is None or not isinstance(line.value, str):
         return
     if flag is not None and line.source == "trainer":
-        line.source, line.why, line.is_unchanged = "", f"`--trainer {flag}`.", False
+        line.source, line.key, line.why, line.is_unchanged = "", "", f"`--trainer {flag}`.", False
     if line.value in losses.available() and line.value not in TRAINERS:
         named = {"loss", "loss_type"} & {*made.settings, *made.defaults}
         del made.settings["trainer"]
@@ -147,7 +152,7 @@ def _convert_key(
             )
             made.left.append(Left(name, why, matters=bool(meaning.changes)))
         for setting, wanted in meaning.settings.items():
-            line = Line(wanted, name, meaning.explanation, is_unchanged=setting == name and wanted == value)
+            line = Line(wanted, name, key, meaning.explanation, is_unchanged=setting == name and wanted == value)
             _put(setting, line, made, into, is_default=is_default)
 
 

@@ -14,7 +14,7 @@ from trl_ext.recipe import reader
 from trl_ext.support.errors import UserError
 from trl_ext.support.yaml_layout import layout
 
-REFUSED = re.compile(r"`(\w+)` \(line \d+\)(.*)\bremove it\.", re.IGNORECASE)
+REFUSED = re.compile(r"`(\w+)` \(line \d+\)(?=.*(?:\bremove it\.|would have no effect))", re.IGNORECASE)
 """A problem whose remedy is to remove the setting that it begins with."""
 
 

@@ -21,12 +21,10 @@ def text(made: Conversion, path: Path, layout: Mapping[str, Lines]) -> str:
     """
     program = made.dialect.name if made.dialect else "TRL"
     found = [f"# {path.name} as a recipe, written by `trl-ext convert`. It was written for {program}."]
-    begun: set[str] = set()
     for key, line in made.settings.items():
-        lines = layout.get(line.source.partition("[")[0], Lines(()))
-        found += lines.before if line.source in layout and line.source not in begun else ()
-        begun.add(line.source)
-        found += lines.own if line.is_unchanged and lines.own else _setting(key, line, lines.remark)
+        if line.key not in layout:
+            found += _setting(key, line, "")
+    found += _in_order(made, layout)
     if made.defaults:
         found += ["", f"# Defaults of {program} that differ from those of trl-ext."]
         for key, line in made.defaults.items():
@@ -35,6 +33,25 @@ def text(made: Conversion, path: Path, layout: Mapping[str, Lines]) -> str:
     others = [left for left in made.left if not left.matters]
     found += _list("No counterpart here:", matters) + _list("Left out, without effect on training:", others)
     return "\n".join(found).rstrip() + "\n"
+
+
+def _in_order(made: Conversion, layout: Mapping[str, Lines]) -> list[str]:
+    """The settings that the file gives, in its order, with its comments and empty lines between them."""
+    found: list[str] = []
+    between: list[str] = []  # of keys that are left out too
+    for source, lines in layout.items():
+        given = {key: line for key, line in made.settings.items() if line.key == source}
+        between += lines.before
+        for key, line in given.items():
+            found += _without_doubled_gaps(between)
+            between.clear()
+            found += lines.own if line.is_unchanged and lines.own else _setting(key, line, lines.remark)
+    return found
+
+
+def _without_doubled_gaps(lines: list[str]) -> list[str]:
+    """The lines without empty ones that follow an empty one."""
+    return [line for number, line in enumerate(lines) if line.strip() or not number or lines[number - 1].strip()]
 
 
 def _setting(key: str, line: Line, remark: str) -> list[str]:

@@ -35,11 +35,23 @@ def _revision(value: Any) -> Meaning:
     )
 
 
+def _dataset_kwargs(given: Any) -> Meaning:
+    """TRL once read `add_special_tokens` and `append_concat_token` too."""
+    if not isinstance(given, dict):
+        return UNSET if given is None else Meaning({"dataset_kwargs": given})
+    read = {key: value for key, value in given.items() if key == "skip_prepare_dataset"}
+    if read == given:
+        return Meaning({"dataset_kwargs": given})
+    reason = "TRL reads only `skip_prepare_dataset` of it. The chat template writes the special tokens"
+    return Meaning({"dataset_kwargs": read} if read else {}, reason)
+
+
 HANDBOOK = Dialect(
     "the alignment handbook",
     {
         **MEANS_OF_DATA,
         "chat_template": _template,
+        "dataset_kwargs": of(_dataset_kwargs),
         "max_seq_length": _sft_length,
         "preprocessing_num_workers": "dataset_num_proc",
         "auto_insert_empty_system_msg": Meaning(reason="the chat template decides about system messages"),

@@ -11,7 +11,7 @@ from trl_ext.foreign.dialect import Values
 from trl_ext.foreign.meaning import Meaning, written
 
 _NO_LIST = Meaning(advice=f"write `dataset_name`, or {written({'datasets': [{'path': 'NAME', 'split': 'train'}]})}")
-_IN_MIXER = Meaning(reason="the settings for `dataset_mixer` name the splits and configurations")
+_IN_MIXER = Meaning(reason="it is part of what is written for `dataset_mixer`")
 _NAMES = {"id": "path", "config": "name"}
 
 

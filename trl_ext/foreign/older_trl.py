@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trl_ext.foreign.common import DEFAULT, REFERENCE, initialisation, of, when, with_sft
+from trl_ext.foreign.common import DEFAULT, REFERENCE, UNSET, initialisation, of, when, with_sft
 from trl_ext.foreign.dialect import Dialect, Values
 from trl_ext.foreign.meaning import Meaning
 from trl_ext.methods import METHODS
@@ -24,6 +24,19 @@ def _length(value: Any, values: Values) -> Meaning:
         reason="`max_length` limits prompt and completion together",
         changes="" if value is None else "a long prompt is no longer cut on its own",
     )
+
+
+def _completion_length(value: Any, values: Values) -> Meaning:
+    """A setting of methods that sample completions. Other files of older releases have it too."""
+    method = METHODS.get(str(values.get("trainer")))
+    is_here = method is not None and method.samples_completions
+    return Meaning({"max_completion_length": value}) if is_here else _length(value, values)
+
+
+def _packing(strategy: Any) -> Meaning:
+    if strategy == "ffd":
+        return Meaning({"packing_strategy": "bfd"}, "rows are packed by best fit", "the rows are others")
+    return Meaning({"packing_strategy": strategy}) if strategy is not None else UNSET
 
 
 def _warmup(ratio: Any) -> Meaning:
@@ -74,7 +87,8 @@ OLDER_TRL = Dialect(
         "simpo_gamma": "gamma",
         "use_flash_attention_2": when({"attn_implementation": "flash_attention_2"}),
         "max_prompt_length": _length,
-        "max_completion_length": _length,
+        "max_completion_length": _completion_length,
+        "packing_strategy": of(_packing),
         "max_target_length": _length,
         "rpo_alpha": with_sft,
         "reference_free": of(_reference_free),

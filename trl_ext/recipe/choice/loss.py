@@ -17,7 +17,7 @@ SPELLINGS = ("loss", "loss_type", "loss_weights")
 
 UNNAMED = (
     "The file does not say what it trains, and TRL's `dpo` and `kto` read the same settings. Write `loss: dpo` for DPO on pairs or "
-    "`loss: kto` for KTO, which unpairs them (`--trainer dpo` and `--trainer kto` do the same), or name another loss."
+    "`loss: kto` for KTO, which unpairs them (`--trainer dpo` and `--trainer kto` do the same), or name another loss or `trainer`."
 )
 
 DEFAULT_ON_PAIRS, DEFAULT_ON_LABELS = "dpo", "kto"
