@@ -156,6 +156,8 @@ _BESIDE: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
     ({"loss_type": ["sigmoid"]}, ("loss_weights",)),
     ({"f_divergence_type": "alpha_divergence"}, ("f_alpha_divergence_coef",)),
     ({"loss": "discopop"}, ("discopop_tau",)),
+    ({"row_tokens": 2048, "gradient_checkpointing": True}, ("fsdp",)),
+    ({"row_tokens": 2048, "gradient_checkpointing": True, "fsdp": "full_shard"}, ("fsdp_config",)),
     ({"torch_compile": True}, ("torch_compile_backend", "torch_compile_mode")),
     ({"train_sampling_strategy": "group_by_length"}, ("length_column_name",)),
 )  # fmt: skip

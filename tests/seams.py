@@ -51,6 +51,11 @@ SEAMS = (
         "build/test_refusals.py",
     ),
     Seam(
+        "checkpoints/manifest.py",
+        "the names of the files and folders that accelerate's FSDP writes",
+        "trainers/preference/test_sharded.py",
+    ),
+    Seam(
         "checks/attention.py",
         "the table of attention implementations in transformers' source",
         "checks/test_attention.py",
@@ -178,6 +183,11 @@ SEAMS = (
         "trainers/preference/fixed_pairs.py",
         "that TRL names its file of reference values by the dataset's fingerprint",
         "trainers/preference/test_evaluation.py",
+    ),
+    Seam(
+        "trainers/preference/sharded.py",
+        "accelerate's policy of mixed precision for FSDP2, which it reads when it prepares the model",
+        "trainers/preference/test_sharded.py",
     ),
     Seam("trainers/rollout/reward_adapter.py", "how TRL pads", "trainers/rollout/test_reward_position.py"),
     Seam(

@@ -120,7 +120,10 @@ from tests.recipe.helpers import load, load_from, problem, problems
             "deepspeed: ds.json\n",
             "`deepspeed` (line 3) is not supported: DeepSpeed counts accumulation steps itself",
         ),
-        ("fsdp: full_shard\n", "`fsdp` (line 3) is not supported"),
+        (
+            "use_peft: true\nrow_tokens: 512\nfsdp: true\n",
+            "`fsdp` (line 5) needs the same checkpointed layers on all GPUs",
+        ),
         ("label_smoothing_factor: 0.1\n", "Some losses read `label_smoothing`: use that instead."),
         ("load_best_model_at_end: true\n", "add `eval_strategy: steps`"),
         ("datasets: [{name: x}]\n", "Entry 1 of `datasets` (line 3) names no dataset"),

@@ -13,6 +13,7 @@ from trl import ModelConfig
 
 from trl_ext import demo
 from trl_ext.build import adapter_fit, lora_targets, pretrained
+from trl_ext.checks import sharding
 from trl_ext.checks.model_arguments import loading_arguments, unknown
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapter_folder
@@ -117,7 +118,10 @@ def load_policy(
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     values = {name: value for name, value in recipe.sections()["model"].items() if name in known}
     model_args = ModelConfig(**values | {"dtype": chosen.model_dtype})
+    is_sharded = sharding.is_on(recipe.get("fsdp"))
     quantization = pretrained.quantisation(model_args, chosen.compute_dtype)
+    if is_sharded and model_args.load_in_4bit and model_args.bnb_4bit_quant_storage is None:
+        quantization.bnb_4bit_quant_storage = chosen.compute_dtype  # bytes cannot be sharded
     path = model_path(recipe)
     init = {
         "revision": model_args.model_revision,
@@ -126,6 +130,9 @@ def load_policy(
         **(args.model_init_kwargs or {}),
     }
     for_loading = init | {"quantization_config": quantization, "trust_remote_code": args.trust_remote_code}
+    if is_sharded or args.world_size > 1:
+        # FSDP moves layer by layer to the GPU, where the whole 4-bit base may not fit.
+        for_loading["device_map"] = {"": "cpu"} if is_sharded and quantization is not None else None
     if find_adapter_config_file(path) is not None:
         args.model_init_kwargs = None
         reference = (
@@ -139,6 +146,9 @@ def load_policy(
     if peft_config is not None and lender is not None:
         args.model_init_kwargs = None
         return lender.lend(path, **for_loading), {"peft_config": peft_config}
+    if is_sharded and quantization is not None:  # TRL would load it on the GPU
+        args.model_init_kwargs = None
+        return pretrained.load(path, **for_loading), {"peft_config": peft_config}
     args.model_init_kwargs = init
     return path, {"peft_config": peft_config, "quantization_config": quantization}
 
@@ -148,8 +158,6 @@ def _continued(path: str, args: Any, init: dict[str, Any], lender: SharedBase | 
     trust = bool(init.get("trust_remote_code"))
     adapter_fit.check(path, adapter_base(path), init["revision"], trust_remote_code=trust, reads_head=True)
     set_seed(args.seed)
-    if args.world_size > 1:
-        init["device_map"] = None
     base = (pretrained.load if lender is None else lender.lend)(adapter_base(path), **init)
     return PeftModel.from_pretrained(base, path, is_trainable=True)
 

@@ -16,6 +16,10 @@ from trl_ext.support import atomic
 FILE = "trl_ext_checkpoint.json"
 STATE = "trainer_state.json"
 OPTIMIZER = "optimizer.pt"
+OF_FSDP = ("optimizer.bin", "optimizer_0")
+"""The optimizer's file or folder of a run that FSDP sharded."""
+SHARDED_WEIGHTS = "pytorch_model_fsdp*"
+"""Weights that FSDP reads back: a file, or a folder."""
 ARCHIVES = (OPTIMIZER, "scheduler.pt", "scaler.pt", "rng_state*.pth", "*_state_[0-9]*.pt")
 """Files torch saved. They are zip archives, whose directory is at the end, so a truncated one has none."""
 
@@ -58,6 +62,11 @@ def damage(folder: Path) -> str | None:
     return f"{changed[0]} has changed since it was written" if changed else None
 
 
+def has_optimizer(folder: Path) -> bool:
+    """Whether a checkpoint holds the state of the optimizer, and not only weights (`save_only_model`)."""
+    return any((folder / name).exists() for name in (OPTIMIZER, *OF_FSDP))
+
+
 def _names(folder: Path) -> list[str]:
     """All files except model cards, which users may edit."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
@@ -91,7 +100,8 @@ def _damage_without_manifest(folder: Path) -> str | None:
     if not weights:
         return "adapter_model.safetensors (or model.safetensors) is missing"
     # `save_only_model` saves none of the three; one or two of them are left by a save that was interrupted.
-    parts = {name: any(folder.glob(name)) for name in (OPTIMIZER, "scheduler.pt", "rng_state*.pth")}
+    parts = {name: any(folder.glob(name)) for name in ("scheduler.pt", "rng_state*.pth")}
+    parts[OPTIMIZER] = has_optimizer(folder)
     if any(parts.values()) and not all(parts.values()):
         return f"{next(name for name, is_there in parts.items() if not is_there)} is missing"
     broken = [path for path in sorted(folder.rglob("*.safetensors")) if why_unreadable(path)]

@@ -20,7 +20,8 @@ THEMES = (
     "model", "task", "data", "mixture", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
     "precision", "device", "attention", "reference", "loss", "kl", "sampling", "generations", "bounds", "rows", "accumulation", "optimizers",
     "schedules", "evaluation", "duration",
-    "packages", "trackers", "debug", "processes", "requirements", "model_arguments", "dataloader", "launch", "checkpoints", "unread", "switches",
+    "packages", "trackers", "debug", "processes", "requirements", "model_arguments", "dataloader", "launch", "sharding",
+    "checkpoints", "unread", "switches",
 )  # fmt: skip
 """The files of rules, in the order in which their sentences are reported."""
 

@@ -11,12 +11,9 @@ SEVERAL_GPUS = (
     "training steps run on the model itself, not on the wrapper that shards it. Use plain `accelerate launch --multi_gpu` for "
     "several GPUs: each then holds a full copy of the base model."
 )
-"""Why DeepSpeed and FSDP are refused, and what to do instead."""
+"""Why DeepSpeed is refused, and what to do instead."""
 
-SHARDING = {
-    "deepspeed": f"DeepSpeed counts accumulation steps itself, and {SEVERAL_GPUS}",
-    "fsdp": SEVERAL_GPUS,
-}
+SHARDING = {"deepspeed": f"DeepSpeed counts accumulation steps itself, and {SEVERAL_GPUS}"}
 
 
 def runs_the_model_itself(method: Method) -> bool:
@@ -24,7 +21,7 @@ def runs_the_model_itself(method: Method) -> bool:
     return method.cuts_rows or method.samples_completions
 
 
-@problem("deepspeed", "fsdp")
+@problem("deepspeed")
 def sharding(s: Settings) -> Iterator[str]:
     """A launcher can turn sharding on too: see `launched_sharded`."""
     for key, reason in SHARDING.items():
@@ -33,10 +30,10 @@ def sharding(s: Settings) -> Iterator[str]:
 
 
 def launched_sharded(args: Any) -> str | None:
-    """A sentence if a finished configuration uses DeepSpeed or FSDP, as a launcher turns them on by environment variables."""
+    """A sentence if a finished configuration uses DeepSpeed, as a launcher turns it on by environment variables."""
     if args.deepspeed_plugin is not None:
         return f"DeepSpeed is on, which is not supported: {SHARDING['deepspeed']}"
-    return f"FSDP is on, which is not supported: {SHARDING['fsdp']}" if args.fsdp else None
+    return None
 
 
 def refused_with_images(args: Any, loss: Any) -> str | None:

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.recipe is None:
         raise UserError("Give a recipe: `trl-ext plan demo`.")
     from trl_ext import recipe
+    from trl_ext.checks import sharding
     from trl_ext.planner import cards, measured, plan, report
 
     loaded = recipe.load(args.recipe, args.recipe_keys)
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         mean_tokens=args.tokens or data.packed_tokens,
         examples=args.examples or data.examples,
     )
-    outlook = report.Outlook(card, data.schedule, measured.rates(loaded), data.sentences)
+    sentences = (*data.sentences, *([sharding.PLAN] if sharding.is_on(loaded.get("fsdp")) else []))
+    outlook = report.Outlook(card, data.schedule, measured.rates(loaded), sentences)
     exact = _dry_run(loaded, planned) if args.exact else None
     if args.json:
         facts = planned.to_dict() | {"run": report.facts(outlook)} | ({"exact": exact} if exact else {})

@@ -26,6 +26,7 @@ from peft.utils import load_peft_weights
 
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.starting_point import adapter_has_no_effect
+from trl_ext.support.sharded import whole
 
 POLICY = "default"  # PEFT's and TRL's name for the adapter in training
 
@@ -116,10 +117,10 @@ def policy_is_reference(model: PeftModel) -> bool:
     Only then is the loss of the first step known in advance. It is not with every initialisation.
     """
     if FROZEN_COPY in model.peft_config:
-        return all(_is_padded(theirs, ours) for _, ours, theirs in _twins(model))
+        return all(_is_padded(whole(theirs), whole(ours)) for _, ours, theirs in list(_twins(model)))
     products = _low_rank_products(model)
     if products:  # one factor is zero at first: usually B, with MiCA A
-        return all(any(not factor.any() for factor in factors) for factors in products)
+        return all(any(not whole(factor).any() for factor in factors) for factors in products)
     return adapter_has_no_effect(model)
 
 

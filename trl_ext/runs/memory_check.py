@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from trl_ext import planner
+from trl_ext.checks import sharding
 from trl_ext.planner import calibration
 from trl_ext.planner.memory import GIB
 from trl_ext.recipe import Recipe
@@ -41,11 +42,13 @@ def machine(recipe: Recipe) -> Machine:
 
 
 def check(recipe: Recipe) -> list[str]:
-    """Refuse a recipe that cannot fit. Returns warnings: memory is tight, or the plan could not be made.
+    """Refuse a recipe that cannot fit. Returns warnings: memory is tight, or no plan could be made or applies.
 
     Raises:
         UserError: The recipe does not fit with any of the memory-saving settings.
     """
+    if sharding.is_on(recipe.get("fsdp")):
+        return [f"Memory is not checked. {sharding.PLAN}"]
     here = machine(recipe)
     judged = recipe if here.is_cuda else in_float32(recipe)
     try:

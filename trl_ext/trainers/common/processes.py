@@ -1,4 +1,4 @@
-"""Agree over several processes: on a flag, and on gradients."""
+"""Agree over several processes: on a flag, on a number, and on gradients."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -15,6 +15,11 @@ def on_any_process(accelerator: Accelerator, flag: bool) -> bool:
         return flag
     flags = torch.tensor(float(flag), device=accelerator.device)
     return accelerator.reduce(flags, reduction="sum").item() > 0
+
+
+def largest_on_any_process(accelerator: Accelerator, number: int) -> int:
+    """The largest `number` of all processes. Every process has to call it."""
+    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
 
 
 def reduce_gradients(

@@ -20,6 +20,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from trl_ext.checkpoints import changes, found, manifest, staging
 from trl_ext.support.errors import UserError
+from trl_ext.support.sharded import is_sharded, trained_weights
 from trl_ext.trainers.common import provenance
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.rates import Rates
@@ -28,8 +29,9 @@ from trl_ext.trainers.common.rates import Rates
 class StagedCheckpoint:
     """Mixin before any trainer of TRL's, and before mixins of ours that write into a checkpoint.
 
-    Overrides `train`, `_save_checkpoint`, `_evaluate`, `_determine_best_metric`, `_get_output_dir`, `_push_from_checkpoint`, `_init_training_state`,
-    `_load_from_checkpoint`, `_load_optimizer_and_scheduler`, `_load_rng_state` and `_load_scaler`.
+    Overrides `train`, `save_model`, `_save_checkpoint`, `_evaluate`, `_determine_best_metric`, `_get_output_dir`,
+    `_push_from_checkpoint`, `_init_training_state`, `_load_from_checkpoint`, `_load_optimizer_and_scheduler`,
+    `_load_rng_state` and `_load_scaler`.
 
     Attributes:
         recipe_digest: Digest of the recipe, for the manifest, set by whoever builds the trainer.
@@ -99,6 +101,17 @@ class StagedCheckpoint:
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As transformers', which with FSDP would gather all weights of the base: here only the trained ones are gathered."""
+        if not is_sharded(self.accelerator):
+            super().save_model(output_dir, _internal_call)
+            return
+        weights = trained_weights(self.model)
+        if self.args.should_save:
+            self._save(output_dir, state_dict=weights)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         try:
@@ -180,7 +193,8 @@ class StagedCheckpoint:
             say(
                 self.accelerator, f"resuming {checkpoint.name}; newer checkpoints are incomplete: {', '.join(skipped)}"
             )
-        if not (checkpoint / manifest.OPTIMIZER).exists():
+        self._refuse_other_sharding(checkpoint)
+        if not manifest.has_optimizer(checkpoint):
             say(
                 self.accelerator,
                 f"resuming {checkpoint.name}, which holds only weights (`save_only_model`): the optimizer and the learning-rate "
@@ -191,6 +205,16 @@ class StagedCheckpoint:
         if was and (notes := changes.judge(checkpoint, was, self._described, is_allowed=self._may_change)):
             say(self.accelerator, notes)
         self._checked = resume_from_checkpoint
+
+    def _refuse_other_sharding(self, checkpoint: Path) -> None:
+        """UserError if only one of run and checkpoint is sharded by FSDP, which reads back its own files only."""
+        sharded = is_sharded(self.accelerator)
+        if sharded != any(checkpoint.glob(manifest.SHARDED_WEIGHTS)):
+            was, now = ("without", "with") if sharded else ("with", "without")
+            raise UserError(
+                f"{checkpoint} was written {was} FSDP and cannot be resumed {now} it. Start the run {was} FSDP, or train the adapter "
+                f"in {checkpoint} further in a new run: `model_name_or_path: {checkpoint}`."
+            )
 
     def _seconds_of(self, checkpoint: Path) -> float:
         if (seconds := manifest.read(checkpoint).get("seconds")) is None:

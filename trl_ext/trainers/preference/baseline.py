@@ -43,8 +43,8 @@ class Baseline:
         pairs = self._fixed_pairs(examples) if self.has_fixed_pairs else self._pairs_of_step(examples)
         with self.runtime.locally():
             if not self.has_fixed_pairs:
-                self._add_reference([*pairs, *([] if self.precomputed else examples)])
-            policy = self._policy_logps(pairs)
+                self._add_reference([*pairs, *([] if self.precomputed else examples)], examples)
+            policy = self._policy_logps(pairs, examples)
         return self._mean(policy - sum(pair["ref_logps"] for pair in pairs), len(pairs))
 
     def estimate_collated(self, batches: Iterable[dict[str, Any]]) -> torch.Tensor:
@@ -92,27 +92,34 @@ class Baseline:
         pairs = mismatched(gather_object(own) if accelerator.num_processes > 1 else own)
         return [pair for pair in pairs if pair["process"] == process]
 
-    def _add_reference(self, sequences: list[dict]) -> None:
+    def _add_reference(self, sequences: list[dict], examples: list[dict]) -> None:
         """Add `ref_logps` to pairs and examples.
 
         The reference scores matched and mismatched completions of a prompt in one pass, in which they share the prompt.
         The policy does not: no loss can be computed before z is known. A shared pass would have to hold the whole step in
         one row, keep the activations of mismatched completions, and apply dropout to them.
         """
-        numbered = [{**_sequence(sequence), "number": i} for i, sequence in enumerate(sequences)]
-        for row in self.rows.cut(numbered):
+        numbered = [{**sequence, "number": i} for i, sequence in enumerate(_sequences(sequences))]
+        for row, counts in self.rows.together(self.rows.cut(numbered), _sequences(examples)):
             with self.runtime.autocast():
                 fields = self.references.score(self.rows.collate(row))
+            if not counts:
+                continue
             for sequence, logps in zip(row, fields.per_token_logps.sum(dim=1).tolist(), strict=True):
                 sequences[sequence["number"]]["ref_logps"] = logps
 
-    def _policy_logps(self, pairs: list[dict]) -> torch.Tensor:
+    def _policy_logps(self, pairs: list[dict], examples: list[dict]) -> torch.Tensor:
         """Σ log π over the completions of `pairs`, a scalar, without gradient."""
         total = torch.zeros((), dtype=torch.float64, device=self.runtime.device)
         with no_grad_eval(self.runtime.model), self.runtime.autocast():
-            for row in self.rows.cut([_sequence(pair) for pair in pairs]):
-                total += forward.run(self.runtime.model, self.rows.collate(row)).per_token_logps.sum()
+            for row, counts in self.rows.together(self.rows.cut(_sequences(pairs)), _sequences(examples)):
+                logps = forward.run(self.runtime.model, self.rows.collate(row)).per_token_logps.sum()
+                total += logps if counts else 0.0
         return total
+
+
+def _sequences(examples: list[dict]) -> list[dict]:
+    return [_sequence(example) for example in examples]
 
 
 def _sequence(example: dict, completion: str = "completion_ids") -> dict:

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from trl_ext.checks import launch
+from trl_ext.checks import launch, sharding
 from trl_ext.trainers.common import adapters, lora, overrides, streams
-from trl_ext.trainers.preference import reference_sync
+from trl_ext.trainers.preference import reference_sync, sharded
 
 
 def has_images(dataset: Any) -> bool:
@@ -93,5 +93,7 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
     quantised = given.get("quantization_config")
     reads_base = loss.needs_reference and not args.sync_ref_model
     adapters.refuse(model, new, quantization_config=quantised, needs_reference=reads_base)
+    if sharding.is_on(args.fsdp):
+        sharded.refuse(model, given, has_images=has_images(given.get("train_dataset")))
     if args.sync_ref_model:
         reference_sync.refuse(given.get("ref_model"), adapters.in_training(model, new))

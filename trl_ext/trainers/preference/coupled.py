@@ -27,7 +27,7 @@ class CoupledBackward:
         self.memory = memory
         self.objective = objective
 
-    def run(self, rows: list, total: float, shared: dict, sums: MeanMetrics) -> RowLosses:
+    def run(self, rows: list, examples: list[dict], total: float, shared: dict, sums: MeanMetrics) -> RowLosses:
         """Accumulate the gradient of the step's mean loss.
 
         The rows run once without gradient, which gives the inputs of the loss for the whole step. The loss is
@@ -36,12 +36,13 @@ class CoupledBackward:
 
         Args:
             rows: The rows of this process.
+            examples: Their examples.
             total: Number of examples of the step, over all processes.
             shared: Values of the whole step that the loss reads.
             sums: Metrics are added to it.
         """
         with self.runtime.locally():
-            scored, states = self._score(rows)
+            scored, states = self._score(rows, examples)
         local = {name: torch.cat([tensors[name] for tensors in scored]) for name in scored[0]}
         leaves, mine = self._gather_leaves(local)
         output = self.objective.evaluate({**leaves, **shared})
@@ -50,25 +51,35 @@ class CoupledBackward:
         gradients = {name: g[mine] for name, g in zip(policy, found, strict=True) if g is not None}
         own = type(output)(*(field[mine].detach() for field in output))
         with self.runtime.locally():
-            return self._backward(rows, states, total, gradients, own, sums)
+            return self._backward(rows, examples, states, total, gradients, own, sums)
 
-    def _score(self, rows: list) -> tuple[list[dict[str, torch.Tensor]], list[random_state.RandomState]]:
+    def _score(
+        self, rows: list, examples: list[dict]
+    ) -> tuple[list[dict[str, torch.Tensor]], list[random_state.RandomState]]:
         """Score every row without gradient. Returns its tensors, and the random state before each row."""
         scored, states = [], []
         with torch.no_grad(), self.runtime.autocast():
-            for row in rows:
+            for row, counts in self.rows.together(rows, examples):
                 states.append(random_state.capture())
-                scored.append(self.objective.score(self.runtime.model, self.rows.collate(row))[0])
+                tensors, _ = self.objective.score(self.runtime.model, self.rows.collate(row))
+                if counts:
+                    scored.append(tensors)
         return scored, states
 
     def _backward(
-        self, rows: list, states: list, total: float, gradients: dict, output: tuple, sums: MeanMetrics
+        self,
+        rows: list,
+        examples: list[dict],
+        states: list,
+        total: float,
+        gradients: dict,
+        output: tuple,
+        sums: MeanMetrics,
     ) -> RowLosses:
         """Run the rows again, each with its part of the derivatives."""
         objective, losses, start = self.objective, [], 0
-        for row, state in zip(rows, states, strict=True):
-            part = slice(start, start + len(row))
-            start = part.stop
+        for (row, counts), state in zip(self.rows.together(rows, examples), states, strict=True):
+            part = slice(start, start + len(row)) if counts else slice(0, 1)
             self.memory.checkpoint_for(self.rows.size(row))
             batch = self.rows.collate(row)
             random_state.restore(state)  # the same dropout masks again
@@ -77,7 +88,10 @@ class CoupledBackward:
                 surrogate = objective.aux_loss(fields, len(row) / total)
                 for name, gradient in gradients.items():
                     surrogate = surrogate + (tensors[name] * gradient[part]).sum()
-            self.runtime.accelerator.backward(surrogate)
+            self.runtime.backward(surrogate if counts else 0.0 * surrogate)
+            if not counts:
+                continue
+            start = part.stop
             of_row = type(output)(*(field[part] for field in output))
             losses.append((row, of_row.losses))
             sums.add("loss", of_row.losses.sum(), len(row))

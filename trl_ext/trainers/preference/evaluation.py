@@ -103,7 +103,7 @@ class Evaluation:
         shared = objective.step_tensors(examples)
         rows = self.rows.cut(examples)
         with self.runtime.locally():
-            scored = self._score(rows)
+            scored = self._score(rows, examples)
         # For the whole batch at once: some losses compare its examples with each other.
         whole = {name: torch.cat([tensors[name] for _, tensors, _ in scored]) for name in scored[0][1]}
         output = objective.evaluate(whole | shared)
@@ -116,10 +116,12 @@ class Evaluation:
             objective.record(sums, batch, tensors | shared, fields, part)
             start = stop
 
-    def _score(self, rows: list) -> list[tuple]:
+    def _score(self, rows: list, examples: list[dict]) -> list[tuple]:
         scored = []
         with self.runtime.autocast():
-            for row in rows:
+            for row, counts in self.rows.together(rows, examples):
                 batch = self.rows.collate(row)
-                scored.append((batch, *self.objective.score(self.runtime.model, batch)))
+                tensors, fields = self.objective.score(self.runtime.model, batch)
+                if counts:
+                    scored.append((batch, tensors, fields))
         return scored

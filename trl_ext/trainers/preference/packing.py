@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 
 from trl_ext.batching import attention, kernels, proof
 from trl_ext.batching.packed import PackedRow
@@ -56,6 +57,8 @@ class PackingProof:
         if reason is not None:
             return proof.Outcome(reason)
         trees = [self.tokens.with_two_completions(example, examples) for example in examples]
+        if self.runtime.is_sharded:
+            trees = broadcast_object_list([trees])[0]  # all processes run the same passes
         trees.sort(key=lambda tree: tree.tokens)
         tree = trees[-1 if getattr(base.config.get_text_config(), "sliding_window", None) else len(trees) // 2]
 

@@ -90,6 +90,8 @@ class References:
     def _cannot_cache(self) -> str | None:
         """Why the values depend on more than tokens and base model with these settings; `None` if they do not."""
         args, config = self.runtime.args, self.runtime.model.config
+        if self.runtime.is_sharded:
+            return "FSDP shards the base over the processes, and none has all its weights"
         if self.second_model is not None:
             return "it is a separate model"
         if self.own_inputs is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from trl_ext.batching.packed import Tree, joined_tokens, pack, pack_rows
 from trl_ext.batching.padded import cut_rows, padded_batch
+from trl_ext.trainers.common.processes import largest_on_any_process
 from trl_ext.trainers.preference.examples import ExampleTokens
 from trl_ext.trainers.preference.packing import PackingProof
 from trl_ext.trainers.preference.row_memory import RowMemory
@@ -56,6 +57,24 @@ class Rows:
         if self.is_packed:
             return pack_rows(examples, self.tokens.tree, limit)
         return cut_rows(examples, self.tokens.length, sequences=self.tokens.per_example, row_tokens=limit)
+
+    def together(self, rows: list[list[dict]], examples: list[dict]) -> list[tuple[list[dict], bool]]:
+        """The rows to run, each with whether it counts.
+
+        Processes that share a sharded model all run the same number of rows, because every pass through a layer gathers its
+        weights from all of them. A process with fewer rows runs its shortest example again, which must have no effect.
+        Every process has to call this.
+
+        Args:
+            rows: The rows of this process.
+            examples: Not empty. The shortest is repeated.
+        """
+        counted = [(row, True) for row in rows]
+        if not self.runtime.is_sharded:
+            return counted
+        missing = largest_on_any_process(self.runtime.accelerator, len(rows)) - len(rows)
+        shortest = min(examples, key=lambda example: self.size([example]))
+        return counted + [([shortest], False)] * missing
 
     def size(self, row: list[dict]) -> int:
         """Tokens that a row computes, padding included."""

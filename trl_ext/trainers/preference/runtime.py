@@ -11,10 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from trl_ext.support.errors import UserError
+from trl_ext.support.sharded import is_sharded
 from trl_ext.trainers.common import lora
 from trl_ext.trainers.common.console import detail, say
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, is_out_of_memory
-from trl_ext.trainers.common.processes import on_any_process
+from trl_ext.trainers.common.processes import on_any_process, reduce_gradients
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Runtime:
     """Everything that is needed to run rows.
 
     Attributes:
-        model: The policy without DDP's wrapper, because the number of rows differs between processes.
+        model: The policy without DDP's wrapper, because the number of rows differs between processes. FSDP2 shards it in
+            place, and then the number is equal (`Rows.together`).
         args: The trainer's configuration.
         accelerator: The trainer's.
         autocast: Context of the trainer's forward passes.
@@ -45,6 +48,21 @@ class Runtime:
         """The `transformers` model, without the adapter's wrapper."""
         return self.model.get_base_model() if lora.has_adapter(self.model) else self.model
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the processes share one sharded model, and have to run rows together."""
+        return is_sharded(self.accelerator)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of a row's part of the loss. `sum_gradients` sums the parts of all processes."""
+        # FSDP averages gradients over processes, at every backward pass.
+        self.accelerator.backward(loss * self.accelerator.num_processes if self.is_sharded else loss)
+
+    def sum_gradients(self) -> None:
+        """Sum the gradients over processes, after the last row of a step. Rows run without DDP's wrapper, which would average."""
+        if not self.is_sharded:
+            reduce_gradients(self.accelerator, (p for p in self.model.parameters() if p.requires_grad), "sum")
+
     def say(self, text: str) -> None:
         """Print `text` once per run."""
         say(self.accelerator, text)
@@ -55,10 +73,12 @@ class Runtime:
 
     @contextlib.contextmanager
     def locally(self) -> Iterator[None]:
-        """Context in which rows run without communication. At its end, processes tell each other if memory ran out.
+        """Context in which rows run, without communication unless the model is sharded. At its end, processes tell each other
+        if memory ran out.
 
         Raises:
             RowsDoNotFitError: On every process if memory ran out on any, so that no process waits for another.
+            UserError: It ran out with a sharded model, where the other processes wait within a layer.
         """
         fits = False
         try:
@@ -67,6 +87,11 @@ class Runtime:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            if self.is_sharded:
+                raise UserError(
+                    "Out of memory in a row. With FSDP a step is not repeated with shorter rows, because the other processes "
+                    "wait within a layer. Lower `row_tokens`, set `gradient_checkpointing: true`, or lower `max_length`."
+                ) from error
             traceback.clear_frames(error.__traceback__)  # free the activations they hold
         if on_any_process(self.accelerator, not fits):
             raise RowsDoNotFitError(is_here=not fits)

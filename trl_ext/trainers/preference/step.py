@@ -8,7 +8,7 @@
    (`Objective.evaluate`), and run its backward pass. Each example has weight 1/N, with N the examples of all processes.
 6. Add the row's metrics to the sums of the step (`Objective.record`).
 7. If memory runs out, shorten the rows and repeat from 3 (`Retry`).
-8. Sum the gradients over processes. transformers then clips them and calls the optimizer.
+8. Sum the gradients over processes (`Runtime.sum_gradients`). transformers then clips them and calls the optimizer.
 
 So loss, KTO baseline and metrics have the same meaning for any `row_tokens`.
 """
@@ -16,7 +16,6 @@ So loss, KTO baseline and metrics have the same meaning for any `row_tokens`.
 import torch
 
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.common.processes import reduce_gradients
 from trl_ext.trainers.preference.coupled import CoupledBackward, RowLosses
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.references import References
@@ -68,20 +67,25 @@ class OptimizerStep:
                 shared = self.objective.step_tensors(examples)
                 rows = self.rows.cut(examples)
                 if self._compares_rows(rows):
-                    self.losses = self.coupled.run(rows, total, shared, sums)
+                    self.losses = self.coupled.run(rows, examples, total, shared, sums)
                 else:
                     self.losses = []
                     with self.runtime.locally():
-                        for row in rows:
-                            self.losses.append((row, self.backward(row, total, shared, sums)))
-        # Rows run without DDP's wrapper, so gradients are summed here. Each example has weight 1/N of the whole step.
-        reduce_gradients(
-            self.runtime.accelerator, (p for p in self.runtime.model.parameters() if p.requires_grad), "sum"
-        )
+                        for row, counts in self.rows.together(rows, examples):
+                            if counts:
+                                self.losses.append((row, self.backward(row, total, shared, sums)))
+                            else:
+                                self.backward(row, total, shared, MeanMetrics(), weight=0.0)
+        self.runtime.sum_gradients()  # each example has weight 1/N of the whole step
         return sums
 
     def backward(
-        self, row: list[dict], total: float, shared: dict[str, torch.Tensor], sums: MeanMetrics
+        self,
+        row: list[dict],
+        total: float,
+        shared: dict[str, torch.Tensor],
+        sums: MeanMetrics,
+        weight: float = 1.0,
     ) -> torch.Tensor:
         """Run the forward and backward pass of one row. Returns the losses of its examples, (B,).
 
@@ -90,6 +94,7 @@ class OptimizerStep:
             total: Examples of the step, over all processes.
             shared: Values of the whole step that the loss reads.
             sums: Metrics are added to it.
+            weight: Of the row in the loss; 0 if it only accompanies rows of other processes (`Rows.together`).
         """
         objective = self.objective
         self.memory.checkpoint_for(self.rows.size(row))
@@ -100,7 +105,7 @@ class OptimizerStep:
             output = objective.evaluate(tensors)
             losses = objective.weighted(output.losses, fields)
             loss = losses.sum() / total + objective.aux_loss(fields, len(row) / total)
-        self.runtime.accelerator.backward(loss)
+        self.runtime.backward(weight * loss)
         sums.add("loss", losses.sum(), len(row))
         objective.record(sums, batch, tensors, fields, output)
         return losses.detach()

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from trl_ext import losses
 from trl_ext.batching.padded import Examples
+from trl_ext.checks import sharding
 from trl_ext.reference import frozen_copy
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference
@@ -39,6 +40,7 @@ from trl_ext.trainers.preference import (
     packing,
     reference_sync,
     run_directory,
+    sharded,
     trl_spelling,
 )
 from trl_ext.trainers.preference.batch_loss import BatchLoss
@@ -122,12 +124,15 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         }
         self._refuse(args, model, given)
         has_adapter = peft_config is not None or lora.has_adapter(model)
-        weights, start = lora.snapshot(model), StartingPoint.of(model)
+        weights = lora.snapshot(model)
+        # With FSDP only one process may have loaded the weights of the base.
+        start = None if sharding.is_on(args.fsdp) else StartingPoint.of(model)
         told = temporarily(args, **self._told_to_trl(args, has_adapter, train_dataset))
         with told, frozen_copy.made_by_trl(model):
             super().__init__(model, args=args, **given)
         self.precompute_ref_logps = args.precompute_ref_log_probs and self.loss.needs_reference
         keep_exact_cpu_kernels(self.model)
+        sharded.keep_dtypes(self.accelerator)
         lora.restore(self.model, weights, dtype=getattr(torch, args.lora_dtype))
         if start is not None:
             step_zero.check_start(self, start)
@@ -281,6 +286,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
     # Evaluation -----------------------------------------------------------------------------------------------
 
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> Any:
+        sharded.refuse_evaluation(self)
         self.evaluation.begin()
         output = super().evaluation_loop(dataloader, *args, **kwargs)
         self.references.flush()
