@@ -4,6 +4,7 @@ import pytest
 
 from tests.recipe.helpers import load, problem
 from trl_ext import recipe
+from trl_ext.support.errors import UserError
 
 FILE = """\
 model_name_or_path: org/model
@@ -81,3 +82,19 @@ def test_a_data_file_shows_a_recipe(tmp_path):
 @pytest.mark.parametrize(("verb", "loss", "has"), [("kto", "ipo", "pairs"), ("dpo", "kto", "labelled completions")])
 def test_a_loss_that_the_verb_does_not_train(tmp_path, verb, loss, has):
     assert f"the loss {loss} trains on {has}" in problem(tmp_path, FILE + f"loss: {loss}\n", "", trainer=verb)
+
+
+def test_a_run_that_was_started_with_the_flag_is_found_by_its_file(tmp_path, monkeypatch):
+    from trl_ext.runs import finished
+
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "trl.yaml"
+    path.write_text(FILE, encoding="utf-8")
+    with pytest.raises(UserError, match="does not say what it trains"):
+        finished.run_of(path)
+    run = tmp_path / "runs" / "trl-kto"
+    run.mkdir(parents=True)
+    (run / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (run / "adapter_model.safetensors").write_bytes(b"")
+    recipe.load(path, {"trainer": "kto"}).dump(run / "recipe.resolved.yaml")
+    assert finished.run_of(path).resolve() == run

@@ -54,8 +54,18 @@ def run_of(path: Path) -> Path | None:
 def _runs_of(path: Path) -> list[Path]:
     """The runs of a recipe, finished or not, in its `output_dir` or under `runs/`."""
     path = names.find(path)
-    named = load(path).get("output_dir")
-    candidates = [Path(named)] if named else Path("runs").glob("*")
+    try:
+        return _runs_in(load(path).get("output_dir"), path)
+    except UserError:  # flags of the run may have given what the file lacks
+        named = reader.read(path).values.get("output_dir")
+        runs = _runs_in(named if isinstance(named, str) else None, path)
+        if not runs:
+            raise
+        return runs
+
+
+def _runs_in(output_dir: str | None, path: Path) -> list[Path]:
+    candidates = [Path(output_dir)] if output_dir else Path("runs").glob("*")
     return [run for run in candidates if _title(run).startswith(f"{path.name} ")]
 
 
