@@ -149,10 +149,13 @@ IN_THE_RECIPE = [
     Fault(
         "dataset_mixer",
         {"dataset_name": None, "dataset_mixer": {"org/a": 0.5, "org/b": 1}},
-        ("`dataset_mixer` (line ", "write `datasets: [{path: org/a, fraction: 0.5}, {path: org/b, fraction: 1}]`"),
+        (
+            "`dataset_mixer` (line ",
+            "Write `datasets: [{path: org/a, split: train, share: 0.5}, {path: org/b, split: train}]`",
+        ),
     ),
     Fault("evaluation_strategy", {"evaluation_strategy": "no"}, ("write `eval_strategy: ",)),
-    Fault("rpo_alpha", {"rpo_alpha": 0.2}, ("to add the SFT loss, write `loss: {dpo: 1, sft: 0.2}`",)),
+    Fault("rpo_alpha", {"rpo_alpha": 0.2}, ("this adds the SFT loss. Write `loss: {dpo: 1, sft: 0.2}`",)),
     Fault("DeepSpeed", {"deepspeed": "zero3.json"}, ("`deepspeed` (line ", "accelerate launch")),
     Fault("4 and 8 bits", {"load_in_4bit": True, "load_in_8bit": True}, ("are both true: keep one",)),
     Fault(
@@ -279,7 +282,11 @@ IN_DATA_OR_MODEL = [
         {"attn_implementation": "flash_attention_2"},
         ("is flash_attention_2, which is not installed here", "or remove the setting"),
     ),
-    Fault("bf16 without a GPU", {"bf16": True}, ("`bf16` is true", "Remove it to train in float32")),
+    Fault(
+        "bf16 without a GPU",
+        {"bf16": True},
+        ("`bf16` (line ", "is true, but there is no GPU", "Remove it to train in float32"),
+    ),
     Fault(
         "a tokenizer without an end",
         {"model_name_or_path": "endless"},

@@ -12,10 +12,9 @@ from trl_ext.checks.settings import Settings
 
 @requirement("bf16", "fp16", "use_cpu")
 def half_precision(s: Settings) -> Iterator[str]:
-    for key in ("bf16", "fp16"):
-        if s[key] and not s["use_cpu"] and machine.has_accelerator() is False:
-            yield half_precision_without_gpu(s.where(key), key)
-            return
+    asked = [key for key in ("bf16", "fp16") if s[key]]
+    if len(asked) == 1 and not s["use_cpu"] and machine.has_accelerator() is False:
+        yield half_precision_without_gpu(s.where(asked[0]), asked[0])
 
 
 def half_precision_without_gpu(where: str, key: str) -> str:
