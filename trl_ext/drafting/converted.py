@@ -42,9 +42,7 @@ def convert_file(path: Path, trainer: str | None = None) -> Converted:
     document = reader.read(path)
     if document.problems:
         raise UserError(document.problems, about=str(path))
-    dialect = foreign.recognise(document.values)
-    if dialect is not None and dialect.not_a_recipe:
-        raise UserError(dialect.not_a_recipe.format(file=path), about=str(path))
+    foreign.require_training(document.values, path)
     lines = layout(Path(path).expanduser().read_text(encoding="utf-8-sig"))
     made = convert(document.values, trainer)
     if made.prevented:

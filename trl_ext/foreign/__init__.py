@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from trl_ext.foreign.accelerate_file import ACCELERATE, DEEPSPEED
@@ -17,6 +18,7 @@ from trl_ext.foreign.older_trl import OLDER_TRL
 from trl_ext.foreign.plain_words import PLAIN_WORDS
 from trl_ext.foreign.simpo import SIMPO
 from trl_ext.foreign.trl_scripts import TRL_SCRIPTS
+from trl_ext.support.errors import UserError
 
 DIALECTS = (
     ACCELERATE, DEEPSPEED, AXOLOTL, NO_TRAINING, LLAMA_FACTORY_V1, LLAMA_FACTORY, SIMPO, HANDBOOK, TRL_SCRIPTS, OLDER_TRL,
@@ -31,6 +33,13 @@ _TABLES = (OLDER_TRL, TRL_SCRIPTS, GRPO, HANDBOOK, SIMPO, LLAMA_FACTORY, AXOLOTL
 def recognise(values: Values) -> Dialect | None:
     """The dialect that a file is written in; `None` for a recipe, and for a file of today's TRL."""
     return next((dialect for dialect in DIALECTS if dialect.is_written_in(values)), None)
+
+
+def require_training(values: Values, path: Path) -> None:
+    """UserError with what to do, if a file is known to describe no training: a launch, an export and the like."""
+    dialect = recognise(values)
+    if dialect is not None and dialect.not_a_recipe:
+        raise UserError(dialect.not_a_recipe.format(file=path), about=str(path))
 
 
 def meanings(

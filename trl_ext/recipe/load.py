@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trl_ext import checks
+from trl_ext import checks, foreign
 from trl_ext.methods import Method
 from trl_ext.recipe import names, reader, stages
 from trl_ext.recipe.choice.hyperparameters import fit_to_loss, fit_variants, note_reused_hyperparameters
@@ -36,6 +36,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None, *, to_tra
     """
     given, path = path, names.find(path)
     document = reader.read(path)
+    foreign.require_training(document.values, path)
     problems = Problems(path)
     if (shipped := names.replaced(given)) is not None:
         problems.notes.append(
