@@ -217,9 +217,6 @@ def test_rounding_to_16_bits_stops_no_run(name, beta, known, tiny_model, tmp_pat
         said = capsys.readouterr().out
         rounds = is_cached or name == "kto"
         assert f"= {known}{' up to rounding (' if rounds else ''}" in said
-        assert (
-            f"first step {known} =" not in said or not rounds or is_16_bit
-        )  # in 32 bits the loss alone would stop it
 
 
 def test_an_8_bit_base_rounds_what_its_layers_are_given(tiny_model, tmp_path, capsys):
