@@ -42,8 +42,13 @@ def test_step_gradients_are_those_of_one_process(two, tiny_model, tmp_path):
 
 def test_evaluation_counts_no_example_twice(two, tiny_model, tmp_path):
     one = evaluate(tiny_model, str(tmp_path), world=1)
-    for name in ("eval_loss", "eval_rewards/margins", "eval_rewards/accuracies", "eval_logps/chosen"):
-        assert two[1][name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name
+    for kind, metrics in one.items():
+        preferences = ("eval_rewards/margins", "eval_rewards/accuracies", "eval_logps/chosen")
+        for name in ("eval_loss", *(() if kind.startswith("sft") else preferences)):
+            assert two[1][kind][name] == pytest.approx(metrics[name], rel=1e-5, abs=1e-6), (kind, name)
+            if kind.startswith("streamed"):
+                assert metrics[name] == pytest.approx(one["loaded"][name], rel=1e-5, abs=1e-6), (kind, name)
+    assert two[1]["sft, streamed from two files"]["eval_loss"] == pytest.approx(two[1]["sft"]["eval_loss"], rel=1e-5)
 
 
 def test_a_resumed_run_sees_the_rest_of_its_epoch(two):

@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer  # noqa: F401  (imported before the process group exists)
 
 from tests.conftest import pairs
-from tests.trainers.helpers import arguments, build, intercept, nf4
+from tests.trainers.helpers import arguments, build, intercept, lora, nf4
 from trl_ext.checkpoints import manifest, staging
 from trl_ext.trainers import (
     PairedPreferenceConfig,
@@ -20,6 +20,7 @@ from trl_ext.trainers import (
     UnpairedPreferenceConfig,
     UnpairedPreferenceTrainer,
 )
+from trl_ext.trainers.sft_and_reward import SupervisedConfig, SupervisedTrainer
 
 LOSSES = {"dpo": True, "aot": True, "kto": False}
 OUT_OF_MEMORY = "dpo, memory runs out on one of them"
@@ -62,11 +63,23 @@ def run(model: str, output: str, world: int) -> dict:
     return results
 
 
-def evaluate(model: str, output: str, world: int) -> dict:
-    """Metrics of five held-out pairs, which two processes cannot share evenly."""
+def evaluate(model: str, output: str, world: int) -> dict[str, dict]:
+    """Metrics of five held-out pairs, which two processes cannot share evenly: loaded, and streamed from one and two files."""
     config = PairedPreferenceConfig(**arguments(output, per_device_eval_batch_size=4))
     trainer = build(PairedPreferenceTrainer, config, model, examples=pairs(8))
-    return trainer.evaluate(Dataset.from_list(pairs(5, seed=9)))
+    held_out = Dataset.from_list(pairs(5, seed=9))
+    config = SupervisedConfig(**arguments(output, per_device_eval_batch_size=1))
+    answers = Dataset.from_list([{"prompt": row["prompt"], "completion": row["chosen"]} for row in pairs(5, seed=9)])
+    sft = SupervisedTrainer(model=model, args=config, train_dataset=answers, eval_dataset=answers, peft_config=lora())
+    loaded = trainer.evaluate(held_out)
+    trainer.args.per_device_eval_batch_size = 2
+    return {
+        "loaded": loaded,
+        "streamed": trainer.evaluate(held_out.to_iterable_dataset()),
+        "streamed from two files": trainer.evaluate(held_out.to_iterable_dataset(num_shards=2)),
+        "sft": sft.evaluate(sft.eval_dataset),
+        "sft, streamed from two files": sft.evaluate(sft.eval_dataset.to_iterable_dataset(num_shards=2)),
+    }
 
 
 def resume(model: str, output: str) -> tuple[list[float], list[float]]:

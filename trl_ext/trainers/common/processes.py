@@ -1,4 +1,4 @@
-"""Agree over several processes: on a flag, on a number, and on gradients."""
+"""Agree over several processes: on a flag, on a number, on the examples that count, and on gradients."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -20,6 +20,17 @@ def on_any_process(accelerator: Accelerator, flag: bool) -> bool:
 def largest_on_any_process(accelerator: Accelerator, number: int) -> int:
     """The largest `number` of all processes. Every process has to call it."""
     return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
+
+def without_copies(accelerator: Accelerator, count: int) -> int:
+    """How many of this process's `count` examples of an evaluation batch count.
+
+    The others are copies, with which accelerate fills the last batch to give every process the same number.
+    """
+    state = accelerator.gradient_state
+    if accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+        return count
+    return min(max(state.remainder - accelerator.process_index * count, 0), count)
 
 
 def reduce_gradients(

@@ -8,6 +8,7 @@ import torch
 from trl_ext.batching.padded import Examples
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.common.processes import without_copies
 from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.references import References
@@ -47,7 +48,7 @@ class Evaluation:
         Args:
             examples: The examples of this process, copies included.
         """
-        own = self._without_copies(examples)
+        own = examples[: without_copies(self.runtime.accelerator, len(examples))]
         shown = own or examples[:1]  # a process with nothing but copies takes part with weight zero
         with no_grad_eval(self.runtime.model):
             for attempt in self.retry.attempts(shown):
@@ -87,14 +88,6 @@ class Evaluation:
         batch = batch if isinstance(batch, Mapping) else self.rows.padded(list(batch))
         with no_grad_eval(self.runtime.model), self.runtime.autocast():
             return self.runtime.model(**forward.for_the_model(batch), use_cache=False)
-
-    def _without_copies(self, examples: list[dict]) -> list[dict]:
-        """This process's examples of a batch, without repetitions that give every process the same number."""
-        accelerator = self.runtime.accelerator
-        state = accelerator.gradient_state
-        if accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
-            return examples
-        return examples[: max(state.remainder - accelerator.process_index * len(examples), 0)]
 
     def _run(self, examples: list[dict], sums: MeanMetrics) -> None:
         objective = self.objective

@@ -208,11 +208,14 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
 
     # Dataloaders ----------------------------------------------------------------------------------------------
 
-    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
-        streams.read_locally(self.accelerator, dataset)
+    def _get_dataloader(
+        self, dataset: Any, description: str, batch_size: int, *args: Any, **kwargs: Any
+    ) -> DataLoader:
+        is_training = kwargs.get("is_training", False)
+        read = streams.read_locally(self.accelerator, dataset, batch_size, is_training=is_training)
         collator = self.data_collator if self._is_vision_dataset else Examples
         with temporarily(self, data_collator=collator):
-            return super()._get_dataloader(dataset, *args, **kwargs)
+            return super()._get_dataloader(read, description, batch_size, *args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         if self._is_vision_dataset:
