@@ -19,6 +19,8 @@ from trl_ext.trainers import (
     PPOTrainer,
     UnpairedPreferenceTrainer,
 )
+from trl_ext.trainers.preference import parts
+from trl_ext.trainers.preference.trainer import PreferenceTrainer
 from trl_ext.trainers.sft_and_reward import RewardModelTrainer, SupervisedTrainer
 
 EVERY = {
@@ -125,15 +127,16 @@ def names(cls):
 
 
 def set_on_self(cls):
-    """Attributes that methods of a class set on the instance, read from its source."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    """Attributes that methods of a class, or its assembly, set on the instance, read from their source."""
+    sources = [cls, *([parts.assemble] if cls is PreferenceTrainer else [])]
     return {
         node.attr
-        for node in ast.walk(tree)
+        for source in sources
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(source))))
         if isinstance(node, ast.Attribute)
         and isinstance(node.ctx, ast.Store)
         and isinstance(node.value, ast.Name)
-        and node.value.id == "self"
+        and node.value.id in ("self", "trainer")
     }
 
 

@@ -37,30 +37,20 @@ from trl_ext.trainers.common.temporarily import temporarily
 from trl_ext.trainers.preference import (
     construction,
     embedding_noise,
-    packing,
+    parts,
     reference_sync,
     run_directory,
     sharded,
     trl_spelling,
 )
-from trl_ext.trainers.preference.batch_loss import BatchLoss
-from trl_ext.trainers.preference.evaluation import Evaluation
-from trl_ext.trainers.preference.examples import ExampleTokens
-from trl_ext.trainers.preference.metrics import StepMetrics
 from trl_ext.trainers.preference.objective import Objective
-from trl_ext.trainers.preference.references import References
-from trl_ext.trainers.preference.retry import Retry
-from trl_ext.trainers.preference.row_memory import RowMemory
-from trl_ext.trainers.preference.rows import Rows
 from trl_ext.trainers.preference.run_directory import Counters
-from trl_ext.trainers.preference.runtime import Runtime
-from trl_ext.trainers.preference.step import OptimizerStep
 
 
 class PreferenceTrainer(ExampleLosses, ModelCard):
     """Mixin before TRL's DPO or KTO trainer, after `FiniteSteps` and `StagedCheckpoint`.
 
-    It overrides methods of TRL and transformers; the objects built in `_assemble` do the work. Images have to be collated
+    It overrides methods of TRL and transformers; the objects that `trl_ext.trainers.preference.parts` builds do the work. Images have to be collated
     in dataloader workers, so vision data takes the parent's path throughout (`_compute_loss`). On several processes
     accelerate repeats examples to fill the last step of an epoch, as in any trainer, and these repetitions are trained on.
 
@@ -141,7 +131,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
             metrics = self._metrics["train"]
             self.add_callback(reference_sync.RefreshReference(self.model, self.accelerator, metrics))
         self._settle_loss()
-        self._assemble(construction.own_inputs(type(self), data_collator))
+        parts.assemble(self, construction.own_inputs(type(self), data_collator))
 
     # What a subclass provides ---------------------------------------------------------------------------------
 
@@ -170,29 +160,6 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         raise NotImplementedError
 
     # Construction ---------------------------------------------------------------------------------------------
-
-    def _assemble(self, own_inputs: str | None) -> None:
-        """Build the parts. Each is given what it needs; for `own_inputs`, see `construction.own_inputs`."""
-        self.runtime = Runtime(
-            self.model, self.args, self.accelerator, self.compute_loss_context_manager, self._prepare_inputs
-        )
-        self.tokens = ExampleTokens(self.args, self._completions, self._columns)
-        self.references = References(
-            self.runtime, second_model=self.ref_model, is_live=self._reads_live_reference(), own_inputs=own_inputs
-        )
-        self.memory = RowMemory(self.runtime, optimizer=lambda: self.optimizer)
-        differs = {"has_second_model": self.ref_model is not None, "has_aux_loss": self.aux_loss_enabled}
-        obstacle = packing.obstacle(self.args, self.model, own_inputs=own_inputs, **differs)
-        proof = packing.PackingProof(self.runtime, self.tokens, self.data_collator, obstacle)
-        self.rows = Rows(self.runtime, self.tokens, self.memory, proof, self.data_collator)
-        self.retry = Retry(self.runtime, self.rows, self.memory)
-        self.row_objective = self._make_objective()
-        self.step = OptimizerStep(
-            self.runtime, self.references, self.rows, self.memory, self.row_objective, self.retry
-        )
-        self.batch_loss = BatchLoss(self.runtime, self.references, self.rows, self.row_objective)
-        self.evaluation = Evaluation(self.runtime, self.references, self.rows, self.row_objective, self.retry)
-        self.step_metrics = StepMetrics(self.accelerator, self._metrics, self.row_objective, self._check_first_step)
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
         """Use tokenised data as it is; TRL tokenises other data."""
@@ -231,7 +198,9 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
     # Training -------------------------------------------------------------------------------------------------
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        overrides.refuse_assigned(self, self._bypassed, collator=self.rows.collator)
+        # Rows keep the collator of the constructor. Images are collated by the one that is assigned.
+        collator = None if self._is_vision_dataset else self.rows.collator
+        overrides.refuse_assigned(self, self._bypassed, collator=collator)
         if self._is_vision_dataset:
             construction.choose_checkpointing(self.args)
         # A step that does not fit is repeated with shorter rows: only training on images restarts.
