@@ -47,6 +47,10 @@ def notes(folder, text):
             "auto_find_batch_size: true\n",
             "a step that does not fit in memory is repeated with shorter rows anyway, and its examples stay the same",
         ),
+        (
+            "auto_find_batch_size: true\nfsdp: full_shard\nrow_tokens: 512\ngradient_checkpointing: true\nuse_peft: true\n",
+            "has no effect: with FSDP a step that does not fit in memory ends the run. Lower `row_tokens` if it does",
+        ),
         ("streaming: true\n", "`streaming` (line 3) has no effect without `datasets`"),
     ],
 )

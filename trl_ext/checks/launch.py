@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from trl_ext.checks import sharding
 from trl_ext.checks.rule import note, problem, samples
 from trl_ext.checks.settings import Settings
 from trl_ext.methods import Method
@@ -22,7 +23,7 @@ def runs_the_model_itself(method: Method) -> bool:
 
 
 @problem("deepspeed")
-def sharding(s: Settings) -> Iterator[str]:
+def deepspeed(s: Settings) -> Iterator[str]:
     """A launcher can turn sharding on too: see `launched_sharded`."""
     for key, reason in SHARDING.items():
         if s[key]:
@@ -57,10 +58,15 @@ def automatic_batch(s: Settings) -> Iterator[str]:
         )
 
 
-@note("auto_find_batch_size", applies_to=runs_the_model_itself)
+@note("auto_find_batch_size", "fsdp", applies_to=runs_the_model_itself)
 def batch_that_always_fits(s: Settings) -> Iterator[str]:
     """Trainers turn it off while they train, so that transformers restarts nothing."""
-    if s["auto_find_batch_size"]:
+    if s["auto_find_batch_size"] and sharding.is_on(s["fsdp"]):
+        yield (
+            f"{s.where('auto_find_batch_size')} has no effect: with FSDP a step that does not fit in memory ends the run. Lower "
+            "`row_tokens` if it does."
+        )
+    elif s["auto_find_batch_size"]:
         how = "shorter rows" if s.method.cuts_rows else "half the micro-batch"
         images = ", except for images" if s.method.cuts_rows else ""
         yield (

@@ -3,11 +3,11 @@
 One table says which setting each needs. `docs/compatibility.md` judges these settings with the other one on.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+from trl_ext.checks import sharding
 from trl_ext.checks.rule import note
 from trl_ext.checks.settings import Settings
 
@@ -51,10 +51,6 @@ def _evaluates(s: Settings) -> bool:
     return s["eval_strategy"] not in (None, "no") or bool(s["eval_on_start"])
 
 
-def _shards(s: Settings) -> bool:
-    return bool(s["fsdp"]) or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
-
-
 SWITCHES = (
     _switch(
         "push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision"
@@ -70,7 +66,7 @@ SWITCHES = (
     _switch("use_liger_kernel", "liger_kernel_config"),
     _switch("precompute_ref_log_probs", "precompute_ref_batch_size"),
     _switch("packing", "packing_strategy"),
-    Switch(("fsdp_config",), "`fsdp`", ("fsdp",), _shards, {"fsdp": "full_shard"}),
+    Switch(("fsdp_config",), "`fsdp`", ("fsdp",), lambda s: sharding.is_on(s["fsdp"]), {"fsdp": "full_shard"}),
     Switch(
         ("eval_steps", "eval_delay", "eval_accumulation_steps", "eval_do_concat_batches", "eval_use_gather_object", "eval_packing",
          "bf16_full_eval", "fp16_full_eval", "num_generations_eval"),

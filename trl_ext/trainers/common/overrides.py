@@ -24,7 +24,7 @@ OF_ROWS = {
 }
 """The same where a step is cut into rows."""
 
-OF_PPO = {**OF_LOSSES, **dict.fromkeys(("compute_loss", "_compute_loss"), UPDATE)}
+OF_PPO = {**OF_LOSSES, **dict.fromkeys(("compute_loss", "_compute_loss", HOOK), UPDATE)}
 """The same for PPO."""
 
 OF_OLDER_TRL = {
