@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def two(tiny_model, tmp_path_factory):
-    """What `two_processes.py` saved: gradients and logs, evaluation metrics, losses of a resumed run."""
+    """What `two_processes.py` saved: gradients and logs, evaluation metrics, losses of a resumed run, and its folder."""
     output = tmp_path_factory.mktemp("two")
     root = Path(__file__).parents[3]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -24,7 +24,7 @@ def two(tiny_model, tmp_path_factory):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=1200)
     assert finished.returncode == 0, finished.stderr[-3000:]
-    return torch.load(output / "two.pt", weights_only=False)
+    return (*torch.load(output / "two.pt", weights_only=False), output)
 
 
 def test_step_gradients_are_those_of_one_process(two, tiny_model, tmp_path):
@@ -49,6 +49,10 @@ def test_evaluation_counts_no_example_twice(two, tiny_model, tmp_path):
             if kind.startswith("streamed"):
                 assert metrics[name] == pytest.approx(one["loaded"][name], rel=1e-5, abs=1e-6), (kind, name)
     assert two[1]["sft, streamed from two files"]["eval_loss"] == pytest.approx(two[1]["sft"]["eval_loss"], rel=1e-5)
+
+
+def test_the_first_process_alone_may_save_the_model(two):
+    assert (two[3] / "saved" / "adapter_model.safetensors").is_file()
 
 
 def test_a_resumed_run_sees_the_rest_of_its_epoch(two):

@@ -72,6 +72,8 @@ def evaluate(model: str, output: str, world: int) -> dict[str, dict]:
     answers = Dataset.from_list([{"prompt": row["prompt"], "completion": row["chosen"]} for row in pairs(5, seed=9)])
     sft = SupervisedTrainer(model=model, args=config, train_dataset=answers, eval_dataset=answers, peft_config=lora())
     loaded = trainer.evaluate(held_out)
+    if config.process_index == 0:  # as scripts do
+        trainer.save_model(f"{output}/saved")
     trainer.args.per_device_eval_batch_size = 2
     return {
         "loaded": loaded,

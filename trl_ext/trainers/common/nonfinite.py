@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trl_ext.support.errors import UserError
-from trl_ext.support.sharded import own_part
+from trl_ext.support.sharded import is_sharded, own_part
 from trl_ext.trainers.common import nonfinite_report as report
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.processes import on_any_process
@@ -145,7 +145,9 @@ class FiniteSteps:
     def _refuse_to_save(self) -> None:
         """UserError if the trained weights are not finite."""
         trained = (own_part(parameter) for parameter in self.model.parameters() if parameter.requires_grad)
-        if not on_any_process(self.accelerator, not all(part.isfinite().all() for part in trained)):
+        is_lost = not all(part.isfinite().all() for part in trained)
+        # Whole weights are equal on all processes, and a script may save in the first process alone.
+        if not (on_any_process(self.accelerator, is_lost) if is_sharded(self.accelerator) else is_lost):
             return
         raise UserError(
             f"The weights are no longer finite after step {self.state.global_step} and were not saved. {report.advice(self)}"
