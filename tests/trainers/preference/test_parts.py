@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from torch import nn
 
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
@@ -18,7 +19,8 @@ PAIR = {"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9], "rejected_ids": [10]}
 
 def runtime(**accelerator) -> Runtime:
     args = SimpleNamespace(device=torch.device("cpu"), max_length=4)
-    accelerator = SimpleNamespace(**{"num_processes": 1, "is_main_process": True, **accelerator})
+    of_one = {"num_processes": 1, "is_main_process": True, "distributed_type": DistributedType.NO}
+    accelerator = SimpleNamespace(**of_one | accelerator)
     return Runtime(nn.Linear(2, 2), args, accelerator, contextlib.nullcontext, lambda batch: batch)
 
 
