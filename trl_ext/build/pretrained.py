@@ -1,6 +1,6 @@
 """Load models and describe their quantisation as TRL does.
 
-These functions are those of `trl.trainer.utils`. That module imports pandas and datasets, which takes longer than loading a
+These functions do what those of `trl.trainer.utils` do. That module imports pandas and datasets, which takes longer than loading a
 small model, and a verb that only samples needs neither.
 """
 

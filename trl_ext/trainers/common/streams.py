@@ -74,9 +74,9 @@ def exact(
     metric_key_prefix: str = "eval",
     **_: Any,
 ) -> EvalLoopOutput:
-    """The output of an evaluation, in which the short last batch of a stream weighs its examples and no more.
+    """The output of an evaluation, in which the short last batch of a stream is weighted by its number of examples.
 
-    transformers does not know the length of a stream: it counts the last batch like a whole one.
+    transformers does not know the length of a stream and counts the last batch like a whole one.
 
     Args:
         output: Of transformers' `evaluation_loop`.

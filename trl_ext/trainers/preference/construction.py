@@ -22,7 +22,7 @@ def bypassed(train_dataset: Any) -> dict[str, str]:
 
 
 def own_inputs(cls: type, data_collator: Any) -> str | None:
-    """What of the user's makes the inputs of the model from examples, as a clause; `None` if nothing does."""
+    """A clause about the user's code that makes the model's inputs from examples; `None` without such code."""
     if data_collator is not None:
         return "a data collator was given"
     names = (name for name in ("_prepare_inputs", "_prepare_input") if overrides.defined_by_user(cls, name))

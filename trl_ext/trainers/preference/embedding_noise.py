@@ -1,4 +1,4 @@
-"""Train with NEFTune's noise scaled by each sequence's own length, in place of transformers' noise (`trl_ext.batching.noise`)."""
+"""Train with NEFTune's noise scaled by each sequence's own length (`trl_ext.batching.noise`), not with transformers' noise."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from trl_ext.trainers.common.temporarily import temporarily
 
 @contextlib.contextmanager
 def in_training(trainer: Any) -> Iterator[None]:
-    """Context of a trainer's training. transformers adds its own noise there, unless its attribute is `None`."""
+    """Context in which a trainer trains. transformers adds its own noise if the attribute `neftune_noise_alpha` is set."""
     alpha, embeddings = trainer.neftune_noise_alpha, trainer.runtime.base.get_input_embeddings()
     with temporarily(trainer, neftune_noise_alpha=None), noise.noisy(embeddings, alpha):
         yield

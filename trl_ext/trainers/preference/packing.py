@@ -94,7 +94,7 @@ def obstacle(
         args: The trainer's configuration.
         model: The policy.
         has_second_model: The reference is a separate model.
-        own_inputs: What of the user's makes the inputs of the model from examples; `None` if nothing does.
+        own_inputs: A clause about the user's code that makes the model's inputs from examples; `None` without such code.
         has_aux_loss: A mixture of experts adds its load-balancing loss.
     """
     if has_second_model:

@@ -24,7 +24,7 @@ class References:
         runtime: The policy. Its base model is the reference, unless there is a second model.
         second_model: The reference of full fine-tuning, or `None`.
         is_live: Whether values are needed during training, and not read from columns of the data.
-        own_inputs: What of the user's makes the inputs of the model from examples; `None` if nothing does.
+        own_inputs: A clause about the user's code that makes the model's inputs from examples; `None` without such code.
 
     Attributes:
         cache: Log-probabilities on disk; `None` before the first row and where none is used.

@@ -128,7 +128,8 @@ class UnpairedObjective(Objective):
 class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, KTOTrainer):
     """Preference optimisation from desirable and undesirable completions, constructed like `trl.KTOTrainer`.
 
-    Overrides `_get_train_sampler`, `_precompute_ref_logps` and `_run_epoch` of `trl.KTOTrainer`, and through the mixins the methods named there.
+    Overrides `_get_train_sampler`, `_precompute_ref_logps` and `_run_epoch` of `trl.KTOTrainer`, and through the mixins the
+    methods named there.
     Attributes of the parent read: those `PreferenceTrainer` names.
     """
 
