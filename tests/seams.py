@@ -160,6 +160,11 @@ SEAMS = (
         "trainers/test_streams.py",
     ),
     Seam(
+        "trainers/common/streams.py",
+        "accelerate reads one batch ahead, and counts examples of the last batch by `remainder` of the active dataloader",
+        "trainers/preference/test_two_processes.py",
+    ),
+    Seam(
         "trainers/ppo/config.py",
         "how the last error of TRL's RLOO configuration begins, about its minimum of two completions per prompt",
         "trainers/ppo/test_settings.py",
