@@ -118,6 +118,52 @@ def test_a_launch_configuration_is_no_recipe(tmp_path):
         converted(tmp_path, text)
 
 
+MINE = "model_name_or_path: embedded\ndataset_name: embedded\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "trainer", "first", "second"),
+    [
+        (MINE + "loss_type: sigmoid\n", "kto", "`--trainer kto`", "`loss_type: sigmoid`"),
+        (MINE + "loss_type: ipo\n", "orpo", "`--trainer orpo`", "`loss_type: ipo`"),
+        (MINE + "loss: ipo\ntrainer: kto\n", None, "`trainer: kto`", "`loss: ipo`"),
+        ("model_name_or_path: a/b\nstage: dpo\nfinetuning_type: full\n", "kto", "`--trainer kto`", "`stage: dpo`"),
+        ("model_name_or_path: a/b\nstage: dpo\nfinetuning_type: full\n", "sft", "`--trainer sft`", "`stage: dpo`"),
+        ("base_model: a/b\nrl: kto\nstage: dpo\n", None, "`rl: kto`", "`stage: dpo`"),
+    ],
+)
+def test_a_file_that_names_two_trainings_is_not_converted(tmp_path, text, trainer, first, second):
+    with pytest.raises(UserError) as error:
+        converted(tmp_path, text, trainer)
+    assert f"{first} and {second} name different trainings. Keep one of them." in error.value.problems
+
+
+@pytest.mark.parametrize(
+    ("text", "trainer", "line"),
+    [
+        ("loss_type: sigmoid\n", "dpo", "\nloss_type: sigmoid\n"),
+        ("loss_type: [ipo, sft]\n", "dpo", "\nloss_type: [ipo, sft]\n"),
+        ("loss_type: sigmoid\n", "CPO", "\nloss: cpo  # loss_type."),
+        ("loss_type: simpo\n", "cpo", "\nloss: {simpo: 1, sft: 1.0}\n"),  # TRL's CPOConfig has `cpo_alpha: 1.0`
+        ("loss_type: simpo\ncpo_alpha: 0.0\n", "cpo", "\nloss: simpo\n"),
+        ("loss_type: alphapo\ncpo_alpha: 0.5\n", "cpo", "\nloss: {alphapo: 1, sft: 0.5}\n"),
+    ],
+)
+def test_a_flag_that_the_loss_of_the_file_agrees_with(tmp_path, text, trainer, line):
+    made = converted(tmp_path, MINE + text, trainer)
+    assert made.problems == [] and line in made.text and "trainer:" not in made.text
+
+
+def test_the_flag_agrees_with_the_stage_of_a_file(tmp_path):
+    text = "model_name_or_path: embedded\ndataset: embedded\nstage: dpo\nfinetuning_type: full\n"
+    assert converted(tmp_path, text, "dpo").text == converted(tmp_path, text).text
+
+
+def test_an_unknown_trainer(tmp_path):
+    with pytest.raises(UserError, match="`--trainer` is 'dop': did you mean dpo"):
+        converted(tmp_path, MINE + "loss: dpo\n", "dop")
+
+
 def test_validate_names_the_verb(tmp_path, capsys):
     path = tmp_path / "theirs.yaml"
     path.write_text(HANDBOOK, encoding="utf-8")

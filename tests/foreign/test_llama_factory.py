@@ -7,6 +7,7 @@ from torch.nn.functional import logsigmoid
 from tests.foreign.llama_factory_arguments import ARGUMENTS, V1_ARGUMENTS
 from trl_ext import foreign, losses, recipe
 from trl_ext.drafting.conversion import convert
+from trl_ext.drafting.converted import convert_file
 from trl_ext.methods import METHODS
 from trl_ext.recipe import known_keys, reader
 from trl_ext.support.errors import UserError
@@ -359,3 +360,12 @@ def test_an_odd_value_beside_a_key_does_no_harm():
             every = foreign.complete({**base, key: value}, foreign.LLAMA_FACTORY)
             for name, given in every.items():
                 foreign.LLAMA_FACTORY.read(name, given, every)
+
+
+@pytest.mark.parametrize("text", ["stage: dop", "finetuning_type: lroa", "stage: dpo\npref_loss: simo", "stage: 3"])
+def test_a_value_that_llama_factory_refuses_is_not_left_out(tmp_path, text):
+    """Without it, another training would be written: all weights in place of an adapter, DPO in place of SimPO."""
+    path = tmp_path / "theirs.yaml"
+    path.write_text(f"model_name_or_path: a/b\ntemplate: x\ncutoff_len: 8\n{text}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"LLaMA-Factory has no such value\. It has .*\. Correct it\."):
+        convert_file(path)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trl_ext import foreign, losses
+from trl_ext.foreign import grpo
 from trl_ext.foreign.dialect import Dialect
 from trl_ext.foreign.meaning import Meaning, written
 from trl_ext.methods import METHODS, TRAINERS
+from trl_ext.recipe.choice.trl_file import VERBS
 from trl_ext.recipe.schema import MISSING
 from trl_ext.recipe.vocabulary import known_keys
 from trl_ext.support import messages
+from trl_ext.support.errors import UserError
 
 LOSS_SPELLINGS = ("loss_type", "loss_weights")
 """Settings of TRL that `loss` replaces."""
@@ -58,6 +61,7 @@ class Conversion:
 
     Attributes:
         dialect: The program that the file is written for; `None` for TRL.
+        given: The settings of the file.
         settings: The settings of the recipe, in the order of the file.
         defaults: Defaults of the other program, which the recipe has to name.
         left: What the recipe does not have.
@@ -65,6 +69,7 @@ class Conversion:
     """
 
     dialect: Dialect | None
+    given: Mapping[str, Any] = field(default_factory=dict)
     settings: dict[str, Line] = field(default_factory=dict)
     defaults: dict[str, Line] = field(default_factory=dict)
     left: list[Left] = field(default_factory=list)
@@ -85,17 +90,25 @@ def convert(values: Mapping[str, Any], trainer: str | None = None) -> Conversion
     Args:
         values: The file's settings.
         trainer: What it trains, as a value of `trainer`, if the file itself does not say it.
+
+    Raises:
+        UserError: There is no such `trainer`.
     """
+    if trainer is not None and trainer.lower() not in (there := (*TRAINERS, *losses.available(), *grpo.TRAINERS)):
+        raise UserError(f"`--trainer` is {messages.shown(trainer)}: {messages.one_of(trainer, there)}")
+    trainer = trainer and trainer.lower()
     given = dict(values) | ({"trainer": trainer} if trainer else {})
     dialect = foreign.recognise(given)
     defaults = {} if dialect is None else {k: v for k, v in dialect.defaults(given).items() if k not in given}
     every = {**defaults, **given}
-    made = Conversion(dialect)
+    made = Conversion(dialect, given)
     for key, value in given.items():
         _convert_key(key, value, every, made, made.settings, is_default=False)
     for key, value in defaults.items():
         _convert_key(key, value, every, made, made.defaults, is_default=True)
     _name_the_loss(made, trainer)
+    if trainer is not None:
+        _check_flag(made, trainer)
     if "loss" in {*made.settings, *made.defaults}:
         for key in LOSS_SPELLINGS:
             made.settings.pop(key, None)
@@ -119,6 +132,55 @@ def _name_the_loss(made: Conversion, flag: str | None) -> None:
         del made.settings["trainer"]
         if not named:
             made.settings = {"loss": Line(line.value, why=line.why)} | made.settings
+        elif line.value == "cpo" and (shape := _shape_of_cpo(made)) is not None:
+            made.settings["loss"] = shape
+            made.settings.pop("cpo_alpha" if shape.value != "cpo" else "", None)
+        else:
+            _check_trainer(made, line.value, line.why.rstrip(".") or f"`trainer: {line.value}`")
+
+
+def _shape_of_cpo(made: Conversion) -> Line | None:
+    """What TRL's CPO trains for a `loss_type`; `None` for one that only other trainers have."""
+    named = (made.settings.get("loss_type") or Line(None)).value
+    if named == "sigmoid":
+        return Line("cpo", "loss_type", "loss_type", "It is the shape of CPO's own loss.")
+    if named not in ("simpo", "alphapo"):
+        return None
+    weight = made.given.get("cpo_alpha", 1.0)
+    why = "TRL's CPO adds the negative log-likelihood of the chosen completions times `cpo_alpha` (default: 1)."
+    return Line({named: 1, "sft": weight} if weight else named, "loss_type", "loss_type", why)
+
+
+def _check_flag(made: Conversion, flag: str) -> None:
+    """Report a `--trainer` that the file's own program does not read, unless the file says the same."""
+    unread = next((left for left in made.left if left.key == "trainer"), None)
+    if unread is not None:
+        made.left.remove(unread)
+        _check_trainer(made, flag, f"`--trainer {flag}`")
+
+
+def _check_trainer(made: Conversion, wanted: str, stated: str) -> None:
+    """Prevent a recipe if the file names something else to train than `wanted`, which is a value of `trainer`."""
+    there = {**made.defaults, **made.settings}
+    key = next((key for key in ("trainer", "loss", "loss_type") if key in there), None)
+    if key is None or _trains(key, there[key].value, wanted):
+        return
+    line = there[key]
+    own = written({line.key: made.given[line.key]}) if line.key in made.given else ""
+    says = own or f"{written({key: line.value})} (the default of {made.dialect.name if made.dialect else 'TRL'})"
+    made.prevented.append(f"{stated} and {says} name different trainings. Keep one of them.")
+
+
+def _trains(key: str, named: Any, wanted: str) -> bool:
+    """Whether a `trainer`, a `loss` or a `loss_type` is one of the training that `wanted` names."""
+    if key == "trainer" or wanted in TRAINERS:
+        return key == "trainer" and named == wanted
+    try:
+        names = [*named] if isinstance(named, (dict, list)) else [named]
+        known, asked = [losses.describe(name) for name in names], losses.describe(wanted)
+    except (TypeError, ValueError):  # `validate` reports an unknown name
+        return True
+    return all(info.paired == VERBS[wanted] for info in known) if wanted in VERBS else asked in known
 
 
 def _convert_key(
@@ -163,6 +225,9 @@ def _put(setting: str, line: Line, made: Conversion, into: dict[str, Line], *, i
         into[setting] = line
     elif isinstance(there.value, dict) and isinstance(line.value, dict) and setting != "loss":
         there.value, there.is_unchanged = {**line.value, **there.value}, False
+    elif there.value != line.value and not is_default and setting in ("loss", "trainer"):
+        both = [written({one.key: made.given[one.key]}) for one in (there, line) if one.key in made.given]
+        made.prevented.append(f"{' and '.join(both)} name different trainings. Keep one of them.")
     elif there.value != line.value and not is_default:
         why = f"`{there.source}` already gives `{setting}`, another value of which is kept."
         made.left.append(Left(line.source, why, matters=True))

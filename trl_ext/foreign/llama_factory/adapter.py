@@ -8,6 +8,7 @@ from trl_ext.foreign.llama_factory.file_values import (
     continues_adapter,
     lost,
     names,
+    no_such,
     number,
     stage,
     tuning,
@@ -48,7 +49,7 @@ def _tuning(kind: Any, values: Values) -> Meaning:
         return Meaning(
             {"use_peft": True}, "the adapter is a LoRA: OFT is not supported", "a LoRA is trained, not an OFT adapter"
         )
-    return Meaning(reason="LLaMA-Factory has lora, full, freeze and oft")
+    return no_such(["lora", "full", "freeze", "oft"])
 
 
 def _of_a_new_lora(setting: str, read: Any = lambda value: value) -> Reader:

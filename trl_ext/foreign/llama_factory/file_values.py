@@ -1,6 +1,7 @@
 """Read values of a LLaMA-Factory file that several of its keys depend on."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from trl_ext.foreign.dialect import Reader, Values
@@ -46,6 +47,12 @@ def continues_adapter(values: Values) -> bool:
 def unread(values: Values) -> Meaning:
     """A key that LLaMA-Factory does not read in the stage of the file."""
     return Meaning(reason=f"LLaMA-Factory does not read it in stage {stage(values)}")
+
+
+def no_such(there: Iterable[str]) -> Meaning:
+    """A value that LLaMA-Factory refuses."""
+    reason = f"LLaMA-Factory has no such value. It has {', '.join(there)}"
+    return Meaning(reason=reason, advice="correct it", prevents=True)
 
 
 def only_in(stages: str | tuple[str, ...], read: Reader) -> Reader:

@@ -4,7 +4,7 @@ from typing import Any
 
 from trl_ext.foreign.common import with_sft
 from trl_ext.foreign.dialect import Reader, Values
-from trl_ext.foreign.llama_factory.file_values import UNSET, number, only_in, renamed_in, stage
+from trl_ext.foreign.llama_factory.file_values import UNSET, no_such, number, only_in, renamed_in, stage
 from trl_ext.foreign.meaning import Meaning
 
 LOSSES = {"sigmoid": "dpo", "hinge": "hinge", "ipo": "ipo", "orpo": "orpo", "simpo": "simpo", "kto_pair": "kto"}
@@ -28,12 +28,13 @@ TRAINERS = {
 
 
 def _stage(value: Any, values: Values) -> Meaning:
+    if value == "dpo" and values.get("loss") and not {"pref_loss", "pref_ftx"} & set(values):
+        return Meaning(reason="`loss` says what is trained")
     if value == "dpo":
         return _preference(values)
     if value == "orpo":  # of older releases
         return _preference({**values, "pref_loss": "orpo"})
-    unknown = Meaning(reason=f"LLaMA-Factory has no such stage: it has {', '.join(['dpo', *TRAINERS])}")
-    return TRAINERS.get(str(value), unknown)
+    return TRAINERS.get(str(value)) or no_such(["dpo", *TRAINERS])
 
 
 def _trainer(value: Any, values: Values) -> Meaning | tuple[()]:
@@ -47,7 +48,7 @@ def _preference(values: Values) -> Meaning:
     if "pref_loss" not in values and values.get("loss"):  # a key of LLaMA-Factory in a recipe
         return with_sft(number(values.get("pref_ftx")), values)
     if name not in LOSSES:
-        return Meaning(reason=f"LLaMA-Factory has no such loss: it has {', '.join(LOSSES)}")
+        return no_such(LOSSES)
     if name == "kto_pair":
         return Meaning(
             {"loss": "kto"},
