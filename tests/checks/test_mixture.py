@@ -3,6 +3,8 @@
 import pytest
 
 from tests.recipe.helpers import load, load_from, problem
+from trl_ext.data.mixture import open_mixture
+from trl_ext.support.errors import UserError
 
 BASE = "model_name_or_path: embedded\n"
 
@@ -43,3 +45,41 @@ def test_what_a_mixture_allows(tmp_path, text):
 def test_a_test_split_of_a_single_dataset_is_noted(tmp_path):
     (note,) = load(tmp_path, "test_split_size: 0.1\n").notes
     assert "has no effect without `datasets`: use `eval_size`" in note
+
+
+TEXT = '{"prompt": "a", "chosen": "b", "rejected": "c", "score": 1}\n'
+TURNS = '{"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": null, "score": 0.5}\n'
+
+
+def test_files_whose_columns_have_other_types(tmp_path, monkeypatch):
+    """`datasets` refuses to put them one after the other."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jsonl").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "turns.jsonl").write_text(TURNS, encoding="utf-8")
+    said = problem(tmp_path, "datasets: [{path: text.jsonl}, {path: turns.jsonl}]\n", BASE)
+    assert "the column `prompt` holds text in entry 1 and lists of mappings in entry 2." in said
+    assert "`chosen`" not in said and "`score`" not in said
+    with pytest.raises(UserError, match="cannot be loaded"):
+        open_mixture([{"path": "text.jsonl"}, {"path": "turns.jsonl"}])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "datasets: [{path: text.jsonl}, {path: text.jsonl, share: 0.5}]\n",
+        "datasets: [{path: text.jsonl, columns: [chosen, rejected]}, {path: turns.jsonl, columns: [chosen, rejected]}]\n",
+    ],
+)
+def test_files_whose_columns_have_the_same_types(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jsonl").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "turns.jsonl").write_text(TURNS, encoding="utf-8")
+    load_from(tmp_path, BASE + text)
+
+
+def test_a_broken_file_of_a_mixture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.jsonl").write_text('{"prompt": "a"\n', encoding="utf-8")
+    assert "Entry 1 of `datasets` (line 2): broken.jsonl cannot be read: " in problem(
+        tmp_path, "datasets: [{path: broken.jsonl}]\n", BASE
+    )

@@ -10,7 +10,7 @@ from trl_ext.data.template_losses import REMEDY, Losses, losses
 from trl_ext.data.template_outlook import outlook
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import chat_template
-from trl_ext.model_files.chat_template import Template
+from trl_ext.model_files.chat_template import Template, marked_by_trl
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
@@ -66,6 +66,26 @@ def left_out(s: Settings) -> Iterator[str]:
     rows = f"{found.lacking} of {'' if found.is_all else 'the first '}{count(found.total, 'rows')}"
     nothing = f", and in {found.empty} of them all that {_what(s)} says" if found.empty else ""
     yield f"The chat template leaves out text of messages in {rows}{nothing}. {found.example}."
+
+
+@problem("assistant_only_loss", "model_name_or_path", recipe_only=True)
+def assistant_turns_are_marked(s: Settings) -> Iterator[str]:
+    """TRL finds the assistant's tokens by marks in the chat template, and has marked versions of some templates."""
+    if s["assistant_only_loss"] is not True or not isinstance(s["model_name_or_path"], str):
+        return
+    template = _template(s)
+    if template is None or template.is_marked or template.text in marked_by_trl():
+        return
+    fault = (
+        "has no chat template"
+        if template.text is None
+        else "has a chat template without `{% generation %}` marks around them"
+    )
+    yield (
+        f"{s.where('assistant_only_loss')} is true, but TRL cannot tell the assistant's tokens: the tokenizer of "
+        f"{s['model_name_or_path']} {fault}. Name a template with marks (`chat_template_path: FILE.jinja`), or set "
+        "`assistant_only_loss: false` to train on every token."
+    )
 
 
 def _what(s: Settings) -> str:

@@ -1,10 +1,13 @@
 """Rules about a mixture of datasets (`datasets`), before any data is read."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from trl_ext.checks.data import dataset_path
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
+from trl_ext.data.files.column_types import column_types
+from trl_ext.data.files.problems import find_problem
 from trl_ext.support import messages
 
 
@@ -37,6 +40,29 @@ def _share(entry: dict) -> str | None:
     if isinstance(share, (int, float)) and not 0 < share <= 1:
         return f"is {share}. Give a number above 0 and at most 1."
     return None
+
+
+@problem("datasets", recipe_only=True)
+def files_of_a_mixture(s: Settings) -> Iterator[str]:
+    """Local JSON files can be read, and a column has the same type in all of them."""
+    first: dict[str, tuple[int, str]] = {}  # column: number of the first entry that has it, and its type there
+    for number, entry in enumerate(_entries(s), 1):
+        path = entry.get("path") if isinstance(entry, dict) else None
+        if not isinstance(path, str) or not Path(path).expanduser().is_file() or entry.get("data_files"):
+            continue
+        if (reason := find_problem(Path(path).expanduser())) is not None:
+            yield f"Entry {number} of {s.where('datasets')}: {path} cannot be read: {reason}"
+            continue
+        wanted = entry.get("columns")
+        for column, kind in column_types(Path(path).expanduser()).items():
+            if wanted and column not in ([wanted] if isinstance(wanted, str) else wanted):
+                continue
+            other, there = first.setdefault(column, (number, kind))
+            if kind != there:
+                yield (
+                    f"{s.where('datasets')}: the column `{messages.shown_text(column)}` holds {there} in entry {other} and {kind} "
+                    f"in entry {number}. A column of a mixture has one type. Write the rows of both files in the same form."
+                )
 
 
 @problem("datasets", "dataset_train_split", recipe_only=True)

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +31,11 @@ class Template:
 
     text: str | None
     tokens: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether it marks the assistant's tokens, as `trl.chat_template_utils.has_generation_markers` finds out."""
+        return self.text is not None and re.search(r"\{%-?\s*generation\s*-?%\}", self.text) is not None
 
     def render(self, messages: list[dict[str, Any]], **given: Any) -> str:
         """A conversation as text, as transformers' `apply_chat_template` writes it.
@@ -68,6 +75,16 @@ def _compiled(text: str) -> Any:
     environment.filters["tojson"] = lambda value, **given: json.dumps(value, ensure_ascii=False)
     environment.globals |= {"raise_exception": refuse, "strftime_now": lambda format: "2026-01-01"}
     return environment.from_string(text)
+
+
+@functools.cache
+def marked_by_trl() -> frozenset[str]:
+    """The templates that TRL replaces by its own version with marks (`trl.get_training_chat_template`)."""
+    spec = importlib.util.find_spec("trl")
+    folder = Path(spec.origin).parent / "chat_templates" if spec and spec.origin else Path("absent")
+    ending = "_training.jinja"
+    plain = [path.with_name(path.name.removesuffix(ending) + ".jinja") for path in folder.glob(f"*{ending}")]
+    return frozenset(path.read_text(encoding="utf-8") for path in plain if path.is_file())
 
 
 def of_model(name: str, revision: str | None = None) -> Template | None:
