@@ -90,6 +90,18 @@ def test_what_samples_completions_keeps_their_length(tmp_path):
     assert "\nmax_completion_length: 24\n" in made.text and "#   max_prompt_length: Prompts are never cut" in made.text
 
 
+def test_each_limit_of_a_part_names_that_part(tmp_path):
+    made = converted(tmp_path, MINE + "loss: dpo\nmax_prompt_length: 8\nmax_completion_length: 9\n")
+    lists = made.text.replace("\n#     ", " ")
+    assert (
+        "max_prompt_length: `max_length` limits prompt and completion together. A long prompt is no longer cut"
+        in lists
+    )
+    assert (
+        "max_completion_length: `max_length` limits prompt and completion together. A long completion is no" in lists
+    )
+
+
 def test_what_a_check_refuses_is_listed_with_the_reason(tmp_path):
     made = converted(tmp_path, HANDBOOK + "label_smoothing_factor: 0.1\n")
     assert made.problems == []

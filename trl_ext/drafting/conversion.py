@@ -94,7 +94,11 @@ def convert(values: Mapping[str, Any], trainer: str | None = None) -> Conversion
     Raises:
         UserError: There is no such `trainer`.
     """
-    if trainer is not None and trainer.lower() not in (there := (*TRAINERS, *losses.available(), *grpo.TRAINERS)):
+    there = [*{*TRAINERS, *losses.available()}]
+    if trainer is not None and trainer.lower() not in (
+        *there,
+        *grpo.TRAINERS,
+    ):  # `validate` says what to do about these
         raise UserError(f"`--trainer` is {messages.shown(trainer)}: {messages.one_of(trainer, there)}")
     trainer = trainer and trainer.lower()
     given = dict(values) | ({"trainer": trainer} if trainer else {})

@@ -12,7 +12,7 @@ _LOGITS = Meaning(reason="the full logits are never built")
 _PRECISION = Meaning(reason="`bf16` or `fp16` choose the precision")
 
 
-def _length(value: Any, values: Values) -> Meaning:
+def _length(value: Any, values: Values, part: str = "prompt") -> Meaning:
     """A limit of a part of the row."""
     method = METHODS.get(str(values.get("trainer")))
     if method is not None and method.samples_completions:
@@ -22,7 +22,7 @@ def _length(value: Any, values: Values) -> Meaning:
         )
     return Meaning(
         reason="`max_length` limits prompt and completion together",
-        changes="" if value is None else "a long prompt is no longer cut on its own",
+        changes="" if value is None else f"a long {part} is no longer cut on its own",
     )
 
 
@@ -30,7 +30,11 @@ def _completion_length(value: Any, values: Values) -> Meaning:
     """A setting of methods that sample completions. Other files of older releases have it too."""
     method = METHODS.get(str(values.get("trainer")))
     is_here = method is not None and method.samples_completions
-    return Meaning({"max_completion_length": value}) if is_here else _length(value, values)
+    return Meaning({"max_completion_length": value}) if is_here else _target_length(value, values)
+
+
+def _target_length(value: Any, values: Values) -> Meaning:
+    return _length(value, values, "completion")
 
 
 def _packing(strategy: Any) -> Meaning:
@@ -89,7 +93,7 @@ OLDER_TRL = Dialect(
         "max_prompt_length": _length,
         "max_completion_length": _completion_length,
         "packing_strategy": of(_packing),
-        "max_target_length": _length,
+        "max_target_length": _target_length,
         "rpo_alpha": with_sft,
         "reference_free": of(_reference_free),
         "init_lora_weights": of(initialisation),
