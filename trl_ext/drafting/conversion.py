@@ -95,10 +95,8 @@ def convert(values: Mapping[str, Any], trainer: str | None = None) -> Conversion
         UserError: There is no such `trainer`.
     """
     there = [*{*TRAINERS, *losses.available()}]
-    if trainer is not None and trainer.lower() not in (
-        *there,
-        *grpo.TRAINERS,
-    ):  # `validate` says what to do about these
+    absent = grpo.TRAINERS  # `validate` says what to do about these
+    if trainer is not None and trainer.lower() not in {*there, *absent}:
         raise UserError(f"`--trainer` is {messages.shown(trainer)}: {messages.one_of(trainer, there)}")
     trainer = trainer and trainer.lower()
     given = dict(values) | ({"trainer": trainer} if trainer else {})
