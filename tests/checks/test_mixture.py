@@ -83,3 +83,42 @@ def test_a_broken_file_of_a_mixture(tmp_path, monkeypatch):
     assert "Entry 1 of `datasets` (line 2): broken.jsonl cannot be read: " in problem(
         tmp_path, "datasets: [{path: broken.jsonl}]\n", BASE
     )
+
+
+FORMS = {
+    "pairs.jsonl": '{"prompt": "a", "chosen": "b", "rejected": "c", "score": 1}\n',
+    "more.jsonl": '{"prompt": "a", "chosen": "b", "rejected": "c"}\n',
+    "labels.jsonl": '{"prompt": "a", "completion": "b", "label": true}\n{"prompt": "a", "completion": "c", "label": false}\n',
+    "compared.jsonl": '{"question": "a", "response_0": "b", "response_1": "c", "better_response_id": 0}\n',
+    "text.jsonl": '{"text": "a"}\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("pairs", "more"), None),
+        (
+            ("pairs", "compared"),
+            "entry 1 has pairs (TRL's own columns), and entry 2 has pairs (response_0 and response_1,",
+        ),
+        (
+            ("more", "labels"),
+            "entry 1 has pairs (TRL's own columns), and entry 2 has labelled completions (TRL's own columns)",
+        ),
+        (
+            ("pairs", "text"),
+            "Entry 2 of `datasets` (line 2): text.jsonl has the columns text, which are not recognised",
+        ),
+    ],
+)
+def test_the_rows_of_all_files_have_one_format(names, said, tmp_path, monkeypatch):
+    """Rows in another format than the first rows would be dropped."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in FORMS.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    text = f"datasets: [{', '.join(f'{{path: {name}.jsonl}}' for name in names)}]\n"
+    if said is None:
+        load_from(tmp_path, BASE + text)
+    else:
+        assert said in problem(tmp_path, text, BASE)

@@ -191,3 +191,36 @@ def test_a_file_is_never_overwritten_without_being_told(tmp_path, capsys):
     assert out.read_text(encoding="utf-8") == "mine"
     assert cli.main(["convert", str(path), "--output", str(out), "--overwrite"]) == 0
     assert recipe.load(out).loss == "dpo"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "model: org/a\nbase_model: org/b\nloss: dpo\n",
+            "`model: org/a` and `base_model: org/b` name different models.",
+        ),
+        ("stage: dpo\nfinetuning_type: lora\nval_size: much\n", "`val_size` is a number of rows, or a share"),
+        ("stage: dpo\nfinetuning_type: lora\nmax_samples: -3\n", "`max_samples` is a number of rows, at least 1"),
+        (
+            "stage: sft\nfinetuning_type: lora\ndataset: a,b\nmix_strategy: interleave_under\ninterleave_probs: 0.5\n",
+            "one share per dataset, and there are 2 datasets",
+        ),
+        ("base_model: org/a\nrl: dpo\nmicro_batch_size: 1\ndatasets:\n- path: org/d\n- 5\n", "5 names no dataset"),
+    ],
+)
+def test_nothing_is_written_where_a_value_has_no_meaning(text, said, tmp_path):
+    with pytest.raises(UserError) as error:
+        converted(tmp_path, text)
+    assert said in str(error.value)
+
+
+def test_keys_that_are_left_out_together(tmp_path):
+    text = "stage: dpo\nfinetuning_type: lora\nmodel_name_or_path: embedded\ndataset: embedded\nref_model:\nref_model_adapters:\n"
+    assert "They are empty" in converted(tmp_path, text).text
+
+
+def test_what_somebody_has_to_decide_is_not_said_to_have_no_effect(tmp_path):
+    text = converted(tmp_path, "model_name_or_path: embedded\nloss_type: sigmoid\ndataset_mixer: []\n").text
+    assert text.index("No counterpart here:") < text.index("dataset_mixer: ")
+    assert "Left out, without effect on training:" not in text

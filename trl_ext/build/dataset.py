@@ -182,7 +182,7 @@ def _held_out(train: data.Loaded, recipe: Recipe, args: Any, statements: list[st
     held_out = math.ceil(size * len(dataset)) if size < 1 else int(size)
     if held_out >= len(dataset):
         rows = count(len(dataset), "rows")
-        raise UserError(f"`eval_size` is {size:g}, but the training split has only {rows}. Give a smaller number.")
+        raise UserError(f"`eval_size` is {size:,}, but the training split has only {rows}. Give a smaller number.")
     split = holdout.hold_out(dataset, held_out, args.seed if args.data_seed is None else args.data_seed)
     if not len(split.held_out):
         raise UserError(

@@ -8,7 +8,10 @@ from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
 from trl_ext.data.files.column_types import column_types
 from trl_ext.data.files.problems import find_problem
+from trl_ext.data.formats import CHOICES
+from trl_ext.data.recognise_file import recognise_file
 from trl_ext.support import messages
+from trl_ext.support.errors import UserError
 
 
 @problem("datasets", recipe_only=True)
@@ -63,6 +66,37 @@ def files_of_a_mixture(s: Settings) -> Iterator[str]:
                     f"{s.where('datasets')}: the column `{messages.shown_text(column)}` holds {there} in entry {other} and {kind} "
                     f"in entry {number}. A column of a mixture has one type. Write the rows of both files in the same form."
                 )
+
+
+@problem("datasets", "dataset_format", "dataset_columns", recipe_only=True)
+def one_format(s: Settings) -> Iterator[str]:
+    """A mixture is read in the format that its first rows have: other rows would be dropped."""
+    if not s.method.reads_preferences or s["dataset_columns"] or s["dataset_format"] not in (None, *CHOICES):
+        return
+    first: dict[str, int] = {}  # what a row is: number of the first entry with such rows
+    for number, entry in enumerate(_entries(s), 1):
+        path = entry.get("path") if isinstance(entry, dict) else None
+        if (
+            not isinstance(path, str)
+            or not Path(path).expanduser().is_file()
+            or {"data_files", "columns"} & entry.keys()
+        ):
+            continue
+        if find_problem(Path(path).expanduser()) is not None:
+            continue
+        try:
+            found = recognise_file(Path(path).expanduser(), format=s["dataset_format"] or "auto")
+        except UserError as error:
+            yield from (f"Entry {number} of {s.where('datasets')}: {reason}" for reason in error.problems)
+            continue
+        if found is not None:
+            first.setdefault(f"{'pairs' if found.paired else 'labelled completions'} ({found.title})", number)
+    if len(first) > 1:
+        (one, there), (other, here), *_ = first.items()
+        yield (
+            f"{s.where('datasets')}: entry {there} has {one}, and entry {here} has {other}. A mixture is read in one format. Write "
+            "the rows of both files in the same form."
+        )
 
 
 @problem("datasets", "dataset_train_split", recipe_only=True)

@@ -20,6 +20,15 @@ from trl_ext.support.errors import UserError
 LOSS_SPELLINGS = ("loss_type", "loss_weights")
 """Settings of TRL that `loss` replaces."""
 
+ONE_OF_A_KIND = {
+    "loss": "trainings",
+    "trainer": "trainings",
+    "model_name_or_path": "models",
+    "dataset_name": "datasets",
+    "datasets": "datasets",
+}
+"""Settings that decide what is trained, and what two keys name that give different values of one."""
+
 
 @dataclass
 class Line:
@@ -78,6 +87,7 @@ class Conversion:
     def drop(self, key: str, why: str) -> None:
         """Take a setting out again, because it is refused with these sentences."""
         line = self.settings.pop(key, None) or self.defaults.pop(key)
+        why = why.removesuffix(" Remove it.")  # it is removed
         if line.source in ("", key):
             self.left.append(Left(key, why, matters=True))
         else:
@@ -227,9 +237,9 @@ def _put(setting: str, line: Line, made: Conversion, into: dict[str, Line], *, i
         into[setting] = line
     elif isinstance(there.value, dict) and isinstance(line.value, dict) and setting != "loss":
         there.value, there.is_unchanged = {**line.value, **there.value}, False
-    elif there.value != line.value and not is_default and setting in ("loss", "trainer"):
+    elif there.value != line.value and not is_default and setting in ONE_OF_A_KIND:
         both = [written({one.key: made.given[one.key]}) for one in (there, line) if one.key in made.given]
-        made.prevented.append(f"{' and '.join(both)} name different trainings. Keep one of them.")
+        made.prevented.append(f"{' and '.join(both)} name different {ONE_OF_A_KIND[setting]}. Keep one of them.")
     elif there.value != line.value and not is_default:
         why = f"`{there.source}` already gives `{setting}`, another value of which is kept."
         made.left.append(Left(line.source, why, matters=True))

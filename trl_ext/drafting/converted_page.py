@@ -77,5 +77,7 @@ def _list(title: str, left: list[Left]) -> list[str]:
 
 
 def _entry(keys: list[str], why: str) -> list[str]:
+    if len(keys) > 1 and why.startswith("It is "):
+        why = f"They are {why.removeprefix('It is ')}"
     first, *others = comment([f"{', '.join(keys)}: {why}"])
     return [f"#   {first.removeprefix('# ')}", *(f"#     {line.removeprefix('# ')}" for line in others)]

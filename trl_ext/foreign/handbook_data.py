@@ -10,7 +10,10 @@ from trl_ext.foreign.common import UNSET
 from trl_ext.foreign.dialect import Values
 from trl_ext.foreign.meaning import Meaning, written
 
-_NO_LIST = Meaning(advice=f"write `dataset_name`, or {written({'datasets': [{'path': 'NAME', 'split': 'train'}]})}")
+_NO_LIST = Meaning(
+    advice=f"write `dataset_name`, or {written({'datasets': [{'path': 'NAME', 'split': 'train'}]})}",
+    changes="no dataset is named",
+)
 _IN_MIXER = Meaning(reason="it is part of what is written for `dataset_mixer`")
 _NAMES = {"id": "path", "config": "name"}
 

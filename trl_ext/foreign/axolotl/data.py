@@ -1,6 +1,7 @@
 """Give axolotl's keys of the data: datasets with their types, evaluation data, lengths and packing."""
 
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any
 
 from trl_ext.foreign.axolotl import formats
@@ -9,7 +10,7 @@ from trl_ext.foreign.axolotl.kind import LOSSES, REWARD, SUPERVISED, kind, renam
 from trl_ext.foreign.common import DEFAULT, UNSET
 from trl_ext.foreign.dialect import Reader, Values
 from trl_ext.foreign.meaning import Meaning
-from trl_ext.support.messages import shown_text
+from trl_ext.support.messages import shown, shown_text
 
 BUILDERS = ("json", "csv", "parquet", "arrow", "text")
 LENGTH = 512
@@ -17,6 +18,13 @@ LENGTH = 512
 
 
 def _datasets(given: Any, values: Values) -> tuple[Meaning, ...]:
+    odd = [
+        entry
+        for entry in (given if isinstance(given, list) else [given])
+        if not isinstance(entry, (dict, str, NoneType))
+    ]
+    if odd:
+        return (Meaning(reason=f"{shown(odd[0])} names no dataset", advice="write `- path: NAME`", prevents=True),)
     entries = _entries(given)
     if not entries:
         return (UNSET,)

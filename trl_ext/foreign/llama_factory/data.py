@@ -4,8 +4,9 @@ from typing import Any
 
 from trl_ext.foreign.dialect import Reader, Values
 from trl_ext.foreign.llama_factory.dataset_info import FILE, Source, missing, sources
-from trl_ext.foreign.llama_factory.file_values import UNSET, lost, names, number, stage
+from trl_ext.foreign.llama_factory.file_values import UNSET, lost, names, number, stage, wrong
 from trl_ext.foreign.meaning import Meaning
+from trl_ext.support.counts import are, count
 
 REPEATED = "interleave_over"
 SHARED = "interleave_under"
@@ -113,9 +114,22 @@ def _in_dataset(why: str) -> Reader:
     return lambda value, values: Meaning(reason=why) if values.get("dataset") else UNSET
 
 
+def _interleaved(value: Any, values: Values) -> Meaning:
+    found, shares = sources(values.get("dataset"), values), [number(share) for share in names(value)]
+    if value is None or values.get("mix_strategy") != SHARED:
+        return _in_dataset("it is part of `datasets`")(value, values)
+    if len(shares) != len(found) or not all(shares):
+        return wrong(
+            f"`interleave_probs` has one share per dataset, and there {are(len(found))} {count(len(found), 'datasets')}"
+        )
+    return Meaning(reason="it is part of `datasets`")
+
+
 def _samples(value: Any, values: Values) -> Meaning:
     if value is None:
         return UNSET
+    if (limit := number(value)) is None or limit < 1:
+        return wrong("`max_samples` is a number of rows, at least 1")
     if len(sources(values.get("dataset"), values)) > 1:
         return Meaning(reason="it limits each dataset of the mixture, so it is in their `split`")
     evaluated = {"max_eval_samples": value} if _evaluation(values) else {}
@@ -156,8 +170,10 @@ def _eval_strategy(value: Any, values: Values) -> Meaning | tuple[()]:
 
 
 def _held_out(value: Any, values: Values) -> Meaning:
-    size = number(value)
-    if size is None or size < 1e-6:
+    size = 0.0 if value is None else number(value)
+    if size is None or size < 0:
+        return wrong("`val_size` is a number of rows, or a share between 0 and 1")
+    if size < 1e-6:
         return Meaning(reason="no rows are held out, as here")
     return Meaning({"eval_size": int(size) if size > 1 else value})
 
@@ -185,7 +201,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
         reason="a stream is read in its order", changes="rows are not shuffled" if values.get("streaming") else ""
     ),
     "mix_strategy": _in_dataset("it is part of `datasets`"),
-    "interleave_probs": _in_dataset("it is part of `datasets`"),
+    "interleave_probs": _interleaved,
     "preprocessing_num_workers": _workers,
     **dict.fromkeys(("overwrite_cache", "tokenized_path"), CACHE),
     "preprocessing_batch_size": Meaning(reason="it has no effect on the result"),

@@ -55,6 +55,11 @@ def no_such(there: Iterable[str]) -> Meaning:
     return Meaning(reason=reason, advice="correct it", prevents=True)
 
 
+def wrong(reason: str) -> Meaning:
+    """A value that LLaMA-Factory cannot read either."""
+    return Meaning(reason=reason, advice="correct it", prevents=True)
+
+
 def only_in(stages: str | tuple[str, ...], read: Reader) -> Reader:
     """A reader for some stages; in the others the key is not read."""
     wanted = (stages,) if isinstance(stages, str) else stages

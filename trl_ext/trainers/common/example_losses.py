@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from trl_ext.support.counts import count
+
 HOOK = "example_losses"
 
 
@@ -45,6 +47,6 @@ def checked(losses: Any, configured: Tensor) -> Tensor:
         return losses
     given = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
     raise ValueError(
-        f"`{HOOK}` returned {given}, and this row has {len(configured)} examples. Return their losses without averaging "
+        f"`{HOOK}` returned {given}, and this row has {count(len(configured), 'examples')}. Return their losses without averaging "
         f"them: a tensor of shape ({len(configured)},)."
     )
