@@ -131,7 +131,7 @@ def _layout(layout: Any) -> str:
 
     how = "packed, shared prompts stored once" if layout.is_packed else "padded, sorted by length"
     return (
-        f"Tokens in forward passes over {layout.examples:,} examples in {count(layout.steps, 'random steps')}: {layout.trl:,} with "
+        f"Tokens in forward passes over {count(layout.examples, 'examples')} in {count(layout.steps, 'random steps')}: {layout.trl:,} with "
         f"TRL's padded micro-batches, {layout.here:,} with these rows ({how}). That is {1 - layout.here / layout.trl:.0%} less, "
         f"a factor of {layout.trl / layout.here:.2f}."
     )

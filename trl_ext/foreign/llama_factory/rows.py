@@ -84,7 +84,7 @@ def _template(name: Any, values: Values) -> Meaning:
             "an end-of-sequence token follows each completion",
         )
     return Meaning(
-        reason="the tokenizer's own chat template is used (`trl-ext data FILE` shows the text)",
+        reason="the tokenizer's own chat template is used (`trl-ext data RECIPE` shows the text)",
         changes=f"turns and system prompt are those of the tokenizer, which may differ from LLaMA-Factory's `{name}`",
     )
 
