@@ -77,10 +77,9 @@ def padding(s: Settings) -> Iterator[str]:
 def multiple(s: Settings) -> Iterator[str]:
     """A number, or one of the words that TRL's configuration reads."""
     given = s["pad_to_multiple_of"]
-    if isinstance(given, str) and given.lower() not in ("auto", "none", "null") and not _is_count(given):
+    is_odd_word = isinstance(given, str) and given.lower() not in ("auto", "none", "null") and not _is_count(given)
+    if is_odd_word or (isinstance(given, int) and given < 1):
         yield f"{s.where('pad_to_multiple_of')} is {messages.shown(given)}: give a whole number of at least 1, or null."
-    elif isinstance(given, int) and given < 1:
-        yield f"{s.where('pad_to_multiple_of')} is {given}: give a whole number of at least 1, or null."
 
 
 def _is_count(text: str) -> bool:

@@ -45,7 +45,11 @@ def _several(found: Sample, texts: list[str]) -> str:
         number = next((key for key in keys if are_numbers(inside[key])), None)
         about = f"`{name}` is a list of objects with the keys {', '.join(keys)}"
         if text is None or number is None:
-            lacking = "a text" if text is None else "a number that says which are better, such as `score` or `rank`"
+            lacking = (
+                "a text to train on"
+                if text is None
+                else "a number that says which are better, such as `score` or `rank`"
+            )
             return f"{about}. None of them is {lacking}."
         return (
             f"{about}. If a higher `{number}` is better, write "
