@@ -224,3 +224,14 @@ def test_what_somebody_has_to_decide_is_not_said_to_have_no_effect(tmp_path):
     text = converted(tmp_path, "model_name_or_path: embedded\nloss_type: sigmoid\ndataset_mixer: []\n").text
     assert text.index("No counterpart here:") < text.index("dataset_mixer: ")
     assert "Left out, without effect on training:" not in text
+
+
+def test_a_setting_that_is_not_read_is_left_out(tmp_path):
+    made = converted(
+        tmp_path,
+        "model_name_or_path: embedded\ndataset_name: embedded\nloss_type: sigmoid\ndo_train: true\neval_steps: 50\n",
+    )
+    kept, _, lists = made.text.partition("# Left out, without effect on training:\n")
+    assert "do_train" not in kept and "eval_steps" not in kept and "No counterpart" not in kept
+    assert "do_train: `do_train` has no effect" in lists and "eval_steps: `eval_steps` has no effect without" in lists
+    assert made.notes == []

@@ -84,14 +84,15 @@ class Conversion:
     left: list[Left] = field(default_factory=list)
     prevented: list[str] = field(default_factory=list)
 
-    def drop(self, key: str, why: str) -> None:
-        """Take a setting out again, because it is refused with these sentences."""
+    def drop(self, key: str, why: str, *, matters: bool = True) -> None:
+        """Take a setting out again, because it is refused with these sentences, or not read."""
         line = self.settings.pop(key, None) or self.defaults.pop(key)
         why = why.removesuffix(" Remove it.")  # it is removed
         if line.source in ("", key):
-            self.left.append(Left(key, why, matters=True))
+            self.left.append(Left(key, why, matters))
         else:
-            self.left.append(Left(line.source, f"It means `{key}`, which is refused here. {why}", matters=True))
+            meaning = f"It means `{key}`, which is {'refused' if matters else 'not read'} here."
+            self.left.append(Left(line.source, f"{meaning} {why}", matters))
 
 
 def convert(values: Mapping[str, Any], trainer: str | None = None) -> Conversion:

@@ -17,6 +17,9 @@ from trl_ext.support.yaml_layout import layout
 REFUSED = re.compile(r"`(\w+)` \(line \d+\)(?=.*(?:\bremove it\.|would have no effect))", re.IGNORECASE)
 """A problem whose remedy is to remove the setting that it begins with."""
 
+UNREAD = re.compile(r"`(\w+)` \(line \d+\) has no effect\b")
+"""A note on a setting that is not read."""
+
 
 class Converted(NamedTuple):
     """The text of a recipe.
@@ -50,16 +53,23 @@ def convert_file(path: Path, trainer: str | None = None) -> Converted:
     while True:
         text = converted_page.text(made, path, lines)
         problems, notes = _check(text, path)
-        refused = {found[1]: sentence for sentence in problems if (found := REFUSED.match(sentence))}
-        refused = {key: sentence for key, sentence in refused.items() if _has(made, key)}
-        if not refused:
+        refused, unread = _by_key(REFUSED, problems, made), _by_key(UNREAD, notes, made)
+        if not refused and not unread:
             return Converted(text, problems, notes)
         for key, sentence in refused.items():
-            made.drop(key, re.sub(r"^`\w+` \(line \d+\) ", f"`{key}` ", sentence))
+            made.drop(key, sentence)
+        for key, sentence in unread.items():
+            made.drop(key, sentence, matters=False)
 
 
-def _has(made: Conversion, key: str) -> bool:
-    return key in made.settings or key in made.defaults
+def _by_key(pattern: re.Pattern, sentences: list[str], made: Conversion) -> dict[str, str]:
+    """The sentences that begin with a setting of the recipe, by that setting and without its line."""
+    found = {match[1]: sentence for sentence in sentences if (match := pattern.match(sentence))}
+    return {
+        key: re.sub(r"^`\w+` \(line \d+\) ", f"`{key}` ", sentence)
+        for key, sentence in found.items()
+        if key in made.settings or key in made.defaults
+    }
 
 
 def _check(text: str, path: Path) -> tuple[list[str], list[str]]:
