@@ -10,6 +10,7 @@ import pytest
 from benchmarks.real import model, prompts, rewards
 
 FACTS = Path(model.__file__).with_name("facts.tsv")
+PROSE = Path(model.__file__).with_name("prose.txt")
 
 
 def test_held_out_topics_are_never_trained_on():
@@ -23,8 +24,15 @@ def test_held_out_topics_are_never_trained_on():
 
 def test_every_fact_has_one_right_and_three_wrong_answers():
     facts = [line.split("\t") for line in FACTS.read_text(encoding="utf-8").splitlines()]
-    assert len(facts) >= 100 and max(Counter(question for question, *_ in facts).values()) == 1
+    assert len(facts) >= 140 and max(Counter(question for question, *_ in facts).values()) == 1
     assert all(len({answer.lower() for answer in answers}) == 4 for _, *answers in facts)
+
+
+def test_the_prose_has_sixty_distinct_paragraphs_of_similar_length():
+    paragraphs = PROSE.read_text(encoding="utf-8").strip().split("\n\n")
+    assert len(paragraphs) == len(set(paragraphs)) == 60
+    assert all(30 <= len(paragraph.split()) <= 60 for paragraph in paragraphs)
+    assert not any("\n" in paragraph for paragraph in paragraphs)
 
 
 # Scores counted by hand.
