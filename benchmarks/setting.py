@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 VOCABULARY = 16384
 TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{% endfor %}" + (
@@ -59,7 +59,7 @@ def build(cls: type, config: Any, folder: str, dataset: Dataset) -> Any:
         model=folder,
         args=config,
         train_dataset=dataset,
-        processing_class=PreTrainedTokenizerFast.from_pretrained(folder),
+        processing_class=AutoTokenizer.from_pretrained(folder),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         quantization_config=BitsAndBytesConfig(
             load_in_4bit=True,

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu import results
-from docs import compatibility, measured, pictures
+from docs import compatibility, measured, pictures, step_tables
 from tests.seams import SEAMS
 from tests.trainers import adapter_cases
 from tests.trainers.test_overrides import OVERRIDES
@@ -197,25 +197,6 @@ LOSS_FIELDS = {
 """TRL's fields for hyperparameters of a loss: unset here, as each loss has its own defaults."""
 
 
-def benchmark_table() -> str:
-    """The last saved benchmark of a step: TRL ÷ ours for each way TRL was taken."""
-    record = json.loads((ROOT / "benchmarks" / "results" / "step-cpu.json").read_text(encoding="utf-8"))
-    ways = list(dict.fromkeys(way for found in record["ratios"].values() for way in found))
-    lines = [f"| TRL ÷ ours | {' | '.join(f'TRL, {way}' for way in ways)} |", "|---" * (len(ways) + 1) + "|"]
-    for what, found in record["ratios"].items():
-        lines.append(f"| {what} | {' | '.join(f'{found[way]:.2f}' if way in found else '' for way in ways)} |")
-    settings, versions, tokens = record["settings"], record["versions"], record["tokens"]
-    lines += [
-        "",
-        f"Measured {record['date']} on {record['device']}, {record['threads']} thread, torch {versions['torch']}, TRL "
-        f"{versions['trl']}. The model is a Llama with {settings['layers']} layers of width {settings['hidden']} in NF4, with LoRA "
-        f"on all linear layers; a step has {settings['pairs']} pairs of {record['data']}. Part of the difference is the layout: in "
-        f"micro-batches of 4 and 8 pairs, TRL computes {tokens['TRL, 4 pairs'] / tokens['ours']:.2f} and "
-        f"{tokens['TRL, 8 pairs'] / tokens['ours']:.2f} times as many tokens per forward pass.",
-    ]
-    return "\n".join(lines)
-
-
 def soak_sentence() -> str:
     """The last saved result of killing and resuming a run."""
     record = json.loads((ROOT / "benchmarks" / "results" / "soak.json").read_text(encoding="utf-8"))
@@ -284,7 +265,9 @@ PARTS = {
     "methods": method_table,
     "recipes": recipe_table,
     "settings": settings_table,
-    "benchmark": benchmark_table,
+    "speed": lambda: step_tables.short(step_tables.saved(step_tables.MODEL)),
+    "realstep": lambda: step_tables.full(step_tables.saved(step_tables.MODEL)),
+    "benchmark": lambda: step_tables.random_model(step_tables.saved()),
     "gpu": lambda: measured.tables(results.measured()),
     "soak": soak_sentence,
     "kl": kl_table,

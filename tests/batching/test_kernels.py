@@ -137,6 +137,18 @@ def test_queries_that_autocast_left_in_float32_are_cast_like_the_values():
     assert torch.allclose(found.float(), by_definition(query, key, value, row, None), atol=3e-2)
 
 
+def backward_of(node) -> set[str]:
+    """Names of the functions that the backward pass from `node` runs."""
+    return set() if node is None else {node.name()}.union(*(backward_of(before) for before, _ in node.next_functions))
+
+
+def test_no_segment_fills_a_gradient_of_the_whole_row():
+    # The backward pass of a slice does, so that its time grows with the square of the row's segments.
+    row = pack(TREES)
+    names = backward_of(attend(kernels.SEGMENTS, tensors(row.input_ids.shape[1]), row, None).grad_fn)
+    assert "SliceBackward0" not in names and "SplitWithSizesBackward0" in names
+
+
 def test_what_may_run_depends_on_device_and_dtype():
     cpu = torch.device("cpu")
     assert kernels.usable(cpu, torch.bfloat16) == (kernels.SEGMENTS,)

@@ -131,7 +131,8 @@ def by_segments(
 
     Args:
         query, key, value: As for `varlen`.
-        mask: A `trl_ext.batching.attention.SegmentMask`: the segments, and the keys that each query sees.
+        mask: A `trl_ext.batching.attention.SegmentMask`: the segments, which cover the row from left to right, and the
+            keys that each query sees.
         scaling: Factor on the scores; `None` for d^(−1/2).
         dropout: Probability of dropping an attention weight.
 
@@ -139,12 +140,18 @@ def by_segments(
         Shape (1, T, heads, d).
     """
     groups = query.shape[1] // key.shape[1]
+    segments = mask.layout.segments
+    starts = {segment.start: index for index, segment in enumerate(segments)}
+    # Split once: the backward pass of a slice fills a tensor of the whole row, for every segment.
+    lengths = [segment.stop - segment.start for segment in segments]
+    queries, keys, values = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
     outputs = []
-    for index, (start, stop, prefix) in enumerate(mask.layout.segments):
-        q, k, v = (tensor[:, :, start:stop] for tensor in (query, key, value))
+    for index, (q, k, v) in enumerate(zip(queries, keys, values, strict=True)):
+        prefix = segments[index].prefix
         if prefix is not None:
-            k = torch.cat([key[:, :, slice(*prefix)], k], dim=2)
-            v = torch.cat([value[:, :, slice(*prefix)], v], dim=2)
+            shared = slice(starts[prefix[0]], starts.get(prefix[1], len(segments)))
+            k = torch.cat([*keys[shared], k], dim=2)
+            v = torch.cat([*values[shared], v], dim=2)
         visible = mask.of(index)
         if visible is None and prefix is not None:
             visible = causal_lower_right(q.shape[2], k.shape[2])
