@@ -1,4 +1,4 @@
-"""Build the random model in 4 bits, its tokenizer and the trainers of the step benchmark."""
+"""Build the random model of the step benchmark and its tokenizer, and trainers in 4 bits on any model folder."""
 
 from typing import Any
 
