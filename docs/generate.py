@@ -160,7 +160,7 @@ def recipe_table() -> str:
     for path in sorted((ROOT / "recipes").glob("*.yaml")):
         recipe = shipped.describe(path)
         lines.append(
-            f"| [{recipe.name}](../recipes/{path.name}) | {recipe.model} | {recipe.trains} | {recipe.data} | {recipe.hardware} "
+            f"| [{recipe.name}](../recipes/{path.name}) | {recipe.model_name} | {recipe.trains} | {recipe.data} | {recipe.hardware} "
             f"| {recipe.measured} |"
         )
     return "\n".join(lines)

@@ -52,3 +52,20 @@ def test_an_installed_package_finds_a_recipe_by_its_name(wheel, tmp_path):
     package, found = done.stdout.splitlines()
     assert package.startswith(str(tmp_path))
     assert found == f"{tmp_path}/site-packages/trl_ext/recipes/demo.yaml demo demo dpo"
+
+
+def test_an_installed_recipe_that_reads_files_of_the_repository_says_where_they_are(wheel, tmp_path):
+    reads_them = [name for name, text in RECIPES.items() if b"benchmarks/real/" in text]
+    if not reads_them:
+        pytest.skip("no recipe reads files of the repository")
+    with zipfile.ZipFile(wheel) as files:
+        files.extractall(tmp_path / "site-packages")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from trl_ext.cli import main; sys.exit(main(sys.argv[2:]))"
+    words = [sys.executable, "-I", "-c", code, str(tmp_path / "site-packages"), "validate", Path(reads_them[0]).stem]
+    done = subprocess.run(words, cwd=tmp_path, env={"HOME": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    said = " ".join(done.stderr.split())
+    assert f"is {tmp_path}/.cache/" in said and "is benchmarks/real/" in said
+    assert f"(it is relative to {tmp_path})" in said
+    assert "First run `make real-model` in a checkout of trl-ext (" in said
+    assert said.endswith("in a checkout of trl-ext: run the recipe there.")

@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING
 from trl_ext.batching.proof import known_to_be_wrong
 from trl_ext.planner.models import MODELS
 from trl_ext.recipe import Recipe, load, schema
+from trl_ext.recipe.shipped import describe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -87,9 +88,9 @@ def _is_dropped(key: str) -> bool:
 
 
 def names() -> list[str]:
-    """Names of all cases: the shipped recipes without the demos, and the extras."""
-    shipped = sorted(path.stem for path in RECIPES.glob("*.yaml") if not path.stem.startswith("demo"))
-    return [*shipped, *EXTRAS]
+    """Names of all cases: the shipped recipes whose model is on the Hub, and the extras."""
+    every = map(describe, sorted(RECIPES.glob("*.yaml")))
+    return [*(recipe.name for recipe in every if recipe.is_on_hub), *EXTRAS]
 
 
 def get(name: str, *, small: bool = False) -> Case:

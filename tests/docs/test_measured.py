@@ -146,6 +146,8 @@ def test_headers_are_written_and_checked(tmp_path):
     for name in ("llama-3.1-8b-ipo.yaml", "olmo-2-7b-dpo-norm.yaml", "demo.yaml"):
         shutil.copy(RECIPES / name, tmp_path)
     before = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()}
+    of_a_folder = "# Measured peak and time: by hand.\nmodel_name_or_path: ~/nowhere/model\n"
+    (tmp_path / "llama-local.yaml").write_text(of_a_folder, encoding="utf-8")  # read where its model is absent
     changed = ["recipes/llama-3.1-8b-ipo.yaml"]
     assert measured.headers(tmp_path, [record()], check=True) == changed
     assert measured.headers(tmp_path, [record()], check=False) == changed
@@ -156,6 +158,7 @@ def test_headers_are_written_and_checked(tmp_path):
     assert with_header(after, "llama-3.1-8b-ipo", []) == before["llama-3.1-8b-ipo.yaml"]  # several lines become one
     for name in ("olmo-2-7b-dpo-norm.yaml", "demo.yaml"):
         assert (tmp_path / name).read_text(encoding="utf-8") == before[name]
+    assert (tmp_path / "llama-local.yaml").read_text(encoding="utf-8") == of_a_folder
 
 
 def test_the_table_of_recipes_takes_the_beginning_of_a_header(tmp_path):

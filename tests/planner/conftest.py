@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trl_ext import recipe
+from tests.recipe import stand_in
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -21,6 +21,6 @@ def shipped() -> Callable[..., Any]:
     """A recipe of this repository, with settings changed."""
 
     def load(name: str, **changes: Any) -> Any:
-        return recipe.load(RECIPES / f"{name}.yaml", changes)
+        return stand_in.load(RECIPES / f"{name}.yaml", changes)
 
     return load

@@ -64,7 +64,7 @@ def _table(recipes: list[Any]) -> Any:
     for recipe in recipes:
         table.add_row(
             recipe.name,
-            recipe.model,
+            recipe.model_name,
             recipe.trains,
             recipe.hardware,
             recipe.measured,

@@ -6,7 +6,7 @@ from typing import Any
 
 from trl_ext import checks, foreign
 from trl_ext.methods import Method
-from trl_ext.recipe import names, reader, stages
+from trl_ext.recipe import names, needs, reader, stages
 from trl_ext.recipe.choice.hyperparameters import fit_to_loss, fit_variants, note_reused_hyperparameters
 from trl_ext.recipe.choice.loss import Choice, choose_loss, settle_method
 from trl_ext.recipe.choice.loss_kwargs import unfold_loss_kwargs
@@ -59,6 +59,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None, *, to_tra
     note_reused_hyperparameters(merged, layers.file, chosen, problems)
     awaits = run_checks(merged, path.parent, method, chosen, problems, to_train=to_train)
 
+    problems.next_step = needs.in_words(path, {key: setting.value for key, setting in merged.settings.items()})
     problems.raise_if_any()
     return _recipe(path, merged, method, chosen, loss_kwargs, problems.notes, awaits)
 

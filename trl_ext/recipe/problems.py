@@ -15,11 +15,13 @@ class Problems:
 
     Attributes:
         notes: Sentences about settings that are allowed but may not be intended.
+        next_step: Sentences about what helps with the problems, if anything is known.
         names_foreign_keys: Whether some keys are those of another program, or of an older release.
     """
 
     def __init__(self, recipe: Path) -> None:
         self.notes: list[str] = []
+        self.next_step = ""
         self.names_foreign_keys = False
         self._recipe = recipe
         self._lines: dict[str, float] = {}
@@ -36,11 +38,13 @@ class Problems:
     def raise_if_any(self) -> None:
         """Raise one UserError with all problems in the order of the file; flags and the recipe as a whole come last."""
         if self._lines:
-            converting = f"`trl-ext convert {self._recipe}` writes this file as a recipe."
+            converting = (
+                f"`trl-ext convert {self._recipe}` writes this file as a recipe." if self.names_foreign_keys else ""
+            )
             raise UserError(
                 sorted(self._lines, key=self._lines.__getitem__),
                 about=str(self._recipe),
-                next_step=converting if self.names_foreign_keys else "",
+                next_step=" ".join(filter(None, (self.next_step, converting))),
             )
 
 

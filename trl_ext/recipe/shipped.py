@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import names, reader
 from trl_ext.recipe.choice.loss import loss_title
+from trl_ext.support.paths import is_path
 
 NOT_MEASURED = "not measured yet"
 
@@ -32,6 +34,16 @@ class Shipped(NamedTuple):
     hardware: str
     measured: str
     path: Path
+
+    @property
+    def model_name(self) -> str:
+        """The model in a table: its name on the Hub, or the name of its folder."""
+        return Path(self.model).name if is_path(self.model) else self.model
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the model is named as on the Hub: it is neither the embedded one nor a folder of this computer."""
+        return self.model != EMBEDDED and not is_path(self.model)
 
     @property
     def is_measured(self) -> bool:

@@ -32,7 +32,8 @@ def absent(path: Path, what: str) -> str:
     """The end of a sentence about a path that does not exist."""
     parent = path.parent
     if not parent.is_dir():
-        return f"there is no folder {parent}: check the path (it is relative to {Path.cwd()})."
+        start = "" if path.is_absolute() else f" (it is relative to {Path.cwd()})"
+        return f"there is no folder {parent}: check the path{start}."
     near = messages.nearest(path.name, [entry.name for entry in parent.iterdir()])
     if near:
         return f"there is no such {what}: did you mean {parent / near[0]}?"
