@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,9 +81,9 @@ def find(given: Path, base: str | None = None) -> Source:
         raise UserError(why)
     recipe, why_not = _recipe(folder)
     if base is not None:
-        return Source(folder, adapter, base, None, recipe, why_not)
+        return Source(folder, adapter, os.path.expanduser(base), None, recipe, why_not)
     revision = (recipe and recipe.get("model_revision")) or adapter.get("revision")
-    return Source(folder, adapter, adapter["base_model_name_or_path"], revision, recipe, why_not)
+    return Source(folder, adapter, adapter_folder.base_of(folder), revision, recipe, why_not)
 
 
 def check_base(source: Source) -> None:

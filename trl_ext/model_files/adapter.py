@@ -1,6 +1,7 @@
 """Read the folder of an adapter, as PEFT saves it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def shapes(folder: Path) -> dict[str, list[int]]:
 
 
 def base_of(folder: Path) -> str | None:
-    """Path or Hub name of the model under the adapter; `None` if there is no adapter or it names no base."""
-    return config(folder).get("base_model_name_or_path")
+    """Path (`~` written out) or Hub name of the model under the adapter; `None` if there is no adapter or it names no base."""
+    base = config(folder).get("base_model_name_or_path")
+    return os.path.expanduser(base) if isinstance(base, str) else base
 
 
 def local_base(folder: Path) -> Path | None:

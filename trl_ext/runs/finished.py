@@ -25,6 +25,7 @@ def directory_of(given: Path) -> Path:
     Raises:
         UserError: It does not exist, or it is a recipe without a finished run.
     """
+    given = given.expanduser()
     if given.is_dir():
         return given
     if not names.find(given).exists():
