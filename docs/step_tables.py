@@ -51,7 +51,7 @@ def full(record: dict[str, Any] | None) -> str:
         return NOTHING
     parts = [ratios(record), "", _made_on(record)]
     if tokens := _tokens(record):
-        parts[-1] += f" {tokens}"
+        parts[-1] += f" In {tokens}"
     if continued := _continued(record):
         parts[-1] += f" {continued}"
     if profile := _profile(record):
@@ -69,7 +69,7 @@ def random_model(record: dict[str, Any]) -> str:
             f"Measured {record['date']} on {record['device']}, {record['threads']} thread, torch {versions['torch']}, TRL "
             f"{versions['trl']}. The model is a Llama with {settings['layers']} layers of width {settings['hidden']} in NF4, "
             f"with LoRA on all linear layers; a step has {settings['pairs']} pairs of {record['data']}. Part of the difference "
-            f"is the layout: {_tokens(record)}",
+            f"is the layout: in {_tokens(record)}",
         ]
     )
 
@@ -115,7 +115,7 @@ def _tokens(record: dict[str, Any]) -> str | None:
     if not every:
         return None
     four, eight = (spread([tokens[f"TRL, {batch} pairs"] / tokens["ours"] for tokens in every]) for batch in (4, 8))
-    return f"in micro-batches of 4 and 8 pairs, TRL computes {four} and {eight} times as many tokens per forward pass."
+    return f"micro-batches of 4 and 8 pairs, TRL computes {four} and {eight} times as many tokens per forward pass."
 
 
 def _continued(record: dict[str, Any]) -> str | None:
