@@ -101,7 +101,8 @@ def _line(record: dict[str, Any], what: str, theirs: str, ours: str, quantity: s
 
 
 def _made_on(record: dict[str, Any]) -> str:
-    settings, versions, seeds = record["settings"], record["versions"], len(record["cells"])
+    settings, versions = record["settings"], record["versions"]
+    seeds = max((len(each) for found in step_record.table(record).values() for each in found.values()), default=0)
     many = f"Medians of {seeds} seeds, with the smallest and the largest ratio. " if seeds > 1 else "One seed. "
     return (
         f"{many}Measured {record['date']} on {record['device']}, {record['threads']} thread, torch {versions['torch']}, TRL "
