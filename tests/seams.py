@@ -27,6 +27,7 @@ SEAMS = (
         "transformers' tables of attention functions and of mask functions, by name",
         "batching/test_families.py",
     ),
+    Seam("batching/head.py", "`TOKEN_CHUNK_SIZE` of TRL's fused LM head", "batching/test_head.py"),
     Seam("batching/kernels.py", "transformers' `repeat_kv`", "batching/test_kernels.py"),
     Seam("batching/padded.py", "`trl.trainer.utils.pad`", "batching/test_layout.py"),
     Seam(

@@ -10,7 +10,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 
 from trl_ext.batching import attention, noise
-from trl_ext.batching.head import head_sees
+from trl_ext.batching.head import head_sees, small_tiles
 from trl_ext.batching.packed import PackedRow
 
 # Keys of TRL's collators that describe the batch but are not arguments of a model.
@@ -81,7 +81,7 @@ def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False)
         return values.new_zeros(scored.shape).masked_scatter(scored, values)
 
     lengths = noise.of_lengths(lambda: batch["attention_mask"].sum(dim=1, keepdim=True))
-    with lengths, head_sees(_base(model), select):
+    with lengths, small_tiles(scored.device), head_sees(_base(model), select):
         return _completions(model(**inputs), mask, spread)
 
 
@@ -95,7 +95,8 @@ def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Com
         "shift_labels": row.labels[:, scored],
     }
     lengths = noise.of_lengths(lambda: noise.lengths_in(row.layout))
-    with lengths, attention.packed(row.layout), head_sees(_base(model), lambda hidden: hidden[:, scored]):
+    narrow = head_sees(_base(model), lambda hidden: hidden[:, scored])
+    with lengths, small_tiles(scored.device), attention.packed(row.layout), narrow:
         output = model(**inputs)
     mask = row.scatter(torch.ones_like(row.branch))
     return _completions(output, mask, row.scatter)

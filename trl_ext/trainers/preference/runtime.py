@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from trl_ext.batching.head import small_tiles
 from trl_ext.support.errors import UserError
 from trl_ext.support.sharded import is_sharded
 from trl_ext.trainers.common import lora
@@ -56,7 +57,8 @@ class Runtime:
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradient of a row's part of the loss. `sum_gradients` sums the parts of all processes."""
         # FSDP averages gradients over processes, at every backward pass.
-        self.accelerator.backward(loss * self.accelerator.num_processes if self.is_sharded else loss)
+        with small_tiles(self.device):
+            self.accelerator.backward(loss * self.accelerator.num_processes if self.is_sharded else loss)
 
     def sum_gradients(self) -> None:
         """Sum the gradients over processes, after the last row of a step. Rows run without DDP's wrapper, which would average."""
