@@ -42,7 +42,7 @@ def test_small_tiles_give_the_log_probabilities_and_gradients_of_full_logits(til
 def test_tiles_are_trls_elsewhere():
     before = chunked_logprob.TOKEN_CHUNK_SIZE
     with small_tiles(torch.device("cuda")):
-        assert chunked_logprob.TOKEN_CHUNK_SIZE == before
+        assert before == chunked_logprob.TOKEN_CHUNK_SIZE
     with pytest.raises(ZeroDivisionError), small_tiles(torch.device("cpu")):
         raise ZeroDivisionError
-    assert chunked_logprob.TOKEN_CHUNK_SIZE == before > TILE
+    assert before == chunked_logprob.TOKEN_CHUNK_SIZE > TILE
