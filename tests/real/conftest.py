@@ -58,6 +58,7 @@ def recipe(real_model, folder) -> Callable[..., str]:
             "use_peft": True,
             "lora_r": 8,
             "lora_alpha": 16,
+            "lora_dropout": 0.0,
             "lora_target_modules": "all-linear",
             "dataset_name": str(folder / "train.jsonl"),
             "per_device_train_batch_size": TRAINED,
