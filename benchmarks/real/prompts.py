@@ -29,6 +29,9 @@ TEMPLATES = (
     "How did {} begin?",
 )
 
+REQUEST = "Answer in one sentence."
+"""The end of every prompt."""
+
 TRAINED = (
     "gardening", "baking bread", "learning to swim", "keeping a dog", "playing the piano", "hiking in the mountains",
     "painting with watercolours", "riding a bicycle to work", "growing tomatoes", "playing chess", "making coffee", "knitting",
@@ -48,7 +51,7 @@ Part = Literal["train", "held_out"]
 def prompts(part: Part) -> list[str]:
     """Every template with every topic of a part, shuffled."""
     topics = TRAINED if part == "train" else HELD_OUT
-    written = [template.format(topic) for template in TEMPLATES for topic in topics]
+    written = [f"{template.format(topic)} {REQUEST}" for template in TEMPLATES for topic in topics]
     random.Random(0).shuffle(written)
     return written
 

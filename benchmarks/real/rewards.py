@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-WORDS = 30
+WORDS = 20
 """The most words of a short answer."""
 
 KEYS = ("answer", "reason")

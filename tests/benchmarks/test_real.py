@@ -39,8 +39,8 @@ def test_the_prose_has_sixty_distinct_paragraphs_of_similar_length():
 # Scores counted by hand.
 SCORES = [
     ("is_short", "one two three", 1.0),
-    ("is_short", "word " * 30, 1.0),
-    ("is_short", "word " * 40, 0.75),
+    ("is_short", "word " * 20, 1.0),
+    ("is_short", "word " * 25, 0.8),
     ("is_short", "", 0.0),
     ("ends_with_question", "I like tea. Do you?", 1.0),
     ("ends_with_question", 'He asked: "Why?"\n', 1.0),
@@ -62,7 +62,7 @@ SCORES = [
     ("is_json", "[1, 2]", 0.0),
     ("is_json", "{answer: 1}", 0.0),
     ("short_question", "Shall we?", 1.0),
-    ("short_question", "word " * 60, 0.25),
+    ("short_question", "word " * 40, 0.25),
 ]
 
 

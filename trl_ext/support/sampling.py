@@ -43,9 +43,10 @@ def sample(
     seed: int,
     max_new_tokens: int,
     batch_size: int = 256,
+    temperature: float = 1.0,
     watched: Watched = unwatched,
 ) -> list[Completion]:
-    """Sample one completion per prompt from the model's own distribution: temperature 1, no top-k, no top-p.
+    """Sample one completion per prompt, without top-k and top-p; at temperature 1 from the model's own distribution.
 
     A prompt is a text, a conversation, or token ids.
     The global random state is restored, so sampling during a run does not change the run.
@@ -53,7 +54,7 @@ def sample(
     end_ids = end_ids_of(model, tokenizer)
     config = GenerationConfig(
         do_sample=True,
-        temperature=1.0,
+        temperature=temperature,
         top_k=0,
         top_p=1.0,
         # Settings left out here would be taken from the model's own configuration.
