@@ -39,7 +39,7 @@ def draw(found: dict[str, dict[str, Any]], picture: Path) -> None:
         _point(right, name.removeprefix("hh-"), record["pairs"]["kl"], accuracy)
     right.axhline(0.5, color="0.6", linewidth=1, label="base")
     for axis, title in (
-        (left, "held-out answers of at most 30 words"),
+        (left, "held-out answers of at most 20 words"),
         (right, "accuracy on held-out real preferences"),
     ):
         tidy(axis)
