@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -90,7 +91,10 @@ def _train(cell: Cell, run: Path, place: Place) -> None:
     words += ["--model_name_or_path", model.folder(), "--output_dir", run]
     words += ["--loss", cell.loss] if cell.loss else []
     words += ["--dataset_name", place.preferences[0]] if cell.is_on_preferences else []
-    words += ["--resume_from_checkpoint", "true"] if list(run.glob("checkpoint-*")) else []
+    if list(run.glob("checkpoint-*")):
+        words += ["--resume_from_checkpoint", "true"]
+    else:
+        shutil.rmtree(run, ignore_errors=True)  # of a run that was killed before its first checkpoint
     _call("trl_ext", *words, log=run.with_suffix(".log"), used=_used(run))
 
 

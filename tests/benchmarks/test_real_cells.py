@@ -170,6 +170,11 @@ def test_an_interrupted_run_is_resumed_and_a_finished_one_is_not_trained_again(c
     (run / "checkpoint-20").mkdir(parents=True)
     cells.complete(CELL, cells.Place(tmp_path / "runs"))
     assert commands[0][-2:] == ["--resume_from_checkpoint", "true"]
+    (run / "checkpoint-20").rmdir()
+    (run / "leftover").touch()
+    commands.clear()
+    cells.complete(CELL, cells.Place(tmp_path / "runs"))
+    assert "--resume_from_checkpoint" not in commands[0] and not (run / "leftover").exists()
     (run / "adapter_config.json").touch()
     commands.clear()
     cells.complete(CELL, cells.Place(tmp_path / "runs"))
