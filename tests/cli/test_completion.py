@@ -46,7 +46,7 @@ def folder(tmp_path):
         ("trl-ext run qwen3-8b", {"qwen3-8b-kto"}),
         ("trl-ext validate ./m", {"./mine.yaml"}),
         ("trl-ext eval runs/d", {"runs/demo-dpo/"}),
-        ("trl-ext recipes smol", {"smollm3-3b-smoke"}),
+        ("trl-ext recipes smollm3", {"smollm3-3b-smoke"}),
         ("trl-ext losses simp", {"simpo"}),
         ("trl-ext run demo --loss ap", {name for name in losses.available() if name.startswith("ap")}),
         ("trl-ext run demo --learning_ra", {"--learning_rate"}),
