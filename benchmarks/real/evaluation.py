@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.real import model, prompts, rewards
 from benchmarks.real.pairs import LONGEST
-from trl_ext.evaluation import intervals
+from trl_ext.support import intervals
 from trl_ext.support.sampling import Completion, end_ids_of, logps, sample
 
 N_ON_PAIRS = 64

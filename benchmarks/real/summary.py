@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.real.cells import BASE, CELLS, RESULTS
-from trl_ext.evaluation import intervals
+from trl_ext.support import intervals
 
 Number = dict[str, float]
 

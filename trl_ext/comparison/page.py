@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jinja2
 
 from trl_ext.comparison import samples
-from trl_ext.evaluation.intervals import format_estimate
 from trl_ext.evaluation.results import A_REWARD, EXPLANATIONS, Measure, gain, measures
+from trl_ext.support.intervals import format_estimate
 
 LEGEND = (
     "± is half the width of the 95 % interval; asymmetric intervals are written (from–to). Shaded: the best value, and values "

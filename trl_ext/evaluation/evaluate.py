@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 
 from trl_ext.build.config import training_config
-from trl_ext.evaluation import intervals
-from trl_ext.evaluation.intervals import Estimate
 from trl_ext.evaluation.reward_functions import RewardFunctions, reward_functions
 from trl_ext.evaluation.rows import RowChoice, Rows, find_rows
 from trl_ext.evaluation.samples import Sampling, evaluate_samples
@@ -18,7 +16,9 @@ from trl_ext.evaluation.scores import Scored, scorer
 from trl_ext.runs import finished
 from trl_ext.runs.load import open_model
 from trl_ext.runs.loaded import Opened
+from trl_ext.support import intervals
 from trl_ext.support.counts import count, were
+from trl_ext.support.intervals import Estimate
 
 Progress = Callable[[Iterable, int], Iterable]
 """Iterates over so many items and shows the progress."""

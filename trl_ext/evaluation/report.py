@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from trl_ext.evaluation import results
-from trl_ext.evaluation.intervals import format_estimate
 from trl_ext.support import counts, terminal
+from trl_ext.support.intervals import format_estimate
 
 LABELS = {"accuracy": "accuracy", "margin": "margin, nats", "area_under_curve": "AUC"}
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from accelerate.utils import find_executable_batch_size
 
-from trl_ext.evaluation import intervals
-from trl_ext.evaluation.intervals import Estimate
 from trl_ext.evaluation.reward_functions import RewardFunctions
 from trl_ext.evaluation.scores import Scored, Scorer
 from trl_ext.rl import kl
 from trl_ext.runs.loaded import Opened
+from trl_ext.support import intervals
+from trl_ext.support.intervals import Estimate
 from trl_ext.support.sampling import Completion, sample
 
 BATCH = 64

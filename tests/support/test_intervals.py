@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from trl_ext.evaluation import intervals
+from trl_ext.support import intervals
 
 
 def test_wilson_against_published_numbers():
