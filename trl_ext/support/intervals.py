@@ -40,7 +40,7 @@ def share(successes: float, n: int) -> Estimate:
     Args:
         successes: Number of successes among `n`; a tie may count one half.
     """
-    return _wilson(successes / n, n)
+    return wilson(successes / n, n)
 
 
 def score(values: Sequence[float]) -> Estimate:
@@ -56,11 +56,12 @@ def score(values: Sequence[float]) -> Estimate:
         return mean(values)
     m, variance = float(values.mean()), float(values.var())
     if variance:
-        return _wilson(m, len(values) * m * (1 - m) / variance)
-    return _wilson(m, len(values)) if m in (0, 1) else Estimate(m, m, m)
+        return wilson(m, len(values) * m * (1 - m) / variance)
+    return wilson(m, len(values)) if m in (0, 1) else Estimate(m, m, m)
 
 
-def _wilson(p: float, n: float) -> Estimate:
+def wilson(p: float, n: float) -> Estimate:
+    """Wilson's score interval (1927) of a proportion of n trials; n may be an effective sample size."""
     spread = Z**2 / n
     centre = (p + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
