@@ -37,6 +37,11 @@ def test_holds_every_recipe_and_no_other_package(wheel):
     assert packages == {"trl_ext"}
 
 
+def test_holds_the_template_of_a_judge(wheel):
+    with zipfile.ZipFile(wheel) as files:
+        assert files.read("trl_ext/judging/pairwise.txt") == (ROOT / "trl_ext/judging/pairwise.txt").read_bytes()
+
+
 def test_an_installed_package_finds_a_recipe_by_its_name(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as files:
         files.extractall(tmp_path / "site-packages")

@@ -4,7 +4,7 @@ import io
 import logging
 import subprocess
 import sys
-import time
+import threading
 import traceback
 from itertools import islice
 
@@ -93,20 +93,32 @@ def test_the_parameters_that_are_sent(judge):
 
 
 def test_verdicts_are_given_as_soon_as_they_are_known(judge):
-    def second_is_slow(body):
-        return prefers_good(body)._replace(seconds=0.5 if body["messages"][0]["content"].startswith("p1") else 0)
+    released, in_time = threading.Event(), []
 
-    with serving(second_is_slow) as stub:
-        started = time.monotonic()
+    def second_waits(body):
+        if body["messages"][0]["content"].startswith("p1"):
+            in_time.append(released.wait(20))
+        return prefers_good(body)
+
+    with serving(second_waits) as stub:
         verdicts = judge(stub).verdicts(questions(2))
-        assert next(verdicts) is SECOND and time.monotonic() - started < 0.5
+        assert next(verdicts) is SECOND
+        released.set()
         assert next(verdicts) is FIRST
+    assert in_time == [True]
 
 
 @pytest.mark.parametrize("bound", [1, 3])
-def test_no_more_requests_at_a_time_than_allowed(judge, bound):
-    with serving(lambda body: prefers_good(body)._replace(seconds=0.03)) as stub:
-        list(judge(stub, concurrency=bound).verdicts(questions(12)))
+def test_as_many_requests_at_a_time_as_allowed_and_no_more(judge, bound):
+    together = threading.Barrier(bound, timeout=20)  # nobody is answered before as many have asked
+
+    def respond(body):
+        if body["messages"][0]["content"] != PROBE:
+            together.wait()
+        return prefers_good(body)._replace(seconds=0.02)
+
+    with serving(respond) as stub:
+        assert len(list(judge(stub, concurrency=bound).verdicts(questions(12)))) == 12
     assert stub.most == bound
 
 
