@@ -97,14 +97,16 @@ def test_ties_or_equal_lengths_need_no_control():
 @pytest.mark.parametrize(
     ("scores", "differences", "reason"),
     [
-        ([1, 1, 1, 0, 0], [5, 4, 3, 2, -1], "separates wins from losses: .* longer"),
-        ([0, 0, 1, 1], [5, 4, 3, 2], "separates wins from losses: .* shorter"),
+        ([1, 1, 1, 0, 0], [5, 4, 3, 2, -1], "separates wins from losses: .* larger"),
+        ([0, 0, 1, 1], [5, 4, 3, 2], "separates wins from losses: .* smaller"),
         ([1, 0.5, 0.5, 0], [5, 2, 2, -1], "separates wins from losses"),  # with ties at the border
         ([1, 1, 1], [1, 2, 3], "A won every prompt"),
         ([0, 0, 0], [1, 2, 3], "A lost every prompt"),
-        ([1, 0, 1, 0], [3, 3, 3, 3], "All length differences are equal"),
+        ([1, 0, 1, 0], [3, 3, 3, 3], "almost equal"),
+        ([1, 0, 1, 0, 1], [900, 901, 902, 903, 904], "almost equal"),  # tanh is 1 on each
         ([1, 0], [3, 1], "at least 3 prompts"),
         ([math.nan] * 3, [1, 2, 3], "No prompt has a clear verdict"),
+        ([0.75, 0.75, 0.25, 0.25], [3, 3, -3, -3], "fits every score exactly"),
         ([0.75, 0.25, 0.75, 0.25, 0.5], [0, 0, 0, 0, 50], "One prompt alone determines the effect"),
     ],
 )

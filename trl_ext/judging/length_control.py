@@ -9,6 +9,12 @@ from trl_ext.judging import logistic
 from trl_ext.judging.score_interval import score_interval
 from trl_ext.support.intervals import Estimate, Z
 
+MIN_RANGE = 1e-4
+"""The least range of tanh(Δ/s). With one sign of Δ and little variation, tanh is 1 or -1 on every prompt."""
+
+EXACT = 1e-8
+"""The largest residual of scores that are fitted exactly."""
+
 MAX_LEVERAGE = 0.99
 """A prompt above it is fitted exactly, whatever its score, so that its residual says nothing about the error."""
 
@@ -65,34 +71,34 @@ def length_controlled(
     scores, difference = scores[clear], difference[clear]
     if not len(scores):
         return LengthControlled(None, undefined="No prompt has a clear verdict.")
-    if not difference.any() or (scores == 0.5).all():
-        return LengthControlled(
-            score_interval(scores)
-        )  # at equal lengths already, or nothing that length could explain
-    if sentence := _undefined(scores, difference):
+    if not difference.any() or (scores == 0.5).all():  # equal lengths already, or nothing that length could explain
+        return LengthControlled(score_interval(scores))
+    if len(scores) < 3:
+        return LengthControlled(None, undefined="A length-controlled win rate needs at least 3 prompts.")
+    deviation = difference.std(ddof=1)
+    x = np.tanh(difference / deviation) if deviation else np.ones_like(difference)
+    if sentence := _undefined(scores, x):
         return LengthControlled(None, undefined=sentence)
-    return _regress(scores, np.tanh(difference / difference.std(ddof=1)))
+    return _regress(scores, x)
 
 
-def _undefined(scores: np.ndarray, difference: np.ndarray) -> str:
+def _undefined(scores: np.ndarray, x: np.ndarray) -> str:
     """Why the regression has no unique finite maximum; empty if it has one.
 
     A score between 0 and 1 counts as a part of a win and a part of a loss. There is no finite maximum if one length difference
     separates all wins from all losses (Albert and Anderson 1984, Biometrika 71:1).
     """
-    if len(scores) < 3:
-        return "A length-controlled win rate needs at least 3 prompts."
-    if np.ptp(difference) == 0:
-        return "All length differences are equal, so the effect of length cannot be separated from the difference in quality."
-    won, lost = difference[scores > 0], difference[scores < 1]
+    if np.ptp(x) < MIN_RANGE:
+        return "All length differences are almost equal, so their effect cannot be separated from the difference in quality."
+    won, lost = x[scores > 0], x[scores < 1]
     if not len(won) or not len(lost):
         kind = "won" if len(won) else "lost"
         return f"A {kind} every prompt, so the effect of length cannot be estimated."
     if won.min() >= lost.max() or won.max() <= lost.min():
-        kind = "longer" if won.min() >= lost.max() else "shorter"
+        kind = "larger" if won.min() >= lost.max() else "smaller"
         return (
-            f"The length difference alone separates wins from losses: on every prompt that A won, its answer was {kind} than B's "
-            "by more than on those that it lost. The effect of length has no finite estimate then."
+            f"The length difference alone separates wins from losses: A won with the {kind} differences (its length minus B's) and "
+            "lost with the others. The effect of length has no finite estimate then."
         )
     return ""
 
@@ -114,8 +120,13 @@ def _regress(scores: np.ndarray, x: np.ndarray) -> LengthControlled:
             None,
             undefined="One prompt alone determines the effect of length. More prompts with different lengths are needed.",
         )
-    meat = (design.T * ((scores - p) / (1 - leverage)) ** 2) @ design
-    theta_error, phi_error = np.sqrt(np.diag(inverse @ meat @ inverse))
+    if np.abs(scores - p).max() < EXACT:
+        return LengthControlled(
+            None,
+            undefined="The regression fits every score exactly, so its error cannot be estimated. More prompts are needed.",
+        )
+    influence = (design * ((scores - p) / (1 - leverage))[:, None]) @ inverse
+    theta_error, phi_error = np.sqrt((influence**2).sum(0))  # the diagonal of the sandwich
     ends = (logistic.sigmoid(theta + sign * Z * theta_error) for sign in (0, -1, 1))
     return LengthControlled(
         Estimate(*map(float, ends)), Estimate(*(float(phi + sign * Z * phi_error) for sign in (0, -1, 1)))
