@@ -342,11 +342,13 @@ def test_equal_questions_are_asked_once(judge):
 
 def test_an_evaluation_that_is_left_keeps_what_it_asked_for(judge):
     with serving(lambda body: prefers_good(body)._replace(seconds=0.05)) as stub:
-        verdicts = judge(stub, concurrency=3).verdicts(questions(20))
+        left = judge(stub, concurrency=3)
+        verdicts = left.verdicts(questions(20))
         assert len(list(islice(verdicts, 4))) == 4
         verdicts.close()
         sent = len(stub.asked)
         assert 4 <= sent < 20
+        assert left.usage.new.prompt_tokens == 100 * (sent + 1)  # all that was paid for, and `check`
         assert list(judge(stub).verdicts(questions(20))) == [SECOND, FIRST] * 10
         assert len(stub.asked) == 20  # those in flight were waited for
 

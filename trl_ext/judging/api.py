@@ -9,6 +9,7 @@ evaluation continues.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -64,7 +65,7 @@ class ApiJudge:
             UserError: The package `openai` is not installed, or the key in the environment cannot be one.
         """
         self.name, self.settings = settings.model, settings
-        self.usage = Usage()
+        self.usage, self._counting = Usage(), threading.Lock()
         self._template = template or Template.load()
         self._key = api_key()
         self._client = _client(settings, self._key)
@@ -123,26 +124,28 @@ class ApiJudge:
             for text in texts:
                 while text not in known:
                     self.check()
-                    asked_text, (reply, is_new) = next(arriving)
+                    asked_text, reply = next(arriving)
                     known[asked_text] = reply
-                    if reply is None:
-                        self.usage.refuse()
-                    else:
-                        self.usage.add(reply, self.usage.new if is_new else self.usage.cached)
                 reply = known[text]
                 yield Verdict.UNCLEAR if reply is None else reply.verdict
 
-    def _reply(self, text: str) -> tuple[Reply | None, bool]:
-        """The reply to a text and whether it was asked for now; `None` if the API refuses the text."""
+    def _reply(self, text: str) -> Reply | None:
+        """The reply to a text, counted and kept; `None` if the API refuses the text."""
         if reply := self._cache.get(text):  # another process was faster
-            return reply, False
+            with self._counting:
+                self.usage.add(reply, self.usage.cached)
+            return reply
         try:
             reply = self._asked(text, self.settings.retries)
         except _RefusedError as refused:
             log.warning("A question has no verdict. %s", refused.explanation)
-            return None, True
+            with self._counting:
+                self.usage.refuse()
+            return None
         self._cache.put(text, reply)
-        return reply, True
+        with self._counting:  # here, so that a reply is counted even if the caller has left
+            self.usage.add(reply, self.usage.new)
+        return reply
 
     def _asked(self, text: str, retries: int) -> Reply:
         """The reply to one request and its repetitions.
