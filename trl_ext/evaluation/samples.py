@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import find_executable_batch_size
 
 from trl_ext.evaluation.reward_functions import RewardFunctions
 from trl_ext.evaluation.scores import Scored, Scorer
@@ -106,12 +105,8 @@ def _log_ratio(scored: Scored) -> float:
 
 
 def _complete(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling) -> list[Completion]:
-    @find_executable_batch_size(starting_batch_size=BATCH)
-    def complete(batch_size: int) -> list[Completion]:
-        limits = {"seed": sampling.seed, "max_new_tokens": sampling.max_new_tokens}
-        return sample(model, tokenizer, prompts, batch_size=batch_size, **limits)
-
-    return complete()
+    limits = {"seed": sampling.seed, "max_new_tokens": sampling.max_new_tokens}
+    return sample(model, tokenizer, prompts, batch_size=BATCH, **limits)
 
 
 def _lens(completions: list[Completion]) -> Estimate:

@@ -1,13 +1,15 @@
 """Sample completions in batches, and compute their log-probabilities under the active model."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
+from trl_ext.support.batches import in_batches
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
+from trl_ext.support.gumbel import GumbelNoise, row_seeds
 
 Messages = list[dict[str, str]]
 
@@ -34,11 +36,10 @@ def as_messages(prompt: str | Messages) -> Messages:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
-@torch.no_grad()
 def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: list[str | Messages | list[int]],
+    prompts: Sequence[str | Messages | list[int]],
     *,
     seed: int,
     max_new_tokens: int,
@@ -46,40 +47,80 @@ def sample(
     temperature: float = 1.0,
     watched: Watched = unwatched,
 ) -> list[Completion]:
+    """Sample one completion per prompt. See `sample_each`."""
+    settings = {"seed": seed, "max_new_tokens": max_new_tokens, "batch_size": batch_size, "temperature": temperature}
+    return list(watched(sample_each(model, tokenizer, prompts, **settings), len(prompts)))
+
+
+def sample_each(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str | Messages | list[int]],
+    *,
+    seed: int,
+    max_new_tokens: int,
+    batch_size: int = 256,
+    temperature: float = 1.0,
+) -> Iterator[Completion]:
     """Sample one completion per prompt, without top-k and top-p; at temperature 1 from the model's own distribution.
 
-    A prompt is a text, a conversation, or token ids.
-    The global random state is restored, so sampling during a run does not change the run.
+    Completions come in the order of the prompts, those of a batch as soon as it is complete. A caller that is interrupted has
+    all earlier ones. Where memory runs out, batches are halved.
+
+    A completion depends on the model, the temperature, `seed`, the token ids of its prompt and, if the prompt occurs several
+    times, on which of these it is. It does not depend on `batch_size`, on other prompts or on their order, except for rounding:
+    logits differ in their last digits between shapes of a batch, and so may a token whose noisy logit is that close to
+    another's, with all that follow it. Random numbers are the same for any model, so two models give the same completion as
+    long as their distributions agree. CPUs and GPUs have different random numbers. The global random state is not used.
+
+    Args:
+        model: A causal language model. It is in evaluation mode while a batch is sampled.
+        tokenizer: Its own, with a padding token.
+        prompts: Each is a text, a conversation, or token ids.
+        seed: Random seed.
+        max_new_tokens: Maximum length of a completion.
+        batch_size: Completions sampled together.
+        temperature: Of the distribution; 0 for the most probable token at each position.
+
+    Raises:
+        UserError: The model computed NaN or infinite logits.
     """
+    rows = [_prompt_ids(prompt, tokenizer) for prompt in prompts]
     end_ids = end_ids_of(model, tokenizer)
     config = GenerationConfig(
-        do_sample=True,
-        temperature=temperature,
-        top_k=0,
-        top_p=1.0,
+        do_sample=False,  # the noise samples
         # Settings left out here would be taken from the model's own configuration.
-        min_p=0.0,
-        typical_p=1.0,
+        num_beams=1,
+        num_return_sequences=1,
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         max_new_tokens=max_new_tokens,
         eos_token_id=sorted(end_ids),
         pad_token_id=tokenizer.pad_token_id,
     )
-    completions = []
-    with inference(model), torch.random.fork_rng():
-        torch.manual_seed(seed)
-        starts = range(0, len(prompts), batch_size)
-        for start in watched(starts, len(starts)):
-            rows = [_prompt_ids(prompt, tokenizer) for prompt in prompts[start : start + batch_size]]
-            input_ids, attention_mask = _left_padded(rows, tokenizer.pad_token_id, model.device)
-            output = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
-            for row, generated in zip(rows, output[:, input_ids.shape[1] :].tolist(), strict=True):
-                end = next((i for i, token in enumerate(generated) if token in end_ids), None)
-                ids = generated if end is None else generated[: end + 1]
-                text = tokenizer.decode(ids, skip_special_tokens=True)
-                completions.append(Completion(row, ids, text, end is not None))
-    return completions
+
+    @torch.no_grad()
+    def complete(batch: Sequence[tuple[list[int], int]]) -> list[Completion]:
+        prompt_ids, seeds = zip(*batch, strict=True)
+        input_ids, attention_mask = _left_padded(prompt_ids, tokenizer.pad_token_id, model.device)
+        noise = GumbelNoise(seeds, temperature, model.device) if temperature else None
+        with inference(model):
+            output = model.generate(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                generation_config=config,
+                logits_processor=LogitsProcessorList([noise] if noise else []),
+            )
+        if noise:
+            noise.check()
+        completions = []
+        for row, generated in zip(prompt_ids, output[:, input_ids.shape[1] :].tolist(), strict=True):
+            end = next((i for i, token in enumerate(generated) if token in end_ids), None)
+            ids = generated if end is None else generated[: end + 1]
+            completions.append(Completion(row, ids, tokenizer.decode(ids, skip_special_tokens=True), end is not None))
+        return completions
+
+    yield from in_batches(list(zip(rows, row_seeds(seed, rows), strict=True)), batch_size, complete)
 
 
 @torch.no_grad()
@@ -147,7 +188,7 @@ def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> se
     return {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
 
 
-def _left_padded(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _left_padded(rows: Sequence[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask, both (B, T), every row ending at the right edge."""
     width = max(map(len, rows))
     ids = [[pad_id] * (width - len(row)) + row for row in rows]
