@@ -114,6 +114,7 @@ SEAMS = (
         "inspection/test_against_trl.py",
     ),
     Seam("inspection/tokenise_images.py", "TRL's collators for data with images", "inspection/test_against_trl.py"),
+    Seam("judging/scorers.py", "how TRL recognises asynchronous reward functions", "judging/test_scores.py"),
     Seam("planner/counting.py", "which modules transformers leaves unquantised", "planner/test_counting.py"),
     Seam("planner/dry_run.py", "the buffers of TRL's fused LM head", "planner/test_memory.py"),
     Seam(
