@@ -15,16 +15,19 @@ from trl_ext.recipe.load import (
     drop_unknown_keys,
     fit_to_loss,
     fit_variants,
+    merge_entries,
     merge_layers,
     note_reused_hyperparameters,
+    read_evaluation,
     read_variants,
     run_checks,
+    take_entries,
     unfold_loss_kwargs,
 )
 
 PASSES = (
-    choose_method, read_variants, drop_unknown_keys, drop_misplaced_keys, unfold_loss_kwargs, choose_loss, convert_types,
-    fit_variants, merge_layers, fit_to_loss, note_reused_hyperparameters, run_checks,
+    choose_method, take_entries, read_variants, drop_unknown_keys, drop_misplaced_keys, unfold_loss_kwargs, choose_loss, convert_types,
+    fit_variants, merge_layers, merge_entries, read_evaluation, fit_to_loss, note_reused_hyperparameters, run_checks,
 )  # fmt: skip
 LOSS = "model_name_or_path: embedded\ndataset_name: embedded\nloss: dpo\nvariants: {ipo: {beta: 1}, kto: {}, simpo: {gamma: 1}}\n"
 

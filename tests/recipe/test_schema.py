@@ -28,6 +28,8 @@ CLASSES = {
     "UnpairedPreferenceConfig": "trl_ext.trainers.preference.config",
     "ModelExtras": "trl_ext.recipe.extras",
     "DataExtras": "trl_ext.recipe.extras",
+    "RunExtras": "trl_ext.recipe.extras",
+    "EvaluationKeys": "trl_ext.recipe.extras",
 }
 
 

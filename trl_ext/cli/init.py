@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.model is None or args.data is None:
         raise UserError("Give a model and data: `trl-ext init Qwen/Qwen3-4B pairs.jsonl`.")
-    given = dict(args.recipe_keys)
+    from trl_ext.recipe.layers.entries import folded
+
+    given = folded(args.recipe_keys)
     for key in ("model_name_or_path", "dataset_name"):
         if key in given:
             raise UserError(f"`--{key}` is given twice. Model and data are the first two words: remove the flag.")

@@ -9,7 +9,8 @@ from trl_ext.cli.recipe_keys import RecipeKey, Value
 from trl_ext.support import messages
 from trl_ext.support.errors import UserError
 
-FLAG = re.compile(r"--(\w[\w-]*)(=.*)?", re.DOTALL)
+FLAG = re.compile(r"--(\w[\w-]*(?:\.\w[\w-]*)?)(=.*)?", re.DOTALL)
+"""A flag by its name, which has a dot where it is for an entry of a mapping: `--evaluation.judge`."""
 
 
 class Parser(argparse.ArgumentParser):

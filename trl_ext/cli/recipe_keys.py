@@ -8,7 +8,7 @@ from trl_ext.cli import completion
 
 A_RECIPE = "a YAML file, or a name that `trl-ext recipes` lists"
 A_RUN_OR_RECIPE = f"directory of a run, or {A_RECIPE}"
-ANY_KEY = "sets any key of the recipe and overrides the file"
+ANY_KEY = "sets any key of the recipe and overrides the file; --key.entry value: sets an entry of a mapping"
 
 
 def add_recipe(parser: Any, *, is_optional: bool = False) -> argparse._ArgumentGroup:
@@ -50,7 +50,10 @@ class Value(argparse.Action):
 
 
 class RecipeKey(argparse.Action):
-    """`--key value` for a key of a recipe; `--key` alone means true. The last one of the same key counts."""
+    """`--key value` for a key of a recipe; `--key` alone means true. The last one of the same key counts.
+
+    `--key.entry value` is for an entry of a mapping.
+    """
 
     def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
         super().__init__(option_strings, dest, nargs="*", default=argparse.SUPPRESS, **options)
@@ -73,9 +76,14 @@ def missing_value(key: str) -> str | None:
     """The kind of value that a key needs; `None` if it means something alone, or is no key of a recipe."""
     from trl_ext import losses
     from trl_ext.methods import METHODS
+    from trl_ext.recipe import schema
     from trl_ext.recipe.layers.convert import allowed
+    from trl_ext.recipe.layers.evaluation import EVALUATION
     from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys
 
+    if key.startswith(f"{EVALUATION}."):
+        entry = schema.fields("EvaluationKeys").get(key.partition(".")[2])
+        return None if entry is None else allowed(entry)
     if key in LOSS_KEYS:
         return "one"
     if readers := losses.readers(key):

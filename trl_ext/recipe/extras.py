@@ -1,6 +1,7 @@
 """Declare the keys of a recipe that trl-ext adds to TRL's `ModelConfig` and `ScriptArguments`, and the sources of reward."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -77,6 +78,90 @@ class DataExtras:
             "help": "Number of examples (1 or more) or share (below 1) of the training split to hold out for evaluation, if the "
             "dataset has no test split. All examples of a prompt are on the same side."
         },
+    )
+
+
+@dataclass
+class RunExtras:
+    """Settings of a run besides those of its trainer."""
+
+    evaluation: bool | dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluation at the end of the run, as a mapping: `{judge: sentiment, samples: 100}`. `true` evaluates as `trl-ext "
+            "eval` does without flags. Default: none."
+        },
+    )
+
+
+@dataclass
+class EvaluationKeys:
+    """Entries of `evaluation`. Each is a flag of `trl-ext eval`, too."""
+
+    judge: str | list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Judge of the win rate of the trained model against its base, or a list of two, whose agreement is measured: a "
+            "reward function, the folder or Hub name of a reward model or chat model, `api`, or an address."
+        },
+    )
+    judge_model: str | None = field(default=None, metadata={"help": "Model behind the API."})
+    judge_base_url: str | None = field(
+        default=None, metadata={"help": "Address of the API (default: https://api.openai.com/v1)."}
+    )
+    judge_template: str | None = field(
+        default=None,
+        metadata={"help": "File with the text that an API or a chat model reads, in place of the shipped one."},
+    )
+    judge_concurrency: int | None = field(
+        default=None, metadata={"help": "Largest number of requests to the API at a time (default: 8)."}
+    )
+    judge_timeout: float | None = field(
+        default=None, metadata={"help": "Seconds without an answer after which a request is repeated (default: 120)."}
+    )
+    judge_retries: int | None = field(
+        default=None, metadata={"help": "Repetitions of a request that failed (default: 5)."}
+    )
+    judge_max_tokens: int | None = field(
+        default=None, metadata={"help": "Largest number of tokens in a reply of the API (default: 1024)."}
+    )
+    judge_temperature: float | None = field(
+        default=None, metadata={"help": "Temperature of the replies of the API (default: 0)."}
+    )
+    judge_revision: str | None = field(default=None, metadata={"help": "Commit, branch or tag of a judge on the Hub."})
+    judge_load_in_4bit: bool = field(
+        default=False, metadata={"help": "Quantise a judge that is loaded on this computer."}
+    )
+    temperature: float | None = field(
+        default=None, metadata={"help": "Temperature of the answers that are judged (default: 1)."}
+    )
+    prompts: str | None = field(
+        default=None,
+        metadata={
+            "help": "File with the prompts that are answered and judged (default: those that the run held out)."
+        },
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "Held-out preferences (default: the data of the run)."}
+    )
+    split: str | None = field(default=None, metadata={"help": "Split of the data."})
+    dataset_columns: dict[str, str] | None = field(default=None, metadata={"help": "Columns of `dataset`."})
+    tasks: str | list[str] | None = field(
+        default=None,
+        metadata={"help": "Tasks of lm-evaluation-harness by their names, or a folder of task files."},
+    )
+    limit: int | None = field(default=None, metadata={"help": "Number of rows that are used, from the first."})
+    samples: int | None = field(
+        default=None,
+        metadata={"help": "Completions that are sampled per model, each for another prompt (default: 256)."},
+    )
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "Largest number of tokens of a sample (default: 128)."}
+    )
+    seed: int | None = field(default=None, metadata={"help": "Seed of the sampling (default: 0)."})
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={"help": "Reward functions that score the samples (default: those of the embedded data)."},
     )
 
 

@@ -12,6 +12,8 @@ from trl_ext.recipe.choice.loss import Choice, choose_loss, settle_method
 from trl_ext.recipe.choice.loss_kwargs import unfold_loss_kwargs
 from trl_ext.recipe.choice.method import choose_method
 from trl_ext.recipe.choice.variants import read_variants
+from trl_ext.recipe.layers.entries import merge_entries, take_entries
+from trl_ext.recipe.layers.evaluation import read_evaluation
 from trl_ext.recipe.layers.layer import Layer, Layers, from_file, from_flags
 from trl_ext.recipe.layers.merge import merge_layers
 from trl_ext.recipe.layers.types import convert_types
@@ -46,6 +48,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None, *, to_tra
     layers = Layers(Layer(from_file(document.values, document.lines)), Layer(from_flags(overrides or {})))
 
     method = choose_method(layers, problems)
+    take_entries(layers, method, problems)
     read_variants(layers, document.lines, method, problems)
     drop_unknown_keys(layers, method, problems)
     drop_misplaced_keys(layers, problems)
@@ -55,6 +58,8 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None, *, to_tra
     convert_types(layers, method, problems)
     fit_variants(layers, method, problems)
     merged = merge_layers(layers, chosen)
+    merge_entries(merged, layers, problems)
+    read_evaluation(merged, document.lines, problems)
     loss_kwargs = fit_to_loss(merged, chosen, method, problems)
     note_reused_hyperparameters(merged, layers.file, chosen, problems)
     awaits = run_checks(merged, path.parent, method, chosen, problems, to_train=to_train)

@@ -110,7 +110,7 @@ class Recipe:
         `DataExtras`; ``env`` environment variables.
         """
         training, model, data = {}, {}, {}
-        elsewhere = {*OWN_KEYS, *schema.fields("RewardExtras")}
+        elsewhere = {*OWN_KEYS, *schema.fields("RewardExtras"), *schema.fields("RunExtras")}
         if self.loss is not None:
             training = {"loss": self.loss, "loss_kwargs": dict(self.loss_kwargs)}
             elsewhere |= {*hyperparameters()}
@@ -124,9 +124,15 @@ class Recipe:
         env = {name: str(value) for name, value in (self.values.get("env") or {}).items()}
         return {"training": training, "model": model, "data": data, "env": env}
 
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """What is evaluated at the end of the run; `None` for nothing, `{}` for what `trl-ext eval` does without flags."""
+        return self.values.get("evaluation")
+
     def digest(self) -> str:
-        """Digest of the settings; equal for two runs of one recipe with the same flags."""
-        return hashlib.sha256(json.dumps(self.values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        """Digest of the settings that training depends on; equal for two runs of one recipe with the same flags."""
+        values = {key: value for key, value in self.values.items() if key not in schema.fields("RunExtras")}
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def dump(self, path: str | Path) -> None:
         """Write the merged settings as a recipe that repeats the run."""

@@ -43,6 +43,8 @@ SOURCES = {
     "ModelExtras": ("trl_ext", "recipe/extras.py"),
     "DataExtras": ("trl_ext", "recipe/extras.py"),
     "EntryExtras": ("trl_ext", "recipe/extras.py"),
+    "RunExtras": ("trl_ext", "recipe/extras.py"),
+    "EvaluationKeys": ("trl_ext", "recipe/extras.py"),
 }
 for _method in METHODS.values():
     _module_name, _, _name = _method.config.partition(":")

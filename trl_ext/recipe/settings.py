@@ -24,7 +24,7 @@ class Settings:
     is_recipe = True
 
     def __init__(self, merged: Layer, method: Method, loss: LossInfo | MixInfo | None, folder: Path) -> None:
-        self._settings = merged.settings
+        self._settings, self._entries = merged.settings, merged.entries
         self._fields = {key: field for key, field in known_keys(method.name).items() if field is not None}
         self._defaults = defaults(method.name)
         self.method = method
@@ -51,7 +51,9 @@ class Settings:
         return key in self._defaults and self[key] != self._defaults[key]
 
     def where(self, key: str) -> str:
-        """How a sentence names this setting."""
+        """How a sentence names this setting, or an entry of it: `evaluation.judge`."""
+        if key in self._entries:
+            return str(self._entries[key])
         return str(self._settings[key].place) if key in self._settings else f"`{key}`"
 
     def named(self, *keys: str) -> str:

@@ -8,7 +8,8 @@ from trl_ext.methods import METHODS
 from trl_ext.recipe import schema
 
 LOSS_KEYS = ("loss", "loss_kwargs", "variants")
-OWN_KEYS = ("trainer", "env", *LOSS_KEYS)
+ENV = "env"
+OWN_KEYS = ("trainer", ENV, *LOSS_KEYS)
 """Keys that are neither a field of a configuration nor a hyperparameter."""
 
 TRL_PREFERENCES, TRL_SAMPLING = ("DPOConfig", "KTOConfig"), "RLOOConfig"
@@ -72,7 +73,7 @@ def _known_keys(kind: str, names: tuple[str, ...]) -> Keys:
     if method.is_default:
         for other in METHODS.values():
             keys |= schema.training(other.name) if other.is_default else {}
-    return keys | schema.training(kind) | schema.model() | schema.data()
+    return keys | schema.training(kind) | schema.model() | schema.data() | schema.fields("RunExtras")
 
 
 @lru_cache

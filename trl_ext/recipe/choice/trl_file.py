@@ -36,6 +36,7 @@ def is_unnamed(layers: Layers) -> bool:
         _fields("PairedPreferenceConfig", "UnpairedPreferenceConfig")
         | schema.model().keys()
         | schema.data().keys()
+        | schema.fields("RunExtras").keys()
         | {*hyperparameters()}
     ) - theirs
     return dialect is None and not ours & file.keys()

@@ -17,10 +17,12 @@ class Place(NamedTuple):
     Attributes:
         phrase: How a sentence names it: `` `beta` (line 7) `` or `` `--beta` ``.
         line: Its line in the file; `None` for flags.
+        path: The keys that lead to it in the file: ``("variants", "ipo", "beta")``; empty for flags.
     """
 
     phrase: str
     line: int | None = None
+    path: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.phrase
@@ -49,10 +51,12 @@ class Layer:
         settings: Settings by key.
         reported: Keys that were meant but got lost, by a wrong name or a value of a wrong type. A problem reports that, so
             they are not reported as missing too.
+        entries: Places of entries of mappings, by both keys with a dot between them: `evaluation.judge`.
     """
 
     settings: dict[str, Setting] = field(default_factory=dict)
     reported: set[str] = field(default_factory=set)
+    entries: dict[str, Place] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,12 +72,14 @@ class Layers:
 
     Attributes:
         verb: The `trainer` that names a verb of TRL for preferences, `dpo` or `kto`, if one is given.
+        entries: Flags such as `--evaluation.judge`, each for an entry of a mapping, by their names.
     """
 
     file: Layer
     flags: Layer
     variants: list[Variant] = field(default_factory=list)
     verb: Setting | None = None
+    entries: dict[str, Setting] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Layer]:
         yield from self.variants
@@ -98,4 +104,4 @@ def from_flags(values: Mapping[str, Any]) -> dict[str, Setting]:
 def in_file(path: tuple[str, ...], lines: Lines) -> Place:
     """The place of a key in a recipe file."""
     name, line = shown_text(".".join(path)), lines.get(path)
-    return Place(f"`{name}`" if line is None else f"`{name}` (line {line})", line)
+    return Place(f"`{name}`" if line is None else f"`{name}` (line {line})", line, path)
