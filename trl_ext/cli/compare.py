@@ -6,7 +6,7 @@ from typing import Any
 
 from trl_ext.cli import completion
 from trl_ext.cli.recipe_keys import A_RECIPE, Value, take_recipe_keys
-from trl_ext.cli.sampling import add_sampling
+from trl_ext.cli.sampling import TOKENS, add_sampling
 from trl_ext.cli.values import add_quiet, writable_folder
 from trl_ext.support import terminal
 from trl_ext.support.counts import count
@@ -159,5 +159,5 @@ def _evaluator(recipes: list[Any], directory: Path, args: argparse.Namespace, co
     def tell(text: str) -> None:
         console.print(text, markup=False)
 
-    sampling = Sampling(args.samples, args.max_new_tokens, seed=0)
+    sampling = Sampling(args.samples, args.max_new_tokens or TOKENS, seed=0)
     return Evaluator(rows, sampling, functions, tell, lambda items, count: watched(items, count, console))

@@ -1,4 +1,4 @@
-"""`trl-ext eval`: measure accuracy and margin on held-out preferences, and the KL to the base model."""
+"""`trl-ext eval`: measure a run on held-out preferences, or let a judge compare its answers with those of its base."""
 
 import argparse
 import contextlib
@@ -7,24 +7,30 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from trl_ext.cli import judging
 from trl_ext.cli.recipe_keys import Value, add_run_or_recipe
-from trl_ext.cli.sampling import add_sampling
+from trl_ext.cli.sampling import TOKENS, add_sampling
 from trl_ext.cli.values import add_quiet, writable_folder
 from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import log
 
-HELP = "measure a trained model on held-out preferences"
+HELP = "measure a trained model on held-out preferences, or judge its answers against the base's"
 EXAMPLES = """examples:
   trl-ext eval runs/demo-dpo
   trl-ext eval runs/demo-dpo/checkpoint-40 --limit 200
   trl-ext eval demo
   trl-ext eval runs/demo-dpo --dataset pairs.jsonl
   trl-ext eval runs/demo-dpo --dataset org/pairs --split validation --json
+  trl-ext eval runs/demo-dpo --judge sentiment
+  trl-ext eval my-run --judge rewards.py:is_correct --prompts questions.jsonl
+  trl-ext eval my-run --judge http://localhost:11434/v1 --judge_model qwen3:8b
 
 For a recipe its latest finished run is used. Accuracy does not depend on beta: it is the share of pairs in which log π(chosen) − log π_ref(chosen) is above log π(rejected) − log π_ref(rejected).
 
-exit code: 0 on success, 2 on a user error"""
+With --judge, the run and its base answer the same prompts, and the judge compares the answers. Answers and verdicts are kept: the same command continues after an interrupt, and samples and asks nothing twice.
+
+exit code: 0 on success, 2 on a user error, 130 on Ctrl-C"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="columns of the data, as in a recipe",
     )
     add_sampling(parser)
+    judging.add_judging(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the sampling (default: 0)")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="JSON file for the results (default: eval-<dataset>.json in the run)",
+        help="JSON file for the results (default: eval-<dataset>.json, or judged-<judge>.json, in the run)",
     )
     add_quiet(parser)
     parser.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
@@ -58,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    if judges := judging.choices(args):
+        return _judge(args, judges)
     from trl_ext.runs import finished, libraries
     from trl_ext.support import atomic
 
@@ -76,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         record = evaluate_run(
             directory,
             RowChoice(args.dataset, args.split, args.dataset_columns, args.limit),
-            Sampling(args.samples, args.max_new_tokens, args.seed),
+            Sampling(args.samples, args.max_new_tokens or TOKENS, args.seed),
             log=lambda text: console.print(text, markup=False),
             progress=lambda scored, total: watched(scored, total, console),
             reward_names=args.reward_funcs,
@@ -89,6 +98,46 @@ def run(args: argparse.Namespace) -> int:
         return 0
     report.show(console, record)
     console.print(f"record   {path}")
+    return 0
+
+
+def _judge(args: argparse.Namespace, judges: list[Any]) -> int:
+    """Let judges compare the run's answers with those of its base."""
+    from trl_ext.runs import finished, libraries
+    from trl_ext.runs.signals import Interrupted
+    from trl_ext.support import atomic
+    from trl_ext.support.progress import Progress
+
+    prompts = judging.prompts(args, args.dataset_columns)
+    directory = finished.directory_of(args.run)
+    finished.check(directory)
+    writable_folder("output", args.output.parent if args.output else directory)
+    console = terminal.console(stderr=args.json)
+    progress = Progress(console)
+    with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
+        libraries.configure(finished.recipe_at(directory, needs_data=prompts.file is None))  # before the imports below
+        from trl_ext.evaluation import judged, judged_report
+
+        try:
+            records = judged.judge_run(
+                directory,
+                judges,
+                prompts,
+                judging.sampling(args, args.seed),
+                log=lambda text: console.print(text, markup=False),
+                watched=progress.watch,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(judging.kept(progress, directory)) from None
+    if args.output is not None:
+        atomic.write_json(args.output, records if len(records) > 1 else records[0])
+    if args.json:
+        print(encoding.as_json(records if len(records) > 1 else records[0], indent=2))
+        return 0
+    judged_report.show(console, records)
+    for name in judged.file_names([record["judge"] for record in records]):
+        console.print(f"record   {directory / name}", markup=False)
+    console.print(f"answers  {directory / records[0]['answers']}", markup=False)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 
+from trl_ext.cli.judging import ANSWER_TOKENS
 from trl_ext.cli.recipe_keys import Value
 from trl_ext.cli.values import whole_number
 
@@ -29,9 +30,9 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     add(
         "--max_new_tokens",
         type=whole_number(1),
-        default=TOKENS,
+        default=None,
         metavar="TOKENS",
-        help=f"largest number of tokens per sample (default: {TOKENS})",
+        help=f"largest number of tokens per sample (default: {TOKENS}; with --judge {ANSWER_TOKENS})",
     )
     add(
         "--reward_funcs",

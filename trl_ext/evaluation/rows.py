@@ -101,7 +101,7 @@ def _held_out(recipe: Recipe, args: Any) -> Rows:
 def _named(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
     """A split of a dataset: the run's own, read as in training, or another one."""
     own = recipe.get("dataset_name")
-    is_own = choice.dataset is None or _place(choice.dataset) == _place(own or "")
+    is_own = choice.dataset is None or place(choice.dataset) == place(own or "")
     name = own if is_own else choice.dataset
     if name is None:
         raise UserError(
@@ -117,14 +117,14 @@ def _named(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
             "pairing": recipe_data.pairing(recipe),
             "streaming": bool(recipe.get("dataset_streaming")),
         }
-    split = choice.split or _default_split(name, options, recipe if is_own else None)
+    split = choice.split or default_split(name, options, recipe if is_own else None)
     title = {"title": EMBEDDED} if name == EMBEDDED else {}
     statements: list[str] = []
-    loaded = without(data.load(_place(name), split=split, training=False, **options, **title))
+    loaded = without(data.load(place(name), split=split, training=False, **options, **title))
     dataset, report = in_form(recipe, loaded, args, statements, is_own=is_own)
     if isinstance(dataset, IterableDataset):
         dataset = Dataset.from_list(list(dataset if choice.limit is None else dataset.take(choice.limit)))
-    was_trained_on = is_own and _whole(split) == _whole(_trained(recipe))
+    was_trained_on = is_own and whole(split) == whole(train_split(recipe))
     statements = [*report.sentences(), *statements]
     if was_trained_on:
         statements.append("The run trained on this split, so the results say nothing about other data.")
@@ -144,13 +144,13 @@ def _compared(rows: Rows, recipe: Recipe, args: Any) -> Rows:
     return rows._replace(statements=[*rows.statements, *said], was_trained_on=was_trained_on)
 
 
-def _default_split(name: str, options: dict[str, Any], recipe: Recipe | None) -> str:
+def default_split(name: str, options: dict[str, Any], recipe: Recipe | None) -> str:
     """The run's test split, `test`, or the only one there is, unless the run trained on it."""
-    available = splits(_place(name), config=options.get("config"), revision=options.get("revision"))
-    trained = None if recipe is None else _whole(_trained(recipe))
+    available = splits(place(name), config=options.get("config"), revision=options.get("revision"))
+    trained = None if recipe is None else whole(train_split(recipe))
     usable = [split for split in available if split != trained]
     for wanted in ((recipe.get("dataset_test_split") if recipe else None), "test"):
-        if wanted and _whole(wanted) in usable:
+        if wanted and whole(wanted) in usable:
             return wanted
     if not usable:
         raise UserError(
@@ -182,7 +182,7 @@ def _first(rows: Rows, limit: int | None, why: str) -> Rows:
     return rows._replace(dataset=rows.dataset.select(range(limit)), statements=statements)
 
 
-def _place(name: str) -> str:
+def place(name: str) -> str:
     """The path of the embedded data, an absolute path, or a name on the Hub."""
     if name == EMBEDDED:
         return str(demo.DATA)
@@ -190,10 +190,10 @@ def _place(name: str) -> str:
     return str(path.resolve()) if name and path.exists() else name
 
 
-def _trained(recipe: Recipe) -> str:
+def train_split(recipe: Recipe) -> str:
     return recipe.get("dataset_train_split") or "train"
 
 
-def _whole(split: str) -> str:
+def whole(split: str) -> str:
     """`train` of `train[:10%]`."""
     return re.split(r"[\[+]", split, maxsplit=1)[0].strip()

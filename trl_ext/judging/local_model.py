@@ -80,3 +80,41 @@ def _weights(name: str, recipe: Recipe, load_in_4bit: bool) -> Any:
         raise UserError(f"The judge {name} cannot be loaded: {str(error).splitlines()[0]}") from error
     keep_exact_cpu_kernels(model)
     return model.eval()
+
+
+def load_classifier(name: str, revision: str | None = None, load_in_4bit: bool = False) -> tuple[Any, Any]:
+    """A sequence classifier with one label, in evaluation mode, and its tokenizer.
+
+    Args:
+        name: A folder, or a name on the Hub.
+        revision: Commit, branch or tag on the Hub.
+        load_in_4bit: Whether the weights are quantised (NF4 with double quantisation).
+
+    Raises:
+        UserError: It cannot be loaded, or has more than one label.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
+
+    from trl_ext.support import quiet
+
+    quiet.hide_loading_bars()
+    path = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision or "main")
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            revision=revision or "main",
+            dtype="auto" if torch.accelerator.is_available() else torch.float32,
+            device_map=torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None,
+            quantization_config=quantised if load_in_4bit else None,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"The judge {name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if model.config.num_labels != 1:
+        raise UserError(
+            f"The judge {name} is a classifier with {model.config.num_labels} labels. A judge needs one score per answer: choose a "
+            "reward model with one label."
+        )
+    return model.eval(), tokenizer

@@ -6,7 +6,8 @@ chat template writes both. To a prompt that is text, an answer is the text that 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,16 +28,30 @@ BATCH_TOKENS = 16_384
 """Padded tokens in a forward pass; halved where memory runs out."""
 
 
-def function_scorer(function: Callable[..., Any], tokenizer: Any) -> Scorer:
-    """Score with a reward function, synchronous or not. It gets what TRL passes, except for columns of the data.
+def function_scorer(
+    function: Callable[..., Any],
+    tokenizer: Any,
+    known_prompts: Sequence[Prompt] = (),
+    columns: Mapping[str, Sequence[Any]] | None = None,
+) -> Scorer:
+    """Score with a reward function, synchronous or not. It gets what TRL passes.
+
+    Args:
+        function: The function.
+        tokenizer: Of the model that wrote the answers, for `completion_ids`.
+        known_prompts: The prompts of the rows with these columns.
+        columns: Columns of the data besides the prompt, a value per prompt.
 
     Raises (when called):
         UserError: The function raised, or did not return a number or `None` for each answer.
     """
     call = checked(function)
+    row_of = {json.dumps(prompt): row for row, prompt in enumerate(known_prompts)}
 
     def score(prompts: list[Prompt], answers: list[str]) -> Sequence[float | None]:
+        rows = [row_of[json.dumps(prompt)] for prompt in prompts] if columns else []
         returned = call(
+            **{name: [values[row] for row in rows] for name, values in (columns or {}).items()},
             prompts=prompts,
             completions=[_as_completion(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)],
             completion_ids=[tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers],
@@ -106,7 +121,7 @@ def adapter_scorer(folder: str, model: PeftModel, tokenizer: Any, batch_size: in
         adapter.attach(
             model,
             tokenizer=tokenizer,
-            tokenize=lambda prompts: [_prompt_ids(prompt, tokenizer) for prompt in prompts],
+            tokenize=lambda prompts: [prompt_ids(prompt, tokenizer) for prompt in prompts],
             autocast=contextlib.nullcontext,
             device=model.device,
             batch_size=batch_size,
@@ -138,10 +153,14 @@ def _whole(prompt: Prompt, answer: str, tokenizer: Any) -> str:
     return apply_chat_template({"messages": prompt + _as_completion(prompt, answer)}, tokenizer)["text"]
 
 
-def _prompt_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
+def prompt_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
+    """Token ids of a prompt, as TRL's preference trainers tokenise it. A message of the assistant at its end is continued."""
     if isinstance(prompt, str):
         return tokenizer(prompt)["input_ids"]
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+    is_begun = prompt[-1]["role"] == "assistant"
+    return tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=not is_begun, continue_final_message=is_begun, return_dict=False
+    )
 
 
 def _ignore(*args: Any) -> None:

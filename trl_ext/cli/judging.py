@@ -1,0 +1,120 @@
+"""The arguments of `eval` and `compare` that choose a judge, and the prompts whose answers it reads."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from trl_ext.cli.values import text, whole_number
+from trl_ext.support.errors import UserError
+
+ANSWER_TOKENS = 512
+"""Default of `--max_new_tokens` for answers that are judged: an answer that is cut off is judged as it is."""
+
+FLAGS = ("model", "base_url", "template", "concurrency", "timeout", "retries", "max_tokens", "temperature", "revision")
+"""Flags `--judge_…` that are fields of `JudgeChoice`, besides the switch `load_in_4bit`."""
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """Add `--judge`, `--prompts` and what a judge is set up with."""
+    group = parser.add_argument_group(
+        "judging",
+        "--judge SOURCE compares the answers of a run with those of its base. SOURCE is a reward function as in reward_funcs, the "
+        "folder or Hub name of a reward model or language model, `api`, or an API's address; function:, reward:, model: and api: "
+        "say which where the name does not.",
+    )
+    add = group.add_argument
+    add(
+        "--judge",
+        action="append",
+        type=text,
+        metavar="SOURCE",
+        help="judge the answers; twice for the agreement of two",
+    )
+    add("--prompts", metavar="NAME|FILE", help="prompts to answer (default: those the run held out from training)")
+    add("--temperature", type=_number, default=None, metavar="T", help="temperature of the answers (default: 1)")
+    add("--judge_model", type=text, metavar="NAME", help="model of an API")
+    add("--judge_base_url", type=text, metavar="URL", help="address of an API (default: https://api.openai.com/v1)")
+    add(
+        "--judge_template",
+        metavar="FILE",
+        help="text with {prompt}, {first} and {second} that an API or a model reads",
+    )
+    add("--judge_concurrency", type=whole_number(1), metavar="N", help="requests at a time to an API (default: 8)")
+    add("--judge_timeout", type=_number, metavar="SECONDS", help="longest wait for an API's reply (default: 120)")
+    add("--judge_retries", type=whole_number(0), metavar="N", help="repetitions of a failed request (default: 5)")
+    add("--judge_max_tokens", type=whole_number(1), metavar="N", help="tokens of an API's reply (default: 1024)")
+    add("--judge_temperature", type=_number, metavar="T", help="temperature of an API's replies (default: 0)")
+    add("--judge_revision", metavar="REVISION", help="commit, branch or tag of a model on the Hub")
+    add("--judge_load_in_4bit", action="store_true", help="quantise a judge that is loaded here")
+
+
+def choices(args: argparse.Namespace) -> list[Any]:
+    """The judges of the command line; none without `--judge`.
+
+    Raises:
+        UserError: More than two judges, or a flag about judges without one.
+    """
+    from trl_ext.judging.open_judge import JudgeChoice
+
+    given = {name: getattr(args, f"judge_{name}") for name in FLAGS}
+    if not args.judge:
+        named = [f"--judge_{name}" for name, value in given.items() if value is not None]
+        named += ["--judge_load_in_4bit"] if args.judge_load_in_4bit else []
+        named += [f"--{name}" for name in ("prompts", "temperature") if getattr(args, name) is not None]
+        if named:
+            raise UserError(f"`{named[0]}` needs a judge: add `--judge SOURCE`, or remove it.")
+        return []
+    if len(args.judge) > 2:
+        raise UserError(f"`--judge` was given {len(args.judge)} times. Give one judge, or two for their agreement.")
+    if len({*args.judge}) < len(args.judge):
+        raise UserError(f"`--judge {args.judge[0]}` was given twice. Name another judge, or give it once.")
+    return [JudgeChoice(source, **given, load_in_4bit=args.judge_load_in_4bit) for source in args.judge]
+
+
+def sampling(args: argparse.Namespace, seed: int = 0) -> Any:
+    """How answers are sampled."""
+    from trl_ext.evaluation.answers import AnswerSampling
+
+    return AnswerSampling(
+        ANSWER_TOKENS if args.max_new_tokens is None else args.max_new_tokens,
+        1.0 if args.temperature is None else args.temperature,
+        seed,
+    )
+
+
+def prompts(args: argparse.Namespace, columns: Any = None) -> Any:
+    """Which prompts are answered.
+
+    Raises:
+        UserError: There is no such file, or it is given twice.
+    """
+    from trl_ext.checks.data import dataset_path
+    from trl_ext.evaluation.prompts import PromptChoice
+
+    if args.prompts is not None and args.dataset is not None:
+        raise UserError("`--prompts` and `--dataset` both name the data of the prompts. Remove one of them.")
+    name, flag = (args.prompts, "prompts") if args.prompts is not None else (args.dataset, "dataset")
+    if name is not None and not name.endswith(".txt") and (problem := dataset_path(name)) is not None:
+        raise UserError(f"`--{flag}` {problem}")
+    if name is not None and name.endswith(".txt") and not Path(name).expanduser().is_file():
+        raise UserError(f"`--{flag}` is {name}, and there is no such file.")
+    if args.samples == 0:
+        raise UserError("`--samples` is 0, but a judge needs answers. Remove it, or give the number of prompts.")
+    return PromptChoice(name, args.split, columns, args.samples)
+
+
+def kept(progress: Any, directory: Path) -> str:
+    """What an interrupted evaluation says: how far it came, and how to continue."""
+    done = [f"{n:,} of {total:,} {title}" for title, (n, total) in progress.done.items()]
+    so_far = f"Kept: {', '.join(done)}. " if done else ""
+    return f"{so_far}Run the same command again to continue."
+
+
+def _number(given: str) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"is {given!r}: give a number of at least 0.")
+    return value

@@ -1,0 +1,146 @@
+"""Find the prompts that a finished run and its base are asked: those it held out, or those of other data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from datasets import Dataset, IterableDataset
+
+from trl_ext.build import dataset as recipe_data
+from trl_ext.build.template import in_form
+from trl_ext.data import plain_data
+from trl_ext.data.demonstrations import DEMONSTRATIONS
+from trl_ext.data.files.names import without_endings
+from trl_ext.data.prompts import PROMPTS
+from trl_ext.demo import EMBEDDED
+from trl_ext.evaluation import rows as own_rows
+from trl_ext.judging.judge import Prompt
+from trl_ext.recipe import Recipe
+from trl_ext.support.counts import count
+from trl_ext.support.errors import UserError
+
+NOT_COLUMNS = {"prompt", "messages", "completion", "chosen", "rejected", "label", "images", "image"}
+"""Columns that are not passed to a judge's reward function."""
+
+
+class PromptChoice(NamedTuple):
+    """The prompts the user asked for.
+
+    Attributes:
+        file: A file, a folder or a name on the Hub; `None` for the run's own data.
+        split: Of the data; `None` for the rows the run held out, or else the test split, or the only one.
+        columns: `dataset_columns` of `file`.
+        limit: Maximum number of prompts; the first ones are taken.
+    """
+
+    file: str | None = None
+    split: str | None = None
+    columns: dict[str, str] | None = None
+    limit: int = 256
+
+
+class Prompts(NamedTuple):
+    """Distinct prompts.
+
+    Attributes:
+        prompts: Texts or conversations.
+        columns: Other columns of their rows, a value per prompt.
+        name: Of the data and its split.
+        statements: Sentences for the user.
+    """
+
+    prompts: list[Prompt]
+    columns: dict[str, list[Any]]
+    name: str
+    statements: list[str]
+
+
+def find_prompts(recipe: Recipe, args: Any, choice: PromptChoice) -> Prompts:
+    """The prompts to sample answers to. Runs of every kind of training have some.
+
+    Args:
+        recipe: The run's recipe.
+        args: The configuration of its trainer.
+        choice: What the user asked for.
+
+    Raises:
+        UserError: There is no such data, it has no prompts, or the run held none out.
+    """
+    evaluates = args.eval_strategy != "no" or args.eval_on_start
+    has_own = recipe.get("eval_size") or (recipe.get("datasets") and evaluates)
+    statements: list[str] = []
+    if choice.file is None and choice.split is None and has_own:
+        dataset = recipe_data.load(recipe, args, statements)[1]
+        name = f"{without_endings(recipe.get('dataset_name') or 'mixture')}-held-out"
+    else:
+        dataset, name = _named(recipe, args, choice, statements)
+    if {"image", "images"} & set(dataset.column_names):
+        raise UserError(
+            f"{name} contains images. Only answers to text can be judged: choose other prompts with `--prompts`."
+        )
+    prompts, columns = _distinct(dataset, choice.limit)
+    if not prompts:
+        raise UserError(f"{name} has no prompts. Choose other data with `--prompts`.")
+    return Prompts(prompts, columns, name, list(dict.fromkeys(statements)))
+
+
+def _named(recipe: Recipe, args: Any, choice: PromptChoice, statements: list[str]) -> tuple[Any, str]:
+    """A split of the run's own data, or of other data."""
+    own = recipe.get("dataset_name")
+    is_own = choice.file is None or own_rows.place(choice.file) == own_rows.place(own or "")
+    name = own if is_own else choice.file
+    if name is None:
+        raise UserError(
+            "The run's data is a mixture, and no rows of it were held out. Choose prompts with `--prompts`, or set `eval_size` in "
+            "the recipe and train again."
+        )
+    options: dict[str, Any] = {"columns": choice.columns}
+    if is_own:
+        options |= {key: recipe.get(f"dataset_{key}") for key in ("config", "revision")}
+        options |= {
+            "columns": choice.columns or recipe.get("dataset_columns"),
+            "format": recipe.get("dataset_format") or "auto",
+            "streaming": bool(recipe.get("dataset_streaming")),
+        }
+    split = choice.split or own_rows.default_split(name, options, recipe if is_own else None)
+    reading = DEMONSTRATIONS if is_own and recipe.method.reads == "demonstrations" else PROMPTS
+    title = {"title": EMBEDDED} if name == EMBEDDED else {}
+    loaded = plain_data.load(own_rows.place(name), reading, split=split, **options, **title)
+    dataset, report = in_form(recipe, loaded, args, statements, is_own=is_own)
+    statements[:0] = report.sentences()
+    if is_own and own_rows.whole(split) == own_rows.whole(own_rows.train_split(recipe)):
+        statements.append("The run trained on this split, so the results say nothing about other prompts.")
+    return dataset, f"{without_endings(name)}-{split}"
+
+
+def _distinct(dataset: Dataset | IterableDataset, limit: int) -> tuple[list[Prompt], dict[str, list[Any]]]:
+    """The first prompts that differ, and the other columns of their rows."""
+    if not {"prompt", "messages"} & set(dataset.column_names):
+        return [], {}
+    found: dict[str, tuple[Prompt, dict[str, Any]]] = {}
+    for row in dataset:
+        prompt = _prompt(row)
+        if prompt:
+            found.setdefault(json.dumps(prompt), (prompt, row))
+        if len(found) == limit:
+            break
+    names = [name for name in dataset.column_names if name not in NOT_COLUMNS]
+    return [prompt for prompt, _ in found.values()], {name: [row[name] for _, row in found.values()] for name in names}
+
+
+def _prompt(row: dict[str, Any]) -> Prompt:
+    """The prompt of a row; of a whole conversation, the messages before the last one of the assistant."""
+    given = row.get("prompt")
+    if given is None:
+        given = row["messages"] or []
+        last = max((i for i, message in enumerate(given) if message["role"] == "assistant"), default=len(given))
+        given = given[:last]
+    if isinstance(given, str):
+        return given if given.strip() else ""
+    return [{"role": message["role"], "content": message["content"] or ""} for message in given]
+
+
+def describe(found: Prompts) -> str:
+    """`64 prompts of embedded-test`."""
+    return f"{count(len(found.prompts), 'prompts')} of {found.name}"

@@ -1,0 +1,248 @@
+"""Make the judge that a SOURCE stands for: first everything that needs no model, so that errors come before sampling."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl_ext.checks import judge_source, reward_names
+from trl_ext.judging.api_settings import ApiSettings
+from trl_ext.judging.judge import Judge, Prompt
+from trl_ext.judging.template import Template
+from trl_ext.support.errors import UserError
+from trl_ext.support.messages import joined
+
+API_ONLY = ("model", "base_url", "concurrency", "timeout", "retries", "max_tokens", "temperature")
+"""Settings that only a judge behind an API reads."""
+
+
+@dataclass(frozen=True)
+class JudgeChoice:
+    """What the user said about a judge. `None` stands for the default."""
+
+    source: str
+    """A reward function, a folder or Hub name of a reward model or language model, `api`, an address, each with an optional prefix
+    of `judge_source.KINDS`."""
+    model: str | None = None
+    """Model behind an API."""
+    base_url: str | None = None
+    """Address of the API."""
+    template: str | None = None
+    """File with the text that an API or a language model reads."""
+    concurrency: int | None = None
+    """As the fields of `ApiSettings`, like those below."""
+    timeout: float | None = None
+    retries: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    revision: str | None = None
+    """Commit, branch or tag of a model on the Hub."""
+    load_in_4bit: bool = False
+    """Whether a language model is quantised."""
+
+
+class Beside:
+    """What is at hand when a judge is opened: the model that is evaluated and the rows of its prompts.
+
+    Args:
+        tokenizer: Loads the tokenizer of the evaluated model.
+        policy: Loads the evaluated model; called only for a judge that shares its base.
+        release: Frees the evaluated model, so that a judge has its memory; does nothing where others still need it.
+        columns: Other columns of the prompts' rows by name, for reward functions, a value per prompt.
+        prompts: The prompts of these rows.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Callable[[], Any],
+        policy: Callable[[], Any],
+        release: Callable[[], None],
+        prompts: Sequence[Prompt],
+        columns: Mapping[str, Sequence[Any]],
+    ) -> None:
+        self.tokenizer, self.policy, self.release = tokenizer, policy, release
+        self.prompts, self.columns = prompts, columns
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A judge that passed every check which needs no model of its own.
+
+    Attributes:
+        name: For tables and files.
+        kind: One of `judge_source.KINDS`.
+        facts: Settings of the judge for the record, without any key.
+        open: Makes the judge.
+        check_columns: Called with the names of the prompts' columns before anything is sampled.
+    """
+
+    name: str
+    kind: str
+    facts: dict[str, Any]
+    open: Callable[[Beside], Judge]
+    check_columns: Callable[[Sequence[str]], None] = lambda names: None
+
+
+def prepare(choice: JudgeChoice, base: str | None = None) -> Prepared:
+    """Check a judge, and make one that is behind an API: it is asked one short question.
+
+    Args:
+        choice: What the user said.
+        base: Name or path of the base of the evaluated model, which a reward adapter must share.
+
+    Raises:
+        UserError: It cannot judge; or its API cannot be reached, refuses the key, or does not have the model.
+    """
+    found = judge_source.parse(choice.source)
+    if (
+        wrong := judge_source.problem(choice.source, model=choice.model, revision=choice.revision, base=base)
+    ) is not None:
+        raise UserError(f"`judge` is {choice.source}, {wrong}")
+    _refuse_unread(choice, found.kind)
+    if found.kind == "hub":
+        found = judge_source.JudgeSource(_kind_on_hub(choice), found.place)
+    makers = {"function": _function, "reward": _reward, "model": _model, "api": _api}
+    return makers[found.kind](choice, found.place)
+
+
+def _refuse_unread(choice: JudgeChoice, kind: str) -> None:
+    unread = [] if kind == "api" else [name for name in API_ONLY if getattr(choice, name) is not None]
+    if choice.template is not None and kind in ("function", "reward"):
+        unread.append("template")
+    if unread:
+        named = joined([f"`judge_{name}`" for name in unread])
+        needs = (
+            "a judge that reads text (an API or a language model)"
+            if unread == ["template"]
+            else "a judge behind an API"
+        )
+        raise UserError(
+            f"{named} {'needs' if len(unread) == 1 else 'need'} {needs}, but `judge` is {choice.source}. Remove {named}."
+        )
+
+
+def _kind_on_hub(choice: JudgeChoice) -> str:
+    """`reward` or `model`, from a model's configuration on the Hub."""
+    from trl_ext.model_files.available import require_model
+
+    require_model(choice.source, choice.revision)
+    from transformers import AutoConfig
+
+    try:
+        names = AutoConfig.from_pretrained(choice.source, revision=choice.revision).architectures or []
+    except (OSError, ValueError) as error:
+        raise UserError(f"`judge` is {choice.source}, which cannot be read: {str(error).splitlines()[0]}") from error
+    return "reward" if any(name.endswith("ForSequenceClassification") for name in names) else "model"
+
+
+def _function(choice: JudgeChoice, place: str) -> Prepared:
+    from trl_ext.build import rewards
+    from trl_ext.judging.scorers import function_scorer
+    from trl_ext.judging.scores import ScoreJudge
+
+    function = rewards.load(place)
+    source = reward_names.parse(place)
+    name = place if source.kind == "known" else getattr(function, "__name__", source.function or place)
+
+    def open_it(beside: Beside) -> Judge:
+        return ScoreJudge(name, function_scorer(function, beside.tokenizer(), beside.prompts, beside.columns))
+
+    def check_columns(names: Sequence[str]) -> None:
+        lacking = sorted(_required(function) - reward_names.PASSED - {*names})
+        if lacking:
+            raise UserError(
+                f"The judge {name} reads {joined([f'`{each}`' for each in lacking])}, which the prompts do not come with. Add the "
+                f"column to the data with the prompts, or choose another judge."
+            )
+
+    return Prepared(name, "function", {"source": reward_names.absolute(place)}, open_it, check_columns)
+
+
+def _required(function: Callable) -> set[str]:
+    """Names of the arguments without a default."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {each.name for each in parameters if each.kind in named and each.default is inspect.Parameter.empty}
+
+
+def _reward(choice: JudgeChoice, place: str) -> Prepared:
+    from trl_ext.model_files import adapter
+
+    folder = Path(place).expanduser()
+
+    def on_the_base(beside: Beside) -> Judge:
+        from trl_ext.judging.scorers import adapter_scorer
+        from trl_ext.judging.scores import ScoreJudge
+
+        return ScoreJudge(_short(place), adapter_scorer(place, beside.policy(), beside.tokenizer()))
+
+    def whole(beside: Beside) -> Judge:
+        from trl_ext.judging.local_model import load_classifier
+        from trl_ext.judging.scorers import classifier_scorer
+        from trl_ext.judging.scores import ScoreJudge
+
+        beside.release()
+        return ScoreJudge(
+            _short(place), classifier_scorer(*load_classifier(place, choice.revision, choice.load_in_4bit), place)
+        )
+
+    is_adapter = folder.is_dir() and adapter.is_in(folder)
+    facts = {"source": str(folder.resolve()) if folder.is_dir() else place, "revision": choice.revision}
+    return Prepared(_short(place), "reward", facts, on_the_base if is_adapter else whole)
+
+
+def _model(choice: JudgeChoice, place: str) -> Prepared:
+    template = None if choice.template is None else Template.load(choice.template, needs_marks=False)
+
+    def open_it(beside: Beside) -> Judge:
+        from trl_ext.judging import local_model
+        from trl_ext.judging.causal_model import LETTERS, CausalModelJudge
+
+        beside.release()
+        model, tokenizer = local_model.load(place, revision=choice.revision, load_in_4bit=choice.load_in_4bit)
+        words = template.marks or LETTERS if template else LETTERS
+        return CausalModelJudge(_short(place), model, tokenizer, template.render if template else None, words)
+
+    folder = Path(place).expanduser()
+    facts = {"source": str(folder.resolve()) if folder.is_dir() else place, "revision": choice.revision}
+    return Prepared(_short(place), "model", facts | {"template": choice.template}, open_it)
+
+
+def _api(choice: JudgeChoice, place: str) -> Prepared:
+    from trl_ext.judging.api import ApiJudge
+
+    found = judge_source.JudgeSource("api", place)
+    given = {name: getattr(choice, name) for name in API_ONLY if getattr(choice, name) is not None}
+    given |= {"model": choice.model or found.served} | ({"base_url": found.url} if found.url else {})
+    settings = ApiSettings(**given)
+    template = Template.load(choice.template) if choice.template else None
+    judge = ApiJudge(settings, template)
+    judge.check()
+    facts = {"model": settings.model, "base_url": settings.base_url, "template": choice.template}
+    return Prepared(settings.model, "api", facts, lambda beside: judge)
+
+
+def _short(place: str) -> str:
+    """The last parts of a path, or a name on the Hub."""
+    return "/".join(Path(place).parts[-2:]) if "/" in place else place
+
+
+def slug(name: str) -> str:
+    """A judge's name as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.")[:60] or "judge"
+
+
+def free_memory() -> None:
+    """Give memory that is no longer used back to the device."""
+    from accelerate.utils.memory import clear_device_cache
+
+    gc.collect()
+    clear_device_cache()
