@@ -83,7 +83,7 @@ def missing_value(key: str) -> str | None:
 
     if key.startswith(f"{EVALUATION}."):
         entry = schema.fields("EvaluationKeys").get(key.partition(".")[2])
-        return None if entry is None else allowed(entry)
+        return None if entry is None or "bool" in entry.kinds else allowed(entry)
     if key in LOSS_KEYS:
         return "one"
     if readers := losses.readers(key):

@@ -2,9 +2,10 @@
 
 import re
 
+from trl_ext.checks.judge_template import FIRST, SECOND, TIE
 from trl_ext.judging.judge import Verdict
 
-MARKS = {"[[FIRST]]": Verdict.FIRST, "[[SECOND]]": Verdict.SECOND, "[[TIE]]": Verdict.TIE}
+MARKS = {FIRST: Verdict.FIRST, SECOND: Verdict.SECOND, TIE: Verdict.TIE}
 
 _MARK = re.compile("|".join(map(re.escape, MARKS)))
 _AFTER = re.compile(r"[\s*_`.]*")

@@ -8,16 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from trl_ext.judging.judge import Prompt, Question, Verdict
-from trl_ext.judging.mark import MARKS
+from trl_ext.checks import judge_template
+from trl_ext.checks.judge_template import FIRST, PLACEHOLDERS, SECOND
+from trl_ext.judging.judge import Prompt, Question
 from trl_ext.support.errors import UserError
-from trl_ext.support.messages import joined
 
-PLACEHOLDERS = ("{prompt}", "{first}", "{second}")
 SHIPPED = "pairwise.txt"
-NEEDED = tuple(mark for mark, verdict in MARKS.items() if verdict is not Verdict.TIE)
-"""The marks that a template for an API asks for; that of a tie may be left out."""
-
 _PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
 
@@ -41,20 +37,14 @@ class Template(NamedTuple):
             return cls(resources.files("trl_ext.judging").joinpath(SHIPPED).read_text(encoding="utf-8"))
         path = Path(path).expanduser()
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise UserError(f"The judge's template {path} is not a text in UTF-8. Save it as UTF-8.") from None
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise UserError(f"The judge's template {path} cannot be read ({reason}). Check the path.") from None
-        if lacking := lacks(text, needs_marks):
-            raise UserError(f"The judge's template {path} {lacking}")
-        return cls(text)
+            return cls(judge_template.read(path, needs_marks=needs_marks))
+        except ValueError as error:
+            raise UserError(f"The judge's template {path} {error}") from None
 
     @property
     def marks(self) -> tuple[str, str] | None:
         """The marks of both verdicts if the template asks for them; else it asks for the letters A and B."""
-        return NEEDED if all(mark in self.text for mark in NEEDED) else None
+        return (FIRST, SECOND) if FIRST in self.text and SECOND in self.text else None
 
     def render(self, question: Question) -> str:
         """The text with prompt and answers put in. Braces in these are never read as placeholders."""
@@ -64,18 +54,6 @@ class Template(NamedTuple):
             "{second}": question.second.strip(),
         }
         return _PLACEHOLDER.sub(lambda found: values[found.group()], self.text)
-
-
-def lacks(text: str, needs_marks: bool = True) -> str:
-    """What a template lacks, as the rest of a sentence about it; empty if it lacks nothing."""
-    if absent := [placeholder for placeholder in PLACEHOLDERS if placeholder not in text]:
-        return f"lacks {joined(absent)}. A template needs {joined(list(PLACEHOLDERS))}, once or more each."
-    if absent := [mark for mark in NEEDED if mark not in text and needs_marks]:
-        return (
-            f"does not ask for {joined(absent)}. A verdict is read from {', '.join(MARKS)} at the end of the judge's reply: "
-            "name these marks in the template ([[TIE]] only if ties are allowed)."
-        )
-    return ""
 
 
 def prompt_text(prompt: Prompt) -> str:

@@ -150,6 +150,15 @@ class EvaluationKeys:
         default=None,
         metadata={"help": "Tasks of lm-evaluation-harness by their names, or a folder of task files."},
     )
+    num_fewshot: int | None = field(
+        default=None, metadata={"help": "Solved examples before each question of a task (default: as the task says)."}
+    )
+    apply_chat_template: bool = field(
+        default=False, metadata={"help": "Ask the questions of tasks in the chat template (default: as plain text)."}
+    )
+    batch_size: int | None = field(
+        default=None, metadata={"help": "Requests of tasks in one forward pass (default: 16)."}
+    )
     limit: int | None = field(default=None, metadata={"help": "Number of rows that are used, from the first."})
     samples: int | None = field(
         default=None,
