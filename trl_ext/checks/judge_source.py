@@ -76,6 +76,8 @@ def problem(
         base: Name or path of the base of the model that is evaluated; not compared if `None`.
     """
     found = parse(source)
+    if re.match(r"[\w.-]+:\d+(/|$)", source):
+        return f"which is not a judge. An address begins with http:// or https://: write http://{source}."
     match found.kind:
         case "nothing":
             hint = messages.nearest(source, [*reward_names.KNOWN, "api"])

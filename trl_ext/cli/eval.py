@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli import judging
+from trl_ext.cli import eval_judge, judging
 from trl_ext.cli.recipe_keys import Value, add_run_or_recipe
-from trl_ext.cli.sampling import TOKENS, add_sampling
+from trl_ext.cli.sampling import ROWS, TOKENS, add_sampling
 from trl_ext.cli.values import add_quiet, writable_folder
 from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="columns of the data, as in a recipe",
     )
     add_sampling(parser)
+    parser.set_defaults(limit=None)  # a judge does not read it
     judging.add_judging(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the sampling (default: 0)")
     parser.add_argument(
@@ -65,8 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    if judges := judging.choices(args):
-        return _judge(args, judges)
+    if args.judge:
+        return eval_judge.run(args)
+    judging.refuse_unread(args)
     from trl_ext.runs import finished, libraries
     from trl_ext.support import atomic
 
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
         record = evaluate_run(
             directory,
-            RowChoice(args.dataset, args.split, args.dataset_columns, args.limit),
+            RowChoice(args.dataset, args.split, args.dataset_columns, args.limit or ROWS),
             Sampling(args.samples, args.max_new_tokens or TOKENS, args.seed),
             log=lambda text: console.print(text, markup=False),
             progress=lambda scored, total: watched(scored, total, console),
@@ -98,46 +100,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     report.show(console, record)
     console.print(f"record   {path}")
-    return 0
-
-
-def _judge(args: argparse.Namespace, judges: list[Any]) -> int:
-    """Let judges compare the run's answers with those of its base."""
-    from trl_ext.runs import finished, libraries
-    from trl_ext.runs.signals import Interrupted
-    from trl_ext.support import atomic
-    from trl_ext.support.progress import Progress
-
-    prompts = judging.prompts(args, args.dataset_columns)
-    directory = finished.directory_of(args.run)
-    finished.check(directory)
-    writable_folder("output", args.output.parent if args.output else directory)
-    console = terminal.console(stderr=args.json)
-    progress = Progress(console)
-    with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
-        libraries.configure(finished.recipe_at(directory, needs_data=prompts.file is None))  # before the imports below
-        from trl_ext.evaluation import judged, judged_report
-
-        try:
-            records = judged.judge_run(
-                directory,
-                judges,
-                prompts,
-                judging.sampling(args, args.seed),
-                log=lambda text: console.print(text, markup=False),
-                watched=progress.watch,
-            )
-        except KeyboardInterrupt:
-            raise Interrupted(judging.kept(progress, directory)) from None
-    if args.output is not None:
-        atomic.write_json(args.output, records if len(records) > 1 else records[0])
-    if args.json:
-        print(encoding.as_json(records if len(records) > 1 else records[0], indent=2))
-        return 0
-    judged_report.show(console, records)
-    for name in judged.file_names([record["judge"] for record in records]):
-        console.print(f"record   {directory / name}", markup=False)
-    console.print(f"answers  {directory / records[0]['answers']}", markup=False)
     return 0
 
 

@@ -48,26 +48,35 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
     add("--judge_load_in_4bit", action="store_true", help="quantise a judge that is loaded here")
 
 
-def choices(args: argparse.Namespace) -> list[Any]:
-    """The judges of the command line; none without `--judge`.
+def refuse_unread(args: argparse.Namespace) -> None:
+    """Refuse flags about judges and their prompts without a judge.
 
     Raises:
-        UserError: More than two judges, or a flag about judges without one.
+        UserError: One is given.
+    """
+    flags = [*(f"judge_{name}" for name in FLAGS), "prompts", "temperature"]
+    given = [name for name in flags if getattr(args, name) is not None]
+    if args.judge_load_in_4bit:
+        given.append("judge_load_in_4bit")
+    if given:
+        raise UserError(f"`--{given[0]}` needs a judge. Add `--judge SOURCE`, or remove it.")
+
+
+def choices(args: argparse.Namespace) -> list[Any]:
+    """The judges of the command line.
+
+    Raises:
+        UserError: There are more than two, or one is given twice.
     """
     from trl_ext.judging.open_judge import JudgeChoice
 
-    given = {name: getattr(args, f"judge_{name}") for name in FLAGS}
-    if not args.judge:
-        named = [f"--judge_{name}" for name, value in given.items() if value is not None]
-        named += ["--judge_load_in_4bit"] if args.judge_load_in_4bit else []
-        named += [f"--{name}" for name in ("prompts", "temperature") if getattr(args, name) is not None]
-        if named:
-            raise UserError(f"`{named[0]}` needs a judge: add `--judge SOURCE`, or remove it.")
-        return []
     if len(args.judge) > 2:
-        raise UserError(f"`--judge` was given {len(args.judge)} times. Give one judge, or two for their agreement.")
+        raise UserError(
+            f"`--judge` was given {len(args.judge)} times. Give one judge, or two to measure how far they agree."
+        )
     if len({*args.judge}) < len(args.judge):
         raise UserError(f"`--judge {args.judge[0]}` was given twice. Name another judge, or give it once.")
+    given = {name: getattr(args, f"judge_{name}") for name in FLAGS}
     return [JudgeChoice(source, **given, load_in_4bit=args.judge_load_in_4bit) for source in args.judge]
 
 
@@ -103,10 +112,10 @@ def prompts(args: argparse.Namespace, columns: Any = None) -> Any:
     return PromptChoice(name, args.split, columns, args.samples)
 
 
-def kept(progress: Any, directory: Path) -> str:
+def kept(progress: Any) -> str:
     """What an interrupted evaluation says: how far it came, and how to continue."""
     done = [f"{n:,} of {total:,} {title}" for title, (n, total) in progress.done.items()]
-    so_far = f"Kept: {', '.join(done)}. " if done else ""
+    so_far = f"Done: {', '.join(done)}. What was sampled and judged is kept. " if done else ""
     return f"{so_far}Run the same command again to continue."
 
 

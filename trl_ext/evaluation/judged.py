@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.build.config import training_config
+from trl_ext.build.model import base_revision
 from trl_ext.evaluation import answers, judged_record
 from trl_ext.evaluation.answers import AnswerSampling
 from trl_ext.evaluation.judged_record import Judged
-from trl_ext.evaluation.prompts import PromptChoice, Prompts, describe, find_prompts
+from trl_ext.evaluation.prompts import PromptChoice, Prompts, describe, find_prompts, fitting
 from trl_ext.judging import open_judge
 from trl_ext.judging.judge import Judge, Prompt, Question, Verdict
 from trl_ext.judging.open_judge import Beside, JudgeChoice, Prepared
@@ -66,9 +67,10 @@ def judge_run(
     found = find_prompts(recipe, training_config(recipe, directory), prompts)
     for judge in judges:
         judge.check_columns([*found.columns])
+    run = Subject(directory, opened)
+    found = fitting(found, run.tokenizer(), run.longest(), sampling.max_new_tokens)
     for statement in found.statements:
         log(statement)
-    run = _Run(directory, opened)
     given = answers.answer(
         directory,
         found.prompts,
@@ -87,7 +89,7 @@ def judge_run(
         open_judge.free_memory()
     records = [
         judged_record.record(
-            judged, given, found, sampling, directory, next((o for o in all_judged if o is not judged), None)
+            judged, given, found, sampling, run.facts(), next((o for o in all_judged if o is not judged), None)
         )
         for judged in all_judged
     ]
@@ -98,7 +100,7 @@ def judge_run(
 
 def prepare(choices: Sequence[JudgeChoice], directory: Path) -> list[Prepared]:
     """Check the judges of a run; one behind an API is asked a short question. See `open_judge.prepare`."""
-    return [open_judge.prepare(choice, adapter.base_name(str(directory))) for choice in choices]
+    return open_judge.prepare(choices, adapter.base_name(str(directory)))
 
 
 def pair(
@@ -151,10 +153,15 @@ def _how(given: answers.Answers) -> str:
     return f"answers to {count(given.sampled, 'prompts')} sampled{before}."
 
 
-class _Run:
-    """The run that is judged, in memory only while something needs it."""
+class Subject:
+    """A run that is judged, in memory only while something needs it.
 
-    def __init__(self, directory: Path, opened: Opened | None) -> None:
+    Args:
+        directory: Of the run or one of its checkpoints.
+        opened: The run, if it is in memory; it then stays there.
+    """
+
+    def __init__(self, directory: Path, opened: Opened | None = None) -> None:
         self._directory, self._opened, self._is_own = directory, opened, opened is None
 
     def load(self) -> Opened:
@@ -165,13 +172,41 @@ class _Run:
         return self._opened
 
     def beside(self, found: Prompts) -> Beside:
-        return Beside(self._tokenizer, lambda: self.load().model, self._release, found.prompts, found.columns)
+        """What a judge may need besides itself."""
+        return Beside(self.tokenizer, lambda: self.load().model, self._release, found.prompts, found.columns)
 
-    def _tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:
+        """The run's tokenizer, with a padding token."""
         if self._opened is not None:
             return self._opened.tokenizer
         made = loaded.processor(finished.recipe_at(self._directory, needs_data=False))
         return getattr(made, "tokenizer", made)
+
+    def facts(self) -> dict[str, str]:
+        """The run and its base in words, for the record."""
+        began = finished.written(self._directory)["model_name_or_path"]
+        recipe = finished.recipe_at(self._directory, needs_data=False)
+        described = self._opened or Opened(self._directory, recipe, began, None, None)
+        return {"run": str(self._directory), "base": described.base_in_words}
+
+    def longest(self) -> int | None:
+        """Tokens that the model takes; `None` if its configuration has no limit."""
+        if self._opened is not None:
+            config = self._opened.model.config
+        else:
+            from transformers import AutoConfig
+
+            recipe = finished.recipe_at(self._directory, needs_data=False)
+            base = adapter.base_name(str(self._directory))
+            try:
+                config = AutoConfig.from_pretrained(
+                    base,
+                    revision=base_revision(recipe),
+                    trust_remote_code=bool(recipe.get("trust_remote_code")),
+                )
+            except (OSError, ValueError):  # loading the model says what is wrong
+                return None
+        return getattr(config.get_text_config(), "max_position_embeddings", None)
 
     def _release(self) -> None:
         if self._is_own and self._opened is not None:

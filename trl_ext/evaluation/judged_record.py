@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,12 +47,12 @@ def record(
     given: Answers,
     found: Prompts,
     sampling: AnswerSampling,
-    directory: Path,
+    subject: dict[str, str],
     other: Judged | None,
 ) -> dict[str, Any]:
     """A record for JSON; every estimate has `value`, `low` and `high`.
 
-    `judge`, `kind`, `settings` of the judge; `run`; `prompts`: `source` and `n`; `sampling`: settings and seed; `win_rate` with
+    `judge`, `kind`, `settings` of the judge; `run` and `base`; `prompts`: `source` and `n`; `sampling`: settings and seed; `win_rate` with
     the counts `wins`, `ties`, `losses`, `unclear` (prompts) and `equal` (ties that were not asked, because both answers are the
     same); `position_bias`, over the prompts that were asked in both orders, or null, with `position_bias_to`, the numbers of
     prompts where the judge favoured the first or the second answer; `length_controlled` or null, with `length_controlled_note`,
@@ -69,7 +68,7 @@ def record(
             "judge": judged.judge.name,
             "kind": judged.judge.kind,
             "settings": judged.judge.facts,
-            "run": str(directory),
+            **subject,
             "prompts": {"source": found.name, "n": len(given.prompts)},
             "sampling": asdict(sampling),
             "answers": given.path.name,

@@ -18,7 +18,7 @@ def show(console: Any, records: list[dict[str, Any]]) -> None:
     """Print the records of one run, one per judge."""
     first = records[0]
     console.print(
-        f"\n[bold]{first['run']}[/bold] against its base on {count(first['prompts']['n'], 'prompts')} of {first['prompts']['source']}"
+        f"\n[bold]{first['run']}[/bold] against {first['base']} on {count(first['prompts']['n'], 'prompts')} of {first['prompts']['source']}"
     )
     console.print(_table(records))
     for record in records:
@@ -53,11 +53,7 @@ def sentences(record: dict[str, Any], *, named: bool = False) -> list[str]:
             f"{count(n, 'prompts')} {are(n)} a tie because both answers are the same; the judge was not asked."
         )
     if (bias := record["position_bias"]) is not None:
-        to = record["position_bias_to"]
-        favoured = (
-            f": {to['first']:,} to the answer read first, {to['second']:,} to the second" if bias["value"] else ""
-        )
-        found.append(f"Position bias: the order of the answers changed {_share(bias)} of the verdicts{favoured}.")
+        found.append(_position(bias, record["position_bias_to"]))
     if record["length_controlled_note"]:
         found.append(f"No length-controlled win rate. {record['length_controlled_note']}")
     if record["usage"]:
@@ -66,6 +62,12 @@ def sentences(record: dict[str, Any], *, named: bool = False) -> list[str]:
         n = record["unclear"]
         found.append(f"{count(n, 'prompts')} {are(n)} left out: the judge gave no score.")
     return [f"{record['judge']}: {sentence}" for sentence in found] if named else found
+
+
+def _position(bias: dict[str, Any], to: dict[str, int]) -> str:
+    sides = [f"the answer read {side} on {count(to[side], 'prompts')}" for side in ("first", "second") if to[side]]
+    favoured = f" The judge favoured {' and '.join(sides)}." if sides else ""
+    return f"Position bias: the other order of the answers gave another verdict on {_share(bias)} of the prompts.{favoured}"
 
 
 def verdict(record: dict[str, Any]) -> str:

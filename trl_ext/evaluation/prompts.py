@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, IterableDataset
@@ -13,15 +15,30 @@ from trl_ext.data import plain_data
 from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.files.names import without_endings
 from trl_ext.data.prompts import PROMPTS
+from trl_ext.data.report import Loaded
+from trl_ext.data.sampling import sample
 from trl_ext.demo import EMBEDDED
 from trl_ext.evaluation import rows as own_rows
 from trl_ext.judging.judge import Prompt
+from trl_ext.judging.scorers import prompt_ids
 from trl_ext.recipe import Recipe
-from trl_ext.support.counts import count
+from trl_ext.support.counts import count, were
 from trl_ext.support.errors import UserError
 
 NOT_COLUMNS = {"prompt", "messages", "completion", "chosen", "rejected", "label", "images", "image"}
 """Columns that are not passed to a judge's reward function."""
+
+
+def _from_columns(dataset: Dataset | IterableDataset, where: str) -> Loaded:
+    has_prompts = "prompt" in dataset.column_names or not DEMONSTRATIONS.has_columns(sample(dataset))
+    return (PROMPTS if has_prompts else DEMONSTRATIONS).from_columns(dataset, where)
+
+
+READING = PROMPTS._replace(
+    from_columns=_from_columns,
+    has_columns=lambda found: PROMPTS.has_columns(found) or DEMONSTRATIONS.has_columns(found),
+)
+"""Prompts of every kind of data: a column of their own, those of preferences, and conversations."""
 
 
 class PromptChoice(NamedTuple):
@@ -103,15 +120,68 @@ def _named(recipe: Recipe, args: Any, choice: PromptChoice, statements: list[str
             "format": recipe.get("dataset_format") or "auto",
             "streaming": bool(recipe.get("dataset_streaming")),
         }
+    # A run recorded before `apply_chat_template` existed says nothing about plain text of other data.
+    other = dataclasses.replace(recipe, precedes_apply_chat_template=False)
+    if name.endswith(".txt"):
+        loaded = plain_data.load(_lines(name), READING, split="train", title=Path(name).name)
+        dataset = in_form(other, loaded, args, statements, is_own=False).dataset
+        return dataset, Path(name).stem
     split = choice.split or own_rows.default_split(name, options, recipe if is_own else None)
-    reading = DEMONSTRATIONS if is_own and recipe.method.reads == "demonstrations" else PROMPTS
     title = {"title": EMBEDDED} if name == EMBEDDED else {}
-    loaded = plain_data.load(own_rows.place(name), reading, split=split, **options, **title)
-    dataset, report = in_form(recipe, loaded, args, statements, is_own=is_own)
+    loaded = plain_data.load(own_rows.place(name), READING, split=split, **options, **title)
+    dataset, report = in_form(recipe if is_own else other, loaded, args, statements, is_own=is_own)
     statements[:0] = report.sentences()
     if is_own and own_rows.whole(split) == own_rows.whole(own_rows.train_split(recipe)):
         statements.append("The run trained on this split, so the results say nothing about other prompts.")
     return dataset, f"{without_endings(name)}-{split}"
+
+
+def fitting(found: Prompts, tokenizer: Any, longest: int | None, max_new_tokens: int) -> Prompts:
+    """The prompts that leave room for an answer in the model's context, with a sentence about the others.
+
+    Args:
+        found: The prompts.
+        tokenizer: Of the model.
+        longest: Tokens that the model takes; `None` if it has no limit.
+        max_new_tokens: Largest number of tokens of an answer.
+
+    Raises:
+        UserError: None is left.
+    """
+    if longest is None:
+        return found
+    lens = [len(prompt_ids(prompt, tokenizer)) for prompt in found.prompts]
+    kept = [i for i, n in enumerate(lens) if n + max_new_tokens <= longest]
+    if not kept:
+        raise UserError(
+            f"The model takes {longest:,} tokens. No prompt leaves room for {max_new_tokens:,} more (`--max_new_tokens`). Give a "
+            "smaller number, or shorter prompts."
+        )
+    if (n := len(lens) - len(kept)) == 0:
+        return found
+    said = (
+        f"{count(n, 'prompts')} {were(n)} left out: with an answer of {max_new_tokens:,} tokens (`--max_new_tokens`) they exceed the "
+        f"{longest:,} tokens that the model takes."
+    )
+    columns = {name: [values[i] for i in kept] for name, values in found.columns.items()}
+    return found._replace(
+        prompts=[found.prompts[i] for i in kept], columns=columns, statements=[*found.statements, said]
+    )
+
+
+def _lines(name: str) -> Dataset:
+    """The prompts of a text file, one per line."""
+    try:
+        lines = Path(name).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{name} cannot be read as a text in UTF-8 ({error}). Check the path, or save it as UTF-8."
+        ) from error
+    if not any(map(str.strip, lines)):
+        raise UserError(
+            f"{name} has no prompts. Write one per line, or a JSON object with `prompt` per line (.jsonl)."
+        )
+    return Dataset.from_list([{"prompt": line} for line in lines if line.strip()])
 
 
 def _distinct(dataset: Dataset | IterableDataset, limit: int) -> tuple[list[Prompt], dict[str, list[Any]]]:

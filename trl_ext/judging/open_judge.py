@@ -6,19 +6,32 @@ import gc
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from trl_ext import demo
 from trl_ext.checks import judge_source, reward_names
 from trl_ext.judging.api_settings import ApiSettings
 from trl_ext.judging.judge import Judge, Prompt
+from trl_ext.judging.kept_verdicts import KeptJudge, identity
 from trl_ext.judging.template import Template
+from trl_ext.model_files import adapter
 from trl_ext.support.errors import UserError
 from trl_ext.support.messages import joined
 
-API_ONLY = ("model", "base_url", "concurrency", "timeout", "retries", "max_tokens", "temperature")
-"""Settings that only a judge behind an API reads."""
+OF_API = ("model", "base_url", "concurrency", "timeout", "retries", "max_tokens", "temperature")
+"""The fields of `ApiSettings`."""
+
+READ = {
+    "function": (),
+    "reward": ("revision", "load_in_4bit"),
+    "model": ("template", "revision", "load_in_4bit"),
+    "api": ("template", *OF_API),
+}
+"""The settings that each kind of judge reads."""
+
+KIND_IN_WORDS = {"function": "a function", "reward": "a reward model", "model": "a language model", "api": "an API"}
 
 
 @dataclass(frozen=True)
@@ -88,41 +101,49 @@ class Prepared:
     check_columns: Callable[[Sequence[str]], None] = lambda names: None
 
 
-def prepare(choice: JudgeChoice, base: str | None = None) -> Prepared:
-    """Check a judge, and make one that is behind an API: it is asked one short question.
+def prepare(choices: Sequence[JudgeChoice], base: str | None = None) -> list[Prepared]:
+    """Check judges. One that is behind an API is made, and asked one short question.
 
     Args:
-        choice: What the user said.
+        choices: What the user said. A setting has to be read by at least one of the judges.
         base: Name or path of the base of the evaluated model, which a reward adapter must share.
 
     Raises:
-        UserError: It cannot judge; or its API cannot be reached, refuses the key, or does not have the model.
+        UserError: A judge cannot judge; or its API cannot be reached, refuses the key, or does not have the model.
     """
-    found = judge_source.parse(choice.source)
-    if (
-        wrong := judge_source.problem(choice.source, model=choice.model, revision=choice.revision, base=base)
-    ) is not None:
-        raise UserError(f"`judge` is {choice.source}, {wrong}")
-    _refuse_unread(choice, found.kind)
-    if found.kind == "hub":
-        found = judge_source.JudgeSource(_kind_on_hub(choice), found.place)
+    kinds = [_kind(choice, base) for choice in choices]
+    _refuse_unread(choices, kinds)
     makers = {"function": _function, "reward": _reward, "model": _model, "api": _api}
-    return makers[found.kind](choice, found.place)
+    return [
+        makers[kind](choice, judge_source.parse(choice.source).place)
+        for choice, kind in zip(choices, kinds, strict=True)
+    ]
 
 
-def _refuse_unread(choice: JudgeChoice, kind: str) -> None:
-    unread = [] if kind == "api" else [name for name in API_ONLY if getattr(choice, name) is not None]
-    if choice.template is not None and kind in ("function", "reward"):
-        unread.append("template")
-    if unread:
-        named = joined([f"`judge_{name}`" for name in unread])
-        needs = (
-            "a judge that reads text (an API or a language model)"
-            if unread == ["template"]
-            else "a judge behind an API"
-        )
+def _kind(choice: JudgeChoice, base: str | None) -> str:
+    given = {"model": choice.model, "revision": choice.revision, "base": base}
+    if (wrong := judge_source.problem(choice.source, **given)) is not None:
+        raise UserError(f"The judge is {choice.source}, {wrong}")
+    kind = judge_source.parse(choice.source).kind
+    return _kind_on_hub(choice) if kind == "hub" else kind
+
+
+def _refuse_unread(choices: Sequence[JudgeChoice], kinds: Sequence[str]) -> None:
+    """Refuse settings that none of the judges reads."""
+    defaults = JudgeChoice("")
+    given = {
+        field.name
+        for choice in choices
+        for field in fields(choice)
+        if field.name != "source" and getattr(choice, field.name) != getattr(defaults, field.name)
+    }
+    read = {name for kind in kinds for name in READ[kind]}
+    if unread := sorted(given - read):
+        readers = [KIND_IN_WORDS[kind] for kind, names in READ.items() if unread[0] in names]
+        sources = joined([choice.source for choice in choices])
         raise UserError(
-            f"{named} {'needs' if len(unread) == 1 else 'need'} {needs}, but `judge` is {choice.source}. Remove {named}."
+            f"`judge_{unread[0]}` is a setting of {' or '.join(readers)}, but the judge is {sources}. Remove it, or choose "
+            "another judge."
         )
 
 
@@ -136,7 +157,7 @@ def _kind_on_hub(choice: JudgeChoice) -> str:
     try:
         names = AutoConfig.from_pretrained(choice.source, revision=choice.revision).architectures or []
     except (OSError, ValueError) as error:
-        raise UserError(f"`judge` is {choice.source}, which cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"The judge is {choice.source}, which cannot be read: {str(error).splitlines()[0]}") from error
     return "reward" if any(name.endswith("ForSequenceClassification") for name in names) else "model"
 
 
@@ -174,15 +195,14 @@ def _required(function: Callable) -> set[str]:
 
 
 def _reward(choice: JudgeChoice, place: str) -> Prepared:
-    from trl_ext.model_files import adapter
-
-    folder = Path(place).expanduser()
+    folder, name = Path(place).expanduser(), _short(place)
+    is_adapter = folder.is_dir() and adapter.is_in(folder)
 
     def on_the_base(beside: Beside) -> Judge:
         from trl_ext.judging.scorers import adapter_scorer
         from trl_ext.judging.scores import ScoreJudge
 
-        return ScoreJudge(_short(place), adapter_scorer(place, beside.policy(), beside.tokenizer()))
+        return ScoreJudge(name, adapter_scorer(place, beside.policy(), beside.tokenizer()))
 
     def whole(beside: Beside) -> Judge:
         from trl_ext.judging.local_model import load_classifier
@@ -191,36 +211,55 @@ def _reward(choice: JudgeChoice, place: str) -> Prepared:
 
         beside.release()
         return ScoreJudge(
-            _short(place), classifier_scorer(*load_classifier(place, choice.revision, choice.load_in_4bit), place)
+            name, classifier_scorer(*load_classifier(place, choice.revision, choice.load_in_4bit), place)
         )
 
-    is_adapter = folder.is_dir() and adapter.is_in(folder)
-    facts = {"source": str(folder.resolve()) if folder.is_dir() else place, "revision": choice.revision}
-    return Prepared(_short(place), "reward", facts, on_the_base if is_adapter else whole)
+    make = on_the_base if is_adapter else whole
+    facts = _facts(choice, place)
+    return Prepared(
+        name, "reward", facts, lambda beside: _kept(name, False, facts, choice, place, lambda: make(beside))
+    )
 
 
 def _model(choice: JudgeChoice, place: str) -> Prepared:
     template = None if choice.template is None else Template.load(choice.template, needs_marks=False)
+    name = _short(place)
 
-    def open_it(beside: Beside) -> Judge:
+    def make(beside: Beside) -> Judge:
         from trl_ext.judging import local_model
         from trl_ext.judging.causal_model import LETTERS, CausalModelJudge
 
         beside.release()
         model, tokenizer = local_model.load(place, revision=choice.revision, load_in_4bit=choice.load_in_4bit)
         words = template.marks or LETTERS if template else LETTERS
-        return CausalModelJudge(_short(place), model, tokenizer, template.render if template else None, words)
+        return CausalModelJudge(name, model, tokenizer, template.render if template else None, words)
 
+    facts = _facts(choice, place) | {"template": choice.template}
+    text = {"template": template.text if template else None}
+    return Prepared(
+        name, "model", facts, lambda beside: _kept(name, True, facts | text, choice, place, lambda: make(beside))
+    )
+
+
+def _facts(choice: JudgeChoice, place: str) -> dict[str, Any]:
     folder = Path(place).expanduser()
-    facts = {"source": str(folder.resolve()) if folder.is_dir() else place, "revision": choice.revision}
-    return Prepared(_short(place), "model", facts | {"template": choice.template}, open_it)
+    source = str(folder.resolve()) if folder.is_dir() else place
+    return {"source": source, "revision": choice.revision, "load_in_4bit": choice.load_in_4bit}
+
+
+def _kept(
+    name: str, has_position: bool, facts: dict[str, Any], choice: JudgeChoice, place: str, make: Callable[[], Judge]
+) -> KeptJudge:
+    """The judge with its verdicts kept on disk."""
+    place = str(demo.MODEL) if place == demo.EMBEDDED else place
+    return KeptJudge(name, has_position, {**facts, "files": identity(place, choice.revision)}, make)
 
 
 def _api(choice: JudgeChoice, place: str) -> Prepared:
     from trl_ext.judging.api import ApiJudge
 
     found = judge_source.JudgeSource("api", place)
-    given = {name: getattr(choice, name) for name in API_ONLY if getattr(choice, name) is not None}
+    given = {name: getattr(choice, name) for name in OF_API if getattr(choice, name) is not None}
     given |= {"model": choice.model or found.served} | ({"base_url": found.url} if found.url else {})
     settings = ApiSettings(**given)
     template = Template.load(choice.template) if choice.template else None

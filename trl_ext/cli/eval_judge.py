@@ -1,0 +1,59 @@
+"""`trl-ext eval RUN --judge SOURCE`: let judges compare the answers of a run with those of its base."""
+
+import argparse
+import contextlib
+import sys
+
+from trl_ext.cli import judging
+from trl_ext.cli.values import writable_folder
+from trl_ext.support import encoding, terminal
+from trl_ext.support.errors import UserError
+from trl_ext.support.run_log import log
+
+UNREAD = {"limit": "Use `--samples` for the number of prompts.", "reward_funcs": "Name the function with `--judge`."}
+"""Flags of `eval` that a judge does not read, and what to use."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge a run, print the result, and leave it in the run's directory."""
+    for name, instead in UNREAD.items():
+        if getattr(args, name) is not None:
+            raise UserError(f"`--{name}` has no effect with `--judge`. {instead}")
+    judges, prompts = judging.choices(args), judging.prompts(args, args.dataset_columns)
+    from trl_ext.runs import finished, libraries
+    from trl_ext.runs.signals import Interrupted
+    from trl_ext.support import atomic
+    from trl_ext.support.progress import Progress
+
+    directory = finished.directory_of(args.run)
+    finished.check(directory)
+    writable_folder("output", directory)  # answers are kept there
+    if args.output is not None:
+        writable_folder("output", args.output.parent)
+    console = terminal.console(stderr=args.json)
+    progress = Progress(console)
+    with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
+        libraries.configure(finished.recipe_at(directory, needs_data=prompts.file is None))  # before the imports below
+        from trl_ext.evaluation import judged, judged_report
+
+        try:
+            records = judged.judge_run(
+                directory,
+                judges,
+                prompts,
+                judging.sampling(args, args.seed),
+                log=lambda text: console.print(text, markup=False),
+                watched=progress.watch,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(judging.kept(progress)) from None
+    if args.output is not None:
+        atomic.write_json(args.output, records if len(records) > 1 else records[0])
+    if args.json:
+        print(encoding.as_json(records if len(records) > 1 else records[0], indent=2))
+        return 0
+    judged_report.show(console, records)
+    for name in judged.file_names([record["judge"] for record in records]):
+        console.print(f"record   {directory / name}", markup=False)
+    console.print(f"answers  {directory / records[0]['answers']}", markup=False)
+    return 0
