@@ -96,6 +96,32 @@ SEAMS = (
     Seam("data/local.py", "options and decompression of the builders of `datasets`", "data/files/test_compression.py"),
     Seam("data/split_loading.py", "the switch of `datasets.config` for counting downloads", "support/test_hub.py"),
     Seam("evaluation/run_report.py", "`get_config_model_id` of TRL", "evaluation/test_run_report.py"),
+    Seam(
+        "evaluation/tasks/data.py",
+        "the table of builders in `datasets.packaged_modules`",
+        "evaluation/tasks/test_loading.py",
+    ),
+    Seam(
+        "evaluation/tasks/folder.py",
+        "`Entry`, `TaskIndex.process_cfg` and `load_yaml` of lm-eval",
+        "evaluation/tasks/test_loading.py",
+    ),
+    Seam(
+        "evaluation/tasks/harness.py",
+        "the `tqdm` that `lm_eval.api.task` calls",
+        "evaluation/tasks/test_parity.py",
+    ),
+    Seam("evaluation/tasks/loading.py", "`TaskManager.task_index` of lm-eval", "evaluation/tasks/test_loading.py"),
+    Seam(
+        "evaluation/tasks/measure.py",
+        "`evaluate` and `normalize_gen_kwargs` of lm-eval, with the seeds that its `simple_evaluate` sets",
+        "evaluation/tasks/test_parity.py",
+    ),
+    Seam(
+        "evaluation/tasks/model.py",
+        "`HFLM` of lm-eval: `_loglikelihood_tokens`, `tok_batch_encode`, its batch size and its hook of a cache",
+        "evaluation/tasks/test_parity.py",
+    ),
     Seam("data/sampling.py", "`_resolve_features` of `datasets.IterableDataset`", "data/test_sources.py"),
     Seam("export/held_out.py", "TRL's reading of conversations, `maybe_convert_to_chatml`", "export/test_held_out.py"),
     Seam(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli import eval_judge, judging
+from trl_ext.cli import eval_judge, eval_tasks, judging
 from trl_ext.cli.recipe_keys import Value, add_run_or_recipe
 from trl_ext.cli.sampling import ROWS, TOKENS, add_sampling
 from trl_ext.cli.values import add_quiet, writable_folder
@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   trl-ext eval runs/demo-dpo --judge sentiment
   trl-ext eval my-run --judge rewards.py:is_correct --prompts questions.jsonl
   trl-ext eval my-run --judge http://localhost:11434/v1 --judge_model qwen3:8b
+  trl-ext eval my-run --tasks arc_easy,hellaswag --limit 500
 
 For a recipe its latest finished run is used. Accuracy does not depend on beta: it is the share of pairs in which log π(chosen) − log π_ref(chosen) is above log π(rejected) − log π_ref(rejected).
 
@@ -51,21 +52,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="columns of the data, as in a recipe",
     )
     add_sampling(parser)
-    parser.set_defaults(limit=None)  # a judge does not read it
+    parser.set_defaults(limit=None)  # a judge does not read it, and tasks have all documents
     judging.add_judging(parser)
+    eval_tasks.add_tasks(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="SEED", help="seed of the sampling (default: 0)")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="JSON file for the results (default: eval-<dataset>.json, or judged-<judge>.json, in the run)",
+        help="JSON file for the results (default: eval-<dataset>.json, judged-<judge>.json or tasks.json, in the run)",
     )
     add_quiet(parser)
+    parser.set_defaults(default_of=parser.get_default)
     parser.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    eval_tasks.check(args, args.default_of)
+    if args.tasks is not None:
+        return eval_tasks.run(args)
     if args.judge:
         return eval_judge.run(args)
     judging.refuse_unread(args)

@@ -22,18 +22,23 @@ from trl_ext.support.hub import go_offline, why_offline
 TIMEOUT = 10.0  # seconds for the one request that asks whether the dataset exists
 
 
-def require_hub_dataset(name: str, revision: str | None) -> None:
+def require_hub_dataset(name: str, revision: str | None, *, is_path: bool = True) -> None:
     """Fail early if the Hub has no such dataset, or cannot be reached and the cache has no copy.
 
     Without this one request, loading retries for half a minute before it fails. If the copy in the cache has to be used, this
     process stays offline from then on.
+
+    Args:
+        name: Of the dataset.
+        revision: Commit, branch or tag.
+        is_path: Whether a path could have been meant.
 
     Raises:
         UserError: The dataset cannot be loaded.
     """
     if constants.HF_HUB_OFFLINE:
         if not is_cached(name):
-            raise _unreachable(name, *why_offline())
+            raise _unreachable(name, is_path, *why_offline())
         return
     try:
         HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT)
@@ -49,10 +54,10 @@ def require_hub_dataset(name: str, revision: str | None) -> None:
         ) from error
     except HfHubHTTPError as error:
         if not is_cached(name):  # which loading would use
-            raise _unreachable(name, str(error).splitlines()[0]) from error
+            raise _unreachable(name, is_path, str(error).splitlines()[0]) from error
     except Exception as error:  # httpx's, OSError's and the proxies' connection errors have no common base
         if not is_cached(name):
-            raise _unreachable(name, type(error).__name__) from error
+            raise _unreachable(name, is_path, type(error).__name__) from error
         go_offline()
 
 
@@ -101,7 +106,11 @@ def is_cached(name: str) -> bool:
     return (Path(datasets.config.HF_DATASETS_CACHE) / folder).is_dir()
 
 
-def _unreachable(name: str, why: str, remedy: str = "check the network and try again") -> UserError:
+def _unreachable(name: str, is_path: bool, why: str, remedy: str = "check the network and try again") -> UserError:
+    if not is_path:
+        return UserError(
+            f"{name} is on the Hub, but the Hub could not be reached ({why}) and the cache has no copy. {remedy[0].upper()}{remedy[1:]}."
+        )
     here = [entry.name for entry in Path.cwd().iterdir()]
     return UserError(
         f"{name} is not a file or directory in this folder{near(name, here)}. It looks like a name on the Hub, but the Hub "

@@ -1,0 +1,104 @@
+"""The arguments of `eval` about tasks of lm-evaluation-harness, and what `eval --tasks` does."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from trl_ext.cli.recipe_keys import Value
+from trl_ext.cli.values import whole_number, writable_folder
+from trl_ext.evaluation.tasks.choice import BATCH, TaskChoice
+from trl_ext.support import encoding, terminal
+from trl_ext.support.errors import UserError
+from trl_ext.support.run_log import log
+
+ONLY_WITH_TASKS = ("num_fewshot", "apply_chat_template", "batch_size")
+
+
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    """Add `--tasks` and what it is set up with; flags have the harness' own names."""
+    group = parser.add_argument_group(
+        "tasks",
+        "--tasks measures what training cost in abilities: the base and the tuned model are asked the same tasks of "
+        "lm-evaluation-harness (`pip install lm-eval`). Nothing else is evaluated then.",
+    )
+    add = group.add_argument
+    add(
+        "--tasks",
+        action=Value,
+        metavar="NAMES|FOLDER",
+        help="tasks or groups of the harness (arc_easy,hellaswag), or a folder of task files. --limit is then the largest number of "
+        "documents per task (default: all)",
+    )
+    add(
+        "--num_fewshot",
+        type=whole_number(0),
+        metavar="N",
+        help="solved examples before each question (default: as the task says)",
+    )
+    add(
+        "--apply_chat_template",
+        action="store_true",
+        help="ask questions in the model's chat template (default: as plain text)",
+    )
+    add(
+        "--batch_size",
+        type=whole_number(1),
+        metavar="N",
+        help=f"requests in one forward pass; halved where memory runs out (default: {BATCH})",
+    )
+
+
+def check(args: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    """Refuse tasks that cannot be, and flags that would be ignored.
+
+    Args:
+        args: Of the command line.
+        default: The default of a flag.
+
+    Raises:
+        UserError: Names the flag.
+    """
+    from trl_ext.checks import evaluation_parts
+
+    read = {key for keys in evaluation_parts.READS.values() for key in keys}
+    given = {key: value for key, value in vars(args).items() if key in read and value != default(key)}
+    if args.tasks is None:
+        if unread := [key for key in ONLY_WITH_TASKS if key in given]:
+            raise UserError(f"`--{unread[0]}` needs tasks. Add `--tasks NAMES`, or remove it.")
+        return
+    if args.judge:
+        raise UserError("`--judge` and `--tasks` were both given. Give each in a command of its own.")
+    if problems := list(evaluation_parts.problems(given, lambda key: f"`--{key}`")):
+        raise UserError(problems)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure the tasks, print the result, and leave it in the run's directory."""
+    from trl_ext.checks import task_names
+    from trl_ext.runs import finished, libraries
+    from trl_ext.support.progress import Progress
+
+    choice = TaskChoice(
+        task_names.split(args.tasks), args.limit, args.num_fewshot, args.apply_chat_template, args.batch_size or BATCH
+    )
+    directory = finished.directory_of(args.run)
+    finished.check(directory)
+    writable_folder("output", args.output.parent if args.output else directory)
+    console = terminal.console(stderr=args.json)
+    with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
+        libraries.configure(finished.recipe_at(directory, needs_data=False))  # before the imports below
+        from trl_ext.evaluation.tasks import evaluate, record, show
+
+        path = args.output or directory / record.FILE
+        entries = evaluate.evaluate_run(
+            directory, choice, lambda text: console.print(text, markup=False), Progress(console).watch, path
+        )
+    if args.json:
+        print(encoding.as_json({"tasks": entries, "limit": args.limit, "summary": record.summary(entries)}, indent=2))
+        return 0
+    console.print(f"\n[bold]{directory}[/bold], compared with the model it was trained from.")
+    show.show(console, entries)
+    console.print(f"record   {path}", markup=False)
+    return 0
