@@ -1,10 +1,12 @@
 """`trl-ext compare`: train several losses, betas and seeds on one base, or compare finished runs."""
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli import completion
+from trl_ext.cli import completion, judging
 from trl_ext.cli.recipe_keys import A_RECIPE, Value, take_recipe_keys
 from trl_ext.cli.sampling import TOKENS, add_sampling
 from trl_ext.cli.values import add_quiet, writable_folder
@@ -19,6 +21,7 @@ EXAMPLES = """examples:
   trl-ext compare my.yaml --losses dpo,ipo --betas '{dpo: [0.05, 0.1], ipo: 0.1}' --seeds 0,1
   trl-ext compare my.yaml --losses dpo,simpo --eval_size 200 --max_steps 300
   trl-ext compare runs/demo-dpo runs/demo-ipo
+  trl-ext compare runs/demo-dpo runs/demo-ipo --judge sentiment
 
 The same command resumes an interrupted comparison. Finished runs are not trained again.
 
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--split", metavar="SPLIT", help="split of --dataset")
     add_sampling(parser)
+    judging.add_judging(parser, takes_recipe_keys=True)
     add("--output_dir", metavar="DIR", help="directory of runs and report (default: runs/<recipe>-compare)")
     add_quiet(parser)
     take_recipe_keys(parser, what)
@@ -53,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.output_dir is not None:
         args.output_dir = writable_folder("output_dir", args.output_dir)
+    if not args.judge:
+        judging.refuse_unread(args)
     paths = [Path(word) for word in args.what]
     if all(path.is_dir() for path in paths):
         return _finished(paths, args)
@@ -79,13 +85,17 @@ def _grid(path: Path, args: argparse.Namespace) -> int:
     console = terminal.console()
     with lock.writing(directory), log.open():
         console.print(f"[bold]{first.name}[/bold]: {', '.join(cell.name for cell in grid)} → {directory}")
-        records = _train(grid, directory, args, console)
+        judges = _judging([cell.recipe for cell in grid], directory, args, console)
+        records = _train(grid, directory, args, console, judges)
         runs = {cell.name: directory / cell.name for cell in grid}
-        report.write(directory, f"{first.name}: {count(len(grid), 'runs')} compared", records, runs, console)
+        judged = _judged(judges, runs, directory)
+        report.write(directory, f"{first.name}: {count(len(grid), 'runs')} compared", records, runs, console, judged)
     return 0
 
 
-def _train(grid: list[Any], directory: Path, args: argparse.Namespace, console: Any) -> list[dict[str, Any]]:
+def _train(
+    grid: list[Any], directory: Path, args: argparse.Namespace, console: Any, judges: Any
+) -> list[dict[str, Any]]:
     from trl_ext.comparison import training
     from trl_ext.model_files.available import require_model
     from trl_ext.runs import memory_check
@@ -96,7 +106,7 @@ def _train(grid: list[Any], directory: Path, args: argparse.Namespace, console: 
     with guard:
         if (copy := require_model(first.get("model_name_or_path"), first.get("model_revision"))) is not None:
             console.print(copy, markup=False)
-        evaluator = _evaluator([cell.recipe for cell in grid], directory, args, console)
+        evaluator = _evaluator([cell.recipe for cell in grid], directory, args, console, judges)
         for warning in {warning: None for cell in grid for warning in memory_check.check(cell.recipe)}:
             console.print(warning)
         return training.train(grid, directory, console, evaluator)
@@ -124,14 +134,15 @@ def _finished(paths: list[Path], args: argparse.Namespace) -> int:
     directory = args.output_dir or Path("runs", "compare-" + "-".join(names))
     console = terminal.console()
     with lock.writing(directory), log.open():
-        evaluator = _evaluator(recipes, directory, args, console)
-        records = []
-        for name, path in zip(names, paths, strict=True):
-            console.print(f"[bold]{name}[/bold]")
-            records.append(evaluator.evaluate_finished(name, path))
-        report.write(
-            directory, f"{count(len(paths), 'runs')} compared", records, dict(zip(names, paths, strict=True)), console
-        )
+        judges = _judging(recipes, directory, args, console)
+        evaluator = _evaluator(recipes, directory, args, console, judges)
+        records, runs = [], dict(zip(names, paths, strict=True))
+        with _kept(judges):
+            for name, path in runs.items():
+                console.print(f"[bold]{name}[/bold]")
+                records.append(evaluator.evaluate_finished(name, path))
+        judged = _judged(judges, runs, directory)
+        report.write(directory, f"{count(len(paths), 'runs')} compared", records, runs, console, judged)
     return 0
 
 
@@ -143,7 +154,46 @@ def _names(paths: list[Path]) -> list[str]:
     return ["-".join(path.resolve().parts[-depth:]) for path in paths]
 
 
-def _evaluator(recipes: list[Any], directory: Path, args: argparse.Namespace, console: Any) -> Any:
+def _judging(recipes: list[Any], directory: Path, args: argparse.Namespace, console: Any) -> Any:
+    """What judges the runs; `None` without `--judge`."""
+    if not args.judge:
+        return None
+    from trl_ext.comparison import judging as comparison_judging
+    from trl_ext.support.progress import Progress
+
+    return comparison_judging.prepare(
+        judging.choices(args),
+        recipes,
+        directory,
+        judging.prompts(args),
+        judging.sampling(args),
+        lambda text: console.print(text, markup=False),
+        Progress(console).watch,
+    )
+
+
+def _judged(judges: Any, runs: dict[str, Path], directory: Path) -> list[dict[str, Any]]:
+    """The records of the judges."""
+    if judges is None:
+        return []
+    with _kept(judges):
+        return judges.play(runs, directory)
+
+
+@contextlib.contextmanager
+def _kept(judges: Any) -> Iterator[None]:
+    """Say after Ctrl-C that answers and verdicts are kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if judges is None:
+            raise
+        from trl_ext.runs.signals import Interrupted
+
+        raise Interrupted("What was sampled and judged is kept. Run the same command again to continue.") from None
+
+
+def _evaluator(recipes: list[Any], directory: Path, args: argparse.Namespace, console: Any, judges: Any) -> Any:
     from trl_ext.cli.eval import watched
     from trl_ext.comparison.evaluator import Evaluator, common_rows
     from trl_ext.evaluation.reward_functions import reward_functions
@@ -160,4 +210,5 @@ def _evaluator(recipes: list[Any], directory: Path, args: argparse.Namespace, co
         console.print(text, markup=False)
 
     sampling = Sampling(args.samples, args.max_new_tokens or TOKENS, seed=0)
-    return Evaluator(rows, sampling, functions, tell, lambda items, count: watched(items, count, console))
+    also = judges and judges.answer
+    return Evaluator(rows, sampling, functions, tell, lambda items, count: watched(items, count, console), also)

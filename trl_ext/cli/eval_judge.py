@@ -19,6 +19,8 @@ def run(args: argparse.Namespace) -> int:
     for name, instead in UNREAD.items():
         if getattr(args, name) is not None:
             raise UserError(f"`--{name}` has no effect with `--judge`. {instead}")
+    if args.prompts is not None and args.dataset is not None:
+        raise UserError("`--prompts` and `--dataset` both name the data of the prompts. Remove one of them.")
     judges, prompts = judging.choices(args), judging.prompts(args, args.dataset_columns)
     from trl_ext.runs import finished, libraries
     from trl_ext.runs.signals import Interrupted

@@ -14,8 +14,13 @@ FLAGS = ("model", "base_url", "template", "concurrency", "timeout", "retries", "
 """Flags `--judge_…` that are fields of `JudgeChoice`, besides the switch `load_in_4bit`."""
 
 
-def add_judging(parser: argparse.ArgumentParser) -> None:
-    """Add `--judge`, `--prompts` and what a judge is set up with."""
+def add_judging(parser: argparse.ArgumentParser, *, takes_recipe_keys: bool = False) -> None:
+    """Add `--judge`, `--prompts` and what a judge is set up with.
+
+    Args:
+        parser: Of `eval` or `compare`.
+        takes_recipe_keys: Whether `--temperature` is a key of a recipe. Answers are then sampled at temperature 1.
+    """
     group = parser.add_argument_group(
         "judging",
         "--judge SOURCE compares the answers of a run with those of its base. SOURCE is a reward function as in reward_funcs, the "
@@ -31,7 +36,10 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
         help="judge the answers; twice for the agreement of two",
     )
     add("--prompts", metavar="NAME|FILE", help="prompts to answer (default: those the run held out from training)")
-    add("--temperature", type=_number, default=None, metavar="T", help="temperature of the answers (default: 1)")
+    if takes_recipe_keys:
+        parser.set_defaults(temperature=None)
+    else:
+        add("--temperature", type=_number, default=None, metavar="T", help="temperature of the answers (default: 1)")
     add("--judge_model", type=text, metavar="NAME", help="model of an API")
     add("--judge_base_url", type=text, metavar="URL", help="address of an API (default: https://api.openai.com/v1)")
     add(
@@ -92,7 +100,7 @@ def sampling(args: argparse.Namespace, seed: int = 0) -> Any:
 
 
 def prompts(args: argparse.Namespace, columns: Any = None) -> Any:
-    """Which prompts are answered.
+    """Which prompts are answered: those of `--prompts`, or else of `--dataset`.
 
     Raises:
         UserError: There is no such file, or it is given twice.
@@ -100,8 +108,6 @@ def prompts(args: argparse.Namespace, columns: Any = None) -> Any:
     from trl_ext.checks.data import dataset_path
     from trl_ext.evaluation.prompts import PromptChoice
 
-    if args.prompts is not None and args.dataset is not None:
-        raise UserError("`--prompts` and `--dataset` both name the data of the prompts. Remove one of them.")
     name, flag = (args.prompts, "prompts") if args.prompts is not None else (args.dataset, "dataset")
     if name is not None and not name.endswith(".txt") and (problem := dataset_path(name)) is not None:
         raise UserError(f"`--{flag}` {problem}")

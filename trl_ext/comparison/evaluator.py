@@ -34,6 +34,8 @@ class Evaluator:
         reward_functions: Reward functions for the completions, by name.
         log: Called with each message for the user.
         progress: Wraps the iteration over examples while they are scored.
+        also: Called with the directory of each run and the run itself while it is in memory, such as to sample answers that are
+            judged later.
     """
 
     rows: Rows
@@ -41,6 +43,7 @@ class Evaluator:
     reward_functions: RewardFunctions
     log: Callable[[str], None]
     progress: Progress
+    also: Callable[[Path, Callable[[], Opened]], Any] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,7 +94,10 @@ class Evaluator:
         }
 
     def _evaluate(self, opened: Opened) -> dict[str, Any]:
-        return evaluate_model(opened, self.rows, self.sampling, self.log, self.progress, self.reward_functions)
+        record = evaluate_model(opened, self.rows, self.sampling, self.log, self.progress, self.reward_functions)
+        if self.also is not None:
+            self.also(opened.directory, lambda: opened)
+        return record
 
 
 def describe(name: str, recipe: Recipe, command: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from trl_ext.comparison import samples
+from trl_ext.comparison import samples, tournament_table
 from trl_ext.evaluation.results import A_REWARD, EXPLANATIONS, Measure, gain, measures
 from trl_ext.support.intervals import format_estimate
 
@@ -52,6 +52,7 @@ def write(
     base: dict[str, Any],
     pictures: Sequence[Shown],
     facts: Sequence[str],
+    judged: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write the page.
 
@@ -62,6 +63,7 @@ def write(
         base: Row of the base.
         pictures: The pictures.
         facts: How the runs were evaluated, in sentences.
+        judged: Records of the judges (`trl_ext.comparison.tournament`).
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trl_ext.comparison", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -80,6 +82,7 @@ def write(
         samples=found[:OPEN],
         more_samples=found[OPEN:],
         facts=facts,
+        judged=[tournament_table.table(record) | {"notes": tournament_table.sentences(record)} for record in judged],
     )
     page.write_text(text, encoding="utf-8")
 

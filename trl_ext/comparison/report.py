@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_ext.comparison import page, pictures
+from trl_ext.comparison import page, pictures, tournament_table
 from trl_ext.comparison.page import Shown
 from trl_ext.evaluation import results
 from trl_ext.report import metrics_file
@@ -22,7 +22,14 @@ NOT_IN_ROWS = ("evaluation_seconds", "asked")
 """Parts of a record that do not describe the run."""
 
 
-def write(directory: Path, title: str, records: Sequence[dict[str, Any]], runs: dict[str, Path], console: Any) -> None:
+def write(
+    directory: Path,
+    title: str,
+    records: Sequence[dict[str, Any]],
+    runs: dict[str, Path],
+    console: Any,
+    judged: Sequence[dict[str, Any]] = (),
+) -> None:
     """Write the page with its pictures and the CSV table, and print the results.
 
     Args:
@@ -31,6 +38,7 @@ def write(directory: Path, title: str, records: Sequence[dict[str, Any]], runs: 
         records: Records of the runs (`trl_ext.comparison.evaluator`).
         runs: Directory of each run, by name.
         console: The table and a summary are printed to it.
+        judged: Records of the judges (`trl_ext.comparison.tournament`).
     """
     directory.mkdir(parents=True, exist_ok=True)
     steps = {name: _last_step(run / "metrics.jsonl") for name, run in runs.items()}
@@ -42,10 +50,15 @@ def write(directory: Path, title: str, records: Sequence[dict[str, Any]], runs: 
     ]
     base = results.of_base(records[0]["evaluation"])
     drawn = _draw(directory, rows, base, runs)
-    page.write(directory / PAGE, title, rows, base, drawn, facts(records[0]["evaluation"]))
+    page.write(directory / PAGE, title, rows, base, drawn, facts(records[0]["evaluation"]), judged)
     page.write_csv(directory / TABLE, rows)
     console.print(table(rows, base))
     console.print(page.summary(rows, base), markup=False)
+    for record in judged:
+        console.print()
+        console.print(tournament_table.for_terminal(record))
+        for sentence in tournament_table.sentences(record):
+            console.print(sentence, markup=False)
     console.print(f"report   {directory / PAGE}\ntable    {directory / TABLE}")
 
 

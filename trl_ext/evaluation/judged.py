@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.build.config import training_config
-from trl_ext.build.model import base_revision
 from trl_ext.evaluation import answers, judged_record
 from trl_ext.evaluation.answers import AnswerSampling
 from trl_ext.evaluation.judged_record import Judged
@@ -20,6 +19,7 @@ from trl_ext.judging import open_judge
 from trl_ext.judging.judge import Judge, Prompt, Question, Verdict
 from trl_ext.judging.open_judge import Beside, JudgeChoice, Prepared
 from trl_ext.model_files import adapter
+from trl_ext.recipe import Recipe
 from trl_ext.runs import finished, loaded
 from trl_ext.runs.load import open_model
 from trl_ext.runs.loaded import Opened
@@ -109,11 +109,20 @@ def pair(
     first: Sequence[answers.Answer],
     second: Sequence[answers.Answer],
     watched: Watched,
+    title: str = "",
 ) -> tuple[list[Verdict], list[Verdict] | None, list[bool]]:
     """Ask a judge about two answers to each prompt, in both orders if the order may matter.
 
     Both orders of a prompt are asked one after the other, so that an interrupted evaluation keeps whole prompts. Equal answers are
     a tie, and the judge is not asked.
+
+    Args:
+        judge: The judge.
+        prompts: What was answered.
+        first: An answer to each prompt.
+        second: Another answer to each prompt.
+        watched: Shows the progress.
+        title: What the progress counts (default: the verdicts of this judge).
 
     Returns:
         The verdicts with `first` before `second`; those with the answers swapped, as the judge gave them, or `None`; and whether
@@ -128,7 +137,7 @@ def pair(
     orders = 2 if judge.has_position else 1
     if judge.has_position:
         questions = [each for question in questions for each in (question, question.swapped())]
-    title = f"verdicts of {judge.name}"
+    title = title or f"verdicts of {judge.name}"
     given = list(watched(judge.verdicts(questions), len(questions), title)) if questions else []
     columns = [iter(given[order::orders]) for order in range(orders)]
     verdicts = [[next(column) if differs else Verdict.TIE for differs in asked] for column in columns]
@@ -191,24 +200,27 @@ class Subject:
 
     def longest(self) -> int | None:
         """Tokens that the model takes; `None` if its configuration has no limit."""
-        if self._opened is not None:
-            config = self._opened.model.config
-        else:
-            from transformers import AutoConfig
-
-            recipe = finished.recipe_at(self._directory, needs_data=False)
-            base = adapter.base_name(str(self._directory))
-            try:
-                config = AutoConfig.from_pretrained(
-                    base,
-                    revision=base_revision(recipe),
-                    trust_remote_code=bool(recipe.get("trust_remote_code")),
-                )
-            except (OSError, ValueError):  # loading the model says what is wrong
-                return None
-        return getattr(config.get_text_config(), "max_position_embeddings", None)
+        recipe = finished.recipe_at(self._directory, needs_data=False)
+        return longest(adapter.base_name(str(self._directory)), recipe)
 
     def _release(self) -> None:
         if self._is_own and self._opened is not None:
             self._opened = None
             open_judge.free_memory()
+
+
+def longest(base: str, recipe: Recipe) -> int | None:
+    """Tokens that a model takes; `None` if its configuration has no limit, or cannot be read, which loading the model reports.
+
+    Args:
+        base: Folder or Hub name of the model.
+        recipe: Of a run that started from it.
+    """
+    from transformers import AutoConfig
+
+    revision, trust = recipe.get("model_revision") or "main", bool(recipe.get("trust_remote_code"))
+    try:
+        config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust)
+    except (OSError, ValueError):
+        return None
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
