@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from trl_ext.cli import main
+from trl_ext.demo import grammar
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "demo.yaml"
 
@@ -22,3 +23,23 @@ def test_the_true_reward_rises_and_the_language_stays(loss, tmp_path, monkeypatc
     assert fluency["tuned"]["value"] >= 0.90
     assert 0 < found["kl"]["k1"]["value"] < 10
     assert "true reward" in capsys.readouterr().out
+    if loss == "dpo":
+        assert main(["eval", "run", "--judge", "sentiment", "--max_new_tokens", "128"]) == 0
+        check_win_rate(json.loads(Path("run/judged-sentiment.json").read_text()), Path("run"))
+
+
+def check_win_rate(found: dict, run: Path) -> None:
+    """The run wins against its base by the true reward. Where the base has the largest reward, 1, a tie is the best result."""
+    (lines,) = (path.read_text(encoding="utf-8").split("\n") for path in run.glob("samples-*.jsonl"))
+    rewards = [[grammar.reward(json.loads(line)[who]) for who in ("base", "tuned")] for line in lines if line]
+    assert len(rewards) == found["prompts"]["n"] == 200
+    scores = [(tuned > base) + 0.5 * (tuned == base) for base, tuned in rewards]
+    rate, decided = found["win_rate"], found["decided"]
+    assert rate["value"] == pytest.approx(sum(scores) / len(scores))
+    assert 0.5 < rate["low"] < rate["value"] < rate["high"] < 1
+    assert decided["value"] >= 0.9 and decided["low"] > 0.9 and found["wins"] > 100
+    beatable = [score for score, (base, _) in zip(scores, rewards, strict=True) if base < 1]
+    assert sum(beatable) / len(beatable) >= 0.9
+    assert rate["value"] >= 0.9 * (
+        1 - 0.5 * (len(rewards) - len(beatable)) / len(rewards)
+    )  # of the largest that is possible

@@ -22,7 +22,7 @@ EXAMPLES = 32
 """Prompts with both answers and the verdict that are kept in a record."""
 
 INTERVALS = (
-    "95 %; by the score test for the win rate, by Wilson for the position bias, by the sandwich estimate for the length-controlled "
+    "95 %; by the score test for the win rate, by Wilson for the position bias and for prompts without a tie, by the sandwich estimate for the length-controlled "
     "win rate, by Fleiss, Cohen and Everitt for κ"
 )
 
@@ -54,7 +54,7 @@ def record(
 
     `judge`, `kind`, `settings` of the judge; `run` and `base`; `prompts`: `source` and `n`; `sampling`: settings and seed; `win_rate` with
     the counts `wins`, `ties`, `losses`, `unclear` (prompts) and `equal` (ties that were not asked, because both answers are the
-    same); `position_bias`, over the prompts that were asked in both orders, or null, with `position_bias_to`, the numbers of
+    same); `decided`: the share of wins among prompts without a tie, or null; `position_bias`, over the prompts that were asked in both orders, or null, with `position_bias_to`, the numbers of
     prompts where the judge favoured the first or the second answer; `length_controlled` or null, with `length_controlled_note`,
     the reason; `tokens` and `ended` of `base` and `tuned`; `usage`: tokens of an API, or null; `agreement` with a second judge, or
     null; `examples`: up to `EXAMPLES` of `{prompt, base, tuned, verdict}`, the verdict from the run's view.
@@ -77,6 +77,7 @@ def record(
             "ties": rate.ties,
             "losses": rate.losses,
             "unclear": rate.unclear,
+            "decided": intervals.share(rate.wins, rate.wins + rate.losses) if rate.wins + rate.losses else None,
             "equal": judged.asked.count(False),
             "position_bias": bias and bias.changed,
             "position_bias_to": bias and {"first": bias.to_first, "second": bias.to_second},

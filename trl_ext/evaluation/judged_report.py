@@ -47,6 +47,9 @@ def sentences(record: dict[str, Any], *, named: bool = False) -> list[str]:
         named: Whether to begin with the judge's name.
     """
     found = [verdict(record)]
+    if record["ties"] and record["decided"]:
+        n = record["wins"] + record["losses"]
+        found.append(f"Without ties, it wins on {_share(record['decided'])} of {count(n, 'prompts')}.")
     if record["equal"]:
         n = record["equal"]
         found.append(
