@@ -6,9 +6,9 @@ import inspect
 from typing import Any
 
 from trl_ext.cli import completion
-from trl_ext.cli.values import plain
 from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
+from trl_ext.support.messages import plain
 
 HELP = "list the losses, or explain one"
 EXAMPLES = """examples:

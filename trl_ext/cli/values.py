@@ -70,11 +70,6 @@ def writable_folder(flag: str, given: Any) -> Path:
     return folder
 
 
-def plain(value: Any) -> str:
-    """A value as a recipe writes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Let a verb that reports what it does print only errors and warnings."""
     parser.add_argument("--quiet", action="store_true", help="print only errors, and warnings during training")

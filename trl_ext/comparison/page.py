@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
 from trl_ext.comparison import samples, tournament_table
-from trl_ext.evaluation.results import A_REWARD, EXPLANATIONS, Measure, gain, measures
+from trl_ext.evaluation.results import Measure, gain, meanings, measures
+from trl_ext.report import html
 from trl_ext.support.intervals import format_estimate
 
 LEGEND = (
@@ -65,12 +63,10 @@ def write(
         facts: How the runs were evaluated, in sentences.
         judged: Records of the judges (`trl_ext.comparison.tournament`).
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trl_ext.comparison", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     found = samples.side_by_side(measured, base)
-    text = environment.get_template("page.html.j2").render(
+    html.write(
+        page,
+        "trl_ext.comparison",
         title=title,
         summary=summary(measured, base),
         table=table(measured, base),
@@ -84,7 +80,6 @@ def write(
         facts=facts,
         judged=[tournament_table.table(record) | {"notes": tournament_table.sentences(record)} for record in judged],
     )
-    page.write_text(text, encoding="utf-8")
 
 
 def settings(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -142,12 +137,6 @@ def _overlap(figure: dict[str, Any] | None, other: dict[str, Any]) -> bool:
     if not figure:
         return False
     return None in (figure["low"], other["low"]) or (figure["low"] <= other["high"] and other["low"] <= figure["high"])
-
-
-def meanings(measured: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Name and meaning of every measure of the table, in its order."""
-    known = [(measure.name, EXPLANATIONS.get(measure.key, A_REWARD)) for measure in measures(measured)]
-    return [(name, f"{text[:1].upper()}{text[1:]}.") for name, text in known if text]
 
 
 def table(measured: Sequence[dict[str, Any]], base: dict[str, Any], without: Collection[str] = ()) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,15 +14,13 @@ from matplotlib.ticker import MaxNLocator
 
 from trl_ext.evaluation.results import gain
 from trl_ext.report import metrics_file
-from trl_ext.report.axes import ROUND, marker, show_range, steps_below, tidy
+from trl_ext.report.axes import DPI, ONE, ROUND, alone, marker, show_range, steps_below, tidy
 
 COLOURS = (
     "#3366cc", "#dc3912", "#109618", "#990099", "#ff9900", "#0099c6", "#dd4477", "#66aa00", "#8b4513", "#555555",
 )  # fmt: skip
 MARKERS = "oDs^vP*X<>"
 SIDES = ("chosen", "rejected")
-ONE = (4.8, 3.6)
-"""Size of one panel in inches. At the width of a phone its text is about 10 pixels high."""
 
 Run = dict[str, Any]
 
@@ -57,14 +54,8 @@ def movement(picture: Path, runs: dict[str, Path], measured: Sequence[Run], base
 
 
 def movement_panels(runs: dict[str, Path], measured: Sequence[Run], base: Run) -> dict[str, bytes]:
-    """The panels of `movement` as PNGs of their own, by title: side by side on a desk, one below the other on a phone."""
-    found = {}
-    for title, draw in _panels(runs, measured, base).items():
-        figure, (axis,) = _figure(1, 1, ONE)
-        draw(axis)
-        found[title] = io.BytesIO()
-        _save(figure, found[title])
-    return {title: file.getvalue() for title, file in found.items()}
+    """The panels of `movement` as PNGs of their own, by title."""
+    return {title: alone(draw) for title, draw in _panels(runs, measured, base).items()}
 
 
 def _frontier(axis: Axes, measured: Sequence[Run], base: Run) -> None:
@@ -218,4 +209,4 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
 
 
 def _save(figure: Figure, picture: Any) -> None:
-    figure.savefig(picture, dpi=180, format="png")
+    figure.savefig(picture, dpi=DPI, format="png")

@@ -9,8 +9,7 @@ from typing import Any
 from trl_ext.comparison import page, pictures, tournament_table
 from trl_ext.comparison.page import Shown
 from trl_ext.evaluation import results
-from trl_ext.report import metrics_file
-from trl_ext.runs import environment
+from trl_ext.runs import environment, finished
 from trl_ext.support import counts, terminal
 
 PAGE, TABLE, FRONTIER, MOVEMENT = "report.html", "comparison.csv", "frontier.png", "movement.png"
@@ -41,7 +40,7 @@ def write(
         judged: Records of the judges (`trl_ext.comparison.tournament`).
     """
     directory.mkdir(parents=True, exist_ok=True)
-    steps = {name: _last_step(run / "metrics.jsonl") for name, run in runs.items()}
+    steps = {name: finished.last_step(run) for name, run in runs.items()}
     rows = [
         results.of_run(
             **{key: value for key, value in record.items() if key not in NOT_IN_ROWS}, steps=steps[record["name"]]
@@ -91,10 +90,6 @@ def table(rows: list[dict[str, Any]], base: dict[str, Any]) -> Any:
     for line in content["rows"]:
         made.add_row(*(f"[bold]{cell['text']}[/bold]" if cell["is_best"] else cell["text"] for cell in line))
     return made
-
-
-def _last_step(metrics: Path) -> int | None:
-    return max((record["step"] for record in metrics_file.read(metrics)), default=None) if metrics.exists() else None
 
 
 def _draw(directory: Path, rows: Sequence[dict[str, Any]], base: dict[str, Any], runs: dict[str, Path]) -> list[Shown]:

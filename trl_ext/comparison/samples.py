@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Sequence
 from typing import Any
 
-WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+from trl_ext.report.differences import marked
 
 
 def side_by_side(measured: Sequence[dict[str, Any]], base: dict[str, Any]) -> list[dict[str, Any]]:
@@ -47,29 +45,3 @@ def _difference(samples: list[dict[str, Any]]) -> tuple[int, float, int]:
         len(text) for sample in of_runs for text, differs in marked(of_base["text"], sample["text"]) if differs
     )
     return len({sample["text"] for sample in of_runs}), max(first) - min(first), words
-
-
-def marked(base: str, text: str) -> list[tuple[str, bool]]:
-    """A text in pieces, each with whether it differs from the base's text.
-
-    >>> marked("We found the bed dull.", "We found the bed lovely.")
-    [('We found the bed ', False), ('lovely', True), ('.', False)]
-    """
-    ours, words = WORDS.findall(base), WORDS.findall(text)
-    pieces: list[tuple[str, bool]] = []
-    for change, _, _, start, stop in difflib.SequenceMatcher(None, ours, words, autojunk=False).get_opcodes():
-        if start < stop:
-            pieces.append(("".join(words[start:stop]), change != "equal"))
-    return _joined(pieces)
-
-
-def _joined(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    """The pieces with words that differ joined across the spaces between them."""
-    found: list[tuple[str, bool]] = []
-    for number, (text, differs) in enumerate(pieces):
-        is_between = text.isspace() and found and found[-1][1] and number + 1 < len(pieces)
-        if found and found[-1][1] == (differs or is_between):
-            found[-1] = (found[-1][0] + text, found[-1][1])
-        else:
-            found.append((text, differs))
-    return found

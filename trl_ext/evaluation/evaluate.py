@@ -78,7 +78,7 @@ def evaluate_model(
         functions: Reward functions for sampled completions.
 
     Returns:
-        A record for JSON. `data`: name, number of rows, rows left out. `reference`: a description of it. For pairs
+        A record for JSON. `step`: the optimizer step of the weights, if the run logged any. `data`: name, number of rows, rows left out. `reference`: a description of it. For pairs
         `ranking`, by `log_ratio` (log π − log π_ref) and by the log-probability under `tuned` and `base` alone: `accuracy`
         (chosen above rejected, ties count one half) and `margin` (nats), and both `per_token` of the completion. For
         labelled completions `area_under_curve` instead of `accuracy`. `log_ratio`: nats per completion of each kind.
@@ -93,6 +93,7 @@ def evaluate_model(
     measured = _pairs(scored) if rows.is_paired else _labelled(scored, np.array(made.train_dataset["label"]))
     record = {
         "run": str(opened.directory),
+        "step": finished.last_step(opened.directory),
         "reference": opened.base_in_words,
         "data": {
             "name": rows.name,

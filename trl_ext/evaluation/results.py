@@ -65,6 +65,12 @@ def measures(rows: Sequence[dict[str, Any]], without: Collection[str] = ()) -> l
     return [each for each in ordered if each.key not in without and any(row.get(each.key) for row in rows)]
 
 
+def meanings(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Name and meaning of every measure with a number in any row, in the order of `measures`."""
+    known = [(measure.name, EXPLANATIONS.get(measure.key, A_REWARD)) for measure in measures(rows)]
+    return [(name, f"{text[:1].upper()}{text[1:]}.") for name, text in known if text]
+
+
 def of_run(evaluation: dict[str, Any], **facts: Any) -> dict[str, Any]:
     """The row of a run: `facts`, and the numbers of the tuned model.
 

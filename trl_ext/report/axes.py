@@ -1,9 +1,12 @@
 """Set up matplotlib axes alike in all pictures: round ticks, and no range that shows noise as a change."""
 
-from collections.abc import Iterable
+import io
+from collections.abc import Callable, Iterable
 from math import isfinite
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 ROUND = [1, 2, 5, 10]
@@ -11,6 +14,25 @@ ROUND = [1, 2, 5, 10]
 
 FEW = 15
 """With fewer points than this, each has a marker; a single one would not be seen without."""
+
+
+ONE = (4.8, 3.6)
+"""Size of one panel of a page in inches. At the width of a phone its text is about 10 pixels high."""
+
+DPI = 180
+"""Resolution of the pictures of a page."""
+
+
+def alone(draw: Callable[[Axes], None]) -> bytes:
+    """One panel as a PNG of its own: side by side with others on a desk, one below the other on a phone."""
+    figure = Figure(figsize=ONE, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    tidy(axis, 10)
+    draw(axis)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=DPI, format="png")
+    return picture.getvalue()
 
 
 def tidy(axis: Axes, size: float = 9) -> None:

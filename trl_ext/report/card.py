@@ -8,6 +8,8 @@ from accelerate.utils import is_peft_model
 from huggingface_hub import ModelCardData
 from trl.trainer.utils import get_config_model_id
 
+from trl_ext.report import card_blocks
+
 HYPERPARAMETERS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "max_length", "optim",
     "weight_decay", "max_grad_norm", "seed",
@@ -15,7 +17,7 @@ HYPERPARAMETERS = (
 
 
 def render(trainer: Any, name: str, dataset: str | None, tags: list[str], changes: Sequence[str] = ()) -> str:
-    """Render Markdown with Hub metadata: base model, data, method, hyperparameters, versions.
+    """Render Markdown with Hub metadata: base model, data, method, hyperparameters, and an empty place for results.
 
     Args:
         trainer: A trainer with the mixin `ModelCard`; reads `args`, `model`, `state`, `card_facts` and `card_method()`.
@@ -50,7 +52,12 @@ def render(trainer: Any, name: str, dataset: str | None, tags: list[str], change
     if trainer.state.global_step:
         rows["steps trained"] = f"{trainer.state.global_step}"
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    return f"---\n{metadata.to_yaml()}\n---\n\n# {name}\n\n| | |\n|---|---|\n{table}\n\n{_usage(trainer, base)}"
+    return card_blocks.assemble(
+        f"---\n{metadata.to_yaml()}\n---\n\n# {name}",
+        run=f"| | |\n|---|---|\n{table}",
+        results="",
+        usage=_usage(trainer, base),
+    )
 
 
 def _settings(args: Any) -> list[str]:

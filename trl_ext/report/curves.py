@@ -1,5 +1,6 @@
 """Draw training curves from `metrics.jsonl`: three large panels, and small ones for everything else that was logged."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,20 +68,37 @@ def figure(series: Series, title: str, large: tuple[str, ...] = LARGE, start: St
     FigureCanvasAgg(made)
     made.suptitle(title, fontsize=12, x=0.01, ha="left")
     grid = made.add_gridspec(1 + rows, 12, height_ratios=[TALL if above else 0.01] + [SHORT] * rows)
-    last = max((steps[-1] for steps, _ in series.values()), default=1)
+    last = _last_step(series)
     for number, key in enumerate(above):
         wide = 12 // len(above)
         axis = made.add_subplot(grid[0, number * wide : (number + 1) * wide])
-        _draw_panel(axis, key, series, 10)
-        axes.steps_below(axis, last, 10)
-        if key == "loss":
-            _mark_start(axis, start or _first_logged(series))
+        _draw_large(axis, key, series, last, start)
     for number, key in enumerate(below):
         row, column, wide = number // across, number % across, 12 // across
         axis = made.add_subplot(grid[1 + row, column * wide : (column + 1) * wide])
         _draw_panel(axis, key, series, 8)
         axes.steps_below(axis, last, 8, is_named=number + across >= len(below))
     return made
+
+
+def large_panels(series: Series, large: tuple[str, ...] = LARGE, start: Start | None = None) -> dict[str, bytes]:
+    """The large panels of `figure` as PNGs of their own, by title; empty if nothing was logged."""
+    last = _last_step(series)
+    return {
+        PANELS[key].title: axes.alone(partial(_draw_large, key=key, series=series, last=last, start=start))
+        for key in _chosen(series, large)[0]
+    }
+
+
+def _draw_large(axis: Any, key: str, series: Series, last: int, start: Start | None) -> None:
+    _draw_panel(axis, key, series, 10)
+    axes.steps_below(axis, last, 10)
+    if key == "loss":
+        _mark_start(axis, start or _first_logged(series))
+
+
+def _last_step(series: Series) -> int:
+    return max((steps[-1] for steps, _ in series.values()), default=1)
 
 
 def _chosen(series: Series, large: tuple[str, ...]) -> tuple[list[str], list[str]]:

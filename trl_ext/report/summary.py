@@ -34,22 +34,33 @@ def first_and_last(metrics: Path) -> list[Table]:
 
     A table without logged values is left out.
     """
+    found = []
+    for title, steps, rows in ends(metrics):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(title)
+        for step in steps:
+            table.add_column(step, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        found.append(table)
+    return found
+
+
+def ends(metrics: Path) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The same as texts: title, steps, and rows of a name and its values. Both steps are one if the run logged only one."""
     records = [with_margin(record) for record in metrics_file.read(metrics)]
-    found = (_ends("training", "", records), _ends("evaluation", "eval_", records))
-    return [table for table in found if table is not None]
+    found = (_ends(records, prefix) for prefix in ("", "eval_"))
+    return [(title, *each) for title, each in zip(("training", "evaluation"), found, strict=True) if each is not None]
 
 
-def _ends(title: str, prefix: str, records: list[dict[str, Any]]) -> Table | None:
+def _ends(records: list[dict[str, Any]], prefix: str) -> tuple[list[str], list[list[str]]] | None:
     records = [record for record in records if f"{prefix}loss" in record]
     if not records:
         return None
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title)
-    ends = [records[0], records[-1]] if records[-1]["step"] > records[0]["step"] else [records[-1]]
-    for record in ends:
-        table.add_column(f"step {record['step']}", justify="right")
+    chosen = [records[0], records[-1]] if records[-1]["step"] > records[0]["step"] else [records[-1]]
+    rows = []
     for name, label in SHOWN.items():
-        values = [record.get(f"{prefix}{name}") for record in ends]
+        values = [record.get(f"{prefix}{name}") for record in chosen]
         if None not in values:
-            table.add_row(label, *(f"{float(value):.4g}" for value in values))
-    return table
+            rows.append([label, *(f"{float(value):.4g}" for value in values)])
+    return [f"step {record['step']}" for record in chosen], rows

@@ -11,6 +11,7 @@ from trl_ext.checkpoints import found
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe, load, names, reader
+from trl_ext.report import metrics_file
 from trl_ext.support.errors import UserError
 
 RECIPE = "recipe.resolved.yaml"
@@ -145,7 +146,7 @@ def check(directory: Path) -> None:
 
 def trained_all_weights(directory: Path) -> bool:
     """Whether a directory holds a run (or its checkpoint) that trained all weights, as opposed to a merged model."""
-    if not any((place / RECIPE).exists() for place in (directory, directory.parent)):
+    if not is_of_run(directory):
         return False
     found = written(directory)
     return not found.get("use_peft") and not adapter.is_in(Path(found["model_name_or_path"]))
@@ -156,6 +157,11 @@ def written(directory: Path) -> dict[str, Any]:
     return reader.read(home(directory) / RECIPE).values
 
 
+def is_of_run(directory: Path) -> bool:
+    """Whether a directory is that of a run, or of one of its checkpoints."""
+    return any((place / RECIPE).exists() for place in (directory, directory.parent))
+
+
 def home(directory: Path) -> Path:
     """The run's directory, given that directory or one of its checkpoints."""
     for place in (directory, directory.parent):
@@ -164,6 +170,16 @@ def home(directory: Path) -> Path:
     raise UserError(
         f"{directory} holds no {RECIPE}, so it was not written by `trl-ext run`. Give the directory of a run."
     )
+
+
+def last_step(directory: Path) -> int | None:
+    """The optimizer step of the weights in a directory: the last that a run logged, or that of a checkpoint's name."""
+    _, _, step = directory.name.rpartition("checkpoint-")
+    if step.isdecimal() and not (directory / RECIPE).exists():
+        return int(step)
+    metrics = directory / "metrics.jsonl"
+    records = metrics_file.read(metrics) if metrics.exists() else []
+    return max((record["step"] for record in records if isinstance(record.get("step"), int)), default=None)
 
 
 def _title(directory: Path) -> str:

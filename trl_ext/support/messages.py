@@ -32,6 +32,11 @@ def joined(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
+def plain(value: Any) -> str:
+    """A value as a recipe writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def shown(value: Any) -> str:
     """A value roughly as the user wrote it."""
     if isinstance(value, bool):

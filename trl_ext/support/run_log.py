@@ -6,6 +6,7 @@ refused before it begins leaves no file.
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any, TextIO
 from trl_ext.support import terminal
 
 FILE = "run.log"
+
+BEGINNING = re.compile(r"^=== (\S+ \S+) .*\n(trl-ext .*)$", re.MULTILINE)
+"""A command that wrote to the log: when it began, and the command itself."""
 
 
 class RunLog:
@@ -55,6 +59,12 @@ class RunLog:
         elif self._waiting is not None:
             self._waiting.append(text)
         return self._waiting is not None
+
+
+def commands(directory: Path) -> list[tuple[str, str]]:
+    """The commands that trained the run of a directory: when each began, and what was typed. Empty without a log."""
+    file = directory / FILE
+    return BEGINNING.findall(file.read_text(encoding="utf-8", errors="replace")) if file.exists() else []
 
 
 log = RunLog()

@@ -7,7 +7,7 @@ from typing import Any
 
 from trl_ext import losses
 from trl_ext.checks import objective
-from trl_ext.report import card
+from trl_ext.report import card, card_blocks
 
 TAGS = ("generated_from_trainer",)
 """Tags of every card of TRL's."""
@@ -39,7 +39,7 @@ class ModelCard:
         of_place = ["hf_jobs"] if "JOB_ID" in os.environ else []
         all_tags = [*TAGS, *self._tag_names, *self.card_tags, *given, *of_place]
         text = card.render(self, model_name or directory.name, dataset_name, all_tags, objective.changes_of(self.args))
-        (directory / "README.md").write_text(text, encoding="utf-8")
+        card_blocks.rewrite(directory / "README.md", text)
 
 
 def card_of_loss(loss: losses.Loss | losses.Mix, reference: str, changed_by: str | None) -> dict[str, str]:

@@ -1,0 +1,190 @@
+"""Arrange what was measured in tables, which the page of a run and its model card show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from trl_ext.evaluation import results
+from trl_ext.evaluation.run_page.records import Measured, Record
+from trl_ext.support.counts import count
+from trl_ext.support.intervals import format_estimate
+
+LEGEND = "± is half the width of the 95 % interval; (from–to) if it is not symmetric."
+
+VERDICTS = ("wins", "ties", "losses", "unclear")
+
+
+class Table(NamedTuple):
+    """A table of texts.
+
+    Attributes:
+        title: What was measured on what.
+        headings: One per column; that of the first is empty.
+        rows: Cells.
+        notes: Sentences about it.
+    """
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def evaluations(measured: Sequence[Measured]) -> list[Table]:
+    """A table per data set, with a column for the base, the run and each checkpoint that was evaluated in the same way."""
+    groups: dict[Any, list[tuple[str, Record]]] = {}
+    for each in measured:
+        for record in each.evaluations:
+            groups.setdefault(_conditions(record), []).append((each.name, record))
+    return [_evaluation(records) for records in groups.values()]
+
+
+def _conditions(record: Record) -> tuple:
+    """What two evaluations have in common if their numbers can stand side by side."""
+    data, sampled = record["data"], record.get("sampled") or {}
+    settings = (sampled.get(key) for key in ("n", "max_new_tokens", "seed"))
+    return data["name"], _rows(data), *settings
+
+
+def _evaluation(records: list[tuple[str, Record]]) -> Table:
+    first = records[0][1]
+    columns = {"base": results.of_base(first), **{name: results.of_run(record) for name, record in records}}
+    rows = [
+        [measure.name, *(format_estimate(column.get(measure.key), measure.form) for column in columns.values())]
+        for measure in results.measures(list(columns.values()))
+    ]
+    return Table(f"Evaluated on {first['data']['name']}", ["", *columns], rows, [*_how(first), *_kl(records)])
+
+
+def _how(record: Record) -> list[str]:
+    data, sampled = record["data"], record.get("sampled")
+    seen = "some or all of them were used for training" if data.get("was_trained_on") else "none was used for training"
+    found = [f"{_rows(data)}; {seen}."]
+    if sampled:
+        limit = f" of up to {count(sampled['max_new_tokens'], 'tokens')}" if "max_new_tokens" in sampled else ""
+        number = count(sampled["n"], "completions") if "n" in sampled else "Completions"
+        found.append(f"{number}{limit} sampled at temperature 1, each for another prompt.")
+    return [*found, f"The base is {record['reference']}."] if "reference" in record else found
+
+
+def _rows(data: Record) -> str:
+    return count(data["pairs"], "pairs") if "pairs" in data else count(data.get("answers", 0), "labelled completions")
+
+
+def _kl(records: list[tuple[str, Record]]) -> list[str]:
+    """The second estimate of the KL; the table has the first, k1."""
+    found = {name: (record.get("sampled") or {}).get("kl", {}).get("k3") for name, record in records}
+    values = [f"{name} {number(value)}" for name, value in found.items() if value]
+    return [f"KL to the base by the estimator k3, nats: {', '.join(values)}."] if values else []
+
+
+def judged(measured: Sequence[Measured]) -> Table | None:
+    """A column per judge and set of weights."""
+    columns = {_heading(record["judge"], each): record for each in measured for record in each.judged}
+    if not columns:
+        return None
+    rows = {
+        "win rate": [number(record.get("win_rate"), 3) for record in columns.values()],
+        "length-controlled win rate": [_or_reason(record, "length_controlled") for record in columns.values()],
+        **{word: [_plain(record.get(word)) for record in columns.values()] for word in VERDICTS},
+        "position bias": [number(record.get("position_bias"), 3) for record in columns.values()],
+        "tokens per answer, base": [number(_part(record, "tokens", "base"), 1) for record in columns.values()],
+        "tokens per answer, tuned": [number(_part(record, "tokens", "tuned"), 1) for record in columns.values()],
+        "prompts": [_prompts(record) for record in columns.values()],
+    }
+    shown = [[name, *cells] for name, cells in rows.items() if any(cell != "—" for cell in cells)]
+    notes = [
+        "Win rate: share of prompts on which the judge prefers the tuned model's answer to the base's; a tie counts one half.",
+        *(sentence for record in columns.values() for sentence in _agreement(record)),
+    ]
+    return Table("Win rate against the base", ["", *columns], shown, list(dict.fromkeys(notes)))
+
+
+def _heading(judge: str, measured: Measured) -> str:
+    return judge if measured.is_run else f"{judge}, {measured.name}"
+
+
+def _or_reason(record: Record, key: str) -> str:
+    """An estimate, or the reason why there is none."""
+    value = record.get(key)
+    reason = value.get("reason") if isinstance(value, Mapping) else value if isinstance(value, str) else None
+    return str(reason or record.get(f"{key}_reason") or "—") if not _is_estimate(value) else number(value, 3)
+
+
+def _prompts(record: Record) -> str:
+    n, source = _part(record, "prompts", "n"), _part(record, "prompts", "source")
+    return "—" if n is None else f"{n:,}" + (f" of {source}" if source else "")
+
+
+def _agreement(record: Record) -> list[str]:
+    found = record.get("agreement")
+    kappa = found.get("kappa") if isinstance(found, Mapping) else None
+    if kappa is None:
+        return []
+    other = found.get("judge") or found.get("with") or "the second judge"
+    return [f"Agreement of {record['judge']} with {other}, Cohen's κ: {number(kappa)}."]
+
+
+def tasks(measured: Sequence[Measured]) -> list[Table]:
+    """A table of the tasks per set of weights."""
+    return [_tasks(each, each.tasks) for each in measured if each.tasks]
+
+
+def _tasks(measured: Measured, record: Record) -> Table:
+    rows = [
+        [
+            name,
+            str(found.get("metric", "")),
+            _plain(found.get("n")),
+            number(found.get("base"), 3),
+            number(found.get("tuned"), 3),
+            number(found.get("difference"), 3, "+"),
+        ]
+        for name, found in record["tasks"].items()
+    ]
+    limit = record.get("limit")
+    notes = [record.get("summary"), f"At most {count(limit, 'questions')} per task." if isinstance(limit, int) else None]
+    headings = ["", "metric", "n", "base", measured.name, "difference"]
+    return Table("Tasks" if measured.is_run else f"Tasks, {measured.name}", headings, rows, list(filter(None, notes)))
+
+
+def number(value: Any, digits: int = 2, sign: str = "") -> str:
+    """An estimate or a plain number; a dash where nothing was measured."""
+    form = f"{{:{sign}.{digits}f}}"
+    if _is_estimate(value):
+        return format_estimate({"low": None, "high": None} | dict(value), form)
+    return form.format(value) if isinstance(value, int | float) else "—"
+
+
+def _is_estimate(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("value"), int | float)
+
+
+def _part(record: Record, key: str, part: str) -> Any:
+    found = record.get(key)
+    return found.get(part) if isinstance(found, Mapping) else None
+
+
+def _plain(value: Any) -> str:
+    return "—" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def in_brief(measured: Sequence[Measured]) -> list[str]:
+    """A sentence per result of the run: its main measure before and after, the win rates, the cost in abilities."""
+    found = []
+    for each in measured:
+        if not each.is_run:
+            continue
+        for record in each.evaluations:
+            base, tuned = results.of_base(record), results.of_run(record)
+            key, name = results.gain([tuned])
+            before, after, kl = number(base.get(key), 3), number(tuned.get(key), 3), tuned.get("kl")
+            far = f", at a KL of {number(kl)} nats per completion to the base" if kl else ""
+            found.append(f"{name} on {record['data']['name']}: {before} before, {after} after training{far}.")
+        found += [
+            f"Win rate against the base by {record['judge']}: {number(record.get('win_rate'), 3)}." for record in each.judged
+        ]
+        if each.tasks and each.tasks.get("summary"):
+            found.append(str(each.tasks["summary"]))
+    return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in found]
