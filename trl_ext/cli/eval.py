@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         from trl_ext.evaluation import report
         from trl_ext.evaluation.evaluate import evaluate_run
         from trl_ext.evaluation.rows import RowChoice
+        from trl_ext.evaluation.run_page.update import refresh
         from trl_ext.evaluation.samples import Sampling
 
         record = evaluate_run(
@@ -101,11 +102,14 @@ def run(args: argparse.Namespace) -> int:
     path = args.output or directory / report.file_name(record)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_json(path, record)
+    page = refresh(directory, lambda text: console.print(text, markup=False))
     if args.json:
         print(encoding.as_json(record, indent=2))
         return 0
     report.show(console, record)
     console.print(f"record   {path}")
+    if page is not None:
+        console.print(f"page     {page}", markup=False)
     return 0
 
 

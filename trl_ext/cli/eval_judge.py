@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         libraries.configure(finished.recipe_at(directory, needs_data=prompts.file is None))  # before the imports below
         from trl_ext.evaluation import judged, judged_report
+        from trl_ext.evaluation.run_page.update import refresh
 
         try:
             records = judged.judge_run(
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
             raise Interrupted(judging.kept(progress)) from None
     if args.output is not None:
         atomic.write_json(args.output, records if len(records) > 1 else records[0])
+    page = refresh(directory, lambda text: console.print(text, markup=False))
     if args.json:
         print(encoding.as_json(records if len(records) > 1 else records[0], indent=2))
         return 0
@@ -58,4 +60,6 @@ def run(args: argparse.Namespace) -> int:
     for name in judged.file_names([record["judge"] for record in records]):
         console.print(f"record   {directory / name}", markup=False)
     console.print(f"answers  {directory / records[0]['answers']}", markup=False)
+    if page is not None:
+        console.print(f"page     {page}", markup=False)
     return 0

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from trl_ext.runs.signals import guard
 
     with guard:
-        return job.main(args.recipe, args.recipe_keys, args.force, introduce, conclude)
+        return job.main(args.recipe, args.recipe_keys, args.force, introduce, conclude, abandon)
 
 
 def introduce(console: Any, recipe: Any) -> None:
@@ -67,3 +67,10 @@ def conclude(console: Any, recipe: Any, trained: Any) -> None:
     from trl_ext.evaluation.run_report import report
 
     report(console, recipe, trained)
+
+
+def abandon(recipe: Any, directory: Any) -> None:
+    """Write the page of a run that ended early."""
+    from trl_ext.evaluation.run_page.update import update
+
+    update(directory, recipe)

@@ -112,4 +112,3 @@ def _chat_template(recipe: Any) -> str:
     columns, format = recipe.get("dataset_columns"), recipe.effective("dataset_format")
     sentence = outlook(recipe.apply_chat_template, template, name, columns, format)
     return sentence.removeprefix("Chat template: ").rstrip(".")
-

@@ -12,6 +12,8 @@ from trl_ext.build.shared_base import SharedBase
 from trl_ext.comparison.evaluator import Evaluator, describe
 from trl_ext.comparison.grid import Cell
 from trl_ext.data.template_choice import SETTING
+from trl_ext.evaluation.run_page.records import OF_COMPARISON
+from trl_ext.evaluation.run_page.update import refresh
 from trl_ext.recipe import Recipe, load
 from trl_ext.runs import resume, run
 from trl_ext.runs.report import draw_curves
@@ -23,7 +25,7 @@ from trl_ext.support.run_log import log
 if TYPE_CHECKING:
     from rich.console import Console
 
-MEASURED = "measured.json"
+MEASURED = OF_COMPARISON
 """Record of a run that is trained and evaluated; such a run is not repeated."""
 HOW_TO_RESUME = "Run the same command again to resume."
 SETTLED = {"row_tokens", "resume_from_checkpoint", "output_dir"}
@@ -79,6 +81,7 @@ def train(cells: list[Cell], directory: Path, console: Console, evaluator: Evalu
                 evaluation = evaluator.evaluate_finished(cell.name, home)["evaluation"]
                 record |= {"asked": evaluator.settings, "evaluation": evaluation}
                 atomic.write_json(home / MEASURED, record)
+                refresh(home, console.print, cell.recipe)
             found.append(record | describe(cell.name, cell.recipe, cell.command))
             continue
         checkpoint = resume.latest_checkpoint(home)
@@ -98,6 +101,7 @@ def train(cells: list[Cell], directory: Path, console: Console, evaluator: Evalu
         draw_curves(cell.recipe, home)
         record = evaluator.evaluate_trained(cell, trained) | {"asked": evaluator.settings}
         atomic.write_json(home / MEASURED, record)
+        refresh(home, console.print, cell.recipe)
         found.append(record)
         trained.built.trainer.accelerator.end_training()
         if lender is not None:

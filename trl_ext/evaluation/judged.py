@@ -191,12 +191,13 @@ class Subject:
         made = loaded.processor(finished.recipe_at(self._directory, needs_data=False))
         return getattr(made, "tokenizer", made)
 
-    def facts(self) -> dict[str, str]:
-        """The run and its base in words, for the record."""
+    def facts(self) -> dict[str, Any]:
+        """The run with its last optimizer step, and its base in words, for the record."""
         began = finished.written(self._directory)["model_name_or_path"]
         recipe = finished.recipe_at(self._directory, needs_data=False)
         described = self._opened or Opened(self._directory, recipe, began, None, None)
-        return {"run": str(self._directory), "base": described.base_in_words}
+        step = finished.last_step(self._directory)
+        return {"run": str(self._directory), "step": step, "base": described.base_in_words}
 
     def longest(self) -> int | None:
         """Tokens that the model takes; `None` if its configuration has no limit."""

@@ -47,12 +47,12 @@ def record(
     given: Answers,
     found: Prompts,
     sampling: AnswerSampling,
-    subject: dict[str, str],
+    subject: dict[str, Any],
     other: Judged | None,
 ) -> dict[str, Any]:
     """A record for JSON; every estimate has `value`, `low` and `high`.
 
-    `judge`, `kind`, `settings` of the judge; `run` and `base`; `prompts`: `source` and `n`; `sampling`: settings and seed; `win_rate` with
+    `judge`, `kind`, `settings` of the judge; `run`, its `step`, and `base`; `prompts`: `source` and `n`; `sampling`: settings and seed; `win_rate` with
     the counts `wins`, `ties`, `losses`, `unclear` (prompts) and `equal` (ties that were not asked, because both answers are the
     same); `decided`: the share of wins among prompts without a tie, or null; `position_bias`, over the prompts that were asked in both orders, or null, with `position_bias_to`, the numbers of
     prompts where the judge favoured the first or the second answer; `length_controlled` or null, with `length_controlled_note`,

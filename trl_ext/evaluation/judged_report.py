@@ -25,7 +25,7 @@ def show(console: Any, records: list[dict[str, Any]]) -> None:
         for sentence in sentences(record, named=len(records) > 1):
             console.print(sentence, markup=False)
     if first["agreement"]:
-        console.print(_agreement(first), markup=False)
+        console.print(agreement_in_words(first), markup=False)
     _show_examples(console, first)
     console.print(_lengths(first), markup=False)
     console.print(f"Intervals: {first['intervals']}.", style="dim")
@@ -35,7 +35,7 @@ def _table(records: list[dict[str, Any]]) -> Any:
     table = terminal.table("judge", "win rate", "win", "tie", "loss", "unclear", "length-controlled")
     for record in records:
         counts = (f"{record[name]:,}" for name in ("wins", "ties", "losses", "unclear"))
-        table.add_row(record["judge"], _share(record["win_rate"]), *counts, _share(record["length_controlled"]))
+        table.add_row(record["judge"], share(record["win_rate"]), *counts, share(record["length_controlled"]))
     return table
 
 
@@ -70,7 +70,7 @@ def sentences(record: dict[str, Any], *, named: bool = False) -> list[str]:
 def _position(bias: dict[str, Any], to: dict[str, int]) -> str:
     sides = [f"the answer read {side} on {count(to[side], 'prompts')}" for side in ("first", "second") if to[side]]
     favoured = f" The judge favoured {' and '.join(sides)}." if sides else ""
-    return f"Position bias: the other order of the answers gave another verdict on {_share(bias)} of the prompts.{favoured}"
+    return f"Position bias: the other order of the answers gave another verdict on {share(bias)} of the prompts.{favoured}"
 
 
 def verdict(record: dict[str, Any]) -> str:
@@ -78,7 +78,7 @@ def verdict(record: dict[str, Any]) -> str:
     rate = record["win_rate"]
     if rate is None:
         return "No verdict is clear, so there is no win rate."
-    shown = _share(rate)
+    shown = share(rate)
     if rate["low"] > 0.5:
         return f"The run wins against its base: win rate {shown}."
     if rate["high"] < 0.5:
@@ -86,10 +86,11 @@ def verdict(record: dict[str, Any]) -> str:
     return f"No difference is shown: the interval of the win rate, {shown}, contains 50 %."
 
 
-def _agreement(record: dict[str, Any]) -> str:
+def agreement_in_words(record: dict[str, Any]) -> str:
+    """How far the judge of a record and the second judge agree."""
     found = record["agreement"]
     kappa = f" Cohen's κ {format_estimate(found['kappa'], '{:.2f}')}." if found["kappa"] else ""
-    agreed = f"The judges agree on {_share(found['agreed'])} of {count(found['n'], 'prompts')}." if found["n"] else ""
+    agreed = f"The judges agree on {share(found['agreed'])} of {count(found['n'], 'prompts')}." if found["n"] else ""
     return " ".join(filter(None, [agreed + kappa, found["note"]]))
 
 
@@ -119,7 +120,7 @@ def _cut(text: str) -> str:
     return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"
 
 
-def _share(estimate: dict[str, Any] | None) -> str:
+def share(estimate: dict[str, Any] | None) -> str:
     """A share in per cent with its interval."""
     if estimate is None:
         return "—"

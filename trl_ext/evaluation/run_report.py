@@ -12,6 +12,7 @@ from trl_ext.evaluation import report as evaluation_report
 from trl_ext.evaluation.evaluate import evaluate_run
 from trl_ext.evaluation.next_commands import next_commands
 from trl_ext.evaluation.rows import RowChoice
+from trl_ext.evaluation.run_page.update import refresh
 from trl_ext.evaluation.samples import Sampling
 from trl_ext.recipe import Recipe
 from trl_ext.report import summary
@@ -56,8 +57,10 @@ def report(console: Any, recipe: Recipe, trained: Trained) -> None:
         console.print(f"warning, {warning}", markup=False)
     if (memory := memory_check.compare(recipe, trainer, directory)) is not None:
         console.print(memory)
+    page = refresh(directory, lambda text: console.print(text, markup=False), recipe)
     places = {
         "adapter" if has_adapter else "model": directory,
+        **({"page": page} if page is not None else {}),
         "curves": directory / "curves.png",
         "log": directory / FILE,
     }

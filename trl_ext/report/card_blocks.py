@@ -13,7 +13,9 @@ from trl_ext.support import atomic
 
 RUN, RESULTS, USAGE = "run", "results", "usage"
 
-BLOCK = re.compile(r"<!-- trl-ext: (?P<name>\w+)(?P<note>[^\n]*?) -->(?:(?!<!-- trl-ext: ).)*<!-- trl-ext: end -->", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- trl-ext: (?P<name>\w+)(?P<note>[^\n]*?) -->(?:(?!<!-- trl-ext: ).)*<!-- trl-ext: end -->", re.DOTALL
+)
 """A block: its name, and what the comment says besides."""
 
 NOTES = {RESULTS: ", rewritten by each evaluation"}

@@ -48,6 +48,7 @@ def main(
     force: bool = False,
     introduce: Tell | None = None,
     conclude: Tell | None = None,
+    abandon: Tell | None = None,
 ) -> int:
     """Run a recipe. Returns the exit code 0.
 
@@ -57,6 +58,7 @@ def main(
         force: Run even if the memory plan says that it will not fit.
         introduce: Called with the console and the recipe before training; prints what will be trained.
         conclude: Called with the console, the recipe and a `Trained` after training; prints the result.
+        abandon: Called with the recipe and the directory if training ends early, after its curves are drawn.
 
     Raises:
         UserError: An error that the user can fix.
@@ -68,7 +70,7 @@ def main(
     with lock.writing(directory), log.open():
         log.add(run_command(path, overrides))
         try:
-            _run(recipe, directory, checkpoint, force, introduce, conclude)
+            _run(recipe, directory, checkpoint, force, introduce, conclude, abandon)
         except BaseException as error:
             log.add(f"ended early: {error}")
             raise
@@ -82,6 +84,7 @@ def _run(
     force: bool,
     introduce: Tell | None,
     conclude: Tell | None,
+    abandon: Tell | None,
 ) -> None:
     is_main = int(os.environ.get("RANK", "0")) == 0
     libraries.configure(recipe)
@@ -108,7 +111,7 @@ def _run(
     if not force:
         for warning in memory_check.check(recipe):
             console.print(warning)
-    trained = train(recipe, directory, checkpoint, console)
+    trained = train(recipe, directory, checkpoint, console, abandon=abandon)
     trainer = trained.built.trainer
     if trainer.is_world_process_zero():
         from trl_ext.runs.report import draw_curves
@@ -139,7 +142,12 @@ class Trained(NamedTuple):
 
 
 def train(
-    recipe: Recipe, directory: Path, checkpoint: str | None, console: Console, base: SharedBase | None = None
+    recipe: Recipe,
+    directory: Path,
+    checkpoint: str | None,
+    console: Console,
+    base: SharedBase | None = None,
+    abandon: Tell | None = None,
 ) -> Trained:
     """Train a recipe and write its run directory: adapter, tokenizer, resolved recipe, metrics, environment, card.
 
@@ -149,6 +157,7 @@ def train(
         checkpoint: The checkpoint to resume from.
         console: Prints statements.
         base: Lends the base model if several runs share one.
+        abandon: See `main`.
     """
     from trl_ext.build.trainer import build_trainer
     from trl_ext.runs import environment
@@ -195,7 +204,7 @@ def train(
             trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
             guard.last_words = lambda: f"The run in {directory} is complete; only its report is missing."
     except BaseException as error:
-        _close(recipe, built)
+        _close(recipe, built, abandon)
         if isinstance(error, UserError | KeyboardInterrupt) or not staging.is_disk_full(error):
             raise
         raise UserError(
@@ -218,7 +227,7 @@ def _require_a_step(trainer: Any, directory: Path) -> None:
     )
 
 
-def _close(recipe: Recipe, built: Built) -> None:
+def _close(recipe: Recipe, built: Built, abandon: Tell | None) -> None:
     """End a run early: draw its curves, and leave a directory that can be resumed, or used again if it cannot."""
     directory, trainer = built.output_dir, built.trainer
     if not trainer.is_in_train:
@@ -233,6 +242,8 @@ def _close(recipe: Recipe, built: Built) -> None:
 
         with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
             draw_curves(recipe, directory)
+            if abandon is not None:
+                abandon(recipe, directory)
 
 
 def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:

@@ -60,7 +60,9 @@ def _steps(n: int) -> str:
 def _seconds(directory: Path) -> float | None:
     metrics = directory / "metrics.jsonl"
     records = metrics_file.read(metrics) if metrics.exists() else []
-    return max((record["seconds"] for record in records if isinstance(record.get("seconds"), int | float)), default=None)
+    return max(
+        (record["seconds"] for record in records if isinstance(record.get("seconds"), int | float)), default=None
+    )
 
 
 def duration(seconds: float) -> str:
@@ -90,14 +92,21 @@ def _objective(recipe: Recipe) -> dict[str, str]:
 
 def _data(recipe: Recipe) -> str:
     if mixture := recipe.get("datasets"):
-        return " + ".join(str(entry.get("path", entry)) if isinstance(entry, dict) else str(entry) for entry in mixture)
+        return " + ".join(
+            str(entry.get("path", entry)) if isinstance(entry, dict) else str(entry) for entry in mixture
+        )
     return f"{recipe.get('dataset_name')} [{recipe.effective('dataset_train_split')}], {recipe.method.reads}"
 
 
 def _model(recipe: Recipe) -> dict[str, str]:
     try:
         return in_words.model_and_adapter(recipe)
-    except (OSError, UserError, ValueError, KeyError):  # the adapter that training continued from is gone or was changed
+    except (
+        OSError,
+        UserError,
+        ValueError,
+        KeyError,
+    ):  # the adapter that training continued from is gone or was changed
         return {"model": f"{recipe.get('model_name_or_path')}"}
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trl_ext.evaluation.run_page.records import Measured
 from trl_ext.report.differences import Pieces, both_marked
+
+if TYPE_CHECKING:
+    from trl_ext.evaluation.run_page.records import Measured
 
 MOST = 64
 """Prompts on a page."""
@@ -39,7 +41,9 @@ class Answers:
     @property
     def difference(self) -> tuple[bool, float, int]:
         """How much they differ: whether at all, by the first reward, by marked characters."""
-        first = [next((v for _, v in scores if _is_number(v)), 0.0) for scores in (self.base_scores, self.tuned_scores)]
+        first = [
+            next((v for _, v in scores if _is_number(v)), 0.0) for scores in (self.base_scores, self.tuned_scores)
+        ]
         marked = sum(len(text) for side in self.pieces for text, differs in side if differs)
         return self.base != self.tuned, abs(first[1] - first[0]), marked
 
@@ -51,7 +55,7 @@ def of(measured: Sequence[Measured]) -> tuple[str, list[Answers]]:
     """
     run, checkpoints = measured[:1], measured[1:]
     for each in (*run, *reversed(checkpoints)):
-        if found := _joined(_of(each)):
+        if found := _joined(each_of(each)):
             found.sort(key=lambda answers: answers.difference, reverse=True)
             return each.name, found[:MOST]
     return "tuned", []
@@ -73,7 +77,8 @@ def side_by_side(name: str, answers: Sequence[Answers]) -> list[dict[str, Any]]:
     ]
 
 
-def _of(measured: Measured) -> Iterator[Answers]:
+def each_of(measured: Measured) -> Iterator[Answers]:
+    """The answers in its records, one after the other."""
     for record in measured.evaluations:
         examples = (record.get("sampled") or {}).get("examples") or {"base": [], "tuned": []}
         for base, tuned in zip(examples["base"], examples["tuned"], strict=False):
@@ -83,8 +88,6 @@ def _of(measured: Measured) -> Iterator[Answers]:
         for example in record.get("examples") or []:
             verdict = [(record["judge"], str(example["verdict"]))] if example.get("verdict") else []
             yield Answers(_text(example["prompt"]), _text(example["base"]), _text(example["tuned"]), [], verdict)
-    for example in measured.samples:
-        yield Answers(_text(example["prompt"]), _text(example["base"]), _text(example["tuned"]))
 
 
 def _joined(answers: Iterator[Answers]) -> list[Answers]:
@@ -101,7 +104,7 @@ def _joined(answers: Iterator[Answers]) -> list[Answers]:
 def _text(value: Any) -> str:
     """A text, or a conversation written out: the content of a single message, else each with its role."""
     if isinstance(value, Mapping):
-        return _text(value.get("content", value.get("text", "")))
+        return _text(value.get("content", value.get("text")))
     if not isinstance(value, list):
         return "" if value is None else str(value)
     if len(value) == 1 or not all(isinstance(each, Mapping) and "role" in each for each in value):

@@ -65,9 +65,7 @@ def _training(metrics: Path, recipe: Recipe) -> dict[str, Any]:
     """Large curves, the first and last logged values, and warnings."""
     return {
         "curves": curves.large_panels(curves.read(metrics), recipe.method.large_panels, first_loss(recipe)),
-        "ends": [
-            {"headings": [title, *steps], "rows": rows} for title, steps, rows in summary.ends(metrics) if rows
-        ],
+        "ends": [{"headings": [title, *steps], "rows": rows} for title, steps, rows in summary.ends(metrics) if rows],
         "warnings": [text for _, text in warnings_in(metrics)],
     }
 

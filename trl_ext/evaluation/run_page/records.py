@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trl_ext.checkpoints import found
-from trl_ext.evaluation import results
-from trl_ext.report import metrics_file
+from trl_ext.evaluation.run_page import answers, tables
 from trl_ext.runs import finished
 
 Record = dict[str, Any]
@@ -28,8 +26,7 @@ class Measured:
         is_run: Whether it is the run.
         evaluations: Records of `trl_ext.evaluation.evaluate`.
         judged: Records of judges.
-        tasks: The record of the tasks, if there is one.
-        samples: Answers that were sampled for a judge: `prompt`, `base`, `tuned`.
+        tasks: The record of the tasks, or none.
         outdated: Names of the records of weights that were trained further since; they are not in the lists above.
         unreadable: Names of the files that hold no such record.
     """
@@ -38,8 +35,7 @@ class Measured:
     is_run: bool
     evaluations: list[Record] = field(default_factory=list)
     judged: list[Record] = field(default_factory=list)
-    tasks: Record | None = None
-    samples: list[Record] = field(default_factory=list)
+    tasks: list[Record] = field(default_factory=list)
     outdated: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
@@ -64,36 +60,30 @@ def read(directory: Path) -> list[Measured]:
 
 def _read(folder: Path, name: str, *, is_run: bool) -> Measured:
     measured, step = Measured(name, is_run), finished.last_step(folder)
-
-    def valid(file: Path, is_valid: Callable[[Record], bool], part: str | None = None) -> list[Record]:
-        """The record of a file as a list of one, or of none."""
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            record = record if part is None else record[part]
-            if is_valid(record):
-                if step is None or (record.get("step") or step) >= step:
-                    return [record]
-                measured.outdated.append(file.name)
-                return []
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            pass
-        measured.unreadable.append(file.name)
-        return []
-
-    for file in sorted(folder.glob("eval-*.json")):
-        measured.evaluations += valid(file, _is_evaluation)
-    if not measured.evaluations and (folder / OF_COMPARISON).exists():
-        measured.evaluations += valid(folder / OF_COMPARISON, _is_evaluation, "evaluation")
-    for file in sorted(folder.glob("judged-*.json")):
-        measured.judged += valid(file, lambda record: isinstance(record["judge"], str) and "wins" in record)
-    if (folder / "tasks.json").exists():
-        measured.tasks = next(iter(valid(folder / "tasks.json", lambda record: bool(record["tasks"]))), None)
-    for file in sorted(folder.glob("samples-*.jsonl")):
-        lines = metrics_file.read(file)
-        measured.samples += [line for line in lines if isinstance(line, dict) and {"prompt", "base", "tuned"} <= line.keys()]
+    comparison = [folder / OF_COMPARISON] if (folder / OF_COMPARISON).exists() else []
+    evaluations = sorted(folder.glob("eval-*.json")) or comparison
+    for kind, files in (
+        ("evaluations", evaluations),
+        ("judged", sorted(folder.glob("judged-*.json"))),
+        ("tasks", folder.glob("tasks.json")),
+    ):
+        for file in files:
+            try:
+                record = json.loads(file.read_text(encoding="utf-8"))
+                record = record["evaluation"] if file.name == OF_COMPARISON else record
+                is_outdated = step is not None and (record.get("step") or step) < step
+                _require_complete(kind, record)
+            except (OSError, ValueError, TypeError, LookupError, AttributeError):
+                measured.unreadable.append(file.name)
+                continue
+            (measured.outdated if is_outdated else getattr(measured, kind)).append(
+                file.name if is_outdated else record
+            )
     return measured
 
 
-def _is_evaluation(record: Record) -> bool:
-    """Whether a record has everything that tables show; raises if its parts have other types."""
-    return bool(results.of_run(record) and results.of_base(record) and record["data"]["name"])
+def _require_complete(kind: str, record: Record) -> None:
+    """Raise an error of any kind if a record lacks what is shown of it."""
+    alone = [Measured("tuned", True, **{kind: [record]})]
+    tables.evaluations(alone), tables.judged(alone), tables.tasks(alone), tables.in_brief(alone)
+    list(answers.each_of(alone[0]))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trl_ext.evaluation import results
-from trl_ext.evaluation.run_page.records import Measured, Record
+from trl_ext.evaluation.judged_report import agreement_in_words, sentences, share, verdict
 from trl_ext.support.counts import count
 from trl_ext.support.intervals import format_estimate
+
+if TYPE_CHECKING:
+    from trl_ext.evaluation.run_page.records import Measured, Record
 
 LEGEND = "± is half the width of the 95 % interval; (from–to) if it is not symmetric."
 
@@ -85,50 +88,30 @@ def judged(measured: Sequence[Measured]) -> Table | None:
     if not columns:
         return None
     rows = {
-        "win rate": [number(record.get("win_rate"), 3) for record in columns.values()],
-        "length-controlled win rate": [_or_reason(record, "length_controlled") for record in columns.values()],
-        **{word: [_plain(record.get(word)) for record in columns.values()] for word in VERDICTS},
-        "position bias": [number(record.get("position_bias"), 3) for record in columns.values()],
-        "tokens per answer, base": [number(_part(record, "tokens", "base"), 1) for record in columns.values()],
-        "tokens per answer, tuned": [number(_part(record, "tokens", "tuned"), 1) for record in columns.values()],
-        "prompts": [_prompts(record) for record in columns.values()],
+        "win rate": [share(record["win_rate"]) for record in columns.values()],
+        "length-controlled win rate": [share(record["length_controlled"]) for record in columns.values()],
+        **{word: [f"{record[word]:,}" for record in columns.values()] for word in VERDICTS},
+        "position bias": [share(record["position_bias"]) for record in columns.values()],
+        "tokens per answer, base": [number(record["tokens"]["base"], 1) for record in columns.values()],
+        "tokens per answer, tuned": [number(record["tokens"]["tuned"], 1) for record in columns.values()],
+        "prompts": [f"{record['prompts']['n']:,}" for record in columns.values()],
     }
     shown = [[name, *cells] for name, cells in rows.items() if any(cell != "—" for cell in cells)]
-    notes = [
-        "Win rate: share of prompts on which the judge prefers the tuned model's answer to the base's; a tie counts one half.",
-        *(sentence for record in columns.values() for sentence in _agreement(record)),
-    ]
-    return Table("Win rate against the base", ["", *columns], shown, list(dict.fromkeys(notes)))
+    sources = dict.fromkeys(str(record["prompts"]["source"]) for record in columns.values())
+    notes = [f"Prompts: {', '.join(sources)}."]
+    for heading, record in columns.items():
+        notes += [f"{heading}: {sentence}" for sentence in sentences(record)]
+    agreed = dict.fromkeys(agreement_in_words(record) for record in columns.values() if record["agreement"])
+    return Table("Win rate against the base", ["", *columns], shown, [*notes, *agreed])
 
 
 def _heading(judge: str, measured: Measured) -> str:
     return judge if measured.is_run else f"{judge}, {measured.name}"
 
 
-def _or_reason(record: Record, key: str) -> str:
-    """An estimate, or the reason why there is none."""
-    value = record.get(key)
-    reason = value.get("reason") if isinstance(value, Mapping) else value if isinstance(value, str) else None
-    return str(reason or record.get(f"{key}_reason") or "—") if not _is_estimate(value) else number(value, 3)
-
-
-def _prompts(record: Record) -> str:
-    n, source = _part(record, "prompts", "n"), _part(record, "prompts", "source")
-    return "—" if n is None else f"{n:,}" + (f" of {source}" if source else "")
-
-
-def _agreement(record: Record) -> list[str]:
-    found = record.get("agreement")
-    kappa = found.get("kappa") if isinstance(found, Mapping) else None
-    if kappa is None:
-        return []
-    other = found.get("judge") or found.get("with") or "the second judge"
-    return [f"Agreement of {record['judge']} with {other}, Cohen's κ: {number(kappa)}."]
-
-
 def tasks(measured: Sequence[Measured]) -> list[Table]:
     """A table of the tasks per set of weights."""
-    return [_tasks(each, each.tasks) for each in measured if each.tasks]
+    return [_tasks(each, record) for each in measured for record in each.tasks]
 
 
 def _tasks(measured: Measured, record: Record) -> Table:
@@ -144,7 +127,10 @@ def _tasks(measured: Measured, record: Record) -> Table:
         for name, found in record["tasks"].items()
     ]
     limit = record.get("limit")
-    notes = [record.get("summary"), f"At most {count(limit, 'questions')} per task." if isinstance(limit, int) else None]
+    notes = [
+        record.get("summary"),
+        f"At most {count(limit, 'questions')} per task." if isinstance(limit, int) else None,
+    ]
     headings = ["", "metric", "n", "base", measured.name, "difference"]
     return Table("Tasks" if measured.is_run else f"Tasks, {measured.name}", headings, rows, list(filter(None, notes)))
 
@@ -159,11 +145,6 @@ def number(value: Any, digits: int = 2, sign: str = "") -> str:
 
 def _is_estimate(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("value"), int | float)
-
-
-def _part(record: Record, key: str, part: str) -> Any:
-    found = record.get(key)
-    return found.get(part) if isinstance(found, Mapping) else None
 
 
 def _plain(value: Any) -> str:
@@ -182,9 +163,6 @@ def in_brief(measured: Sequence[Measured]) -> list[str]:
             before, after, kl = number(base.get(key), 3), number(tuned.get(key), 3), tuned.get("kl")
             far = f", at a KL of {number(kl)} nats per completion to the base" if kl else ""
             found.append(f"{name} on {record['data']['name']}: {before} before, {after} after training{far}.")
-        found += [
-            f"Win rate against the base by {record['judge']}: {number(record.get('win_rate'), 3)}." for record in each.judged
-        ]
-        if each.tasks and each.tasks.get("summary"):
-            found.append(str(each.tasks["summary"]))
+        found += [f"{record['judge']}: {verdict(record)}" for record in each.judged]
+        found += [str(record["summary"]) for record in each.tasks if record.get("summary")]
     return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,3 +32,12 @@ def update(directory: Path, recipe: Recipe | None = None) -> Path | None:
     written = page.write(home, recipe, measured)
     card.write(home, measured)
     return written
+
+
+def refresh(directory: Path, say: Callable[[str], None], recipe: Recipe | None = None) -> Path | None:
+    """As `update`, but a file that cannot be written is reported to `say`: the results themselves are complete without it."""
+    try:
+        return update(directory, recipe)
+    except OSError as error:
+        say(f"The page of the run was not written: {error}")
+        return None
