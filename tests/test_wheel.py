@@ -42,6 +42,12 @@ def test_holds_the_template_of_a_judge(wheel):
         assert files.read("trl_ext/judging/pairwise.txt") == (ROOT / "trl_ext/judging/pairwise.txt").read_bytes()
 
 
+def test_holds_the_templates_of_every_page(wheel):
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "trl_ext").rglob("*.j2")}
+    with zipfile.ZipFile(wheel) as files:
+        assert templates and templates <= set(files.namelist())
+
+
 def test_an_installed_package_finds_a_recipe_by_its_name(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as files:
         files.extractall(tmp_path / "site-packages")

@@ -60,8 +60,18 @@ def test_a_stranger_reads_what_happened(printed):
         "loss at the first step 0.6931 = 0.6931",
     ):
         assert sum(line.startswith(beginning) for line in lines) == 1, beginning
-    for what in ("adapter  runs/demo-dpo", "curves   runs/demo-dpo/curves.png", "log      runs/demo-dpo/run.log"):
-        assert what in lines
+    places = {"adapter": "", "page": "/report.html", "curves": "/curves.png", "log": "/run.log"}
+    for what, name in places.items():
+        assert f"{what:8} runs/demo-dpo{name}" in lines
+
+
+def test_the_page_has_the_measured_numbers(run, printed):
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for name, (_, after) in table(printed).items():
+        value, _, interval = after.partition(" (")
+        assert f"<td>{name}</td>" in page and f"<td>{value}" in page and interval in page, name
+    assert "<code>trl-ext run demo --max_steps 2" in page and "Trained for 2 steps in " in page
+    assert "true reward" in (run / "README.md").read_text(encoding="utf-8")
 
 
 def test_jargon_is_in_the_log_alone(run, printed):

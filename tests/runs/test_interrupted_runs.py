@@ -116,6 +116,7 @@ def test_an_interrupted_run_goes_on_to_the_same_adapter(number, whole, start):
     ).groups()
     assert kept.endswith("checkpoint-4") and run.steps == [1, 2, 3, 4]
     assert (run.directory / "curves.png").exists()
+    assert "The run has not finished. It has logged step 4 of 12" in (run.directory / "report.html").read_text()
     assert not (run.directory / "adapter_config.json").exists()  # it would look finished
 
     assert main(shlex.split(command)) == 0

@@ -56,7 +56,7 @@ def test_a_run_leaves_everything_worth_having(recipe, tmp_path, tiny_model, caps
     run = tmp_path / "runs" / "small-dpo"
     assert {p.name for p in run.iterdir()} >= {
         "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "recipe.resolved.yaml", "metrics.jsonl",
-        "curves.png", "environment.json", "README.md",
+        "curves.png", "environment.json", "README.md", "report.html",
     }  # fmt: skip
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in steps if "loss" in record] == [1, 2]

@@ -72,6 +72,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def in_brief(recipe: Recipe) -> str:
+    """What was trained on what, in a sentence."""
+    model = _model(recipe)
+    adapter = f", adapter: {model['adapter']}" if "adapter" in model else ""
+    return f"{recipe.title} on {_data(recipe)}. Model: {model['model']}{adapter}."
+
+
 def facts(recipe: Recipe) -> dict[str, str]:
     """What was trained on what: text by subject."""
     return {**_objective(recipe), "data": _data(recipe), **_model(recipe), **in_words.pace(recipe)}

@@ -38,6 +38,7 @@ def write(directory: Path, recipe: Recipe, measured: Sequence[Measured]) -> Path
         directory / FILE,
         __package__,
         title=directory.resolve().name,
+        trained=about.in_brief(recipe),
         brief=[*filter(None, [about.state(directory, recipe)]), *tables.in_brief(measured)],
         facts=about.facts(recipe),
         commands=about.commands(directory),

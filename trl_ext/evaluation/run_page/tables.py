@@ -115,24 +115,20 @@ def tasks(measured: Sequence[Measured]) -> list[Table]:
 
 
 def _tasks(measured: Measured, record: Record) -> Table:
-    rows = [
-        [
-            name,
-            str(found.get("metric", "")),
-            _plain(found.get("n")),
-            number(found.get("base"), 3),
-            number(found.get("tuned"), 3),
-            number(found.get("difference"), 3, "+"),
+    rows, is_lower_better = [], False
+    for name, found in record["tasks"].items():
+        arrow = " ↓" if found.get("higher_is_better") is False else ""
+        is_lower_better = is_lower_better or bool(arrow)
+        digits = 0 if abs(found["base"]["value"]) >= 1000 else 3
+        numbers = [
+            number(found["base"], digits),
+            number(found["tuned"], digits),
+            number(found["difference"], digits, "+"),
         ]
-        for name, found in record["tasks"].items()
-    ]
-    limit = record.get("limit")
-    notes = [
-        record.get("summary"),
-        f"At most {count(limit, 'questions')} per task." if isinstance(limit, int) else None,
-    ]
+        rows.append([name, f"{found['metric']}{arrow}", f"{found['n']:,}", *numbers])
+    notes = [*filter(None, [record.get("summary")]), *(["↓: lower is better."] if is_lower_better else [])]
     headings = ["", "metric", "n", "base", measured.name, "difference"]
-    return Table("Tasks" if measured.is_run else f"Tasks, {measured.name}", headings, rows, list(filter(None, notes)))
+    return Table("Tasks" if measured.is_run else f"Tasks, {measured.name}", headings, rows, notes)
 
 
 def number(value: Any, digits: int = 2, sign: str = "") -> str:
@@ -147,10 +143,6 @@ def _is_estimate(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("value"), int | float)
 
 
-def _plain(value: Any) -> str:
-    return "—" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
 def in_brief(measured: Sequence[Measured]) -> list[str]:
     """A sentence per result of the run: its main measure before and after, the win rates, the cost in abilities."""
     found = []
@@ -162,7 +154,8 @@ def in_brief(measured: Sequence[Measured]) -> list[str]:
             key, name = results.gain([tuned])
             before, after, kl = number(base.get(key), 3), number(tuned.get(key), 3), tuned.get("kl")
             far = f", at a KL of {number(kl)} nats per completion to the base" if kl else ""
-            found.append(f"{name} on {record['data']['name']}: {before} before, {after} after training{far}.")
-        found += [f"{record['judge']}: {verdict(record)}" for record in each.judged]
+            sentence = f"{name} on {record['data']['name']}: {before} before, {after} after training{far}."
+            found.append(f"{sentence[0].upper()}{sentence[1:]}")
+        found += [f"Judge {record['judge']}: {verdict(record)}" for record in each.judged]
         found += [str(record["summary"]) for record in each.tasks if record.get("summary")]
-    return [f"{sentence[0].upper()}{sentence[1:]}" for sentence in found]
+    return found
