@@ -89,16 +89,20 @@ def run(args: argparse.Namespace) -> int:
     console = terminal.console(stderr=args.json)
     with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         libraries.configure(finished.recipe_at(directory, needs_data=False))  # before the imports below
+        from trl_ext.evaluation.run_page.update import refresh
         from trl_ext.evaluation.tasks import evaluate, record, show
 
         path = args.output or directory / record.FILE
         entries = evaluate.evaluate_run(
             directory, choice, lambda text: console.print(text, markup=False), Progress(console).watch, path
         )
+    page = refresh(directory, lambda text: console.print(text, markup=False))
     if args.json:
         print(encoding.as_json({"tasks": entries, "limit": args.limit, "summary": record.summary(entries)}, indent=2))
         return 0
     console.print(f"\n[bold]{directory}[/bold], compared with the model it was trained from.")
     show.show(console, entries)
     console.print(f"record   {path}", markup=False)
+    if page is not None:
+        console.print(f"page     {page}", markup=False)
     return 0

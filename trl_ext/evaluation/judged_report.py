@@ -49,7 +49,7 @@ def sentences(record: dict[str, Any], *, named: bool = False) -> list[str]:
     found = [verdict(record)]
     if record["ties"] and record["decided"]:
         n = record["wins"] + record["losses"]
-        found.append(f"Without ties, it wins on {_share(record['decided'])} of {count(n, 'prompts')}.")
+        found.append(f"Without ties, it wins on {share(record['decided'])} of {count(n, 'prompts')}.")
     if record["equal"]:
         n = record["equal"]
         found.append(

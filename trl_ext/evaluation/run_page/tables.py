@@ -125,10 +125,14 @@ def _tasks(measured: Measured, record: Record) -> Table:
             number(found["tuned"], digits),
             number(found["difference"], digits, "+"),
         ]
-        rows.append([name, f"{found['metric']}{arrow}", f"{found['n']:,}", *numbers])
+        rows.append([name, f"{found['metric']}{arrow}", _count(found.get("n")), *numbers])
     notes = [*filter(None, [record.get("summary")]), *(["↓: lower is better."] if is_lower_better else [])]
     headings = ["", "metric", "n", "base", measured.name, "difference"]
     return Table("Tasks" if measured.is_run else f"Tasks, {measured.name}", headings, rows, notes)
+
+
+def _count(n: int | None) -> str:
+    return "—" if n is None else f"{n:,}"
 
 
 def number(value: Any, digits: int = 2, sign: str = "") -> str:

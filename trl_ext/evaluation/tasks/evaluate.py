@@ -88,11 +88,11 @@ def evaluate_tasks(
         raise UserError("`--apply_chat_template` was given, but the model has no chat template. Leave the flag out.")
     measurement = Measurement(opened, choice, log, watched)
     entries: dict[str, Entry] = {}
-    path = output or opened.directory / record.FILE
+    path, step = output or opened.directory / record.FILE, finished.last_step(opened.directory)
     try:
         for row in rows:
             entries[row.name] = entry(row, measurement, choice)
-            record.update(path, {row.name: entries[row.name]}, choice)
+            record.update(path, {row.name: entries[row.name]}, choice, step)
     except KeyboardInterrupt:
         raise Interrupted(f"{path} has {', '.join(entries)}." if entries else "No task was finished.") from None
     return entries

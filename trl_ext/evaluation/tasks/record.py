@@ -21,14 +21,20 @@ Entry = dict[str, Any]
 measured), `others` (its other metrics, in the same form), `subtasks` (those of a group, by name)."""
 
 
-def update(path: Path, entries: Mapping[str, Entry], choice: TaskChoice) -> dict[str, Any]:
+def update(path: Path, entries: Mapping[str, Entry], choice: TaskChoice, step: int | None = None) -> dict[str, Any]:
     """Write the entries to a file, beside those of other tasks that are in it.
 
+    Args:
+        path: The file.
+        entries: Results by name.
+        choice: What was measured.
+        step: The optimizer step of the weights. Results of another step are removed from the file.
+
     Returns:
-        What the file holds: `tasks` (entries by name), `limit` (of the last measurement; `None` for all documents), `summary`.
+        What the file holds: `tasks` (entries by name), `step`, `limit` (of the last measurement; `None` for all documents), `summary`.
     """
-    tasks = {**_tasks_in(path), **entries}
-    record = {"tasks": tasks, "limit": choice.limit, "summary": summary(tasks)}
+    tasks = {**_tasks_in(path, step), **entries}
+    record = {"step": step, "tasks": tasks, "limit": choice.limit, "summary": summary(tasks)}
     atomic.write_json(path, record)
     return record
 
@@ -88,9 +94,11 @@ def _change(name: str, entry: Entry) -> str:
     return f"{name} {shown(entry, 'difference')} ({entry['metric']})"
 
 
-def _tasks_in(path: Path) -> dict[str, Entry]:
+def _tasks_in(path: Path, step: int | None) -> dict[str, Entry]:
+    """The results in a file that are of the weights of this step, as far as it is known."""
     try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))["tasks"]
-    except (OSError, ValueError, KeyError, TypeError):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        tasks, measured = record["tasks"], record.get("step")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return tasks if isinstance(tasks, dict) else {}
+    return tasks if isinstance(tasks, dict) and measured in (None, step) else {}
