@@ -115,7 +115,7 @@ def test_a_judge_is_refused_before_anything_is_trained(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     words = ["compare", "demo", "--losses", "dpo,ipo", "--output_dir", "out"]
     assert main([*words, "--judge", "sentimant"]) == 2
-    assert "The judge is sentimant, which is not a judge." in capsys.readouterr().err.replace("\n", " ")
+    assert "`--judge` is sentimant, which is not a judge." in capsys.readouterr().err.replace("\n", " ")
     assert main([*words, "--judge_model", "m"]) == 2
     assert "`--judge_model` needs a judge." in capsys.readouterr().err
     assert not list(Path("out").glob("*/adapter_config.json"))

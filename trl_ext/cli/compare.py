@@ -57,8 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.output_dir is not None:
         args.output_dir = writable_folder("output_dir", args.output_dir)
-    if not args.judge:
-        judging.refuse_unread(args)
+    judging.check(args)
     paths = [Path(word) for word in args.what]
     if all(path.is_dir() for path in paths):
         return _finished(paths, args)

@@ -69,12 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    eval_tasks.check(args, args.default_of)
     if args.tasks is not None:
         return eval_tasks.run(args)
     if args.judge:
         return eval_judge.run(args)
-    judging.refuse_unread(args)
     from trl_ext.runs import finished, libraries
     from trl_ext.support import atomic
 
@@ -114,16 +112,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from trl_ext.checks.data import dataset_path
+    """Refuse flags that cannot be, and those that nothing reads.
 
-    if args.dataset is not None and (problem := dataset_path(args.dataset)) is not None:
-        raise UserError(f"`--dataset` {problem}")
+    Raises:
+        UserError: Names the flags.
+    """
+    from trl_ext.checks import evaluation_parts
+
+    if args.tasks is not None and args.judge:
+        raise UserError("`--judge` and `--tasks` were both given. Give each in a command of its own.")
     if args.output is not None and args.output.is_dir():
         raise UserError(f"`--output` is the folder {args.output}. Name a file in it.")
     if not isinstance(args.dataset_columns, dict | None):
         raise UserError(
             f"`--dataset_columns` is {args.dataset_columns!r}. Write a mapping: '{{prompt: question, ...}}'."
         )
+    read = {key for keys in evaluation_parts.READS.values() for key in keys}
+    given = {key: value for key, value in vars(args).items() if key in read and value != args.default_of(key)}
+    if isinstance(given.get("reward_funcs"), str):
+        given["reward_funcs"] = [given["reward_funcs"]]
+    if problems := list(evaluation_parts.problems(given, lambda key: f"`--{key}`")):
+        raise UserError(problems, about="the command line" if len(problems) > 1 else "")
 
 
 def watched(items: Iterable, total: int, console: Any, what: str = "scoring") -> Iterable:

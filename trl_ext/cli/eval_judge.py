@@ -7,20 +7,11 @@ import sys
 from trl_ext.cli import judging
 from trl_ext.cli.values import writable_folder
 from trl_ext.support import encoding, terminal
-from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import log
-
-UNREAD = {"limit": "Use `--samples` for the number of prompts.", "reward_funcs": "Name the function with `--judge`."}
-"""Flags of `eval` that a judge does not read, and what to use."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Judge a run, print the result, and leave it in the run's directory."""
-    for name, instead in UNREAD.items():
-        if getattr(args, name) is not None:
-            raise UserError(f"`--{name}` has no effect with `--judge`. {instead}")
-    if args.prompts is not None and args.dataset is not None:
-        raise UserError("`--prompts` and `--dataset` both name the data of the prompts. Remove one of them.")
     judges, prompts = judging.choices(args), judging.prompts(args, args.dataset_columns)
     from trl_ext.runs import finished, libraries
     from trl_ext.runs.signals import Interrupted

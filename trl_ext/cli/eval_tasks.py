@@ -3,17 +3,12 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from trl_ext.cli.recipe_keys import Value
 from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.evaluation.tasks.choice import BATCH, TaskChoice
 from trl_ext.support import encoding, terminal
-from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import log
-
-ONLY_WITH_TASKS = ("num_fewshot", "apply_chat_template", "batch_size")
 
 
 def add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -48,30 +43,6 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"requests in one forward pass; halved where memory runs out (default: {BATCH})",
     )
-
-
-def check(args: argparse.Namespace, default: Callable[[str], Any]) -> None:
-    """Refuse tasks that cannot be, and flags that would be ignored.
-
-    Args:
-        args: Of the command line.
-        default: The default of a flag.
-
-    Raises:
-        UserError: Names the flag.
-    """
-    from trl_ext.checks import evaluation_parts
-
-    read = {key for keys in evaluation_parts.READS.values() for key in keys}
-    given = {key: value for key, value in vars(args).items() if key in read and value != default(key)}
-    if args.tasks is None:
-        if unread := [key for key in ONLY_WITH_TASKS if key in given]:
-            raise UserError(f"`--{unread[0]}` needs tasks. Add `--tasks NAMES`, or remove it.")
-        return
-    if args.judge:
-        raise UserError("`--judge` and `--tasks` were both given. Give each in a command of its own.")
-    if problems := list(evaluation_parts.problems(given, lambda key: f"`--{key}`")):
-        raise UserError(problems)
 
 
 def run(args: argparse.Namespace) -> int:

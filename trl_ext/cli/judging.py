@@ -1,7 +1,6 @@
 """The arguments of `eval` and `compare` that choose a judge, and the prompts whose answers it reads."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from trl_ext.cli.values import text, whole_number
@@ -56,34 +55,26 @@ def add_judging(parser: argparse.ArgumentParser, *, takes_recipe_keys: bool = Fa
     add("--judge_load_in_4bit", action="store_true", help="quantise a judge that is loaded here")
 
 
-def refuse_unread(args: argparse.Namespace) -> None:
-    """Refuse flags about judges and their prompts without a judge.
+def check(args: argparse.Namespace) -> None:
+    """Refuse a judge and its settings where they cannot be, and settings that no judge reads.
 
     Raises:
-        UserError: One is given.
+        UserError: Names the flags.
     """
-    flags = [*(f"judge_{name}" for name in FLAGS), "prompts", "temperature"]
-    given = [name for name in flags if getattr(args, name) is not None]
-    if args.judge_load_in_4bit:
-        given.append("judge_load_in_4bit")
-    if given:
-        raise UserError(f"`--{given[0]}` needs a judge. Add `--judge SOURCE`, or remove it.")
+    from trl_ext.checks import evaluation_parts
+
+    keys = ["judge", *evaluation_parts.OF_JUDGES, "prompts"]
+    given = {key: value for key in keys if evaluation_parts.is_given(vars(args), key) and (value := vars(args)[key])}
+    if args.judge and args.samples == 0:
+        given["samples"] = 0
+    if problems := list(evaluation_parts.problems(given, lambda key: f"`--{key}`")):
+        raise UserError(problems, about="the command line" if len(problems) > 1 else "")
 
 
 def choices(args: argparse.Namespace) -> list[Any]:
-    """The judges of the command line.
-
-    Raises:
-        UserError: There are more than two, or one is given twice.
-    """
+    """The judges of the command line."""
     from trl_ext.judging.open_judge import JudgeChoice
 
-    if len(args.judge) > 2:
-        raise UserError(
-            f"`--judge` was given {len(args.judge)} times. Give one judge, or two to measure how far they agree."
-        )
-    if len({*args.judge}) < len(args.judge):
-        raise UserError(f"`--judge {args.judge[0]}` was given twice. Name another judge, or give it once.")
     given = {name: getattr(args, f"judge_{name}") for name in FLAGS}
     return [JudgeChoice(source, **given, load_in_4bit=args.judge_load_in_4bit) for source in args.judge]
 
@@ -100,22 +91,10 @@ def sampling(args: argparse.Namespace, seed: int = 0) -> Any:
 
 
 def prompts(args: argparse.Namespace, columns: Any = None) -> Any:
-    """Which prompts are answered: those of `--prompts`, or else of `--dataset`.
-
-    Raises:
-        UserError: There is no such file, or it is given twice.
-    """
-    from trl_ext.checks.data import dataset_path
+    """Which prompts are answered: those of `--prompts`, or else of `--dataset`."""
     from trl_ext.evaluation.prompts import PromptChoice
 
-    name, flag = (args.prompts, "prompts") if args.prompts is not None else (args.dataset, "dataset")
-    if name is not None and not name.endswith(".txt") and (problem := dataset_path(name)) is not None:
-        raise UserError(f"`--{flag}` {problem}")
-    if name is not None and name.endswith(".txt") and not Path(name).expanduser().is_file():
-        raise UserError(f"`--{flag}` is {name}, and there is no such file.")
-    if args.samples == 0:
-        raise UserError("`--samples` is 0, but a judge needs answers. Remove it, or give the number of prompts.")
-    return PromptChoice(name, args.split, columns, args.samples)
+    return PromptChoice(args.dataset if args.prompts is None else args.prompts, args.split, columns, args.samples)
 
 
 def kept(progress: Any) -> str:

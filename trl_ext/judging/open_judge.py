@@ -6,7 +6,7 @@ import gc
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,6 @@ from trl_ext.support.messages import joined
 
 OF_API = ("model", "base_url", "concurrency", "timeout", "retries", "max_tokens", "temperature")
 """The fields of `ApiSettings`."""
-
-READ = {
-    "function": (),
-    "reward": ("revision", "load_in_4bit"),
-    "model": ("template", "revision", "load_in_4bit"),
-    "api": ("template", *OF_API),
-}
-"""The settings that each kind of judge reads."""
-
-KIND_IN_WORDS = {"function": "a function", "reward": "a reward model", "model": "a language model", "api": "an API"}
 
 
 @dataclass(frozen=True)
@@ -105,14 +95,13 @@ def prepare(choices: Sequence[JudgeChoice], base: str | None = None) -> list[Pre
     """Check judges. One that is behind an API is made, and asked one short question.
 
     Args:
-        choices: What the user said. A setting has to be read by at least one of the judges.
+        choices: What the user said. Settings that a judge does not read are ignored here; `checks.evaluation_parts` refuses them.
         base: Name or path of the base of the evaluated model, which a reward adapter must share.
 
     Raises:
         UserError: A judge cannot judge; or its API cannot be reached, refuses the key, or does not have the model.
     """
     kinds = [_kind(choice, base) for choice in choices]
-    _refuse_unread(choices, kinds)
     makers = {"function": _function, "reward": _reward, "model": _model, "api": _api}
     return [
         makers[kind](choice, judge_source.parse(choice.source).place)
@@ -126,25 +115,6 @@ def _kind(choice: JudgeChoice, base: str | None) -> str:
         raise UserError(f"The judge is {choice.source}, {wrong}")
     kind = judge_source.parse(choice.source).kind
     return _kind_on_hub(choice) if kind == "hub" else kind
-
-
-def _refuse_unread(choices: Sequence[JudgeChoice], kinds: Sequence[str]) -> None:
-    """Refuse settings that none of the judges reads."""
-    defaults = JudgeChoice("")
-    given = {
-        field.name
-        for choice in choices
-        for field in fields(choice)
-        if field.name != "source" and getattr(choice, field.name) != getattr(defaults, field.name)
-    }
-    read = {name for kind in kinds for name in READ[kind]}
-    if unread := sorted(given - read):
-        readers = [KIND_IN_WORDS[kind] for kind, names in READ.items() if unread[0] in names]
-        sources = joined([choice.source for choice in choices])
-        raise UserError(
-            f"`judge_{unread[0]}` is a setting of {' or '.join(readers)}, but the judge is {sources}. Remove it, or choose "
-            "another judge."
-        )
 
 
 def _kind_on_hub(choice: JudgeChoice) -> str:
