@@ -146,3 +146,15 @@ def _cached(name: str) -> Path | None:
         if isinstance(found, str):
             return Path(found).parent
     return None
+
+
+def absolute(source: str) -> str:
+    """The same source, named so that it is found from another directory."""
+    found = parse(source)
+    prefix = source.removesuffix(found.place) if found.place else ""
+    if found.kind == "function":
+        return prefix + reward_names.absolute(found.place)
+    is_folder = (
+        found.kind in ("reward", "model") and found.place != EMBEDDED and Path(found.place).expanduser().is_dir()
+    )
+    return prefix + str(Path(found.place).expanduser().resolve()) if is_folder else source

@@ -29,7 +29,8 @@ class Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own takes -1e-5 for a flag
 
     def parse(self, words: list[str]) -> argparse.Namespace:
-        """The verb's arguments. `recipe_keys` of the result maps each key of the recipe to its value.
+        """The verb's arguments. `recipe_keys` of the result maps each key of the recipe to its value, and `given` has the names of
+        all arguments that were given as flags.
 
         Raises:
             UserError: For a flag with a wrong value, or for all words that belong to no flag and all keys of a recipe
@@ -38,7 +39,10 @@ class Parser(argparse.ArgumentParser):
         words = [_with_underscores(word) for word in words]
         if self.recipe is not None:
             self._prepare_for_recipe_keys(words)
-        args, unknown = self.parse_known_args(words, argparse.Namespace(recipe_keys={}, problems=[]))
+        given = {
+            self._option_string_actions[flag].dest for flag in map(_flag, words) if flag in self._option_string_actions
+        }
+        args, unknown = self.parse_known_args(words, argparse.Namespace(recipe_keys={}, problems=[], given=given))
         if self._lacks_recipe(args):
             raise UserError(f"The recipe comes first: `{self._with_recipe_first(words)}`.")
         if problems := [*self._about_unknown(unknown), *args.problems]:
@@ -119,6 +123,12 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if isinstance(action, (Value, RecipeKey)):
             return action.metavar or ""
         return super()._format_args(action, default_metavar)
+
+
+def _flag(word: str) -> str | None:
+    """The flag of a word, without a value."""
+    found = FLAG.fullmatch(word)
+    return f"--{found[1]}" if found else None
 
 
 def _with_underscores(word: str) -> str:

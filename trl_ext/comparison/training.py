@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 from trl_ext.build.shared_base import SharedBase
 from trl_ext.comparison.evaluator import Evaluator, describe
 from trl_ext.comparison.grid import Cell
-from trl_ext.data.template_choice import SETTING
 from trl_ext.evaluation.run_page.records import OF_COMPARISON
 from trl_ext.evaluation.run_page.update import refresh
-from trl_ext.recipe import Recipe, load
-from trl_ext.runs import resume, run
+from trl_ext.runs import recorded, resume, run
 from trl_ext.runs.report import draw_curves
 from trl_ext.runs.signals import Interrupted, guard
 from trl_ext.support import atomic
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 MEASURED = OF_COMPARISON
 """Record of a run that is trained and evaluated; such a run is not repeated."""
 HOW_TO_RESUME = "Run the same command again to resume."
-SETTLED = {"row_tokens", "resume_from_checkpoint", "output_dir"}
-"""Settings that only a resolved recipe has, or only a grid."""
 
 
 def refuse_others(cells: list[Cell], directory: Path) -> None:
@@ -42,11 +38,8 @@ def refuse_others(cells: list[Cell], directory: Path) -> None:
         resolved = directory / cell.name / "recipe.resolved.yaml"
         if not resolved.exists():
             continue
-        was, now = _settings(load(resolved)), _settings(run.without_location(cell.recipe))
-        if now.get(SETTING, "auto") == "auto":  # a run records what was done
-            now.pop(SETTING, None), was.pop(SETTING, None)
-        if changed := sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key)):
-            named = ", ".join(f"{key} was {was.get(key)!r} and is {now.get(key)!r}" for key in changed[:4])
+        if changed := recorded.differences(cell.recipe, directory / cell.name):
+            named = ", ".join(f"{key} was {was!r} and is {now!r}" for key, (was, now) in [*changed.items()][:4])
             raise UserError(
                 f"{directory} already has a comparison with other settings: {named}. Choose another `--output_dir`, or remove "
                 f"{directory / cell.name} to train that run again."
@@ -117,7 +110,3 @@ def _as_begun(cells: list[Cell], directory: Path) -> list[Cell]:
         dataclasses.replace(cell, recipe=dataclasses.replace(cell.recipe, precedes_apply_chat_template=precedes))
         for cell in cells
     ]
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {key: value for key, value in recipe.values.items() if key not in SETTLED}

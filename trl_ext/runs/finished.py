@@ -105,7 +105,8 @@ def recipe_at(directory: Path, *, needs_data: bool = True) -> Recipe:
     Raises:
         UserError: There is no recipe, or a file it names does not exist.
     """
-    path, here = home(directory) / RECIPE, {"model_name_or_path": str(directory)}
+    # What is evaluated is read by `trl-ext eval` alone, and its files need not exist for anything else.
+    path, here = home(directory) / RECIPE, {"model_name_or_path": str(directory), "evaluation": False}
     try:
         return load(path, here)
     except UserError:
@@ -120,7 +121,7 @@ def recipe_at(directory: Path, *, needs_data: bool = True) -> Recipe:
 
 def began_as(directory: Path) -> Recipe:
     """The recipe as the run was started with. UserError if neither the directory nor its parent holds one."""
-    return load(home(directory) / RECIPE)
+    return load(home(directory) / RECIPE, {"evaluation": False})
 
 
 def check(directory: Path) -> None:

@@ -36,9 +36,9 @@ def run_directory(recipe: Recipe) -> tuple[Path, str | None]:
         directory = Path(named)
     else:
         # A resolved recipe is named after the run it stands in.
-        name = recipe.path.resolve().parent.name if recipe.path.name == RESOLVED else _run_name(recipe)
+        name = recipe.path.resolve().parent.name if recipe.path.name == RESOLVED else run_name(recipe)
         stem = Path("runs", name)
-        taken = _taken(stem)
+        taken = runs_named(name)
         directory = stem
         if taken:
             number = len(taken) + 1
@@ -68,8 +68,8 @@ def left_behind(recipe: Recipe, directory: Path) -> str | None:
     """
     if recipe.get("output_dir") or recipe.path.name == RESOLVED:
         return None
-    for earlier in reversed(_taken(Path("runs", _run_name(recipe)))):
-        checkpoint = None if _is_finished(earlier) else found.latest(earlier)
+    for earlier in reversed(runs_named(run_name(recipe))):
+        checkpoint = None if is_finished(earlier) else found.latest(earlier)
         if checkpoint is not None and earlier != directory and not _is_written(earlier):
             return (
                 f"{earlier} holds an earlier run of this recipe, which stopped after {_progress(checkpoint)}. This run starts "
@@ -91,13 +91,13 @@ def where_it_continues(recipe: Recipe, directory: Path, checkpoint: Path) -> str
         if total
         else f"step {done:,} is done"
     )
-    again = f" The run in {directory} was finished; its result is replaced." if _is_finished(directory) else ""
+    again = f" The run in {directory} was finished; its result is replaced." if is_finished(directory) else ""
     return f"{start}{left}.{again}"
 
 
 def _occupied(directory: Path, recipe: Recipe) -> str:
     """Why a run does not start in the directory of another one, and what to do."""
-    if _is_finished(directory):
+    if is_finished(directory):
         return f"{directory} already holds a run, which is finished. Choose another `--output_dir`."
     checkpoint = found.latest(directory)
     if checkpoint is None:
@@ -111,8 +111,9 @@ def _occupied(directory: Path, recipe: Recipe) -> str:
     )
 
 
-def _taken(stem: Path) -> list[Path]:
-    """The directories of runs with one name, oldest first."""
+def runs_named(name: str) -> list[Path]:
+    """The directories of runs with one name in `runs`, oldest first."""
+    stem = Path("runs", name)
     return [p for p in (stem, *(stem.with_name(f"{stem.name}-{i}") for i in range(2, 1000))) if _holds_a_run(p)]
 
 
@@ -139,7 +140,7 @@ def _is_written(directory: Path) -> bool:
     return False
 
 
-def _is_finished(directory: Path) -> bool:
+def is_finished(directory: Path) -> bool:
     """Whether the result of a run is there: its adapter, or all its weights."""
     return any((directory / name).exists() for name in ("adapter_config.json", "config.json"))
 
@@ -152,7 +153,8 @@ def as_recorded(recipe: Recipe, directory: Path) -> Recipe:
     return replace(recipe, precedes_apply_chat_template=precedes)
 
 
-def _run_name(recipe: Recipe) -> str:
+def run_name(recipe: Recipe) -> str:
+    """The name of a recipe's runs: the recipe's, and the loss or trainer."""
     parts = [recipe.title] if recipe.loss is None or isinstance(recipe.loss, str) else list(recipe.loss)
     slug = re.sub(r"[^\w.]+", "-", "-".join(parts))
     return recipe.name if recipe.trainer and recipe.name.endswith(slug) else f"{recipe.name}-{slug}"

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trl_ext.checkpoints import staging
-from trl_ext.checks import reward_names
 from trl_ext.recipe import Recipe, load
 from trl_ext.recipe.command import run_command
-from trl_ext.runs import libraries, lock
+from trl_ext.runs import final_evaluation, libraries, lock, pending
+from trl_ext.runs.final_evaluation import Evaluate
+from trl_ext.runs.recorded import without_location
 from trl_ext.runs.resume import (
     as_recorded,
     how_to_resume,
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
     from trl_ext.runs.peak_memory import Peak
 
 
-PLACE = ("resume_from_checkpoint", "resume_changed", "output_dir")
-"""Settings that say where a run is written and what it resumes from."""
-
-
 Tell = Callable[..., None]
 
 
@@ -49,8 +46,11 @@ def main(
     introduce: Tell | None = None,
     conclude: Tell | None = None,
     abandon: Tell | None = None,
+    evaluate: Evaluate | None = None,
 ) -> int:
     """Run a recipe. Returns the exit code 0.
+
+    A run that is trained already and whose evaluation is not complete is evaluated, and not trained again.
 
     Args:
         path: The recipe.
@@ -59,6 +59,7 @@ def main(
         introduce: Called with the console and the recipe before training; prints what will be trained.
         conclude: Called with the console, the recipe and a `Trained` after training; prints the result.
         abandon: Called with the recipe and the directory if training ends early, after its curves are drawn.
+        evaluate: Called last, if the recipe has an `evaluation`.
 
     Raises:
         UserError: An error that the user can fix.
@@ -66,11 +67,17 @@ def main(
     recipe = load(path, overrides, to_train=True)
     if recipe.awaits is not None:
         raise UserError(recipe.awaits, about=path)
-    directory, checkpoint = run_directory(recipe)
+    trained = None if evaluate is None else pending.trained_run(recipe)
+    directory, checkpoint = (trained, None) if trained is not None else run_directory(recipe)
     with lock.writing(directory), log.open():
         log.add(run_command(path, overrides))
         try:
-            _run(recipe, directory, checkpoint, force, introduce, conclude, abandon)
+            if trained is None:
+                _run(recipe, directory, checkpoint, force, introduce, conclude, abandon)
+            else:
+                _continue_with_evaluation(recipe, directory)
+            if recipe.evaluation is not None and evaluate is not None:
+                final_evaluation.carry_out(recipe, directory, _console(), evaluate)
         except BaseException as error:
             log.add(f"ended early: {error}")
             raise
@@ -86,14 +93,11 @@ def _run(
     conclude: Tell | None,
     abandon: Tell | None,
 ) -> None:
-    is_main = int(os.environ.get("RANK", "0")) == 0
     libraries.configure(recipe)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         directory, checkpoint = _as_on_the_main_process(recipe, directory, checkpoint)
 
-    from trl_ext.support import terminal
-
-    console = LoggedConsole(terminal.console(quiet=not is_main))
+    console = _console()
     console.print(f"[bold]{recipe.name}[/bold]: {recipe.title} → {directory}")
     for note in recipe.notes:
         console.print(note)
@@ -122,6 +126,28 @@ def _run(
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
     trainer.accelerator.end_training()
+    if recipe.evaluation is not None:
+        del trained
+        final_evaluation.release(trainer)
+
+
+def _console() -> LoggedConsole:
+    """The console of the main process; that of the others prints nothing."""
+    from trl_ext.support import terminal
+
+    return LoggedConsole(terminal.console(quiet=os.environ.get("RANK", "0") != "0"))
+
+
+def _continue_with_evaluation(recipe: Recipe, directory: Path) -> None:
+    """Say that a run is trained already, and record what is evaluated."""
+    libraries.configure(recipe)
+    log.begin(directory, f"{recipe.name}: evaluation")
+    pending.record_evaluation(recipe, directory)
+    _console().print(
+        f"{directory} is trained, and its evaluation is not complete: it continues now. To train again, choose another "
+        "`--output_dir`.",
+        markup=False,
+    )
 
 
 class Trained(NamedTuple):
@@ -253,14 +279,3 @@ def _as_on_the_main_process(recipe: Recipe, *values: Any) -> list[Any]:
 
     PartialState(cpu=bool(recipe.get("use_cpu")))
     return broadcast_object_list(list(values))
-
-
-def without_location(recipe: Recipe) -> Recipe:
-    """The recipe without the settings `PLACE`, and with local paths made absolute."""
-    values = {key: value for key, value in recipe.values.items() if key not in PLACE}
-    for key in ("model_name_or_path", "dataset_name", "reward_adapter"):
-        if isinstance(values.get(key), str) and Path(values[key]).exists():
-            values[key] = str(Path(values[key]).resolve())
-    if values.get("reward_funcs"):
-        values["reward_funcs"] = [reward_names.absolute(name) for name in values["reward_funcs"]]
-    return replace(recipe, values=values)

@@ -23,8 +23,8 @@ EXIT_CODE = 130
 SAME = 0.25
 """Seconds within which several signals count as one: `timeout` and terminals signal the process and its group."""
 
-UNWIND = 3
-"""Seconds until the process is stopped if a library swallows or replaces `Interrupted` and continues."""
+UNWIND = 3.0
+"""Default of `Guard.unwind`."""
 
 GRACE = 120
 """Seconds for writing a checkpoint after the launcher of this process has ended."""
@@ -43,11 +43,13 @@ class Guard:
     Attributes:
         is_requested: Whether a signal asked to stop.
         last_words: Returns a sentence on what is kept if the process ends now.
+        unwind: Seconds until the process is stopped if a library swallows or replaces `Interrupted` and continues.
     """
 
     def __init__(self) -> None:
         self.is_requested = False
         self.last_words: Callable[[], str] = lambda: "Nothing was trained yet."
+        self.unwind = UNWIND
         self._is_deferred = False
         self._deadline = math.inf  # of this process, on the monotonic clock
         self._has_raised = False
@@ -110,7 +112,7 @@ class Guard:
             for stream in self._terminals:
                 os.dup2(nowhere, stream)
         if not self._is_deferred:
-            self._has_raised, self._deadline = True, time.monotonic() + UNWIND
+            self._has_raised, self._deadline = True, time.monotonic() + self.unwind
             raise Interrupted(self.last_words())
         say(
             f"{signal.Signals(number).name}: finishing this step and saving a checkpoint. Send it again to stop immediately."
