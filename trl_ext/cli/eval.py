@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trl_ext.cli import eval_judge, eval_tasks, judging
+from trl_ext.cli import eval_block, eval_judge, eval_tasks, judging
+from trl_ext.cli.parser import Parser
 from trl_ext.cli.recipe_keys import Value, add_run_or_recipe
 from trl_ext.cli.sampling import ROWS, TOKENS, add_sampling
 from trl_ext.cli.values import add_quiet, writable_folder
 from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
-from trl_ext.support.run_log import log
+from trl_ext.support.run_log import LoggedConsole, log
 
 HELP = "measure a trained model on held-out preferences, or judge its answers against the base's"
 EXAMPLES = """examples:
@@ -63,11 +64,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON file for the results (default: eval-<dataset>.json, judged-<judge>.json or tasks.json, in the run)",
     )
     add_quiet(parser)
+    eval_block.add_flag(parser)
     parser.set_defaults(default_of=parser.get_default)
     parser.add_argument("--json", action="store_true", help="print the results as JSON and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
+    return evaluate(args, terminal.console(stderr=args.json))
+
+
+def evaluate(args: argparse.Namespace, console: Any) -> int:
+    """Evaluate a run as its recipe and the flags say."""
+    return eval_block.run(args, _evaluate_part, args.default_of, lambda text: console.print(text, markup=False))
+
+
+def of_recipe(console: Any, directory: Path) -> None:
+    """Evaluate a run as its recipe says: `trl-ext eval DIRECTORY`.
+
+    Args:
+        console: Prints statements.
+        directory: Of the run.
+    """
+    parser = Parser(prog="trl-ext eval")
+    add_arguments(parser)
+    evaluate(parser.parse([str(directory)]), console)
+
+
+def _evaluate_part(args: argparse.Namespace) -> int:
+    """Evaluate what the arguments name: a judge, or held-out preferences."""
     _check(args)
     if args.tasks is not None:
         return eval_tasks.run(args)
@@ -80,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     finished.check(directory)
     writable_folder("output", args.output.parent if args.output else directory)
     console = terminal.console(stderr=args.json)
+    logged = LoggedConsole(console)
     # With `--json` only the JSON is printed to standard output.
     with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         libraries.configure(finished.recipe_at(directory, needs_data=args.dataset is None))  # before the imports below
@@ -93,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             directory,
             RowChoice(args.dataset, args.split, args.dataset_columns, args.limit or ROWS),
             Sampling(args.samples, args.max_new_tokens or TOKENS, args.seed),
-            log=lambda text: console.print(text, markup=False),
+            log=lambda text: logged.print(text, markup=False),
             progress=lambda scored, total: watched(scored, total, console),
             reward_names=args.reward_funcs,
         )
@@ -104,10 +129,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(encoding.as_json(record, indent=2))
         return 0
-    report.show(console, record)
-    console.print(f"record   {path}")
+    report.show(logged, record)
+    logged.print(f"record   {path}", markup=False)
     if page is not None:
-        console.print(f"page     {page}", markup=False)
+        logged.print(f"page     {page}", markup=False)
     return 0
 
 

@@ -51,7 +51,18 @@ def run(args: argparse.Namespace, evaluate: Part, default: Callable[[str], Any],
         )
     for part in parts:
         evaluate(_of_part(args, evaluation_parts.settings_of(part, values), default))
+    if values == block:
+        _note_complete(args.run, block)
     return 0
+
+
+def _note_complete(given: Path, block: dict[str, Any]) -> None:
+    """Record that the run was evaluated as its recipe says. One of its checkpoints is not the run."""
+    from trl_ext.runs import finished, pending
+
+    directory = finished.directory_of(given)
+    if (directory / finished.RECIPE).exists():
+        pending.note_complete(directory, block)
 
 
 def entries_of(given: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from trl_ext.cli import judging
 from trl_ext.cli.values import writable_folder
 from trl_ext.support import encoding, terminal
-from trl_ext.support.run_log import log
+from trl_ext.support.run_log import LoggedConsole, log
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         writable_folder("output", args.output.parent)
     console = terminal.console(stderr=args.json)
-    progress = Progress(console)
+    logged, progress = LoggedConsole(console), Progress(console)
     with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         libraries.configure(finished.recipe_at(directory, needs_data=prompts.file is None))  # before the imports below
         from trl_ext.evaluation import judged, judged_report
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
                 judges,
                 prompts,
                 judging.sampling(args, args.seed),
-                log=lambda text: console.print(text, markup=False),
+                log=lambda text: logged.print(text, markup=False),
                 watched=progress.watch,
             )
         except KeyboardInterrupt:
@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(encoding.as_json(records if len(records) > 1 else records[0], indent=2))
         return 0
-    judged_report.show(console, records)
+    judged_report.show(logged, records)
     for name in judged.file_names([record["judge"] for record in records]):
-        console.print(f"record   {directory / name}", markup=False)
-    console.print(f"answers  {directory / records[0]['answers']}", markup=False)
+        logged.print(f"record   {directory / name}", markup=False)
+    logged.print(f"answers  {directory / records[0]['answers']}", markup=False)
     if page is not None:
-        console.print(f"page     {page}", markup=False)
+        logged.print(f"page     {page}", markup=False)
     return 0

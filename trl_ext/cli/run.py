@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from trl_ext.runs.signals import guard
 
     with guard:
-        return job.main(args.recipe, args.recipe_keys, args.force, introduce, conclude, abandon)
+        return job.main(args.recipe, args.recipe_keys, args.force, introduce, conclude, abandon, evaluate)
 
 
 def introduce(console: Any, recipe: Any) -> None:
@@ -74,3 +74,13 @@ def abandon(recipe: Any, directory: Any) -> None:
     from trl_ext.evaluation.run_page.update import update
 
     update(directory, recipe)
+
+
+def evaluate(console: Any, recipe: Any, directory: Any) -> None:
+    """Evaluate the run as its recipe says, and print what to do next."""
+    from trl_ext.cli import eval
+    from trl_ext.evaluation.run_report import suggest
+
+    console.print()
+    eval.of_recipe(console, directory)
+    suggest(console, recipe, directory)

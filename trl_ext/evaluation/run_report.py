@@ -14,6 +14,7 @@ from trl_ext.evaluation.next_commands import next_commands
 from trl_ext.evaluation.rows import RowChoice
 from trl_ext.evaluation.run_page.update import refresh
 from trl_ext.evaluation.samples import Sampling
+from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe
 from trl_ext.report import summary
 from trl_ext.runs import memory_check
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 def report(console: Any, recipe: Recipe, trained: Trained) -> None:
     """Print the result of a run. On the embedded data, whose reward is known, the run is evaluated as by `trl-ext eval`.
+
+    The commands that come next are left out if the recipe's evaluation is still to come.
 
     Args:
         console: A `trl_ext.support.run_log.LoggedConsole`.
@@ -67,8 +70,14 @@ def report(console: Any, recipe: Recipe, trained: Trained) -> None:
     console.print()
     for what, place in places.items():
         console.print(f"{what:8} {place}", markup=False)
+    if recipe.evaluation is None:
+        suggest(console, recipe, directory)
+
+
+def suggest(console: Any, recipe: Recipe, directory: Path) -> None:
+    """Print the commands that come next."""
     console.print("\nnext:")
-    for command, purpose in next_commands(recipe, directory, has_adapter):
+    for command, purpose in next_commands(recipe, directory, adapter.is_in(directory)):
         console.print(f"  {command}   # {purpose}", markup=False)
 
 

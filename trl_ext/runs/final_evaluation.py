@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.recipe import Recipe
-from trl_ext.runs import pending, recorded
 from trl_ext.runs.signals import guard
 from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import log
 
-Evaluate = Callable[[Any, Path], None]
+Evaluate = Callable[[Any, Recipe, Path], None]
 """Evaluates the run in a directory as its recipe says, and prints the results on a console: `trl-ext eval DIRECTORY`."""
 
 UNWIND = 15
@@ -44,8 +43,8 @@ def carry_out(recipe: Recipe, directory: Path, console: Any, evaluate: Evaluate)
     )
     guard.unwind = UNWIND
     try:
-        evaluate(console, directory)
-        pending.note_complete(directory, recorded.without_location(recipe).evaluation)
+        _free_memory()
+        evaluate(console, recipe, directory)
     except UserError as error:
         raise UserError(_failed(directory, str(error), command)) from error
     except Exception as error:
@@ -55,16 +54,12 @@ def carry_out(recipe: Recipe, directory: Path, console: Any, evaluate: Evaluate)
         raise UserError(_failed(directory, f"{why}. The traceback is in run.log.", command)) from error
 
 
-def _failed(directory: Path, why: str, command: str) -> str:
-    return f"The run in {directory} is complete, but its evaluation failed. {why} Repeat it with: {command}"
-
-
-def release(trainer: Any) -> None:
-    """Give back the memory that the weights of a trainer take. It cannot be used any more."""
+def _free_memory() -> None:
+    """Give back what the trainer took. Nothing refers to it any more, but its parts refer to each other."""
     from accelerate.utils.memory import clear_device_cache
 
-    trainer.accelerator.free_memory()
-    for name in ("model", "model_wrapped", "optimizer", "lr_scheduler", "ref_model", "callback_handler"):
-        if hasattr(trainer, name):
-            setattr(trainer, name, None)
     clear_device_cache(garbage_collection=True)
+
+
+def _failed(directory: Path, why: str, command: str) -> str:
+    return f"The run in {directory} is complete, but its evaluation failed. {why} Repeat it with: {command}"

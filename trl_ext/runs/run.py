@@ -126,9 +126,6 @@ def _run(
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
     trainer.accelerator.end_training()
-    if recipe.evaluation is not None:
-        del trained
-        final_evaluation.release(trainer)
 
 
 def _console() -> LoggedConsole:

@@ -29,7 +29,12 @@ class RunLog:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Keep lines during the block. A block inside another one has a log of its own."""
+        """Keep lines during the block. A block inside another one has a log of its own, unless the outer log has begun: a run
+        that is evaluated at its end has one log.
+        """
+        if self._file is not None:
+            yield
+            return
         before, self._waiting, self._file = (self._waiting, self._file), [], None
         try:
             yield

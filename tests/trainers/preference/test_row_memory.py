@@ -1,6 +1,7 @@
 """Measured activation memory against PyTorch's own allocator log; what `auto` then does with it."""
 
 import copy
+import gc
 import itertools
 import re
 
@@ -66,6 +67,19 @@ def test_the_footprint_foretells_the_allocations_of_a_longer_row(checkpointed, d
     forward(1).backward()  # gradients are there from now on
     found = peak_bytes_on_cpu(lambda: forward(9).backward())
     assert 0.9 < measured.peak(9 * TOKENS, checkpointed) / found < 1.15
+
+
+def test_the_graphs_that_are_measured_are_freed(deep):
+    """PyTorch keeps a graph for ever whose node holds its own output: with all activations, and with the model's weights."""
+
+    def in_graphs() -> int:
+        gc.collect()
+        return sum(type(each) is torch.Tensor and each.grad_fn is not None for each in gc.get_objects())
+
+    _, base, forward = deep
+    before = in_graphs()
+    activation_memory.footprint(base, trial(forward))
+    assert in_graphs() == before
 
 
 def test_copies_that_autocast_makes_of_weights_are_no_cost_per_token(deep):

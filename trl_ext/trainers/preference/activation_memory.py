@@ -71,7 +71,7 @@ def kept(model: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[Kept, list[
             if storage.data_ptr() not in known:
                 known.add(storage.data_ptr())
                 bytes_in[depth > 0] += storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that its own node keeps would never be freed, with the graph and the model
 
     handles = []
     for module in layers_of(model):
