@@ -67,6 +67,7 @@ def test_a_result_that_is_not_whole(run):
 
 def test_a_checkpoint_that_is_named(run):
     (run / "checkpoint-1").mkdir()
+    (run / "checkpoint-1" / "trainer_state.json").write_text("{}")
     assert found(resume_from_checkpoint=str(run / "checkpoint-1"), output_dir=str(run)) is None
 
 
