@@ -8,7 +8,7 @@ from trl_ext.cli.recipe_keys import Value
 from trl_ext.cli.values import whole_number, writable_folder
 from trl_ext.evaluation.tasks.choice import BATCH, TaskChoice
 from trl_ext.support import encoding, terminal
-from trl_ext.support.run_log import log
+from trl_ext.support.run_log import LoggedConsole, log
 
 
 def add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     finished.check(directory)
     writable_folder("output", args.output.parent if args.output else directory)
     console = terminal.console(stderr=args.json)
+    logged = LoggedConsole(console)
     with log.open(), contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         libraries.configure(finished.recipe_at(directory, needs_data=False))  # before the imports below
         from trl_ext.evaluation.run_page.update import refresh
@@ -65,15 +66,15 @@ def run(args: argparse.Namespace) -> int:
 
         path = args.output or directory / record.FILE
         entries = evaluate.evaluate_run(
-            directory, choice, lambda text: console.print(text, markup=False), Progress(console).watch, path
+            directory, choice, lambda text: logged.print(text, markup=False), Progress(console).watch, path
         )
     page = refresh(directory, lambda text: console.print(text, markup=False))
     if args.json:
         print(encoding.as_json({"tasks": entries, "limit": args.limit, "summary": record.summary(entries)}, indent=2))
         return 0
-    console.print(f"\n[bold]{directory}[/bold], compared with the model it was trained from.")
-    show.show(console, entries)
-    console.print(f"record   {path}", markup=False)
+    logged.print(f"\n[bold]{directory}[/bold], compared with the model it was trained from.")
+    show.show(logged, entries)
+    logged.print(f"record   {path}", markup=False)
     if page is not None:
-        console.print(f"page     {page}", markup=False)
+        logged.print(f"page     {page}", markup=False)
     return 0

@@ -181,11 +181,9 @@ def _entry(line: bytes) -> tuple[str, tuple[Answer, Answer]] | None:
 def _digest(directory: Path, sampling: AnswerSampling) -> str:
     """A digest of everything that an answer depends on besides its prompt."""
     found = blake2b(json.dumps({"version": VERSION, **asdict(sampling)}, sort_keys=True).encode(), digest_size=8)
-    home = finished.home(directory)
-    for path in (
-        home / finished.RECIPE,
-        *(directory / name for name in ("chat_template.jinja", "tokenizer_config.json")),
-    ):
+    trained = {key: value for key, value in finished.written(directory).items() if key != "evaluation"}
+    found.update(json.dumps(trained, sort_keys=True, default=str).encode())
+    for path in (directory / name for name in ("chat_template.jinja", "tokenizer_config.json")):
         found.update(path.read_bytes() if path.exists() else b"")
     for path in sorted([*directory.glob("*.safetensors"), *directory.glob("*.bin")]):
         found.update(path.name.encode())
