@@ -101,9 +101,7 @@ def test_what_cannot_work_names_the_flag_or_the_recipe(tmp_path, monkeypatch):
         asked(monkeypatch, tmp_path, "evaluation: {judge: sentiment, prompts: gone.jsonl}\n", "--limit", "3")
     first, second = sorted(caught.value.problems)
     assert first.startswith("`--limit` has no effect with `judge`.")
-    assert second.startswith(
-        f"`evaluation.prompts` in the recipe of {tmp_path / 'run'} is gone.jsonl, and there is no folder"
-    )
+    assert second.startswith(f"`evaluation.prompts` in the recipe of {tmp_path / 'run'} is gone.jsonl, and ")
     (tmp_path / "other.jsonl").write_text('{"prompt": "a"}\n')
     block = "evaluation: {judge: sentiment, prompts: gone.jsonl}\n"
     (only,) = asked(monkeypatch, tmp_path, block, "--prompts", str(tmp_path / "other.jsonl"))
