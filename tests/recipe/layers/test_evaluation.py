@@ -11,10 +11,12 @@ def evaluation(folder, text, **flags):
 
 
 def test_entries_are_converted_to_their_types(tmp_path):
-    text = 'evaluation: {judge: sentiment, samples: "8", tasks: arc_easy, reward_funcs: sentiment, judge_timeout: 3}\n'
-    assert evaluation(tmp_path, text) == {
-        "judge": "sentiment", "samples": 8, "tasks": "arc_easy", "reward_funcs": ["sentiment"], "judge_timeout": 3,
-    }  # fmt: skip
+    text = 'evaluation: {samples: "8", limit: 4.0, seed: "3", reward_funcs: sentiment, split: 1}\n'
+    found = {"samples": 8, "limit": 4, "seed": 3, "reward_funcs": ["sentiment"]}
+    assert evaluation(tmp_path, text.replace(", split: 1", "")) == found
+    assert "`evaluation.split` (line 5) is 1: give text or null" in problem(
+        tmp_path, f"loss: dpo\nuse_peft: true\n{text}"
+    )
 
 
 @pytest.mark.parametrize(
