@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -182,6 +185,33 @@ def test_ctrl_c_keeps_the_verdicts_and_the_same_command_continues(given, prompts
         assert 3 <= len(paid) < 8
         assert len(stub.asked) == len({*stub.asked}) == 8  # nothing was paid for twice
     assert judged(given, MODEL)["usage"]["cached"]["replies"] == len(paid)
+
+
+def test_a_killed_evaluation_continues_without_a_second_charge(given, prompts):
+    arrived = threading.Event()
+
+    def stalling(body):
+        if len(stub.asked) < 4:
+            return says("[[SECOND]]")
+        arrived.set()
+        return says("[[SECOND]]", seconds=60)
+
+    with serving(stalling) as stub:
+        words = ["--judge", stub.url, "--judge_model", MODEL, "--judge_concurrency", "1"]
+        command = [sys.executable, "-m", "trl_ext", "eval", str(given), "--prompts", prompts, *SHORT, *words]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            assert arrived.wait(300)
+        finally:
+            process.kill()
+            process.wait()
+        paid = stub.asked[:3]
+        stub.respond = lambda body: says("[[SECOND]]")
+        assert evaluate(given, prompts, *words) == 0
+        assert len(stub.asked) == 8 + 1 and len({*stub.asked}) == 8  # only the question in flight was asked again
+        assert not {*paid} & {*stub.asked[4:]}
+    found = judged(given, MODEL)
+    assert found["usage"]["cached"]["replies"] == 3 and found["position_bias"]["value"] == 1
 
 
 def test_answers_are_sampled_once_and_ctrl_c_keeps_them(run, prompts, monkeypatch, capsys):
