@@ -25,7 +25,7 @@ from trl_ext.evaluation import samples
 HERE = Path(__file__).parent / "written_before"
 EXPECTED = json.loads((HERE / "expected.json").read_text(encoding="utf-8"))
 PLACEHOLDER = "/checkout/trl_ext/demo/model"
-NEW = {"run.log", "eval-embedded-test.json"}
+NEW = {"run.log", "eval-embedded-test.json", "report.html"}
 """Files that runs have only now."""
 
 
