@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 pytest.importorskip("lm_eval", reason="needs the extra `tasks`")
@@ -43,12 +44,14 @@ def harness(model, folder, monkeypatch, **settings) -> dict:
     return found["results"]
 
 
-def of_base(quantised: bool, directory) -> HFLM:
-    options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
-    config = BitsAndBytesConfig(**options) if quantised else None
-    model = AutoModelForCausalLM.from_pretrained(directory, quantization_config=config, dtype=torch.float32)
+def base_model(**options):
+    model = AutoModelForCausalLM.from_pretrained(demo.MODEL, dtype=torch.float32, **options)
     keep_exact_cpu_kernels(model)
-    return HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(directory), batch_size=16)
+    return model
+
+
+def loaded_by_harness(model) -> HFLM:
+    return HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(demo.MODEL), batch_size=16)
 
 
 def metric(entry: dict, name: str) -> dict:
@@ -59,7 +62,7 @@ def metric(entry: dict, name: str) -> dict:
 def test_the_base_is_exactly_that_of_the_harness(settings, folder, tmp_path, monkeypatch):
     run = finished_runs.leave(tmp_path / "run", "embedded", scale=0.3, load_in_4bit=False)
     found = measured(run, folder, **settings)
-    own = harness(of_base(False, demo.MODEL), folder, monkeypatch, **settings)
+    own = harness(loaded_by_harness(base_model()), folder, monkeypatch, **settings)
     choose = {**found["both"]["subtasks"], **found}["choose"]
     assert metric(choose, "acc")["base"]["value"] == own["choose"]["acc,none"]
     assert metric(choose, "acc_norm")["base"]["value"] == own["choose"]["acc_norm,none"]
@@ -67,3 +70,28 @@ def test_the_base_is_exactly_that_of_the_harness(settings, folder, tmp_path, mon
     assert found["write"]["base"]["value"] == own["write"]["exact_match,none"]
     assert found["read"]["base"]["value"] == own["read"]["word_perplexity,none"]
     assert abs(found["read"]["difference"]["value"]) > 1  # the adapter changes the model
+
+
+def test_the_tuned_model_is_the_merged_one(folder, tmp_path, monkeypatch):
+    run = finished_runs.leave(tmp_path / "run", "embedded", scale=0.3, load_in_4bit=False)
+    found = measured(run, folder)
+    merged = PeftModel.from_pretrained(base_model(), run).merge_and_unload()
+    own = harness(loaded_by_harness(merged), folder, monkeypatch)
+    assert found["read"]["tuned"]["value"] == pytest.approx(own["read"]["word_perplexity,none"], rel=1e-4)
+    assert found["both"]["tuned"]["value"] == own["both"]["acc,none"]
+    assert found["write"]["tuned"]["value"] == own["write"]["exact_match,none"]
+
+
+def test_a_4_bit_base_is_exact_and_the_tuned_model_is_the_merged_one(folder, tmp_path, monkeypatch):
+    """Merged into the values that the 4-bit weights stand for."""
+    run = finished_runs.leave(tmp_path / "run", "embedded", scale=0.3, load_in_4bit=True, use_bnb_nested_quant=False)
+    found = measured(run, folder)
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    quantised = base_model(quantization_config=config)
+    own = harness(loaded_by_harness(quantised), folder, monkeypatch)
+    assert found["read"]["base"]["value"] == own["read"]["word_perplexity,none"]
+    assert found["both"]["base"]["value"] == own["both"]["acc,none"]
+    merged = PeftModel.from_pretrained(quantised.dequantize(), run).merge_and_unload()
+    own = harness(loaded_by_harness(merged), folder, monkeypatch)
+    assert found["read"]["tuned"]["value"] == pytest.approx(own["read"]["word_perplexity,none"], rel=1e-3)
+    assert found["both"]["tuned"]["value"] == own["both"]["acc,none"]

@@ -79,8 +79,7 @@ def combined(parts: Sequence[tuple[float, Compared]]) -> Compared:
     Args:
         parts: For each task its weight and its results. Weights need not sum to 1.
     """
-    weights = np.array([weight for weight, _ in parts], dtype=float)
-    weights /= weights.sum()
+    weights = [weight for weight, _ in parts]
     return Compared(*(_weighted(weights, estimates) for estimates in zip(*(each for _, each in parts), strict=True)))
 
 
@@ -89,12 +88,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real | np.bool_) and math.isfinite(value)
 
 
-def _weighted(weights: np.ndarray, estimates: Sequence[Estimate]) -> Estimate:
-    value = float(weights @ [estimate.value for estimate in estimates])
+def _weighted(weights: Sequence[float], estimates: Sequence[Estimate]) -> Estimate:
+    # In the order in which the harness computes it, so that the last digit is the same.
+    value = sum(weight * estimate.value for weight, estimate in zip(weights, estimates, strict=True)) / sum(weights)
     if any(estimate.low is None for estimate in estimates):
         return Estimate(value, None, None)
-    halves = np.array([(estimate.high - estimate.low) / 2 for estimate in estimates])
-    return _normal(value, math.sqrt(weights**2 @ halves**2) / Z)
+    halves = [(estimate.high - estimate.low) / 2 for estimate in estimates]
+    half = math.hypot(*(weight * each for weight, each in zip(weights, halves, strict=True))) / sum(weights)
+    return Estimate(value, value - half, value + half)
 
 
 def _normal(value: float, error: float) -> Estimate:
