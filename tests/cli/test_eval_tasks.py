@@ -97,8 +97,8 @@ NO_RUNS = [
     (["--num_fewshot", "3"], "`--num_fewshot` needs tasks. Add `--tasks NAMES`, or remove it."),
     (["--apply_chat_template"], "`--apply_chat_template` needs tasks."),
     (["--tasks", "FOLDER", "--judge", "sentiment"], "`--judge` and `--tasks` were both given."),
-    (["--tasks", "FOLDER", "--samples", "5"], "`--samples` "),
-    (["--tasks", "FOLDER", "--dataset", "embedded"], "`--dataset` "),
+    (["--tasks", "FOLDER", "--samples", "5"], "`--samples` has no effect with `tasks`."),
+    (["--tasks", "FOLDER", "--dataset", "embedded"], "`--dataset` has no effect with `tasks`."),
     (["--tasks", ","], "`--tasks` is ','. Give names of tasks (`arc_easy,hellaswag`), or a folder of task files."),
     (["--tasks", "absent/folder"], "`--tasks` names absent/folder, and "),
     (["--tasks", "FOLDER", "--limit", "0"], "`--limit` is 0: give a whole number of at least 1"),
@@ -127,18 +127,24 @@ def test_a_reward_model(tmp_path, capsys):
 
 
 BROKEN = {
-    "a file that is no YAML": ({"x": "task: [x"}, "cannot be read: "),
+    "a file that is no YAML": (
+        {"x": "task: [x"},
+        "expected ',' or ']'",
+    ),
     "no file ends in .yaml": ({}, "in which no file ends in .yaml"),
     "files without a task": ({"x": "output_type: multiple_choice"}, "defines a task"),
     "a name twice": ({"x": files.CHOOSE, "y": files.CHOOSE}, "both define the task choose. Rename one of them."),
-    "data that is not there": ({"x": files.CHOOSE.replace("rows", "none")}, "The task choose cannot be loaded: "),
+    "data that is not there": (
+        {"x": files.CHOOSE.replace("rows", "none")},
+        "none.jsonl'. Paths of data are relative to the current folder",
+    ),
     "a dataset on the Hub": (
         {"x": files.CHOOSE.replace("path: json", "path: org/data")},
         "The data of the task choose cannot be loaded. org/data is on the Hub, but the Hub could not be reached (HF_HUB_OFFLINE is",
     ),
     "a column that is not there": (
         {"x": files.CHOOSE.replace("{{question}}", "{{nothing}}")},
-        "The task choose cannot be loaded",
+        "The task choose cannot be loaded: UndefinedError: 'nothing' is undefined.",
     ),
     "a split that is not there": (
         {"x": files.CHOOSE.replace("test_split: test", "test_split: other")},
@@ -146,7 +152,7 @@ BROKEN = {
     ),
     "a module that is not there": (
         {"x": files.CHOOSE + "process_docs: !function no_such_module.f\n"},
-        "cannot be read: ",
+        "x.yaml cannot be read: Cannot import module 'no_such_module'",
     ),
     "images": ({"x": files.CHOOSE + "doc_to_image: image\n"}, "The task choose shows images or sounds."),
     "code": ({"x": files.CHOOSE + "unsafe_code: true\n"}, "The task choose runs code that the model writes"),

@@ -8,11 +8,9 @@ from typing import Any
 from lm_eval.tasks._index import Entry, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from trl_ext.checks.task_names import ENDING
 from trl_ext.support import messages
 from trl_ext.support.errors import UserError
-
-ENDING = ".yaml"
-"""The harness reads no other files."""
 
 
 def entries_of(path: Path) -> dict[str, Entry]:
@@ -114,6 +112,9 @@ def _no_task(path: Path, files: list[Path]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The error's first line, without its full stop."""
+    """What an error says in one line, without a full stop: for YAML's errors the problem and its line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{error.problem} in line {mark.line + 1}"
     text = str(error).strip() or type(error).__name__
     return messages.shown_text(text.splitlines()[0]).rstrip(".")

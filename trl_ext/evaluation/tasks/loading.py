@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
@@ -18,6 +18,9 @@ from trl_ext.evaluation.tasks.data import require_data
 from trl_ext.evaluation.tasks.folder import ENDING, entries_of, first_line, members, outermost
 from trl_ext.support import messages
 from trl_ext.support.errors import UserError
+
+SPLITS = ("test_split", "validation_split", "training_split", "fewshot_split")
+"""Keys of a task file."""
 
 
 class Row(NamedTuple):
@@ -116,17 +119,23 @@ def _tasks_in(name: str, entries: dict[str, Entry]) -> list[Entry]:
 def _rows(name: str, manager: TaskManager) -> list[Row]:
     try:
         loaded = manager.load([name])
-    except ImportError as error:
-        raise UserError(
-            f"The task {name} needs a package that is not installed: {first_line(error)}. Install it, or leave the task out."
-        ) from error
     except Exception as error:  # the task's own code, and that of its data
-        raise UserError(
-            f"The task {name} cannot be loaded: {type(error).__name__}: {first_line(error)}. Correct its file, or leave the task out."
-        ) from error
+        config = manager.task_index[name].cfg or {}
+        raise UserError(f"The task {name} cannot be loaded: {_reason(error, config)}") from error
     if name in loaded["groups"]:
         return _of_group(loaded["groups"][name])
     return [Row(each, None, {each: task}) for each, task in loaded["tasks"].items()]
+
+
+def _reason(error: Exception, config: dict[str, Any]) -> str:
+    """Why a task cannot be loaded, and what to do."""
+    if isinstance(error, ImportError):
+        return f"it needs a package that is not installed ({first_line(error)}). Install it, or leave the task out."
+    if isinstance(error, FileNotFoundError):
+        return f"{first_line(error)}. Paths of data are relative to the current folder or to that of the task file."
+    if isinstance(error, KeyError) and error.args[:1] in [(config.get(key),) for key in SPLITS]:
+        return f"its data has no split `{error.args[0]}`. Correct the split in the task file."
+    return f"{type(error).__name__}: {first_line(error)}. Correct its file, or leave the task out."
 
 
 def _of_group(group: Group) -> list[Row]:
