@@ -93,7 +93,7 @@ def test_an_interrupt_keeps_the_tasks_before_it(installed, tmp_path, monkeypatch
     assert list(json.loads((run / "tasks.json").read_text())["tasks"]) == ["choose"] and asked[-1] == "write"
 
 
-NO_RUNS = [
+FLAGS = [
     (["--num_fewshot", "3"], "`--num_fewshot` needs tasks. Add `tasks`, or remove it."),
     (["--apply_chat_template"], "`--apply_chat_template` needs tasks."),
     (["--tasks", "FOLDER", "--judge", "sentiment"], "`--judge` and `--tasks` were both given."),
@@ -105,11 +105,16 @@ NO_RUNS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), NO_RUNS)
-def test_flags_that_cannot_work(words, message, tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    return finished_runs.leave(tmp_path_factory.mktemp("runs") / "run", "embedded")
+
+
+@pytest.mark.parametrize(("words", "message"), FLAGS)
+def test_flags_that_cannot_work(words, message, finished_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "open_model", lambda *_, **__: pytest.fail("weights were loaded"))
     folder = files.write(tmp_path / "tasks", **SMALL)
-    assert main(["eval", "demo", *(str(folder) if word == "FOLDER" else word for word in words)]) == 2
+    assert main(["eval", str(finished_run), *(str(folder) if word == "FOLDER" else word for word in words)]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -160,16 +165,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_task_files_that_cannot_be_used(case, installed, tmp_path, monkeypatch, capsys):
+def test_task_files_that_cannot_be_used(case, installed, finished_run, tmp_path, monkeypatch, capsys):
     texts, message = BROKEN[case]
     folder = files.write(tmp_path / "tasks", **(texts or {"x": ""}))
     if not texts:
         (folder / "x.yaml").rename(folder / "x.yml")
-    run = tmp_path / "run"
-    if not run.exists():
-        finished_runs.leave(run, "embedded")
     monkeypatch.setattr(evaluate, "open_model", lambda *_, **__: pytest.fail("weights were loaded"))
-    assert main(["eval", str(run), "--tasks", str(folder)]) == 2
+    assert main(["eval", str(finished_run), "--tasks", str(folder)]) == 2
     said = capsys.readouterr().err
     assert message in said and "Traceback" not in said
-    assert not (run / "tasks.json").exists()
+    assert not (finished_run / "tasks.json").exists()
