@@ -49,7 +49,7 @@ def sentences(record: dict[str, Any], *, named: bool = False) -> list[str]:
     found = [verdict(record)]
     if record["ties"] and record["decided"]:
         n = record["wins"] + record["losses"]
-        found.append(f"Without ties, it wins on {share(record['decided'])} of {count(n, 'prompts')}.")
+        found.append(f"Without ties, the run wins on {share(record['decided'])} of {count(n, 'prompts')}.")
     if record["equal"]:
         n = record["equal"]
         found.append(
@@ -58,7 +58,9 @@ def sentences(record: dict[str, Any], *, named: bool = False) -> list[str]:
     if (bias := record["position_bias"]) is not None:
         found.append(_position(bias, record["position_bias_to"]))
     if record["length_controlled_note"]:
-        found.append(f"No length-controlled win rate. {record['length_controlled_note']}")
+        note = record["length_controlled_note"]
+        who = " A is the run, B its base." if "A won" in note or "A lost" in note else ""
+        found.append(f"No length-controlled win rate. {note}{who}")
     if record["usage"]:
         found += record["usage"]["sentences"]
     elif record["unclear"]:
