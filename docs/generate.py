@@ -20,12 +20,13 @@ from tests.seams import SEAMS
 from tests.trainers import adapter_cases
 from tests.trainers.test_overrides import OVERRIDES
 from trl_ext import losses
+from trl_ext.checks import evaluation_parts
 from trl_ext.cli import parsers
 from trl_ext.cli.recipe_keys import ANY_KEY
 from trl_ext.data import formats
 from trl_ext.methods import METHODS
-from trl_ext.recipe import shipped
-from trl_ext.recipe.extras import DataExtras, ModelExtras
+from trl_ext.recipe import schema, shipped
+from trl_ext.recipe.extras import DataExtras, ModelExtras, RunExtras
 from trl_ext.rl import truth_table
 from trl_ext.trainers.common import overrides as refused
 from trl_ext.trainers.preference.config import PairedPreferenceConfig, UnpairedPreferenceConfig
@@ -170,7 +171,7 @@ def recipe_table() -> str:
 def settings_table() -> str:
     """Keys of preference recipes that TRL lacks, or that have another meaning or default than in TRL."""
     lines = ["| key | default | what it does |", "|---|---|---|"]
-    classes = (PairedPreferenceConfig, UnpairedPreferenceConfig, ModelExtras, DataExtras)
+    classes = (PairedPreferenceConfig, UnpairedPreferenceConfig, ModelExtras, DataExtras, RunExtras)
     ours = {
         name
         for cls in classes
@@ -253,6 +254,15 @@ def demo_table() -> str:
     )
 
 
+def evaluation_table() -> str:
+    """Every entry of `evaluation`, and the part of an evaluation that reads it."""
+    lines = ["| entry | read by | what it does |", "|---|---|---|"]
+    for name, field in schema.fields("EvaluationKeys").items():
+        parts = ", ".join(part for part, keys in evaluation_parts.READS.items() if name in keys)
+        lines.append(f"| `{name}` | {parts} | {field.help} |")
+    return "\n".join(lines)
+
+
 PARTS = {
     "demo": demo_table,
     "verbs": verb_pages,
@@ -266,6 +276,7 @@ PARTS = {
     "methods": method_table,
     "recipes": recipe_table,
     "settings": settings_table,
+    "evaluation": evaluation_table,
     "speed": lambda: step_tables.short(step_tables.saved(step_tables.MODEL)),
     "realstep": lambda: step_tables.full(step_tables.saved(step_tables.MODEL)),
     "benchmark": lambda: step_tables.random_model(step_tables.saved()),

@@ -61,6 +61,17 @@ def judges(values: Values) -> list[str]:
     return [str(name) for name in (given if isinstance(given, list) else [given]) if name is not None]
 
 
+def in_words(values: Values) -> str:
+    """The settings in one line, as a recipe has them."""
+    return ", ".join(f"{key}: {_shown(value)}" for key, value in values.items()) or "held-out preferences"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def problems(values: Values, where: Where, base: str | None = None, *, is_whole: bool = True) -> Iterator[str]:
     """A sentence for each thing that cannot work.
 

@@ -27,6 +27,11 @@ The same command resumes an interrupted comparison. Finished runs are not traine
 
 exit code: 0 on success, 2 on a user error, 130 on Ctrl-C (the state is saved)"""
 
+NO_EVALUATION = (
+    "The recipe's `evaluation` is not carried out here, where all runs are evaluated alike. Add `--judge SOURCE` to judge them, or "
+    "evaluate a run afterwards with `trl-ext eval RUN`."
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s RECIPE|RUN... [--key value ...]"
@@ -105,6 +110,8 @@ def _train(
     with guard:
         if (copy := require_model(first.get("model_name_or_path"), first.get("model_revision"))) is not None:
             console.print(copy, markup=False)
+        if first.evaluation is not None:
+            console.print(NO_EVALUATION, markup=False)
         evaluator = _evaluator([cell.recipe for cell in grid], directory, args, console, judges)
         for warning in {warning: None for cell in grid for warning in memory_check.check(cell.recipe)}:
             console.print(warning)

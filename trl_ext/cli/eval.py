@@ -30,6 +30,8 @@ EXAMPLES = """examples:
 
 For a recipe its latest finished run is used. Accuracy does not depend on beta: it is the share of pairs in which log π(chosen) − log π_ref(chosen) is above log π(rejected) − log π_ref(rejected).
 
+If the run's recipe has an `evaluation`, this repeats it. A flag replaces one of its settings; --judge or --tasks evaluates that alone.
+
 With --judge, the run and its base answer the same prompts, and the judge compares the answers. Answers and verdicts are kept: the same command continues after an interrupt, and samples and asks nothing twice.
 
 exit code: 0 on success, 2 on a user error, 130 on Ctrl-C"""

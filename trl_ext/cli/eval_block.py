@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, evaluate: Part, default: Callable[[str], Any],
     values = settle(block, {key: getattr(args, key) for key in args.given & KEYS})
     if problems := [*evaluation_parts.problems(values, lambda key: _where(key, args))]:
         raise UserError(problems, next_step="`--no_recipe` leaves out what the recipe says." if not args.given else "")
-    tell(f"As `evaluation` in the recipe of the run says: {in_words(values)}.")
+    tell(f"As `evaluation` in the recipe of the run says: {evaluation_parts.in_words(values)}.")
     parts = evaluation_parts.parts(values)
     if len(parts) > 1 and (flag := next((flag for flag in ("output", "json") if getattr(args, flag)), None)):
         raise UserError(
@@ -106,17 +106,6 @@ def settle(block: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
         read = {key for part in chosen for key in READS[part]}
         kept = {key: value for key, value in kept.items() if key in read}
     return kept | flags
-
-
-def in_words(values: dict[str, Any]) -> str:
-    """The settings of an evaluation as a recipe has them, in one line."""
-    return ", ".join(f"{key}: {_shown(value)}" for key, value in values.items()) or "held-out preferences"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _where(key: str, args: argparse.Namespace) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import methods
+from trl_ext.checks import evaluation_parts
 from trl_ext.checks.kl import kl_in_words
 from trl_ext.data.files.problems import extent
 from trl_ext.data.formats.pairing import Pairing
@@ -22,6 +23,7 @@ def summary(recipe: Any) -> dict[str, str]:
         **in_words.model_and_adapter(recipe),
         "chat template": _chat_template(recipe),
         **in_words.pace(recipe),
+        **({"evaluation": evaluation_parts.in_words(recipe.evaluation)} if recipe.evaluation is not None else {}),
     }
 
 

@@ -88,8 +88,8 @@ class RunExtras:
     evaluation: bool | dict[str, Any] | None = field(
         default=None,
         metadata={
-            "help": "Evaluation at the end of the run, as a mapping: `{judge: sentiment, samples: 100}`. `true` evaluates as `trl-ext "
-            "eval` does without flags. Default: none."
+            "help": "Evaluation at the end of the run, for instance `{judge: sentiment, samples: 100}`. `true` measures held-out "
+            "preferences. Default: none."
         },
     )
 
@@ -141,9 +141,7 @@ class EvaluationKeys:
             "help": "File with the prompts that are answered and judged (default: those that the run held out)."
         },
     )
-    dataset: str | None = field(
-        default=None, metadata={"help": "Held-out preferences (default: the data of the run)."}
-    )
+    dataset: str | None = field(default=None, metadata={"help": "Held-out data (default: that of the run)."})
     split: str | None = field(default=None, metadata={"help": "Split of the data."})
     dataset_columns: dict[str, str] | None = field(default=None, metadata={"help": "Columns of `dataset`."})
     tasks: str | list[str] | None = field(
@@ -159,13 +157,18 @@ class EvaluationKeys:
     batch_size: int | None = field(
         default=None, metadata={"help": "Requests of tasks in one forward pass (default: 16)."}
     )
-    limit: int | None = field(default=None, metadata={"help": "Number of rows that are used, from the first."})
+    limit: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rows of preferences, or documents per task, from the first (default: 2000 rows, all documents)."
+        },
+    )
     samples: int | None = field(
         default=None,
         metadata={"help": "Completions that are sampled per model, each for another prompt (default: 256)."},
     )
     max_new_tokens: int | None = field(
-        default=None, metadata={"help": "Largest number of tokens of a sample (default: 128)."}
+        default=None, metadata={"help": "Largest number of tokens of a sample (default: 128, with a judge 512)."}
     )
     seed: int | None = field(default=None, metadata={"help": "Seed of the sampling (default: 0)."})
     reward_funcs: list[str] | None = field(
