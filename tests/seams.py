@@ -133,8 +133,12 @@ SEAMS = (
         "trainers/test_adapter_table.py",
     ),
     Seam("reference/identity.py", "how peft wraps layers and the modules it saves", "reference/test_identity.py"),
-    Seam("reference/implicit.py", "`use_adapter` of TRL", "trainers/preference/test_references.py"),
     Seam("reference/moving.py", "the tensors of peft's `LoraLayer`", "reference/test_moving.py"),
+    Seam(
+        "reference/switching.py",
+        "the flags that peft's layers and wrappers switch by, and which methods set only them",
+        "reference/test_switching.py",
+    ),
     Seam("reference/starting_point.py", "`add_fused_lm_head` of TRL", "reference/test_starting_point.py"),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
     Seam("runs/report.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
