@@ -150,9 +150,14 @@ SEAMS = (
         "trainers/test_flags.py",
     ),
     Seam(
-        "trainers/common/out_of_memory.py",
+        "support/memory_errors.py",
         "which errors accelerate takes for a lack of memory",
-        "trainers/preference/test_out_of_memory.py",
+        "support/test_memory_errors.py",
+    ),
+    Seam(
+        "trainers/common/paged_states.py",
+        "where bitsandbytes' optimizers create and load their states",
+        "trainers/common/test_paged_states.py",
     ),
     Seam(
         "trainers/common/staged_checkpoint.py",

@@ -5,6 +5,7 @@ keys are those of its prompt and its own. It needs an NVIDIA GPU of the Ampere g
 `segments` runs a scaled-dot-product attention for each segment, on any device and in any dtype.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,7 +38,12 @@ def _takes(*names: str) -> bool:
     """Whether this PyTorch's kernel has these parameters: scale and window since 2.11, grouped heads since 2.12."""
     from torch.nn.attention import varlen
 
-    return all(name in inspect.signature(varlen.varlen_attn).parameters for name in names)
+    return _parameters(varlen.varlen_attn).issuperset(names)
+
+
+@functools.cache
+def _parameters(function: Callable) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 class Sequences(NamedTuple):
@@ -99,11 +105,8 @@ def varlen(
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if row.keys is not None:
         k, v = k.index_select(0, row.keys), v.index_select(0, row.keys)
-    groups, grouped = q.shape[1] // k.shape[1], {}
-    if groups > 1 and _takes("enable_gqa"):
-        grouped = {"enable_gqa": True}
-    elif groups > 1:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    # Without that parameter the heads are not compared, and the kernel itself takes grouped ones.
+    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] and _takes("enable_gqa") else {}
     output = varlen_attn(
         q,
         k,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import find_executable_batch_size
 
 from trl_ext.evaluation import intervals
 from trl_ext.evaluation.intervals import Estimate
@@ -15,10 +14,12 @@ from trl_ext.evaluation.reward_functions import RewardFunctions
 from trl_ext.evaluation.scores import Scored, Scorer
 from trl_ext.rl import kl
 from trl_ext.runs.loaded import Opened
+from trl_ext.support.memory_errors import is_out_of_memory
 from trl_ext.support.sampling import Completion, sample
+from trl_ext.trainers.common.out_of_memory import release, reported
 
 BATCH = 64
-"""Completions sampled at once; halved, repeatedly if need be, where memory runs out."""
+"""Completions sampled at once; halved, repeatedly if need be, where memory runs out and freeing cached memory does not help."""
 
 EXAMPLES = 32
 """Completions kept in a record."""
@@ -106,12 +107,22 @@ def _log_ratio(scored: Scored) -> float:
 
 
 def _complete(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling) -> list[Completion]:
-    @find_executable_batch_size(starting_batch_size=BATCH)
-    def complete(batch_size: int) -> list[Completion]:
-        limits = {"seed": sampling.seed, "max_new_tokens": sampling.max_new_tokens}
-        return sample(model, tokenizer, prompts, batch_size=batch_size, **limits)
+    """Sample a completion for each prompt.
 
-    return complete()
+    Raises:
+        UserError: Memory runs out with a single completion.
+    """
+    limits = {"seed": sampling.seed, "max_new_tokens": sampling.max_new_tokens}
+    sizes = [BATCH, *(BATCH >> halvings for halvings in range(BATCH.bit_length()))]
+    with reported("while completions were sampled", "lower `--max_new_tokens`, or free memory on the device"):
+        while True:
+            size = sizes.pop(0)
+            try:
+                return sample(model, tokenizer, prompts, batch_size=size, **limits)
+            except Exception as error:
+                if not sizes or not is_out_of_memory(error):
+                    raise
+            release()  # outside the handler: its traceback keeps the failed attempt alive
 
 
 def _lens(completions: list[Completion]) -> Estimate:

@@ -22,6 +22,9 @@ VARLEN, SEGMENTS, SDPA, EAGER = "varlen", "segments", "sdpa", "eager"
 
 HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768
 """Block of logits in memory at a time in TRL's fused LM head, in the compute dtype."""
+GROWING_CACHE = 1.5
+"""Memory of a KV cache that grows by concatenation ÷ its final bytes. Each token makes larger tensors, for which the freed ones
+are too small. A simulation of PyTorch's allocator for caches of 1 to 8 GiB needs up to 1.33 if nothing else is allocated."""
 NORM_BACKWARD = 5
 """Float32 tensors of the norm's width alive at the peak of its backward pass, besides its input."""
 OPTIMIZER_BYTES = {"8bit": 2.03, "sgd": 0.0, "adafactor": 0.5, "lion": 4.0}
@@ -40,6 +43,7 @@ class Row:
         width: Length of a padded sequence; 0 for a packed row.
         activation: Bytes of a number in the residual stream, by the model's dtype.
         cached_tokens: Tokens in the KV cache while completions are sampled; 0 if none are sampled.
+        is_cache_static: Whether the KV cache has its final size from the beginning.
     """
 
     tokens: int
@@ -49,6 +53,7 @@ class Row:
     width: int = 0
     activation: int = 2
     cached_tokens: int = 0
+    is_cache_static: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,8 @@ def moments(shape: Shape, row: Row, storage: Storage, checkpointed_layers: int) 
         "the final norm's backward pass": kept | outside | {"backward pass of the norm": final_norm},
     }
     if row.cached_tokens:
-        found["the sampling of completions"] = {"KV cache": kv_cache_per_token(shape) * row.cached_tokens}
+        growth = 1.0 if row.is_cache_static else GROWING_CACHE
+        found["the sampling of completions"] = {"KV cache": growth * kv_cache_per_token(shape) * row.cached_tokens}
     during = {"activations outside the layers": _shared(shape, row) * tokens} | _layer_backward(shape, row, storage)
     if recomputed < shape.layers:
         found["the last layer's backward pass"] = kept | during

@@ -75,7 +75,8 @@ class Request:
         if self.cannot_pack is not None:
             width = min(width or self.training.length, tokens)
             share = 0.0 if self.training.is_classifier else COMPLETION_SHARE
-            return Row(tokens, share, 1.0, self.attention, width, activation, self.training.cached_tokens)
+            cache = self.training.cached_tokens, self.training.is_cache_static
+            return Row(tokens, share, 1.0, self.attention, width, activation, *cache)
         shared = 1 + self.training.sequences * (1 - COMPLETION_SHARE)
         kernel = kernel if activation == 2 and self.shape.head_width <= 256 else "segments"
         return Row(tokens, COMPLETION_SHARE, shared, kernel, 0, activation)

@@ -31,6 +31,7 @@ class Training:
         trained_adapters, frozen_adapters: Numbers of adapters on the base. Frozen ones are those that this trainer adds, in
             units of the trained rank.
         cached_tokens: Tokens in the KV cache while completions are sampled.
+        is_cache_static: Whether the KV cache has its final size from the beginning (`cache_implementation`).
         notes: Sentences about assumptions.
     """
 
@@ -47,6 +48,7 @@ class Training:
     trained_adapters: int = 1
     frozen_adapters: int = 0
     cached_tokens: int = 0
+    is_cache_static: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -115,6 +117,7 @@ def sampled(recipe: Any) -> Training:
         trained_adapters=recipe.method.trained_adapters,
         frozen_adapters=int(effective("reward_adapter") is not None),
         cached_tokens=completions * length,
+        is_cache_static="static" in str(effective("cache_implementation")),
         notes=(f"The plan assumes prompts of {PROMPT} tokens. Its times do not include the sampling of completions.",),
     )
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from trl_ext.batching import budget
-from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
+from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, release
 from trl_ext.trainers.preference import activation_memory, forward
 from trl_ext.trainers.preference.runtime import Runtime
 
@@ -68,10 +68,14 @@ class RowMemory:
         given = self.row_budget or self._given
         if given is not None and not is_auto:
             return
+        fits = True
         try:
             with activation_memory.nothing_checkpointed(base), runtime.locally():
                 measured, layers = activation_memory.footprint(base, self._trial(sample))
         except RowsDoNotFitError:
+            fits = False
+        if not fits:
+            release()  # outside the handler: its traceback keeps the sample's activations alive
             self.row_budget = given or longest_example
             self._layers = activation_memory.layers_of(base) if is_auto else None
             self.recompute_everything()

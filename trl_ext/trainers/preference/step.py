@@ -7,7 +7,7 @@
 5. Collate each row (`Rows.collate`), score it under reference and policy (`Objective.score`), evaluate its loss
    (`Objective.evaluate`), and run its backward pass. Each example has weight 1/N, with N the examples of all processes.
 6. Add the row's metrics to the sums of the step (`Objective.record`).
-7. If memory runs out, shorten the rows and repeat from 3 (`Retry`).
+7. If memory runs out, free cached memory and repeat from 3; if it runs out again, shorten the rows and repeat (`Retry`).
 8. Sum the gradients over processes (`Runtime.sum_gradients`). transformers then clips them and calls the optimizer.
 
 So loss, KTO baseline and metrics have the same meaning for any `row_tokens`.

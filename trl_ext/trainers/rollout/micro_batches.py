@@ -8,9 +8,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trl_ext.support.errors import UserError
+from trl_ext.support.memory_errors import in_parentheses, is_out_of_memory
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.common.out_of_memory import is_out_of_memory, release
+from trl_ext.trainers.common.out_of_memory import Unchanged, release
+
+INTERVAL = 100
+"""Micro-batches of a phase among which one is run again as it was."""
 
 
 class MicroBatches:
@@ -43,6 +47,7 @@ class MicroBatches:
         self.is_checkpointing = is_checkpointing
         self.row, self.rows = row, rows
         self.part_size: int | None = None
+        self._unchanged: dict[str, Unchanged] = {}  # by phase
 
     def backward(
         self,
@@ -53,7 +58,9 @@ class MicroBatches:
         sums: MeanMetrics,
         accumulation: int,
     ) -> Tensor:
-        """Add the gradient of a mean over a batch to `parameters`; if memory runs out, run it again in halves.
+        """Add the gradient of a mean over a batch to `parameters`; if memory runs out, run it again.
+
+        The first time it runs as it was, after cached memory is freed. If memory runs out again, it runs in halves.
 
         The gradient is the same however the batch is cut, as long as `loss_of` is a mean over its rows.
 
@@ -72,6 +79,8 @@ class MicroBatches:
             UserError: A single row does not fit.
         """
         gradients = [parameter.grad for parameter in parameters]
+        unchanged = self._unchanged.setdefault(phase, Unchanged(INTERVAL))
+        unchanged.begin()
         while True:
             for parameter in parameters:
                 parameter.grad = None
@@ -81,11 +90,16 @@ class MicroBatches:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
+                quoted = in_parentheses(error)
             else:
                 break
             # Outside the handler, so that no traceback keeps the failed attempt's activations alive.
             release()
-            self._halve(phase, batch)
+            if unchanged.is_allowed():
+                text = "cached memory was freed, and the micro-batch is run again as it was"
+                say(self.accelerator, f"out of memory {phase}: {text}")
+            else:
+                self._halve(phase, batch, quoted)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
@@ -101,14 +115,14 @@ class MicroBatches:
             total = total + loss.detach()
         return total
 
-    def _halve(self, phase: str, batch: dict) -> None:
+    def _halve(self, phase: str, batch: dict, quoted: str) -> None:
         tried = min(self.part_size or size(batch), size(batch))
         if tried == 1:
             checkpointing = "" if self.is_checkpointing else "set `gradient_checkpointing: true`, "
             completions = batch["completion_ids"][0]  # (C,), or (2, C) of a pair
             tokens = completions.numel() + completions[..., 0].numel() * batch["prompt_ids"].size(1)
             raise UserError(
-                f"Out of memory {phase} with a single {self.row} of up to {tokens:,} tokens, prompt included. To reduce "
+                f"Out of memory {phase} with a single {self.row} of up to {tokens:,} tokens, prompt included{quoted}. To reduce "
                 f"memory, {checkpointing}lower `max_completion_length` or `lora_r`, or free memory on the device."
             )
         self.part_size = tried // 2
