@@ -115,6 +115,22 @@ def test_a_step_is_repeated_from_the_same_random_state_in_halved_rows(capsys):
     assert capsys.readouterr().out.count("out of memory: the step is repeated") == 2
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_pending_errors_are_cleared_before_processes_compare_notes(device, monkeypatch):
+    """The comparison runs on the device, whose next kernel would raise what an allocation of a library left behind."""
+    done = []
+    monkeypatch.setattr(f"{Runtime.__module__}.clear_pending_errors", done.append)
+    monkeypatch.setattr(f"{Runtime.__module__}.on_any_process", lambda accelerator, flag: done.append(flag) or flag)
+    parts = runtime()
+    parts.args.device = torch.device(device)
+    with parts.locally():
+        pass
+    with pytest.raises(RowsDoNotFitError) as raised, parts.locally():
+        raise RuntimeError("CUDA driver error: out of memory")
+    assert done == [False, *([torch.device("cuda")] if device == "cuda" else []), True]
+    assert raised.value.is_here and raised.value.quoted == " (CUDA driver error: out of memory)"
+
+
 def test_steps_that_fail_again_and_again_are_not_all_run_twice(monkeypatch):
     """In every second step memory runs out once: the first is repeated as it was, the second with shorter rows."""
     monkeypatch.setattr("trl_ext.trainers.preference.retry.INTERVAL", 5)

@@ -17,7 +17,7 @@ from trl_ext.support.memory_errors import in_parentheses, is_out_of_memory
 from trl_ext.support.sharded import is_sharded
 from trl_ext.trainers.common import lora
 from trl_ext.trainers.common.console import detail, say
-from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
+from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, clear_pending_errors
 from trl_ext.trainers.common.processes import on_any_process, reduce_gradients
 
 
@@ -97,5 +97,7 @@ class Runtime:
                 ) from error
             quoted = in_parentheses(error)
             traceback.clear_frames(error.__traceback__)  # free the activations they hold
+        if not fits and self.device.type == "cuda":
+            clear_pending_errors(self.device)  # any of PyTorch's kernels would raise them, also in the lines below
         if on_any_process(self.accelerator, not fits):
             raise RowsDoNotFitError(is_here=not fits, quoted=quoted)
