@@ -165,6 +165,11 @@ SEAMS = (
         "trainers/common/test_staged_checkpoint.py",
     ),
     Seam(
+        "fused/lora.py",
+        "the forward pass of peft's `Linear` and `Linear4bit` layers, and their attributes that decide what it computes",
+        "fused/test_lora.py",
+    ),
+    Seam(
         "trainers/common/streams.py",
         "`dataloader_config` of accelerate's `Accelerator`; transformers' `find_batch_size` and the output of its evaluation loop",
         "trainers/test_streams.py",

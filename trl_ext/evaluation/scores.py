@@ -28,7 +28,7 @@ AT_ONCE = 256
 """Examples whose tokens are in memory together."""
 
 AS_TRAINED = {
-    "max_length", "truncation_mode", "packing", "reference_cache", "pad_token", "lora_dtype", "dataset_num_proc", "tf32",
+    "max_length", "truncation_mode", "packing", "reference_cache", "pad_token", "lora_dtype", "fused_kernels", "dataset_num_proc", "tf32",
     "trust_remote_code",
 }  # fmt: skip
 """Settings of a run that affect its log-probabilities or the time they take."""

@@ -24,6 +24,7 @@ def count(
     targets: lora.Targets = lora.ALL_LINEAR,
     *,
     is_quantised: bool = True,
+    is_fused: bool = True,
 ) -> Shape:
     """Count a model.
 
@@ -32,20 +33,22 @@ def count(
         rank: r of the LoRA; `None` if all weights are trained.
         targets: PEFT's `target_modules`: `all-linear`, a regular expression, or names.
         is_quantised: Whether the linear layers will be quantised.
+        is_fused: Whether LoRA layers are those of `trl_ext.fused.lora`, or PEFT's.
 
     Raises:
         UserError: transformers cannot build the model, or `targets` match no module.
     """
     model, text = on_meta(config)
     try:
-        return _shape(model, text, rank, targets, is_quantised)
+        counted = _shape(model, text, rank, targets)
     except AttributeError as error:
         raise UserError(
             f"The planner does not support the architecture of this model ({config['model_type']}): {error}."
         ) from error
+    return replace(counted, shares_inputs=is_quantised or is_fused or rank is None)
 
 
-def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_quantised: bool) -> Shape:
+def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets) -> Shape:
     modules = dict(model.named_modules())
     head = model.get_output_embeddings()
     skipped = not_converted(model)
@@ -92,7 +95,7 @@ def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_qu
         vision=_vision(model, layer_name),
         adapter=adapter,
         readers=lora.count_readers(in_layer),
-        shares_inputs=is_quantised or rank is None,
+        shares_inputs=True,
         has_softcap=getattr(text, "attn_logit_softcapping", None) is not None,
         cannot_pack=known_to_be_wrong(model.config),
         experts_per_token=per_token,

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from trl_ext.batching.head import head_sees
+from trl_ext.fused import lora as fused
 from trl_ext.planner import counting, fake_model, lora, memory, request
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
 from trl_ext.planner.vram_plan import VramPlan
@@ -53,6 +54,7 @@ def run(
     rank: int | None = None,
     targets: lora.Targets = lora.ALL_LINEAR,
     checkpointed_layers: int = 0,
+    is_fused: bool = True,
 ) -> Measured:
     """Run one forward and backward pass.
 
@@ -61,6 +63,7 @@ def run(
         row: A packed row for the variable-length kernel, or padded rows for `sdpa` or `eager`.
         storage: 4-bit or unquantised weights.
         rank, targets: Rank and targets of the LoRA; without a rank all weights are trained.
+        is_fused: Whether its layers are those of `trl_ext.fused.lora`, or PEFT's.
 
     Raises:
         UserError: 8-bit weights, or attention segment by segment, neither of which can run on fake tensors.
@@ -73,6 +76,8 @@ def run(
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         model = fake_model.build(config, storage, rank, targets)
+        if is_fused:
+            fused.fuse(model)
         base = model.get_base_model() if rank is not None else model
         step, row = _packed_step(model, base, row) if row.kernel == VARLEN else _padded_step(model, base, row)
         _checkpoint(base, checkpointed_layers)
@@ -102,6 +107,7 @@ def compare(recipe: Any, planned: VramPlan) -> dict[str, float]:
         rank=asked.shape.adapter.rank if asked.shape.adapter else None,
         targets=asked.targets,
         checkpointed_layers=planned.checkpointed_layers,
+        is_fused=asked.is_fused,
     )
     optimizer = memory.training_state(asked.shape, asked.storage)["optimizer"]
     arithmetic = memory.peak(asked.shape, found.row, asked.storage, planned.checkpointed_layers)

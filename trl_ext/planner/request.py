@@ -35,6 +35,7 @@ class Request:
         config: The content of its config.json.
         shape: The counted model.
         targets: LoRA targets in PEFT's form.
+        is_fused: Whether LoRA is added into the output of its layer by one product.
         is_continued: Whether the adapter exists already, so that its rank cannot be chosen.
         storage: How weights are stored.
         training: How its trainer processes examples.
@@ -49,6 +50,7 @@ class Request:
     config: dict[str, Any]
     shape: Shape
     targets: Any
+    is_fused: bool
     is_continued: bool
     storage: Storage
     training: Training
@@ -103,7 +105,8 @@ def read(recipe: Any) -> Request:
     config = configs.find(base, get("model_revision"))
     rank, targets = _lora(recipe, adapter) if has_adapter else (None, None)
     bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 16
-    shape = _count(_Config(config), rank, _hashable(targets), bits < 16)
+    is_fused = effective("fused_kernels") != "none"
+    shape = _count(_Config(config), rank, _hashable(targets), bits < 16, is_fused)
     if adapter is not None:
         shape = replace(shape, adapter=_as_saved(shape.adapter, Path(model).expanduser()))
     weight = 4 if (get("dtype") or ("bfloat16" if has_adapter else "float32")) == "float32" else 2
@@ -132,6 +135,7 @@ def read(recipe: Any) -> Request:
         config=config,
         shape=shape,
         targets=targets,
+        is_fused=is_fused,
         is_continued=adapter is not None,
         storage=storage,
         training=asked,
@@ -204,8 +208,8 @@ def _hashable(targets: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _count(config: _Config, rank: int | None, targets: Any, is_quantised: bool) -> Shape:
+def _count(config: _Config, rank: int | None, targets: Any, is_quantised: bool, is_fused: bool) -> Shape:
     from trl_ext.planner import counting
 
     names = list(targets) if isinstance(targets, tuple) else targets
-    return counting.count(dict(config), rank, names, is_quantised=is_quantised)
+    return counting.count(dict(config), rank, names, is_quantised=is_quantised, is_fused=is_fused)

@@ -65,8 +65,8 @@ class Shape:
         embedding, head, experts, vision: Parameters outside `linear` by kind; a tied head counts 0.
         adapter: LoRA, or `None` if all weights are trained.
         readers: Tensors read by the trained linear modules of a layer.
-        shares_inputs: Whether trained modules with the same input store it once. PEFT's LoRA on an unquantised layer casts its
-            input to float32 and stores its own copy.
+        shares_inputs: Whether trained modules with the same input store it once. PEFT's own LoRA on an unquantised layer
+            casts its input to float32 and stores its own copy.
         has_softcap: Whether attention logits are capped by a tanh.
         cannot_pack: Why the trainer will compute padded rows; `None` if it packs.
         experts_per_token: Experts per token; 0 for a dense model.

@@ -7,7 +7,8 @@ Differences from the TRL trainers:
 3. A step that is not finite is not taken (`trl_ext.trainers.common.nonfinite`).
 4. Checkpoints are saved atomically (`trl_ext.trainers.common.staged_checkpoint`).
 5. The model card contains the settings of the recipe.
-6. The loss of a streamed evaluation set is the mean over its examples (`trl_ext.trainers.common.streams`).
+6. LoRA is added into the output of its layer (`trl_ext.trainers.common.fused_kernels`).
+7. The loss of a streamed evaluation set is the mean over its examples (`trl_ext.trainers.common.streams`).
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl_ext import checks
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.float32_adapter import Float32Adapter
+from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.model_card import ModelCard
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions, FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
@@ -24,8 +26,8 @@ from trl_ext.trainers.common.streams import StreamedEvaluation
 
 
 @dataclass
-class SupervisedConfig(FiniteStepOptions, CheckpointOptions, SFTConfig):
-    """`trl.SFTConfig`, with what a resume may change."""
+class SupervisedConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, SFTConfig):
+    """`trl.SFTConfig`, with `fused_kernels` and what a resume may change."""
 
     def __post_init__(self) -> None:
         checks.refuse(self, "sft")
@@ -33,8 +35,8 @@ class SupervisedConfig(FiniteStepOptions, CheckpointOptions, SFTConfig):
 
 
 @dataclass
-class RewardModelConfig(FiniteStepOptions, CheckpointOptions, RewardConfig):
-    """`trl.RewardConfig`, with what a resume may change."""
+class RewardModelConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RewardConfig):
+    """`trl.RewardConfig`, with `fused_kernels` and what a resume may change."""
 
     def __post_init__(self) -> None:
         checks.refuse(self, "reward")

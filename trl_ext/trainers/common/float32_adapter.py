@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import lora
+from trl_ext.trainers.common import fused_kernels, lora
 
 
 class Float32Adapter:
@@ -16,3 +16,4 @@ class Float32Adapter:
         super().__init__(model, *args, **kwargs)
         keep_exact_cpu_kernels(self.model)
         lora.restore(self.model, weights, dtype=torch.float32)
+        fused_kernels.install(self)

@@ -12,6 +12,7 @@ from trl_ext import checks
 from trl_ext.rl import truth_table
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.flags import switch
+from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 from trl_ext.trainers.rollout import rollout_size
 
@@ -20,7 +21,7 @@ RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
 
 
 @dataclass
-class PPOConfig(FiniteStepOptions, CheckpointOptions, RLOOConfig):
+class PPOConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RLOOConfig):
     """`trl.RLOOConfig` with a critic, per-token rewards and a choice of KL estimator.
 
     In TRL's fields, `num_iterations` is the number of epochs over a rollout, `epsilon` and `epsilon_high` clip the

@@ -13,12 +13,13 @@ from trl import DPOConfig, KTOConfig
 from trl_ext import checks, losses
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.flags import CountOrAuto, SwitchOrAuto, numbered, switch, switched
+from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 from trl_ext.trainers.preference.trl_spelling import from_trl, is_same, to_trl
 
 
 @dataclass
-class LossOptions(FiniteStepOptions, CheckpointOptions):
+class LossOptions(FiniteStepOptions, CheckpointOptions, KernelOptions):
     """The loss and its hyperparameters.
 
     Hyperparameters are given in `loss_kwargs`, or in TRL's field for them (`beta`, `label_smoothing`, …). A field left at

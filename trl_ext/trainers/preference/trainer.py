@@ -6,7 +6,8 @@ Differences from TRL's constructor and transformers' loop:
 2. No second model is loaded for a loss that does not read the reference. The reference of an adapter may be updated
    during training, which TRL does not support (`trl_ext.trainers.preference.reference_sync`).
 3. The adapter of a quantised model keeps its dtype (`trl_ext.trainers.common.lora`), and bitsandbytes does not repack
-   the 4-bit base (`trl_ext.support.frozen_base`).
+   the 4-bit base (`trl_ext.support.frozen_base`). It is added into the output of its layer
+   (`trl_ext.trainers.common.fused_kernels`).
 4. Tokenised datasets (`trl_ext.inspection`) are used as they are.
 5. The dataloaders return examples instead of collated tensors. All examples of a step come as one batch, with empty
    batches in place of the other micro-batches. So step counts, schedules, epochs and resuming do not change.
@@ -30,7 +31,7 @@ from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import device_cache, lora, overrides, step_zero, streams
+from trl_ext.trainers.common import device_cache, fused_kernels, lora, overrides, step_zero, streams
 from trl_ext.trainers.common.example_losses import ExampleLosses, changed_by
 from trl_ext.trainers.common.model_card import ModelCard, card_of_loss
 from trl_ext.trainers.common.temporarily import temporarily
@@ -124,6 +125,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         keep_exact_cpu_kernels(self.model)
         sharded.keep_dtypes(self.accelerator)
         lora.restore(self.model, weights, dtype=getattr(torch, args.lora_dtype))
+        fused_kernels.install(self)
         if start is not None:
             step_zero.check_start(self, start)
         if args.sync_ref_model and has_adapter:

@@ -20,7 +20,15 @@ from trl_ext.reference.frozen_copy import policy_is_reference
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import device_cache, lora, nonfinite_report, out_of_memory, overrides, step_zero
+from trl_ext.trainers.common import (
+    device_cache,
+    fused_kernels,
+    lora,
+    nonfinite_report,
+    out_of_memory,
+    overrides,
+    step_zero,
+)
 from trl_ext.trainers.common.processes import reduce_gradients
 from trl_ext.trainers.common.temporarily import temporarily
 from trl_ext.trainers.rollout import generation, reward_functions, vllm_weights
@@ -93,6 +101,7 @@ class RolloutTrainer(RLOOTrainer):
             super().__init__(model, reward_funcs=sources, args=args, **given)
         keep_exact_cpu_kernels(self.model)
         lora.restore(self.model, weights, dtype=torch.float32)
+        fused_kernels.install(self)
         if start is not None:
             step_zero.check_start(self, start)
         if adapter is not None:

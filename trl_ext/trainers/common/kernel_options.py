@@ -1,0 +1,17 @@
+"""Add settings about kernels to every trainer's configuration."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class KernelOptions:
+    """Settings about kernels."""
+
+    fused_kernels: str = field(
+        default="auto",
+        metadata={
+            "help": "Compute a LoRA and the addition to its layer's output in one product. `auto`: if outputs and gradients agree "
+            "with PEFT's, which is tested on the model before the first step. `none`: always by PEFT.",
+            "choices": ["auto", "none"],
+        },
+    )
