@@ -62,6 +62,16 @@ class Sequences(NamedTuple):
     longest_query: int
     longest_key: int
 
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Its tensors by name, for `on`."""
+        named = {"keys": self.keys, "query_starts": self.query_starts, "key_starts": self.key_starts}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def on(self, tensors: dict[str, torch.Tensor]) -> "Sequences":
+        """The same segments with copies of their tensors on another device."""
+        return self._replace(**{name: tensors[name] for name in self.tensors})
+
 
 def sequences(segments: Any, device: torch.device) -> Sequences:
     """Convert segments (`trl_ext.batching.packed.Segment`), which cover a row from left to right."""

@@ -63,15 +63,18 @@ class Baseline:
 
     def _mean(self, log_ratio: torch.Tensor, count: int) -> torch.Tensor:
         """Clamped mean over the pairs of all processes."""
-        sums = torch.stack([log_ratio, torch.full_like(log_ratio, count)])
-        log_ratio, total = self.runtime.accelerator.reduce(sums, reduction="sum")
+        accelerator, total = self.runtime.accelerator, count
+        if accelerator.num_processes > 1:
+            sums = torch.stack([log_ratio, torch.full_like(log_ratio, count)])
+            log_ratio, counts = accelerator.reduce(sums, reduction="sum")
+            total = counts.item()
         if total == 0 and not self._has_warned:
             self._has_warned = True
             self.runtime.say(
                 "KTO baseline: all examples of a step have the same prompt, so it has no mismatched pairs and z is 0. Use "
                 "more examples per step (per_device_train_batch_size × gradient_accumulation_steps)."
             )
-        return (log_ratio / total.clamp(min=1)).clamp(min=0).float()
+        return (log_ratio / max(total, 1)).clamp(min=0).float()
 
     # Pairs, each with the reference log-probability of its completion ----------------------------------------------
 

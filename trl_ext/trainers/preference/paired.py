@@ -89,15 +89,15 @@ class PairedObjective(Objective):
 
     def record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
         count = len(output.losses)
-        mask = fields.mask.bool()
-        chosen_mask, rejected_mask = mask.chunk(2)
+        chosen_tokens, rejected_tokens = fields.mask.chunk(2)
         sums.add("num_tokens", num_tokens(batch), 1)
-        sums.add("entropy", fields.entropy[mask].sum(), mask.sum())
+        # Fields are zero at tokens that are not scored.
+        sums.add("entropy", fields.entropy.sum(), fields.mask.sum())
         chosen_logits, rejected_logits = fields.mean_logits.chunk(2)
-        sums.add("logits/chosen", chosen_logits[chosen_mask].sum(), chosen_mask.sum())
-        sums.add("logits/rejected", rejected_logits[rejected_mask].sum(), rejected_mask.sum())
+        sums.add("logits/chosen", chosen_logits.sum(), chosen_tokens.sum())
+        sums.add("logits/rejected", rejected_logits.sum(), rejected_tokens.sum())
         chosen_is_top1 = fields.is_top1.chunk(2)[0]
-        sums.add("mean_token_accuracy", chosen_is_top1[chosen_mask].sum(), chosen_mask.sum())
+        sums.add("mean_token_accuracy", chosen_is_top1.sum(), chosen_tokens.sum())
         margins = output.chosen_rewards - output.rejected_rewards
         sums.add("rewards/chosen", output.chosen_rewards.sum(), count)
         sums.add("rewards/rejected", output.rejected_rewards.sum(), count)

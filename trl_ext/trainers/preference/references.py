@@ -143,7 +143,7 @@ class References:
 
     def _compute(self, batch: dict[str, Any], which: list[int]) -> list[Any]:
         """Compute the values of some completions of a row; a packed row is packed again from these completions."""
-        if "packed" in batch:
+        if "packed" in batch and len(which) < len(batch["sequences"]):
             trees = [Tree(prompt, [completion]) for prompt, completion in (batch["sequences"][i] for i in which)]
             return forward.to_arrays(self.run({"packed": pack_joined(trees).to(self.runtime.device)}))
         arrays = forward.to_arrays(self.run(batch))

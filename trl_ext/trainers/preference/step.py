@@ -112,8 +112,11 @@ class OptimizerStep:
 
     def _count_all(self, examples: list[dict]) -> float:
         """Number of examples of the step, over all processes."""
+        accelerator = self.runtime.accelerator
+        if accelerator.num_processes == 1:
+            return float(len(examples))
         count = torch.tensor(float(len(examples)), device=self.runtime.device)
-        return self.runtime.accelerator.reduce(count, reduction="sum").item()
+        return accelerator.reduce(count, reduction="sum").item()
 
     def _compares_rows(self, rows: list) -> bool:
         """Whether the loss compares examples of different rows."""
