@@ -204,7 +204,11 @@ def test_gradients_of_the_product_by_finite_differences():
     torch.manual_seed(0)
     shapes = (2, 3, 5), (2, 3, 4), (5, 4)
     y, h, b = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
-    assert torch.autograd.gradcheck(lambda y, h, b: fused.AddLowRank.apply(y + 0, h, b, 0.7), (y, h, b))
+
+    def product(*given: torch.Tensor) -> torch.Tensor:
+        return fused.AddLowRank.apply(given[0] + 0, *given[1:], 0.7)
+
+    assert torch.autograd.gradcheck(product, (y, h, b)) and torch.autograd.gradgradcheck(product, (y, h, b))
 
 
 @pytest.mark.parametrize("base", ["float32", "NF4"])

@@ -16,7 +16,6 @@ from bitsandbytes.nn import Linear4bit as Base4bit
 from peft.tuners.lora.bnb import Linear4bit
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class AddLowRank(torch.autograd.Function):
@@ -36,15 +35,12 @@ class AddLowRank(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
         h, b = ctx.saved_tensors
+        _, needs_h, needs_b, _ = ctx.needs_input_grad
         rows = gradient.reshape(-1, gradient.shape[-1])
-        of_h = of_b = None
-        if ctx.needs_input_grad[1]:
-            of_h = (rows @ b).mul_(ctx.scaling).view(h.shape)
-        if ctx.needs_input_grad[2]:
-            of_b = (rows.t() @ h.reshape(-1, h.shape[-1])).mul_(ctx.scaling)
+        of_h = rows.mm(b).mul_(ctx.scaling).view(h.shape) if needs_h else None
+        of_b = rows.t().mm(h.reshape(-1, h.shape[-1])).mul_(ctx.scaling) if needs_b else None
         return gradient, of_h, of_b, None
 
 
@@ -52,11 +48,16 @@ class _Fused:
     """Mixin before a LoRA layer of PEFT."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        adapter = None if args or kwargs else plain_adapter(self)
-        if adapter is None or not _needs_no_cast(self, adapter, x):
+        if args or kwargs:
             return super().forward(x, *args, **kwargs)
+        if self._disable_adapters and not self.merged_adapters:  # the reference
+            return self.base_layer(x)
+        adapter = plain_adapter(self)
+        if adapter is None or not _needs_no_cast(self, adapter, x):
+            return super().forward(x)
         y = self.base_layer(x)
-        h = self.lora_A[adapter](self.lora_dropout[adapter](x))
+        dropout = self.lora_dropout[adapter]
+        h = self.lora_A[adapter](dropout(x) if dropout.training and type(dropout) is not nn.Identity else x)
         # Not through autocast, whose cache would keep a cast that was made without a gradient.
         b = self.lora_B[adapter].weight.to(h.dtype)
         if y.dtype == h.dtype and y.is_contiguous():
@@ -98,10 +99,13 @@ def fused(model: nn.Module) -> Iterator[nn.Module]:
 
 def plain_adapter(layer: Any) -> str | None:
     """The one active adapter, if it is a plain LoRA without hooks; `None` otherwise."""
-    active = layer.active_adapters
-    if layer.disable_adapters or layer.merged or len(active) != 1 or torch.compiler.is_compiling():
+    if layer._disable_adapters or layer.merged_adapters or torch.compiler.is_compiling():
         return None
-    name = active[0]
+    name = layer._active_adapter
+    if not isinstance(name, str):
+        if len(name) != 1:
+            return None
+        name = name[0]
     if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias.get(name):
         return None
     up = layer.lora_B[name]
