@@ -1,4 +1,4 @@
-"""List the modules of a model, and switch them to evaluation mode, without walking through its tree each time.
+"""List the modules of a model, and switch their mode, without walking through its tree each time.
 
 A walk through a model of 32 layers takes several milliseconds, and `eval` with `train` takes four of them.
 """
@@ -66,6 +66,16 @@ def modules_of(model: nn.Module) -> Modules:
 def _has_own_way(module: nn.Module) -> bool:
     cls = type(module)
     return cls.train not in _TRAIN or cls.eval not in _EVAL or "training" not in vars(module)
+
+
+def train(model: nn.Module) -> None:
+    """Switch a model to training mode, as its own `train` does."""
+    modules = modules_of(model)
+    if modules.own_way or any(module.use_kernels for module in modules.pretrained):
+        model.train()
+        return
+    for attributes in modules.attributes:
+        attributes["training"] = True
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tests.trainers.helpers import arguments, build, intercept, lora, relative_d
 from trl_ext.batching import attention
 from trl_ext.batching.packed import Tree, pack
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
+from trl_ext.trainers.common.checkpointed_layers import CheckpointedLayers
 from trl_ext.trainers.preference import activation_memory
 
 
@@ -62,7 +63,7 @@ def test_the_footprint_foretells_the_allocations_of_a_longer_row(checkpointed, d
     base.gradient_checkpointing_disable()
     measured, layers = activation_memory.footprint(base, trial(forward))
     assert measured.layers == 6 and layers == list(base.model.layers)
-    activation_memory.checkpoint(base, layers, checkpointed)
+    CheckpointedLayers(base, layers).first(checkpointed)
     forward(1).backward()  # gradients are there from now on
     found = peak_bytes_on_cpu(lambda: forward(9).backward())
     assert 0.9 < measured.peak(9 * TOKENS, checkpointed) / found < 1.15
@@ -94,10 +95,29 @@ def test_recomputing_some_layers_changes_no_gradient(checkpointed, deep):
 
     base.gradient_checkpointing_disable()
     expected = gradients()
-    activation_memory.checkpoint(base, layers, checkpointed)
+    CheckpointedLayers(base, layers).first(checkpointed)
     found = gradients()
     assert [layer.gradient_checkpointing for layer in layers] == [i < checkpointed for i in range(6)]
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_checkpointing_is_turned_on_once_however_often_the_number_of_layers_changes(deep, monkeypatch):
+    _, base, _ = deep
+    base.gradient_checkpointing_disable()
+    embeddings, calls = base.get_input_embeddings(), []
+    enable = base._set_gradient_checkpointing
+    monkeypatch.setattr(base, "_set_gradient_checkpointing", lambda **given: calls.append(given) or enable(**given))
+    hooks = len(embeddings._forward_hooks)
+    chosen = CheckpointedLayers(base, list(base.model.layers), preserve_rng_state=False)
+    chosen.first(0)
+    assert not calls and len(embeddings._forward_hooks) == hooks
+    for count in (2, 5, 5, 0, 6, 3, 1):
+        chosen.first(count)
+        assert [layer.gradient_checkpointing for layer in base.model.layers] == [i < count for i in range(6)]
+        assert base.is_activation_checkpointing == (count > 0) and chosen.count == count
+    assert len(calls) == 1
+    assert calls[0]["gradient_checkpointing_func"].keywords == {"use_reentrant": False, "preserve_rng_state": False}
+    assert len(embeddings._forward_hooks) == hooks + 1
 
 
 def one_step(tiny_model, tmp_path, free, monkeypatch, prepare=lambda trainer: None, **settings):

@@ -110,25 +110,6 @@ def nothing_checkpointed(model: nn.Module) -> Iterator[None]:
             module.gradient_checkpointing = flag
 
 
-def checkpoint(model: nn.Module, layers: list[nn.Module], count: int, **kwargs: Any) -> None:
-    """Checkpoint the first `count` of `layers`, in the order they run, and no other.
-
-    Args:
-        model: The `transformers` model that contains them.
-        kwargs: For `torch.utils.checkpoint.checkpoint`; non-reentrant by default.
-    """
-    if not count:
-        model.gradient_checkpointing_disable()
-        return
-    kwargs = {"use_reentrant": False, **kwargs}
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable(kwargs)
-    else:  # before transformers 5.23
-        model.gradient_checkpointing_enable(kwargs)
-    for number, layer in enumerate(layers):
-        layer.gradient_checkpointing = number < count
-
-
 def free_for_activations(model: nn.Module, optimizer: Any, optim: str, device: torch.device) -> float:
     """Bytes that activations may take: free memory, less what training has yet to allocate.
 

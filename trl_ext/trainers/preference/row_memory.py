@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from trl_ext.batching import budget
+from trl_ext.trainers.common.checkpointed_layers import CheckpointedLayers
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, release
 from trl_ext.trainers.preference import activation_memory, forward
 from trl_ext.trainers.preference.runtime import Runtime
@@ -28,7 +29,6 @@ class RowMemory:
     Attributes:
         row_budget: Tokens of a row, set before the first row and lowered when memory runs out; `None` until then.
         activations: Measured memory; `None` if the user chose the checkpointed layers.
-        checkpointed_layers: Layers checkpointed in the current row; `None` before the first choice.
     """
 
     def __init__(self, runtime: Runtime, optimizer: Callable[[], Any]) -> None:
@@ -36,14 +36,18 @@ class RowMemory:
         self.optimizer = optimizer
         self.row_budget: int | None = None
         self.activations: budget.Memory | None = None
-        self.checkpointed_layers: int | None = None
-        self._layers: list[nn.Module] | None = None  # in the order they run; `None` if the user chose
+        self._layers: CheckpointedLayers | None = None  # `None` if the user chose
         self._longest = 0  # tokens of the longest row trained on so far
 
     @property
     def row_tokens(self) -> int:
         """Tokens a row may hold."""
         return self.row_budget if self.row_budget is not None else self._given or budget.LARGEST_ROW
+
+    @property
+    def checkpointed_layers(self) -> int | None:
+        """Layers checkpointed in the current row; `None` before the first choice, or if the user chose."""
+        return self._layers.count if self._layers is not None else None
 
     @property
     def longest_row(self) -> tuple[int, int]:
@@ -77,7 +81,8 @@ class RowMemory:
         if not fits:
             release()  # outside the handler: its traceback keeps the sample's activations alive
             self.row_budget = given or longest_example
-            self._layers = activation_memory.layers_of(base) if is_auto else None
+            if is_auto:
+                self._layers = self._choosable(activation_memory.layers_of(base))
             self.recompute_everything()
             runtime.say("memory: even a short row does not fit without gradient checkpointing")
             return
@@ -86,7 +91,7 @@ class RowMemory:
         count = None if is_auto else self._layers_always_recomputed(layers)
         self.row_budget = given or budget.row_length(memory, count)
         if is_auto:
-            self.activations, self._layers = memory, layers
+            self.activations, self._layers = memory, self._choosable(layers)
         needed = memory.layers_to_checkpoint(self.row_budget) if count is None else count
         tell = runtime.detail if memory.fits(self.row_budget, needed) else runtime.say
         tell(f"memory: {budget.in_words(memory, self.row_budget, count)}")
@@ -95,14 +100,14 @@ class RowMemory:
         """Checkpoint as many layers as a row of `tokens` tokens needs."""
         self._longest = max(self._longest, tokens)
         if self.activations is not None:
-            self._checkpoint_layers(self.activations.layers_to_checkpoint(tokens))
+            self._layers.first(self.activations.layers_to_checkpoint(tokens))
 
     def recompute_everything(self) -> bool:
         """Checkpoint all layers from now on, unless the user chose them. Returns whether anything changed."""
         if self._layers is None or (self.activations is None and self.checkpointed_layers is not None):
             return False
         self.activations = None
-        self._checkpoint_layers(len(self._layers))
+        self._layers.first(len(self._layers.layers))
         return True
 
     def shorten_rows(self, tokens: int) -> None:
@@ -122,6 +127,9 @@ class RowMemory:
     def _layers_always_recomputed(self, layers: list[nn.Module]) -> int:
         return len(layers) * bool(self.runtime.args.gradient_checkpointing)
 
+    def _choosable(self, layers: list[nn.Module]) -> CheckpointedLayers:
+        return CheckpointedLayers(self.runtime.base, layers, **(self.runtime.args.gradient_checkpointing_kwargs or {}))
+
     def _trial(self, sample: Sample) -> Callable[[int], tuple[Callable[[], torch.Tensor], int]]:
         """Make forward passes with gradients over sample rows."""
 
@@ -140,9 +148,3 @@ class RowMemory:
                 return forward.run(model, batch).per_token_logps.sum()
         finally:
             model.train(was_training)
-
-    def _checkpoint_layers(self, count: int) -> None:
-        if count != self.checkpointed_layers:
-            kwargs = self.runtime.args.gradient_checkpointing_kwargs or {}
-            activation_memory.checkpoint(self.runtime.base, self._layers, count, **kwargs)
-            self.checkpointed_layers = count

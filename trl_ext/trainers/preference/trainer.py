@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from trl_ext import losses
 from trl_ext.batching.padded import Examples
 from trl_ext.checks import sharding
-from trl_ext.reference import frozen_copy
+from trl_ext.reference import frozen_copy, modules
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference
 from trl_ext.reference.starting_point import StartingPoint
@@ -218,7 +218,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
             return super().training_step(model, inputs, num_items_in_batch)
         if not inputs:
             return torch.zeros((), device=self.args.device)
-        self.model.train()
+        modules.train(self.model)
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
         device_cache.empty_on_schedule(self)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trl import RLOOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from trl_ext.reference import frozen_copy
+from trl_ext.reference import frozen_copy, modules
 from trl_ext.reference.frozen_copy import policy_is_reference
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.reference.starting_point import StartingPoint
@@ -219,7 +219,7 @@ class RolloutTrainer(RLOOTrainer):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Learn from a micro-batch; after the last one of an optimizer step, reduce gradients and metrics over processes."""
         started = time.perf_counter()
-        self.model.train()
+        modules.train(self.model)
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
         accumulation = self.current_gradient_accumulation_steps
