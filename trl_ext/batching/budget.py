@@ -85,16 +85,16 @@ def row_length(memory: Memory, checkpointed_layers: int | None = None) -> int:
     return min(choices)[1] if choices else STEP
 
 
-def in_words(memory: Memory, row_tokens: int, checkpointed_layers: int | None) -> str:
-    """Describe the memory of a full row for the log."""
+def in_words(memory: Memory, row_tokens: int, checkpointed_layers: int | None, what: str | None = None) -> str:
+    """Describe the memory of a full row, or of `what` with as many tokens, for the log."""
     count = memory.layers_to_checkpoint(row_tokens) if checkpointed_layers is None else checkpointed_layers
     layers = memory.footprint.layers
     where = "off" if not count else f"in all {layers} layers" if count == layers else f"in {count} of {layers} layers"
     need = memory.footprint.peak(row_tokens, count)
     verdict = "" if need <= memory.free else "; this may not fit"
     return (
-        f"row_tokens {row_tokens:,}, gradient checkpointing {where}: about {_size(need)} of {_size(memory.free)} free for "
-        f"activations{verdict}"
+        f"{what or f'row_tokens {row_tokens:,}'}, gradient checkpointing {where}: about {_size(need)} of {_size(memory.free)} "
+        f"free for activations{verdict}"
     )
 
 

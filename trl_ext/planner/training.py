@@ -24,6 +24,7 @@ class Training:
         row_tokens: Row length given by the recipe; `None` if the run chooses it.
         owns_rows: Whether rows are cut to fit memory; other trainers run whole micro-batches.
         checkpointing: Whether all layers are checkpointed; `None` if the run chooses the number.
+        may_choose_layers: Whether `gradient_checkpointing: auto` is allowed.
         cannot_pack: Why this trainer pads; `None` if it packs.
         needs_reference: Whether a reference is computed or cached.
         extra_passes: Additional passes without gradient.
@@ -41,6 +42,7 @@ class Training:
     row_tokens: int | None = None
     owns_rows: bool = False
     checkpointing: bool | None = None
+    may_choose_layers: bool = False
     cannot_pack: str | None = None
     needs_reference: bool = False
     extra_passes: int = 0
@@ -68,6 +70,7 @@ def preferences(recipe: Any) -> Training:
         row_tokens=None if rows in (None, "auto") else int(rows),
         owns_rows=True,
         checkpointing=_checkpointing(recipe),
+        may_choose_layers=True,
         cannot_pack=None if effective("packing") else "`packing` is off",
         needs_reference=info.needs_reference,
         extra_passes=int("z_ref" in info.inputs) + int(info.coupled),
@@ -111,7 +114,8 @@ def sampled(recipe: Any) -> Training:
         length=length,
         length_key=recipe.method.length_key,
         row_tokens=batch * length,
-        checkpointing=bool(_checkpointing(recipe)),
+        checkpointing=_checkpointing(recipe),
+        may_choose_layers=True,
         cannot_pack="its trainer runs whole micro-batches",
         needs_reference=recipe.method.always_needs_reference or recipe.info.needs_reference,
         trained_adapters=recipe.method.trained_adapters,

@@ -110,7 +110,9 @@ def nothing_checkpointed(model: nn.Module) -> Iterator[None]:
             module.gradient_checkpointing = flag
 
 
-def free_for_activations(model: nn.Module, optimizer: Any, optim: str, device: torch.device) -> float:
+def free_for_activations(
+    model: nn.Module, optimizer: Any, optim: str, device: torch.device, trained: list[nn.Parameter] | None = None
+) -> float:
     """Bytes that activations may take: free memory, less what training has yet to allocate.
 
     These are the gradients and optimizer states of the trained weights, one dequantised weight matrix and a block of
@@ -121,8 +123,9 @@ def free_for_activations(model: nn.Module, optimizer: Any, optim: str, device: t
         optimizer: The optimizer, if its states exist already; otherwise `None`.
         optim: Its name in transformers.
         device: Where the model lives.
+        trained: The trained parameters (default: those that require gradients now).
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for p in model.parameters() if p.requires_grad] if trained is None else trained
     state = getattr(optimizer, "state", None) or {}
     pending = sum(p.numel() * p.element_size() for p in trained if p.grad is None)
     pending += sum(p.numel() for p in trained if p not in state) * _optimizer_bytes(OptimizerNames(optim).value)

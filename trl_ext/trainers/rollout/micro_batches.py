@@ -12,6 +12,7 @@ from trl_ext.support.memory_errors import in_parentheses, is_out_of_memory
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.out_of_memory import Unchanged, release
+from trl_ext.trainers.rollout.memory import Forward, MicroBatchMemory, tokens
 
 INTERVAL = 100
 """Micro-batches of a phase among which one is run again as it was."""
@@ -31,6 +32,7 @@ class MicroBatches:
 
     Attributes:
         part_size: Rows that run together; `None` for a whole micro-batch, until memory runs out.
+        memory: Chooses the checkpointed layers; `None` if the user chose them.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class MicroBatches:
         self.is_checkpointing = is_checkpointing
         self.row, self.rows = row, rows
         self.part_size: int | None = None
+        self.memory: MicroBatchMemory | None = None
         self._unchanged: dict[str, Unchanged] = {}  # by phase
 
     def backward(
@@ -57,10 +60,12 @@ class MicroBatches:
         parameters: list[nn.Parameter],
         sums: MeanMetrics,
         accumulation: int,
+        forward: Forward | None = None,
     ) -> Tensor:
         """Add the gradient of a mean over a batch to `parameters`; if memory runs out, run it again.
 
-        The first time it runs as it was, after cached memory is freed. If memory runs out again, it runs in halves.
+        The first time it runs as it was, after cached memory is freed. If memory runs out again, all layers are checkpointed,
+        unless the user chose them. After that it runs in halves.
 
         The gradient is the same however the batch is cut, as long as `loss_of` is a mean over its rows.
 
@@ -71,6 +76,7 @@ class MicroBatches:
             parameters: Parameters that `loss_of` may give gradients.
             sums: Receives the metrics once, however often the batch is run again.
             accumulation: Number of micro-batches of an optimizer step; the gradient is divided by it.
+            forward: The forward pass of the loss, by which memory is measured.
 
         Returns:
             The loss of the whole batch, without gradient.
@@ -86,7 +92,7 @@ class MicroBatches:
                 parameter.grad = None
             attempt = MeanMetrics()
             try:
-                loss = self._backward_parts(loss_of, batch, attempt, accumulation)
+                loss = self._backward_parts(phase, loss_of, batch, attempt, accumulation, forward)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -98,6 +104,9 @@ class MicroBatches:
             if unchanged.is_allowed():
                 text = "cached memory was freed, and the micro-batch is run again as it was"
                 say(self.accelerator, f"out of memory {phase}: {text}")
+            elif self.memory is not None and self.memory.recompute_everything():
+                text = "the micro-batch is run again, from now on with gradient checkpointing in all layers"
+                say(self.accelerator, f"out of memory {phase}: {text}")
             else:
                 self._halve(phase, batch, quoted)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -106,9 +115,19 @@ class MicroBatches:
         sums.add_all(attempt)
         return loss
 
-    def _backward_parts(self, loss_of: Callable, batch: dict, sums: MeanMetrics, accumulation: int) -> Tensor:
+    def _backward_parts(
+        self,
+        phase: str,
+        loss_of: Callable,
+        batch: dict,
+        sums: MeanMetrics,
+        accumulation: int,
+        forward: Forward | None,
+    ) -> Tensor:
         total = 0.0
         for part in parts(batch, self.part_size or size(batch)):
+            if self.memory is not None:
+                self.memory.checkpoint_for(phase, part, forward)
             with self.autocast():
                 loss = loss_of(part, sums) * (size(part) / size(batch))
             self.accelerator.backward(loss / accumulation)
@@ -119,10 +138,9 @@ class MicroBatches:
         tried = min(self.part_size or size(batch), size(batch))
         if tried == 1:
             checkpointing = "" if self.is_checkpointing else "set `gradient_checkpointing: true`, "
-            completions = batch["completion_ids"][0]  # (C,), or (2, C) of a pair
-            tokens = completions.numel() + completions[..., 0].numel() * batch["prompt_ids"].size(1)
+            longest = tokens({name: batch[name][:1] for name in ("completion_ids", "prompt_ids")})
             raise UserError(
-                f"Out of memory {phase} with a single {self.row} of up to {tokens:,} tokens, prompt included{quoted}. To reduce "
+                f"Out of memory {phase} with a single {self.row} of up to {longest:,} tokens, prompt included{quoted}. To reduce "
                 f"memory, {checkpointing}lower `max_completion_length` or `lora_r`, or free memory on the device."
             )
         self.part_size = tried // 2

@@ -97,7 +97,9 @@ class RolloutTrainer(RLOOTrainer):
             sources, args, model, given.get("reward_processing_classes")
         )
         weights, start = lora.snapshot(model), StartingPoint.of(model, args.temperature)
-        with frozen_copy.made_by_trl(model):
+        # `auto` is resolved before the first micro-batch.
+        told = temporarily(args, gradient_checkpointing=args.gradient_checkpointing is True)
+        with told, frozen_copy.made_by_trl(model):
             super().__init__(model, reward_funcs=sources, args=args, **given)
         keep_exact_cpu_kernels(self.model)
         lora.restore(self.model, weights, dtype=torch.float32)
@@ -126,6 +128,7 @@ class RolloutTrainer(RLOOTrainer):
             score=self._score,
             aux_loss_coef=self.router_aux_loss_coef,
             metrics=StepMetrics(self.accelerator, self._metrics),
+            optimizer=lambda: self.optimizer,
         )
         self._observed: generation.Observed | None = None  # during a rollout
 
@@ -154,6 +157,7 @@ class RolloutTrainer(RLOOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
         """Sample and score by TRL, then let the update compute its targets."""
         mode = self._mode
+        self.update.checkpoint_nothing()
         self._observed = generation.Observed()
         # TRL runs a reference pass for any β except 0; the rewards that it computes with β are not used here.
         with temporarily(self, beta=float(self._reads_reference)):
