@@ -12,6 +12,7 @@ from tests.simulated_gpu import DEVICE, OnGPU, TwoDevicesError, moved, simulated
 from tests.trainers.helpers import arguments, build
 from tests.trainers.ppo import helpers as rollouts
 from trl_ext import OnlinePreferenceConfig, OnlinePreferenceTrainer, PPOConfig, PPOTrainer
+from trl_ext.batching.transfer import to_device
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -155,6 +156,34 @@ def step_with_few_transfers(trainer, examples) -> float:
     counted = [transfer for transfer in found if transfer not in of_masks]
     assert len(counted) <= PER_ROW * len(rows) + PER_STEP, Counter(counted)
     return loss.item()
+
+
+@pytest.mark.parametrize("settings", [CASES["several rows, recomputed"], {"loss": "kto", "row_tokens": 64}], ids=str)
+def test_the_next_row_is_collated_while_the_device_computes(settings, tiny_model, tmp_path, monkeypatch):
+    """From the policy's forward pass over a row to the end of the next row's collation, the CPU waits for nothing."""
+    monkeypatch.setenv("TRL_EXT_CACHE", str(tmp_path / "cache"))
+    is_unpaired = settings["loss"] == "kto"
+    cls = UnpairedPreferenceTrainer if is_unpaired else PairedPreferenceTrainer
+    config = UnpairedPreferenceConfig if is_unpaired else PairedPreferenceConfig
+    trainer = build(cls, config(**arguments(tmp_path, **settings)), tiny_model, examples=pairs(8))
+    examples, rows = list(trainer.train_dataset), []
+
+    def sent(batch, device):
+        before = len(waits)
+        moved = to_device(batch, device)
+        del waits[before:]  # it is from pinned memory, so that the CPU does not wait
+        return moved
+
+    with moved(trainer):
+        trainer.training_step(trainer.model, examples)  # the proof of packing reads results
+        with pytest.MonkeyPatch.context() as patch, transfers() as waits:
+            for module in ("batching.packed", "trainers.preference.examples", "trainers.preference.forward"):
+                patch.setattr(f"trl_ext.{module}.to_device", sent)
+            layer = trainer.model.get_base_model().model
+            layer.register_forward_hook(lambda *_: rows.append(len(waits)) if torch.is_grad_enabled() else None)
+            trainer.training_step(trainer.model, examples)
+    assert len(rows) > 2
+    assert waits[rows[0] : rows[-1]] == []  # the count stands still from the first row to the last
 
 
 @pytest.mark.parametrize(("cls", "config", "settings"), ROLLOUTS.values(), ids=ROLLOUTS)

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 from transformers.integrations.sdpa_attention import repeat_kv
 
+from trl_ext.batching.transfer import from_numbers
+
 VARLEN = "varlen"
 SEGMENTS = "segments"
 
@@ -83,7 +85,7 @@ def sequences(segments: Any, device: torch.device) -> Sequences:
         return F.pad(torch.tensor(lengths, dtype=torch.int32), (1, 0)).cumsum(0, dtype=torch.int32).to(device)
 
     return Sequences(
-        torch.tensor(flat, device=device) if len(flat) > sum(queries) else None,
+        from_numbers(flat).to(device) if len(flat) > sum(queries) else None,
         starts(queries),
         starts(list(map(len, keys))),
         max(queries),

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from trl_ext.batching.kernels import Sequences, sequences
-from trl_ext.batching.transfer import to_device
+from trl_ext.batching.transfer import from_numbers, to_device
 
 
 class Tree(NamedTuple):
@@ -144,7 +144,7 @@ def pack_joined(trees: Sequence[Tree], order: Sequence[int] | None = None) -> Pa
     """
     joined, branch_of = join(trees)
     row = pack(joined)
-    row.completions = torch.tensor([branch_of[i] for i in order] if order is not None else branch_of, dtype=torch.long)
+    row.completions = from_numbers([branch_of[i] for i in order] if order is not None else branch_of)
     return row
 
 
@@ -180,18 +180,15 @@ def pack(trees: Sequence[Tree]) -> PackedRow:
                 offsets.extend(range(count))
             number += 1
 
-    def row(values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long)
-
-    layout = Layout(segments, row(positions))
+    layout = Layout(segments, from_numbers(positions))
     width = max(offsets, default=0) + 1
     return PackedRow(
-        row(ids)[None],
+        from_numbers(ids)[None],
         layout.positions[None],
-        row(labels)[None],
+        from_numbers(labels)[None],
         layout,
-        row(scored),
-        row(branches) * width + row(offsets),
+        from_numbers(scored),
+        from_numbers(branches) * width + from_numbers(offsets),
         number,
         width,
         torch.arange(number),

@@ -1,12 +1,19 @@
-"""Send the tensors of a row to the device in one transfer."""
+"""Make the tensors of a row from lists, and send them to the device in one transfer."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 ALIGNMENT = 16  # bytes; a view of another dtype has to start at a multiple of its size
 
 Value = TypeVar("Value")
+
+
+def from_numbers(values: Sequence[int]) -> torch.Tensor:
+    """Integers as a tensor, int64 of shape (N,). numpy reads a list three times as fast as `torch.tensor`."""
+    return torch.from_numpy(np.array(values, dtype=np.int64))
 
 
 def to_device(values: dict[str, Value], device: torch.device) -> dict[str, Value]:

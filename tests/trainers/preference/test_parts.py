@@ -96,7 +96,7 @@ def test_other_errors_pass_through():
 
 def test_a_step_is_repeated_from_the_same_random_state_in_halved_rows(capsys):
     parts = runtime()
-    memory = SimpleNamespace(row_tokens=8, recompute_everything=lambda: False)
+    memory = SimpleNamespace(row_tokens=8, recompute_everything=lambda: False, shorten_reference_rows=lambda: False)
     memory.shorten_rows = lambda tokens: setattr(memory, "row_tokens", tokens)
     rows = SimpleNamespace(
         size=len, cut=lambda e: [e[i : i + memory.row_tokens] for i in range(0, len(e), memory.row_tokens)]
@@ -134,7 +134,7 @@ def test_pending_errors_are_cleared_before_processes_compare_notes(device, monke
 def test_steps_that_fail_again_and_again_are_not_all_run_twice(monkeypatch):
     """In every second step memory runs out once: the first is repeated as it was, the second with shorter rows."""
     monkeypatch.setattr("trl_ext.trainers.preference.retry.INTERVAL", 5)
-    memory = SimpleNamespace(row_tokens=64, recompute_everything=lambda: False)
+    memory = SimpleNamespace(row_tokens=64, recompute_everything=lambda: False, shorten_reference_rows=lambda: False)
     memory.shorten_rows = lambda tokens: setattr(memory, "row_tokens", tokens)
     rows = SimpleNamespace(size=lambda row: memory.row_tokens, cut=lambda examples: [examples])
     retry = Retry(runtime(), rows, memory)
@@ -150,7 +150,7 @@ def test_steps_that_fail_again_and_again_are_not_all_run_twice(monkeypatch):
 
 
 def test_a_single_example_that_does_not_fit_ends_the_attempts():
-    memory = SimpleNamespace(row_tokens=1, recompute_everything=lambda: False)
+    memory = SimpleNamespace(row_tokens=1, recompute_everything=lambda: False, shorten_reference_rows=lambda: False)
     retry = Retry(runtime(), SimpleNamespace(size=len, cut=lambda e: [[one] for one in e]), memory)
     with pytest.raises(torch.OutOfMemoryError, match="single example"):
         for attempt in retry.attempts([1, 2]):

@@ -53,9 +53,12 @@ class PairedObjective(Objective):
         tensors["chosen_lens"], tensors["rejected_lens"] = fields.lens.chunk(2)
         return tensors, fields
 
+    def has_reference(self, values: dict[str, Any]) -> bool:
+        return self.precomputed and "ref_chosen_logps" in values
+
     def reference_logps(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Reference log-probabilities of the chosen and of the rejected completions, (B,) each."""
-        if self.precomputed and "ref_chosen_logps" in batch:
+        if self.has_reference(batch):
             return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
         return self.sum_logps(self.references.score(batch)).chunk(2)
 
@@ -135,6 +138,7 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
         return PairedObjective(
             self.loss,
             self.references,
+            self.reference_rows,
             precomputed=self.precompute_ref_logps,
             router_aux_loss_coef=self.router_aux_loss_coef if self.aux_loss_enabled else None,
             adjust=self.example_losses,

@@ -89,19 +89,25 @@ class Retry:
             yield attempt
 
     def _make_room(self, examples: list[dict], is_here: bool, quoted: str) -> None:
-        """On the processes that ran out, halve the rows, or recompute all layers if a single example does not fit."""
+        """On the processes that ran out, halve the rows, or recompute all layers if a single example does not fit.
+
+        Where memory ran out in a row of the reference that is longer than the policy's, only such rows are halved.
+        """
+        is_reference = is_here and self.memory.shorten_reference_rows()
         rows = self.rows.cut(examples)
         largest = max(rows, key=self.rows.size)
-        recomputes = is_here and len(largest) == 1 and self.memory.recompute_everything()
-        is_hopeless = is_here and not recomputes and len(rows) == len(examples)
+        recomputes = is_here and not is_reference and len(largest) == 1 and self.memory.recompute_everything()
+        is_hopeless = is_here and not (is_reference or recomputes) and len(rows) == len(examples)
         if on_any_process(self.runtime.accelerator, is_hopeless):
             raise torch.OutOfMemoryError(
                 f"Out of memory with a single example of up to {self.rows.size(largest):,} tokens in a row{quoted}. Lower "
                 "`max_length` or `lora_r`, or free memory on the device."
             )
-        if is_here and not recomputes:
+        if is_here and not (is_reference or recomputes):
             self.memory.shorten_rows(self.rows.size(largest) // 2)
         change = "gradient checkpointing in all layers" if recomputes else f"row_tokens {self.memory.row_tokens:,}"
+        if is_reference:
+            change = f"reference rows of up to {self.memory.reference_budget:,} tokens"
         if self.runtime.accelerator.num_processes > 1:  # it may have happened on another process
             change = "rows half as long, or gradient checkpointing in all layers, on the processes concerned"
         self.runtime.say(f"out of memory: the step is repeated, from now on with {change}")

@@ -1,6 +1,7 @@
 """Choose the length of rows and the checkpointed layers from memory measured on the model."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class RowMemory:
 
     Attributes:
         row_budget: Tokens of a row, set before the first row and lowered when memory runs out; `None` until then.
+        reference_budget: Tokens of a row without gradient, likewise; `None` if memory was not measured.
         activations: Measured memory; `None` if the user chose the checkpointed layers.
     """
 
@@ -35,9 +37,11 @@ class RowMemory:
         self.runtime = runtime
         self.optimizer = optimizer
         self.row_budget: int | None = None
+        self.reference_budget: int | None = None
         self.activations: budget.Memory | None = None
         self._layers: CheckpointedLayers | None = None  # `None` if the user chose
         self._longest = 0  # tokens of the longest row trained on so far
+        self._reference_row = 0  # tokens of the row without gradient that is running or ran out of memory
 
     @property
     def row_tokens(self) -> int:
@@ -93,6 +97,8 @@ class RowMemory:
         if is_auto:
             self.activations, self._layers = memory, self._choosable(layers)
         needed = memory.layers_to_checkpoint(self.row_budget) if count is None else count
+        if self.reference_budget is None:
+            self.reference_budget = budget.row_without_gradient(measured, self.row_budget, needed)
         tell = runtime.detail if memory.fits(self.row_budget, needed) else runtime.say
         tell(f"memory: {budget.in_words(memory, self.row_budget, count)}")
 
@@ -114,10 +120,42 @@ class RowMemory:
         """Limit rows to `tokens` tokens from now on."""
         self.row_budget = tokens
 
-    def resume(self, row_budget: int | None) -> None:
-        """Restore the row length of a checkpoint, unless the user asks for shorter rows."""
+    # Rows of the reference -------------------------------------------------------------------------------------
+
+    def reference_tokens(self, longest_example: int) -> int:
+        """Tokens that a row without gradient may hold.
+
+        Args:
+            longest_example: Tokens of the step's longest example, which fits with gradient.
+        """
+        is_measured = self.reference_budget is not None
+        recomputes = self.runtime.args.gradient_checkpointing and not is_measured
+        tokens = max(self.row_tokens, longest_example) * (budget.LONGER_IF_RECOMPUTED if recomputes else budget.LONGER)
+        return min(tokens, self.reference_budget) if is_measured else tokens
+
+    @contextlib.contextmanager
+    def reference_row(self, tokens: int) -> Iterator[None]:
+        """Context in which a row without gradient of `tokens` tokens runs."""
+        self._reference_row = tokens
+        yield
+        self._reference_row = 0  # unless memory ran out
+
+    def shorten_reference_rows(self) -> bool:
+        """Halve rows without gradient if memory ran out in one of them. Returns whether that is so and they can be halved."""
+        tokens, self._reference_row = self._reference_row, 0
+        half = max(tokens // 2, self.row_tokens)
+        if tokens <= self.row_tokens or (self.reference_budget is not None and half >= self.reference_budget):
+            return False  # no longer than the policy's, or a single completion
+        self.reference_budget = half
+        return True
+
+    # Resuming --------------------------------------------------------------------------------------------------
+
+    def resume(self, row_budget: int | None, reference_budget: int | None) -> None:
+        """Restore the row lengths of a checkpoint, unless the user asks for shorter rows."""
         given = self._given
         self.row_budget = row_budget if row_budget is None or given is None else min(row_budget, given)
+        self.reference_budget = reference_budget
 
     @property
     def _given(self) -> int | None:

@@ -61,7 +61,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
 
     Attributes:
         loss: One of `trl_ext.losses`.
-        runtime, tokens, references, memory, rows, retry, row_objective, step, batch_loss, evaluation, step_metrics: Its parts.
+        runtime, tokens, references, reference_rows, memory, rows, retry, row_objective, step, batch_loss, evaluation, step_metrics: Its parts.
     """
 
     card_tags = ("preference-optimization",)
@@ -307,7 +307,8 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         # Our files come first: transformers writes its state last, and a folder with a state can be resumed.
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-            run_directory.write_counters(folder, Counters(self.step_metrics.trained_tokens, self.memory.row_budget))
+            budgets = self.memory.row_budget, self.memory.reference_budget
+            run_directory.write_counters(folder, Counters(self.step_metrics.trained_tokens, *budgets))
             if self.args.sync_ref_model:
                 reference_sync.save(self._moving_weights(), folder)
         super()._save_checkpoint(model, trial)
@@ -318,7 +319,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         reference_sync.load(self._moving_weights() if self.args.sync_ref_model else None, checkpoint)
         if (counters := run_directory.read_counters(checkpoint)) is not None:
             self.step_metrics.resume(counters.num_tokens)
-            self.memory.resume(counters.row_budget)
+            self.memory.resume(counters.row_budget, counters.reference_budget)
 
     def _moving_weights(self) -> dict[str, torch.Tensor]:
         second = None if self.ref_model is None else self.accelerator.unwrap_model(self.ref_model)

@@ -92,10 +92,14 @@ class UnpairedObjective(Objective):
         tensors["logps"] = fields.per_token_logps.sum(dim=1)
         return tensors, fields
 
+    def has_reference(self, values: dict[str, Any]) -> bool:
+        # In a column of the data, or from the estimate of the baseline.
+        return "ref_logps" in values and (self.precomputed or self.needs_baseline)
+
     def reference_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Reference log-probabilities of the completions, (B,)."""
-        if "ref_logps" in batch and (self.precomputed or self.needs_baseline):
-            return batch["ref_logps"]  # from a column of the data, or from the estimate of the baseline
+        if self.has_reference(batch):
+            return batch["ref_logps"]
         return self.references.score(batch).per_token_logps.sum(dim=1)
 
     # Metrics, with the names and definitions of trl.KTOTrainer --------------------------------------------------------
@@ -148,6 +152,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
         return UnpairedObjective(
             self.loss,
             self.references,
+            self.reference_rows,
             precomputed=precomputed,
             router_aux_loss_coef=self.router_aux_loss_coef if self.aux_loss_enabled else None,
             adjust=self.example_losses,
@@ -155,6 +160,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
                 self.runtime,
                 self.rows,
                 self.references,
+                self.reference_rows,
                 precomputed=precomputed,
                 has_fixed_pairs=self._has_fixed_pairs(),
             ),
