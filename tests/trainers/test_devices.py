@@ -1,6 +1,7 @@
 """No tensor of a step meets one of another device, on a GPU that is simulated."""
 
 import functools
+import inspect
 import random
 from collections import Counter
 
@@ -166,7 +167,8 @@ def test_the_next_row_is_collated_while_the_device_computes(settings, tiny_model
     cls = UnpairedPreferenceTrainer if is_unpaired else PairedPreferenceTrainer
     config = UnpairedPreferenceConfig if is_unpaired else PairedPreferenceConfig
     trainer = build(cls, config(**arguments(tmp_path, **settings)), tiny_model, examples=pairs(8))
-    examples, rows = list(trainer.train_dataset), []
+    examples, rows, inspected = list(trainer.train_dataset), [], []
+    of_callable = inspect.Signature.from_callable
 
     def sent(batch, device):
         before = len(waits)
@@ -176,14 +178,20 @@ def test_the_next_row_is_collated_while_the_device_computes(settings, tiny_model
 
     with moved(trainer):
         trainer.training_step(trainer.model, examples)  # the proof of packing reads results
+        monkeypatch.setenv("TRL_EXT_CACHE", str(tmp_path / "empty"))
+        trainer.references.cache = trainer.references.new_cache()
         with pytest.MonkeyPatch.context() as patch, transfers() as waits:
             for module in ("batching.packed", "trainers.preference.examples", "trainers.preference.forward"):
                 patch.setattr(f"trl_ext.{module}.to_device", sent)
+            patch.setattr(
+                inspect.Signature, "from_callable", lambda f, **k: inspected.append(f) or of_callable(f, **k)
+            )
             layer = trainer.model.get_base_model().model
             layer.register_forward_hook(lambda *_: rows.append(len(waits)) if torch.is_grad_enabled() else None)
             trainer.training_step(trainer.model, examples)
     assert len(rows) > 2
     assert waits[rows[0] : rows[-1]] == []  # the count stands still from the first row to the last
+    assert inspected == []  # the signature of no function, which takes as long as a small kernel
 
 
 @pytest.mark.parametrize(("cls", "config", "settings"), ROLLOUTS.values(), ids=ROLLOUTS)

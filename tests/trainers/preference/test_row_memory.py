@@ -69,6 +69,15 @@ def test_the_footprint_foretells_the_allocations_of_a_longer_row(checkpointed, d
     assert 0.9 < measured.peak(9 * TOKENS, checkpointed) / found < 1.15
 
 
+def test_a_pass_without_gradient_takes_no_more_than_foretold(deep):
+    _, base, forward = deep
+    base.gradient_checkpointing_disable()
+    measured, _ = activation_memory.footprint(base, trial(forward))
+    with torch.no_grad():
+        found = peak_bytes_on_cpu(lambda: forward(9))
+    assert 0.5 < found / measured.without_gradient(9 * TOKENS) <= 1
+
+
 def test_copies_that_autocast_makes_of_weights_are_no_cost_per_token(deep):
     _, base, forward = deep
     base.gradient_checkpointing_disable()
