@@ -170,6 +170,16 @@ SEAMS = (
         "fused/test_lora.py",
     ),
     Seam(
+        "fused/norm.py",
+        "transformers' classes of RMSNorm take one tensor, and have `weight` and `variance_epsilon` or `eps`",
+        "fused/test_norm.py",
+    ),
+    Seam(
+        "fused/swiglu.py",
+        "the names of the projections of transformers' MLPs; Liger's function of the two projections",
+        "fused/test_swiglu.py",
+    ),
+    Seam(
         "trainers/common/streams.py",
         "`dataloader_config` of accelerate's `Accelerator`; transformers' `find_batch_size` and the output of its evaluation loop",
         "trainers/test_streams.py",

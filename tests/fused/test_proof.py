@@ -10,9 +10,10 @@ from transformers import AutoTokenizer
 from tests.conftest import pairs
 from tests.fused.test_lora import adapted
 from tests.trainers.helpers import arguments, lora
+from trl_ext.fused import classes, module_proof, norm, proof, swiglu
 from trl_ext.fused import lora as fused
-from trl_ext.fused import proof
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
+from trl_ext.trainers.common import fused_kernels
 
 
 class Wrong(torch.autograd.Function):
@@ -93,3 +94,86 @@ def test_a_pass_that_fails_is_a_reason(tiny_model, monkeypatch):
     monkeypatch.setattr(fused.AddLowRank, "apply", fails)
     with pytest.raises(proof.DifferentError, match="fails: NotImplementedError: no such kernel on this device"):
         proof.prove_lora(fused.fuse(adapted(tiny_model)), contextlib.nullcontext)
+
+
+@pytest.mark.parametrize("rooms", [(norm, "KeepInput", "RMSNorm"), (swiglu, "SiluProduct", "SwiGLU")])
+def test_modules_that_differ_keep_their_class(tiny_model, tmp_path, capsys, monkeypatch, rooms):
+    room, function, name = rooms
+    backward = getattr(room, function).backward
+    twice = staticmethod(lambda *given: tuple(g if g is None else 2 * g for g in backward(*given)))
+    monkeypatch.setattr(getattr(room, function), "backward", twice)
+    built = trainer(tiny_model, tmp_path)
+    other = swiglu.FusedMLP if room is norm else norm.FusedNorm
+    changed = [module for module in built.model.modules() if isinstance(module, classes.Fused)]
+    assert changed and all(isinstance(module, other) for module in changed)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"kernels: {name} is not fused, because the gradient for the input of" in said
+    assert said.count("is not fused") == 1 and "differs by a relative" in said
+
+
+def test_norms_and_mlps_are_installed_and_removed(tiny_model, tmp_path, capsys):
+    built = trainer(tiny_model, tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    layers = built.model.config.num_hidden_layers
+    changed = [module for module in built.model.modules() if isinstance(module, classes.Fused)]
+    assert sum(isinstance(module, swiglu.FusedMLP) for module in changed) == layers
+    assert f"kernels: SwiGLU fused in {layers} modules; outputs and gradients differ by a relative" in said
+    assert f"kernels: RMSNorm fused in {len(changed) - layers} modules" in said
+    built.args.fused_kernels = "none"
+    fused_kernels.install(built)
+    assert not any(isinstance(module, classes.Fused) for module in built.model.modules())
+
+
+def test_a_separate_reference_computes_like_the_policy(tiny_model, tmp_path):
+    built = PairedPreferenceTrainer(
+        model=tiny_model,
+        args=PairedPreferenceConfig(**arguments(tmp_path)),
+        train_dataset=Dataset.from_list(pairs(8)),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+    )
+    kinds = [[type(module) for module in model.modules()] for model in (built.model, built.ref_model)]
+    assert kinds[0] == kinds[1] and any(issubclass(kind, classes.Fused) for kind in kinds[0])
+
+
+def test_a_fresh_lora_hides_no_mistake(tiny_model):
+    """B is 0 and its weights have no effect; the proof runs with random ones, and leaves the model as it was."""
+    model = adapted(tiny_model)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.zero_()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    random = torch.get_rng_state()
+    assert module_proof.prove(swiglu.fuse(model) + norm.fuse(model), contextlib.nullcontext) < 1e-6
+    assert torch.equal(torch.get_rng_state(), random) and model.training
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in model.named_parameters())
+
+
+def test_liger_is_used_if_it_is_right_and_replaced_if_not(tiny_model, tmp_path, capsys, monkeypatch):
+    """With a stand-in for its kernel, whose backward pass writes into what it stored, as Liger's does."""
+
+    class Kernel(torch.autograd.Function):
+        factor = 1.0
+
+        @staticmethod
+        def forward(ctx, gate, up):
+            ctx.save_for_backward(gate, up)
+            return torch.nn.functional.silu(gate) * up * Kernel.factor
+
+        @staticmethod
+        def backward(ctx, gradient):
+            gate, up = ctx.saved_tensors
+            of_gate, of_up = swiglu.SiluProduct.backward(ctx, gradient)
+            return gate.copy_(of_gate), up.copy_(of_up)
+
+    monkeypatch.setattr(swiglu, "liger", lambda: Kernel)
+    monkeypatch.setattr(fused_kernels, "_is_on_cuda", lambda model: True)
+    built = trainer(tiny_model, tmp_path)
+    assert any(isinstance(module, swiglu.LigerMLP) for module in built.model.modules())
+    assert "kernels: SwiGLU fused with Liger in" in " ".join(capsys.readouterr().out.split())
+    built.train()
+    Kernel.factor = 1.1
+    built = trainer(tiny_model, tmp_path)
+    assert not any(isinstance(module, swiglu.LigerMLP) for module in built.model.modules())
+    assert any(isinstance(module, swiglu.FusedMLP) for module in built.model.modules())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "kernels: SwiGLU is not fused with Liger, because the output of" in said

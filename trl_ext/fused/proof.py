@@ -22,6 +22,41 @@ class DifferentError(Exception):
     """A fused layer does not give the results of the layer it replaces; the message says how."""
 
 
+def compare(what: str, whose: str, run: Callable[[], dict[str, Tensor]], replaced: AbstractContextManager) -> float:
+    """Compare the tensors of a fused pass with those of the pass that it replaces.
+
+    Args:
+        what: The layer, in words.
+        whose: The library of the pass that it replaces, in the genitive.
+        run: Gives the output and the gradients, by name.
+        replaced: Context in which `run` uses the pass that was replaced.
+
+    Returns:
+        The largest relative difference.
+
+    Raises:
+        DifferentError: It is larger than rounding, or a pass fails.
+    """
+    try:
+        found = run()
+        with replaced:
+            expected = run()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a device or a wrapper of weights that the fused pass does not support
+        reason = (str(error) or "no message").splitlines()[0]
+        raise DifferentError(f"the pass {what} fails: {type(error).__name__}: {reason}") from error
+    largest = 0.0
+    for name, value in expected.items():
+        difference, limit = _relative(found[name], value), TOLERANCE[found["output"].dtype]
+        if not difference <= limit:
+            raise DifferentError(
+                f"the {name} {what} differs by a relative {difference:.1e} from {whose} (tolerance {limit:.0e})"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
 def prove_lora(layers: Iterable[nn.Module], autocast: Callable[[], AbstractContextManager]) -> float:
     """Compare fused LoRA layers with PEFT's forward and backward pass.
 
@@ -35,28 +70,13 @@ def prove_lora(layers: Iterable[nn.Module], autocast: Callable[[], AbstractConte
     Raises:
         DifferentError: It is larger than rounding, or a pass fails.
     """
-    one_of_each = {_kind(layer): layer for layer in layers if lora.plain_adapter(layer)}
-    largest = 0.0
-    for layer in one_of_each.values():
+
+    def difference(layer: Any) -> float:
         what = f"of a LoRA on {layer.in_features:,} × {layer.out_features:,} weights"
-        try:
-            inputs = _inputs(layer, autocast)
-            found = _run(layer, inputs, autocast)
-            with _of_peft(layer):
-                expected = _run(layer, inputs, autocast)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a device or a wrapper of weights that the fused product does not support
-            reason = (str(error) or "no message").splitlines()[0]
-            raise DifferentError(f"the pass {what} fails: {type(error).__name__}: {reason}") from error
-        for name, value in expected.items():
-            difference, limit = _relative(found[name], value), TOLERANCE[found["output"].dtype]
-            if not difference <= limit:
-                raise DifferentError(
-                    f"the {name} {what} differs by a relative {difference:.1e} from PEFT's (tolerance {limit:.0e})"
-                )
-            largest = max(largest, difference)
-    return largest
+        return compare(what, "PEFT's", lambda: _run(layer, _inputs(layer, autocast), autocast), _of_peft(layer))
+
+    one_of_each = {_kind(layer): layer for layer in layers if lora.plain_adapter(layer)}
+    return max(map(difference, one_of_each.values()), default=0.0)
 
 
 def _kind(layer: Any) -> tuple:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import demo
+from trl_ext.checks import sharding
 from trl_ext.model_files import adapter as adapter_files
 from trl_ext.planner import configs, training
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
@@ -35,7 +36,7 @@ class Request:
         config: The content of its config.json.
         shape: The counted model.
         targets: LoRA targets in PEFT's form.
-        is_fused: Whether LoRA is added into the output of its layer by one product.
+        is_fused: Whether LoRA layers, norms and MLPs are those of `trl_ext.fused`.
         is_continued: Whether the adapter exists already, so that its rank cannot be chosen.
         storage: How weights are stored.
         training: How its trainer processes examples.
@@ -105,7 +106,7 @@ def read(recipe: Any) -> Request:
     config = configs.find(base, get("model_revision"))
     rank, targets = _lora(recipe, adapter) if has_adapter else (None, None)
     bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 16
-    is_fused = effective("fused_kernels") != "none"
+    is_fused = effective("fused_kernels") != "none" and not sharding.is_on(effective("fsdp"))
     shape = _count(_Config(config), rank, _hashable(targets), bits < 16, is_fused)
     if adapter is not None:
         shape = replace(shape, adapter=_as_saved(shape.adapter, Path(model).expanduser()))

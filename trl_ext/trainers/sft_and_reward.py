@@ -7,7 +7,7 @@ Differences from the TRL trainers:
 3. A step that is not finite is not taken (`trl_ext.trainers.common.nonfinite`).
 4. Checkpoints are saved atomically (`trl_ext.trainers.common.staged_checkpoint`).
 5. The model card contains the settings of the recipe.
-6. LoRA is added into the output of its layer (`trl_ext.trainers.common.fused_kernels`).
+6. LoRA is added into the output of its layer, and norms and MLPs store fewer tensors (`trl_ext.trainers.common.fused_kernels`).
 7. The loss of a streamed evaluation set is the mean over its examples (`trl_ext.trainers.common.streams`).
 """
 

@@ -6,8 +6,8 @@ Differences from TRL's constructor and transformers' loop:
 2. No second model is loaded for a loss that does not read the reference. The reference of an adapter may be updated
    during training, which TRL does not support (`trl_ext.trainers.preference.reference_sync`).
 3. The adapter of a quantised model keeps its dtype (`trl_ext.trainers.common.lora`), and bitsandbytes does not repack
-   the 4-bit base (`trl_ext.support.frozen_base`). It is added into the output of its layer
-   (`trl_ext.trainers.common.fused_kernels`).
+   the 4-bit base (`trl_ext.support.frozen_base`). It is added into the output of its layer, and norms and MLPs store
+   fewer tensors (`trl_ext.trainers.common.fused_kernels`).
 4. Tokenised datasets (`trl_ext.inspection`) are used as they are.
 5. The dataloaders return examples instead of collated tensors. All examples of a step come as one batch, with empty
    batches in place of the other micro-batches. So step counts, schedules, epochs and resuming do not change.
