@@ -26,7 +26,7 @@ def test_shipped_recipes_fit_the_card_they_name(path, shipped):
 
 
 def test_fewer_layers_are_recomputed_on_a_larger_card(shipped):
-    counts = [plan(shipped("llama-3.1-8b-ipo"), vram=vram).checkpointed_layers for vram in (12, 16, 24, 32, 48)]
+    counts = [plan(shipped("llama-3.1-8b-ipo"), vram=vram).checkpointed_layers for vram in (12, 16, 20, 24, 32)]
     assert counts == sorted(counts, reverse=True) and len(set(counts)) == 5 and counts[-1] == 0
 
 
@@ -45,7 +45,7 @@ def test_experts_that_stay_in_16_bits_are_the_reason(shipped):
         ("zephyr-7b-dpo", 8, {}, ["--lora_r 16"]),
         ("llama-3.1-8b-ipo", 14, {"gradient_checkpointing": False}, ["--gradient_checkpointing auto"]),
         ("llama-3.1-8b-ipo", 12, {"row_tokens": 32768}, ["--row_tokens auto"]),
-        ("qwen3-1.7b-hh-16gb", 4, {"optim": "paged_adamw_8bit"}, ["--max_length 512"]),
+        ("qwen3-1.7b-hh-16gb", 3.8, {"optim": "paged_adamw_8bit"}, ["--max_length 512"]),
         ("smollm3-3b-smoke", 6, {"dtype": "float32", "max_length": 4096}, None),
     ],
 )

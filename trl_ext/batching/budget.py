@@ -11,9 +11,8 @@ LARGEST_ROW = 4096
 """Longest row, in tokens. Longer rows would save almost no time: a 4-bit base is dequantised once per row, which takes
 about as long as `DEQUANTISATION` tokens."""
 DEQUANTISATION = 230
-BACKWARD = 1.5
-"""Peak memory of a layer's backward pass, relative to the activations that the layer keeps: at most 1.47 for Llama-3.1-8B, where
-the gradients of both projections of the MLP are alive besides them."""
+BACKWARD = 1.4
+"""Peak memory of a layer's backward pass, relative to the activations that the layer keeps."""
 STEP = 256
 """Row lengths are multiples of this many tokens, so that small changes of free memory do not change them."""
 LONGER = 8

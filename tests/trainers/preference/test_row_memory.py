@@ -15,13 +15,15 @@ from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, intercept, lora, relative_difference
 from trl_ext.batching import attention
 from trl_ext.batching.packed import Tree, pack
+from trl_ext.fused import lora as fused_lora
+from trl_ext.fused import norm, swiglu
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 from trl_ext.trainers.common.checkpointed_layers import CheckpointedLayers
 from trl_ext.trainers.preference import activation_memory
 
 
-@pytest.fixture(scope="module")
-def deep():
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "fused"])
+def deep(request):
     """Six layers with LoRA on all of them, and a backward pass over a packed row of n prompts."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -35,6 +37,9 @@ def deep():
     base = LlamaForCausalLM(config)
     attention.switch(base)
     model = get_peft_model(base, lora(target_modules="all-linear")).train()
+    if request.param:
+        for room in (norm, swiglu, fused_lora):
+            room.fuse(model)
 
     def forward(count: int) -> torch.Tensor:
         row = pack([Tree([5] * 40, [[6] * 30, [7] * 25])] * count)
