@@ -228,6 +228,11 @@ SEAMS = (
     Seam("trainers/rollout/trainer.py", "the order of TRL's `RepeatSampler`", "trainers/ppo/test_resume.py"),
     Seam(
         "trainers/rollout/trainer.py",
+        "TRL's RLOO trainer switches to the reference by its module's `use_adapter`",
+        "trainers/rollout/test_reference_pass.py",
+    ),
+    Seam(
+        "trainers/rollout/trainer.py",
         "`_tokenize_prompts` of TRL's RLOO trainer, for the reward adapter",
         "trainers/rollout/test_reward_position.py",
     ),

@@ -6,7 +6,7 @@ models and layers that switch in a way of their own, such as prompt tuning and X
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from peft import PeftModel
@@ -73,6 +73,11 @@ def adapter(model: PeftModel, name: str) -> Iterator[None]:
                 layer._active_adapter = [name]
         tuner.active_adapter = model.active_adapter = name
         yield
+
+
+def used(model: PeftModel, adapter_name: str | None) -> AbstractContextManager:
+    """As TRL's `use_adapter`: context in which `model` computes with an adapter, or without any for `None`."""
+    return adapter_off(model) if adapter_name is None else adapter(model, adapter_name)
 
 
 def activate(model: PeftModel, name: str, *, is_trained: bool = True) -> None:

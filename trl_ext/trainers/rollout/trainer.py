@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from trl import RLOOTrainer
+from trl.trainer import rloo_trainer
 from trl.trainer.utils import RepeatSampler
 
-from trl_ext.reference import frozen_copy, modules
+from trl_ext.reference import frozen_copy, modules, switching
 from trl_ext.reference.frozen_copy import policy_is_reference
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.reference.starting_point import StartingPoint
@@ -160,7 +161,8 @@ class RolloutTrainer(RLOOTrainer):
         self.update.checkpoint_nothing()
         self._observed = generation.Observed()
         # TRL runs a reference pass for any β except 0; the rewards that it computes with β are not used here.
-        with temporarily(self, beta=float(self._reads_reference)):
+        trl_computes = temporarily(self, beta=float(self._reads_reference))
+        with trl_computes, temporarily(rloo_trainer, use_adapter=switching.used):
             batch = super()._generate_and_score_completions(inputs)
         observed, self._observed = self._observed, None
         sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
