@@ -195,7 +195,7 @@ SEAMS = (
         "trainers/ppo/test_settings.py",
     ),
     Seam(
-        "trainers/preference/activation_memory.py",
+        "trainers/common/activation_memory.py",
         "`GradientCheckpointingLayer` of transformers, whose layers are checkpointed one by one",
         "trainers/preference/test_row_memory.py",
     ),

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from tests.trainers.helpers import lora, nf4
 from trl_ext.fused import lora as fused
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.preference import activation_memory
+from trl_ext.trainers.common import activation_memory
 
 IDS = torch.tensor([[5, 17, 30, 44, 61, 70, 12, 9], [8, 21, 3, 33, 90, 14, 7, 2]])
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -15,7 +15,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3RMSNorm
 
 from trl_ext.fused import classes, norm
-from trl_ext.trainers.preference import activation_memory
+from trl_ext.trainers.common import activation_memory
 
 WIDTH = 64
 LLAMA_LIKE = [LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm, MistralRMSNorm, SmolLM3RMSNorm, Olmo2RMSNorm, GptOssRMSNorm]

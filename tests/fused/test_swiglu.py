@@ -15,7 +15,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 from tests.fused.test_lora import IDS, adapted, assert_equal, passed
 from trl_ext.fused import classes, norm, swiglu
 from trl_ext.fused import lora as fused_lora
-from trl_ext.trainers.preference import activation_memory
+from trl_ext.trainers.common import activation_memory
 
 SIZES = {
     "hidden_size": 32,

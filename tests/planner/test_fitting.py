@@ -93,6 +93,19 @@ def test_recipes_that_decide_are_obeyed(fit):
     assert fit("llama-3.1-8b-ipo", 12, gradient_checkpointing=False).choose() is None
 
 
+def test_whole_micro_batches_recompute_no_more_than_memory_requires(fit):
+    """A reward model's micro-batch is four pairs of 2,048 tokens."""
+    judged = fit("qwen3-4b-reward", 22.5)
+    tokens, count = judged.choose()
+    assert tokens == 4 * 2 * 2048 and 0 < count < judged.layers
+    assert judged.fits(tokens, count) and not judged.fits(tokens, count - 1)
+    assert fit("qwen3-4b-reward", 22.5, gradient_checkpointing=True).choose() == (tokens, judged.layers)
+    assert fit("qwen3-4b-reward", 22.5, gradient_checkpointing=False).choose() is None
+    for key in ("activation_offloading", "torch_compile"):  # with which a run does not choose
+        assert fit("qwen3-4b-reward", 22.5, **{key: True}).choose() == (tokens, judged.layers)
+    assert fit("smollm2-135m-short-sft", 22.5, gradient_checkpointing="auto").choose()[1] == 0
+
+
 def test_other_overheads_change_the_total(fit):
     judged = fit("llama-3.1-8b-ipo", 22.5)
     more = replace(judged, overhead=Overhead(1.08, 1.6 * GIB))

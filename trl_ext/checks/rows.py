@@ -8,7 +8,6 @@ from pathlib import Path
 
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
-from trl_ext.methods import Method
 from trl_ext.support import messages
 
 
@@ -34,19 +33,14 @@ def checkpointing(key: str, s: Settings) -> Iterator[str]:
         yield f"{s.where(key)} is {s[key]!r}: give true, false or 'auto'."
 
 
-def may_choose_layers(method: Method) -> bool:
-    """Whether the trainer can choose the checkpointed layers by measured memory."""
-    return method.cuts_rows or method.samples_completions
-
-
 for _key in ("activation_checkpointing", "gradient_checkpointing"):  # the first is the newer name of the second
-    problem(_key, applies_to=may_choose_layers)(partial(checkpointing, _key))
+    problem(_key)(partial(checkpointing, _key))
 
 
-@problem("gradient_checkpointing", "gradient_checkpointing_kwargs", applies_to=may_choose_layers)
+@problem("gradient_checkpointing", "gradient_checkpointing_kwargs")
 def chosen_layers(s: Settings) -> Iterator[str]:
     given = s["gradient_checkpointing_kwargs"]
-    chosen = {"every_n_layers", "offload"} & set(given if isinstance(given, dict) else ())
+    chosen = {"every_n_layers", "offload", "selective"} & set(given if isinstance(given, dict) else ())
     if s["gradient_checkpointing"] == "auto" and chosen:
         yield (
             f"{s.where('gradient_checkpointing_kwargs')} sets {', '.join(sorted(chosen))}, and `gradient_checkpointing: auto` "

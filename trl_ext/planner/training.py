@@ -24,7 +24,6 @@ class Training:
         row_tokens: Row length given by the recipe; `None` if the run chooses it.
         owns_rows: Whether rows are cut to fit memory; other trainers run whole micro-batches.
         checkpointing: Whether all layers are checkpointed; `None` if the run chooses the number.
-        may_choose_layers: Whether `gradient_checkpointing: auto` is allowed.
         cannot_pack: Why this trainer pads; `None` if it packs.
         needs_reference: Whether a reference is computed or cached.
         extra_passes: Additional passes without gradient.
@@ -42,7 +41,6 @@ class Training:
     row_tokens: int | None = None
     owns_rows: bool = False
     checkpointing: bool | None = None
-    may_choose_layers: bool = False
     cannot_pack: str | None = None
     needs_reference: bool = False
     extra_passes: int = 0
@@ -70,7 +68,6 @@ def preferences(recipe: Any) -> Training:
         row_tokens=None if rows in (None, "auto") else int(rows),
         owns_rows=True,
         checkpointing=_checkpointing(recipe),
-        may_choose_layers=True,
         cannot_pack=None if effective("packing") else "`packing` is off",
         needs_reference=info.needs_reference,
         extra_passes=int("z_ref" in info.inputs) + int(info.coupled),
@@ -90,11 +87,13 @@ def micro_batches(recipe: Any) -> Training:
     """A reward model on pairs, or supervised fine-tuning: a forward pass is `per_device_train_batch_size` examples."""
     length, notes = _length(recipe)
     sequences = len(recipe.method.completions)
+    checkpointing = _checkpointing(recipe)
+    cannot_choose = recipe.effective("activation_offloading") or recipe.effective("torch_compile")
     return Training(
         sequences=sequences,
         length=length,
         row_tokens=recipe.effective("per_device_train_batch_size") * sequences * length,
-        checkpointing=bool(_checkpointing(recipe)),
+        checkpointing=True if checkpointing is None and cannot_choose else checkpointing,
         cannot_pack="its trainer runs whole micro-batches",
         is_classifier=recipe.method.trains_scores,
         notes=notes,
@@ -115,7 +114,6 @@ def sampled(recipe: Any) -> Training:
         length_key=recipe.method.length_key,
         row_tokens=batch * length,
         checkpointing=_checkpointing(recipe),
-        may_choose_layers=True,
         cannot_pack="its trainer runs whole micro-batches",
         needs_reference=recipe.method.always_needs_reference or recipe.info.needs_reference,
         trained_adapters=recipe.method.trained_adapters,

@@ -18,8 +18,8 @@ from trl_ext.batching.packed import Tree, pack
 from trl_ext.fused import lora as fused_lora
 from trl_ext.fused import norm, swiglu
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
+from trl_ext.trainers.common import activation_memory
 from trl_ext.trainers.common.checkpointed_layers import CheckpointedLayers
-from trl_ext.trainers.preference import activation_memory
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "fused"])
@@ -72,6 +72,14 @@ def test_the_footprint_foretells_the_allocations_of_a_longer_row(checkpointed, d
     forward(1).backward()  # gradients are there from now on
     found = peak_bytes_on_cpu(lambda: forward(9).backward())
     assert 0.9 < measured.peak(9 * TOKENS, checkpointed) / found < 1.15
+
+
+def test_a_measurement_keeps_nothing_that_it_counts(deep):
+    _, base, forward = deep
+    base.gradient_checkpointing_disable()
+    counted = activation_memory.kept(base, lambda: forward(9))[0]
+    found = peak_bytes_on_cpu(lambda: activation_memory.kept(base, lambda: forward(9)))
+    assert found < 0.4 * (counted.inside + counted.outside)  # a layer's and what attention needs, of six layers
 
 
 def test_a_pass_without_gradient_takes_no_more_than_foretold(deep):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from tests.trainers.helpers import intercept
+from tests.trainers.helpers import fewest_layers, intercept, same_gradients
 from tests.trainers.online import helpers as online
 from tests.trainers.ppo import helpers as ppo
-from trl_ext.trainers.preference import activation_memory
+from trl_ext.trainers.common import activation_memory
 
 KINDS = {"ppo": ppo, "online": online}
 LAYERS = 2  # of the tiny model
@@ -39,31 +39,11 @@ def run(kind, model, tmp_path, monkeypatch, *, free=None, checkpointing="auto", 
     return trainer, trainer.recorder.gradients, passes
 
 
-def same(gradients, expected):
-    return all(
-        torch.equal(found[name], other[name])
-        for found, other in zip(gradients, expected, strict=True)
-        for name in other
-    )
-
-
-def by_hand(footprint, tokens, free):
-    """The fewest first layers, recomputed, with which tokens fit; written again, without the code of the budget."""
-    for count in range(LAYERS + 1):
-        kept = (LAYERS - count) * footprint.stored
-        at_the_end = kept + 0.4 * footprint.stored * (count < LAYERS)
-        again = 1.4 * footprint.stored * (count > 0)
-        peak = count * footprint.checkpointed + max(at_the_end, again) + footprint.rest
-        if tokens * peak + footprint.constant <= free:
-            return count
-    return LAYERS
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_micro_batch_recomputes_only_what_it_needs(kind, model, tmp_path, monkeypatch):
     _, expected, _ = run(kind, model, tmp_path, monkeypatch, checkpointing=False)
     plenty, gradients, passes = run(kind, model, tmp_path, monkeypatch, free=2**40)
-    assert same(gradients, expected)
+    assert same_gradients(gradients, expected)
     memories = plenty.update.micro_batches.memory.by_phase
     assert len(memories) == {"ppo": 2, "online": 1}[kind]
     assert {tuple(flags) for *_, flags in passes} == {(False, False)}
@@ -73,10 +53,10 @@ def test_each_micro_batch_recomputes_only_what_it_needs(kind, model, tmp_path, m
     middle = max(memory.footprint.peak(largest, 1) for memory in memories.values())
     assert middle < max(memory.footprint.peak(largest, 0) for memory in memories.values())
     some, gradients, passes = run(kind, model, tmp_path, monkeypatch, free=middle + held)
-    assert same(gradients, expected)
+    assert same_gradients(gradients, expected)
     memories = some.update.micro_batches.memory.by_phase
     for phase, size, flags in passes:
-        count = by_hand(memories[phase].footprint, size, middle)
+        count = fewest_layers(memories[phase].footprint, size, middle)
         assert flags == [number < count for number in range(LAYERS)], phase
     assert [True, False] in [flags for *_, flags in passes]
 
@@ -97,7 +77,7 @@ def test_memory_that_runs_out_recomputes_everything_before_parts_are_halved(
 
     _, expected, _ = run(kind, model, tmp_path, monkeypatch, checkpointing=True)
     trainer, gradients, _ = run(kind, model, tmp_path, monkeypatch, free=2**40, disturb=disturb)
-    assert same(gradients, expected) and trainer.update.micro_batches.part_size is None
+    assert same_gradients(gradients, expected) and trainer.update.micro_batches.part_size is None
     assert "run again, from now on with gradient checkpointing in all layers" in " ".join(
         capsys.readouterr().out.split()
     )

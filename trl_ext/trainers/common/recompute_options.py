@@ -1,10 +1,12 @@
 """Let `gradient_checkpointing` of a trainer's configuration be `auto`."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl_ext.trainers.common.flags import SwitchOrAuto, switch, switched
+from trl_ext.trainers.common.temporarily import temporarily
 
 
 @dataclass
@@ -39,3 +41,35 @@ class RecomputeOptions:
     def _names_of_checkpointing(self) -> list[str]:
         # The first is the newer name, which transformers has since 5.23.
         return [name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(self, name)]
+
+
+def settle(args: Any, is_on: bool) -> None:
+    """Replace `auto`, if `args` has it: in all layers or in none."""
+    if args.gradient_checkpointing == "auto":
+        args.activation_checkpointing = args.gradient_checkpointing = is_on  # newer and older name
+
+
+def settle_before(args: Any) -> str | None:
+    """Checkpoint all layers where a trainer that runs transformers' own loop cannot choose them.
+
+    Returns:
+        The reason, as a clause; `None` if the layers can be chosen, or if the user chose them.
+    """
+    if args is None or args.gradient_checkpointing != "auto":
+        return None
+    reasons = {
+        "several processes train, and a step that runs out of memory on one of them cannot be repeated": args.world_size
+        > 1,
+        "`activation_offloading` moves what layers keep to the CPU": args.activation_offloading,
+        "`torch_compile` would compile the model again for every other number of layers": args.torch_compile,
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if reason is not None:
+        settle(args, True)
+    return reason
+
+
+def told_to_trl(args: Any) -> AbstractContextManager:
+    """Context in which a constructor of TRL's sees no `auto`, which is resolved before the first micro-batch."""
+    is_auto = args is not None and args.gradient_checkpointing == "auto"
+    return temporarily(args, gradient_checkpointing=False) if is_auto else nullcontext()

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from trl_ext.batching import budget
+from trl_ext.trainers.common import activation_memory
 from trl_ext.trainers.common.checkpointed_layers import CheckpointedLayers
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, release
-from trl_ext.trainers.preference import activation_memory, forward
+from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.runtime import Runtime
 
 Sample = Callable[[int], tuple[dict[str, Any], int]]

@@ -8,14 +8,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trl_ext.support.errors import UserError
-from trl_ext.support.memory_errors import in_parentheses, is_out_of_memory
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.common.out_of_memory import Unchanged, release
-from trl_ext.trainers.rollout.memory import Forward, MicroBatchMemory, tokens
-
-INTERVAL = 100
-"""Micro-batches of a phase among which one is run again as it was."""
+from trl_ext.trainers.common.micro_batch_memory import Forward, MicroBatchMemory
+from trl_ext.trainers.common.repetition import Repetition
 
 
 class MicroBatches:
@@ -50,7 +46,7 @@ class MicroBatches:
         self.row, self.rows = row, rows
         self.part_size: int | None = None
         self.memory: MicroBatchMemory | None = None
-        self._unchanged: dict[str, Unchanged] = {}  # by phase
+        self._repetitions: dict[str, Repetition] = {}  # by phase
 
     def backward(
         self,
@@ -64,8 +60,7 @@ class MicroBatches:
     ) -> Tensor:
         """Add the gradient of a mean over a batch to `parameters`; if memory runs out, run it again.
 
-        The first time it runs as it was, after cached memory is freed. If memory runs out again, all layers are checkpointed,
-        unless the user chose them. After that it runs in halves.
+        `Repetition` says how it runs again; at last in halves.
 
         The gradient is the same however the batch is cut, as long as `loss_of` is a mean over its rows.
 
@@ -84,35 +79,16 @@ class MicroBatches:
         Raises:
             UserError: A single row does not fit.
         """
-        gradients = [parameter.grad for parameter in parameters]
-        unchanged = self._unchanged.setdefault(phase, Unchanged(INTERVAL))
-        unchanged.begin()
-        while True:
-            for parameter in parameters:
-                parameter.grad = None
-            attempt = MeanMetrics()
-            try:
-                loss = self._backward_parts(phase, loss_of, batch, attempt, accumulation, forward)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                quoted = in_parentheses(error)
-            else:
-                break
-            # Outside the handler, so that no traceback keeps the failed attempt's activations alive.
-            release()
-            if unchanged.is_allowed():
-                text = "cached memory was freed, and the micro-batch is run again as it was"
-                say(self.accelerator, f"out of memory {phase}: {text}")
-            elif self.memory is not None and self.memory.recompute_everything():
-                text = "the micro-batch is run again, from now on with gradient checkpointing in all layers"
-                say(self.accelerator, f"out of memory {phase}: {text}")
-            else:
-                self._halve(phase, batch, quoted)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-        sums.add_all(attempt)
+
+        def attempt() -> tuple[Tensor, MeanMetrics]:
+            metrics = MeanMetrics()
+            return self._backward_parts(phase, loss_of, batch, metrics, accumulation, forward), metrics
+
+        repetition = self._repetitions.setdefault(phase, Repetition(self.accelerator, phase))
+        loss, metrics = repetition.until_it_fits(
+            attempt, parameters, self.memory, lambda quoted: self._halve(phase, batch, quoted)
+        )
+        sums.add_all(metrics)
         return loss
 
     def _backward_parts(
@@ -162,3 +138,14 @@ def parts(batch: dict[str, Any], rows: int) -> list[dict[str, Any]]:
         {name: value[start : start + rows] if value.ndim else value for name, value in batch.items()}
         for start in range(0, size(batch), rows)
     ]
+
+
+def tokens(batch: dict[str, Any]) -> int:
+    """Tokens that a batch computes, padding included: its completions (B, C), or those of pairs (P, 2, C), with their prompts."""
+    completions = batch["completion_ids"]
+    return completions.numel() + completions[..., 0].numel() * batch["prompt_ids"].size(1)
+
+
+def repeated(batch: dict[str, Any], times: int) -> dict[str, Any]:
+    """The first row of a batch, `times` times, by which its memory is measured."""
+    return {name: value[:1].repeat_interleave(times, 0) for name, value in batch.items() if value.ndim}

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from trl_ext.rl import masked
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.common.micro_batch_memory import MicroBatchMemory
 from trl_ext.trainers.rollout import roles
-from trl_ext.trainers.rollout.memory import MicroBatchMemory
 from trl_ext.trainers.rollout.metrics import StepMetrics
-from trl_ext.trainers.rollout.micro_batches import MicroBatches
+from trl_ext.trainers.rollout.micro_batches import MicroBatches, repeated, tokens
 from trl_ext.trainers.rollout.sampled import Sampled
 
 
@@ -77,7 +77,14 @@ class RolloutUpdate(ABC):
         )
         if args.gradient_checkpointing == "auto":
             self.micro_batches.memory = MicroBatchMemory(
-                model.get_base_model(), args, accelerator, autocast, trained=self.parameters, optimizer=optimizer
+                model.get_base_model(),
+                args,
+                accelerator,
+                autocast,
+                tokens=tokens,
+                sample=repeated,
+                trained=self.parameters,
+                optimizer=optimizer,
             )
 
     @abstractmethod
