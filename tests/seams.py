@@ -200,6 +200,16 @@ SEAMS = (
         "trainers/preference/test_row_memory.py",
     ),
     Seam(
+        "trainers/common/activation_memory.py",
+        "`StorageWeakRef` of torch, which tells storages apart without keeping them",
+        "trainers/preference/test_row_memory.py",
+    ),
+    Seam(
+        "trainers/common/whole_micro_batches.py",
+        "`_metrics` and `_total_train_tokens` of TRL's trainers, which a repeated micro-batch must not change twice",
+        "trainers/common/test_whole_micro_batches.py",
+    ),
+    Seam(
         "trainers/preference/baseline.py",
         "how TRL's collator for images names mismatched pairs",
         "trainers/preference/test_vision.py",
