@@ -94,15 +94,17 @@ def test_recipes_that_decide_are_obeyed(fit):
 
 
 def test_whole_micro_batches_recompute_no_more_than_memory_requires(fit):
-    """A reward model's micro-batch is four pairs of 2,048 tokens."""
-    judged = fit("qwen3-4b-reward", 22.5)
+    def four_pairs(**keys):
+        return fit("qwen3-4b-reward", 22.5, per_device_train_batch_size=4, **keys)
+
+    judged = four_pairs()
     tokens, count = judged.choose()
     assert tokens == 4 * 2 * 2048 and 0 < count < judged.layers
     assert judged.fits(tokens, count) and not judged.fits(tokens, count - 1)
-    assert fit("qwen3-4b-reward", 22.5, gradient_checkpointing=True).choose() == (tokens, judged.layers)
-    assert fit("qwen3-4b-reward", 22.5, gradient_checkpointing=False).choose() is None
+    assert four_pairs(gradient_checkpointing=True).choose() == (tokens, judged.layers)
+    assert four_pairs(gradient_checkpointing=False).choose() is None
     for key in ("activation_offloading", "torch_compile"):  # with which a run does not choose
-        assert fit("qwen3-4b-reward", 22.5, **{key: True}).choose() == (tokens, judged.layers)
+        assert four_pairs(**{key: True}).choose() == (tokens, judged.layers)
     assert fit("smollm2-135m-short-sft", 22.5, gradient_checkpointing="auto").choose()[1] == 0
 
 
