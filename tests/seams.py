@@ -160,8 +160,12 @@ SEAMS = (
         "trainers/test_adapter_table.py",
     ),
     Seam("reference/identity.py", "how peft wraps layers and the modules it saves", "reference/test_identity.py"),
-    Seam("reference/implicit.py", "`use_adapter` of TRL", "trainers/preference/test_references.py"),
     Seam("reference/moving.py", "the tensors of peft's `LoraLayer`", "reference/test_moving.py"),
+    Seam(
+        "reference/switching.py",
+        "the flags that peft's layers and wrappers switch by, and which methods set only them",
+        "reference/test_switching.py",
+    ),
     Seam("reference/starting_point.py", "`add_fused_lm_head` of TRL", "reference/test_starting_point.py"),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
     Seam("runs/report.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
@@ -173,14 +177,34 @@ SEAMS = (
         "trainers/test_flags.py",
     ),
     Seam(
-        "trainers/common/out_of_memory.py",
+        "support/memory_errors.py",
         "which errors accelerate takes for a lack of memory",
-        "trainers/preference/test_out_of_memory.py",
+        "support/test_memory_errors.py",
+    ),
+    Seam(
+        "trainers/common/paged_states.py",
+        "where bitsandbytes' optimizers create and load their states",
+        "trainers/common/test_paged_states.py",
     ),
     Seam(
         "trainers/common/staged_checkpoint.py",
         "the files of transformers' checkpoints and their rotation",
         "trainers/common/test_staged_checkpoint.py",
+    ),
+    Seam(
+        "fused/lora.py",
+        "the forward pass of peft's `Linear` and `Linear4bit` layers, and their attributes that decide what it computes",
+        "fused/test_lora.py",
+    ),
+    Seam(
+        "fused/norm.py",
+        "transformers' classes of RMSNorm take one tensor, and have `weight` and `variance_epsilon` or `eps`",
+        "fused/test_norm.py",
+    ),
+    Seam(
+        "fused/swiglu.py",
+        "the names of the projections of transformers' MLPs; Liger's function of the two projections",
+        "fused/test_swiglu.py",
     ),
     Seam(
         "trainers/common/streams.py",
@@ -198,9 +222,19 @@ SEAMS = (
         "trainers/ppo/test_settings.py",
     ),
     Seam(
-        "trainers/preference/activation_memory.py",
+        "trainers/common/activation_memory.py",
         "`GradientCheckpointingLayer` of transformers, whose layers are checkpointed one by one",
         "trainers/preference/test_row_memory.py",
+    ),
+    Seam(
+        "trainers/common/activation_memory.py",
+        "`StorageWeakRef` of torch, which tells storages apart without keeping them",
+        "trainers/preference/test_row_memory.py",
+    ),
+    Seam(
+        "trainers/common/whole_micro_batches.py",
+        "`_metrics` and `_total_train_tokens` of TRL's trainers, which a repeated micro-batch must not change twice",
+        "trainers/common/test_whole_micro_batches.py",
     ),
     Seam(
         "trainers/preference/baseline.py",
@@ -229,6 +263,11 @@ SEAMS = (
         "trainers/rollout/test_reward_functions.py",
     ),
     Seam("trainers/rollout/trainer.py", "the order of TRL's `RepeatSampler`", "trainers/ppo/test_resume.py"),
+    Seam(
+        "trainers/rollout/trainer.py",
+        "TRL's RLOO trainer switches to the reference by its module's `use_adapter`",
+        "trainers/rollout/test_reference_pass.py",
+    ),
     Seam(
         "trainers/rollout/trainer.py",
         "`_tokenize_prompts` of TRL's RLOO trainer, for the reward adapter",

@@ -6,11 +6,14 @@ and `stack`) and that indices may lie on the CPU. `.to`, `.cpu`, `.item` and `.t
 
 Not simulated: memory, streams, kernels and dtypes that only a GPU has, autocast, generators of random numbers on the
 GPU, which of several GPUs a tensor lies on, and operations besides `cat` and `stack` that refuse a CPU tensor without
-dimensions. In PyTorch's eyes the device is `meta`, which every build knows and nothing here needs otherwise, so code
+dimensions. Transfers between the devices are counted, each as one whether or not its memory is pinned, and so is all that makes
+the CPU wait: numbers that are read, and results whose size depends on numbers, such as those of boolean masks. In PyTorch's eyes the device is `meta`, which every build knows and nothing here needs otherwise, so code
 that asks for `cuda` by name takes its other branch.
 """
 
 import contextlib
+import re
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,7 +37,39 @@ INDEXING = (
     torch.ops.aten.index_put_.default,
     torch.ops.aten._index_put_impl_.default,
 )
+SYNCHRONISING = {
+    "_local_scalar_dense", "equal", "masked_select", "nonzero", "repeat_interleave", "unique_consecutive", "unique_dim", "_unique2"
+}  # fmt: skip
+"""Operations whose result, or its size, the CPU has to wait for."""
+LIBRARIES = re.compile(r"(?<=/)(trl_ext|trl|transformers|peft|accelerate)/")
 CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor)
+
+
+_TRANSFERS: list[list[str]] = []
+
+
+@contextlib.contextmanager
+def transfers() -> Iterator[list[str]]:
+    """Context that lists every transfer between the devices, by operation and place in the code."""
+    found: list[str] = []
+    _TRANSFERS.append(found)
+    try:
+        yield found
+    finally:
+        _TRANSFERS.remove(found)
+
+
+def _note(operation: str) -> None:
+    if not _TRANSFERS:
+        return
+    frames = [frame for frame in traceback.extract_stack() if LIBRARIES.search(frame.filename)]
+    place = (
+        f"{frames[-1].filename[LIBRARIES.search(frames[-1].filename).start() :]}:{frames[-1].lineno}"
+        if frames
+        else "elsewhere"
+    )
+    for found in _TRANSFERS:
+        found.append(f"{operation} at {place}")
 
 
 class TwoDevicesError(RuntimeError):
@@ -59,6 +94,7 @@ class OnGPU(torch.Tensor):
         return _run(func, args, kwargs or {})
 
     def tolist(self) -> Any:
+        _note("tolist")
         return self.detach().values.tolist()
 
     def __repr__(self) -> str:
@@ -78,6 +114,8 @@ def _run(func: Callable, args: tuple, kwargs: dict) -> Any:
     if kwargs.get("device") is not None:
         is_on_gpu = torch.device(kwargs["device"]) == DEVICE
         kwargs = {**kwargs, "device": torch.device("cpu")}
+    if _transfers(func, args, tensors, to_gpu=is_on_gpu):
+        _note(func._schema.name)
     values = [tensor.values if isinstance(tensor, OnGPU) else tensor for tensor in tensors]
     given = {id(value): tensor for value, tensor in zip(values, tensors, strict=True)}
     result = func(*_values(args), **_values(kwargs))
@@ -85,6 +123,17 @@ def _run(func: Callable, args: tuple, kwargs: dict) -> Any:
         return result
     # An operation in place returns the tensor it was given.
     return tree_map_only(torch.Tensor, lambda value: given[id(value)] if id(value) in given else OnGPU(value), result)
+
+
+def _transfers(func: Callable, args: tuple, tensors: list[torch.Tensor], *, to_gpu: bool) -> bool:
+    """Whether an operation copies between the devices, or makes the CPU wait."""
+    is_given = any(isinstance(tensor, OnGPU) for tensor in tensors)
+    if func in COPIES:
+        return bool(tensors) and any(isinstance(tensor, OnGPU) != to_gpu for tensor in tensors)
+    if func in INDEXING and is_given:
+        indices = [index for index in tree_leaves(args[1]) if isinstance(index, torch.Tensor)]
+        return any(not isinstance(i, OnGPU) or i.dtype in (torch.bool, torch.uint8) for i in indices)
+    return is_given and func._schema.name.removeprefix("aten::") in SYNCHRONISING
 
 
 def _values(tree: Any) -> Any:

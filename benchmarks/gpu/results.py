@@ -45,8 +45,7 @@ class Step(Cell, total=False):
     planned_checkpointed_layers: int
     allocated_gib: float  # peak of tensors
     reserved_gib: float  # peak of what the allocator held
-    context_gib: float  # of the card in use outside the allocator, other programs' and paged memory too
-    paged_gib: float  # optimizer states in memory that pages between card and host, outside the allocator
+    context_gib: float  # of the card in use outside the allocator, other programs' memory too
     seconds: float  # median of the steps after warm-up
     steps: list[float]  # each of them
     examples: int  # in a step
@@ -78,7 +77,6 @@ class Rollout(Cell, total=False):
     allocated_gib: float
     reserved_gib: float
     context_gib: float
-    paged_gib: float
     seconds: float  # of a rollout and its updates together, divided by the updates
     completions: int  # in a rollout
     completion_tokens: float  # sampled in a rollout, mean

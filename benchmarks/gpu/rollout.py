@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.gpu import card, training
 from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.step import paged, planned
+from benchmarks.gpu.step import planned
 from trl_ext import planner
 
 ROLLOUTS = 2
@@ -57,7 +57,6 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
         phases = Phases(trainer)
         run = training.run(trainer, updates)
         phases.between.append(run.peak)
-        in_pages = paged(trainer.optimizer)
     cycle = sum(run.times) / (ROLLOUTS - 1)
     rollout = statistics.median(phases.seconds[1:])
     peaks = [*phases.during, *phases.between]
@@ -70,7 +69,6 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
         "allocated_gib": most(peaks, "allocated_gib"),
         "reserved_gib": most(peaks, "reserved_gib"),
         "context_gib": most(peaks, "context_gib"),
-        "paged_gib": in_pages,
         "seconds": cycle / updates,
         "completions": phases.completions,
         "completion_tokens": statistics.mean(phases.tokens),

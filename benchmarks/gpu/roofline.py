@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from trl_ext.planner.shape import Shape
-from trl_ext.trainers.common import lora
-from trl_ext.trainers.preference import activation_memory
+from trl_ext.trainers.common import activation_memory, lora
 
 
 @dataclass

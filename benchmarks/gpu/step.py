@@ -28,7 +28,6 @@ def measure(bench: Bench, rate: float) -> dict[str, Any]:
         run = training.run(trainer)
         rows = chosen_rows(trainer) if recipe.method.cuts_rows else {"attention": implementation(trainer.model)}
         choice = trainer.longest_row if recipe.method.cuts_rows else None
-        rows["paged_gib"] = paged(trainer.optimizer)
         rows["examples"] = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
         totals = [entry["num_tokens"] for entry in trainer.state.log_history if "num_tokens" in entry]
     shape = request.read(recipe).shape
@@ -93,10 +92,3 @@ def implementation(model: Any) -> str:
     if name == usual:
         return f"padded rows, {usual}"
     return kernels.IN_WORDS[name.removeprefix(f"{attention.PREFIX}_").partition("_")[0]]
-
-
-def paged(optimizer: Any) -> float:
-    """Paged states of an optimizer in GiB."""
-    states = getattr(optimizer, "optimizer", optimizer).state.values()
-    tensors = [value for state in states for value in state.values() if getattr(value, "is_paged", False)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / GIB

@@ -72,11 +72,25 @@ class _Tallies(TrainerCallback):
         vars(self.current).update(vars(roofline.Tally()))
 
 
+class Unpaged(TrainerCallback):
+    """Lets a paged optimizer of bitsandbytes create its states in memory of PyTorch's allocator, with the same updates.
+
+    CUDA allocates paged memory, so it would escape the limit on the allocator (`benchmarks.gpu.card.hold`) and its peaks. On a
+    larger card the states would lie in memory that the emulated card does not have.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+        if getattr(optimizer, "is_paged", False):
+            optimizer.is_paged = False
+
+
 def run(trainer: Any, warm_up: int = WARM_UP) -> Run:
     """Train for the configured number of steps; the first `warm_up` steps are not measured."""
     clock, tallies, printed = Clock(), _Tallies(), io.StringIO()
     trainer.add_callback(clock)
     trainer.add_callback(tallies)
+    trainer.add_callback(Unpaged())
     card.begin_peak()
     with contextlib.redirect_stdout(printed), roofline.counting(trainer.model, tallies.current):
         trainer.train()

@@ -32,7 +32,7 @@ def by_definition(query, key, value, row, window):
 
 
 def documented_varlen(q, k, v, starts_q, starts_k, longest_q, longest_k, *, scale, window_size, enable_gqa=False):
-    """What PyTorch documents for its variable-length kernel, one sequence at a time."""
+    """What PyTorch documents for its variable-length kernel, one sequence at a time; its kernel takes grouped heads."""
     assert starts_q.dtype == starts_k.dtype == torch.int32 and window_size[1] == 0
     outputs = []
     for i in range(len(starts_q) - 1):
@@ -41,8 +41,7 @@ def documented_varlen(q, k, v, starts_q, starts_k, longest_q, longest_k, *, scal
             for tensor, starts in ((q, starts_q), (k, starts_k), (v, starts_k))
         )
         assert one_q.shape[1] <= longest_q and one_k.shape[1] <= longest_k
-        if enable_gqa:
-            one_k, one_v = (tensor.repeat_interleave(len(one_q) // len(one_k), dim=0) for tensor in (one_k, one_v))
+        one_k, one_v = (tensor.repeat_interleave(len(one_q) // len(one_k), dim=0) for tensor in (one_k, one_v))
         scores = one_q @ one_k.transpose(1, 2) * (one_q.shape[-1] ** -0.5 if scale is None else scale)
         place = torch.arange(one_q.shape[1])[:, None] + one_k.shape[1] - one_q.shape[1]
         distance = place - torch.arange(one_k.shape[1])[None, :]
@@ -51,10 +50,22 @@ def documented_varlen(q, k, v, starts_q, starts_k, longest_q, longest_k, *, scal
     return torch.cat(outputs)
 
 
-def varlen_of_2_11(q, k, v, starts_q, starts_k, longest_q, longest_k, *, return_aux=None, scale=None, window_size):
-    """As PyTorch 2.11 has it: as many heads of keys as of queries."""
-    assert q.shape[1] == k.shape[1] == v.shape[1]
-    return documented_varlen(q, k, v, starts_q, starts_k, longest_q, longest_k, scale=scale, window_size=window_size)
+def varlen_of_2_12(q, k, v, *sequences, return_aux=None, scale=None, window_size=(-1, -1), enable_gqa=False):
+    """As PyTorch 2.12 and later have it: grouped heads have to be asked for."""
+    if not enable_gqa and q.shape[1] != k.shape[1]:
+        raise ValueError("Expect query and key/value to have the same number of heads")
+    return of_given_heads(q, k, v, *sequences, scale=scale, window_size=window_size)
+
+
+def varlen_of_2_11(q, k, v, *sequences, return_aux=None, scale=None, window_size=(-1, -1)):
+    """As PyTorch 2.11 has it: heads are handed to the kernel as they are."""
+    return of_given_heads(q, k, v, *sequences, scale=scale, window_size=window_size)
+
+
+def of_given_heads(q, k, v, *sequences, **settings):
+    """Keys and values that were expanded to the heads of the queries would take their memory as often."""
+    assert (q.shape[1], k.shape[1], v.shape[1]) == (HEADS, HEADS // GROUPS, HEADS // GROUPS)
+    return documented_varlen(q, k, v, *sequences, **settings)
 
 
 def varlen_of_2_10(q, k, v, starts_q, starts_k, longest_q, longest_k, is_causal=False, return_aux=None):
@@ -78,7 +89,7 @@ def attend(kernel: str, inputs, row, window):
     ("kernel", "provided"),
     [
         (kernels.SEGMENTS, documented_varlen),
-        (kernels.VARLEN, documented_varlen),
+        (kernels.VARLEN, varlen_of_2_12),
         (kernels.VARLEN, varlen_of_2_11),
     ],
 )
@@ -160,7 +171,7 @@ def test_what_may_run_depends_on_device_and_dtype():
 @pytest.mark.parametrize(
     ("provided", "expected"),
     [
-        (documented_varlen, (kernels.VARLEN, kernels.SEGMENTS)),
+        (varlen_of_2_12, (kernels.VARLEN, kernels.SEGMENTS)),
         (varlen_of_2_11, (kernels.VARLEN, kernels.SEGMENTS)),
         (varlen_of_2_10, (kernels.SEGMENTS,)),
     ],

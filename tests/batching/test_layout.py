@@ -14,7 +14,7 @@ def test_a_row_computes_every_prompt_once_and_no_padding():
     assert row.input_ids.shape == (1, 52)
     padded = sum(2 * (len(t.prompt) + max(map(len, t.completions))) for t in trees())
     assert padded == 80
-    assert row.scatter(torch.ones(len(row.branch))).sum(dim=1).tolist() == [5, 8, 3, 4, 6, 1]
+    assert row.scatter(torch.ones(len(row.scored))).sum(dim=1).tolist() == [5, 8, 3, 4, 6, 1]
 
 
 def test_equal_prompts_and_equal_completions_are_computed_once():

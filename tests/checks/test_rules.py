@@ -42,6 +42,7 @@ SAMPLE = [
     ("paired", {"label_smoothing_factor": 0.1}),
     ("paired", {"train_sampling_strategy": "group_by_length"}),
     ("paired", {"gradient_checkpointing_kwargs": {"every_n_layers": 2}}),
+    ("sft", {"gradient_checkpointing_kwargs": {"selective": True}}),
     ("paired", {"optim_args": "momentum"}),
     ("paired", {"report_to": "wnadb"}),
     ("paired", {"load_best_model_at_end": True}),

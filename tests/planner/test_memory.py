@@ -17,11 +17,13 @@ def ratio(
     storage: Storage | None = None,
     rank: int | None = 16,
     targets: object = "all-linear",
+    is_fused: bool = True,
 ) -> float:
     """Activations by arithmetic ÷ by the dry run; weights, adapter and gradients have to agree exactly."""
     storage = storage or Storage()
-    shape = counting.count(config, rank, targets, is_quantised=storage.bits < 16)
-    found = dry_run.run(config, row, storage, rank=rank, targets=targets, checkpointed_layers=checkpointed_layers)
+    shape = counting.count(config, rank, targets, is_quantised=storage.bits < 16, is_fused=is_fused)
+    adapter = {"rank": rank, "targets": targets, "is_fused": is_fused}
+    found = dry_run.run(config, row, storage, **adapter, checkpointed_layers=checkpointed_layers)
     state = memory.training_state(shape, storage)
     static = sum(memory.weights(shape, storage).values()) + state["LoRA weights"] + state["gradients"]
     assert static == pytest.approx(found.static, rel=1e-4)
@@ -88,12 +90,37 @@ def test_padded_rows():
         (Storage(is_double=False), 16, "all-linear", 0.002),
         (Storage(trained=2), 16, "all-linear", 0.002),
         (Storage(), 16, ["q_proj", "v_proj"], 0.02),
-        (Storage(bits=16), 16, "all-linear", 0.05),
+        (Storage(bits=16), 16, "all-linear", 0.002),
     ],
 )
 def test_how_weights_and_adapters_are_kept(storage, rank, targets, tolerance):
     found = ratio(shallow(SHAPES["Llama-3.1-8B"], LAYERS), Row(2048), LAYERS, storage, rank, targets)
     assert found == pytest.approx(1, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("bits", "checkpointed_layers", "tolerance"), [(4, LAYERS, 0.002), (4, 0, 0.025), (16, LAYERS, 0.05)]
+)
+def test_layers_of_peft(bits, checkpointed_layers, tolerance):
+    """With `fused_kernels: none`. An unquantised layer then stores its own copy of its input."""
+    config, storage = shallow(SHAPES["Llama-3.1-8B"], LAYERS), Storage(bits=bits)
+    assert ratio(config, Row(2048), checkpointed_layers, storage, is_fused=False) == pytest.approx(1, abs=tolerance)
+
+
+def test_what_fused_layers_do_not_store():
+    """The dry run of both, so that no formula is involved. 1024 tokens, 2 layers of 4096 numbers and 14336 products."""
+    config = shallow(SHAPES["Llama-3.1-8B"], 2)
+
+    def stored(bits: int, is_fused: bool) -> float:
+        return dry_run.run(config, Row(1024), Storage(bits=bits), rank=16, is_fused=is_fused).stored
+
+    # 2 of the 4 bytes of the inputs of four norms, and silu(gate) in 2 bytes. The first norm reads the embeddings, which need no
+    # gradient, and stores nothing.
+    saved = 4 * 4096 * 2 * 1024 + 2 * 14336 * 2 * 1024
+    assert stored(4, False) - stored(4, True) == saved
+    # PEFT's layers on 16-bit weights store their own copies: k and v that of q's input, o that of the attention's output, up
+    # that of gate's input. 2 bytes, 1024 tokens, 2 layers.
+    assert stored(16, False) - stored(16, True) == saved + 4 * 4096 * 2 * 1024 * 2
 
 
 def test_float32_embeddings_double_the_residual_stream():
@@ -109,12 +136,15 @@ def test_full_fine_tuning():
 
 
 def test_a_layer_of_llama_by_hand():
-    shape = counting.count(SHAPES["Llama-3.1-8B"], 16)
-    # MLP 4 tensors of 14336 · 2 bytes; norms 2 of 4096 · 4 and a root mean square each; their outputs 2 of 4096 · 2;
-    # queries and attention output 4096 · 2; keys and values 1024 · 2; 32 statistics; 7 · 16 numbers of the LoRA.
-    by_hand = 4 * 28672 + 2 * (16384 + 4) + 2 * 8192 + 2 * 8192 + 2 * 2048 + 32 * 4 + 7 * 16 * 2
-    assert memory.stored_per_token(shape, Row(1, keys_per_token=1.0)) == by_hand == 184_680
-    assert memory.residue_per_token(shape, Row(1)) == 8192
+    # Norms 2 inputs of 4096 and a root mean square each; their outputs 2 of 4096 · 2; queries and attention output 4096 · 2;
+    # keys and values 1024 · 2; 32 statistics; 7 · 16 numbers of the LoRA. MLP: gate, up and product of 14336 · 2 bytes.
+    rest = 2 * 4 + 2 * 8192 + 2 * 8192 + 2 * 2048 + 32 * 4 + 7 * 16 * 2
+    by_hand = {True: rest + 2 * 8192 + 3 * 28672, False: rest + 2 * 16384 + 4 * 28672}
+    for is_fused, expected in by_hand.items():
+        shape = counting.count(SHAPES["Llama-3.1-8B"], 16, is_fused=is_fused)
+        assert memory.stored_per_token(shape, Row(1, keys_per_token=1.0)) == expected
+        assert memory.residue_per_token(shape, Row(1)) == 8192
+    assert by_hand == {True: 139_624, False: 184_680}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_shipped_recipes_fit_the_card_they_name(path, shipped):
 
 
 def test_fewer_layers_are_recomputed_on_a_larger_card(shipped):
-    counts = [plan(shipped("llama-3.1-8b-ipo"), vram=vram).checkpointed_layers for vram in (12, 16, 24, 32, 48)]
+    counts = [plan(shipped("llama-3.1-8b-ipo"), vram=vram).checkpointed_layers for vram in (12, 16, 20, 24, 32)]
     assert counts == sorted(counts, reverse=True) and len(set(counts)) == 5 and counts[-1] == 0
 
 
@@ -45,7 +45,7 @@ def test_experts_that_stay_in_16_bits_are_the_reason(shipped):
         ("zephyr-7b-dpo", 8, {}, ["--lora_r 16"]),
         ("llama-3.1-8b-ipo", 14, {"gradient_checkpointing": False}, ["--gradient_checkpointing auto"]),
         ("llama-3.1-8b-ipo", 12, {"row_tokens": 32768}, ["--row_tokens auto"]),
-        ("qwen3-1.7b-hh-16gb", 4, {}, ["--max_length 512"]),
+        ("qwen3-1.7b-hh-16gb", 3.8, {"optim": "paged_adamw_8bit"}, ["--max_length 512"]),
         ("smollm3-3b-smoke", 6, {"dtype": "float32", "max_length": 4096}, None),
     ],
 )
@@ -139,7 +139,9 @@ def test_ppo_has_a_critic_and_a_cache(tmp_path):
     adapter = 33_030_144  # rank 16 on all linear layers of Qwen3-4B
     assert found["LoRA weights"] == found["gradients"] == 2 * 4 * adapter
     # 16 completions of 512 + 512 tokens; keys and values of 36 layers, 8 heads of 128, 2 bytes
-    assert found["KV cache"] == 16 * 1024 * 2 * 36 * 8 * 128 * 2
+    final = 16 * 1024 * 2 * 36 * 8 * 128 * 2
+    assert found["KV cache"] == 1.5 * final  # it grows by concatenation
+    assert terms(other_trainer(tmp_path, cache_implementation="static", **settings)).get("KV cache", final) == final
 
 
 def test_a_reward_model_has_no_language_head(tmp_path):

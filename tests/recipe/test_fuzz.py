@@ -165,6 +165,7 @@ SIZES = {
     "dtype": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
     "lora_r": counts,
     "lora_dtype": st.sampled_from(["float32", "bfloat16"]),
+    "fused_kernels": st.sampled_from(["auto", "none"]),
     "lora_target_modules": st.one_of(st.lists(targets, max_size=3), targets, odd_text),
     "optim": st.sampled_from(["adamw_torch", "paged_adamw_8bit", "sgd", "lion_8bit", "adafactor"]),
     "attn_implementation": st.sampled_from(["eager", "sdpa", "flash_attention_2", "x"]),

@@ -141,3 +141,23 @@ def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) 
     norm = sum(b[name].square().sum() for name in b)
     assert norm > 0
     return (difference / norm).sqrt().item()
+
+
+def same_gradients(gradients: list[dict[str, torch.Tensor]], expected: list[dict[str, torch.Tensor]]) -> bool:
+    """Whether the gradients of all steps are equal bit by bit."""
+    return all(
+        found.keys() == other.keys() and all(torch.equal(found[name], other[name]) for name in other)
+        for found, other in zip(gradients, expected, strict=True)
+    )
+
+
+def fewest_layers(footprint: Any, tokens: int, free: float) -> int:
+    """The fewest first layers, recomputed, with which tokens fit; written again, without the code of the budget."""
+    for count in range(footprint.layers + 1):
+        kept = (footprint.layers - count) * footprint.stored
+        at_the_end = kept + 0.4 * footprint.stored * (count < footprint.layers)
+        again = 1.4 * footprint.stored * (count > 0)
+        peak = count * footprint.checkpointed + max(at_the_end, again) + footprint.rest
+        if tokens * peak + footprint.constant <= free:
+            return count
+    return footprint.layers

@@ -32,6 +32,7 @@ VALUES = {
     "gradient_checkpointing": [True, False, "auto"],
     "logging_nan_inf_filter": [True, False],
     "lora_dtype": ["float32", "bfloat16"],
+    "fused_kernels": ["auto", "none"],
     "skip_nonfinite_steps": [3],
     "resume_changed": [True, False],
     "loss_type": [["ipo"], ["sigmoid", "hinge"]],

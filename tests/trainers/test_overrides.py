@@ -97,11 +97,13 @@ OVERRIDES = {
 """Names that stand both in a class of ours and in a parent's, by trainer, each with the test of what it relies on."""
 
 SHARED_STATE = {"_tr_loss"}  # the running sum of losses, from which a step left out is taken back
+# Tokens of a micro-batch that is run again count once.
+SHARED_STATE_OF_WHOLE_MICRO_BATCHES = SHARED_STATE | {"_total_train_tokens"}
 SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"precompute_ref_logps"}
 SHARED_STATE_OF_ROLLOUTS = SHARED_STATE | {"_buffered_inputs", "_step", "_current_train_step_time", "beta"}
 SETS = {
-    SupervisedTrainer: SHARED_STATE,
-    RewardModelTrainer: SHARED_STATE,
+    SupervisedTrainer: SHARED_STATE_OF_WHOLE_MICRO_BATCHES,
+    RewardModelTrainer: SHARED_STATE_OF_WHOLE_MICRO_BATCHES,
     # Those of the loss show the one that is trained, where TRL's constructor was told another.
     PairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES | {"loss_types", "loss_weights"},
     # The last switches TRL's own mismatched pairs on while it precomputes their reference values.

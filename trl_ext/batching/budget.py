@@ -15,6 +15,10 @@ BACKWARD = 1.4
 """Peak memory of a layer's backward pass, relative to the activations that the layer keeps."""
 STEP = 256
 """Row lengths are multiples of this many tokens, so that small changes of free memory do not change them."""
+LONGER = 8
+"""How many times as long as the policy's a row without gradient is at most. A 4-bit base is dequantised once per row."""
+LONGER_IF_RECOMPUTED = 2
+"""The same if every layer is checkpointed and nothing was measured: the policy's row then keeps little more than a layer."""
 
 
 class Footprint(NamedTuple):
@@ -41,6 +45,10 @@ class Footprint(NamedTuple):
         last = stored + (BACKWARD - 1) * self.stored if stored else 0.0
         recomputed = BACKWARD * self.stored if checkpointed_layers else 0.0
         return tokens * (inputs + max(last, recomputed) + self.rest) + self.constant
+
+    def without_gradient(self, tokens: int) -> float:
+        """Bytes at the worst moment of a forward pass that keeps nothing: at most what one layer would keep, and its input."""
+        return tokens * (self.stored + self.checkpointed + self.rest) + self.constant
 
 
 class Memory(NamedTuple):
@@ -85,16 +93,23 @@ def row_length(memory: Memory, checkpointed_layers: int | None = None) -> int:
     return min(choices)[1] if choices else STEP
 
 
-def in_words(memory: Memory, row_tokens: int, checkpointed_layers: int | None) -> str:
-    """Describe the memory of a full row for the log."""
+def row_without_gradient(footprint: Footprint, row_tokens: int, checkpointed_layers: int) -> int:
+    """The longest row without gradient, in tokens, that needs no more memory than a full row with gradient."""
+    most = footprint.peak(row_tokens, checkpointed_layers)
+    choices = range(STEP, LONGER * max(row_tokens, STEP) + 1, STEP)
+    return max((tokens for tokens in choices if footprint.without_gradient(tokens) <= most), default=STEP)
+
+
+def in_words(memory: Memory, row_tokens: int, checkpointed_layers: int | None, what: str | None = None) -> str:
+    """Describe the memory of a full row, or of `what` with as many tokens, for the log."""
     count = memory.layers_to_checkpoint(row_tokens) if checkpointed_layers is None else checkpointed_layers
     layers = memory.footprint.layers
     where = "off" if not count else f"in all {layers} layers" if count == layers else f"in {count} of {layers} layers"
     need = memory.footprint.peak(row_tokens, count)
     verdict = "" if need <= memory.free else "; this may not fit"
     return (
-        f"row_tokens {row_tokens:,}, gradient checkpointing {where}: about {_size(need)} of {_size(memory.free)} free for "
-        f"activations{verdict}"
+        f"{what or f'row_tokens {row_tokens:,}'}, gradient checkpointing {where}: about {_size(need)} of {_size(memory.free)} "
+        f"free for activations{verdict}"
     )
 
 

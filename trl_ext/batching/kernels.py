@@ -5,6 +5,7 @@ keys are those of its prompt and its own. It needs an NVIDIA GPU of the Ampere g
 `segments` runs a scaled-dot-product attention for each segment, on any device and in any dtype.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 from transformers.integrations.sdpa_attention import repeat_kv
+
+from trl_ext.batching.transfer import from_numbers
 
 VARLEN = "varlen"
 SEGMENTS = "segments"
@@ -37,7 +40,12 @@ def _takes(*names: str) -> bool:
     """Whether this PyTorch's kernel has these parameters: scale and window since 2.11, grouped heads since 2.12."""
     from torch.nn.attention import varlen
 
-    return all(name in inspect.signature(varlen.varlen_attn).parameters for name in names)
+    return _parameters(varlen.varlen_attn).issuperset(names)
+
+
+@functools.cache
+def _parameters(function: Callable) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 class Sequences(NamedTuple):
@@ -56,6 +64,16 @@ class Sequences(NamedTuple):
     longest_query: int
     longest_key: int
 
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Its tensors by name, for `on`."""
+        named = {"keys": self.keys, "query_starts": self.query_starts, "key_starts": self.key_starts}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def on(self, tensors: dict[str, torch.Tensor]) -> "Sequences":
+        """The same segments with copies of their tensors on another device."""
+        return self._replace(**{name: tensors[name] for name in self.tensors})
+
 
 def sequences(segments: Any, device: torch.device) -> Sequences:
     """Convert segments (`trl_ext.batching.packed.Segment`), which cover a row from left to right."""
@@ -67,7 +85,7 @@ def sequences(segments: Any, device: torch.device) -> Sequences:
         return F.pad(torch.tensor(lengths, dtype=torch.int32), (1, 0)).cumsum(0, dtype=torch.int32).to(device)
 
     return Sequences(
-        torch.tensor(flat, device=device) if len(flat) > sum(queries) else None,
+        from_numbers(flat).to(device) if len(flat) > sum(queries) else None,
         starts(queries),
         starts(list(map(len, keys))),
         max(queries),
@@ -99,11 +117,8 @@ def varlen(
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if row.keys is not None:
         k, v = k.index_select(0, row.keys), v.index_select(0, row.keys)
-    groups, grouped = q.shape[1] // k.shape[1], {}
-    if groups > 1 and _takes("enable_gqa"):
-        grouped = {"enable_gqa": True}
-    elif groups > 1:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    # Without that parameter the heads are not compared, and the kernel itself takes grouped ones.
+    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] and _takes("enable_gqa") else {}
     output = varlen_attn(
         q,
         k,

@@ -11,13 +11,14 @@ an ordinary sequence.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 
 from trl_ext.batching.kernels import Sequences, sequences
+from trl_ext.batching.transfer import from_numbers, to_device
 
 
 class Tree(NamedTuple):
@@ -58,9 +59,16 @@ class Layout:
         """The segments in the form that the variable-length kernel takes, on the device of the positions."""
         return sequences(self.segments, self.positions.device)
 
-    def to(self, device: torch.device) -> "Layout":
-        """Copy to `device`."""
-        return Layout(self.segments, self.positions.to(device))
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors of the layout by name, for `on`."""
+        return {"positions": self.positions} | self.sequences.tensors
+
+    def on(self, tensors: dict[str, torch.Tensor]) -> "Layout":
+        """The same layout with copies of its tensors on another device."""
+        layout = Layout(self.segments, tensors["positions"])
+        layout.__dict__["sequences"] = self.sequences.on(tensors)  # where `cached_property` keeps it
+        return layout
 
 
 @dataclass
@@ -70,9 +78,10 @@ class PackedRow:
     Attributes:
         input_ids, position_ids, labels: Shape (1, T); a label is the next token of the same branch, −100 elsewhere.
         layout: Which of the T tokens attend to which.
-        branch: Branch of each scored position, shape (N,).
-        offset: Position of each scored token in its branch's completion, shape (N,).
+        scored: Positions in the row whose next token is scored, shape (N,).
+        place: Where the value of each scored token goes in a table of all branches, flattened (branches · width), shape (N,).
         branches: Number of branches of the row, including those of empty completions.
+        width: Scored tokens of the longest completion; 1 if no token is scored.
         completions: Branch that computes each completion, shape (S,); completions may share a branch.
     """
 
@@ -80,21 +89,33 @@ class PackedRow:
     position_ids: torch.Tensor
     labels: torch.Tensor
     layout: Layout
-    branch: torch.Tensor
-    offset: torch.Tensor
+    scored: torch.Tensor
+    place: torch.Tensor
     branches: int
+    width: int
     completions: torch.Tensor
 
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors of the row by name, for `on`."""
+        names = ("input_ids", "labels", "scored", "place", "completions")
+        return {name: getattr(self, name) for name in names} | self.layout.tensors
+
+    def on(self, tensors: dict[str, torch.Tensor]) -> "PackedRow":
+        """The same row with its tensors, or copies of them, on another device."""
+        layout = self.layout.on(tensors)
+        names = ("input_ids", "labels", "scored", "place", "completions")
+        moved = {name: tensors[name] for name in names}
+        return replace(self, layout=layout, position_ids=layout.positions[None], **moved)
+
     def to(self, device: torch.device) -> "PackedRow":
-        """Copy to `device`."""
-        fields = (self.input_ids, self.position_ids, self.labels, self.layout, self.branch, self.offset)
-        return PackedRow(*(field.to(device) for field in fields), self.branches, self.completions.to(device))
+        """Copy to `device`, in one transfer."""
+        return self if device.type == "cpu" else self.on(to_device(self.tensors, device))
 
     def scatter(self, values: torch.Tensor) -> torch.Tensor:
-        """Scatter values of the scored positions, (N,), to one zero-padded row per completion: (S, longest)."""
-        width = int(self.offset.max()) + 1 if len(self.offset) else 1
-        flat = values.new_zeros(self.branches * width)
-        by_branch = flat.index_put((self.branch * width + self.offset,), values).view(self.branches, width)
+        """Scatter values of the scored positions, (N,), to one zero-padded row per completion: (S, width)."""
+        flat = values.new_zeros(self.branches * self.width)
+        by_branch = flat.index_put((self.place,), values).view(self.branches, self.width)
         return by_branch[self.completions]
 
 
@@ -123,7 +144,7 @@ def pack_joined(trees: Sequence[Tree], order: Sequence[int] | None = None) -> Pa
     """
     joined, branch_of = join(trees)
     row = pack(joined)
-    row.completions = torch.tensor([branch_of[i] for i in order] if order is not None else branch_of, dtype=torch.long)
+    row.completions = from_numbers([branch_of[i] for i in order] if order is not None else branch_of)
     return row
 
 
@@ -133,6 +154,7 @@ def pack(trees: Sequence[Tree]) -> PackedRow:
     positions: list[int] = []
     labels: list[int] = []
     segments: list[Segment] = []
+    scored: list[int] = []
     branches: list[int] = []
     offsets: list[int] = []
     number = 0
@@ -151,24 +173,24 @@ def pack(trees: Sequence[Tree]) -> PackedRow:
         append(trunk, 0, None, is_branch=False)
         for completion in tree.completions:
             if completion:
+                count = len(head) + len(completion) - 1
+                scored.extend(range(len(ids), len(ids) + count))
                 append(head + completion, len(trunk), shared, is_branch=True)
-                scored = len(head) + len(completion) - 1
-                branches.extend([number] * scored)
-                offsets.extend(range(scored))
+                branches.extend([number] * count)
+                offsets.extend(range(count))
             number += 1
 
-    def row(values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long)
-
-    layout = Layout(segments, row(positions))
+    layout = Layout(segments, from_numbers(positions))
+    width = max(offsets, default=0) + 1
     return PackedRow(
-        row(ids)[None],
+        from_numbers(ids)[None],
         layout.positions[None],
-        row(labels)[None],
+        from_numbers(labels)[None],
         layout,
-        row(branches),
-        row(offsets),
+        from_numbers(scored),
+        from_numbers(branches) * width + from_numbers(offsets),
         number,
+        width,
         torch.arange(number),
     )
 

@@ -14,6 +14,7 @@ import torch
 from trl_ext.batching import attention, kernels
 from trl_ext.batching.packed import PackedRow, Tree, pack
 from trl_ext.support.counts import count
+from trl_ext.support.memory_errors import is_out_of_memory
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 # Families that mix tokens outside attention, or build their own masks; recognised by name, without running the model.
@@ -79,9 +80,9 @@ def prove(score: Callable[[PackedRow], torch.Tensor], padded: torch.Tensor, tree
             difference = (score(row.to(device)) - padded.repeat(2)).abs().max().item()
     except attention.CannotPackError as error:
         return Outcome(str(error))
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # a kernel that does not run on this device, or a model that changes its masks
+        if is_out_of_memory(error):
+            raise
         return Outcome(f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}")
     if not asked.masks:
         return Outcome("it builds its attention mask itself")

@@ -34,13 +34,13 @@ def checkpointing(key: str, s: Settings) -> Iterator[str]:
 
 
 for _key in ("activation_checkpointing", "gradient_checkpointing"):  # the first is the newer name of the second
-    problem(_key, applies_to=lambda method: method.cuts_rows)(partial(checkpointing, _key))
+    problem(_key)(partial(checkpointing, _key))
 
 
-@problem("gradient_checkpointing", "gradient_checkpointing_kwargs", applies_to=lambda method: method.cuts_rows)
+@problem("gradient_checkpointing", "gradient_checkpointing_kwargs")
 def chosen_layers(s: Settings) -> Iterator[str]:
     given = s["gradient_checkpointing_kwargs"]
-    chosen = {"every_n_layers", "offload"} & set(given if isinstance(given, dict) else ())
+    chosen = {"every_n_layers", "offload", "selective"} & set(given if isinstance(given, dict) else ())
     if s["gradient_checkpointing"] == "auto" and chosen:
         yield (
             f"{s.where('gradient_checkpointing_kwargs')} sets {', '.join(sorted(chosen))}, and `gradient_checkpointing: auto` "

@@ -15,9 +15,10 @@ from trl_ext.runs.loaded import Opened
 from trl_ext.support import intervals
 from trl_ext.support.intervals import Estimate
 from trl_ext.support.sampling import Completion, sample
+from trl_ext.trainers.common.out_of_memory import reported
 
 BATCH = 64
-"""Completions sampled at once; halved, repeatedly if need be, where memory runs out."""
+"""Completions sampled at once; halved, repeatedly if need be, where memory runs out and freeing cached memory does not help."""
 
 EXAMPLES = 32
 """Completions kept in a record."""
@@ -105,8 +106,14 @@ def _log_ratio(scored: Scored) -> float:
 
 
 def _complete(model: Any, tokenizer: Any, prompts: list[list[int]], sampling: Sampling) -> list[Completion]:
+    """Sample a completion for each prompt.
+
+    Raises:
+        UserError: Memory runs out with a single completion.
+    """
     limits = {"seed": sampling.seed, "max_new_tokens": sampling.max_new_tokens}
-    return sample(model, tokenizer, prompts, batch_size=BATCH, **limits)
+    with reported("while completions were sampled", "lower `--max_new_tokens`, or free memory on the device"):
+        return sample(model, tokenizer, prompts, batch_size=BATCH, **limits)
 
 
 def _lens(completions: list[Completion]) -> Estimate:

@@ -28,7 +28,7 @@ AT_ONCE = 256
 """Examples whose tokens are in memory together."""
 
 AS_TRAINED = {
-    "max_length", "truncation_mode", "packing", "reference_cache", "pad_token", "lora_dtype", "dataset_num_proc", "tf32",
+    "max_length", "truncation_mode", "packing", "reference_cache", "pad_token", "lora_dtype", "fused_kernels", "dataset_num_proc", "tf32",
     "trust_remote_code",
 }  # fmt: skip
 """Settings of a run that affect its log-probabilities or the time they take."""
@@ -53,9 +53,10 @@ class Scorer:
         examples = iter(examples)
         while chunk := list(islice(examples, AT_ONCE)):
             known: dict[tuple, Scored] = {}
-            for attempt in self.retry.attempts(chunk):
-                with attempt:
-                    self._score_into(known, chunk)
+            with self.references.kept():
+                for attempt in self.retry.attempts(chunk):
+                    with attempt:
+                        self._score_into(known, chunk)
             for example in chunk:
                 yield [known[_key(sequence)] for sequence in self.tokens.sequences([example])]
         self.references.flush()
@@ -82,7 +83,9 @@ class Scorer:
         self.references.open()
         self.rows.prepare(examples)
         with self.runtime.locally(), self.runtime.autocast(), no_grad_eval(self.model):
-            for row in self.rows.cut(examples):
+            rows = self.rows.cut(examples)
+            self.row_objective.score_reference(examples, rows)
+            for row in rows:
                 batch = self.rows.collate(row)
                 reference = forward.to_arrays(self.references.score(batch))
                 policy = forward.to_arrays(forward.run(self.model, batch))

@@ -54,7 +54,7 @@ def _changes(request: Request) -> list[dict[str, Any]]:
         found.append({"use_bnb_nested_quant": True})
     training = request.training
     if training.checkpointing is False:
-        found.append({"gradient_checkpointing": "auto" if training.owns_rows else True})
+        found.append({"gradient_checkpointing": "auto"})
     if training.owns_rows and training.row_tokens is not None:
         found.append({"row_tokens": "auto"})
     if not training.owns_rows and training.row_tokens > request.longest:

@@ -24,6 +24,7 @@ def count(
     targets: lora.Targets = lora.ALL_LINEAR,
     *,
     is_quantised: bool = True,
+    is_fused: bool = True,
 ) -> Shape:
     """Count a model.
 
@@ -32,20 +33,22 @@ def count(
         rank: r of the LoRA; `None` if all weights are trained.
         targets: PEFT's `target_modules`: `all-linear`, a regular expression, or names.
         is_quantised: Whether the linear layers will be quantised.
+        is_fused: Whether LoRA layers, norms and MLPs are those of `trl_ext.fused`, or of PEFT and transformers.
 
     Raises:
         UserError: transformers cannot build the model, or `targets` match no module.
     """
     model, text = on_meta(config)
     try:
-        return _shape(model, text, rank, targets, is_quantised)
+        counted = _shape(model, text, rank, targets, is_fused)
     except AttributeError as error:
         raise UserError(
             f"The planner does not support the architecture of this model ({config['model_type']}): {error}."
         ) from error
+    return replace(counted, shares_inputs=is_quantised or is_fused or rank is None)
 
 
-def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_quantised: bool) -> Shape:
+def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_fused: bool) -> Shape:
     modules = dict(model.named_modules())
     head = model.get_output_embeddings()
     skipped = not_converted(model)
@@ -66,6 +69,7 @@ def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_qu
     norms = _norms(layers[0], heads, getattr(text, "num_key_value_heads", None) or heads, head_width)
     direct = [name for name, _ in layers[0].named_children() if "norm" in name or name.startswith("ln_")]
     from trl_ext.batching.proof import known_to_be_wrong
+    from trl_ext.fused import swiglu
 
     counted = Shape(
         layers=len(layers),
@@ -92,7 +96,9 @@ def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_qu
         vision=_vision(model, layer_name),
         adapter=adapter,
         readers=lora.count_readers(in_layer),
-        shares_inputs=is_quantised or rank is None,
+        shares_inputs=True,
+        norm_offset=_norm_offset(layers[0]) if is_fused else None,
+        is_mlp_fused=is_fused and any(swiglu.can_fuse(module) for module in layers[0].modules()),
         has_softcap=getattr(text, "attn_logit_softcapping", None) is not None,
         cannot_pack=known_to_be_wrong(model.config),
         experts_per_token=per_token,
@@ -204,6 +210,14 @@ def _norms(layer: nn.Module, heads: int, key_value_heads: int, head_width: int) 
             times = heads if lora.leaf(name).startswith("q") else key_value_heads
         found.append((times * weight.numel(), times))
     return found
+
+
+def _norm_offset(layer: nn.Module) -> float | None:
+    """That of the norms of a layer, if all of them can be fused; `None` otherwise."""
+    from trl_ext.fused import norm
+
+    found = {norm.offset_of(module) for module in layer.modules() if "norm" in type(module).__name__.lower()}
+    return found.pop() if len(found) == 1 else None
 
 
 def _vision(model: Any, layer_name: str) -> int:

@@ -22,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from trl_ext.batching.head import head_sees
+from trl_ext.fused import lora as fused_lora
+from trl_ext.fused import norm, swiglu
 from trl_ext.planner import counting, fake_model, lora, memory, request
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
 from trl_ext.planner.vram_plan import VramPlan
@@ -53,6 +55,7 @@ def run(
     rank: int | None = None,
     targets: lora.Targets = lora.ALL_LINEAR,
     checkpointed_layers: int = 0,
+    is_fused: bool = True,
 ) -> Measured:
     """Run one forward and backward pass.
 
@@ -61,6 +64,7 @@ def run(
         row: A packed row for the variable-length kernel, or padded rows for `sdpa` or `eager`.
         storage: 4-bit or unquantised weights.
         rank, targets: Rank and targets of the LoRA; without a rank all weights are trained.
+        is_fused: Whether its layers are those of `trl_ext.fused`, or of PEFT and transformers.
 
     Raises:
         UserError: 8-bit weights, or attention segment by segment, neither of which can run on fake tensors.
@@ -73,6 +77,9 @@ def run(
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         model = fake_model.build(config, storage, rank, targets)
+        if is_fused:
+            for fuse in (norm.fuse, swiglu.fuse, fused_lora.fuse):
+                fuse(model)
         base = model.get_base_model() if rank is not None else model
         step, row = _packed_step(model, base, row) if row.kernel == VARLEN else _padded_step(model, base, row)
         _checkpoint(base, checkpointed_layers)
@@ -102,6 +109,7 @@ def compare(recipe: Any, planned: VramPlan) -> dict[str, float]:
         rank=asked.shape.adapter.rank if asked.shape.adapter else None,
         targets=asked.targets,
         checkpointed_layers=planned.checkpointed_layers,
+        is_fused=asked.is_fused,
     )
     optimizer = memory.training_state(asked.shape, asked.storage)["optimizer"]
     arithmetic = memory.peak(asked.shape, found.row, asked.storage, planned.checkpointed_layers)
@@ -203,11 +211,25 @@ def _some(scored: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda hidden: hidden.flatten(0, 1)[None][:, torch.empty(scored, dtype=torch.long)]
 
 
+class _NormKernel(torch.autograd.Function):
+    """The tensors of PyTorch's RMSNorm on CUDA: it stores its input and one float32 number per norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        ctx.save_for_backward(x, weight, torch.empty(*x.shape[:-1], 1))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple:
+        x, weight, _ = ctx.saved_tensors
+        return torch.empty_like(x), torch.empty_like(weight) if ctx.needs_input_grad[1] else None, None
+
+
 @contextlib.contextmanager
 def _as_on_cuda() -> Iterator[None]:
     """Inside, fake CPU tensors take the memory that CUDA tensors would take.
 
-    PEFT reads CUDA's autocast state on every device. The LM head reduces a block of logits in place with Triton and
+    PEFT reads CUDA's autocast state on every device. RMSNorm has a kernel. The LM head reduces a block of logits in place with Triton and
     multiplies with float32 accumulation; its CPU fallback makes float32 copies instead.
     """
     from trl.kernels import chunked_logprob as head
@@ -215,10 +237,16 @@ def _as_on_cuda() -> Iterator[None]:
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None
 
+    def has_kernel(x: torch.Tensor, weight: torch.Tensor, offset: float) -> bool:
+        return offset == 0 and x.dtype == weight.dtype
+
     was_on = torch.is_autocast_enabled("cuda")
     torch.set_autocast_enabled("cuda", True)
     try:
-        with mock.patch.multiple(head, _forward_tile=nothing, _backward_tile=nothing, _addmm_fp32=nothing):
+        with (
+            mock.patch.multiple(head, _forward_tile=nothing, _backward_tile=nothing, _addmm_fp32=nothing),
+            mock.patch.multiple(norm, has_kernel=has_kernel, kernel=_NormKernel.apply),
+        ):
             yield
     finally:
         torch.set_autocast_enabled("cuda", was_on)

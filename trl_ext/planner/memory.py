@@ -2,10 +2,11 @@
 
 Activations are the tensors that each operation stores for its backward pass under autocast with bfloat16 products:
 
-* a norm stores its input in float32, whatever the dtype of the model;
+* a fused norm stores its input and, if PyTorch has a kernel for it, a float32 statistic; a norm of transformers stores its input
+  in float32, whatever the dtype of the model;
 * a LoRA stores its input and r numbers; a frozen linear layer, quantised or not, stores nothing;
 * rotary embeddings store nothing; attention stores queries, keys, values, output and one float32 statistic per head;
-* a gated MLP stores both projections, the activated gate, and the product if a LoRA reads it.
+* a gated MLP stores both projections, the product if a LoRA reads it, and the activated gate unless it is fused.
 
 A checkpointed layer stores only its input and is recomputed in the backward pass. The first k of L layers are
 checkpointed, so the activations of the others are freed before recomputation begins. The peak is the largest of a few
@@ -22,8 +23,12 @@ VARLEN, SEGMENTS, SDPA, EAGER = "varlen", "segments", "sdpa", "eager"
 
 HEAD_TOKENS, HEAD_VOCABULARY = 4096, 32768
 """Block of logits in memory at a time in TRL's fused LM head, in the compute dtype."""
-NORM_BACKWARD = 5
-"""Float32 tensors of the norm's width alive at the peak of its backward pass, besides its input."""
+GROWING_CACHE = 1.5
+"""Memory of a KV cache that grows by concatenation ÷ its final bytes. Each token makes larger tensors, for which the freed ones
+are too small. A simulation of PyTorch's allocator for caches of 1 to 8 GiB needs up to 1.33 if nothing else is allocated."""
+NORM_BACKWARD, FUSED_NORM_BACKWARD = 5, 3
+"""Float32 tensors of the norm's width alive at the peak of its backward pass, besides its input: in that of transformers, and in
+the one of `trl_ext.fused.norm`, without PyTorch's kernel and besides the gradient."""
 OPTIMIZER_BYTES = {"8bit": 2.03, "sgd": 0.0, "adafactor": 0.5, "lion": 4.0}
 """Bytes of state per trained weight, by a part of the optimizer's name; 8 (two float32 moments) if none matches."""
 
@@ -40,6 +45,7 @@ class Row:
         width: Length of a padded sequence; 0 for a packed row.
         activation: Bytes of a number in the residual stream, by the model's dtype.
         cached_tokens: Tokens in the KV cache while completions are sampled; 0 if none are sampled.
+        is_cache_static: Whether the KV cache has its final size from the beginning.
     """
 
     tokens: int
@@ -49,6 +55,7 @@ class Row:
     width: int = 0
     activation: int = 2
     cached_tokens: int = 0
+    is_cache_static: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,8 @@ def stored_per_token(shape: Shape, row: Row) -> float:
     """Bytes stored per token for the backward pass by a layer that is not checkpointed."""
     gathered = 4 * shape.hidden * shape.experts_per_token  # inputs and outputs of the experts, one copy for each
     ranks = 2 * shape.adapter.rank * shape.adapter.layer_linears if shape.adapter else 0
-    norms = 4 * (shape.normed + shape.norms)
-    if shape.adapter is None:
+    norms = _norm(shape, row) * shape.normed + (0 if shape.norm_offset else 4 * shape.norms)
+    if shape.adapter is None and shape.norm_offset is None:
         norms += row.activation * shape.normed  # for the gradient of the norm's weight
     return _mlp(shape, row) + _attention(shape, row) + norms + _inputs(shape, row) + gathered + ranks
 
@@ -139,7 +146,8 @@ def stored_once(shape: Shape, storage: Storage) -> float:
 
 def outside_per_token(shape: Shape, row: Row) -> float:
     """Bytes stored per token outside the layers: the final norm's input, the states read by the LM head."""
-    return 4 * shape.hidden + row.activation * row.completion_share * shape.hidden + _shared(shape, row)
+    norm = _norm(shape, row) * shape.hidden
+    return norm + row.activation * row.completion_share * shape.hidden + _shared(shape, row)
 
 
 def head(shape: Shape, row: Row, storage: Storage) -> float:
@@ -175,19 +183,22 @@ def moments(shape: Shape, row: Row, storage: Storage, checkpointed_layers: int) 
     kept = residue | {"stored activations": (shape.layers - recomputed) * stored}
     outside = {"activations outside the layers": outside_per_token(shape, row) * tokens}
     freed = row.activation * row.completion_share * shape.hidden
-    final_norm = (4 * NORM_BACKWARD * shape.hidden - freed) * tokens
+    final_norm = (_norm_backward(shape, row) - freed) * tokens
     found = {
         "the LM head's backward pass": kept | outside | {"LM head": head(shape, row, storage)},
         "the final norm's backward pass": kept | outside | {"backward pass of the norm": final_norm},
     }
     if row.cached_tokens:
-        found["the sampling of completions"] = {"KV cache": kv_cache_per_token(shape) * row.cached_tokens}
+        growth = 1.0 if row.is_cache_static else GROWING_CACHE
+        found["the sampling of completions"] = {"KV cache": growth * kv_cache_per_token(shape) * row.cached_tokens}
     during = {"activations outside the layers": _shared(shape, row) * tokens} | _layer_backward(shape, row, storage)
     if recomputed < shape.layers:
         found["the last layer's backward pass"] = kept | during
     if recomputed:
         # When the first layer is recomputed, the activations of the later layers are already freed.
-        again = stored - (0 if shape.is_pre_norm else residue_per_token(shape, row) * tokens)
+        # Its own input is among `residue`, and is stored once.
+        stores_input = not shape.is_pre_norm or shape.norm_offset is not None
+        again = stored - (residue_per_token(shape, row) * tokens if stores_input else 0)
         found["a recomputed layer's backward pass"] = residue | {"recomputed layer": again} | during
     return found
 
@@ -204,6 +215,20 @@ def peak(shape: Shape, row: Row, storage: Storage, checkpointed_layers: int) -> 
     return static + sum(activations(shape, row, storage, checkpointed_layers)[1].values())
 
 
+def _norm(shape: Shape, row: Row) -> float:
+    """Bytes that a norm stores of a number of its input."""
+    return 4 if shape.norm_offset is None else row.activation
+
+
+def _norm_backward(shape: Shape, row: Row) -> float:
+    """Bytes per token at the peak of a norm's backward pass, besides its input."""
+    if shape.norm_offset is None:
+        return 4 * NORM_BACKWARD * shape.hidden
+    if shape.norm_offset == 0:  # PyTorch's kernel: the gradients of output and input
+        return 2 * row.activation * shape.hidden
+    return (4 * FUSED_NORM_BACKWARD + row.activation) * shape.hidden
+
+
 def _inputs(shape: Shape, row: Row) -> float:
     """16-bit inputs of the trained linear modules, except of the MLP's last and those that attention stores anyway."""
     readers = shape.readers
@@ -214,7 +239,7 @@ def _inputs(shape: Shape, row: Row) -> float:
 
 
 def _mlp(shape: Shape, row: Row) -> float:
-    gate = row.activation * shape.product if shape.is_gated else 0
+    gate = row.activation * shape.product if shape.is_gated and not shape.is_mlp_fused else 0
     return row.activation * shape.up + gate + 2 * shape.product * shape.readers.mlp_product
 
 
@@ -239,8 +264,8 @@ def _layer_backward(shape: Shape, row: Row, storage: Storage) -> dict[str, float
     """Bytes at the peak of a layer's backward pass besides the layer's stored activations."""
     tokens, hidden = row.tokens, shape.hidden
     incoming = row.activation * hidden
-    # With a norm after the MLP, the norm's float32 input is freed, and its gradient is not the residual's.
-    gradients = (2 * incoming - 4 * hidden if shape.is_post_norm else incoming) * tokens
+    # With a norm after the MLP, the norm's stored input is freed, and its gradient is not the residual's.
+    gradients = (2 * incoming - _norm(shape, row) * hidden if shape.is_post_norm else incoming) * tokens
     matrix = dequantised(shape, storage)
     found = [
         {"backward pass of a layer": gradients + row.activation * shape.up * tokens},
@@ -248,7 +273,7 @@ def _layer_backward(shape: Shape, row: Row, storage: Storage) -> dict[str, float
             "backward pass of a layer": gradients + row.activation * shape.product * tokens,
             "dequantised weights": matrix,
         },
-        {"backward pass of a layer": (4 * NORM_BACKWARD * hidden + incoming) * tokens},
+        {"backward pass of a layer": (_norm_backward(shape, row) + incoming) * tokens},
     ]
     if not shape.is_post_norm:  # when the backward pass reaches a norm, the MLP is freed
         found[-1]["backward pass of a layer"] -= _mlp(shape, row) * tokens

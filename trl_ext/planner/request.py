@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import demo
+from trl_ext.checks import sharding
 from trl_ext.model_files import adapter as adapter_files
 from trl_ext.planner import configs, training
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
@@ -35,6 +36,7 @@ class Request:
         config: The content of its config.json.
         shape: The counted model.
         targets: LoRA targets in PEFT's form.
+        is_fused: Whether LoRA layers, norms and MLPs are those of `trl_ext.fused`.
         is_continued: Whether the adapter exists already, so that its rank cannot be chosen.
         storage: How weights are stored.
         training: How its trainer processes examples.
@@ -49,6 +51,7 @@ class Request:
     config: dict[str, Any]
     shape: Shape
     targets: Any
+    is_fused: bool
     is_continued: bool
     storage: Storage
     training: Training
@@ -75,7 +78,8 @@ class Request:
         if self.cannot_pack is not None:
             width = min(width or self.training.length, tokens)
             share = 0.0 if self.training.is_classifier else COMPLETION_SHARE
-            return Row(tokens, share, 1.0, self.attention, width, activation, self.training.cached_tokens)
+            cache = self.training.cached_tokens, self.training.is_cache_static
+            return Row(tokens, share, 1.0, self.attention, width, activation, *cache)
         shared = 1 + self.training.sequences * (1 - COMPLETION_SHARE)
         kernel = kernel if activation == 2 and self.shape.head_width <= 256 else "segments"
         return Row(tokens, COMPLETION_SHARE, shared, kernel, 0, activation)
@@ -102,7 +106,8 @@ def read(recipe: Any) -> Request:
     config = configs.find(base, get("model_revision"))
     rank, targets = _lora(recipe, adapter) if has_adapter else (None, None)
     bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 16
-    shape = _count(_Config(config), rank, _hashable(targets), bits < 16)
+    is_fused = effective("fused_kernels") != "none" and not sharding.is_on(effective("fsdp"))
+    shape = _count(_Config(config), rank, _hashable(targets), bits < 16, is_fused)
     if adapter is not None:
         shape = replace(shape, adapter=_as_saved(shape.adapter, Path(model).expanduser()))
     weight = 4 if (get("dtype") or ("bfloat16" if has_adapter else "float32")) == "float32" else 2
@@ -131,6 +136,7 @@ def read(recipe: Any) -> Request:
         config=config,
         shape=shape,
         targets=targets,
+        is_fused=is_fused,
         is_continued=adapter is not None,
         storage=storage,
         training=asked,
@@ -203,8 +209,8 @@ def _hashable(targets: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _count(config: _Config, rank: int | None, targets: Any, is_quantised: bool) -> Shape:
+def _count(config: _Config, rank: int | None, targets: Any, is_quantised: bool, is_fused: bool) -> Shape:
     from trl_ext.planner import counting
 
     names = list(targets) if isinstance(targets, tuple) else targets
-    return counting.count(dict(config), rank, names, is_quantised=is_quantised)
+    return counting.count(dict(config), rank, names, is_quantised=is_quantised, is_fused=is_fused)

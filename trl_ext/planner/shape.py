@@ -65,8 +65,10 @@ class Shape:
         embedding, head, experts, vision: Parameters outside `linear` by kind; a tied head counts 0.
         adapter: LoRA, or `None` if all weights are trained.
         readers: Tensors read by the trained linear modules of a layer.
-        shares_inputs: Whether trained modules with the same input store it once. PEFT's LoRA on an unquantised layer casts its
-            input to float32 and stores its own copy.
+        shares_inputs: Whether trained modules with the same input store it once. PEFT's own LoRA on an unquantised layer
+            casts its input to float32 and stores its own copy.
+        norm_offset: c of the fused RMSNorms (`trl_ext.fused.norm`); `None` if the norms are those of transformers.
+        is_mlp_fused: Whether the product of a gated MLP is that of `trl_ext.fused.swiglu`.
         has_softcap: Whether attention logits are capped by a tanh.
         cannot_pack: Why the trainer will compute padded rows; `None` if it packs.
         experts_per_token: Experts per token; 0 for a dense model.
@@ -98,6 +100,8 @@ class Shape:
     adapter: Adapter | None
     readers: Readers
     shares_inputs: bool
+    norm_offset: float | None
+    is_mlp_fused: bool
     has_softcap: bool
     cannot_pack: str | None
     experts_per_token: int

@@ -31,6 +31,7 @@ class Training:
         trained_adapters, frozen_adapters: Numbers of adapters on the base. Frozen ones are those that this trainer adds, in
             units of the trained rank.
         cached_tokens: Tokens in the KV cache while completions are sampled.
+        is_cache_static: Whether the KV cache has its final size from the beginning (`cache_implementation`).
         notes: Sentences about assumptions.
     """
 
@@ -47,6 +48,7 @@ class Training:
     trained_adapters: int = 1
     frozen_adapters: int = 0
     cached_tokens: int = 0
+    is_cache_static: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -85,11 +87,13 @@ def micro_batches(recipe: Any) -> Training:
     """A reward model on pairs, or supervised fine-tuning: a forward pass is `per_device_train_batch_size` examples."""
     length, notes = _length(recipe)
     sequences = len(recipe.method.completions)
+    checkpointing = _checkpointing(recipe)
+    cannot_choose = recipe.effective("activation_offloading") or recipe.effective("torch_compile")
     return Training(
         sequences=sequences,
         length=length,
         row_tokens=recipe.effective("per_device_train_batch_size") * sequences * length,
-        checkpointing=bool(_checkpointing(recipe)),
+        checkpointing=True if checkpointing is None and cannot_choose else checkpointing,
         cannot_pack="its trainer runs whole micro-batches",
         is_classifier=recipe.method.trains_scores,
         notes=notes,
@@ -109,12 +113,13 @@ def sampled(recipe: Any) -> Training:
         length=length,
         length_key=recipe.method.length_key,
         row_tokens=batch * length,
-        checkpointing=bool(_checkpointing(recipe)),
+        checkpointing=_checkpointing(recipe),
         cannot_pack="its trainer runs whole micro-batches",
         needs_reference=recipe.method.always_needs_reference or recipe.info.needs_reference,
         trained_adapters=recipe.method.trained_adapters,
         frozen_adapters=int(effective("reward_adapter") is not None),
         cached_tokens=completions * length,
+        is_cache_static="static" in str(effective("cache_implementation")),
         notes=(f"The plan assumes prompts of {PROMPT} tokens. Its times do not include the sampling of completions.",),
     )
 

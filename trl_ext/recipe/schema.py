@@ -38,6 +38,8 @@ SOURCES = {
     "LossOptions": ("trl_ext", "trainers/preference/config.py"),
     "PreferenceOptions": ("trl_ext", "trainers/preference/config.py"),
     "CheckpointOptions": ("trl_ext", "trainers/common/checkpoint_options.py"),
+    "KernelOptions": ("trl_ext", "trainers/common/kernel_options.py"),
+    "RecomputeOptions": ("trl_ext", "trainers/common/recompute_options.py"),
     "FiniteStepOptions": ("trl_ext", "trainers/common/nonfinite.py"),
     "RewardExtras": ("trl_ext", "recipe/extras.py"),
     "ModelExtras": ("trl_ext", "recipe/extras.py"),

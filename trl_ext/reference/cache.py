@@ -54,6 +54,21 @@ TOUCH_SECONDS = 600.0
 log = logging.getLogger(__name__)
 
 
+def key_of(prompt_ids: Sequence[int], completion_ids: Sequence[int], identity: bytes = b"") -> bytes:
+    """Digest of a completion after its prompt, under one reference: 16 bytes.
+
+    Args:
+        prompt_ids, completion_ids: Token ids.
+        identity: Digest of the reference, up to 64 bytes.
+    """
+    prompt = np.ascontiguousarray(prompt_ids, dtype="<i8")
+    completion = np.ascontiguousarray(completion_ids, dtype="<i8")
+    digest = blake2b(len(prompt).to_bytes(8, "little"), digest_size=shard.KEY_BYTES, key=identity)
+    digest.update(prompt)
+    digest.update(completion)
+    return digest.digest()
+
+
 class ReferenceCache:
     """Per-token log-probabilities of completions under one reference.
 
@@ -105,12 +120,7 @@ class ReferenceCache:
             prompt_ids: Token ids of the prompt as the model reads them, after truncation, without padding.
             completion_ids: Token ids of the completion.
         """
-        prompt = np.ascontiguousarray(prompt_ids, dtype="<i8")
-        completion = np.ascontiguousarray(completion_ids, dtype="<i8")
-        digest = blake2b(len(prompt).to_bytes(8, "little"), digest_size=shard.KEY_BYTES, key=self._digest)
-        digest.update(prompt)
-        digest.update(completion)
-        return digest.digest()
+        return key_of(prompt_ids, completion_ids, self._digest)
 
     def get(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         """Per-token log-probabilities of each key, float32 of shape (tokens,); `None` for a miss.

@@ -203,7 +203,10 @@ def train(
     trainer.add_callback(StopWhenAsked(guard, trainer.accelerator))
 
     def keep_row_tokens() -> None:
-        """Record the row length in the resolved recipe: it fixes the order of additions, so a CPU rerun is bit-identical."""
+        """Record the row length in the resolved recipe, because it fixes the order of additions.
+
+        A rerun on a CPU is then bit-identical, if reference rows are as long again (`RowMemory.reference_tokens`).
+        """
         exact = replace(resolved, values={**resolved.values, "row_tokens": trainer.row_tokens})
         exact.dump(directory / "recipe.resolved.yaml")
 

@@ -1,10 +1,10 @@
 """Compute something for many items in batches that fit into memory."""
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from trl_ext.support.free_memory import release
+from trl_ext.support.memory_errors import is_out_of_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,8 +18,8 @@ def in_batches(
 ) -> Iterator[Result]:
     """The result of each item, in their order; those of a batch as soon as it is computed.
 
-    If memory runs out, the batch is computed again with half the limit, which then holds for the rest. Results that were
-    given before are kept.
+    If memory runs out, cached memory is freed, and the batch is computed again as it was. If memory runs out again, half the
+    limit holds for this batch and the rest. Results that were given before are kept.
 
     Args:
         items: What to compute something for.
@@ -28,17 +28,18 @@ def in_batches(
         compute: Gives one result for each item of a batch.
         size: Of an item, such as its tokens (default: 1, so that `limit` is a number of items).
     """
-    start = 0
+    start, was_repeated = 0, False
     while start < len(items):
         batch = _next_batch(items[start:], limit, size)
-        results = _attempt(compute, batch)
-        if results is None:
-            limit = len(batch) * max(map(size, batch)) // 2
-            gc.collect()
-            clear_device_cache()
+        results = _attempt(compute, batch, is_last=was_repeated and len(batch) == 1)
+        if results is not None:
+            yield from results
+            start += len(batch)
             continue
-        yield from results
-        start += len(batch)
+        release()  # after the attempt has returned: its traceback keeps tensors alive
+        if was_repeated:
+            limit = len(batch) * max(map(size, batch)) // 2
+        was_repeated = True
 
 
 def _next_batch(items: Sequence[Item], limit: int, size: Callable[[Item], int]) -> Sequence[Item]:
@@ -50,11 +51,11 @@ def _next_batch(items: Sequence[Item], limit: int, size: Callable[[Item], int]) 
     return items
 
 
-def _attempt(compute: Callable[[Sequence[Any]], Sequence[Any]], batch: Sequence[Any]) -> Sequence[Any] | None:
-    """The results; `None` if memory ran out for more than one item. Returning releases the traceback and its tensors."""
+def _attempt(compute: Callable, batch: Sequence[Any], is_last: bool) -> Sequence[Any] | None:
+    """The results; `None` if memory ran out, except in the last attempt."""
     try:
         return compute(batch)
-    except RuntimeError as error:
-        if len(batch) == 1 or not should_reduce_batch_size(error):
+    except Exception as error:
+        if is_last or not is_out_of_memory(error):
             raise
         return None

@@ -7,7 +7,10 @@ Differences from the TRL trainers:
 3. A step that is not finite is not taken (`trl_ext.trainers.common.nonfinite`).
 4. Checkpoints are saved atomically (`trl_ext.trainers.common.staged_checkpoint`).
 5. The model card contains the settings of the recipe.
-6. The loss of a streamed evaluation set is the mean over its examples (`trl_ext.trainers.common.streams`).
+6. LoRA is added into the output of its layer, and norms and MLPs store fewer tensors (`trl_ext.trainers.common.fused_kernels`).
+7. The loss of a streamed evaluation set is the mean over its examples (`trl_ext.trainers.common.streams`).
+8. A micro-batch checkpoints only as many layers as it needs to fit, and is repeated if memory runs out
+   (`trl_ext.trainers.common.whole_micro_batches`).
 """
 
 from dataclasses import dataclass
@@ -16,32 +19,38 @@ from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from trl_ext import checks
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
-from trl_ext.trainers.common.float32_adapter import Float32Adapter
+from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.model_card import ModelCard
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions, FiniteSteps
+from trl_ext.trainers.common.recompute_options import RecomputeOptions
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.common.streams import StreamedEvaluation
+from trl_ext.trainers.common.whole_micro_batches import WholeMicroBatches
 
 
 @dataclass
-class SupervisedConfig(FiniteStepOptions, CheckpointOptions, SFTConfig):
-    """`trl.SFTConfig`, with what a resume may change."""
+class SupervisedConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOptions, SFTConfig):
+    """`trl.SFTConfig`, with `fused_kernels`, `gradient_checkpointing: auto` and what a resume may change."""
 
     def __post_init__(self) -> None:
+        self._read_switches()
         checks.refuse(self, "sft")
-        super().__post_init__()
+        with self._auto_withheld():
+            super().__post_init__()
 
 
 @dataclass
-class RewardModelConfig(FiniteStepOptions, CheckpointOptions, RewardConfig):
-    """`trl.RewardConfig`, with what a resume may change."""
+class RewardModelConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOptions, RewardConfig):
+    """`trl.RewardConfig`, with `fused_kernels`, `gradient_checkpointing: auto` and what a resume may change."""
 
     def __post_init__(self) -> None:
+        self._read_switches()
         checks.refuse(self, "reward")
-        super().__post_init__()
+        with self._auto_withheld():
+            super().__post_init__()
 
 
-class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, Float32Adapter, SFTTrainer):
+class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, SFTTrainer):
     """`trl.SFTTrainer`: the mean log-probability of demonstrations, per token of a micro-batch."""
 
     _tag_names = ["trl", "trl-ext", "sft"]  # noqa: RUF012
@@ -50,7 +59,9 @@ class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvalua
         return {"method": "supervised fine-tuning (TRL's SFTTrainer)"}
 
 
-class RewardModelTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, Float32Adapter, RewardTrainer):
+class RewardModelTrainer(
+    FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, RewardTrainer
+):
     """`trl.RewardTrainer`: −log σ(r(chosen) − r(rejected)); the reward is a linear head on the last token's hidden state.
 
     With an adapter, the run directory can be used as `PPOConfig.reward_adapter`.

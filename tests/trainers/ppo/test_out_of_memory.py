@@ -15,8 +15,8 @@ def out_of_memory(*args, **kwargs):
 
 
 def check_same_but_for_rounding(disturbed, undisturbed, without=("step_time",)):
-    """Steps, gradients and logs of a trainer that ran out of memory twice, against one that did not."""
-    assert disturbed.small.failed == 2 and disturbed._step == undisturbed._step
+    """Steps, gradients and logs of a trainer that ran out of memory a few times, against one that did not."""
+    assert disturbed.small.failed == disturbed.small.expected and disturbed._step == undisturbed._step
     for gradients, expected in zip(disturbed.recorder.gradients, undisturbed.recorder.gradients, strict=True):
         assert relative_difference(gradients, expected) < 1e-5
     for log, expected in zip(disturbed.recorder.logs, undisturbed.recorder.logs, strict=True):
@@ -26,7 +26,9 @@ def check_same_but_for_rounding(disturbed, undisturbed, without=("step_time",)):
 
 
 class Small:
-    """Memory fits two completions of the policy; once, the critic fails in the second part of a micro-batch, half of it done."""
+    """Memory fits two completions of the policy; the critic fails twice in the second part of a micro-batch, half of it done."""
+
+    expected = 4  # each fails once more where the micro-batch is run again as it was
 
     def __init__(self, trainer):
         self.failed = self.valued = 0
@@ -43,7 +45,7 @@ class Small:
     def critic_loss(self, batch, sums):
         self.valued += 1
         loss = self.losses[1](batch, sums)
-        if self.valued == 4:
+        if self.valued in (4, 6):
             self.failed += 1
             out_of_memory()
         return loss
@@ -64,6 +66,9 @@ def test_an_update_runs_again_in_halves_to_the_same_result(model, tmp_path, caps
         "critic's update: the micro-batch is run again, with one completion",
     ):
         assert printed.count(f"out of memory in the {part} at a time from now on") == 1
+    for role in ("policy", "critic"):
+        again = f"out of memory in the {role}'s update: cached memory was freed, and the micro-batch is run again as it was"
+        assert printed.count(again) == 1
     check_same_but_for_rounding(disturbed, undisturbed)
 
 

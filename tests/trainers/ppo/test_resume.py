@@ -14,6 +14,7 @@ from tests.trainers.ppo import resuming
 from tests.trainers.ppo.helpers import build, config
 from trl_ext.checkpoints import manifest, staging
 from trl_ext.support.errors import UserError
+from trl_ext.trainers.common import activation_memory
 from trl_ext.trainers.rollout import roles
 
 STEPS = 10
@@ -45,6 +46,21 @@ def test_a_run_resumed_from_any_step_is_the_uninterrupted_run(model, uninterrupt
     assert len(trainer.recorder.logs) == STEPS - step
     resuming.check_same(trainer, expected, logs)
     assert trainer.kl_controller.value == coefficient
+
+
+def test_a_run_that_chooses_its_layers_resumes_with_others(model, tmp_path, monkeypatch):
+    """`gradient_checkpointing: auto` measures memory again, and may find more or less of it."""
+
+    def with_free(free, folder, checkpoint=None):
+        monkeypatch.setattr(activation_memory, "free_for_activations", lambda *_: free)
+        args = config(folder, **SETTINGS | {"max_steps": 4, "gradient_checkpointing": "auto"})
+        return resuming.trained(build(model, args, quantization_config=nf4()), checkpoint)
+
+    whole = with_free(2**40, tmp_path / "whole")
+    resumed = with_free(0, tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-2"))
+    resuming.check_same(resumed, resuming.weights(whole), whole.recorder.logs)
+    assert len(resumed.recorder.logs) == 2
+    assert (whole.update.micro_batches.memory.layers.count, resumed.update.micro_batches.memory.layers.count) == (0, 2)
 
 
 def test_the_run_directory_is_a_plain_adapter(model, uninterrupted):

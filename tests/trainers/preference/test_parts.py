@@ -96,7 +96,7 @@ def test_other_errors_pass_through():
 
 def test_a_step_is_repeated_from_the_same_random_state_in_halved_rows(capsys):
     parts = runtime()
-    memory = SimpleNamespace(row_tokens=8, recompute_everything=lambda: False)
+    memory = SimpleNamespace(row_tokens=8, recompute_everything=lambda: False, shorten_reference_rows=lambda: False)
     memory.shorten_rows = lambda tokens: setattr(memory, "row_tokens", tokens)
     rows = SimpleNamespace(
         size=len, cut=lambda e: [e[i : i + memory.row_tokens] for i in range(0, len(e), memory.row_tokens)]
@@ -110,13 +110,47 @@ def test_a_step_is_repeated_from_the_same_random_state_in_halved_rows(capsys):
             sums.add("loss", torch.tensor(1.0), 1)
             if lengths[-1] > 2:
                 raise RowsDoNotFitError
-    assert lengths == [8, 4, 2] and len(set(drawn)) == 1
+    assert lengths == [8, 8, 4, 2] and len(set(drawn)) == 1
     assert sums.means() == {"loss": 1.0} and retry.has_run_again
     assert capsys.readouterr().out.count("out of memory: the step is repeated") == 2
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_pending_errors_are_cleared_before_processes_compare_notes(device, monkeypatch):
+    """The comparison runs on the device, whose next kernel would raise what an allocation of a library left behind."""
+    done = []
+    monkeypatch.setattr(f"{Runtime.__module__}.clear_pending_errors", done.append)
+    monkeypatch.setattr(f"{Runtime.__module__}.on_any_process", lambda accelerator, flag: done.append(flag) or flag)
+    parts = runtime()
+    parts.args.device = torch.device(device)
+    with parts.locally():
+        pass
+    with pytest.raises(RowsDoNotFitError) as raised, parts.locally():
+        raise RuntimeError("CUDA driver error: out of memory")
+    assert done == [False, *([torch.device("cuda")] if device == "cuda" else []), True]
+    assert raised.value.is_here and raised.value.quoted == " (CUDA driver error: out of memory)"
+
+
+def test_steps_that_fail_again_and_again_are_not_all_run_twice(monkeypatch):
+    """In every second step memory runs out once: the first is repeated as it was, the second with shorter rows."""
+    monkeypatch.setattr("trl_ext.trainers.preference.retry.INTERVAL", 5)
+    memory = SimpleNamespace(row_tokens=64, recompute_everything=lambda: False, shorten_reference_rows=lambda: False)
+    memory.shorten_rows = lambda tokens: setattr(memory, "row_tokens", tokens)
+    rows = SimpleNamespace(size=lambda row: memory.row_tokens, cut=lambda examples: [examples])
+    retry = Retry(runtime(), rows, memory)
+    lengths = []
+    for step in range(11):
+        for number, attempt in enumerate(retry.attempts([1, 2])):
+            with attempt:
+                if step % 2 == 0 and number == 0:
+                    raise RowsDoNotFitError
+        lengths.append(memory.row_tokens)
+    # Repeated unchanged in steps 0, 6; halved in 2, 4, 8, 10.
+    assert lengths == [64, 64, 32, 32, 16, 16, 16, 16, 8, 8, 4]
+
+
 def test_a_single_example_that_does_not_fit_ends_the_attempts():
-    memory = SimpleNamespace(row_tokens=1, recompute_everything=lambda: False)
+    memory = SimpleNamespace(row_tokens=1, recompute_everything=lambda: False, shorten_reference_rows=lambda: False)
     retry = Retry(runtime(), SimpleNamespace(size=len, cut=lambda e: [[one] for one in e]), memory)
     with pytest.raises(torch.OutOfMemoryError, match="single example"):
         for attempt in retry.attempts([1, 2]):

@@ -80,6 +80,9 @@ def test_rotary_embeddings_that_depend_on_the_row_are_not_cached(max_length, is_
     model.name_or_path = tiny_model  # where its tokenizer is
     trainer = train(model, tmp_path, max_length=max_length)
     assert (trainer.references.cache is not None) == is_cached
+    assert trainer.references.depends_on_row != is_cached  # nor are they computed in other rows than the policy's
+    trainer.rows.is_packed = True
+    assert trainer.reference_rows.are_used == is_cached
 
 
 def test_evaluation_in_another_precision_leaves_nothing_behind(tiny_model, tmp_path):

@@ -16,12 +16,15 @@ from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, intercept, lora, relative_difference
 from trl_ext.batching import attention
 from trl_ext.batching.packed import Tree, pack
+from trl_ext.fused import lora as fused_lora
+from trl_ext.fused import norm, swiglu
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
-from trl_ext.trainers.preference import activation_memory
+from trl_ext.trainers.common import activation_memory
+from trl_ext.trainers.common.checkpointed_layers import CheckpointedLayers
 
 
-@pytest.fixture(scope="module")
-def deep():
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "fused"])
+def deep(request):
     """Six layers with LoRA on all of them, and a backward pass over a packed row of n prompts."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -35,6 +38,9 @@ def deep():
     base = LlamaForCausalLM(config)
     attention.switch(base)
     model = get_peft_model(base, lora(target_modules="all-linear")).train()
+    if request.param:
+        for room in (norm, swiglu, fused_lora):
+            room.fuse(model)
 
     def forward(count: int) -> torch.Tensor:
         row = pack([Tree([5] * 40, [[6] * 30, [7] * 25])] * count)
@@ -63,7 +69,7 @@ def test_the_footprint_foretells_the_allocations_of_a_longer_row(checkpointed, d
     base.gradient_checkpointing_disable()
     measured, layers = activation_memory.footprint(base, trial(forward))
     assert measured.layers == 6 and layers == list(base.model.layers)
-    activation_memory.checkpoint(base, layers, checkpointed)
+    CheckpointedLayers(base, layers).first(checkpointed)
     forward(1).backward()  # gradients are there from now on
     found = peak_bytes_on_cpu(lambda: forward(9).backward())
     assert 0.9 < measured.peak(9 * TOKENS, checkpointed) / found < 1.15
@@ -80,6 +86,23 @@ def test_the_graphs_that_are_measured_are_freed(deep):
     before = in_graphs()
     activation_memory.footprint(base, trial(forward))
     assert in_graphs() == before
+
+
+def test_a_measurement_keeps_nothing_that_it_counts(deep):
+    _, base, forward = deep
+    base.gradient_checkpointing_disable()
+    counted = activation_memory.kept(base, lambda: forward(9))[0]
+    found = peak_bytes_on_cpu(lambda: activation_memory.kept(base, lambda: forward(9)))
+    assert found < 0.4 * (counted.inside + counted.outside)  # a layer's and what attention needs, of six layers
+
+
+def test_a_pass_without_gradient_takes_no_more_than_foretold(deep):
+    _, base, forward = deep
+    base.gradient_checkpointing_disable()
+    measured, _ = activation_memory.footprint(base, trial(forward))
+    with torch.no_grad():
+        found = peak_bytes_on_cpu(lambda: forward(9))
+    assert 0.5 < found / measured.without_gradient(9 * TOKENS) <= 1
 
 
 def test_copies_that_autocast_makes_of_weights_are_no_cost_per_token(deep):
@@ -108,10 +131,29 @@ def test_recomputing_some_layers_changes_no_gradient(checkpointed, deep):
 
     base.gradient_checkpointing_disable()
     expected = gradients()
-    activation_memory.checkpoint(base, layers, checkpointed)
+    CheckpointedLayers(base, layers).first(checkpointed)
     found = gradients()
     assert [layer.gradient_checkpointing for layer in layers] == [i < checkpointed for i in range(6)]
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_checkpointing_is_turned_on_once_however_often_the_number_of_layers_changes(deep, monkeypatch):
+    _, base, _ = deep
+    base.gradient_checkpointing_disable()
+    embeddings, calls = base.get_input_embeddings(), []
+    enable = base._set_gradient_checkpointing
+    monkeypatch.setattr(base, "_set_gradient_checkpointing", lambda **given: calls.append(given) or enable(**given))
+    hooks = len(embeddings._forward_hooks)
+    chosen = CheckpointedLayers(base, list(base.model.layers), preserve_rng_state=False)
+    chosen.first(0)
+    assert not calls and len(embeddings._forward_hooks) == hooks
+    for count in (2, 5, 5, 0, 6, 3, 1):
+        chosen.first(count)
+        assert [layer.gradient_checkpointing for layer in base.model.layers] == [i < count for i in range(6)]
+        assert base.is_activation_checkpointing == (count > 0) and chosen.count == count
+    assert len(calls) == 1
+    assert calls[0]["gradient_checkpointing_func"].keywords == {"use_reentrant": False, "preserve_rng_state": False}
+    assert len(embeddings._forward_hooks) == hooks + 1
 
 
 def one_step(tiny_model, tmp_path, free, monkeypatch, prepare=lambda trainer: None, **settings):
@@ -289,7 +331,7 @@ def test_allocations_outside_pytorch_are_retried_too(error, tiny_model, tmp_path
     rows = itertools.count(1)
 
     def score(original, model, batch):
-        if next(rows) == 2:
+        if next(rows) in (2, 4):
             raise error
         return original(model, batch)
 

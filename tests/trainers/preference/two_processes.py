@@ -26,12 +26,12 @@ LOSSES = {"dpo": True, "aot": True, "kto": False}
 OUT_OF_MEMORY = "dpo, memory runs out on one of them"
 
 
-def fail_once(trainer) -> None:
-    """Have it run out of memory in the third row of the second process."""
+def fail_twice(trainer) -> None:
+    """Have it run out of memory in the third row of the second process, also when the step is repeated."""
     rows = itertools.count(1)
 
     def score(original, model, batch):
-        if next(rows) == 3 and trainer.args.process_index == 1:
+        if next(rows) in (3, 6) and trainer.args.process_index == 1:
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
         return original(model, batch)
 
@@ -52,7 +52,7 @@ def run(model: str, output: str, world: int) -> dict:
         assert config.world_size == world, (config.world_size, world)
         trainer = build(cls, config, model, examples=pairs(24), quantization_config=nf4())
         if fails:
-            fail_once(trainer)
+            fail_twice(trainer)
         if world > 1:
             # as many rows as examples, and a single one
             config.row_tokens = [1, 10_000][config.process_index] if not fails else 60

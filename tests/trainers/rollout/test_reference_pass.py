@@ -1,5 +1,7 @@
 """The reference that completions are scored under has no dropout, and is an exact copy of an adapter that is continued."""
 
+from collections import Counter
+
 import pytest
 import torch
 from peft import IA3Config, PeftModel, get_peft_model
@@ -8,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from tests.trainers.helpers import lora
 from tests.trainers.ppo.helpers import build, config
 
+BY_PEFT = ("disable_adapter", "set_adapter")
 ADAPTERS = {
     "dropout": lora(lora_dropout=0.5),
     "ia3": IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
@@ -37,3 +40,28 @@ def test_its_log_probabilities_are_those_of_plain_peft(name, model, tmp_path):
         logps = logps.gather(-1, ids[:, 1:, None]).squeeze(-1)[:, -batch["completion_ids"].shape[1] :]
         counts = batch["completion_mask"].bool()
         assert torch.allclose(batch["ref_per_token_logps"][counts], logps[counts], atol=1e-4)
+
+
+def test_adapters_are_switched_by_flags(model, tmp_path, monkeypatch):
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora()).save_pretrained(tmp_path / "a")
+    base = AutoModelForCausalLM.from_pretrained(model)
+    continued = PeftModel.from_pretrained(base, tmp_path / "a", is_trainable=True)
+    for trainer in (
+        build(model, config(tmp_path / "fresh", max_steps=1)),
+        build(continued, config(tmp_path / "continued", max_steps=1), path=model, peft_config=None),
+    ):
+        switches = Counter()
+        for method in BY_PEFT:
+            original = getattr(PeftModel, method)
+            monkeypatch.setattr(PeftModel, method, _counted(original, switches, method))
+        trainer.train()
+        monkeypatch.undo()
+        assert not switches
+
+
+def _counted(original, calls, name):
+    def call(*args, **kwargs):
+        calls[name] += 1
+        return original(*args, **kwargs)
+
+    return call

@@ -1,36 +1,51 @@
-"""Recognise out-of-memory errors, name the phase in which they occur, and free memory after them."""
+"""Name the phase in which memory runs out, and decide what is repeated."""
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
 from trl_ext.support.errors import UserError
-
-OF_LIBRARIES = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory", "[CUDA]: out of memory")
-"""Messages of cuBLAS, the CUDA runtime and Triton."""
+from trl_ext.support.memory_errors import in_parentheses, is_out_of_memory
 
 
 class RowsDoNotFitError(Exception):
-    """Memory ran out on some process in the middle of a step; `is_here` if it was this one."""
+    """Memory ran out on some process in the middle of a step.
 
-    def __init__(self, is_here: bool = True) -> None:
-        super().__init__("memory ran out")
+    Attributes:
+        is_here: Whether it ran out on this process.
+        quoted: The error of a library, in parentheses (`in_parentheses`).
+    """
+
+    def __init__(self, is_here: bool = True, quoted: str = "") -> None:
+        super().__init__(f"memory ran out{quoted}")
         self.is_here = is_here
+        self.quoted = quoted
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, in PyTorch's allocator or in that of a library."""
-    is_librarys = isinstance(error, RuntimeError) and any(words in str(error) for words in OF_LIBRARIES)
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error) or is_librarys
+class Unchanged:
+    """Decides whether what ran out of memory is repeated unchanged, once cached memory is freed.
 
+    The allocator may have had enough memory, but in pieces that were too small. If this happens often, smaller pieces of
+    work take less time than repeating everything.
 
-def release() -> None:
-    """Free the memory of a failed attempt. Call it outside the handler, whose traceback keeps the graph alive."""
-    gc.collect()
-    clear_device_cache()
+    Args:
+        interval: Number of calls of `begin` in which one repetition is allowed.
+    """
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self._begun = 0
+        self._last: int | None = None
+
+    def begin(self) -> None:
+        """Count a piece of work."""
+        self._begun += 1
+
+    def is_allowed(self) -> bool:
+        """Whether the current piece of work is repeated unchanged. An allowed repetition is counted."""
+        if self._last is not None and self._begun - self._last < self.interval:
+            return False
+        self._last = self._begun
+        return True
 
 
 @contextmanager
@@ -49,4 +64,4 @@ def reported(phase: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"Out of memory {phase}: {remedy}.") from error
+        raise UserError(f"Out of memory {phase}{in_parentheses(error)}: {remedy}.") from error

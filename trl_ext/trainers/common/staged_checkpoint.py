@@ -21,7 +21,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from trl_ext.checkpoints import changes, found, manifest, staging
 from trl_ext.support.errors import UserError
 from trl_ext.support.sharded import is_sharded, trained_weights
-from trl_ext.trainers.common import provenance
+from trl_ext.trainers.common import paged_states, provenance
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.rates import Rates
 
@@ -244,7 +244,7 @@ class StagedCheckpoint:
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         given = Rates(self.optimizer, self.lr_scheduler)
-        with _reading(checkpoint, "optimizer or learning-rate schedule"):
+        with _reading(checkpoint, "optimizer or learning-rate schedule"), paged_states.kept(self.optimizer):
             super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self._may_change:
             given.apply(self.optimizer, self.lr_scheduler)

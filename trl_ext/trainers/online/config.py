@@ -10,12 +10,13 @@ from trl import RLOOConfig
 
 from trl_ext import checks
 from trl_ext.trainers.common.flags import switch
+from trl_ext.trainers.common.recompute_options import RecomputeOptions
 from trl_ext.trainers.preference.config import LossOptions
 from trl_ext.trainers.rollout import rollout_size
 
 
 @dataclass
-class OnlinePreferenceConfig(LossOptions, RLOOConfig):
+class OnlinePreferenceConfig(LossOptions, RecomputeOptions, RLOOConfig):
     """`trl.RLOOConfig` with `loss` and `loss_kwargs`; `beta` is that of the loss.
 
     In TRL's fields, `num_generations` is the number of completions that a pair is chosen from, and `num_iterations` the
@@ -53,7 +54,8 @@ class OnlinePreferenceConfig(LossOptions, RLOOConfig):
     )
 
     def __post_init__(self) -> None:
+        self._read_switches()
         checks.refuse(self, self._method)
-        with rollout_size.given_once(self):
+        with self._auto_withheld(), rollout_size.given_once(self):
             super().__post_init__()
         self._resolve_loss(default="dpo", trl_spelling=None, fields=("beta",))

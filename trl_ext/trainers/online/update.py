@@ -77,7 +77,7 @@ class PairUpdate(RolloutUpdate):
     def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
         sums = self.metrics.sums["train"]
         return self.micro_batches.backward(
-            "in the update", self.policy_loss, batch, self.parameters(), sums, accumulation
+            "in the update", self.policy_loss, batch, self.parameters(), sums, accumulation, self.policy_forward
         )
 
     def _record_rollout(self, sampled: Sampled, scores: Tensor, pairs: Tensor, count: int, mode: str) -> None:
@@ -86,6 +86,9 @@ class PairUpdate(RolloutUpdate):
         sampled.record_samples(sums)
         sums.add("score/margin", scores[pairs].diff().neg().sum(), len(pairs))
         sums.add("pairs/ties", count - len(pairs), count)
+
+    def policy_forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return super().policy_forward(_flat(batch))
 
     # The loss ---------------------------------------------------------------------------------------------------
 
@@ -96,8 +99,7 @@ class PairUpdate(RolloutUpdate):
             torch.arange(len(is_kept), device=is_kept.device) == 0
         )  # at least one pair, to have a graph
         run = {name: value[is_run] for name, value in batch.items()}
-        flat = {name: run[name].flatten(0, 1) for name in ("completion_ids", "completion_mask")}
-        flat |= {name: run[name].repeat_interleave(2, dim=0) for name in ("prompt_ids", "prompt_mask")}
+        flat = _flat(run)
         scored, mask = self.score(flat), flat["completion_mask"]
         fields = {"{}_logps": masked.total(scored.logps, mask).view(-1, 2), "{}_lens": mask.sum(1).view(-1, 2)}
         if "ref_logps" in run:
@@ -136,6 +138,12 @@ class PairUpdate(RolloutUpdate):
         if mode == "train" and self._check_first_step is not None:
             check, self._check_first_step = self._check_first_step, None
             check(loss, apart)
+
+
+def _flat(pairs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The completions of P pairs as rows: `completion_ids`, `completion_mask` (2P, C); `prompt_ids`, `prompt_mask` (2P, L)."""
+    flat = {name: pairs[name].flatten(0, 1) for name in ("completion_ids", "completion_mask")}
+    return flat | {name: pairs[name].repeat_interleave(2, dim=0) for name in ("prompt_ids", "prompt_mask")}
 
 
 def _generations(args: Any, mode: str) -> int:

@@ -12,7 +12,9 @@ from trl_ext import checks
 from trl_ext.rl import truth_table
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.flags import switch
+from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
+from trl_ext.trainers.common.recompute_options import RecomputeOptions
 from trl_ext.trainers.rollout import rollout_size
 
 RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
@@ -20,7 +22,7 @@ RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
 
 
 @dataclass
-class PPOConfig(FiniteStepOptions, CheckpointOptions, RLOOConfig):
+class PPOConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOptions, RLOOConfig):
     """`trl.RLOOConfig` with a critic, per-token rewards and a choice of KL estimator.
 
     In TRL's fields, `num_iterations` is the number of epochs over a rollout, `epsilon` and `epsilon_high` clip the
@@ -126,12 +128,13 @@ class PPOConfig(FiniteStepOptions, CheckpointOptions, RLOOConfig):
     )
 
     def __post_init__(self) -> None:
+        self._read_switches()
         checks.refuse(self, "ppo")
         self.beta = None  # TRL's default is allowed
         self.kl_level = truth_table.check(self.kl_estimator, self.kl_placement, self.kl_level)
         if self.kl_controller == "adaptive" and self.kl_horizon is None:
             self.kl_horizon = 10_000
-        with rollout_size.given_once(self):
+        with self._auto_withheld(), rollout_size.given_once(self):
             try:
                 super().__post_init__()
             except ValueError as error:

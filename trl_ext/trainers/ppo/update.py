@@ -53,11 +53,12 @@ class PPOUpdate(RolloutUpdate):
         """Forward and backward of one role on a micro-batch; returns its loss, without gradient."""
         is_policy = role == roles.POLICY
         loss_of = self.policy_loss if is_policy else self.critic_loss
+        forward = self.policy_forward if is_policy else self.critic_forward
         phase = f"in the {'policy' if is_policy else 'critic'}'s update"
         with roles.acting_as(self.model, role):
             parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             sums = self.metrics.sums["train"]
-            return self.micro_batches.backward(phase, loss_of, batch, parameters, sums, accumulation)
+            return self.micro_batches.backward(phase, loss_of, batch, parameters, sums, accumulation, forward)
 
     def parameters(self) -> list[nn.Parameter]:
         return [*super().parameters(), *roles.critic_parameters(self.model)]
@@ -123,16 +124,20 @@ class PPOUpdate(RolloutUpdate):
 
     def critic_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
         """`vf_coef` times: per completion Σ_t clipped squared error, over the rollout's mean length."""
-        input_ids, attention_mask = sequences(batch)
         mask = batch["loss_mask"]
-        with self.accelerator.autocast():  # transformers' autocast covers only the model's own forward
-            values = roles.values(self.model, input_ids, attention_mask, mask.size(1))
+        values = self.critic_forward(batch)
         clipped = objectives.value_loss(
             values, batch["values"], batch["returns"], mask, epsilon=self.args.cliprange_value
         )
         sums.add("value_loss", clipped.losses.sum(), mask.sum())
         sums.add("clip_fraction/value", clipped.is_clipped.sum(), mask.sum())
         return self.args.vf_coef * clipped.losses.sum(1).mean() / batch["mean_length"]
+
+    def critic_forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Values (B, C) with gradient."""
+        length = batch["completion_ids"].size(1)
+        with self.accelerator.autocast():  # transformers' autocast covers only the model's own forward
+            return roles.values(self.model, *sequences(batch), length)
 
     def _record_weights(self, sums: MeanMetrics, logps: Tensor, old_logps: Tensor, mask: Tensor) -> None:
         """Add the importance weights of the KL in the loss: of completions at sequence level, of tokens at token level."""

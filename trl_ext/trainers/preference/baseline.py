@@ -9,6 +9,7 @@ from accelerate.utils import gather_object
 from trl_ext.batching.mismatched import mismatched
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers.preference import forward
+from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.rows import Rows
 from trl_ext.trainers.preference.runtime import Runtime
@@ -18,17 +19,25 @@ class Baseline:
     """Estimate z = max(0, mean of log π/π_ref over mismatched pairs), KTO (arXiv:2402.01306, Eq. 7).
 
     Args:
-        runtime, rows, references: The trainer's.
+        runtime, rows, references, reference_rows: The trainer's.
         precomputed: Reference log-probabilities of the examples are a column of the data.
         has_fixed_pairs: So are the mismatched pairs (`trl_ext.trainers.preference.fixed_pairs`).
     """
 
     def __init__(
-        self, runtime: Runtime, rows: Rows, references: References, *, precomputed: bool, has_fixed_pairs: bool
+        self,
+        runtime: Runtime,
+        rows: Rows,
+        references: References,
+        reference_rows: ReferenceRows,
+        *,
+        precomputed: bool,
+        has_fixed_pairs: bool,
     ) -> None:
         self.runtime = runtime
         self.rows = rows
         self.references = references
+        self.reference_rows = reference_rows
         self.precomputed = precomputed
         self.has_fixed_pairs = has_fixed_pairs
         self._has_warned = False
@@ -63,15 +72,18 @@ class Baseline:
 
     def _mean(self, log_ratio: torch.Tensor, count: int) -> torch.Tensor:
         """Clamped mean over the pairs of all processes."""
-        sums = torch.stack([log_ratio, torch.full_like(log_ratio, count)])
-        log_ratio, total = self.runtime.accelerator.reduce(sums, reduction="sum")
+        accelerator, total = self.runtime.accelerator, count
+        if accelerator.num_processes > 1:
+            sums = torch.stack([log_ratio, torch.full_like(log_ratio, count)])
+            log_ratio, counts = accelerator.reduce(sums, reduction="sum")
+            total = counts.item()
         if total == 0 and not self._has_warned:
             self._has_warned = True
             self.runtime.say(
                 "KTO baseline: all examples of a step have the same prompt, so it has no mismatched pairs and z is 0. Use "
                 "more examples per step (per_device_train_batch_size × gradient_accumulation_steps)."
             )
-        return (log_ratio / total.clamp(min=1)).clamp(min=0).float()
+        return (log_ratio / max(total, 1)).clamp(min=0).float()
 
     # Pairs, each with the reference log-probability of its completion ----------------------------------------------
 
@@ -99,6 +111,10 @@ class Baseline:
         The policy does not: no loss can be computed before z is known. A shared pass would have to hold the whole step in
         one row, keep the activations of mismatched completions, and apply dropout to them.
         """
+        if self.reference_rows.are_used:
+            if sequences:
+                self._add_from_longer_rows(sequences, examples)
+            return
         numbered = [{**sequence, "number": i} for i, sequence in enumerate(_sequences(sequences))]
         for row, counts in self.rows.together(self.rows.cut(numbered), _sequences(examples)):
             with self.runtime.autocast():
@@ -107,6 +123,12 @@ class Baseline:
                 continue
             for sequence, logps in zip(row, fields.per_token_logps.sum(dim=1).tolist(), strict=True):
                 sequences[sequence["number"]]["ref_logps"] = logps
+
+    def _add_from_longer_rows(self, sequences: list[dict], examples: list[dict]) -> None:
+        completions = self.rows.tokens.sequences(_sequences(sequences))
+        scored = forward.from_arrays(self.reference_rows.score(completions, examples), torch.device("cpu"))
+        for sequence, logps in zip(sequences, scored.per_token_logps.sum(dim=1).tolist(), strict=True):
+            sequence["ref_logps"] = logps
 
     def _policy_logps(self, pairs: list[dict], examples: list[dict]) -> torch.Tensor:
         """Σ log π over the completions of `pairs`, a scalar, without gradient."""

@@ -51,7 +51,8 @@ class BatchLoss:
         self.rows.prepare(examples)
         shared = objective.step_tensors(examples)
         rows, losses, aux_loss = self.rows.cut(examples), [], 0.0
-        with self.runtime.autocast():
+        with self.runtime.autocast(), self.references.kept():
+            objective.score_reference(examples, rows)
             scored = [objective.score(model, self.rows.collate(row)) for row in rows]
             whole = {name: torch.cat([tensors[name] for tensors, _ in scored]) for name in scored[0][0]}
             per_row = objective.evaluate(whole | shared).losses.split([len(row) for row in rows])

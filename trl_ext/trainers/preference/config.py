@@ -12,13 +12,15 @@ from trl import DPOConfig, KTOConfig
 
 from trl_ext import checks, losses
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
-from trl_ext.trainers.common.flags import CountOrAuto, SwitchOrAuto, numbered, switch, switched
+from trl_ext.trainers.common.flags import CountOrAuto, numbered, switch
+from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
+from trl_ext.trainers.common.recompute_options import RecomputeOptions
 from trl_ext.trainers.preference.trl_spelling import from_trl, is_same, to_trl
 
 
 @dataclass
-class LossOptions(FiniteStepOptions, CheckpointOptions):
+class LossOptions(FiniteStepOptions, CheckpointOptions, KernelOptions):
     """The loss and its hyperparameters.
 
     Hyperparameters are given in `loss_kwargs`, or in TRL's field for them (`beta`, `label_smoothing`, …). A field left at
@@ -79,7 +81,7 @@ class LossOptions(FiniteStepOptions, CheckpointOptions):
 
 
 @dataclass
-class PreferenceOptions(LossOptions):
+class PreferenceOptions(LossOptions, RecomputeOptions):
     """Settings that both preference trainers add to TRL's configurations."""
 
     packing: bool = field(
@@ -103,14 +105,6 @@ class PreferenceOptions(LossOptions):
             "result. `auto`: the fastest row length that fits in memory, up to 4096."
         },
     )
-    gradient_checkpointing: SwitchOrAuto = field(
-        default="auto",
-        metadata={
-            **switch("gradient_checkpointing"),
-            "help": "Recompute activations in the backward pass instead of keeping them. `auto`: in as few layers as the "
-            "free memory requires, measured on the model before the first step.",
-        },
-    )
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={
@@ -128,18 +122,11 @@ class PreferenceOptions(LossOptions):
     )
 
     def __post_init__(self) -> None:
-        # The first is the newer name, which transformers has since 5.23.
-        names = [name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(self, name)]
-        for name in names:
-            setattr(self, name, switched(getattr(self, name)))
+        self._read_switches()
         self.row_tokens = numbered(self.row_tokens)
         checks.refuse(self, self._method)
-        given = next((value for name in names if (value := getattr(self, name)) is not None), None)
-        if given == "auto":
-            vars(self).update(dict.fromkeys(names, False))  # transformers knows no "auto"
-        super().__post_init__()
-        if given == "auto":
-            vars(self).update(dict.fromkeys(names) | {"gradient_checkpointing": "auto"})
+        with self._auto_withheld():
+            super().__post_init__()
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from trl_ext.checks import launch, sharding
-from trl_ext.trainers.common import adapters, lora, overrides, streams
+from trl_ext.trainers.common import adapters, lora, overrides, recompute_options, streams
 from trl_ext.trainers.preference import reference_sync, sharded
 
 
@@ -46,9 +46,7 @@ def told_to_trl(args: Any, has_adapter: bool, skips_reference: bool) -> dict[str
 
 def choose_checkpointing(args: Any) -> None:
     """Resolve `gradient_checkpointing: auto` for images, whose path has no rows to measure: on a GPU in all layers."""
-    if args.gradient_checkpointing == "auto":
-        is_scarce = args.device.type != "cpu"
-        args.activation_checkpointing = args.gradient_checkpointing = is_scarce  # newer and older name
+    recompute_options.settle(args, args.device.type != "cpu")
 
 
 def reads_later(dataset: Any, model: Any, ref_model: Any) -> bool:

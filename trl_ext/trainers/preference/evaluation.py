@@ -50,7 +50,7 @@ class Evaluation:
         """
         own = examples[: without_copies(self.runtime.accelerator, len(examples))]
         shown = own or examples[:1]  # a process with nothing but copies takes part with weight zero
-        with no_grad_eval(self.runtime.model):
+        with no_grad_eval(self.runtime.model), self.references.kept():
             for attempt in self.retry.attempts(shown):
                 with attempt as sums:
                     self._run(shown, sums)
@@ -96,6 +96,7 @@ class Evaluation:
         shared = objective.step_tensors(examples)
         rows = self.rows.cut(examples)
         with self.runtime.locally():
+            objective.score_reference(examples, rows)
             scored = self._score(rows, examples)
         # For the whole batch at once: some losses compare its examples with each other.
         whole = {name: torch.cat([tensors[name] for _, tensors, _ in scored]) for name in scored[0][1]}

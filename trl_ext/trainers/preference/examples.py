@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from trl_ext.batching.packed import Tree, pack_joined
+from trl_ext.batching.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class ExampleTokens:
         # chosen, rejected, chosen, … become all chosen, then all rejected, as in TRL's collator
         sides = self.per_example
         order = [sides * i + side for side in range(sides) for i in range(len(row))]
-        batch: dict[str, Any] = {"packed": pack_joined(trees, order).to(self.args.device)}
-        batch["num_tokens"] = sum(map(_count, trees))
-        for name in self.columns:
-            if name in row[0]:
-                batch[name] = torch.tensor([example[name] for example in row], device=self.args.device)
-        return batch
+        packed, device = pack_joined(trees, order), self.args.device
+        columns = {name: torch.tensor([example[name] for example in row]) for name in self.columns if name in row[0]}
+        if device.type != "cpu":
+            moved = to_device(packed.tensors | columns, device)
+            packed, columns = packed.on(moved), {name: moved[name] for name in columns}
+        return {"packed": packed, "num_tokens": sum(map(_count, trees)), **columns}
 
     def with_two_completions(self, example: dict, examples: list[dict]) -> Tree:
         """The prompt of an example with at least two completions, so that attention between them would be noticed.

@@ -12,11 +12,13 @@ from torch import nn
 from trl_ext.batching import attention, noise
 from trl_ext.batching.head import head_sees, small_tiles
 from trl_ext.batching.packed import PackedRow
+from trl_ext.batching.transfer import to_device
 
 # Keys of TRL's collators that describe the batch but are not arguments of a model.
 NOT_FOR_THE_MODEL = {
     "completion_mask",
     "label",
+    "places",
     "ref_chosen_logps",
     "ref_rejected_logps",
     "ref_logps",
@@ -69,36 +71,39 @@ def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False)
         return _run_packed(model, batch["packed"], inputs)
     inputs |= for_the_model(batch)
     mask = batch["completion_mask"][:, 1:]
-    scored = mask.bool()
-    inputs["shift_labels"] = batch["input_ids"][:, 1:][scored][None]
-    width = scored.size(1) + 1
+    places = batch["places"] if "places" in batch else scored_places(batch["completion_mask"])
+    inputs["shift_labels"] = batch["input_ids"][:, 1:].flatten().index_select(0, places)[None]
+    width = mask.size(1) + 1
 
     def select(hidden: torch.Tensor) -> torch.Tensor:
         # Prompt-learning PEFT prepends virtual tokens: the real ones are the last `width`.
-        return hidden[:, -width:][:, :-1][scored][None]
+        return hidden[:, -width:][:, :-1].flatten(0, 1).index_select(0, places)[None]
 
     def spread(values: torch.Tensor) -> torch.Tensor:
-        return values.new_zeros(scored.shape).masked_scatter(scored, values)
+        return values.new_zeros(mask.numel()).index_put((places,), values).view(mask.shape)
 
     lengths = noise.of_lengths(lambda: batch["attention_mask"].sum(dim=1, keepdim=True))
-    with lengths, small_tiles(scored.device), head_sees(_base(model), select):
+    with lengths, small_tiles(mask.device), head_sees(_base(model), select):
         return _completions(model(**inputs), mask, spread)
 
 
 def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Completions:
-    scored = row.labels[0] != -100
     inputs |= {
         "input_ids": row.input_ids,
         "position_ids": row.position_ids,
         # All ones rather than absent: without a mask, transformers would infer sequences from the positions.
         "attention_mask": torch.ones_like(row.input_ids),
-        "shift_labels": row.labels[:, scored],
+        "shift_labels": row.labels.index_select(1, row.scored),
     }
     lengths = noise.of_lengths(lambda: noise.lengths_in(row.layout))
-    narrow = head_sees(_base(model), lambda hidden: hidden[:, scored])
-    with lengths, small_tiles(scored.device), attention.packed(row.layout), narrow:
+
+    def select(hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.index_select(1, row.scored)
+
+    tiles = small_tiles(row.scored.device)
+    with lengths, tiles, attention.packed(row.layout), head_sees(_base(model), select):
         output = model(**inputs)
-    mask = row.scatter(torch.ones_like(row.branch))
+    mask = row.scatter(torch.ones_like(row.scored))
     return _completions(output, mask, row.scatter)
 
 
@@ -109,10 +114,19 @@ def for_the_model(batch: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def scored_places(completion_mask: torch.Tensor) -> torch.Tensor:
+    """Where the completion tokens, without the first of a sequence, lie in the flattened next tokens (S · (T − 1)); shape (N,).
+
+    Args:
+        completion_mask: 1 at completion tokens, (S, T). On a GPU this makes the CPU wait.
+    """
+    return completion_mask[:, 1:].flatten().nonzero().squeeze(1)
+
+
 def to_arrays(fields: Completions) -> list[np.ndarray]:
     """Per-token log-probabilities of each completion, float32, without padding."""
-    logps, mask = fields.per_token_logps.float().cpu().numpy(), fields.mask.bool().cpu().numpy()
-    return [row[scored] for row, scored in zip(logps, mask, strict=True)]
+    logps, mask = torch.stack([fields.per_token_logps.float(), fields.mask.float()]).cpu().numpy()
+    return [row[scored > 0] for row, scored in zip(logps, mask, strict=True)]
 
 
 def from_arrays(arrays: list[np.ndarray], device: torch.device) -> Completions:
@@ -122,7 +136,8 @@ def from_arrays(arrays: list[np.ndarray], device: torch.device) -> Completions:
     for i, array in enumerate(arrays):
         logps[i, : len(array)] = torch.from_numpy(array)
         mask[i, : len(array)] = 1
-    return Completions(logps.to(device), mask.to(device), None, None, None, None, None)
+    moved = to_device({"logps": logps, "mask": mask}, device)
+    return Completions(moved["logps"], moved["mask"], None, None, None, None, None)
 
 
 def num_tokens(batch: dict[str, Any]) -> torch.Tensor | int:

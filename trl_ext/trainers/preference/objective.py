@@ -9,6 +9,7 @@ from torch import nn
 from trl_ext.trainers.common.example_losses import checked
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.preference.forward import Completions
+from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
 
 
@@ -18,6 +19,7 @@ class Objective:
     Args:
         loss: One of `trl_ext.losses`.
         references: Scores rows under the reference.
+        reference_rows: Scores completions under the reference, before the policy's rows.
         precomputed: Reference log-probabilities are columns of the data.
         router_aux_loss_coef: Weight of the load-balancing loss of a mixture of experts; `None` without one.
         adjust: Changes the losses of a row (`ExampleLosses.example_losses`).
@@ -27,6 +29,7 @@ class Objective:
         self,
         loss: Any,
         references: References,
+        reference_rows: ReferenceRows,
         *,
         precomputed: bool,
         router_aux_loss_coef: float | None,
@@ -34,6 +37,7 @@ class Objective:
     ) -> None:
         self.loss = loss
         self.references = references
+        self.reference_rows = reference_rows
         self.precomputed = precomputed
         self.router_aux_loss_coef = router_aux_loss_coef
         self.adjust = adjust
@@ -53,6 +57,10 @@ class Objective:
         """Add a row's metrics to `sums`."""
         raise NotImplementedError
 
+    def has_reference(self, values: dict[str, Any]) -> bool:
+        """Whether an example or a batch holds its reference log-probabilities."""
+        raise NotImplementedError
+
     def step_tensors(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         """Values of the whole step, over all processes, that the loss of every row reads."""
         return {}
@@ -67,6 +75,24 @@ class Objective:
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         """Metrics computed from the means of other metrics."""
         return {}
+
+    # The reference --------------------------------------------------------------------------------------------
+
+    def score_reference(self, examples: list[dict], rows: list[list[dict]]) -> None:
+        """Score the completions of a step under the reference before the policy, if it takes several rows.
+
+        In a single row, policy and reference compute the same row, and the first loss is exact.
+
+        Args:
+            examples: The examples of the step on this process.
+            rows: The rows of the policy.
+        """
+        if len(rows) > 1 and self._reads_live_reference(examples) and self.reference_rows.are_used:
+            tokens = self.reference_rows.rows.tokens
+            self.reference_rows.score(tokens.sequences(examples), examples)
+
+    def _reads_live_reference(self, examples: list[dict]) -> bool:
+        return self.loss.needs_reference and not self.has_reference(examples[0])
 
     # The loss -------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from trl_ext.batching import attention, kernels, proof
 from trl_ext.batching.packed import PackedRow
 from trl_ext.batching.padded import padded_batch
 from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.support.free_memory import release
 from trl_ext.trainers.common import lora
 from trl_ext.trainers.common.processes import on_any_process
 from trl_ext.trainers.preference import forward
@@ -80,6 +81,7 @@ class PackingProof:
                     outcome = proof.prove_gradient(score_packed, tree, args.device, outcome)
                 if outcome.reason is None:
                     return proof.Outcome(None, outcome.measured + slower)
+                release()  # a kernel that failed may have left memory behind, or a pending error
                 slower = f"; not {kernels.IN_WORDS[kernel].removeprefix('attention ')}: {outcome.reason}"
         base.set_attn_implementation(before)
         return outcome

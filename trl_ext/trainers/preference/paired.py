@@ -53,9 +53,12 @@ class PairedObjective(Objective):
         tensors["chosen_lens"], tensors["rejected_lens"] = fields.lens.chunk(2)
         return tensors, fields
 
+    def has_reference(self, values: dict[str, Any]) -> bool:
+        return self.precomputed and "ref_chosen_logps" in values
+
     def reference_logps(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Reference log-probabilities of the chosen and of the rejected completions, (B,) each."""
-        if self.precomputed and "ref_chosen_logps" in batch:
+        if self.has_reference(batch):
             return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
         return self.sum_logps(self.references.score(batch)).chunk(2)
 
@@ -89,15 +92,15 @@ class PairedObjective(Objective):
 
     def record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
         count = len(output.losses)
-        mask = fields.mask.bool()
-        chosen_mask, rejected_mask = mask.chunk(2)
+        chosen_tokens, rejected_tokens = fields.mask.chunk(2)
         sums.add("num_tokens", num_tokens(batch), 1)
-        sums.add("entropy", fields.entropy[mask].sum(), mask.sum())
+        # Fields are zero at tokens that are not scored.
+        sums.add("entropy", fields.entropy.sum(), fields.mask.sum())
         chosen_logits, rejected_logits = fields.mean_logits.chunk(2)
-        sums.add("logits/chosen", chosen_logits[chosen_mask].sum(), chosen_mask.sum())
-        sums.add("logits/rejected", rejected_logits[rejected_mask].sum(), rejected_mask.sum())
+        sums.add("logits/chosen", chosen_logits.sum(), chosen_tokens.sum())
+        sums.add("logits/rejected", rejected_logits.sum(), rejected_tokens.sum())
         chosen_is_top1 = fields.is_top1.chunk(2)[0]
-        sums.add("mean_token_accuracy", chosen_is_top1[chosen_mask].sum(), chosen_mask.sum())
+        sums.add("mean_token_accuracy", chosen_is_top1.sum(), chosen_tokens.sum())
         margins = output.chosen_rewards - output.rejected_rewards
         sums.add("rewards/chosen", output.chosen_rewards.sum(), count)
         sums.add("rewards/rejected", output.rejected_rewards.sum(), count)
@@ -135,6 +138,7 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
         return PairedObjective(
             self.loss,
             self.references,
+            self.reference_rows,
             precomputed=self.precompute_ref_logps,
             router_aux_loss_coef=self.router_aux_loss_coef if self.aux_loss_enabled else None,
             adjust=self.example_losses,

@@ -7,6 +7,7 @@ from trl_ext.trainers.preference.batch_loss import BatchLoss
 from trl_ext.trainers.preference.evaluation import Evaluation
 from trl_ext.trainers.preference.examples import ExampleTokens
 from trl_ext.trainers.preference.metrics import StepMetrics
+from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.retry import Retry
 from trl_ext.trainers.preference.row_memory import RowMemory
@@ -39,6 +40,7 @@ def assemble(trainer: Any, own_inputs: str | None) -> None:
     proof = packing.PackingProof(runtime, tokens, collator, obstacle)
     rows = Rows(runtime, tokens, memory, proof, collator)
     retry = Retry(runtime, rows, memory)
+    trainer.reference_rows = ReferenceRows(runtime, rows, references, memory)
     trainer.runtime, trainer.tokens, trainer.references = runtime, tokens, references
     trainer.memory, trainer.rows, trainer.retry = memory, rows, retry
     objective = trainer.row_objective = trainer._make_objective()

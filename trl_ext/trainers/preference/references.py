@@ -1,16 +1,18 @@
 """Score rows under the reference: read the cache on disk, or run the reference policy."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from trl_ext.batching.packed import Tree, pack_joined
-from trl_ext.reference.cache import ReferenceCache, default_limit
+from trl_ext.reference.cache import ReferenceCache, default_limit, key_of
 from trl_ext.reference.identity import describe_reference, reference_identity
 from trl_ext.reference.implicit import implicit_reference
+from trl_ext.trainers.common.processes import on_any_process
 from trl_ext.trainers.common.step_zero import is_8_bit
 from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.forward import Completions
@@ -28,6 +30,7 @@ class References:
 
     Attributes:
         cache: Log-probabilities on disk; `None` before the first row and where none is used.
+        is_ahead: Whether values of the current or last step were computed before its rows (`ReferenceRows`).
     """
 
     def __init__(
@@ -38,7 +41,9 @@ class References:
         self.is_live = is_live
         self.own_inputs = own_inputs
         self.cache: ReferenceCache | None = None
+        self.is_ahead = False
         self._is_open = False
+        self._kept: dict[bytes, np.ndarray] | None = None  # values of the current step; `None` outside of one
 
     # The cache ------------------------------------------------------------------------------------------------
 
@@ -83,13 +88,19 @@ class References:
             has_run_again: A step was repeated: its cached values come from longer rows than the policy's.
         """
         args, counts = self.runtime.args, self.counts()
+        is_ahead = on_any_process(self.runtime.accelerator, self.is_ahead)
         is_cached = counts is not None and (counts[0] > 0 or has_run_again)
         has_greater_rank = args.sync_ref_model and args.ref_model_mixup_alpha < 1
-        return is_cached or has_greater_rank or is_8_bit(self.runtime.model)
+        return is_ahead or is_cached or has_greater_rank or is_8_bit(self.runtime.model)
+
+    @property
+    def depends_on_row(self) -> bool:
+        """Whether the values of a completion depend on the other completions of its row, by more than rounding."""
+        return self._trained_tokens() is not None
 
     def _cannot_cache(self) -> str | None:
         """Why the values depend on more than tokens and base model with these settings; `None` if they do not."""
-        args, config = self.runtime.args, self.runtime.model.config
+        args = self.runtime.args
         if self.runtime.is_sharded:
             return "FSDP shards the base over the processes, and none has all its weights"
         if self.second_model is not None:
@@ -100,28 +111,67 @@ class References:
             return "`truncation_mode: keep_end` cuts the prompt differently for each completion"
         if args.bf16_full_eval or args.fp16_full_eval:
             return "evaluation in another precision (`bf16_full_eval`, `fp16_full_eval`) changes the dtype of the base"
-        rope = _rope_by_length(config)
-        limit = getattr(config.get_text_config(), "max_position_embeddings", 0)
-        trained = rope and rope.get("original_max_position_embeddings", limit)
-        if rope and (args.max_length is None or args.max_length > trained):
+        if (trained := self._trained_tokens()) is not None:
+            kind = _rope_by_length(self.runtime.model.config)["rope_type"]
             return (
-                f"beyond {trained:,} tokens the rotary embeddings ({rope['rope_type']}) depend on the longest sequence of "
+                f"beyond {trained:,} tokens the rotary embeddings ({kind}) depend on the longest sequence of "
                 f"a row. Set `max_length: {trained}` to use the cache"
             )
         return None
 
+    def _trained_tokens(self) -> int | None:
+        """Tokens beyond which rotary embeddings depend on the longest sequence of a row, if sequences may be longer."""
+        config, max_length = self.runtime.model.config, self.runtime.args.max_length
+        if (rope := _rope_by_length(config)) is None:
+            return None
+        limit = getattr(config.get_text_config(), "max_position_embeddings", 0)
+        trained = rope.get("original_max_position_embeddings", limit)
+        return trained if max_length is None or max_length > trained else None
+
     # Values ---------------------------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Context of a step, in which values that were added are known, with or without a cache."""
+        self._kept, self.is_ahead = {}, False
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def key(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> bytes:
+        """Key of a completion, as in the cache."""
+        return (key_of if self.cache is None else self.cache.key)(prompt_ids, completion_ids)
+
+    def known(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+        """Per-token log-probabilities of each key, from the step or from the cache; `None` if they are in neither."""
+        kept = self._kept or {}
+        found = [kept.get(key) for key in keys]
+        missing = [i for i, values in enumerate(found) if values is None]
+        if missing and self.cache is not None:
+            for i, values in zip(missing, self.cache.get([keys[i] for i in missing]), strict=True):
+                found[i] = values
+                if self._kept is not None and values is not None:
+                    self._kept[keys[i]] = values
+        return found
+
+    def add(self, keys: Sequence[bytes], arrays: Sequence[np.ndarray]) -> None:
+        """Add the per-token log-probabilities of each key to the step and to the cache."""
+        if self._kept is not None:
+            self._kept.update(zip(keys, arrays, strict=True))
+        if self.cache is not None:
+            self.cache.put(keys, arrays)
+
     def score(self, batch: dict[str, Any]) -> Completions:
-        """Per-token reference log-probabilities of a row. Values missing from the cache are computed and added."""
-        if self.cache is None or "sequences" not in batch:  # a batch that was collated elsewhere
+        """Per-token reference log-probabilities of a row. Unknown values are computed, and added to the cache."""
+        if "sequences" not in batch or (self.cache is None and not self._kept):  # or collated elsewhere
             return self.run(batch)
-        keys = [self.cache.key(*sequence) for sequence in batch["sequences"]]
-        known = self.cache.get(keys)
+        keys = [self.key(*sequence) for sequence in batch["sequences"]]
+        known = self.known(keys)
         unknown = [i for i, values in enumerate(known) if values is None]
         if unknown:
             computed = self._compute(batch, unknown)
-            self.cache.put([keys[i] for i in unknown], computed)
+            self.add([keys[i] for i in unknown], computed)
             for i, values in zip(unknown, computed, strict=True):
                 known[i] = values
         return forward.from_arrays(known, self.runtime.device)
@@ -143,7 +193,7 @@ class References:
 
     def _compute(self, batch: dict[str, Any], which: list[int]) -> list[Any]:
         """Compute the values of some completions of a row; a packed row is packed again from these completions."""
-        if "packed" in batch:
+        if "packed" in batch and len(which) < len(batch["sequences"]):
             trees = [Tree(prompt, [completion]) for prompt, completion in (batch["sequences"][i] for i in which)]
             return forward.to_arrays(self.run({"packed": pack_joined(trees).to(self.runtime.device)}))
         arrays = forward.to_arrays(self.run(batch))

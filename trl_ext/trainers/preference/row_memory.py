@@ -1,14 +1,18 @@
 """Choose the length of rows and the checkpointed layers from memory measured on the model."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from trl_ext.batching import budget
+from trl_ext.support.free_memory import release
+from trl_ext.trainers.common import activation_memory
+from trl_ext.trainers.common.checkpointed_layers import CheckpointedLayers
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
-from trl_ext.trainers.preference import activation_memory, forward
+from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.runtime import Runtime
 
 Sample = Callable[[int], tuple[dict[str, Any], int]]
@@ -27,23 +31,29 @@ class RowMemory:
 
     Attributes:
         row_budget: Tokens of a row, set before the first row and lowered when memory runs out; `None` until then.
+        reference_budget: Tokens of a row without gradient, likewise; `None` if memory was not measured.
         activations: Measured memory; `None` if the user chose the checkpointed layers.
-        checkpointed_layers: Layers checkpointed in the current row; `None` before the first choice.
     """
 
     def __init__(self, runtime: Runtime, optimizer: Callable[[], Any]) -> None:
         self.runtime = runtime
         self.optimizer = optimizer
         self.row_budget: int | None = None
+        self.reference_budget: int | None = None
         self.activations: budget.Memory | None = None
-        self.checkpointed_layers: int | None = None
-        self._layers: list[nn.Module] | None = None  # in the order they run; `None` if the user chose
+        self._layers: CheckpointedLayers | None = None  # `None` if the user chose
         self._longest = 0  # tokens of the longest row trained on so far
+        self._reference_row = 0  # tokens of the row without gradient that is running or ran out of memory
 
     @property
     def row_tokens(self) -> int:
         """Tokens a row may hold."""
         return self.row_budget if self.row_budget is not None else self._given or budget.LARGEST_ROW
+
+    @property
+    def checkpointed_layers(self) -> int | None:
+        """Layers checkpointed in the current row; `None` before the first choice, or if the user chose."""
+        return self._layers.count if self._layers is not None else None
 
     @property
     def longest_row(self) -> tuple[int, int]:
@@ -68,12 +78,17 @@ class RowMemory:
         given = self.row_budget or self._given
         if given is not None and not is_auto:
             return
+        fits = True
         try:
             with activation_memory.nothing_checkpointed(base), runtime.locally():
                 measured, layers = activation_memory.footprint(base, self._trial(sample))
         except RowsDoNotFitError:
+            fits = False
+        if not fits:
+            release()  # outside the handler: its traceback keeps the sample's activations alive
             self.row_budget = given or longest_example
-            self._layers = activation_memory.layers_of(base) if is_auto else None
+            if is_auto:
+                self._layers = self._choosable(activation_memory.layers_of(base))
             self.recompute_everything()
             runtime.say("memory: even a short row does not fit without gradient checkpointing")
             return
@@ -82,8 +97,10 @@ class RowMemory:
         count = None if is_auto else self._layers_always_recomputed(layers)
         self.row_budget = given or budget.row_length(memory, count)
         if is_auto:
-            self.activations, self._layers = memory, layers
+            self.activations, self._layers = memory, self._choosable(layers)
         needed = memory.layers_to_checkpoint(self.row_budget) if count is None else count
+        if self.reference_budget is None:
+            self.reference_budget = budget.row_without_gradient(measured, self.row_budget, needed)
         tell = runtime.detail if memory.fits(self.row_budget, needed) else runtime.say
         tell(f"memory: {budget.in_words(memory, self.row_budget, count)}")
 
@@ -91,24 +108,56 @@ class RowMemory:
         """Checkpoint as many layers as a row of `tokens` tokens needs."""
         self._longest = max(self._longest, tokens)
         if self.activations is not None:
-            self._checkpoint_layers(self.activations.layers_to_checkpoint(tokens))
+            self._layers.first(self.activations.layers_to_checkpoint(tokens))
 
     def recompute_everything(self) -> bool:
         """Checkpoint all layers from now on, unless the user chose them. Returns whether anything changed."""
         if self._layers is None or (self.activations is None and self.checkpointed_layers is not None):
             return False
         self.activations = None
-        self._checkpoint_layers(len(self._layers))
+        self._layers.first(len(self._layers.layers))
         return True
 
     def shorten_rows(self, tokens: int) -> None:
         """Limit rows to `tokens` tokens from now on."""
         self.row_budget = tokens
 
-    def resume(self, row_budget: int | None) -> None:
-        """Restore the row length of a checkpoint, unless the user asks for shorter rows."""
+    # Rows of the reference -------------------------------------------------------------------------------------
+
+    def reference_tokens(self, longest_example: int) -> int:
+        """Tokens that a row without gradient may hold.
+
+        Args:
+            longest_example: Tokens of the step's longest example, which fits with gradient.
+        """
+        is_measured = self.reference_budget is not None
+        recomputes = self.runtime.args.gradient_checkpointing and not is_measured
+        tokens = max(self.row_tokens, longest_example) * (budget.LONGER_IF_RECOMPUTED if recomputes else budget.LONGER)
+        return min(tokens, self.reference_budget) if is_measured else tokens
+
+    @contextlib.contextmanager
+    def reference_row(self, tokens: int) -> Iterator[None]:
+        """Context in which a row without gradient of `tokens` tokens runs."""
+        self._reference_row = tokens
+        yield
+        self._reference_row = 0  # unless memory ran out
+
+    def shorten_reference_rows(self) -> bool:
+        """Halve rows without gradient if memory ran out in one of them. Returns whether that is so and they can be halved."""
+        tokens, self._reference_row = self._reference_row, 0
+        half = max(tokens // 2, self.row_tokens)
+        if tokens <= self.row_tokens or (self.reference_budget is not None and half >= self.reference_budget):
+            return False  # no longer than the policy's, or a single completion
+        self.reference_budget = half
+        return True
+
+    # Resuming --------------------------------------------------------------------------------------------------
+
+    def resume(self, row_budget: int | None, reference_budget: int | None) -> None:
+        """Restore the row lengths of a checkpoint, unless the user asks for shorter rows."""
         given = self._given
         self.row_budget = row_budget if row_budget is None or given is None else min(row_budget, given)
+        self.reference_budget = reference_budget
 
     @property
     def _given(self) -> int | None:
@@ -117,6 +166,9 @@ class RowMemory:
 
     def _layers_always_recomputed(self, layers: list[nn.Module]) -> int:
         return len(layers) * bool(self.runtime.args.gradient_checkpointing)
+
+    def _choosable(self, layers: list[nn.Module]) -> CheckpointedLayers:
+        return CheckpointedLayers(self.runtime.base, layers, **(self.runtime.args.gradient_checkpointing_kwargs or {}))
 
     def _trial(self, sample: Sample) -> Callable[[int], tuple[Callable[[], torch.Tensor], int]]:
         """Make forward passes with gradients over sample rows."""
@@ -136,9 +188,3 @@ class RowMemory:
                 return forward.run(model, batch).per_token_logps.sum()
         finally:
             model.train(was_training)
-
-    def _checkpoint_layers(self, count: int) -> None:
-        if count != self.checkpointed_layers:
-            kwargs = self.runtime.args.gradient_checkpointing_kwargs or {}
-            activation_memory.checkpoint(self.runtime.base, self._layers, count, **kwargs)
-            self.checkpointed_layers = count

@@ -5,7 +5,9 @@ from typing import Any
 
 from trl_ext.batching.packed import Tree, joined_tokens, pack, pack_rows
 from trl_ext.batching.padded import cut_rows, padded_batch
+from trl_ext.batching.transfer import to_device
 from trl_ext.trainers.common.processes import largest_on_any_process
+from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.examples import ExampleTokens
 from trl_ext.trainers.preference.packing import PackingProof
 from trl_ext.trainers.preference.row_memory import RowMemory
@@ -90,7 +92,10 @@ class Rows:
 
     def padded(self, examples: list[dict]) -> dict[str, Any]:
         """Collate examples by the trainer's collator, without packing."""
-        return self.runtime.to_device(self.collator(examples))
+        batch = dict(self.collator(examples))
+        if "completion_mask" in batch:
+            batch["places"] = forward.scored_places(batch["completion_mask"])
+        return self.runtime.to_device(to_device(batch, self.runtime.device))
 
     def _sample(self, examples: list[dict], times: int) -> tuple[dict[str, Any], int]:
         """Make a row of copies of the first example, `times` as long as the shortest. Returns it and its tokens."""

@@ -15,10 +15,12 @@ class Counters(NamedTuple):
     Attributes:
         num_tokens: Tokens trained on so far.
         row_budget: Tokens of a row; `None` if they were not chosen yet.
+        reference_budget: Tokens of a row of the reference that is computed before the policy's rows; `None` without a limit.
     """
 
     num_tokens: int
     row_budget: int | None
+    reference_budget: int | None
 
 
 def write_counters(checkpoint: Path, counters: Counters) -> None:
@@ -32,4 +34,4 @@ def read_counters(checkpoint: Path) -> Counters | None:
     if not path.exists():
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
-    return Counters(found["num_tokens"], found["row_budget"])
+    return Counters(found["num_tokens"], found["row_budget"], found.get("reference_budget"))

@@ -13,10 +13,12 @@ from torch import nn
 
 from trl_ext.batching.head import small_tiles
 from trl_ext.support.errors import UserError
+from trl_ext.support.free_memory import clear_pending_errors
+from trl_ext.support.memory_errors import in_parentheses, is_out_of_memory
 from trl_ext.support.sharded import is_sharded
 from trl_ext.trainers.common import lora
 from trl_ext.trainers.common.console import detail, say
-from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, is_out_of_memory
+from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
 from trl_ext.trainers.common.processes import on_any_process, reduce_gradients
 
 
@@ -82,7 +84,7 @@ class Runtime:
             RowsDoNotFitError: On every process if memory ran out on any, so that no process waits for another.
             UserError: It ran out with a sharded model, where the other processes wait within a layer.
         """
-        fits = False
+        fits, quoted = False, ""
         try:
             yield
             fits = True
@@ -91,9 +93,12 @@ class Runtime:
                 raise
             if self.is_sharded:
                 raise UserError(
-                    "Out of memory in a row. With FSDP a step is not repeated with shorter rows, because the other processes "
-                    "wait within a layer. Lower `row_tokens`, set `gradient_checkpointing: true`, or lower `max_length`."
+                    f"Out of memory in a row{in_parentheses(error)}. With FSDP a step is not repeated with shorter rows, because the "
+                    "other processes wait within a layer. Lower `row_tokens`, set `gradient_checkpointing: true`, or lower `max_length`."
                 ) from error
+            quoted = in_parentheses(error)
             traceback.clear_frames(error.__traceback__)  # free the activations they hold
+        if not fits and self.device.type == "cuda":
+            clear_pending_errors(self.device)  # any of PyTorch's kernels would raise them, also in the lines below
         if on_any_process(self.accelerator, not fits):
-            raise RowsDoNotFitError(is_here=not fits)
+            raise RowsDoNotFitError(is_here=not fits, quoted=quoted)

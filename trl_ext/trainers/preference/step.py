@@ -4,11 +4,14 @@
 2. Before the first step, open the reference cache, test packing and measure memory (`Rows.prepare`).
 3. Compute what the loss needs from the whole step: the KTO baseline (`Objective.step_tensors`).
 4. Cut the examples into as few rows as fit in memory (`Rows.cut`).
-5. Collate each row (`Rows.collate`), score it under reference and policy (`Objective.score`), evaluate its loss
+5. If there are several rows, score all completions under the reference, in longer rows (`Objective.score_reference`). The rows
+   of the policy read these values. A single row is scored under the reference in 6.
+6. Collate each row (`Rows.collate`), score it under reference and policy (`Objective.score`), evaluate its loss
    (`Objective.evaluate`), and run its backward pass. Each example has weight 1/N, with N the examples of all processes.
-6. Add the row's metrics to the sums of the step (`Objective.record`).
-7. If memory runs out, shorten the rows and repeat from 3 (`Retry`).
-8. Sum the gradients over processes (`Runtime.sum_gradients`). transformers then clips them and calls the optimizer.
+7. Add the row's metrics to the sums of the step (`Objective.record`).
+8. If memory runs out, free cached memory and repeat from 3; if it runs out again, shorten the rows and repeat (`Retry`). Rows of
+   the reference are shortened first if it ran out in one of them. Reference values that were computed are kept.
+9. Sum the gradients over processes (`Runtime.sum_gradients`). transformers then clips them and calls the optimizer.
 
 So loss, KTO baseline and metrics have the same meaning for any `row_tokens`.
 """
@@ -59,25 +62,31 @@ class OptimizerStep:
         Args:
             examples: The examples of the step on this process.
         """
-        for attempt in self.retry.attempts(examples):
-            with attempt as sums:
-                self.references.open()
-                self.rows.prepare(examples)
-                total = self._count_all(examples)
-                shared = self.objective.step_tensors(examples)
-                rows = self.rows.cut(examples)
-                if self._compares_rows(rows):
-                    self.losses = self.coupled.run(rows, examples, total, shared, sums)
-                else:
-                    self.losses = []
-                    with self.runtime.locally():
-                        for row, counts in self.rows.together(rows, examples):
-                            if counts:
-                                self.losses.append((row, self.backward(row, total, shared, sums)))
-                            else:
-                                self.backward(row, total, shared, MeanMetrics(), weight=0.0)
+        with self.references.kept():
+            for attempt in self.retry.attempts(examples):
+                with attempt as sums:
+                    self._attempt(examples, sums)
         self.runtime.sum_gradients()  # each example has weight 1/N of the whole step
         return sums
+
+    def _attempt(self, examples: list[dict], sums: MeanMetrics) -> None:
+        self.references.open()
+        self.rows.prepare(examples)
+        total = self._count_all(examples)
+        shared = self.objective.step_tensors(examples)
+        rows = self.rows.cut(examples)
+        with self.runtime.locally():
+            self.objective.score_reference(examples, rows)
+        if self._compares_rows(rows):
+            self.losses = self.coupled.run(rows, examples, total, shared, sums)
+            return
+        self.losses = []
+        with self.runtime.locally():
+            for row, counts in self.rows.together(rows, examples):
+                if counts:
+                    self.losses.append((row, self.backward(row, total, shared, sums)))
+                else:
+                    self.backward(row, total, shared, MeanMetrics(), weight=0.0)
 
     def backward(
         self,
@@ -112,8 +121,11 @@ class OptimizerStep:
 
     def _count_all(self, examples: list[dict]) -> float:
         """Number of examples of the step, over all processes."""
+        accelerator = self.runtime.accelerator
+        if accelerator.num_processes == 1:
+            return float(len(examples))
         count = torch.tensor(float(len(examples)), device=self.runtime.device)
-        return self.runtime.accelerator.reduce(count, reduction="sum").item()
+        return accelerator.reduce(count, reduction="sum").item()
 
     def _compares_rows(self, rows: list) -> bool:
         """Whether the loss compares examples of different rows."""

@@ -6,7 +6,8 @@ Differences from TRL's constructor and transformers' loop:
 2. No second model is loaded for a loss that does not read the reference. The reference of an adapter may be updated
    during training, which TRL does not support (`trl_ext.trainers.preference.reference_sync`).
 3. The adapter of a quantised model keeps its dtype (`trl_ext.trainers.common.lora`), and bitsandbytes does not repack
-   the 4-bit base (`trl_ext.support.frozen_base`).
+   the 4-bit base (`trl_ext.support.frozen_base`). It is added into the output of its layer, and norms and MLPs store
+   fewer tensors (`trl_ext.trainers.common.fused_kernels`).
 4. Tokenised datasets (`trl_ext.inspection`) are used as they are.
 5. The dataloaders return examples instead of collated tensors. All examples of a step come as one batch, with empty
    batches in place of the other micro-batches. So step counts, schedules, epochs and resuming do not change.
@@ -25,12 +26,12 @@ from torch.utils.data import DataLoader
 from trl_ext import losses
 from trl_ext.batching.padded import Examples
 from trl_ext.checks import sharding
-from trl_ext.reference import frozen_copy
+from trl_ext.reference import frozen_copy, modules
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import device_cache, lora, overrides, step_zero, streams
+from trl_ext.trainers.common import device_cache, fused_kernels, lora, overrides, step_zero, streams
 from trl_ext.trainers.common.example_losses import ExampleLosses, changed_by
 from trl_ext.trainers.common.model_card import ModelCard, card_of_loss
 from trl_ext.trainers.common.temporarily import temporarily
@@ -60,7 +61,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
 
     Attributes:
         loss: One of `trl_ext.losses`.
-        runtime, tokens, references, memory, rows, retry, row_objective, step, batch_loss, evaluation, step_metrics: Its parts.
+        runtime, tokens, references, reference_rows, memory, rows, retry, row_objective, step, batch_loss, evaluation, step_metrics: Its parts.
     """
 
     card_tags = ("preference-optimization",)
@@ -124,6 +125,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         keep_exact_cpu_kernels(self.model)
         sharded.keep_dtypes(self.accelerator)
         lora.restore(self.model, weights, dtype=getattr(torch, args.lora_dtype))
+        fused_kernels.install(self)
         if start is not None:
             step_zero.check_start(self, start)
         if args.sync_ref_model and has_adapter:
@@ -216,7 +218,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
             return super().training_step(model, inputs, num_items_in_batch)
         if not inputs:
             return torch.zeros((), device=self.args.device)
-        self.model.train()
+        modules.train(self.model)
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
         device_cache.empty_on_schedule(self)
@@ -305,7 +307,8 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         # Our files come first: transformers writes its state last, and a folder with a state can be resumed.
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-            run_directory.write_counters(folder, Counters(self.step_metrics.trained_tokens, self.memory.row_budget))
+            budgets = self.memory.row_budget, self.memory.reference_budget
+            run_directory.write_counters(folder, Counters(self.step_metrics.trained_tokens, *budgets))
             if self.args.sync_ref_model:
                 reference_sync.save(self._moving_weights(), folder)
         super()._save_checkpoint(model, trial)
@@ -316,7 +319,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         reference_sync.load(self._moving_weights() if self.args.sync_ref_model else None, checkpoint)
         if (counters := run_directory.read_counters(checkpoint)) is not None:
             self.step_metrics.resume(counters.num_tokens)
-            self.memory.resume(counters.row_budget)
+            self.memory.resume(counters.row_budget, counters.reference_budget)
 
     def _moving_weights(self) -> dict[str, torch.Tensor]:
         second = None if self.ref_model is None else self.accelerator.unwrap_model(self.ref_model)

@@ -92,30 +92,35 @@ class UnpairedObjective(Objective):
         tensors["logps"] = fields.per_token_logps.sum(dim=1)
         return tensors, fields
 
+    def has_reference(self, values: dict[str, Any]) -> bool:
+        # In a column of the data, or from the estimate of the baseline.
+        return "ref_logps" in values and (self.precomputed or self.needs_baseline)
+
     def reference_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Reference log-probabilities of the completions, (B,)."""
-        if "ref_logps" in batch and (self.precomputed or self.needs_baseline):
-            return batch["ref_logps"]  # from a column of the data, or from the estimate of the baseline
+        if self.has_reference(batch):
+            return batch["ref_logps"]
         return self.references.score(batch).per_token_logps.sum(dim=1)
 
     # Metrics, with the names and definitions of trl.KTOTrainer --------------------------------------------------------
 
     def record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
-        mask = fields.mask.bool()
         sums.add("num_tokens", num_tokens(batch), 1)
-        sums.add("entropy", fields.entropy[mask].sum(), mask.sum())
+        # Fields are zero at tokens that are not scored.
+        sums.add("entropy", fields.entropy.sum(), fields.mask.sum())
         if "z_ref" in tensors:
             sums.add("kl", tensors["z_ref"] * len(output.losses), len(output.losses))
         for name, members in (("chosen", tensors["desirable"]), ("rejected", ~tensors["desirable"])):
-            tokens = mask & members.unsqueeze(1)
-            sums.add(f"logits/{name}", fields.mean_logits[tokens].sum(), tokens.sum())
-            sums.add(f"rewards/{name}", output.rewards[members].sum(), members.sum())
-            sums.add(f"logps/{name}", tensors["logps"][members].sum(), members.sum())
-            sums.add(f"logps_per_token/{name}", tensors["logps"][members].sum(), tokens.sum())
+            count, tokens = members.sum(), fields.lens.where(members, 0).sum()
+            logps = tensors["logps"].where(members, 0.0).sum()
+            sums.add(f"logits/{name}", fields.mean_logits.sum(dim=1).where(members, 0.0).sum(), tokens)
+            sums.add(f"rewards/{name}", output.rewards.where(members, 0.0).sum(), count)
+            sums.add(f"logps/{name}", logps, count)
+            sums.add(f"logps_per_token/{name}", logps, tokens)
             if "ref_logps" in tensors:
-                ratio = (tensors["logps"] - tensors["ref_logps"])[members]
-                sums.add(f"log_ratio/{name}", ratio.sum(), members.sum())
-                sums.add(APART, (ratio.abs() / fields.lens[members]).sum(), members.sum())
+                ratio = tensors["logps"] - tensors["ref_logps"]
+                sums.add(f"log_ratio/{name}", ratio.where(members, 0.0).sum(), count)
+                sums.add(APART, (ratio.abs() / fields.lens).where(members, 0.0).sum(), count)
         if fields.aux_loss is not None:
             sums.add("aux_loss", fields.aux_loss * len(output.losses), len(output.losses))
 
@@ -147,6 +152,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
         return UnpairedObjective(
             self.loss,
             self.references,
+            self.reference_rows,
             precomputed=precomputed,
             router_aux_loss_coef=self.router_aux_loss_coef if self.aux_loss_enabled else None,
             adjust=self.example_losses,
@@ -154,6 +160,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
                 self.runtime,
                 self.rows,
                 self.references,
+                self.reference_rows,
                 precomputed=precomputed,
                 has_fixed_pairs=self._has_fixed_pairs(),
             ),

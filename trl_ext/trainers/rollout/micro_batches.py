@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.common.out_of_memory import is_out_of_memory, release
+from trl_ext.trainers.common.micro_batch_memory import Forward, MicroBatchMemory
+from trl_ext.trainers.common.repetition import Repetition
 
 
 class MicroBatches:
@@ -27,6 +28,7 @@ class MicroBatches:
 
     Attributes:
         part_size: Rows that run together; `None` for a whole micro-batch, until memory runs out.
+        memory: Chooses the checkpointed layers; `None` if the user chose them.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class MicroBatches:
         self.is_checkpointing = is_checkpointing
         self.row, self.rows = row, rows
         self.part_size: int | None = None
+        self.memory: MicroBatchMemory | None = None
+        self._repetitions: dict[str, Repetition] = {}  # by phase
 
     def backward(
         self,
@@ -52,8 +56,11 @@ class MicroBatches:
         parameters: list[nn.Parameter],
         sums: MeanMetrics,
         accumulation: int,
+        forward: Forward | None = None,
     ) -> Tensor:
-        """Add the gradient of a mean over a batch to `parameters`; if memory runs out, run it again in halves.
+        """Add the gradient of a mean over a batch to `parameters`; if memory runs out, run it again.
+
+        `Repetition` says how it runs again; at last in halves.
 
         The gradient is the same however the batch is cut, as long as `loss_of` is a mean over its rows.
 
@@ -64,6 +71,7 @@ class MicroBatches:
             parameters: Parameters that `loss_of` may give gradients.
             sums: Receives the metrics once, however often the batch is run again.
             accumulation: Number of micro-batches of an optimizer step; the gradient is divided by it.
+            forward: The forward pass of the loss, by which memory is measured.
 
         Returns:
             The loss of the whole batch, without gradient.
@@ -71,44 +79,44 @@ class MicroBatches:
         Raises:
             UserError: A single row does not fit.
         """
-        gradients = [parameter.grad for parameter in parameters]
-        while True:
-            for parameter in parameters:
-                parameter.grad = None
-            attempt = MeanMetrics()
-            try:
-                loss = self._backward_parts(loss_of, batch, attempt, accumulation)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            else:
-                break
-            # Outside the handler, so that no traceback keeps the failed attempt's activations alive.
-            release()
-            self._halve(phase, batch)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-        sums.add_all(attempt)
+
+        def attempt() -> tuple[Tensor, MeanMetrics]:
+            metrics = MeanMetrics()
+            return self._backward_parts(phase, loss_of, batch, metrics, accumulation, forward), metrics
+
+        repetition = self._repetitions.setdefault(phase, Repetition(self.accelerator, phase))
+        loss, metrics = repetition.until_it_fits(
+            attempt, parameters, self.memory, lambda quoted: self._halve(phase, batch, quoted)
+        )
+        sums.add_all(metrics)
         return loss
 
-    def _backward_parts(self, loss_of: Callable, batch: dict, sums: MeanMetrics, accumulation: int) -> Tensor:
+    def _backward_parts(
+        self,
+        phase: str,
+        loss_of: Callable,
+        batch: dict,
+        sums: MeanMetrics,
+        accumulation: int,
+        forward: Forward | None,
+    ) -> Tensor:
         total = 0.0
         for part in parts(batch, self.part_size or size(batch)):
+            if self.memory is not None:
+                self.memory.checkpoint_for(phase, part, forward)
             with self.autocast():
                 loss = loss_of(part, sums) * (size(part) / size(batch))
             self.accelerator.backward(loss / accumulation)
             total = total + loss.detach()
         return total
 
-    def _halve(self, phase: str, batch: dict) -> None:
+    def _halve(self, phase: str, batch: dict, quoted: str) -> None:
         tried = min(self.part_size or size(batch), size(batch))
         if tried == 1:
             checkpointing = "" if self.is_checkpointing else "set `gradient_checkpointing: true`, "
-            completions = batch["completion_ids"][0]  # (C,), or (2, C) of a pair
-            tokens = completions.numel() + completions[..., 0].numel() * batch["prompt_ids"].size(1)
+            longest = tokens({name: batch[name][:1] for name in ("completion_ids", "prompt_ids")})
             raise UserError(
-                f"Out of memory {phase} with a single {self.row} of up to {tokens:,} tokens, prompt included. To reduce "
+                f"Out of memory {phase} with a single {self.row} of up to {longest:,} tokens, prompt included{quoted}. To reduce "
                 f"memory, {checkpointing}lower `max_completion_length` or `lora_r`, or free memory on the device."
             )
         self.part_size = tried // 2
@@ -130,3 +138,14 @@ def parts(batch: dict[str, Any], rows: int) -> list[dict[str, Any]]:
         {name: value[start : start + rows] if value.ndim else value for name, value in batch.items()}
         for start in range(0, size(batch), rows)
     ]
+
+
+def tokens(batch: dict[str, Any]) -> int:
+    """Tokens that a batch computes, padding included: its completions (B, C), or those of pairs (P, 2, C), with their prompts."""
+    completions = batch["completion_ids"]
+    return completions.numel() + completions[..., 0].numel() * batch["prompt_ids"].size(1)
+
+
+def repeated(batch: dict[str, Any], times: int) -> dict[str, Any]:
+    """The first row of a batch, `times` times, by which its memory is measured."""
+    return {name: value[:1].repeat_interleave(times, 0) for name, value in batch.items() if value.ndim}

@@ -16,7 +16,7 @@ from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_c
 
 from trl_ext.support import counts
 from trl_ext.support.errors import UserError
-from trl_ext.trainers.common.out_of_memory import is_out_of_memory
+from trl_ext.support.memory_errors import is_out_of_memory
 from trl_ext.trainers.rollout.reward_adapter import RewardAdapter
 
 WANTED = "It must return a list with one number per completion, or None for completions it does not apply to."

@@ -21,7 +21,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from trl_ext.reference import frozen_copy
+from trl_ext.reference import frozen_copy, switching
 from trl_ext.trainers.rollout.value_head import ValueHead
 
 POLICY, CRITIC, REWARD = "default", "critic", "reward"
@@ -32,6 +32,9 @@ HEADS = {CRITIC: "value_head", REWARD: "reward_head"}
 def acting_as(model: PeftModel, role: str) -> Iterator[None]:
     """Inside, `model` computes with the adapter of `role`, and only parameters of this role require gradients."""
     before = model.active_adapter
+    if role == before:
+        yield
+        return
     _activate(model, role)
     try:
         yield
@@ -40,7 +43,7 @@ def acting_as(model: PeftModel, role: str) -> Iterator[None]:
 
 
 def _activate(model: PeftModel, role: str) -> None:
-    model.set_adapter(role, inference_mode=role == REWARD)
+    switching.activate(model, role, is_trained=role != REWARD)
     if CRITIC in model.peft_config:
         model.value_head.requires_grad_(role == CRITIC)
 

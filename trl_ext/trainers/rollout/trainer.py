@@ -13,14 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from trl import RLOOTrainer
+from trl.trainer import rloo_trainer
 from trl.trainer.utils import RepeatSampler
 
-from trl_ext.reference import frozen_copy
+from trl_ext.reference import frozen_copy, modules, switching
 from trl_ext.reference.frozen_copy import policy_is_reference
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import device_cache, lora, nonfinite_report, out_of_memory, overrides, step_zero
+from trl_ext.trainers.common import (
+    device_cache,
+    fused_kernels,
+    lora,
+    nonfinite_report,
+    out_of_memory,
+    overrides,
+    step_zero,
+)
 from trl_ext.trainers.common.processes import reduce_gradients
 from trl_ext.trainers.common.temporarily import temporarily
 from trl_ext.trainers.rollout import generation, reward_functions, vllm_weights
@@ -89,10 +98,13 @@ class RolloutTrainer(RLOOTrainer):
             sources, args, model, given.get("reward_processing_classes")
         )
         weights, start = lora.snapshot(model), StartingPoint.of(model, args.temperature)
-        with frozen_copy.made_by_trl(model):
+        # `auto` is resolved before the first micro-batch.
+        told = temporarily(args, gradient_checkpointing=args.gradient_checkpointing is True)
+        with told, frozen_copy.made_by_trl(model):
             super().__init__(model, reward_funcs=sources, args=args, **given)
         keep_exact_cpu_kernels(self.model)
         lora.restore(self.model, weights, dtype=torch.float32)
+        fused_kernels.install(self)
         if start is not None:
             step_zero.check_start(self, start)
         if adapter is not None:
@@ -117,6 +129,7 @@ class RolloutTrainer(RLOOTrainer):
             score=self._score,
             aux_loss_coef=self.router_aux_loss_coef,
             metrics=StepMetrics(self.accelerator, self._metrics),
+            optimizer=lambda: self.optimizer,
         )
         self._observed: generation.Observed | None = None  # during a rollout
 
@@ -145,9 +158,11 @@ class RolloutTrainer(RLOOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Any]:
         """Sample and score by TRL, then let the update compute its targets."""
         mode = self._mode
+        self.update.checkpoint_nothing()
         self._observed = generation.Observed()
         # TRL runs a reference pass for any β except 0; the rewards that it computes with β are not used here.
-        with temporarily(self, beta=float(self._reads_reference)):
+        trl_computes = temporarily(self, beta=float(self._reads_reference))
+        with trl_computes, temporarily(rloo_trainer, use_adapter=switching.used):
             batch = super()._generate_and_score_completions(inputs)
         observed, self._observed = self._observed, None
         sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
@@ -210,7 +225,7 @@ class RolloutTrainer(RLOOTrainer):
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Learn from a micro-batch; after the last one of an optimizer step, reduce gradients and metrics over processes."""
         started = time.perf_counter()
-        self.model.train()
+        modules.train(self.model)
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
         accumulation = self.current_gradient_accumulation_steps

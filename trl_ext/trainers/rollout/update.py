@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from trl_ext.rl import masked
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.common.micro_batch_memory import MicroBatchMemory
 from trl_ext.trainers.rollout import roles
 from trl_ext.trainers.rollout.metrics import StepMetrics
-from trl_ext.trainers.rollout.micro_batches import MicroBatches
+from trl_ext.trainers.rollout.micro_batches import MicroBatches, repeated, tokens
 from trl_ext.trainers.rollout.sampled import Sampled
 
 
@@ -47,6 +48,7 @@ class RolloutUpdate(ABC):
         score: Runs the policy on the completions of a batch.
         aux_loss_coef: Weight of `Scored.aux_loss`.
         metrics: Sums and history of metrics.
+        optimizer: Returns the optimizer, which does not exist before training.
     """
 
     row, rows = "completion", "completions"  # names of a row of a micro-batch, for messages
@@ -61,6 +63,7 @@ class RolloutUpdate(ABC):
         score: Callable[[dict[str, Tensor]], Scored],
         aux_loss_coef: float,
         metrics: StepMetrics,
+        optimizer: Callable[[], Any] = lambda: None,
     ) -> None:
         self.model = model
         self.args = args
@@ -72,6 +75,17 @@ class RolloutUpdate(ABC):
         self.micro_batches = MicroBatches(
             accelerator, autocast, is_checkpointing=is_checkpointing, row=self.row, rows=self.rows
         )
+        if args.gradient_checkpointing == "auto":
+            self.micro_batches.memory = MicroBatchMemory(
+                model.get_base_model(),
+                args,
+                accelerator,
+                autocast,
+                tokens=tokens,
+                sample=repeated,
+                trained=self.parameters,
+                optimizer=optimizer,
+            )
 
     @abstractmethod
     def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
@@ -89,6 +103,15 @@ class RolloutUpdate(ABC):
     @abstractmethod
     def policy_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
         """The policy's loss, a mean over the rows of a batch; adds its metrics to `sums`."""
+
+    def policy_forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """The policy's forward pass, by which its memory is measured."""
+        return self.score(batch).logps
+
+    def checkpoint_nothing(self) -> None:
+        """Turn off the checkpointing of the last micro-batch, before completions are sampled and scored."""
+        if self.micro_batches.memory is not None:
+            self.micro_batches.memory.checkpoint_nothing()
 
     def parameters(self) -> list[nn.Parameter]:
         """All trained parameters."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.training_args import OptimizerNames
 
@@ -33,7 +34,7 @@ def footprint(
 
     Args:
         model: In training mode, with nothing checkpointed.
-        trial: Makes a forward pass with gradients that is 1 or 2 times as long, and counts its tokens.
+        trial: Makes a forward pass with gradients that is 1 or about 2 times as long, and counts its tokens.
 
     Returns:
         The footprint, and the layers in the order they ran.
@@ -41,24 +42,31 @@ def footprint(
     (run, tokens), (run_twice, twice) = trial(1), trial(2)
     small, layers = kept(model, run)
     large, _ = kept(model, run_twice)
-    count, more = max(len(layers), 1), twice - tokens
+    count, more = max(len(layers), 1), max(twice - tokens, 1)
     inside, outside, inputs = ((b - a) / more for a, b in zip(small, large, strict=True))
     constant = max(small.inside + small.outside - (inside + outside) * tokens, 0.0)
     return Footprint(inside / count, inputs / count, outside, constant, len(layers)), layers
 
 
 def kept(model: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[Kept, list[nn.Module]]:
-    """Measure the bytes that a forward pass keeps, and list the layers in the order they ran."""
+    """Measure the bytes that a forward pass keeps, and list the layers in the order they ran.
+
+    They are counted and not kept, so a pass that would not fit in memory with a backward pass can be measured. Layers that
+    run without gradient keep nothing and are not listed.
+    """
     weights = [*model.parameters(), *model.buffers()]
-    known = {part.untyped_storage().data_ptr() for tensor in weights for part in _strided(tensor)}
+    # A weak reference keeps its storage's identity from being used again, and no memory.
+    known = {StorageWeakRef(part.untyped_storage()) for tensor in weights for part in _strided(tensor)}
     layers: list[nn.Module] = []
     bytes_in = {True: 0, False: 0}  # whether inside a layer
     inputs, depth = 0, 0
 
     def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
         nonlocal inputs, depth
-        layers.append(module)
         depth += 1
+        if not torch.is_grad_enabled():
+            return
+        layers.append(module)
         hidden = args[0] if args else next(iter(kwargs.values()))
         inputs += hidden.numel() * hidden.element_size()
 
@@ -66,24 +74,23 @@ def kept(model: nn.Module, run: Callable[[], torch.Tensor]) -> tuple[Kept, list[
         nonlocal depth
         depth -= 1
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def count(tensor: torch.Tensor) -> None:
         for storage in (part.untyped_storage() for part in _strided(tensor)):
-            if storage.data_ptr() not in known:
-                known.add(storage.data_ptr())
+            reference = StorageWeakRef(storage)
+            if reference not in known:
+                known.add(reference)
                 bytes_in[depth > 0] += storage.nbytes()
-        return tensor.detach()  # an output that its own node keeps would never be freed, with the graph and the model
 
     handles = []
     for module in layers_of(model):
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(leave))
     try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            alive = run()  # held, so that no storage is freed and counted twice under a reused address
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
+            run()
     finally:
         for handle in handles:
             handle.remove()
-    del alive
     return Kept(bytes_in[True], bytes_in[False], inputs), layers
 
 
@@ -110,26 +117,9 @@ def nothing_checkpointed(model: nn.Module) -> Iterator[None]:
             module.gradient_checkpointing = flag
 
 
-def checkpoint(model: nn.Module, layers: list[nn.Module], count: int, **kwargs: Any) -> None:
-    """Checkpoint the first `count` of `layers`, in the order they run, and no other.
-
-    Args:
-        model: The `transformers` model that contains them.
-        kwargs: For `torch.utils.checkpoint.checkpoint`; non-reentrant by default.
-    """
-    if not count:
-        model.gradient_checkpointing_disable()
-        return
-    kwargs = {"use_reentrant": False, **kwargs}
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable(kwargs)
-    else:  # before transformers 5.23
-        model.gradient_checkpointing_enable(kwargs)
-    for number, layer in enumerate(layers):
-        layer.gradient_checkpointing = number < count
-
-
-def free_for_activations(model: nn.Module, optimizer: Any, optim: str, device: torch.device) -> float:
+def free_for_activations(
+    model: nn.Module, optimizer: Any, optim: str, device: torch.device, trained: list[nn.Parameter] | None = None
+) -> float:
     """Bytes that activations may take: free memory, less what training has yet to allocate.
 
     These are the gradients and optimizer states of the trained weights, one dequantised weight matrix and a block of
@@ -140,8 +130,9 @@ def free_for_activations(model: nn.Module, optimizer: Any, optim: str, device: t
         optimizer: The optimizer, if its states exist already; otherwise `None`.
         optim: Its name in transformers.
         device: Where the model lives.
+        trained: The trained parameters (default: those that require gradients now).
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for p in model.parameters() if p.requires_grad] if trained is None else trained
     state = getattr(optimizer, "state", None) or {}
     pending = sum(p.numel() * p.element_size() for p in trained if p.grad is None)
     pending += sum(p.numel() for p in trained if p not in state) * _optimizer_bytes(OptimizerNames(optim).value)
