@@ -1,5 +1,6 @@
 """Show how far a loop is and how long it will take: a bar on a terminal, a line now and then elsewhere."""
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -52,14 +53,25 @@ class Progress:
             yield from bar.track(items, total, description=title)
 
     def _lines(self, items: Iterable, total: int, title: str) -> Iterator:
-        start = said = time.monotonic()
-        for number, item in enumerate(items, 1):
-            now = time.monotonic()
-            if now - said >= SECONDS_BETWEEN_LINES and number < total:
-                said = now
-                left = (now - start) / number * (total - number)
-                self._console.print(f"{title}: {number:,} of {total:,}, about {duration(left)} left", markup=False)
-            yield item
+        """A thread prints the lines: items of a batch come all at once, and the first of them would give a wrong estimate."""
+        start = last = time.monotonic()
+        number, ended = 0, threading.Event()
+
+        def say() -> None:
+            while not ended.wait(SECONDS_BETWEEN_LINES):
+                left = (last - start) / number * (total - number) - (time.monotonic() - last) if number else None
+                estimate = "" if left is None else f", about {duration(max(left, 0))} left"
+                self._console.print(f"{title}: {number:,} of {total:,}{estimate}", markup=False)
+
+        thread = threading.Thread(target=say, daemon=True)
+        thread.start()
+        try:
+            for item in items:
+                number, last = number + 1, time.monotonic()
+                yield item
+        finally:
+            ended.set()
+            thread.join()
 
 
 def duration(seconds: float) -> str:
