@@ -299,6 +299,7 @@ def test_wrong_input(words, message, tiny_model, data, tmp_path, monkeypatch, ca
     assert message.replace("DATA", data) in capsys.readouterr().err
 
 
-def test_data_that_is_not_there_is_said_of_the_flag_that_named_it(capsys):
-    assert main(["eval", "runs/none", "--dataset", "nope.jsonl"]) == 2
-    assert capsys.readouterr().err.startswith("trl-ext: `--dataset` is nope.jsonl, and ")
+def test_data_that_is_not_there_is_said_of_the_flag_that_named_it(tmp_path, capsys):
+    run = finished_runs.leave(tmp_path / "run", "embedded")
+    assert main(["eval", str(run), "--dataset", "nope.jsonl"]) == 2
+    assert "trl-ext: `--dataset` is nope.jsonl, and " in capsys.readouterr().err
