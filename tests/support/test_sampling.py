@@ -157,7 +157,7 @@ def test_running_out_of_memory_changes_no_completion(embedded, monkeypatch):
 
     monkeypatch.setattr(model, "generate", generate)
     assert texts(embedded) == expected
-    assert sizes == [5, 2, 2, 1]
+    assert sizes == [5, 5, 2, 2, 1]  # once more as it was, then in halves
 
 
 def test_logits_that_are_not_finite_are_refused(embedded, monkeypatch):

@@ -56,7 +56,8 @@ class RecipeKey(argparse.Action):
     """
 
     def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs="*", default=argparse.SUPPRESS, **options)
+        options["default"] = argparse.SUPPRESS  # also where `set_defaults` gives the verb a value of its own
+        super().__init__(option_strings, dest, nargs="*", **options)
 
     def __call__(self, parser: Any, namespace: Any, values: list[str], option_string: Any = None) -> None:
         namespace.recipe_keys[self.dest] = read(values) if values else True
