@@ -117,5 +117,5 @@ def test_without_a_finite_estimate_there_is_a_sentence_and_no_number(scores, dif
 
 
 def test_scores_and_lengths_of_different_numbers_are_refused():
-    with pytest.raises(ValueError, match="2 scores and 3 length differences"):
+    with pytest.raises(ValueError, match="scores and of lengths differ: 2 and 3"):
         length_controlled([1, 0], [1, 2, 3], [1, 2, 3])

@@ -80,5 +80,5 @@ def test_exchanging_the_sides_mirrors_the_result():
 
 
 def test_orders_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="2 verdicts in one order and 1 in the other"):
+    with pytest.raises(ValueError, match="different numbers of verdicts: 2 and 1"):
         win_rate([FIRST, FIRST], [FIRST])

@@ -11,6 +11,7 @@ from typing import Any
 
 from trl_ext.checks import judge_api, judge_source, judge_template, prompts_file, reward_names, task_names
 from trl_ext.checks.data import dataset_path
+from trl_ext.support.counts import count
 from trl_ext.support.messages import joined, shown, shown_text
 from trl_ext.support.paths import in_full
 
@@ -135,7 +136,7 @@ def _of_judges(values: Values, where: Where, base: str | None) -> Iterator[str]:
         yield f"{where('judge')} is empty. Name a judge, or remove it. {judge_source.WHAT}"
         return
     if len(names) > MOST_JUDGES:
-        yield f"{where('judge')} names {len(names)} judges. Name one, or two for their agreement."
+        yield f"{where('judge')} names {count(len(names), 'judges')}. Name one, or two for their agreement."
     if len({*names}) < len(names):
         yield f"{where('judge')} names a judge twice. Name another one, or name it once."
     for name in dict.fromkeys(names):

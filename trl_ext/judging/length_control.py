@@ -66,7 +66,7 @@ def length_controlled(
     scores = np.asarray(scores, dtype=float)
     difference = np.asarray(lengths, dtype=float) - np.asarray(other_lengths, dtype=float)
     if scores.shape != difference.shape:
-        raise ValueError(f"There are {len(scores)} scores and {len(difference)} length differences.")
+        raise ValueError(f"The numbers of scores and of lengths differ: {len(scores)} and {len(difference)}.")
     clear = ~np.isnan(scores)
     scores, difference = scores[clear], difference[clear]
     if not len(scores):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trl_ext.judging import logistic
+from trl_ext.support.counts import count
 from trl_ext.support.intervals import Estimate, Z
 
 
@@ -64,7 +65,9 @@ def strengths(names: Sequence[str], wins: np.ndarray) -> Strengths:
     """
     wins = np.array(wins, dtype=float)
     if wins.shape != (len(names), len(names)):
-        raise ValueError(f"The wins of {len(names)} runs need a square matrix of that size, not {wins.shape}.")
+        raise ValueError(
+            f"The wins of {count(len(names), 'runs')} need a square matrix of that size, not {wins.shape}."
+        )
     np.fill_diagonal(wins, 0.0)
     if not np.isfinite(wins).all() or (wins < 0).any():
         raise ValueError("Wins are finite and not negative.")

@@ -73,7 +73,7 @@ def prompt_scores(verdicts: Sequence[Verdict], swapped: Sequence[Verdict] | None
     if swapped is None:
         return first
     if len(swapped) != len(verdicts):
-        raise ValueError(f"There are {len(verdicts)} verdicts in one order and {len(swapped)} in the other.")
+        raise ValueError(f"The two orders have different numbers of verdicts: {len(verdicts)} and {len(swapped)}.")
     return (first + 1 - _first_scores(swapped)) / 2
 
 
