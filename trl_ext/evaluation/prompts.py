@@ -112,14 +112,7 @@ def _named(recipe: Recipe, args: Any, choice: PromptChoice, statements: list[str
             "The run's data is a mixture, and no rows of it were held out. Choose prompts with `--prompts`, or set `eval_size` in "
             "the recipe and train again."
         )
-    options: dict[str, Any] = {"columns": choice.columns}
-    if is_own:
-        options |= {key: recipe.get(f"dataset_{key}") for key in ("config", "revision")}
-        options |= {
-            "columns": choice.columns or recipe.get("dataset_columns"),
-            "format": recipe.get("dataset_format") or "auto",
-            "streaming": bool(recipe.get("dataset_streaming")),
-        }
+    options = own_rows.reading_options(recipe, choice.columns, is_own)
     # A run recorded before `apply_chat_template` existed says nothing about plain text of other data.
     other = dataclasses.replace(recipe, precedes_apply_chat_template=False)
     if name.endswith(".txt"):

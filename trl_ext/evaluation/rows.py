@@ -108,15 +108,9 @@ def _named(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
             "The run's data is a mixture, and no rows of it were held out. Set `eval_size` in the recipe and train again, or "
             "choose data with `--dataset`."
         )
-    options: dict[str, Any] = {"columns": choice.columns}
+    options = reading_options(recipe, choice.columns, is_own)
     if is_own:
-        options |= {key: recipe.get(f"dataset_{key}") for key in ("config", "revision")}
-        options |= {
-            "columns": choice.columns or recipe.get("dataset_columns"),
-            "format": recipe.get("dataset_format") or "auto",
-            "pairing": recipe_data.pairing(recipe),
-            "streaming": bool(recipe.get("dataset_streaming")),
-        }
+        options["pairing"] = recipe_data.pairing(recipe)
     split = choice.split or default_split(name, options, recipe if is_own else None)
     title = {"title": EMBEDDED} if name == EMBEDDED else {}
     statements: list[str] = []
@@ -142,6 +136,19 @@ def _compared(rows: Rows, recipe: Recipe, args: Any) -> Rows:
     said = recipe_data.in_common(train, rows.dataset)
     was_trained_on = bool(said) and overlap(train, rows.dataset).rows > 0
     return rows._replace(statements=[*rows.statements, *said], was_trained_on=was_trained_on)
+
+
+def reading_options(recipe: Recipe, columns: Any, is_own: bool) -> dict[str, Any]:
+    """How a dataset is read: the run's own as in training, another one by `columns` alone."""
+    if not is_own:
+        return {"columns": columns}
+    return {
+        "config": recipe.get("dataset_config"),
+        "revision": recipe.get("dataset_revision"),
+        "columns": columns or recipe.get("dataset_columns"),
+        "format": recipe.get("dataset_format") or "auto",
+        "streaming": bool(recipe.get("dataset_streaming")),
+    }
 
 
 def default_split(name: str, options: dict[str, Any], recipe: Recipe | None) -> str:
