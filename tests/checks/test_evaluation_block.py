@@ -76,12 +76,12 @@ def test_a_reward_adapter_on_another_base(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        (["judge_model: m"], "`evaluation.judge_model` (line 6) needs a judge. Add `judge`, or remove it."),
+        (["judge_model: m"], "`evaluation.judge_model` (line 6) needs a judge. Add `evaluation.judge`, or remove it."),
         (
             ["prompts: p.jsonl", "temperature: 1"],
-            "`evaluation.prompts` (line 6) and `evaluation.temperature` (line 7) need a judge. Add `judge`, or remove them.",
+            "`evaluation.prompts` (line 6) and `evaluation.temperature` (line 7) need a judge. Add `evaluation.judge`, or remove them.",
         ),
-        (["num_fewshot: 1"], "`evaluation.num_fewshot` (line 6) needs tasks. Add `tasks`, or remove it."),
+        (["num_fewshot: 1"], "`evaluation.num_fewshot` (line 6) needs tasks. Add `evaluation.tasks`, or remove it."),
         (
             ["judge: sentiment", "limit: 5"],
             "`evaluation.limit` (line 7) has no effect with `judge`. A judge reads as many prompts as `samples` says. Remove it.",

@@ -94,7 +94,7 @@ def test_an_interrupt_keeps_the_tasks_before_it(installed, tmp_path, monkeypatch
 
 
 FLAGS = [
-    (["--num_fewshot", "3"], "`--num_fewshot` needs tasks. Add `tasks`, or remove it."),
+    (["--num_fewshot", "3"], "`--num_fewshot` needs tasks. Add `--tasks`, or remove it."),
     (["--apply_chat_template"], "`--apply_chat_template` needs tasks."),
     (["--tasks", "FOLDER", "--judge", "sentiment"], "`--judge` and `--tasks` were both given."),
     (["--tasks", "FOLDER", "--samples", "5"], "`--samples` has no effect with `tasks`."),

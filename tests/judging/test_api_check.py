@@ -21,11 +21,11 @@ pytest.importorskip("openai")
             "refuses the key (401). Check the key in OPENAI_API_KEY and what it may do.",
         ),
         (KEY, fails(403, f"Incorrect key {KEY}"), "refuses the key (403). Check the key"),
-        (KEY, fails(404, "no such model"), "has no model 'judge-11'. Did you mean judge-1? Check model."),
+        (KEY, fails(404, "no such model"), "has no model 'judge-11'. Did you mean judge-1? Check `judge_model`."),
         (
             KEY,
             fails(400, f"bad request of {KEY}"),
-            'refuses the request (400). It says: "bad request of [key]". Check base_url',
+            'refuses the request (400). It says: "bad request of [key]". Check `judge_base_url`',
         ),
         (
             KEY,
@@ -61,7 +61,8 @@ def test_a_server_that_is_not_there(judge):
     with serving(prefers_good) as stub:
         pass
     with pytest.raises(
-        UserError, match=r"at \S+ cannot be reached \(.*refused.*\)\. Check base_url, and that the server is ru"
+        UserError,
+        match=r"at \S+ cannot be reached \(.*refused.*\)\. Check `judge_base_url`, and that the server is ru",
     ):
         judge(stub).check()
 

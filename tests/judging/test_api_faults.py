@@ -46,9 +46,9 @@ def test_a_fault_that_passes_is_repaired(judge, fault):
         ),
         (
             fails(429, "no credit"),
-            'refuses further requests (429). It says: "no credit". Wait, lower concurrency, or add credit',
+            'refuses further requests (429). It says: "no credit". Wait, lower `judge_concurrency`, or add credit',
         ),
-        (Answer("{not json"), "is not JSON. 2 retries did not help. Check base_url"),
+        (Answer("{not json"), "is not JSON. 2 retries did not help. Check `judge_base_url`"),
         (Answer({"error": {"message": "upstream failed"}}), "reports an error: upstream failed. 2 retries"),
         (says("[[FIRST]]", seconds=1.0), "did not answer within 0.5 seconds. 2 retries did not help."),
     ],

@@ -119,7 +119,7 @@ def _unread(values: Values, where: Where) -> Iterator[str]:
     unread = [key for key in values if is_given(values, key) and key not in read]
     without_judge = [key for key in unread if key in READS[JUDGE]]
     if without_judge and TASKS not in found:
-        yield f"{_named(without_judge, where)} {_needs(without_judge)} a judge. Add `judge`, or remove {_it(without_judge)}."
+        yield f"{_named(without_judge, where)} {_needs(without_judge)} a judge. Add {where('judge')}, or remove {_it(without_judge)}."
         unread = [key for key in unread if key not in without_judge]
     if unread:
         what = joined([f"`{part}`" for part in found if part != PREFERENCES]) or "held-out preferences"
@@ -127,7 +127,7 @@ def _unread(values: Values, where: Where) -> Iterator[str]:
         if unread == ["limit"] or found != [PREFERENCES]:
             yield f"{_named(unread, where)} {'has' if len(unread) == 1 else 'have'} no effect with {what}.{hint} Remove {_it(unread)}."
         else:
-            yield f"{_named(unread, where)} {_needs(unread)} tasks. Add `tasks`, or remove {_it(unread)}."
+            yield f"{_named(unread, where)} {_needs(unread)} tasks. Add {where('tasks')}, or remove {_it(unread)}."
 
 
 def _of_judges(values: Values, where: Where, base: str | None) -> Iterator[str]:

@@ -24,23 +24,23 @@ def explain(error: Exception, settings: ApiSettings, key: str, retries: int) -> 
     retried = _retried(retries)
     if isinstance(error, openai.APITimeoutError):
         return (
-            f"{api} did not answer within {settings.timeout:g} seconds.{retried} Check that the server is up, lower concurrency, "
+            f"{api} did not answer within {settings.timeout:g} seconds.{retried} Check that the server is up, lower `judge_concurrency`, "
             "or raise timeout."
         )
     if isinstance(error, openai.APIConnectionError):
         reason = messages.shown_text(without_key(str(error.__cause__ or error), key))
-        return f"{api} cannot be reached ({reason}). Check base_url, and that the server is running."
+        return f"{api} cannot be reached ({reason}). Check `judge_base_url`, and that the server is running."
     if status in (401, 403):
         given = f"Check the key in {KEY_VARIABLE} and what it may do." if key else f"Set {KEY_VARIABLE} to a key."
         refused = "refuses the key" if key else "asks for a key"
         return f"{api} {refused} ({status}). {given}"  # what it says is not quoted: it may hold a part of the key
     if status == 429:
-        return f"{api} refuses further requests (429).{says} Wait, lower concurrency, or add credit, then run the same command again."
+        return f"{api} refuses further requests (429).{says} Wait, lower `judge_concurrency`, or add credit, then run the same command again."
     if status is not None and status >= 500:
         return f"{api} fails with status {status}.{retried}{says} Run the same command again when the server works."
     if status is not None:
-        return f"{api} refuses the request ({status}).{says} Check base_url, model, max_tokens and temperature."
-    return f"{api} cannot be used ({messages.shown_text(without_key(str(error), key))}). Check base_url."
+        return f"{api} refuses the request ({status}).{says} Check `judge_base_url`, `judge_model`, `judge_max_tokens` and `judge_temperature`."
+    return f"{api} cannot be used ({messages.shown_text(without_key(str(error), key))}). Check `judge_base_url`."
 
 
 def explain_not_found(settings: ApiSettings, served: list[str] | None, said: str) -> str:
@@ -54,7 +54,7 @@ def explain_not_found(settings: ApiSettings, served: list[str] | None, said: str
         ending = "" if settings.base_url.endswith("/v1") else " The address of such an API usually ends in /v1."
         return (
             f"There is no OpenAI-compatible API at {settings.base_url}, or it has no model {settings.model!r} (404).{ending} Check "
-            "base_url and model."
+            "`judge_base_url` and `judge_model`."
         )
     if settings.model in served:
         return (
@@ -65,14 +65,14 @@ def explain_not_found(settings: ApiSettings, served: list[str] | None, said: str
     meant = (
         f" Did you mean {' or '.join(near)}?" if near else f" It has {messages.shown_text(', '.join(sorted(served)))}."
     )
-    return f"The judge's API at {settings.base_url} has no model {settings.model!r}.{meant if served else ''} Check model."
+    return f"The judge's API at {settings.base_url} has no model {settings.model!r}.{meant if served else ''} Check `judge_model`."
 
 
 def explain_malformed(what: str, settings: ApiSettings, key: str, retries: int) -> str:
     """What to do about a reply that is no chat completion. `what` is the rest of a sentence about it."""
     said = messages.shown_text(without_key(what, key))
     retried = _retried(retries)
-    return f"A reply of the judge's API at {settings.base_url} {said}.{retried} Check base_url, and run the same command again."
+    return f"A reply of the judge's API at {settings.base_url} {said}.{retried} Check `judge_base_url`, and run the same command again."
 
 
 def quoted(error: Exception, key: str) -> str:

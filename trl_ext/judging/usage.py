@@ -64,7 +64,7 @@ class Usage:
             said.append(f"{count(self.unclear, 'questions')} {are(self.unclear)} without a clear verdict.")
         if self.cut:
             said.append(
-                f"{count(self.cut, 'replies')} of these reached max_tokens before a verdict. Raise max_tokens."
+                f"{count(self.cut, 'replies')} of these reached `judge_max_tokens` before a verdict. Raise it."
             )
         if self.refused:
             said.append(f"{count(self.refused, 'questions')} of these {were(self.refused)} refused by the API.")
