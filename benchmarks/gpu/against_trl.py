@@ -20,8 +20,8 @@ from trl_ext.build.dtypes import precision
 from trl_ext.build.model import load_policy
 from trl_ext.build.tokenizer import load_tokenizer
 from trl_ext.recipe import Recipe
+from trl_ext.support.free_memory import release
 from trl_ext.support.memory_errors import is_out_of_memory
-from trl_ext.trainers.common.out_of_memory import release
 
 TRL = {"paired": (DPOTrainer, DPOConfig), "unpaired": (KTOTrainer, KTOConfig)}
 MICRO_BATCHES = (4, 2, 1)

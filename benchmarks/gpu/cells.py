@@ -26,8 +26,8 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.deadline import OutOfTime
 from benchmarks.gpu.store import Store
 from trl_ext.support.errors import UserError
+from trl_ext.support.free_memory import release
 from trl_ext.support.memory_errors import is_out_of_memory
-from trl_ext.trainers.common.out_of_memory import release
 
 MEASURES = {
     "step": step.measure,

@@ -12,8 +12,9 @@ from benchmarks.gpu import card, training
 from benchmarks.gpu.bench import Bench
 from trl_ext import planner
 from trl_ext.batching.budget import STEP
+from trl_ext.support.free_memory import release
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, release
+from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
 
 SHORTEST, MOST, MOST_SMALL = 2048, 65536, 512
 

@@ -18,7 +18,7 @@ from benchmarks.gpu import card, roofline
 from benchmarks.gpu.bench import Bench
 from trl_ext.build.trainer import build_trainer
 from trl_ext.recipe import Recipe
-from trl_ext.trainers.common.out_of_memory import release
+from trl_ext.support.free_memory import release
 
 WARM_UP, MEASURED = 2, 4
 """Number of warm-up steps, and of measured steps."""

@@ -15,8 +15,8 @@ import trl_ext
 from trl_ext import cli, losses
 from trl_ext.cli.parser import Parser
 from trl_ext.cli.recipe_keys import add_recipe
-from trl_ext.cli.values import plain
 from trl_ext.support.errors import UserError
+from trl_ext.support.messages import plain
 
 GOOD = "model_name_or_path: embedded\ndataset_name: embedded\nloss: dpo\nvariants: {ipo: {beta: 0.3}}\n"
 THREE_MISTAKES = "model_name_or_path: embedded\ndataset_name: embedded\nlora_rank: 8\nlearning_rate: fast\nbeta: -1\n"
