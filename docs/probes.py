@@ -31,7 +31,7 @@ OF_METHOD: dict[str, dict[str, Any]] = {
 PARENTS = {
     "paired": "DPOConfig",
     "unpaired": "KTOConfig",
-    "ppo": "RLOOConfig",
+    "ppo": "trl.RLOOConfig",
     "reward": "RewardConfig",
     "sft": "SFTConfig",
 }

@@ -1,6 +1,7 @@
 """Fields read from source against the imported classes themselves."""
 
 import dataclasses
+import importlib
 import subprocess
 import sys
 from typing import Literal
@@ -15,7 +16,8 @@ CLASSES = {
     "_BaseConfig": "trl.trainer.base_config",
     "DPOConfig": "trl",
     "KTOConfig": "trl",
-    "RLOOConfig": "trl",
+    "trl.RLOOConfig": "trl",
+    "trl.GRPOConfig": "trl",
     "RewardConfig": "trl",
     "SFTConfig": "trl",
     "PPOConfig": "trl_ext.trainers.ppo.config",
@@ -34,7 +36,7 @@ CLASSES = {
 
 
 def imported(name: str) -> type:
-    return getattr(__import__(CLASSES[name], fromlist=[name]), name)
+    return getattr(importlib.import_module(CLASSES[name]), name.rpartition(".")[2])
 
 
 @pytest.mark.parametrize("name", CLASSES)

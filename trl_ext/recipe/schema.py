@@ -16,7 +16,8 @@ from trl_ext.methods import METHODS
 MISSING = object()
 """Default of a field whose default is not a literal in the source."""
 
-# Where each class is defined: top-level package, file inside it. The configurations of `METHODS` are added below.
+# Where each class is defined: top-level package, file inside it. The configurations of `METHODS` are added below; a class of
+# TRL whose name one of them has is named as its subclasses do, `trl.NAME`.
 SOURCES = {
     "TrainingArguments": ("transformers", "training_args.py"),
     "OptimizerNames": ("transformers", "training_args.py"),
@@ -28,7 +29,8 @@ SOURCES = {
     "_BaseConfig": ("trl", "trainer/base_config.py"),
     "DPOConfig": ("trl", "trainer/dpo_config.py"),
     "KTOConfig": ("trl", "trainer/kto_config.py"),
-    "RLOOConfig": ("trl", "trainer/rloo_config.py"),
+    "trl.RLOOConfig": ("trl", "trainer/rloo_config.py"),
+    "trl.GRPOConfig": ("trl", "trainer/grpo_config.py"),
     "RewardConfig": ("trl", "trainer/reward_config.py"),
     "SFTConfig": ("trl", "trainer/sft_config.py"),
     "ModelConfig": ("trl", "trainer/model_config.py"),
@@ -103,8 +105,8 @@ def fields(class_name: str) -> dict[str, Field]:
     node = _class(class_name)
     found: dict[str, Field] = {}
     for base in reversed(node.bases):
-        if isinstance(base, ast.Name) and base.id in SOURCES:
-            found |= fields(base.id)
+        if (parent := ast.unparse(base)) in SOURCES:
+            found |= fields(parent)
     for statement in node.body:
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue
@@ -236,7 +238,7 @@ def _literal(expression: ast.expr) -> Any:
 def _class(name: str) -> ast.ClassDef:
     package, file = SOURCES[name]
     for node in _module(package, file).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
+        if isinstance(node, ast.ClassDef) and node.name == name.rpartition(".")[2]:
             return node
     raise LookupError(f"{package}/{file} defines no class {name}: is another version of {package} installed?")
 

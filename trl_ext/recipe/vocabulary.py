@@ -12,7 +12,7 @@ ENV = "env"
 OWN_KEYS = ("trainer", ENV, *LOSS_KEYS)
 """Keys that are neither a field of a configuration nor a hyperparameter."""
 
-TRL_PREFERENCES, TRL_SAMPLING = ("DPOConfig", "KTOConfig"), "RLOOConfig"
+TRL_PREFERENCES, TRL_SAMPLING = ("DPOConfig", "KTOConfig"), "trl.RLOOConfig"
 """TRL's configurations of trainers with a loss on preferences, and of the trainer that samples."""
 
 Keys = dict[str, schema.Field | None]

@@ -51,7 +51,9 @@ def other_verb(layers: Layers) -> tuple[str, Setting] | None:
     if not is_unnamed(layers):
         return None
     for key, setting in layers.file.settings.items():
-        owners = [name for name in ("DPOConfig", "KTOConfig", "RLOOConfig", *_OTHERS) if key in schema.fields(name)]
+        owners = [
+            name for name in ("DPOConfig", "KTOConfig", "trl.RLOOConfig", *_OTHERS) if key in schema.fields(name)
+        ]
         if len(owners) == 1 and owners[0] in _OTHERS:
             return _OTHERS[owners[0]], setting
     return None

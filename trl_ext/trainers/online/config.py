@@ -6,7 +6,7 @@ importing it.
 
 from dataclasses import dataclass, field
 
-from trl import RLOOConfig
+import trl
 
 from trl_ext import checks
 from trl_ext.trainers.common.flags import switch
@@ -16,7 +16,7 @@ from trl_ext.trainers.rollout import rollout_size
 
 
 @dataclass
-class OnlinePreferenceConfig(LossOptions, RecomputeOptions, RLOOConfig):
+class OnlinePreferenceConfig(LossOptions, RecomputeOptions, trl.RLOOConfig):
     """`trl.RLOOConfig` with `loss` and `loss_kwargs`; `beta` is that of the loss.
 
     In TRL's fields, `num_generations` is the number of completions that a pair is chosen from, and `num_iterations` the
@@ -25,7 +25,7 @@ class OnlinePreferenceConfig(LossOptions, RecomputeOptions, RLOOConfig):
     """
 
     _method = "online"
-    _VALID_DICT_FIELDS = [*RLOOConfig._VALID_DICT_FIELDS, "loss", "loss_kwargs"]  # noqa: RUF012
+    _VALID_DICT_FIELDS = [*trl.RLOOConfig._VALID_DICT_FIELDS, "loss", "loss_kwargs"]  # noqa: RUF012
 
     beta: float | None = field(default=None, metadata={"help": "β of the loss (default: that of the loss)."})
     missing_eos_penalty: float | None = field(

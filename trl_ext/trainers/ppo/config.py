@@ -6,7 +6,7 @@ importing it.
 
 from dataclasses import dataclass, field
 
-from trl import RLOOConfig
+import trl
 
 from trl_ext import checks
 from trl_ext.rl import truth_table
@@ -22,7 +22,7 @@ RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
 
 
 @dataclass
-class PPOConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOptions, RLOOConfig):
+class PPOConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOptions, trl.RLOOConfig):
     """`trl.RLOOConfig` with a critic, per-token rewards and a choice of KL estimator.
 
     In TRL's fields, `num_iterations` is the number of epochs over a rollout, `epsilon` and `epsilon_high` clip the
