@@ -63,7 +63,7 @@ def test_json_is_all_there_is(tmp_path, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["picture"] == f"{picture}.png" and picture.with_suffix(".png").exists()
     rows = facts["exact"]["rows"]
-    assert len(rows) == 12 and {
+    assert len(rows) == len(CELLS) == 16 and {
         row["cosine"] for row in rows if (row["estimator"], row["placement"]) == ("k1", "loss")
     } == {None}
 

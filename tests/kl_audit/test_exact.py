@@ -31,6 +31,7 @@ def test_the_exact_audit_is_what_enumeration_gives():
         ("k3", "token"): (torch.exp(-d) - 1 + d).sum(1),
         ("k3", "sequence"): torch.exp(-d.sum(1)) - 1 + d.sum(1),
     }
+    values |= {("k3+", level): values["k3", level] for level in ("token", "sequence")}
     weights = language.probabilities(logits)
     for row in audit.rows:
         value = values[row.estimator, row.level]

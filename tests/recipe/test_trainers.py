@@ -51,7 +51,10 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("kl_coef: much\n", "`kl_coef` (line 6) is 'much': give a number."),
         ("kl_coef: -1\n", "`kl_coef` (line 6) is -1: give a number of at least 0."),
         ("lam: 1.5\n", "`lam` (line 6) is 1.5: give a number from 0 to 1."),
-        ("kl_estimator: k4\n", "`kl_estimator` (line 6): There is no KL estimator 'k4': choose one of k1, k2, k3."),
+        (
+            "kl_estimator: k4\n",
+            "`kl_estimator` (line 6): There is no KL estimator 'k4': choose one of k1, k2, k3, k3+.",
+        ),
         ("kl_placement: nowhere\n", "There is no KL placement 'nowhere'"),
         ("beta: 0.1\n", "PPO has one KL coefficient, `kl_coef`. Set that and remove `beta`."),
         ("kl_target: 3\n", "would steer an adaptive KL coefficient: set `kl_controller: adaptive`"),

@@ -5,7 +5,9 @@ import torch
 from trl_ext.rl import objectives
 from trl_ext.rl.enumerable import Language
 
-CELLS = [(e, p, level) for e in ("k1", "k2", "k3") for p in ("reward", "loss") for level in ("token", "sequence")]
+CELLS = [
+    (e, p, level) for e in ("k1", "k2", "k3", "k3+") for p in ("reward", "loss") for level in ("token", "sequence")
+]
 BANDIT = {
     "reference": (0.4, 0.3, 0.2, 0.1),
     "near": (0.38, 0.31, 0.205, 0.105),

@@ -78,7 +78,10 @@ def test_the_optimum_is_soft_and_away_from_the_reference(seed):
 
 
 @pytest.mark.parametrize("seed", [1, 3])
-@pytest.mark.parametrize("cell", [("k1", "reward", "token"), ("k1", "reward", "sequence"), ("k2", "loss", "sequence")])
+@pytest.mark.parametrize(
+    "cell",
+    [("k1", "reward", "token"), ("k1", "reward", "sequence"), ("k2", "loss", "sequence"), ("k3+", "loss", "sequence")],
+)
 def test_cells_with_the_reverse_kl_gradient_reach_the_optimum(cell, seed):
     assert distance_from_the_optimum(seed, cell) < 0.002
 
@@ -89,7 +92,7 @@ def test_they_do_from_samples_too(cell):
 
 
 @pytest.mark.parametrize("seed", [1, 3])
-@pytest.mark.parametrize("estimator", ["k2", "k3"])
+@pytest.mark.parametrize("estimator", ["k2", "k3", "k3+"])
 def test_k2_and_k3_in_the_reward_go_elsewhere(estimator, seed):
     assert distance_from_the_optimum(seed, (estimator, "reward", "token")) > 0.2
 

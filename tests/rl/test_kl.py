@@ -9,7 +9,7 @@ import torch
 from tests.rl.helpers import gradient, language_and_policies
 from trl_ext.rl import kl
 
-ESTIMATORS = pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+ESTIMATORS = pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "k3+"])
 
 
 def gaussian_logp(x, mean, deviation=1.0):
@@ -29,7 +29,7 @@ def test_definitions():
     torch.testing.assert_close(kl.k1(ref_logps + d, ref_logps), d)
     torch.testing.assert_close(kl.k2(ref_logps + d, ref_logps), d**2 / 2)
     torch.testing.assert_close(kl.k3(ref_logps + d, ref_logps), torch.exp(-d) - 1 + d)
-    assert list(kl.ESTIMATORS.items()) == [("k1", kl.k1), ("k2", kl.k2), ("k3", kl.k3)]
+    assert list(kl.ESTIMATORS.items()) == [("k1", kl.k1), ("k2", kl.k2), ("k3", kl.k3), ("k3+", kl.k3_plus)]
 
 
 @ESTIMATORS
@@ -40,7 +40,9 @@ def test_extreme_log_ratios_keep_a_finite_value_and_a_pull_towards_the_reference
     value = kl.ESTIMATORS[estimator](logps, torch.zeros(1, dtype=dtype))
     (pull,) = torch.autograd.grad(value.sum(), logps)
     assert value.isfinite().all() and pull.isfinite().all()
-    expected = {"k1": 1.0, "k2": ratio, "k3": 1.0 if ratio > 0 else 1 - math.exp(kl.LARGEST_EXPONENT)}[estimator]
+    expected = {"k1": 1.0, "k2": ratio, "k3": 1.0 if ratio > 0 else 1 - math.exp(kl.LARGEST_EXPONENT)}.get(
+        estimator, ratio
+    )
     assert pull.item() == pytest.approx(expected, rel=1e-2)
 
 
@@ -115,6 +117,7 @@ def test_gaussian_gradients_are_the_closed_forms(sigma):
     reverse, forward = delta / sigma_ref**2, delta / sigma**2
     assert in_reward("k1") == pytest.approx(reverse, rel=1e-9)
     assert in_loss("k2") == pytest.approx(reverse, rel=1e-9)
+    assert in_loss("k3+") == pytest.approx(reverse, rel=1e-9)
     assert in_loss("k3") == pytest.approx(forward, rel=1e-5)
     assert in_reward("k3") == pytest.approx(reverse - forward, rel=1e-5)
     assert in_loss("k1") == pytest.approx(0, abs=1e-12)

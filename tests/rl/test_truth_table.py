@@ -64,6 +64,10 @@ def test_the_gradient_of_every_cell(cell, distance):
         ("k3", "loss", "sequence"): whole_forward,
         ("k3", "reward", "sequence"): whole_reverse - whole_forward,
         ("k3", "reward", "token"): whole_reverse - forward_visited,
+        ("k3+", "loss", "sequence"): whole_reverse,
+        ("k3+", "loss", "token"): reverse_visited,
+        ("k3+", "reward", "sequence"): whole_reverse - whole_forward,
+        ("k3+", "reward", "token"): whole_reverse - forward_visited,
         ("k2", "reward", "sequence"): k2_in_reward(language, logits, ref_logits, "sequence"),
         ("k2", "reward", "token"): k2_in_reward(language, logits, ref_logits, "token"),
     }[cell]
@@ -158,7 +162,7 @@ def test_the_level_follows_from_the_placement():
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (("k4", "reward"), "no KL estimator 'k4': choose one of k1, k2, k3"),
+        (("k4", "reward"), "no KL estimator 'k4': choose one of k1, k2, k3, k3+"),
         (("k1", "rewards"), "no KL placement 'rewards': choose one of reward, loss"),
         (("k1", "loss", "word"), "no KL level 'word': choose one of token, sequence"),
     ],

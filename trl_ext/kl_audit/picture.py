@@ -8,7 +8,7 @@ from trl_ext.kl_audit import exact
 from trl_ext.kl_audit.exact import Audit, Row
 from trl_ext.support.counts import count
 
-COLOURS = {"k1": "tab:blue", "k2": "tab:orange", "k3": "tab:purple"}
+COLOURS = {"k1": "tab:blue", "k2": "tab:orange", "k3": "tab:purple", "k3+": "tab:green"}
 STYLES = {"reward": "-", "loss": "--"}
 
 DRAWN = (
@@ -20,7 +20,7 @@ DRAWN = (
     ("k3", "reward", "token"),
     ("k3", "loss", "sequence"),
 )
-"""Cells that are drawn. The omitted level of a pair looks much the same."""
+"""Cells that are drawn. The omitted level of a pair looks much the same. k3+ has the value of k3 and the gradient of k2 in the loss."""
 
 
 class Panel(NamedTuple):
@@ -81,7 +81,7 @@ def draw(picture: Path, sampled: Audit | None = None, title: str = "") -> Path:
 
 def _over_distance(axis: Any, panel: Panel, audits: list[Audit]) -> None:
     """Draw exact lines against KL(π‖ref) of the small language."""
-    drawn = [cell for cell in exact.CELLS if cell[1] == "reward"] if panel.is_of_value else DRAWN
+    drawn = [cell for cell in exact.CELLS if cell[0] != "k3+" and cell[1] == "reward"] if panel.is_of_value else DRAWN
     for cell in drawn:
         estimator, placement, level = cell
         rows = [next(row for row in audit.rows if row.cell == cell) for audit in audits]

@@ -28,6 +28,7 @@ __all__ = [
     "k1",
     "k2",
     "k3",
+    "k3_plus",
     "sequence",
     "straight_through",
     "warning",
@@ -59,17 +60,25 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
     return inside.expm1() + inside.exp() * (exponent - inside) - exponent
 
 
-ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+def straight_through(value: Tensor, gradient: Tensor) -> Tensor:
+    """The value of the first with the gradient of the second: `straight_through(k3(…), k2(…))`, for instance."""
+    return value.detach() + (gradient - gradient.detach())
+
+
+def k3_plus(logps: Tensor, ref_logps: Tensor) -> Tensor:
+    """The value of k3 with the gradient of k2: in the reward it is k3, in the loss it trains like k2.
+
+    A KL that is never negative and unbiased is logged, and at sequence level the gradient is that of the reverse KL.
+    """
+    return straight_through(k3(logps, ref_logps), k2(logps, ref_logps))
+
+
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "k3+": k3_plus}
 
 
 def sequence(estimator: str, logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
     """The estimator (B,) of log-probs summed over each completion: inputs (B, C) per token."""
     return ESTIMATORS[estimator](total(logps, mask), total(ref_logps, mask))
-
-
-def straight_through(value: Tensor, gradient: Tensor) -> Tensor:
-    """The value of the first with the gradient of the second: `straight_through(k3(…), k2(…))`, for instance."""
-    return value.detach() + (gradient - gradient.detach())
 
 
 def importance_weights(logps: Tensor, old_logps: Tensor) -> Tensor:
@@ -82,12 +91,12 @@ def importance_weights(logps: Tensor, old_logps: Tensor) -> Tensor:
 def importance_weighted(estimator: str, logps: Tensor, ref_logps: Tensor, old_logps: Tensor) -> Tensor:
     """The estimator for samples of an older policy, differentiable, elementwise.
 
-    With w = π/π_old: w·k1, stop_gradient(w)·k2, w·k3. Differentiated, each has expected gradient ∇KL(π‖ref), whatever
-    π_old was: k1 and k3 because they are unbiased and w carries the sampling distribution's dependence on π; k2
-    because its own derivative already is the score-function gradient. w·k3 and stop_gradient(w)·k2 have the same
-    gradient sample by sample. For completions of several tokens, pass log-probs summed to (B,).
+    With w = π/π_old: w·k1, stop_gradient(w)·k2, w·k3, stop_gradient(w)·k3+. Differentiated, each has expected gradient
+    ∇KL(π‖ref), whatever π_old was: k1 and k3 because they are unbiased and w carries the sampling distribution's
+    dependence on π; k2 and k3+ because their own derivative already is the score-function gradient. w·k3 and
+    stop_gradient(w)·k2 have the same gradient sample by sample. For completions of several tokens, pass log-probs summed to (B,).
     """
     weights = importance_weights(logps, old_logps)
-    if estimator == "k2":
+    if estimator in ("k2", "k3+"):
         weights = weights.detach()
     return weights * ESTIMATORS[estimator](logps, ref_logps)

@@ -27,7 +27,7 @@ def shape(
             temperature.
         mask: (B, C), 1 on completion tokens, the end token included.
         kl_coef: Reward per nat; 0 if the KL is placed in the loss.
-        estimator: `k1`, `k2` or `k3`: see `kl.bias`.
+        estimator: `k1`, `k2`, `k3` or `k3+` (in the reward the same as `k3`): see `kl.bias`.
         level: `token` or `sequence`.
 
     Raises:

@@ -5,7 +5,7 @@
 Every statement here is checked by enumeration in tests/rl/test_truth_table.py.
 """
 
-ESTIMATOR_NAMES = ("k1", "k2", "k3")
+ESTIMATOR_NAMES = ("k1", "k2", "k3", "k3+")
 PLACEMENTS = ("reward", "loss")
 LEVELS = ("token", "sequence")
 
@@ -19,9 +19,15 @@ VALUES = {
     "k2": "½d², a biased estimate of KL(π‖ref); near the reference it is accurate to second order and has low variance",
     "k3": "exp(−d) − 1 + d, an unbiased estimate of KL(π‖ref) that is never negative; its variance explodes where "
     "the policy is far from the reference",
+    "k3+": "that of k3",
 }
 
-EXACT = {("k1", "reward", "token"), ("k1", "reward", "sequence"), ("k2", "loss", "sequence")}
+EXACT = {
+    ("k1", "reward", "token"),
+    ("k1", "reward", "sequence"),
+    ("k2", "loss", "sequence"),
+    ("k3+", "loss", "sequence"),
+}
 
 SECOND_ORDER = "only second order in d near the reference; can point the wrong way"
 FORWARD = "the forward KL: similar to the reverse KL near the reference, different and of large variance far from it"
@@ -42,6 +48,13 @@ GRADIENTS = {
     ("k2", "loss", "sequence"): ("∇KL(π‖ref)", "exact for whole completions"),
     ("k3", "loss", "token"): ("∇KL(ref‖π) at fixed states", FORWARD),
     ("k3", "loss", "sequence"): ("∇KL(ref‖π)", FORWARD),
+    ("k3+", "reward", "token"): (
+        "∇KL(π‖ref) − ∇KL(ref‖π)",
+        f"second term at the states that the policy visits; {SECOND_ORDER}",
+    ),
+    ("k3+", "reward", "sequence"): ("∇KL(π‖ref) − ∇KL(ref‖π)", SECOND_ORDER),
+    ("k3+", "loss", "token"): ("∇KL(π‖ref) at fixed states", "ignores the effect of a token on later tokens"),
+    ("k3+", "loss", "sequence"): ("∇KL(π‖ref)", "exact for whole completions"),
 }
 """Expected gradient on fresh samples and a remark, per combination of estimator, placement and level."""
 
@@ -59,6 +72,9 @@ REASONS = {
     "training stops short of the optimum",
     ("k3", "loss"): "its gradient is that of the forward KL(ref‖π), which matches the reverse KL only near the "
     "reference and has a large variance far from it",
+    ("k3+", "reward"): "its value is that of k3, whose part exp(−d) − 1 subtracts the gradient of the forward KL",
+    ("k3+", "loss"): "differentiated per token, it ignores the effect of a token on the KL of later tokens, so "
+    "training stops short of the optimum",
 }
 
 
