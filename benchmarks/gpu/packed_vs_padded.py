@@ -10,7 +10,7 @@ from benchmarks.gpu import training
 from benchmarks.gpu.bench import Bench
 from trl_ext.batching import proof
 from trl_ext.reference.implicit import no_grad_eval
-from trl_ext.trainers.preference import forward
+from trl_ext.trainers.common import forward
 
 EXAMPLES = 32
 Scores = dict[tuple, float]

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from trl_ext.batching.packed import PackedRow, Tree
-from trl_ext.trainers.preference import forward
+from trl_ext.trainers.common import forward
 
 SIZES = {
     "vocab_size": 97,

@@ -31,7 +31,7 @@ from trl_ext.trainers import (
     UnpairedPreferenceConfig,
     UnpairedPreferenceTrainer,
 )
-from trl_ext.trainers.preference import forward
+from trl_ext.trainers.common import forward
 
 IDS = torch.tensor([[2, *range(4, 40), 3]])
 SAME = 2e-5

@@ -181,7 +181,7 @@ def test_the_next_row_is_collated_while_the_device_computes(settings, tiny_model
         monkeypatch.setenv("TRL_EXT_CACHE", str(tmp_path / "empty"))
         trainer.references.cache = trainer.references.new_cache()
         with pytest.MonkeyPatch.context() as patch, transfers() as waits:
-            for module in ("batching.packed", "trainers.preference.examples", "trainers.preference.forward"):
+            for module in ("batching.packed", "trainers.preference.examples", "trainers.common.forward"):
                 patch.setattr(f"trl_ext.{module}.to_device", sent)
             patch.setattr(
                 inspect.Signature, "from_callable", lambda f, **k: inspected.append(f) or of_callable(f, **k)

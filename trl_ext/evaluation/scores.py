@@ -21,8 +21,8 @@ from trl_ext.trainers import (
     UnpairedPreferenceConfig,
     UnpairedPreferenceTrainer,
 )
+from trl_ext.trainers.common import forward
 from trl_ext.trainers.common.console import hushed
-from trl_ext.trainers.preference import forward
 
 AT_ONCE = 256
 """Examples whose tokens are in memory together."""

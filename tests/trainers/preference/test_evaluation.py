@@ -13,7 +13,7 @@ from trl_ext.trainers import (
     UnpairedPreferenceConfig,
     UnpairedPreferenceTrainer,
 )
-from trl_ext.trainers.preference import forward
+from trl_ext.trainers.common import forward
 
 
 def test_a_short_last_batch_weighs_its_examples_and_no_more(tiny_model, tmp_path):

@@ -10,9 +10,9 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.examples import ExampleTokens
 from trl_ext.trainers.preference.retry import Retry
-from trl_ext.trainers.preference.runtime import Runtime
 
 PAIR = {"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9], "rejected_ids": [10]}
 

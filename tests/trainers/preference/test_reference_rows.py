@@ -18,9 +18,9 @@ from trl_ext.trainers import (
     UnpairedPreferenceConfig,
     UnpairedPreferenceTrainer,
 )
+from trl_ext.trainers.common.row_memory import RowMemory
 from trl_ext.trainers.preference import run_directory
 from trl_ext.trainers.preference.reference_rows import ReferenceRows
-from trl_ext.trainers.preference.row_memory import RowMemory
 
 SINGLE = [
     {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}

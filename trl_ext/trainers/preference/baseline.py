@@ -8,11 +8,11 @@ from accelerate.utils import gather_object
 
 from trl_ext.batching.mismatched import mismatched
 from trl_ext.reference.implicit import no_grad_eval
-from trl_ext.trainers.preference import forward
+from trl_ext.trainers.common import forward
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.rows import Rows
-from trl_ext.trainers.preference.runtime import Runtime
 
 
 class Baseline:

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.metrics import StepMetrics
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.rows import Rows
-from trl_ext.trainers.preference.runtime import Runtime
 
 
 class BatchLoss:

@@ -12,10 +12,11 @@ from trl import DPOConfig, KTOConfig
 
 from trl_ext import checks, losses
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
-from trl_ext.trainers.common.flags import CountOrAuto, numbered, switch
+from trl_ext.trainers.common.flags import numbered, switch
 from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 from trl_ext.trainers.common.recompute_options import RecomputeOptions
+from trl_ext.trainers.common.row_options import RowOptions
 from trl_ext.trainers.preference.trl_spelling import from_trl, is_same, to_trl
 
 
@@ -81,28 +82,14 @@ class LossOptions(FiniteStepOptions, CheckpointOptions, KernelOptions):
 
 
 @dataclass
-class PreferenceOptions(LossOptions, RecomputeOptions):
+class PreferenceOptions(LossOptions, RowOptions, RecomputeOptions):
     """Settings that both preference trainers add to TRL's configurations."""
 
-    packing: bool = field(
-        default=True,
-        metadata={
-            "help": "Pack rows: completions of a prompt share it, and there is no padding. Before the first step, packed and "
-            "padded rows are compared on the model; if they differ, rows are padded."
-        },
-    )
     reference_cache: bool = field(
         default=True,
         metadata={
             "help": "Keep reference log-probabilities on disk and reuse them, in this run and in all others on the same base, "
             "whatever their loss, learning rate or seed."
-        },
-    )
-    row_tokens: CountOrAuto = field(
-        default="auto",
-        metadata={
-            "help": "Maximum tokens of one forward pass, padding included. It limits memory and does not change the "
-            "result. `auto`: the fastest row length that fits in memory, up to 4096."
         },
     )
     logging_nan_inf_filter: bool = field(
@@ -123,7 +110,7 @@ class PreferenceOptions(LossOptions, RecomputeOptions):
 
     def __post_init__(self) -> None:
         self._read_switches()
-        self.row_tokens = numbered(self.row_tokens)
+        self._read_row_tokens()
         checks.refuse(self, self._method)
         with self._auto_withheld():
             super().__post_init__()

@@ -4,11 +4,11 @@ import torch
 from accelerate.utils import gather_object
 
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.common.row_memory import RowMemory
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference import random_state
 from trl_ext.trainers.preference.objective import Objective
-from trl_ext.trainers.preference.row_memory import RowMemory
 from trl_ext.trainers.preference.rows import Rows
-from trl_ext.trainers.preference.runtime import Runtime
 
 RowLosses = list[tuple[list[dict], torch.Tensor]]
 """Rows of a step, each with the losses of its examples, (B,)."""

@@ -7,14 +7,14 @@ import torch
 
 from trl_ext.batching.padded import Examples
 from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.trainers.common import forward
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.processes import without_copies
-from trl_ext.trainers.preference import forward
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.retry import Retry
 from trl_ext.trainers.preference.rows import Rows
-from trl_ext.trainers.preference.runtime import Runtime
 
 
 class Evaluation:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from trl_ext.trainers.common.example_losses import checked
+from trl_ext.trainers.common.forward import Completions
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.preference.forward import Completions
 from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
 

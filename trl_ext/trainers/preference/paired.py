@@ -17,14 +17,14 @@ from datasets import Dataset
 from torch import nn
 from trl import DPOTrainer
 
+from trl_ext.trainers.common import forward
+from trl_ext.trainers.common.forward import Completions, num_tokens
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.common.step_zero import APART
-from trl_ext.trainers.preference import forward
 from trl_ext.trainers.preference.config import PairedPreferenceConfig
 from trl_ext.trainers.preference.fixed_pairs import keyed
-from trl_ext.trainers.preference.forward import Completions, num_tokens
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.trainer import PreferenceTrainer
 

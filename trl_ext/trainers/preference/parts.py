@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from trl_ext.trainers.preference import packing
+from trl_ext.trainers.common import packing
+from trl_ext.trainers.common.row_memory import RowMemory
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.batch_loss import BatchLoss
 from trl_ext.trainers.preference.evaluation import Evaluation
 from trl_ext.trainers.preference.examples import ExampleTokens
@@ -10,9 +12,7 @@ from trl_ext.trainers.preference.metrics import StepMetrics
 from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.retry import Retry
-from trl_ext.trainers.preference.row_memory import RowMemory
 from trl_ext.trainers.preference.rows import Rows
-from trl_ext.trainers.preference.runtime import Runtime
 from trl_ext.trainers.preference.step import OptimizerStep
 
 
@@ -37,7 +37,7 @@ def assemble(trainer: Any, own_inputs: str | None) -> None:
         own_inputs=own_inputs,
         has_aux_loss=trainer.aux_loss_enabled,
     )
-    proof = packing.PackingProof(runtime, tokens, collator, obstacle)
+    proof = packing.PackingProof(runtime, collator.pad_token_id, obstacle)
     rows = Rows(runtime, tokens, memory, proof, collator)
     retry = Retry(runtime, rows, memory)
     trainer.reference_rows = ReferenceRows(runtime, rows, references, memory)

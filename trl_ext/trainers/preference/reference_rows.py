@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from trl_ext.batching.packed import Tree, pack_joined, pack_rows
-from trl_ext.trainers.preference import forward
+from trl_ext.trainers.common import forward
+from trl_ext.trainers.common.row_memory import RowMemory
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.references import References
-from trl_ext.trainers.preference.row_memory import RowMemory
 from trl_ext.trainers.preference.rows import Rows
-from trl_ext.trainers.preference.runtime import Runtime
 
 Completion = tuple[list[int], list[int]]
 """Token ids of a prompt and of a completion, after truncation (`ExampleTokens.sequences`)."""

@@ -12,11 +12,11 @@ from trl_ext.batching.packed import Tree, pack_joined
 from trl_ext.reference.cache import ReferenceCache, default_limit, key_of
 from trl_ext.reference.identity import describe_reference, reference_identity
 from trl_ext.reference.implicit import implicit_reference
+from trl_ext.trainers.common import forward
+from trl_ext.trainers.common.forward import Completions
 from trl_ext.trainers.common.processes import on_any_process
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.common.step_zero import is_8_bit
-from trl_ext.trainers.preference import forward
-from trl_ext.trainers.preference.forward import Completions
-from trl_ext.trainers.preference.runtime import Runtime
 
 
 class References:

@@ -9,10 +9,10 @@ from trl_ext.support.free_memory import release
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError, Unchanged
 from trl_ext.trainers.common.processes import on_any_process
+from trl_ext.trainers.common.row_memory import RowMemory
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference import random_state
-from trl_ext.trainers.preference.row_memory import RowMemory
 from trl_ext.trainers.preference.rows import Rows
-from trl_ext.trainers.preference.runtime import Runtime
 
 INTERVAL = 20
 """Steps among which one is repeated with the same rows."""

@@ -1,20 +1,18 @@
 """Cut the examples of a step into rows and collate them: packed if the model supports it, otherwise padded."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from trl_ext.batching.packed import Tree, joined_tokens, pack, pack_rows
-from trl_ext.batching.padded import cut_rows, padded_batch
+from trl_ext.batching.packed import joined_tokens, pack_rows
+from trl_ext.batching.padded import cut_rows
 from trl_ext.batching.transfer import to_device
+from trl_ext.trainers.common import forward, row_sample
+from trl_ext.trainers.common.packing import PackingProof
 from trl_ext.trainers.common.processes import largest_on_any_process
-from trl_ext.trainers.preference import forward
+from trl_ext.trainers.common.row_memory import RowMemory
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.examples import ExampleTokens
-from trl_ext.trainers.preference.packing import PackingProof
-from trl_ext.trainers.preference.row_memory import RowMemory
-from trl_ext.trainers.preference.runtime import Runtime
-
-SAMPLE_TOKENS = 256
-"""Tokens of the row on which memory is measured: enough for a good average, few enough to fit on any GPU."""
 
 
 class Rows:
@@ -50,8 +48,10 @@ class Rows:
         """Decide, before the first row, whether rows are packed and how long they are."""
         if self.is_packed is not None:
             return
-        self.is_packed = self.proof.decide(examples)
-        self.memory.settle(lambda times: self._sample(examples, times), max(self.size([e]) for e in examples))
+        whole = partial(self.tokens.with_two_completions, examples=examples)
+        is_packed = self.is_packed = self.proof.decide(lambda: [whole(example) for example in examples])
+        sample = partial(row_sample.make, whole(examples[0]), is_packed, self.runtime.device)
+        self.memory.settle(sample, max(self.size([e]) for e in examples))
 
     def cut(self, examples: list[dict]) -> list[list[dict]]:
         """Cut examples into as few rows as memory allows."""
@@ -96,15 +96,3 @@ class Rows:
         if "completion_mask" in batch:
             batch["places"] = forward.scored_places(batch["completion_mask"])
         return self.runtime.to_device(to_device(batch, self.runtime.device))
-
-    def _sample(self, examples: list[dict], times: int) -> tuple[dict[str, Any], int]:
-        """Make a row of copies of the first example, `times` as long as the shortest. Returns it and its tokens."""
-        tree = self.tokens.with_two_completions(examples[0], examples)
-        tree = Tree(tree.prompt[-SAMPLE_TOKENS // 2 :], [c[: SAMPLE_TOKENS // 4] for c in tree.completions])
-        repeats = max(SAMPLE_TOKENS // max(tree.tokens, 1), 1) * times
-        if self.is_packed:
-            row = pack([tree] * repeats)
-            return {"packed": row.to(self.runtime.device)}, row.input_ids.numel()
-        one = padded_batch(tree, pad_token_id=0)  # any id: padding is masked
-        batch = self.runtime.to_device({name: ids.repeat(repeats, 1) for name, ids in one.items()})
-        return batch, batch["input_ids"].numel()

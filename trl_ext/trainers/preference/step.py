@@ -19,13 +19,13 @@ So loss, KTO baseline and metrics have the same meaning for any `row_tokens`.
 import torch
 
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.common.row_memory import RowMemory
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.coupled import CoupledBackward, RowLosses
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.retry import Retry
-from trl_ext.trainers.preference.row_memory import RowMemory
 from trl_ext.trainers.preference.rows import Rows
-from trl_ext.trainers.preference.runtime import Runtime
 
 
 class OptimizerStep:

@@ -24,13 +24,14 @@ from trl import KTOTrainer
 
 from trl_ext import losses
 from trl_ext.support.counts import count
-from trl_ext.trainers.common import lora
+from trl_ext.trainers.common import forward, lora
 from trl_ext.trainers.common.console import say
+from trl_ext.trainers.common.forward import Completions, num_tokens
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.common.step_zero import APART
-from trl_ext.trainers.preference import construction, forward
+from trl_ext.trainers.preference import construction
 from trl_ext.trainers.preference.baseline import Baseline
 from trl_ext.trainers.preference.class_balance import (
     CLASS_WEIGHTS,
@@ -41,7 +42,6 @@ from trl_ext.trainers.preference.class_balance import (
 )
 from trl_ext.trainers.preference.config import UnpairedPreferenceConfig, shared_value
 from trl_ext.trainers.preference.fixed_pairs import add_pairs, keyed
-from trl_ext.trainers.preference.forward import Completions, num_tokens
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.trainer import PreferenceTrainer
 

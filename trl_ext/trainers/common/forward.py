@@ -1,8 +1,10 @@
 """Run a forward pass over a padded or packed row, and return what losses and metrics read."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +57,26 @@ class Completions:
         return self.mask.sum(dim=1)
 
 
+class Row(NamedTuple):
+    """What a model is given for a row, and where its outputs belong.
+
+    Attributes:
+        inputs: Arguments of the model and of its backbone.
+        labels: The scored tokens, (1, N).
+        mask: 1 at the places of the scored tokens in a table of completions, (S, W).
+        select: Takes hidden states (S, T, H) and returns those before the N scored tokens, (1, N, H).
+        spread: Takes values of the scored tokens, (N,), to their places in the table, (S, W); zero elsewhere.
+        context: In it, attention and noise follow the row.
+    """
+
+    inputs: dict[str, Any]
+    labels: torch.Tensor
+    mask: torch.Tensor
+    select: Callable[[torch.Tensor], torch.Tensor]
+    spread: Callable[[torch.Tensor], torch.Tensor]
+    context: AbstractContextManager
+
+
 def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False) -> Completions:
     """Score the completion tokens of a row with a model patched by TRL's `add_fused_lm_head`.
 
@@ -64,15 +86,40 @@ def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False)
             `attention_mask` and `completion_mask` of shape (S, T), plus whatever a vision model needs.
         router_logits: Ask a mixture-of-experts model for its auxiliary loss.
     """
-    inputs: dict[str, Any] = {"use_cache": False, "fused_lm_head": True}
-    if router_logits:
-        inputs["output_router_logits"] = True
-    if "packed" in batch:
-        return _run_packed(model, batch["packed"], inputs)
-    inputs |= for_the_model(batch)
+    row = row_of(batch)
+    asked = {"output_router_logits": True} if router_logits else {}
+    with row.context, small_tiles(row.mask.device), head_sees(_base(model), row.select):
+        output = model(**row.inputs, **asked, use_cache=False, fused_lm_head=True, shift_labels=row.labels)
+    return _completions(output, row.mask, row.spread)
+
+
+def scalars(model: nn.Module, head: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The number that a scalar head gives each completion token's predecessor: the value of the state before the token.
+
+    Runs the backbone with whichever adapter is active, without the language model's head.
+
+    Args:
+        model: A PEFT model.
+        head: Takes (…, H) to (…).
+        batch: As for `run`.
+
+    Returns:
+        The numbers and their mask, (S, W) each.
+    """
+    row = row_of(batch)
+    with row.context:
+        hidden = _base(model).base_model(**row.inputs, use_cache=False).last_hidden_state
+    return row.spread(head(row.select(hidden)).flatten()), row.mask
+
+
+def row_of(batch: dict[str, Any]) -> Row:
+    """Read a batch as `run` takes it."""
+    return _packed(batch["packed"]) if "packed" in batch else _padded(batch)
+
+
+def _padded(batch: dict[str, Any]) -> Row:
     mask = batch["completion_mask"][:, 1:]
     places = batch["places"] if "places" in batch else scored_places(batch["completion_mask"])
-    inputs["shift_labels"] = batch["input_ids"][:, 1:].flatten().index_select(0, places)[None]
     width = mask.size(1) + 1
 
     def select(hidden: torch.Tensor) -> torch.Tensor:
@@ -83,28 +130,30 @@ def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False)
         return values.new_zeros(mask.numel()).index_put((places,), values).view(mask.shape)
 
     lengths = noise.of_lengths(lambda: batch["attention_mask"].sum(dim=1, keepdim=True))
-    with lengths, small_tiles(mask.device), head_sees(_base(model), select):
-        return _completions(model(**inputs), mask, spread)
+    labels = batch["input_ids"][:, 1:].flatten().index_select(0, places)[None]
+    return Row(for_the_model(batch), labels, mask, select, spread, lengths)
 
 
-def _run_packed(model: nn.Module, row: PackedRow, inputs: dict[str, Any]) -> Completions:
-    inputs |= {
+def _packed(row: PackedRow) -> Row:
+    inputs = {
         "input_ids": row.input_ids,
         "position_ids": row.position_ids,
         # All ones rather than absent: without a mask, transformers would infer sequences from the positions.
         "attention_mask": torch.ones_like(row.input_ids),
-        "shift_labels": row.labels.index_select(1, row.scored),
     }
-    lengths = noise.of_lengths(lambda: noise.lengths_in(row.layout))
 
     def select(hidden: torch.Tensor) -> torch.Tensor:
         return hidden.index_select(1, row.scored)
 
-    tiles = small_tiles(row.scored.device)
-    with lengths, tiles, attention.packed(row.layout), head_sees(_base(model), select):
-        output = model(**inputs)
+    labels = row.labels.index_select(1, row.scored)
     mask = row.scatter(torch.ones_like(row.scored))
-    return _completions(output, mask, row.scatter)
+    return Row(inputs, labels, mask, select, row.scatter, _context(row))
+
+
+@contextlib.contextmanager
+def _context(row: PackedRow) -> Iterator[None]:
+    with noise.of_lengths(lambda: noise.lengths_in(row.layout)), attention.packed(row.layout):
+        yield
 
 
 def for_the_model(batch: dict[str, Any]) -> dict[str, Any]:

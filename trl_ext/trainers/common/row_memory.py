@@ -9,11 +9,10 @@ from torch import nn
 
 from trl_ext.batching import budget
 from trl_ext.support.free_memory import release
-from trl_ext.trainers.common import activation_memory
+from trl_ext.trainers.common import activation_memory, forward
 from trl_ext.trainers.common.checkpointed_layers import CheckpointedLayers
 from trl_ext.trainers.common.out_of_memory import RowsDoNotFitError
-from trl_ext.trainers.preference import forward
-from trl_ext.trainers.preference.runtime import Runtime
+from trl_ext.trainers.common.runtime import Runtime
 
 Sample = Callable[[int], tuple[dict[str, Any], int]]
 """Make a row 1 or 2 times as long as the shortest sample, and count its tokens."""
@@ -28,6 +27,7 @@ class RowMemory:
     Args:
         runtime: The policy and its settings.
         optimizer: Returns the optimizer, which does not exist before training.
+        trained: Returns the trained parameters (default: those that require gradients when memory is measured).
 
     Attributes:
         row_budget: Tokens of a row, set before the first row and lowered when memory runs out; `None` until then.
@@ -35,9 +35,15 @@ class RowMemory:
         activations: Measured memory; `None` if the user chose the checkpointed layers.
     """
 
-    def __init__(self, runtime: Runtime, optimizer: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        optimizer: Callable[[], Any],
+        trained: Callable[[], list[nn.Parameter] | None] = lambda: None,
+    ) -> None:
         self.runtime = runtime
         self.optimizer = optimizer
+        self.trained = trained
         self.row_budget: int | None = None
         self.reference_budget: int | None = None
         self.activations: budget.Memory | None = None
@@ -92,7 +98,9 @@ class RowMemory:
             self.recompute_everything()
             runtime.say("memory: even a short row does not fit without gradient checkpointing")
             return
-        free = activation_memory.free_for_activations(base, self.optimizer(), runtime.args.optim, runtime.device)
+        free = activation_memory.free_for_activations(
+            base, self.optimizer(), runtime.args.optim, runtime.device, self.trained()
+        )
         memory = budget.Memory(measured, free)
         count = None if is_auto else self._layers_always_recomputed(layers)
         self.row_budget = given or budget.row_length(memory, count)
@@ -109,6 +117,11 @@ class RowMemory:
         self._longest = max(self._longest, tokens)
         if self.activations is not None:
             self._layers.first(self.activations.layers_to_checkpoint(tokens))
+
+    def checkpoint_nothing(self) -> None:
+        """Checkpoint no layer, as long as no backward pass follows, unless the user chose the layers."""
+        if self._layers is not None:
+            self._layers.first(0)
 
     def recompute_everything(self) -> bool:
         """Checkpoint all layers from now on, unless the user chose them. Returns whether anything changed."""

@@ -1,5 +1,6 @@
 """Decide whether rows are packed by comparing packed with padded rows on the model itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,15 +8,13 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from trl_ext.batching import attention, kernels, proof
-from trl_ext.batching.packed import PackedRow
+from trl_ext.batching.packed import PackedRow, Tree
 from trl_ext.batching.padded import padded_batch
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.support.free_memory import release
-from trl_ext.trainers.common import lora
+from trl_ext.trainers.common import forward, lora
 from trl_ext.trainers.common.processes import on_any_process
-from trl_ext.trainers.preference import forward
-from trl_ext.trainers.preference.examples import ExampleTokens
-from trl_ext.trainers.preference.runtime import Runtime
+from trl_ext.trainers.common.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -24,26 +23,27 @@ class PackingProof:
 
     Attributes:
         runtime: The policy that is tested.
-        tokens: Reads the examples.
-        collator: Makes padded rows; its `pad_token_id` is read.
+        pad_token_id: Pads the padded rows.
         obstacle: Why rows cannot be packed, whatever the comparison shows; see `obstacle`.
     """
 
     runtime: Runtime
-    tokens: ExampleTokens
-    collator: Any
+    pad_token_id: int
     obstacle: str | None
 
-    def decide(self, examples: list[dict]) -> bool:
+    def decide(self, trees: Callable[[], list[Tree]]) -> bool:
         """Whether packed and padded rows give the same log-probabilities with this model. The result is logged.
 
         The model is switched to the fastest kernel with which they do.
+
+        Args:
+            trees: Returns prompts with at least two completions each, one of which is compared.
         """
         runtime = self.runtime
         if not runtime.args.packing:
             return False
         with runtime.locally():
-            reason, measured = self._prove(examples)
+            reason, measured = self._prove(trees)
         if on_any_process(runtime.accelerator, reason is not None) and reason is None:
             reason = "the comparison failed on another process"
         if reason is None:
@@ -52,16 +52,16 @@ class PackingProof:
             runtime.say(f"rows: padded and sorted by length; packing is off for this model: {reason}")
         return reason is None
 
-    def _prove(self, examples: list[dict]) -> proof.Outcome:
+    def _prove(self, trees: Callable[[], list[Tree]]) -> proof.Outcome:
         model, args, base = self.runtime.model, self.runtime.args, self.runtime.base
         reason = proof.known_to_be_wrong(base.config) or self.obstacle
         if reason is not None:
             return proof.Outcome(reason)
-        trees = [self.tokens.with_two_completions(example, examples) for example in examples]
+        given = trees()
         if self.runtime.is_sharded:
-            trees = broadcast_object_list([trees])[0]  # all processes run the same passes
-        trees.sort(key=lambda tree: tree.tokens)
-        tree = trees[-1 if getattr(base.config.get_text_config(), "sliding_window", None) else len(trees) // 2]
+            given = broadcast_object_list([given])[0]  # all processes run the same passes
+        given.sort(key=lambda tree: tree.tokens)
+        tree = given[-1 if getattr(base.config.get_text_config(), "sliding_window", None) else len(given) // 2]
 
         def score(batch: dict[str, Any]) -> torch.Tensor:
             return forward.run(model, batch).per_token_logps.float().sum(dim=1)
@@ -72,7 +72,7 @@ class PackingProof:
         dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
         slower = ""
         with self.runtime.autocast(), no_grad_eval(model):
-            padded = score(self.runtime.to_device(padded_batch(tree, self.collator.pad_token_id)))
+            padded = score(self.runtime.to_device(padded_batch(tree, self.pad_token_id)))
             for kernel in kernels.usable(args.device, dtype):
                 before = attention.switch(base, kernel)
                 outcome = proof.prove(score_packed, padded, tree, dtype)
