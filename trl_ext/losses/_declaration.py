@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trl_ext.losses._hyperparameters import Kind, kind_of
+from trl_ext.losses._hyperparameters import KINDS, Kind
+from trl_ext.support import declarations
 from trl_ext.support.errors import UserError
 
 PAIRED_TENSORS = (
@@ -108,34 +108,28 @@ class LossInfo:
 def read(path: Path) -> LossInfo:
     """Read the declaration in `<name>.py`. ValueError with the file and the reason if it does not declare a loss."""
     try:
-        return _declared(path.stem, ast.parse(path.read_text(encoding="utf-8")))
+        return _declared(declarations.read(path))
     except (ValueError, SyntaxError) as error:
         raise LossFileError(f"{path} does not declare a loss: {error}") from error
 
 
-def _declared(name: str, tree: ast.Module) -> LossInfo:
-    function = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
-    if function is None:
-        raise ValueError(f"it must define a function named {name!r}.")
-    inputs = tuple(a.arg for a in function.args.posonlyargs + function.args.args)
+def _declared(file: declarations.Declaration) -> LossInfo:
+    inputs = tuple(argument.arg for argument in file.positional)
     if not inputs or not (set(inputs) <= set(PAIRED_TENSORS) or set(inputs) <= set(UNPAIRED_TENSORS)):
         raise ValueError(
             f"its tensors are {', '.join(inputs) or 'none'}. A paired loss reads some of "
             f"{', '.join(PAIRED_TENSORS)}; an unpaired loss reads some of {', '.join(UNPAIRED_TENSORS)}. "
             "Hyperparameters come after `*`."
         )
-    hyperparameters = dict(zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True))
-    if missing := [argument.arg for argument, default in hyperparameters.items() if default is None]:
-        raise ValueError(f"{', '.join(missing)} must have a default, like every hyperparameter.")
-    constants = _constants(tree)
-    if absent := [key for key in ("FORMULA", "PAPER", "REDUCTION") if not constants.get(key)]:
-        raise ValueError(f"it must define {', '.join(absent)} as literals, each on a line of its own.")
+    defaults, kinds = declarations.hyperparameters(file.keyword, KINDS)
+    file.require("FORMULA", "PAPER", "REDUCTION")
+    constants = file.constants
     return LossInfo(
-        name=name,
+        name=file.name,
         inputs=inputs,
-        hyperparameters={a.arg: ast.literal_eval(default) for a, default in hyperparameters.items()},
-        kinds={a.arg: kind_of(a.annotation) for a in hyperparameters},
-        summary=(ast.get_docstring(tree) or "").split("\n", 1)[0],
+        hyperparameters=defaults,
+        kinds=kinds,
+        summary=file.summary,
         formula=constants["FORMULA"],
         paper=constants["PAPER"],
         aliases=tuple(constants.get("ALIASES", ())),
@@ -145,12 +139,3 @@ def _declared(name: str, tree: ast.Module) -> LossInfo:
         exclusive=tuple(tuple(group) for group in constants.get("EXCLUSIVE", ())),
         only_with=dict(constants.get("ONLY_WITH", {})),
     )
-
-
-def _constants(tree: ast.Module) -> dict[str, Any]:
-    constants = {}
-    for node in tree.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper() and name[0] != "_":
-                constants[name] = ast.literal_eval(value)
-    return constants

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import trl_ext.losses
 from trl_ext.losses._declaration import LossInfo, read
+from trl_ext.support import declarations
 
 
 def available() -> tuple[str, ...]:
@@ -41,11 +42,7 @@ def readers(hyperparameter: str) -> tuple[str, ...]:
 
 
 def _files() -> dict[str, Path]:
-    # The package's search path, so that it can be extended by other folders. Reversed, so that the first folder has
-    # precedence, as when the module is imported.
-    return {
-        path.stem: path for folder in reversed(list(trl_ext.losses.__path__)) for path in Path(folder).glob("[!_]*.py")
-    }
+    return declarations.files(trl_ext.losses.__path__)
 
 
 def _aliases() -> dict[str, str]:

@@ -1,14 +1,16 @@
-"""Estimate advantages by GAE, Generalised Advantage Estimation (Schulman et al. 2016, arXiv:1506.02438), and whiten them."""
+"""GAE: Generalised Advantage Estimation with a critic (Schulman et al. 2016, arXiv:1506.02438)."""
 
 import torch
 from torch import Tensor
 
-from trl_ext.rl.masked import apply, moments, whiten
+from trl_ext.rl.masked import apply
+from trl_ext.support.kinds import Share
 
-__all__ = ["gae", "moments", "whiten"]
+FORMULA = "Σ_{s≥t} (γλ)^(s−t) δ_s, δ_t = r_t + γV_{t+1} − V_t"
+PAPER = "arXiv:1506.02438"
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float = 1.0, lam: float = 0.95) -> tuple[Tensor, Tensor]:
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: Share = 1.0, lam: Share = 0.95) -> tuple[Tensor, Tensor]:
     """Advantages and returns, (B, C) each, 0 outside the mask and detached  (Eq. 16).
 
     Â_t = δ_t + γλ·Â_{t+1}, δ_t = r_t + γ·V_{t+1} − V_t, with V and Â 0 after the last valid token; returns Â + V, the

@@ -1,60 +1,13 @@
-"""Compute the losses that PPO minimises (Schulman et al. 2017, arXiv:1707.06347): policy, value and KL, all unreduced.
-
-Sum `policy_loss(…).losses` over tokens and add kl_coef·`kl_loss(…)`, both per completion, before dividing both by
-the same number: otherwise the KL coefficient silently depends on the completions' length.
-"""
-
-from typing import NamedTuple
+"""Compute the KL as a term of the loss."""
 
 import torch
 from torch import Tensor
 
-from trl_ext.rl.advantages import gae
+from trl_ext.rl.advantages.gae import gae
 from trl_ext.rl.kl import ESTIMATORS, check, importance_weights
 from trl_ext.rl.masked import apply
+from trl_ext.rl.objectives.policy import policy_loss
 from trl_ext.rl.rewards import shape
-
-
-class ClippedLoss(NamedTuple):
-    """Per-token losses (B, C), 0 outside the mask, and where the clipped branch was taken (bool (B, C))."""
-
-    losses: Tensor
-    is_clipped: Tensor
-
-
-def policy_loss(
-    logps: Tensor,
-    old_logps: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    *,
-    epsilon: float = 0.2,
-    epsilon_high: float | None = None,
-) -> ClippedLoss:
-    """max(−ρÂ, −clip(ρ, 1 − ε, 1 + ε_high)·Â) per token, ρ = π/π_old  (Eq. 7, as a loss).
-
-    All inputs (B, C). `old_logps` and `advantages` are those of the rollout and carry no gradient. `epsilon_high`
-    defaults to `epsilon`.
-    """
-    logps, old_logps, advantages = (apply(x, mask) for x in (logps, old_logps.detach(), advantages.detach()))
-    ratio = importance_weights(logps, old_logps)
-    clipped = ratio.clamp(1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high))
-    return _worse(-advantages * ratio, -advantages * clipped)
-
-
-def value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, epsilon: float | None = 0.2
-) -> ClippedLoss:
-    """½·max((V − R)², (V_old + clip(V − V_old, ±ε) − R)²) per token: the clipped value loss of OpenAI's baselines.
-
-    All inputs (B, C); `old_values` and `returns` are those of the rollout. `epsilon=None` disables clipping.
-    """
-    values, old_values, returns = (apply(x, mask) for x in (values, old_values.detach(), returns.detach()))
-    plain = 0.5 * (values - returns).square()
-    if epsilon is None:
-        return ClippedLoss(plain, torch.zeros_like(mask, dtype=torch.bool))
-    clipped = old_values + (values - old_values).clamp(-epsilon, epsilon)
-    return _worse(plain, 0.5 * (clipped - returns).square())
 
 
 def kl_loss(
@@ -121,9 +74,3 @@ def kl_surrogate(
     rewards = shape(nothing, logps, ref_logps, mask, kl_coef=1.0, estimator=estimator, level=level)
     advantages, _ = gae(rewards, torch.zeros_like(rewards), mask, gamma=1.0, lam=1.0)
     return policy_loss(logps, logps.detach(), advantages, mask).losses.sum(-1)
-
-
-def _worse(plain: Tensor, clipped: Tensor) -> ClippedLoss:
-    """The larger of two losses, element by element."""
-    is_clipped = clipped > plain
-    return ClippedLoss(torch.where(is_clipped, clipped, plain), is_clipped)

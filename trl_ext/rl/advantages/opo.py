@@ -1,0 +1,30 @@
+"""OPO: on-policy optimisation with the optimal baseline (Hao et al. 2025, arXiv:2505.23585)."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from trl_ext.rl.advantages._groups import Groups, on_tokens
+
+FORMULA = "R − Σ|y|R / Σ|y|"
+PAPER = "arXiv:2505.23585"
+
+
+def opo(rewards: Tensor, mask: Tensor, groups: Tensor, *, add_up: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+    """R_i − Σ_j |y_j|·R_j / Σ_j |y_j| on every token of completion i, (B, C), 0 outside the mask and detached.
+
+    The baseline with the least variance weighs each reward by the squared norm of its completion's gradient. The paper
+    takes that norm as proportional to the length, which gives the mean weighted by length. |y_j| are tokens.
+
+    Completions without a score count in neither sum, and the only scored completion of a prompt has advantage 0.
+
+    Args:
+        rewards: (B, C), per token. R is their sum, a KL in the reward included.
+        mask: (B, C), 1 on completion tokens; all 0 for a completion without a score.
+        groups: (B,) int, number of each completion's prompt, from 0, the same on all processes.
+        add_up: Sums a tensor over processes.
+    """
+    group = Groups(rewards, mask, groups, add_up)
+    lengths = mask.bool().sum(-1).to(group.totals.dtype)
+    baselines = group.sums(lengths * group.totals) / group.sums(lengths).clamp(min=1)
+    return on_tokens(group.totals - baselines, mask)
