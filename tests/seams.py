@@ -72,6 +72,11 @@ SEAMS = (
         "checks/test_before_weights.py",
     ),
     Seam(
+        "checks/known_tasks.py",
+        "where lm-evaluation-harness keeps its task files, and the keys that name tasks, groups and tags",
+        "evaluation/tasks/test_loading.py",
+    ),
+    Seam(
         "checks/model_arguments.py",
         "the names that `from_pretrained` reads in transformers' source",
         "checks/test_dataloader.py",

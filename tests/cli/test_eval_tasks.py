@@ -118,6 +118,12 @@ def test_flags_that_cannot_work(words, message, finished_run, tmp_path, monkeypa
     assert message in capsys.readouterr().err
 
 
+def test_a_task_that_does_not_exist(installed, finished_run, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "load", lambda *_: pytest.fail("tasks were loaded"))
+    assert main(["eval", str(finished_run), "--tasks", "arc_esay,hellaswag"]) == 2
+    assert "`--tasks` names arc_esay, and there is no such task: did you mean arc_easy" in capsys.readouterr().err
+
+
 def test_a_harness_that_is_not_installed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
     run = finished_runs.leave(tmp_path / "run", "embedded")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from trl_ext.checks import evaluation_parts, judge_source, packages, reward_names, task_names
+from trl_ext.checks import evaluation_parts, judge_source, known_tasks, packages, reward_names
 from trl_ext.checks.evaluation_parts import JUDGE, PREFERENCES, TASKS
 from trl_ext.checks.judge_api import KEY_VARIABLE
 from trl_ext.checks.rule import note, problem, requirement
@@ -95,7 +95,7 @@ def client(s: Settings) -> Iterator[str]:
 @requirement("evaluation", applies_to=trains_a_policy)
 def harness(s: Settings) -> Iterator[str]:
     values = _values(s) or {}
-    if values.get(TASKS) is not None and not packages.is_installed(task_names.PACKAGE):
+    if values.get(TASKS) is not None and not packages.is_installed(known_tasks.PACKAGE):
         yield f"{_where(s)(TASKS)} needs a package that is not installed here. Run `pip install lm-eval`, or remove the tasks."
 
 

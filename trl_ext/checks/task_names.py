@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trl_ext.checks import known_tasks
 from trl_ext.support.messages import shown
 from trl_ext.support.paths import absent
 
-PACKAGE = "lm_eval"
 ENDING = ".yaml"
 """The ending of task files: the harness reads no others."""
 
@@ -22,15 +22,16 @@ def split(given: Any) -> tuple[str, ...]:
 
 
 def problems(given: Any) -> Iterator[str]:
-    """The end of a sentence for each thing that is wrong with the tasks of a recipe."""
+    """The end of a sentence for each thing that is wrong with the tasks of a flag or a recipe."""
     names = split(given)
     if not names:
         yield f"is {shown(given)}. Give names of tasks (`arc_easy,hellaswag`), or a folder of task files."
     for name in names:
         path = Path(name).expanduser()
         if "/" not in name and path.suffix not in (ENDING, ".yml") and not path.is_dir():
-            continue  # the name of a task, which only the harness knows
-        if not path.exists():
+            if (end := known_tasks.problem(name, _places(names))) is not None:
+                yield end
+        elif not path.exists():
             yield f"names {name}, and {absent(path, 'file or folder')}"
         elif path.is_file() and path.suffix != ENDING:
             yield f"names {name}, which is no task file: the harness reads files that end in {ENDING}."
@@ -41,6 +42,10 @@ def problems(given: Any) -> Iterator[str]:
 def absolute(given: Any) -> Any:
     """The same tasks, named so that they are found from another directory."""
     return [str(Path(name).expanduser().resolve()) if _is_place(name) else name for name in split(given)]
+
+
+def _places(names: tuple[str, ...]) -> list[Path]:
+    return [Path(name).expanduser().resolve() for name in names if _is_place(name)]
 
 
 def _is_place(name: str) -> bool:

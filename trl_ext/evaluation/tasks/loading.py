@@ -12,11 +12,11 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry
 
+from trl_ext.checks import known_tasks
 from trl_ext.evaluation.tasks import harness
 from trl_ext.evaluation.tasks.choice import TaskChoice
 from trl_ext.evaluation.tasks.data import require_data
 from trl_ext.evaluation.tasks.folder import ENDING, entries_of, first_line, members, outermost
-from trl_ext.support import messages
 from trl_ext.support.errors import UserError
 
 SPLITS = ("test_split", "validation_split", "training_split", "fewshot_split")
@@ -80,7 +80,7 @@ def _find(given: tuple[str, ...], log: Callable[[str], None]) -> tuple[dict[str,
     for name in names:
         matching = [known for known in sorted(own) if fnmatchcase(known, name)]
         asked += matching
-        problems += [] if matching else [f"There is no task {name!r}: {_hint(name, own)}"]
+        problems += [] if matching else [f"There is no task {name!r}: {known_tasks.hint(name, own)}"]
     if problems:
         raise UserError(problems, about="the tasks" if len(problems) > 1 else "")
     return own, list(dict.fromkeys(asked))
@@ -98,13 +98,6 @@ def _path(name: str) -> Path | None:
     if path.is_file() and path.suffix != ENDING:
         raise UserError(f"{name} is not a task file: the harness reads files that end in {ENDING}.")
     return path
-
-
-def _hint(name: str, known: dict[str, Entry]) -> str:
-    near = messages.nearest(name, known)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return "`lm_eval ls tasks` lists those of lm-evaluation-harness. A folder of task files can be given instead."
 
 
 def _tasks_in(name: str, entries: dict[str, Entry]) -> list[Entry]:
