@@ -1,6 +1,7 @@
 """Define a language small enough to enumerate, so that every expectation over completions is a finite sum."""
 
 import itertools
+import math
 
 import torch
 from torch import Tensor
@@ -55,3 +56,32 @@ class Language:
     def optimum(self, ref_logits: Tensor, scores: Tensor, kl_coef: float) -> Tensor:
         """π* ∝ ref·exp(score/kl_coef) over completions (N,), which maximises E[score] − kl_coef·KL(π‖ref)."""
         return torch.softmax(self.logps(ref_logits).sum(-1) + scores / kl_coef, 0)
+
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Logits (P, V) of the policy that gives the completions these probabilities (N,)."""
+        table = probabilities.new_zeros(self.logits_shape)
+        for t in range(self.mask.size(1)):
+            here = self.mask[:, t]
+            table.index_put_((self.states[here, t], self.tokens[here, t]), probabilities[here], accumulate=True)
+        return (table / table.sum(-1, keepdim=True)).log()
+
+    def mean_at(self, values: Tensor, probabilities: Tensor) -> Tensor:
+        """Mean of entries (N, C) over the completions that pass a prefix, for each token of each completion: (N, C)."""
+        weights = torch.where(self.mask, probabilities.unsqueeze(1), 0)
+        sums = probabilities.new_zeros((2, len(self.prefixes)))
+        sums[0].index_put_((self.states[self.mask],), (weights * values)[self.mask], accumulate=True)
+        sums[1].index_put_((self.states[self.mask],), weights[self.mask], accumulate=True)
+        return self.per_prefix(sums[0] / sums[1])
+
+    def greedy(self, logits: Tensor) -> int:
+        """Index of the completion of the most probable tokens."""
+        best = logits.argmax(-1)
+        is_greedy = torch.where(self.mask, best[self.states] == self.tokens, True).all(-1)
+        return int(is_greedy.nonzero().item())
+
+
+def samples(n: int, size: int) -> tuple[Tensor, Tensor]:
+    """All samples of `size` out of n outcomes in any order, (K, size) int, and the number of orders of each, (K,)."""
+    found = list(itertools.combinations_with_replacement(range(n), size))
+    orders = [math.factorial(size) / math.prod(math.factorial(rows.count(i)) for i in set(rows)) for rows in found]
+    return torch.tensor(found), torch.tensor(orders, dtype=torch.float64)
