@@ -80,9 +80,7 @@ class Step:
     @property
     def has_advantages_of_tokens(self) -> bool:
         """Whether the tokens of a completion have different advantages."""
-        return self.advantage == "gae" or (
-            self.advantage in TO_GO and self.is_in_reward and self.cell[2] == "token"
-        )
+        return self.advantage == "gae" or (self.advantage in TO_GO and self.is_in_reward and self.cell[2] == "token")
 
     @property
     def vanishes_at_optimum(self) -> bool:
@@ -135,7 +133,9 @@ def judge(step: Step) -> Judgement | None:
     step.cell  # noqa: B018  checks the names
     if step.advantage not in ADVANTAGES:
         return None
-    parts = [part for part in (_kl(step), _discount(step), _advantage(step), _whitening(step), _averaging(step)) if part]
+    parts = [
+        part for part in (_kl(step), _discount(step), _advantage(step), _whitening(step), _averaging(step)) if part
+    ]
     order = list(VERDICTS)
     verdict = max((verdict for verdict, _ in parts), key=order.index, default=EXACT)
     coefficient = "kl_coef"
@@ -163,12 +163,17 @@ def _discount(step: Step) -> Part:
 
 
 def _advantage(step: Step) -> Part:
-    name, at_optimum = step.advantage, "At π* all rewards of a prompt, KL included, are equal, so the advantages are zero."
+    name, at_optimum = (
+        step.advantage,
+        "At π* all rewards of a prompt, KL included, are equal, so the advantages are zero.",
+    )
     if name == "opo":
         reason = "The baseline of opo contains the completion's own reward, weighted by its length."
         return (SAME_OPTIMUM, f"{reason} {at_optimum}") if step.is_in_reward else (BIASED, reason)
     if step._deviation == "group":
-        reason = "grpo divides rewards by the standard deviation of their group, which depends on the completion itself."
+        reason = (
+            "grpo divides rewards by the standard deviation of their group, which depends on the completion itself."
+        )
         if step.is_in_reward:
             return SAME_OPTIMUM, f"{reason} {at_optimum}"
         return BIASED, f"{reason} The KL is not divided, so its weight differs from group to group."
@@ -194,12 +199,22 @@ def _whitening(step: Step) -> Part:
 def _averaging(step: Step) -> Part:
     biased = SAME_OPTIMUM if step.vanishes_at_optimum else BIASED
     if step.ratio_level != "token" and step.has_advantages_of_tokens:
-        return biased, "The ratio of whole sequences replaces the advantages of tokens by their mean over the completion."
+        return (
+            biased,
+            "The ratio of whole sequences replaces the advantages of tokens by their mean over the completion.",
+        )
     if step.aggregation == "sequence":
         return biased, "Each completion is divided by its own length, so a token of a short completion counts more."
     if step.aggregation == "token":
-        return LARGE_BATCH, "The sum over tokens is divided by the number of tokens of the step, which depends on its completions."
-    return (FACTOR, "The sum over tokens is divided by max_completion_length.") if step.aggregation == "constant" else None
+        return (
+            LARGE_BATCH,
+            "The sum over tokens is divided by the number of tokens of the step, which depends on its completions.",
+        )
+    return (
+        (FACTOR, "The sum over tokens is divided by max_completion_length.")
+        if step.aggregation == "constant"
+        else None
+    )
 
 
 def warning(step: Step) -> str | None:
@@ -236,7 +251,10 @@ def _cause(step: Step) -> str:
 def _remedy(step: Step) -> str:
     """The nearest settings that lead to π*."""
     token = replace(step, gamma=1.0, ratio_level="token", aggregation="token")
-    for each, with_ in ((step, ""), (token, ", with `loss_aggregation: token` and `importance_sampling_level: token`")):
+    for each, with_ in (
+        (step, ""),
+        (token, ", with `loss_aggregation: token` and `importance_sampling_level: token`"),
+    ):
         places = {
             "k1 in the reward": replace(each, estimator="k1", placement="reward", level=None),
             "k2 or k3+ in the loss at sequence level": replace(each, estimator="k2", placement="loss", level=None),

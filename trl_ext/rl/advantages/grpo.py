@@ -28,8 +28,8 @@ def grpo(
     The deviation has n − 1 in the denominator, as in TRL's GRPOTrainer. Where all rewards of a group are equal, the
     advantages are 0. Completions without a score count neither in the mean nor in the deviation.
 
-    A KL in the reward is divided by the deviation too, which differs from prompt to prompt: the optimum is then not that
-    of the reward minus the KL. Place the KL in the loss, as the paper does, or use `scale_rewards: none`.
+    k1 in the reward is divided by the deviation too. That changes the gradient and not the optimum, where all rewards of a
+    prompt, KL included, are equal. A KL in the loss is not divided, which moves the optimum (`trl_ext.rl.step_table`).
 
     Args:
         rewards: (B, C), per token. R is their sum, a KL in the reward included.
