@@ -36,7 +36,6 @@ class Method:
         always_needs_reference: Reference log-probabilities are needed whatever the loss; where this is false, the loss decides,
             and kinds without a loss need none.
         trains_scores: Trains a scalar head in place of the language-modelling head.
-        trained_adapters: Adapters on the base that are trained.
         evaluation_metrics: Names of the metrics of an evaluation, besides those that transformers adds; `*` stands for the name of
             a reward function. Some depend on the loss (`trl_ext.checks.evaluation`).
         more_settings: Classes besides `config` whose fields are keys of its recipes, by their names in
@@ -67,7 +66,6 @@ class Method:
     cuts_rows: bool = False
     always_needs_reference: bool = False
     trains_scores: bool = False
-    trained_adapters: int = 1
     evaluation_metrics: tuple[str, ...] = ()
     more_settings: tuple[str, ...] = ()
 
@@ -111,8 +109,8 @@ OF_SAMPLES = (
     *(f"completions/{name}_terminated_length" for name in ("mean", "min", "max")), *OF_TOKENS,
 )  # fmt: skip
 OF_PPO = (
-    "shaped_reward", "values/mean", "returns/mean", "explained_variance", "policy_loss", "clip_fraction/policy", "kl_loss",
-    "kl_coef", "kl_weight/mean", "kl_weight/max",
+    "shaped_reward", "advantages/std", "frac_reward_zero_std", "values/mean", "returns/mean", "explained_variance", "policy_loss",
+    "clip_fraction/policy", "clip_fraction/low", "clip_fraction/high", "kl_loss", "kl_coef", "kl_weight/mean", "kl_weight/max",
 )  # fmt: skip
 
 METHODS = {
@@ -168,7 +166,6 @@ METHODS = {
             length_key="max_completion_length",
             samples_completions=True,
             always_needs_reference=True,
-            trained_adapters=2,
             planner="trl_ext.planner.training:sampled",
             summary="trl_ext.cli.summary:ppo",
             large_panels=("score", "kl", "length"),

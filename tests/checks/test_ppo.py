@@ -132,7 +132,6 @@ def test_a_models_own_generation_config_is_noted(tiny_model, tmp_path):
             1,
             "`num_generations_eval` (line 7) is 3, and an evaluation batch of 8 completions",
         ),
-        ("num_generations: null\n", 1, "`num_generations` (line 6) is empty: give a whole number"),
     ],
 )
 def test_what_cannot_be_divided_says_what_to_set(tmp_path, monkeypatch, text, processes, sentence):

@@ -6,12 +6,11 @@ import trl
 
 from tests.recipe.helpers import PPO, problems
 from trl_ext.foreign.grpo import GRPO
+from trl_ext.recipe import schema
 
 
 def test_every_setting_that_only_grpo_has_gives_its_reason(tmp_path):
-    only = {field.name for field in dataclasses.fields(trl.GRPOConfig)} - {
-        field.name for field in dataclasses.fields(trl.RLOOConfig)
-    }
+    only = {field.name for field in dataclasses.fields(trl.GRPOConfig)} - {*schema.training("ppo")}
     assert only - {"loss_type"} == set(GRPO.means)  # losses on preferences have a `loss_type` too
     for key in GRPO.means:
         (meaning,) = GRPO.read(key, 1, {"trainer": "ppo"})

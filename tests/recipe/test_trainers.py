@@ -14,7 +14,7 @@ from trl_ext.recipe import schema
 def test_a_ppo_recipe(tmp_path):
     read = recipe.load(write(tmp_path, "kl_coef: 1e-1\ngamma: 1\nlora_r: 8\n", PPO))
     assert (read.trainer, read.kind, read.title, read.loss, read.paired) == ("ppo", "ppo", "ppo", None, False)
-    assert read.effective("kl_estimator") == "k1" and read.effective("num_generations") == 1
+    assert read.effective("kl_estimator") == "k1" and read.effective("advantage") == "gae"
     sections = read.sections()
     assert sections["training"] == {"kl_coef": 0.1, "gamma": 1}
     assert sections["model"] == {"model_name_or_path": "embedded", "use_peft": True, "lora_r": 8}

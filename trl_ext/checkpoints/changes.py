@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trl_ext.rl import advantages
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
@@ -146,12 +147,20 @@ def _verdict(name: str, before: dict, after: dict) -> tuple[str, str]:
             if is_same
             else ("impossible", "the saved state is of another optimizer")
         )
+    if name == "advantage":
+        was, now = (_has_critic(settings[name]) for settings in (before, after))
+        if was != now:
+            return "impossible", f"the checkpoint holds {'a' if was else 'no'} critic"
     if name == "sync_ref_model":
         was_moving = before[name]
         return "impossible", f"the checkpoint holds {'a' if was_moving else 'no'} moving reference"
     if name in ("max_steps", "num_train_epochs"):
         return _length(before, after)
     return "harmful", ""
+
+
+def _has_critic(advantage: str) -> bool:
+    return advantage in advantages.available() and advantages.describe(advantage).needs_critic
 
 
 def _steps(before: dict, after: dict) -> bool:

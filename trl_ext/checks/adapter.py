@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext.checks.rule import problem, samples
+from trl_ext.checks.advantage import declared
+from trl_ext.checks.rule import is_policy_gradient, problem, samples_pairs
 from trl_ext.checks.settings import Settings
 from trl_ext.model_files import adapter as adapter_folder
 
@@ -34,12 +35,22 @@ def head(s: Settings) -> Iterator[str]:
         )
 
 
-@problem("use_peft", "model_name_or_path", applies_to=samples)
+@problem("use_peft", "model_name_or_path", applies_to=samples_pairs)
 def shared_base(s: Settings) -> Iterator[str]:
     """Trainers that sample get their adapter as an argument instead (`trl_ext.trainers.rollout.checks`)."""
+    yield from _on_one_base(s, "policy and reference")
+
+
+@problem("use_peft", "model_name_or_path", "advantage", applies_to=is_policy_gradient)
+def shared_base_of_a_policy_gradient(s: Settings) -> Iterator[str]:
+    info = declared(s)
+    has_critic = info is not None and info.needs_critic
+    yield from _on_one_base(s, "policy, reference and critic" if has_critic else "policy and reference")
+
+
+def _on_one_base(s: Settings, roles: str) -> Iterator[str]:
     folder = Path(s["model_name_or_path"] or "").expanduser()
     if not s["use_peft"] and not adapter_folder.is_in(folder):
-        roles = "policy, reference and critic" if s.method.trained_adapters > 1 else "policy and reference"
         yield (
             f"`trainer: {s.method.name}` keeps {roles} on one base model, distinguished by adapters. Add `use_peft: true`, or "
             "set `model_name_or_path` to the folder of an adapter to continue from."

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import demo
+from trl_ext.checks.advantage import completions_per_prompt
 from trl_ext.checks.evaluation import happens
-from trl_ext.checks.rule import problem, samples
+from trl_ext.checks.rule import is_policy_gradient, problem, samples_pairs
 from trl_ext.checks.settings import Settings
 from trl_ext.data.files.first_rows import first_rows
 from trl_ext.data.files.problems import QUICK
@@ -45,13 +46,24 @@ def no_full_batch(s: Settings) -> Iterator[str]:
         )
 
 
-@problem(
+OF_A_ROLLOUT = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation", "generation_batch_size",
     "num_generations", "dataset_name", "datasets", "max_train_samples", "dataset_columns",
-    applies_to=samples, recipe_only=True,
 )  # fmt: skip
+
+
+@problem(*OF_A_ROLLOUT, applies_to=samples_pairs, recipe_only=True)
+def no_rollout_of_pairs(s: Settings) -> Iterator[str]:
+    yield from _no_rollout(s, s["num_generations"])
+
+
+@problem(*OF_A_ROLLOUT, "advantage", applies_to=is_policy_gradient, recipe_only=True)
 def no_rollout(s: Settings) -> Iterator[str]:
-    each, groups = s["per_device_train_batch_size"], s["num_generations"]
+    yield from _no_rollout(s, completions_per_prompt(s))
+
+
+def _no_rollout(s: Settings, groups: int | None) -> Iterator[str]:
+    each = s["per_device_train_batch_size"]
     micro_batches = s["steps_per_generation"] or s["gradient_accumulation_steps"]
     if not all(map(_is_count, (each, groups, micro_batches))):
         return

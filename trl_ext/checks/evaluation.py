@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
+from trl_ext.checks.advantage import declared
 from trl_ext.checks.rule import is_policy_gradient, note, problem
 from trl_ext.checks.settings import Settings
 from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.methods import Method
+from trl_ext.rl.advantages import AdvantageInfo
 from trl_ext.support import messages
 
 OF_TRANSFORMERS = ("loss", "runtime", "samples_per_second", "steps_per_second")
@@ -21,14 +23,25 @@ def happens(s: Settings) -> bool:
     return s["eval_strategy"] not in (None, "no")
 
 
-def metrics_of(method: Method, loss: LossInfo | MixInfo | None) -> tuple[str, ...]:
+OF_A_CRITIC = ("values/mean", "returns/mean", "explained_variance")
+OF_GROUPS = ("frac_reward_zero_std",)
+"""Metrics of an evaluation that only some advantages have."""
+
+
+def metrics_of(
+    method: Method, loss: LossInfo | MixInfo | None, advantage: AdvantageInfo | None = None
+) -> tuple[str, ...]:
     """Names of the metrics of an evaluation, without the prefix `eval_`; `*` stands for the name of a reward function.
 
     Args:
         method: The kind of training.
         loss: Declaration of the loss; without it, all metrics that some loss has.
+        advantage: Declaration of the advantage; without it, all metrics that some advantage has.
     """
     names = (*OF_TRANSFORMERS, *method.evaluation_metrics)
+    if advantage is not None:
+        lacking = (() if advantage.needs_critic else OF_A_CRITIC) + (() if advantage.needs_groups else OF_GROUPS)
+        names = tuple(name for name in names if name not in lacking)
     if loss is None:
         return names
     absent = () if loss.needs_reference or method.always_needs_reference else BY_REFERENCE
@@ -36,13 +49,22 @@ def metrics_of(method: Method, loss: LossInfo | MixInfo | None) -> tuple[str, ..
     return tuple(name for name in names if not name.startswith(absent) and (name != "kl" or has_baseline))
 
 
-@problem("metric_for_best_model", recipe_only=True)
+@problem("metric_for_best_model", applies_to=lambda method: not is_policy_gradient(method), recipe_only=True)
 def metric(s: Settings) -> Iterator[str]:
     """A metric that no evaluation has. Code may add metrics (`compute_metrics`) and name its datasets."""
+    yield from _unknown_metric(s, metrics_of(s.method, s.loss))
+
+
+@problem("metric_for_best_model", "advantage", applies_to=is_policy_gradient, recipe_only=True)
+def metric_of_a_policy_gradient(s: Settings) -> Iterator[str]:
+    yield from _unknown_metric(s, metrics_of(s.method, s.loss, declared(s)))
+
+
+def _unknown_metric(s: Settings, known: tuple[str, ...]) -> Iterator[str]:
     given = s["metric_for_best_model"]
     if not isinstance(given, str) or not given:
         return
-    name, known = given.removeprefix("eval_"), metrics_of(s.method, s.loss)
+    name = given.removeprefix("eval_")
     if not any(fnmatchcase(name, pattern) for pattern in known):
         yield (
             f"{s.where('metric_for_best_model')} is {messages.shown_text(given)}, which no evaluation of {s.method.title} has: "

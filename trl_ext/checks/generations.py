@@ -4,17 +4,12 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
+from trl_ext.checks.advantage import completions_per_prompt, declared
 from trl_ext.checks.bounds import COUNT, out_of_bounds
 from trl_ext.checks.rule import is_policy_gradient, problem, samples_pairs
 from trl_ext.checks.settings import Settings
 
 problem("num_generations", applies_to=is_policy_gradient)(partial(out_of_bounds, "num_generations", COUNT))
-
-
-@problem("num_generations", applies_to=is_policy_gradient)
-def given(s: Settings) -> Iterator[str]:
-    if s["num_generations"] is None:
-        yield f"{s.where('num_generations')} is empty: give a whole number of at least 1."
 
 
 @problem("num_generations", "num_generations_eval", applies_to=samples_pairs)
@@ -50,7 +45,7 @@ def _whole_prompts(s: Settings, batch: str, completions: str) -> Iterator[str]:
 # TRL's configuration judges the same, with the number of processes it knows (`tests/checks/test_ppo.py` compares them).
 @problem(
     "per_device_train_batch_size", "num_generations", "generation_batch_size", "steps_per_generation",
-    "gradient_accumulation_steps", "per_device_eval_batch_size", "num_generations_eval", "eval_strategy",
+    "gradient_accumulation_steps", "per_device_eval_batch_size", "num_generations_eval", "eval_strategy", "advantage",
     applies_to=is_policy_gradient, recipe_only=True,
 )  # fmt: skip
 def batches(s: Settings, processes: int | None = None) -> Iterator[str]:
@@ -60,7 +55,7 @@ def batches(s: Settings, processes: int | None = None) -> Iterator[str]:
         processes: The number of processes of the run; as accelerate launched it if not given.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1")) if processes is None else processes
-    size, groups = s["per_device_train_batch_size"], s["num_generations"]
+    size, groups = s["per_device_train_batch_size"], completions_per_prompt(s)
     total, steps = s["generation_batch_size"], s["steps_per_generation"]
     if groups is None:
         return
@@ -82,16 +77,15 @@ def batches(s: Settings, processes: int | None = None) -> Iterator[str]:
     if rollout % groups:
         made_of = f"`generation_batch_size` {total}" if total else f"{each} × {steps} micro-batches"
         yield (
-            f"{s.where('num_generations')} is {groups}, and a rollout of {rollout} completions ({made_of}) does not hold a "
-            f"whole number of prompts: set `num_generations` to {nearest_divisor(rollout, groups)}, for instance, or change "
-            "the batch."
+            f"{s.where('num_generations')} is {groups}{_by_default(s)}, and a rollout of {rollout} completions ({made_of}) does "
+            f"not hold a whole number of prompts: {_remedy(s, rollout, groups)}."
         )
     evaluated = s["num_generations_eval"] or groups
     batch = s["per_device_eval_batch_size"] * processes
     if s["eval_strategy"] not in (None, "no") and batch % evaluated:
         key = "num_generations_eval" if s["num_generations_eval"] else "num_generations"
         yield (
-            f"{s.where(key)} is {evaluated}, and an evaluation batch of {batch} completions (`per_device_eval_batch_size`, "
+            f"{s.where(key)} is {evaluated}{'' if s['num_generations_eval'] else _by_default(s)}, and an evaluation batch of {batch} completions (`per_device_eval_batch_size`, "
             "over all processes) does not hold a whole number of prompts: set `num_generations_eval` to "
             f"{nearest_divisor(batch, evaluated)}, or `per_device_eval_batch_size` to "
             f"{-(-s['per_device_eval_batch_size'] // evaluated) * evaluated}."
@@ -111,6 +105,17 @@ def size_given_twice(s: Settings, processes: int | None = None) -> Iterator[str]
             f"{s.where('generation_batch_size')} and {s.where('steps_per_generation')} both set the number of completions in "
             "a rollout, and they disagree: keep one of them."
         )
+
+
+def _remedy(s: Settings, rollout: int, groups: int) -> str:
+    nearest = nearest_divisor(rollout, groups)
+    if nearest == 1 and declared(s).needs_groups:
+        return f"give a batch whose rollout has a multiple of {groups} completions"
+    return f"set `num_generations` to {nearest}, for instance, or change the batch"
+
+
+def _by_default(s: Settings) -> str:
+    return "" if s["num_generations"] else f" by default for the advantage {s['advantage']}"
 
 
 def nearest_divisor(total: int, wanted: int) -> int:

@@ -6,6 +6,7 @@ Settings that would only be ignored are noted; a recipe that trains another meth
 from collections.abc import Iterator
 from functools import partial
 
+from trl_ext.checks.advantage import declared
 from trl_ext.checks.rule import is_policy_gradient, note, problem, samples, samples_pairs
 from trl_ext.checks.settings import Settings
 from trl_ext.support.messages import joined
@@ -45,7 +46,7 @@ IN_A_RECIPE = {
 }
 """Settings that scripts alone read, and why a run of a recipe does not."""
 
-CLIPPING = ("epsilon", "epsilon_high", "cliprange_value")
+CLIPPING = ("epsilon", "epsilon_high", "delta", "cliprange_value")
 
 OF_A_POLICY_GRADIENT = ("epsilon", "epsilon_high", "normalize_advantages")
 """Settings of TRL's configuration that no loss on pairs reads."""
@@ -111,14 +112,16 @@ def names_of_labels(s: Settings) -> Iterator[str]:
 
 
 @note(
-    *CLIPPING, "num_iterations", "gradient_accumulation_steps", "steps_per_generation", "generation_batch_size",
+    *CLIPPING, "num_iterations", "gradient_accumulation_steps", "steps_per_generation", "generation_batch_size", "advantage",
     applies_to=is_policy_gradient,
 )  # fmt: skip
 def clipping(s: Settings) -> Iterator[str]:
     """Clipping acts on rollouts that are older than the policy they train, and there are none."""
     accumulated = s["gradient_accumulation_steps"]
     steps = s["steps_per_generation"] or (None if s["generation_batch_size"] else accumulated)
-    changed = [s.where(key) for key in CLIPPING if s.differs(key)]
+    info = declared(s)
+    unread = () if info is None or info.needs_critic else ("cliprange_value",)  # which another note says
+    changed = [s.where(key) for key in CLIPPING if s.differs(key) and key not in unread]
     if steps is None or steps > accumulated or s["num_iterations"] != 1 or not changed:
         return
     have = "has" if len(changed) == 1 else "have"

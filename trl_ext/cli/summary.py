@@ -70,15 +70,17 @@ def online(recipe: Any) -> dict[str, str]:
 def ppo(recipe: Any) -> dict[str, str]:
     effective = recipe.effective
     kl, gradient = kl_in_words(effective)
-    epochs = effective("num_iterations")
+    said = in_words.advantage(recipe)
+    rollout = said.pop("rollout")
     return {
         "trainer": recipe.method.title,
+        **said,
         "rewards": in_words.rewards(recipe),
         "KL": kl,
         "KL gradient": gradient,
         "data": f"{_dataset(recipe)}, prompts",
         "reference": in_words.reference(recipe),
-        "rollout": f"{count(effective('num_generations'), 'completions')} per prompt, {in_words.epochs(epochs)} per rollout",
+        "rollout": rollout,
     }
 
 

@@ -13,16 +13,9 @@ _VLLM = (
     "log-probabilities of a rollout are computed by the trained model itself and not taken from vLLM, so there is no ratio to "
     "correct"
 )
-_SCALE = (
-    "rewards are not scaled within a group, because the critic is the baseline. `normalize_advantages: true` whitens advantages "
-    "over the rollout"
-)
 
 _WITH_PPO: dict[str, str] = {
-    "scale_rewards": _SCALE,
     "multi_objective_aggregation": "the reward is the sum of all sources, weighted by `reward_weights`",
-    "importance_sampling_level": "ratios are those of single tokens, because advantages are estimated per token",
-    "delta": "it is the upper bound of GRPO's two-sided clipping, and PPO clips by `epsilon` and `epsilon_high`",
     "off_policy_mask_threshold": "no completion is masked for its KL; `epsilon` limits how far the policy moves",
     "use_bias_correction_kl": (
         "`kl_estimator` and `kl_placement` say how the KL is estimated. The defaults, k1 in the reward, give the gradient of the "

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_ext import methods
+from trl_ext.rl import advantages
 
 UNLIMITED = 2048
 """Assumed tokens of a sequence if no setting limits them."""
 PROMPT = 512
 """Assumed tokens of a prompt for which completions are sampled; no setting limits them."""
+
+GREEDY = (
+    "The greedy completions, one for each prompt, are sampled after the others and need no more memory than these. They "
+    "take additional time."
+)
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,9 @@ def micro_batches(recipe: Any) -> Training:
 
 
 def sampled(recipe: Any) -> Training:
-    """The policy and, of PPO, the critic are trained adapters on one base, a reward model may be another, frozen one."""
+    """Policy and critic, if there is one, are trained adapters on one base, a reward model may be another, frozen one."""
     effective = recipe.effective
+    advantage = effective("advantage") and advantages.describe(effective("advantage"))
     length = PROMPT + (effective("max_completion_length") or UNLIMITED)
     batch = effective("per_device_train_batch_size")
     completions = effective("generation_batch_size") or batch * (
@@ -116,11 +123,14 @@ def sampled(recipe: Any) -> Training:
         checkpointing=_checkpointing(recipe),
         cannot_pack="its trainer runs whole micro-batches",
         needs_reference=recipe.method.always_needs_reference or recipe.info.needs_reference,
-        trained_adapters=recipe.method.trained_adapters,
+        trained_adapters=1 + bool(advantage and advantage.needs_critic),
         frozen_adapters=int(effective("reward_adapter") is not None),
         cached_tokens=completions * length,
         is_cache_static="static" in str(effective("cache_implementation")),
-        notes=(f"The plan assumes prompts of {PROMPT} tokens. Its times do not include the sampling of completions.",),
+        notes=(
+            f"The plan assumes prompts of {PROMPT} tokens. Its times do not include the sampling of completions.",
+            *((GREEDY,) if advantage and advantage.needs_greedy else ()),
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from trl_ext import demo
 from trl_ext.checks import objective
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapters
+from trl_ext.rl import advantages, policy_gradient
 from trl_ext.support.counts import count
 from trl_ext.support.messages import plain
 
@@ -29,6 +30,28 @@ def changes(recipe: Any) -> dict[str, str]:
     """The settings that change what is minimised; empty if there are none."""
     found = objective.changes(recipe.effective)
     return {"changed by": "; ".join(found)} if found else {}
+
+
+def advantage(recipe: Any) -> dict[str, str]:
+    """The advantage with its formula, its critic, the policy's loss and the rollout of a policy gradient."""
+    effective = recipe.effective
+    info, settled = advantages.describe(effective("advantage")), policy_gradient.settled(effective)
+    rate = effective("critic_learning_rate")
+    rate = 10 * effective("learning_rate") if rate is None else rate
+    whitened = ", whitened over the rollout" if settled["normalize_advantages"] else ""
+    read = mapping(policy_gradient.hyperparameters(effective))
+    objective = effective("policy_objective")
+    level = settled["importance_sampling_level"]
+    ratio = f", ratio {policy_gradient.LEVELS[level]}" if level is not None else ""
+    greedy = " and one greedy completion" if info.needs_greedy else ""
+    return {
+        "advantage": f"{info.name}: {info.formula}{whitened} ({info.paper})",
+        **({"hyperparameters": read} if info.hyperparameters else {}),
+        "critic": f"an adapter with a value head, learning rate {rate:g}" if info.needs_critic else "none",
+        "policy loss": f"{objective}{ratio}; {policy_gradient.AGGREGATIONS[settled['loss_aggregation']]}",
+        "rollout": f"{count(settled['num_generations'], 'completions')}{greedy} per prompt, "
+        f"{epochs(effective('num_iterations'))} per rollout",
+    }
 
 
 def rewards(recipe: Any) -> str:

@@ -9,12 +9,19 @@ from tests.trainers.rollout.conftest import model  # noqa: F401
 from trl_ext.trainers.monitoring.callback import Watch, warnings_in
 from trl_ext.trainers.monitoring.log_window import Facts
 from trl_ext.trainers.monitoring.metrics_log import MetricsFile
+from trl_ext.trainers.monitoring.rollout_symptoms import silent_rollouts
 
 SAMPLED = {
     "rewards/accuracies": None,
     "score": lambda t: 0.25,
     "score/std": lambda t: 1e-17,
     "kl/sequence": lambda t: 0.1,
+    "explained_variance": lambda t: 0.5,
+}
+GROUPS = {
+    **SAMPLED,
+    "explained_variance": None,
+    "frac_reward_zero_std": lambda t: 1.0,
 }
 PAIRS = SAMPLED | {"pairs/ties": lambda t: 1.0, "grad_norm": lambda t: 0.0}
 
@@ -51,6 +58,24 @@ def test_pairs_that_are_all_tied_while_prompts_differ():
         said(trace(**PAIRS | {"score/std": lambda t: 0.4, "pairs/ties": lambda t: 0.9, "grad_norm": lambda t: 1.0}))
         == {}
     )
+
+
+def test_groups_whose_scores_are_all_equal_while_prompts_differ():
+    constant = said(trace(**GROUPS), Facts())
+    assert (
+        list(constant) == ["constant_reward"] and "Only the KL is left to learn from" in constant["constant_reward"][1]
+    )
+    found = said(trace(**GROUPS | {"score/std": lambda t: 0.4}), Facts())
+    assert list(found) == ["ties_alone"]
+    assert "no prompt of steps 1 to 21 had completions with different scores" in found["ties_alone"][1]
+    assert said(trace(**GROUPS | {"score/std": lambda t: 0.4, "frac_reward_zero_std": lambda t: 0.9}), Facts()) == {}
+
+
+def test_rollouts_without_a_difference_are_counted_at_the_end():
+    """Also in a run that is too short for a symptom; without them nothing is said."""
+    records = [{"step": t, "frac_reward_zero_std": float(t < 3)} for t in range(1, 6)]
+    assert "in 2 of 5 logged rollouts no prompt had completions with different scores" in silent_rollouts(records)
+    assert silent_rollouts([{"step": 1, "score": 0.5}, {"step": 2, "pairs/ties": 0.9}]) is None
 
 
 def test_a_kl_that_explodes_is_seen_where_rollouts_are_used_again():

@@ -38,6 +38,8 @@ class AdvantageInfo:
     summary: str  # first line of the file's docstring
     formula: str  # one line; symbols in trl_ext.rl.advantages.NOTATION
     paper: str  # arXiv id
+    aggregation: str  # the paper's `loss_aggregation`, a key of trl_ext.rl.policy_gradient.AGGREGATIONS
+    level: str  # the paper's `importance_sampling_level`, a key of trl_ext.rl.policy_gradient.LEVELS
     whitens: bool  # the result is whitened over the batch, so that whitening it again changes nothing
 
     @property
@@ -109,5 +111,7 @@ def _declared(file: declarations.Declaration) -> AdvantageInfo:
         summary=file.summary,
         formula=file.constants["FORMULA"],
         paper=file.constants["PAPER"],
+        aggregation=file.constants.get("AGGREGATION", "token"),
+        level=file.constants.get("LEVEL", "token"),
         whitens=bool(file.constants.get("WHITENS", False)),
     )

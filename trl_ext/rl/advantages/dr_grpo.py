@@ -8,6 +8,7 @@ from trl_ext.rl.advantages._groups import Groups, on_tokens
 
 FORMULA = "R − mean(R)"
 PAPER = "arXiv:2503.20783"
+AGGREGATION = "constant"
 
 
 def dr_grpo(

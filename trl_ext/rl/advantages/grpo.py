@@ -10,6 +10,7 @@ from trl_ext.rl.masked import moments
 
 FORMULA = "(R − mean(R)) / (std(R) + 1e-4)"
 PAPER = "arXiv:2402.03300"
+AGGREGATION = "sequence"
 
 EPSILON = 1e-4
 """Added to the deviation, as in TRL."""

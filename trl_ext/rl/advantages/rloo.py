@@ -8,6 +8,8 @@ from trl_ext.rl.advantages._groups import Groups, on_tokens
 
 FORMULA = "R − (mean R of the prompt's other completions)"
 PAPER = "arXiv:2402.14740"
+AGGREGATION = "sum"
+LEVEL = "sequence_sum"
 
 
 def rloo(rewards: Tensor, mask: Tensor, groups: Tensor, *, add_up: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from trl_ext.report import metrics_file
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.monitoring.log_window import PATIENCE, Facts
-from trl_ext.trainers.monitoring.rollout_symptoms import is_tied
+from trl_ext.trainers.monitoring.rollout_symptoms import is_tied, silent_rollouts
 from trl_ext.trainers.monitoring.symptoms import SYMPTOMS
 
 SAMPLED = 8
@@ -56,6 +56,12 @@ class Watch(TrainerCallback):
             return
         if (text := still(self.initial, self.trainer.model, self.facts)) is not None:
             self._warn("still_adapter", text)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or self.said & {"constant_reward", "ties_alone"}:
+            return
+        if (text := silent_rollouts(self.records)) is not None:
+            self._warn("silent_rollouts", text)
 
     def _warn(self, name: str, text: str) -> None:
         self.said.add(name)

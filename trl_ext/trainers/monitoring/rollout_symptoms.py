@@ -2,6 +2,7 @@
 
 import math
 
+from trl_ext.support.counts import count
 from trl_ext.trainers.monitoring.log_window import PATIENCE, Facts, Records, first_and_last, mean
 
 NOTHING = 1e-9
@@ -60,6 +61,8 @@ def constant_reward(records: Records, facts: Facts) -> str | None:
     left = "Only the KL and the critic's error are left to learn from"
     if samples_pairs(records):
         left = "All pairs are tied, and nothing is learned"
+    elif not any("explained_variance" in record for record in records):
+        left = "Only the KL is left to learn from"
     return (
         f"every completion of {_since(recent)} had the score {scores[-1]:g}. {left}. {LOOK} If success is rare, start with easier "
         "prompts, sample more completions per prompt (`num_generations`), or reward partial success."
@@ -67,33 +70,54 @@ def constant_reward(records: Records, facts: Facts) -> str | None:
 
 
 def ties_alone(records: Records, facts: Facts) -> str | None:
-    """In the last 20 steps on sampled pairs, scores differed between prompts but never within one."""
+    """In the last 20 steps, scores differed between prompts but never within one: sampled pairs, or groups of completions."""
     recent = _rollouts(records)
-    if not recent or any(record.get("pairs/ties") != 1 for record in recent):
+    if not recent or any(_tied(record) != 1 for record in recent):
         return None
     if constant_reward(records, facts) is not None:
         return None
+    if samples_pairs(records):
+        tied = f"all pairs of {_since(recent)} are tied, and nothing is learned"
+    else:
+        tied = f"no prompt of {_since(recent)} had completions with different scores, and nothing is learned from the rewards"
     return (
-        f"all pairs of {_since(recent)} are tied, and nothing is learned. Scores differ between prompts but never between "
-        f"completions of a prompt. {LOOK} Raise `temperature` or `num_generations`, or use a reward with finer steps."
+        f"{tied}. Scores differ between prompts but never between completions of a prompt. {LOOK} Raise `temperature` or "
+        "`num_generations`, or use a reward with finer steps."
     )
 
 
 SYMPTOMS = (exploding_kl, collapsed_entropy, constant_reward, ties_alone)
 
 
+def silent_rollouts(records: Records) -> str | None:
+    """At the end of a run: the number of records in which no prompt had completions with different scores."""
+    shares = [share for record in records if (share := _tied(record)) is not None]
+    silent = sum(share == 1 for share in shares)
+    if not silent:
+        return None
+    return (
+        f"in {silent} of {count(len(shares), 'logged rollouts')} no prompt had completions with different scores, so nothing was "
+        "learned from their rewards. Raise `temperature` or `num_generations`, or use a reward with finer steps."
+    )
+
+
 def is_tied(records: Records) -> bool:
-    """Whether no pair of the last rollouts has a preference, which explains a gradient of zero."""
-    ties = [record["pairs/ties"] for record in records if "pairs/ties" in record]
+    """Whether no two completions of a prompt of the last rollouts have different scores, which explains a gradient of zero."""
+    ties = [share for record in records if (share := _tied(record)) is not None]
     return bool(ties) and all(share == 1 for share in ties[-3:])
+
+
+def _tied(record: dict) -> float | None:
+    """Share of the prompts of a rollout whose completions all have the same score, where completions are compared."""
+    return record.get("pairs/ties", record.get("frac_reward_zero_std"))
 
 
 def _rollouts(records: Records) -> Records:
     """The last records with new completions, as many as span 20 steps, three or more; empty if there are fewer."""
     fresh = [record for record in records if "score/std" in record and "score" in record]
-    for count in range(3, len(fresh) + 1):
-        if fresh[-1]["step"] - fresh[-count]["step"] >= PATIENCE - 1:
-            return fresh[-count:]
+    for number in range(3, len(fresh) + 1):
+        if fresh[-1]["step"] - fresh[-number]["step"] >= PATIENCE - 1:
+            return fresh[-number:]
     return []
 
 

@@ -17,7 +17,7 @@ from trl_ext.trainers.common.example_losses import checked
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.step_zero import APART
 from trl_ext.trainers.rollout.sampled import Sampled
-from trl_ext.trainers.rollout.update import RolloutUpdate
+from trl_ext.trainers.rollout.update import RolloutUpdate, completions_per_prompt
 
 SIDES = "chosen", "rejected"
 LOSS = "loss"  # summed for the check of the first step; not logged, since transformers logs the loss
@@ -62,7 +62,7 @@ class PairUpdate(RolloutUpdate):
         args, mask = self.args, batch["completion_mask"]
         sampled = replace(sampled, scores=sampled.scores.masked_fill(~mask.any(1), torch.nan))
         scores = sampled.penalised_scores(args.missing_eos_penalty)
-        pairs, has_preference = best_and_worst(scores, _generations(args, mode))
+        pairs, has_preference = best_and_worst(scores, completions_per_prompt(args, mode))
         self._record_rollout(sampled, scores, pairs[has_preference], len(pairs), mode)
         kept, count = self.add_up(torch.stack([has_preference.sum(), torch.ones_like(has_preference).sum()]))
         cut = {"weight": has_preference * count / kept.clamp(min=1)}
@@ -144,8 +144,3 @@ def _flat(pairs: dict[str, Tensor]) -> dict[str, Tensor]:
     """The completions of P pairs as rows: `completion_ids`, `completion_mask` (2P, C); `prompt_ids`, `prompt_mask` (2P, L)."""
     flat = {name: pairs[name].flatten(0, 1) for name in ("completion_ids", "completion_mask")}
     return flat | {name: pairs[name].repeat_interleave(2, dim=0) for name in ("prompt_ids", "prompt_mask")}
-
-
-def _generations(args: Any, mode: str) -> int:
-    """Completions per prompt."""
-    return args.num_generations if mode == "train" else args.num_generations_eval or args.num_generations

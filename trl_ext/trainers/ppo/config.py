@@ -1,4 +1,4 @@
-"""Define the settings of PPO: those of TRL's RLOO trainer, of the critic, and of the KL estimator and its placement.
+"""Define the settings of PPO: those of TRL's RLOO trainer, of advantage and critic, and of the KL estimator and its placement.
 
 Fields are annotated one per line with literal defaults: the recipe validator reads them from this source without
 importing it.
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import trl
 
 from trl_ext import checks
-from trl_ext.rl import truth_table
+from trl_ext.rl import advantages, policy_gradient, truth_table
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.flags import switch
 from trl_ext.trainers.common.kernel_options import KernelOptions
@@ -18,24 +18,75 @@ from trl_ext.trainers.common.recompute_options import RecomputeOptions
 from trl_ext.trainers.rollout import rollout_size
 
 RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
-"""How the last check of `trl.RLOOConfig` begins. Its baseline is the other completions of a prompt; PPO's is the critic."""
+"""How the last check of `trl.RLOOConfig` begins. Not every advantage compares the completions of a prompt."""
 
 
 @dataclass
 class PPOConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOptions, trl.RLOOConfig):
-    """`trl.RLOOConfig` with a critic, per-token rewards and a choice of KL estimator.
+    """`trl.RLOOConfig` with per-token rewards and a choice of advantage and of KL estimator.
 
     In TRL's fields, `num_iterations` is the number of epochs over a rollout, `epsilon` and `epsilon_high` clip the
     policy's ratio, and `normalize_advantages` whitens per-token advantages over the rollout. `kl_coef` replaces `beta`.
+    Settings that are `None` have a default that depends on the advantage (`trl_ext.rl.policy_gradient`), which
+    `__post_init__` fills in.
     """
 
+    _method = "ppo"  # the key of this kind of training in `trl_ext.methods`
+
+    advantage: str = field(
+        default="gae",
+        metadata={
+            "help": "How rewards become advantages. `gae` learns a critic. `rloo`, `grpo`, `dr_grpo`, `reinforce_pp_baseline` and "
+            "`opo` compare the completions of a prompt, `reinforce_pp` those of a rollout, and `remax` compares each with a "
+            "greedy one: they need no critic. `trl-ext advantages` lists them."
+        },
+    )
+    scale_rewards: str | None = field(
+        default=None,
+        metadata={
+            "help": "Divide the advantages of `grpo` by the standard deviation of the rewards of the `group` or of the `batch`, or "
+            "by `none` (default: group)."
+        },
+    )
+    loss_aggregation: str | None = field(
+        default=None,
+        metadata={
+            "help": "How the losses of tokens become one number: `token` (mean over all tokens of the rollout), `sequence` (mean over "
+            "the tokens of each completion, then over completions), `constant` (sum over tokens divided by "
+            "`max_completion_length`, mean over completions) or `sum` (sum over tokens, mean over completions). Default: that "
+            "of the advantage's paper."
+        },
+    )
+    policy_objective: str = field(
+        default="clipped",
+        metadata={
+            "help": "The surrogate of the policy gradient: `clipped` (PPO), `cispo`, `sapo` or `vespo`.",
+        },
+    )
+    importance_sampling_level: str | None = field(
+        default=None,
+        metadata={
+            "help": "The ratio π/π_old that is clipped: of each `token`, of a `sequence` as the mean of its log-ratios (GSPO), or "
+            "of a sequence as their sum (`sequence_sum`). Default: that of the advantage's paper."
+        },
+    )
+    delta: float | None = field(
+        default=None,
+        metadata={
+            "help": "Upper bound of the ratio π/π_old for negative advantages (two-sided clipping), above 1 + `epsilon_high`. "
+            "Default: no bound."
+        },
+    )
     kl_coef: float = field(
         default=0.05,
         metadata={"help": "KL coefficient: reward subtracted per nat of KL(policy ‖ reference)."},
     )
     kl_estimator: str = field(
         default="k1",
-        metadata={"help": "KL estimator: k1 = d, k2 = d²/2 or k3 = exp(−d) − 1 + d, with d = log π/π_ref."},
+        metadata={
+            "help": "KL estimator: k1 = d, k2 = d²/2 or k3 = exp(−d) − 1 + d, with d = log π/π_ref; k3+ has the value of k3 and "
+            "the gradient of k2."
+        },
     )
     kl_placement: str = field(
         default="reward",
@@ -73,7 +124,7 @@ class PPOConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOp
     )
     lam: float = field(
         default=0.95,
-        metadata={"help": "λ of generalised advantage estimation. With 1 the critic causes no bias."},
+        metadata={"help": "λ of generalised advantage estimation (`gae`). With 1 the critic causes no bias."},
     )
     critic_learning_rate: float | None = field(
         default=None,
@@ -105,13 +156,15 @@ class PPOConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOp
     )
     beta: float | None = field(default=None, metadata={"help": "Not used. Set `kl_coef` instead."})
     num_generations: int | None = field(
-        default=1,
-        metadata={"help": "Completions per prompt. One is enough, since the critic provides the baseline."},
+        default=None,
+        metadata={
+            "help": "Completions per prompt. Default: 8 for an advantage that compares the completions of a prompt, else 1."
+        },
     )
     normalize_advantages: bool | None = field(
         default=None,
         metadata={
-            "help": "Whiten advantages over the rollout. Default: true for a KL in the reward, false for a KL in the loss. If set "
+            "help": "Whiten advantages over the rollout. Default: true for `gae` with the KL in the reward, else false. If set "
             "to true for a KL in the loss, its coefficient is divided by the same standard deviation."
         },
     )
@@ -129,18 +182,18 @@ class PPOConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOp
 
     def __post_init__(self) -> None:
         self._read_switches()
-        checks.refuse(self, "ppo")
+        checks.refuse(self, self._method)
         self.beta = None  # TRL's default is allowed
         self.kl_level = truth_table.check(self.kl_estimator, self.kl_placement, self.kl_level)
         if self.kl_controller == "adaptive" and self.kl_horizon is None:
             self.kl_horizon = 10_000
+        for name, value in policy_gradient.settled(vars(self).get).items():
+            setattr(self, name, value)
         with self._auto_withheld(), rollout_size.given_once(self):
             try:
                 super().__post_init__()
             except ValueError as error:
                 if self.num_generations != 1 or not str(error).startswith(RLOO_NEEDS_TWO):
                     raise
-        if self.normalize_advantages is None:
-            self.normalize_advantages = self.kl_placement == "reward"
-        if self.critic_learning_rate is None:
+        if self.critic_learning_rate is None and advantages.describe(self.advantage).needs_critic:
             self.critic_learning_rate = 10 * self.learning_rate

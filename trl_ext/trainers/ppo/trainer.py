@@ -105,7 +105,8 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
         self.kl_controller = _kl_controller(args)
         update = partial(PPOUpdate, kl_controller=self.kl_controller)
         super().__init__(model, sources, args, make_update=update, files=PPOFiles(args), beta=args.kl_coef, **given)
-        roles.add_critic(self.model, seed=args.seed)
+        if self.update.advantage.needs_critic:
+            roles.add_critic(self.model, seed=args.seed)
         if self.accelerator.is_main_process:
             for note in checks.notes(args):
                 warnings.warn(note, checks.SettingsWarning, stacklevel=2)
@@ -113,9 +114,11 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
                 warnings.warn(note, stacklevel=2)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """transformers' optimizer for the policy, with separate parameter groups for the critic."""
+        """transformers' optimizer for the policy, with separate parameter groups for the critic, if there is one."""
         if self.optimizer is None:
             super().create_optimizer(model)  # only the policy's parameters require gradients now
+            if not self.update.advantage.needs_critic:
+                return self.optimizer
             decayed = set(self.get_decay_parameter_names(self.model))
             with roles.acting_as(self.model, roles.CRITIC):
                 named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
@@ -130,6 +133,8 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         """Clip policy and critic separately; returns the policy's norm and logs the critic's."""
         norm = self.accelerator.clip_grad_norm_(roles.policy_parameters(self.model), self.args.max_grad_norm)
+        if not self.update.advantage.needs_critic:
+            return norm
         critic = nn.utils.clip_grad_norm_(roles.critic_parameters(self.model), self.args.max_grad_norm)
         self._metrics["train"]["grad_norm/critic"].append(critic.item())
         return norm

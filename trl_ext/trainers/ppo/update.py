@@ -1,4 +1,4 @@
-"""Learn by PPO from a rollout: values, rewards per token and advantages; then the losses of policy and critic.
+"""Learn from a rollout by a policy gradient: rewards per token and advantages; then the losses of policy and critic.
 
 The first two methods of `PPOUpdate` give the order: `targets` for a rollout, `learn` for a micro-batch of it.
 `trl_ext.trainers.rollout.update` lists the order of a whole optimizer step.
@@ -10,35 +10,48 @@ import torch
 from torch import Tensor, nn
 
 from trl_ext.reference.implicit import no_grad_eval
-from trl_ext.rl import kl, masked, objectives
+from trl_ext.rl import advantages, aggregation, kl, masked, objectives
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.ppo.surrogate import surrogate
 from trl_ext.trainers.ppo.targets import Rollout
 from trl_ext.trainers.rollout import roles
 from trl_ext.trainers.rollout.generation import memory_reported, sequences
 from trl_ext.trainers.rollout.sampled import Sampled
-from trl_ext.trainers.rollout.update import RolloutUpdate
+from trl_ext.trainers.rollout.update import RolloutUpdate, completions_per_prompt
 
 
 class PPOUpdate(RolloutUpdate):
-    """Trains policy and critic on one base, with separate gradients.
+    """Trains a policy and, if the advantage needs one, a critic on one base, with separate gradients.
 
     Args:
         kl_controller: Holds the KL coefficient; updated once per rollout.
         shared: Arguments of `RolloutUpdate`.
+
+    Attributes:
+        advantage: Declaration of the advantage.
     """
 
     def __init__(self, *, kl_controller: kl.FixedController, **shared: Any) -> None:
         super().__init__(**shared)
         self.kl_controller = kl_controller
+        self.advantage = advantages.describe(self.args.advantage)
+        self.needs_greedy = self.advantage.needs_greedy
+        self._surrogate = surrogate(self.args)
         # Largest importance weight of each part of the optimizer step so far; only for a KL in the loss.
         self._largest_weights: list[Tensor] = []
 
     def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
-        rollout = Rollout(**vars(sampled), values=self._values(batch))
+        size, count = completions_per_prompt(self.args, mode), len(sampled.mask)
+        first = self.accelerator.process_index * count
+        rollout = Rollout(
+            **vars(sampled),
+            groups=torch.arange(first, first + count, device=sampled.mask.device) // size,
+            values=self._values(batch) if self.advantage.needs_critic else None,
+        )
         kl_coef = self.kl_controller.value
         shaped = rollout.shaped_rewards(self.args, kl_coef)
         targets = rollout.targets(shaped, self.args, kl_coef, self.add_up)
-        self._record_rollout(rollout, shaped, targets["returns"], mode)
+        self._record_rollout(rollout, shaped, targets, size, mode)
         if mode == "train":
             self._steer_kl(rollout)
         mask = targets["loss_mask"]
@@ -46,8 +59,8 @@ class PPOUpdate(RolloutUpdate):
 
     def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
         # One role after the other, so that only one role's graph is in memory.
-        policy_loss = self.learn_as(roles.POLICY, batch, accumulation)
-        return policy_loss + self.learn_as(roles.CRITIC, batch, accumulation)
+        loss = self.learn_as(roles.POLICY, batch, accumulation)
+        return loss + self.learn_as(roles.CRITIC, batch, accumulation) if self.advantage.needs_critic else loss
 
     def learn_as(self, role: str, batch: dict[str, Tensor], accumulation: int) -> Tensor:
         """Forward and backward of one role on a micro-batch; returns its loss, without gradient."""
@@ -61,7 +74,8 @@ class PPOUpdate(RolloutUpdate):
             return self.micro_batches.backward(phase, loss_of, batch, parameters, sums, accumulation, forward)
 
     def parameters(self) -> list[nn.Parameter]:
-        return [*super().parameters(), *roles.critic_parameters(self.model)]
+        critic = roles.critic_parameters(self.model) if self.advantage.needs_critic else []
+        return [*super().parameters(), *critic]
 
     # A rollout --------------------------------------------------------------------------------------------------
 
@@ -79,11 +93,17 @@ class PPOUpdate(RolloutUpdate):
             chunks = zip(input_ids.split(size), attention_mask.split(size), strict=True)
             return torch.cat([roles.values(self.model, ids, mask, length) for ids, mask in chunks])
 
-    def _record_rollout(self, rollout: Rollout, shaped: Tensor, returns: Tensor, mode: str) -> None:
+    def _record_rollout(self, rollout: Rollout, shaped: Tensor, targets: dict, size: int, mode: str) -> None:
         sums = MeanMetrics()
-        rollout.record(sums, shaped, returns)
+        rollout.record(sums, shaped, targets)
         means = sums.reduce(self.accelerator).means()
-        means["explained_variance"] = rollout.explained_variance(returns, self.add_up).item()
+        means["advantages/std"] = targets["advantage_std"].item()
+        if self.advantage.needs_critic:
+            means["explained_variance"] = rollout.explained_variance(targets["returns"], self.add_up).item()
+        if self.advantage.needs_groups:
+            scores = rollout.penalised_scores(self.args.missing_eos_penalty)
+            scores = self.accelerator.gather(scores.masked_fill(~rollout.mask.any(1), torch.nan))
+            means["frac_reward_zero_std"] = share_of_equal_groups(scores, size)
         self.metrics.record(mode, means | {"kl_coef": self.kl_controller.value})
 
     def _steer_kl(self, rollout: Rollout) -> None:
@@ -93,20 +113,13 @@ class PPOUpdate(RolloutUpdate):
     # The losses -------------------------------------------------------------------------------------------------
 
     def policy_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
-        """Per completion Σ_t clipped loss + kl_coef·KL, over the rollout's mean length."""
+        """Per completion Σ_t surrogate + kl_coef·KL, weighted as `loss_aggregation` says; their mean."""
         args, mask, old_logps = self.args, batch["loss_mask"], batch["old_per_token_logps"]
         scored = self.score(batch)
-        clipped = objectives.policy_loss(
-            scored.logps,
-            old_logps,
-            batch["token_advantages"],
-            mask,
-            epsilon=args.epsilon,
-            epsilon_high=args.epsilon_high,
-        )
+        clipped = self._surrogate(scored.logps, old_logps, batch["token_advantages"], mask)
         sums.add("policy_loss", clipped.losses.sum(), mask.sum())
         self._record_entropy(scored, mask, sums)
-        sums.add("clip_fraction/policy", clipped.is_clipped.sum(), mask.sum())
+        self._record_clipping(clipped.is_clipped, scored.logps.detach() - old_logps, mask, sums)
         per_completion = clipped.losses.sum(1)
         if args.kl_placement == "loss":
             divergence = objectives.kl_loss(
@@ -120,7 +133,10 @@ class PPOUpdate(RolloutUpdate):
             sums.add("kl_loss", divergence.sum(), mask.any(1).sum())
             self._record_weights(sums, scored.logps.detach(), old_logps, mask)
             per_completion = per_completion + batch["loss_kl_coef"] * divergence
-        return self._with_aux_loss(per_completion.mean() / batch["mean_length"], scored, sums)
+        weights = aggregation.weights(
+            mask, args.loss_aggregation, mean_length=batch["mean_length"], max_length=args.max_completion_length
+        )
+        return self._with_aux_loss((weights * per_completion).mean(), scored, sums)
 
     def critic_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
         """`vf_coef` times: per completion Σ_t clipped squared error, over the rollout's mean length."""
@@ -138,6 +154,15 @@ class PPOUpdate(RolloutUpdate):
         length = batch["completion_ids"].size(1)
         with self.accelerator.autocast():  # transformers' autocast covers only the model's own forward
             return roles.values(self.model, *sequences(batch), length)
+
+    def _record_clipping(self, is_clipped: Tensor, log_ratios: Tensor, mask: Tensor, sums: MeanMetrics) -> None:
+        """Add the shares of tokens whose ratio was clipped: all, those below 1 and those above."""
+        log_ratios = masked.apply(log_ratios, mask)
+        if self.args.importance_sampling_level != "token":
+            log_ratios = log_ratios.sum(1, keepdim=True)
+        clipped = {"policy": is_clipped, "low": is_clipped & (log_ratios < 0), "high": is_clipped & (log_ratios > 0)}
+        for name, where in clipped.items():
+            sums.add(f"clip_fraction/{name}", where.sum(), mask.sum())
 
     def _record_weights(self, sums: MeanMetrics, logps: Tensor, old_logps: Tensor, mask: Tensor) -> None:
         """Add the importance weights of the KL in the loss: of completions at sequence level, of tokens at token level."""
@@ -160,3 +185,17 @@ class PPOUpdate(RolloutUpdate):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.kl_controller.load_state_dict(state["kl_controller"])
+
+
+def share_of_equal_groups(scores: Tensor, size: int) -> float:
+    """Share of prompts whose completions all have the same score, so that comparing them teaches nothing.
+
+    Args:
+        scores: (prompts · size,), those of a prompt one after the other; NaN for completions without a score. A prompt
+            with fewer than two scores counts.
+        size: Completions per prompt.
+    """
+    groups = scores.view(-1, size)
+    highest = groups.nan_to_num(nan=-torch.inf).amax(1)
+    lowest = groups.nan_to_num(nan=torch.inf).amin(1)
+    return (highest <= lowest).float().mean().item()

@@ -24,6 +24,7 @@ class Sampled:
         mask: (B, C), 1 on the tokens to learn from.
         scores: (B,), from the reward sources. NaN where none applies; tokens of such completions are masked.
         is_ended: bool (B,), whether the completion has an end token.
+        greedy_scores: (B,), of a greedy completion of the same prompt, penalised like the others; `None` unless they are read.
     """
 
     logps: Tensor
@@ -31,6 +32,7 @@ class Sampled:
     mask: Tensor
     scores: Tensor
     is_ended: Tensor
+    greedy_scores: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.mask = self.mask * ~self.scores.isnan().unsqueeze(1)

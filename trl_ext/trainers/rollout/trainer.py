@@ -32,7 +32,7 @@ from trl_ext.trainers.common import (
 )
 from trl_ext.trainers.common.processes import reduce_gradients
 from trl_ext.trainers.common.temporarily import temporarily
-from trl_ext.trainers.rollout import generation, reward_functions, vllm_weights
+from trl_ext.trainers.rollout import generation, greedy, reward_functions, vllm_weights
 from trl_ext.trainers.rollout.checkpoint import RolloutFiles
 from trl_ext.trainers.rollout.metrics import StepMetrics
 from trl_ext.trainers.rollout.unchanged import unchanged
@@ -166,6 +166,8 @@ class RolloutTrainer(RLOOTrainer):
             batch = super()._generate_and_score_completions(inputs)
         observed, self._observed = self._observed, None
         sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
+        if self.update.needs_greedy:
+            sampled.greedy_scores = greedy.scores(self, inputs)
         if sampled.ref_logps is not None and self._should_equal_reference():
             generation.check_equal(sampled)
         for name in OF_RLOO:

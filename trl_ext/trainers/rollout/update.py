@@ -37,6 +37,11 @@ class Scored(NamedTuple):
     aux_loss: Tensor | None
 
 
+def completions_per_prompt(args: Any, mode: str) -> int:
+    """The number of completions of each prompt, in training (`train`) or in an evaluation (`eval`)."""
+    return args.num_generations if mode == "train" else args.num_generations_eval or args.num_generations
+
+
 class RolloutUpdate(ABC):
     """Base class: turns a rollout into targets and micro-batches into gradients. It needs no trainer and can be tested alone.
 
@@ -51,6 +56,7 @@ class RolloutUpdate(ABC):
         optimizer: Returns the optimizer, which does not exist before training.
     """
 
+    needs_greedy = False  # whether `Sampled.greedy_scores` is read
     row, rows = "completion", "completions"  # names of a row of a micro-batch, for messages
 
     def __init__(
