@@ -9,6 +9,7 @@ import sys
 
 import trl_ext
 from trl_ext.cli import (
+    advantages,
     cache,
     chat,
     compare,
@@ -39,6 +40,7 @@ VERBS = {
     "data": data,
     "recipes": recipes,
     "losses": losses,
+    "advantages": advantages,
     "plan": plan,
     "compare": compare,
     "chat": chat,

@@ -67,6 +67,13 @@ def losses(**_: Any) -> tuple[str, ...]:
     return losses.available()
 
 
+def advantages(**_: Any) -> tuple[str, ...]:
+    """Names of advantages."""
+    from trl_ext.rl import advantages
+
+    return advantages.available()
+
+
 def _paths(prefix: str, is_meant: Any) -> Iterable[str]:
     """Folders, and files that are meant, whose path begins with a prefix."""
     folder, _, beginning = prefix.rpartition("/")

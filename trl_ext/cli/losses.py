@@ -5,24 +5,10 @@ import importlib
 import inspect
 from typing import Any
 
-from trl_ext.cli import completion
-from trl_ext.support import encoding, terminal
-from trl_ext.support.errors import UserError
-from trl_ext.support.messages import plain
+from trl_ext.cli import completion, listing
 
 HELP = "list the losses, or explain one"
-EXAMPLES = """examples:
-  trl-ext losses
-  trl-ext losses ipo
-  trl-ext losses --json
-
-exit code: 0 on success, 2 on a user error"""
-
-WIDE = 130
-"""Columns from which hyperparameters have a column of their own."""
-NARROWEST = 80
-"""Columns that the table needs: with fewer, names and numbers would be cut."""
-
+EXAMPLES = listing.examples("losses", "ipo")
 
 MEANINGS = {
     "beta": "β, the strength of the pull towards the preference",
@@ -45,27 +31,28 @@ BASELINE = "z, the KTO baseline: the mean Δ of completions paired with other pr
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    name = parser.add_argument("name", metavar="NAME", nargs="?", help="explain this loss")
-    name.completer = completion.losses
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    listing.add_arguments(parser, "loss", completion.losses)
 
 
 def run(args: argparse.Namespace) -> int:
     from trl_ext import losses
 
     if args.name is not None:
-        _explain(args.name, is_json=args.json)
+        _explain(listing.described(losses, args.name), is_json=args.json)
         return 0
-    described = [losses.describe(name) for name in losses.available()]
+    infos = [losses.describe(name) for name in losses.available()]
     if args.json:
-        print(encoding.as_json([facts(info) for info in described], indent=2))
+        listing.print_json([facts(info) for info in infos])
         return 0
-    from rich.console import Console
-
-    console = Console(highlight=False, width=max(Console().width, NARROWEST))
-    console.print(_table(described, wide=console.width >= WIDE))
-    console.print(losses.NOTATION, style="dim", markup=False)
-    console.print("A weighted sum of losses: --loss '{dpo: 1, sft: 0.1}'", style="dim", markup=False)
+    columns = {
+        "data": lambda info: "pairs" if info.paired else "single",
+        "ref": lambda info: "yes" if info.needs_reference else "no",
+    }
+    listing.print_table(
+        lambda wide: listing.names_and_formulas(infos, wide, "loss", columns),
+        losses.NOTATION,
+        "A weighted sum of losses: --loss '{dpo: 1, sft: 0.1}'",
+    )
     return 0
 
 
@@ -86,19 +73,16 @@ def facts(info: Any) -> dict[str, Any]:
     }
 
 
-def _explain(name: str, *, is_json: bool) -> None:
+def _explain(info: Any, *, is_json: bool) -> None:
     """Print one loss: formula, notation, inputs, reduction, hyperparameters and description.
 
-    Raises:
-        UserError: There is no such loss.
+    Args:
+        info: A `trl_ext.losses.LossInfo`.
     """
     from trl_ext import losses
 
-    try:
-        info = losses.describe(name.lower())
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    loss, module = losses.get(info.name), importlib.import_module(f"trl_ext.losses.{info.name}")
+    value = losses.get(info.name).initial_value
+    module = importlib.import_module(f"trl_ext.losses.{info.name}")
     start = inspect.getdoc(getattr(module, "initial_value", None)) or "it depends on the data"
     text = inspect.getdoc(getattr(module, info.name))
     if is_json:
@@ -107,28 +91,13 @@ def _explain(name: str, *, is_json: bool) -> None:
             "notation": losses.NOTATION,
             "allowed": {key: kind.phrase for key, kind in info.kinds.items()},
             "meanings": {key: MEANINGS[key] for key in info.hyperparameters if key in MEANINGS},
-            "initial_value": loss.initial_value,
+            "initial_value": value,
             "at_the_start": start,
             "description": text,
         }
-        print(encoding.as_json(facts(info) | more, indent=2))
+        listing.print_json(facts(info) | more)
         return
-    console = terminal.console(markup=False)
-    console.print(info.summary, style="bold")
-    console.print(f"\n    {info.formula}\n")
-    console.print(_facts_table(info, loss.initial_value, start.rstrip(".")))
-    if info.hyperparameters:
-        console.print(_knobs(info))
-    baseline = f"; {BASELINE}" if "z_ref" in info.inputs else ""
-    console.print(f"{losses.NOTATION}{baseline}.\n", style="dim")
-    for paragraph in text.split("\n\n"):
-        console.print(" ".join(paragraph.split()), end="\n\n")
-
-
-def _facts_table(info: Any, value: float | None, start: str) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    shown = start.rstrip(".")
     rows = {
         "also called": ", ".join(info.aliases),
         "data": "pairs of a chosen and a rejected completion" if info.paired else "single completions with a label",
@@ -136,63 +105,7 @@ def _facts_table(info: Any, value: float | None, start: str) -> Any:
         "inputs": ", ".join(info.inputs),
         "reduction": info.reduction,
         "unit of beta": info.beta_unit,
-        "at policy = reference": start if value is None else f"{value:.4g} with the defaults ({start})",
-        "paper": f"https://arxiv.org/abs/{info.paper.removeprefix('arXiv:')}",
+        "at policy = reference": shown if value is None else f"{value:.4g} with the defaults ({shown})",
     }
-    for name, shown in rows.items():
-        if shown:
-            table.add_row(name, shown)
-    return table
-
-
-def _knobs(info: Any) -> Any:
-    """A row for each hyperparameter: default, meaning, allowed values and when it applies."""
-    table = terminal.plain_table()
-    table.add_column("hyperparameter", no_wrap=True)
-    table.add_column("default", no_wrap=True)
-    table.add_column("meaning")
-    for key, value in info.hyperparameters.items():
-        parts = [MEANINGS.get(key, ""), info.kinds[key].phrase]
-        if key in info.only_with:
-            parts.append("only with {}: {}".format(*info.only_with[key]))
-        parts += [
-            f"instead of {' or '.join(other for other in group if other != key)}"
-            for group in info.exclusive
-            if key in group
-        ]
-        table.add_row(key, "none" if value is None else plain(value), "; ".join(filter(None, parts)))
-    return table
-
-
-def _hyperparameters(info: Any) -> str:
-    """``beta 2.0, gamma_beta_ratio 0.25 (or gamma)``: names with defaults, alternatives in parentheses."""
-    alternatives = {key: [other for other in group if other != key] for group in info.exclusive for key in group}
-    return ", ".join(
-        f"{key} {plain(value)}" + (f" (or {', '.join(alternatives[key])})" if key in alternatives else "")
-        for key, value in info.hyperparameters.items()
-        if value is not None
-    )
-
-
-def _table(described: list[Any], wide: bool) -> Any:
-    from rich.text import Text
-
-    table = terminal.plain_table()
-    table.add_column("loss", style="bold", no_wrap=True)
-    table.add_column("formula" if wide else "formula, hyperparameters", ratio=3)
-    if wide:
-        table.add_column("hyperparameters", ratio=2)
-    table.add_column("data", no_wrap=True)
-    table.add_column("ref", no_wrap=True)
-    table.add_column("arXiv", no_wrap=True)
-    for info in described:
-        parameters = Text(_hyperparameters(info), style="dim")
-        cells = [Text(info.formula), parameters] if wide else [Text.assemble(info.formula, "\n", parameters)]
-        table.add_row(
-            Text.assemble(info.name, *((f"\n= {alias}", "not bold dim") for alias in info.aliases)),
-            *cells,
-            "pairs" if info.paired else "single",
-            "yes" if info.needs_reference else "no",
-            info.paper.removeprefix("arXiv:"),
-        )
-    return table
+    baseline = f"; {BASELINE}" if "z_ref" in info.inputs else ""
+    listing.print_page(info, rows, MEANINGS, f"{losses.NOTATION}{baseline}", text)

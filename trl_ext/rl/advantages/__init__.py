@@ -6,11 +6,14 @@
     info.needs_critic, info.needs_groups, info.needs_greedy
     info.check({"scale_rewards": "std"})                          # a list of problems, one sentence each
     advantages.grpo(rewards, mask, groups, scale_rewards="batch")     # (B, C)
-    values, returns = advantages.gae(rewards, values, mask)           # the one with a critic returns its target as well
+    adv, returns = advantages.gae(rewards, values, mask)              # the one with a critic returns its target as well
 
 To add an advantage, add a file `<name>.py` to this folder, like the existing ones. Its signature is its declaration:
 parameters without a default name the tensors it reads, those with one are its hyperparameters. `add_up`, which sums a
 tensor over processes, is neither.
+
+A completion whose mask is 0 everywhere counts in no mean. To keep one in its group's mean without learning from it, such as a
+truncated one, pass its mask here and clear it for the loss.
 
 `moments` and `whiten` are those of `trl_ext.rl.masked`.
 """

@@ -11,6 +11,9 @@ from trl_ext.rl.masked import apply, total
 class Groups:
     """The completions of each prompt that have a score. A completion has none if its mask is 0 everywhere.
 
+    In float64: the mean of equal rewards then equals them but for 1e-16, which a division by their deviation plus 1e-4 does not
+    make visible. In float32 rewards of 100 would differ from their mean by 1e-5.
+
     Attributes:
         totals: (B,), R of each completion: its rewards added up.
         is_scored: bool (B,).
@@ -25,8 +28,8 @@ class Groups:
     """
 
     def __init__(self, rewards: Tensor, mask: Tensor, groups: Tensor, add_up: Callable[[Tensor], Tensor]) -> None:
-        self._add_up = add_up
-        self.totals = total(rewards.detach(), mask)
+        self._mask, self._dtype, self._add_up = mask, rewards.dtype, add_up
+        self.totals = total(rewards.detach().double(), mask)
         self.is_scored = mask.bool().any(-1)
         # The sum over processes of their largest numbers is at least the largest of all.
         size = int(add_up((groups.amax() + 1 if len(groups) else groups.new_zeros(())).double()).item())
@@ -46,7 +49,6 @@ class Groups:
         squares = self.sums((self.totals - self.means).square())
         return (squares / (self.counts - 1).clamp(min=1)).sqrt()
 
-
-def on_tokens(advantages: Tensor, mask: Tensor) -> Tensor:
-    """One advantage per completion (B,) on each of its tokens (B, C), 0 outside the mask."""
-    return apply(advantages.unsqueeze(-1).expand(mask.shape), mask)
+    def on_tokens(self, advantages: Tensor) -> Tensor:
+        """One advantage per completion (B,) on each of its tokens: (B, C), 0 outside the mask, in the precision of the rewards."""
+        return apply(advantages.unsqueeze(-1).expand(self._mask.shape), self._mask).to(self._dtype)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from trl_ext.rl.advantages._groups import Groups, on_tokens
+from trl_ext.rl.advantages._groups import Groups
 
 FORMULA = "R − mean(R)"
 PAPER = "arXiv:2503.20783"
@@ -16,8 +16,9 @@ def dr_grpo(
 ) -> Tensor:
     """R_i − mean R on every token of completion i, (B, C), 0 outside the mask and detached.
 
-    `grpo` with `scale_rewards: none`, and (G−1)/G times `rloo`: the mean contains R_i itself. The paper pairs it with a sum
-    over tokens that is divided by a constant length (`loss_aggregation: constant`).
+    `grpo` with `scale_rewards: none`, and (G−1)/G times `rloo`: the mean contains R_i itself. So a KL in
+    the loss counts G/(G−1) times its coefficient; one in the reward is scaled along. The paper divides the sum over tokens by a
+    constant length (`loss_aggregation: constant`).
 
     Args:
         rewards: (B, C), per token. R is their sum, a KL in the reward included.
@@ -26,4 +27,4 @@ def dr_grpo(
         add_up: Sums a tensor over processes.
     """
     group = Groups(rewards, mask, groups, add_up)
-    return on_tokens(group.totals - group.means, mask)
+    return group.on_tokens(group.totals - group.means)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from trl_ext.rl.advantages._groups import Groups, on_tokens
+from trl_ext.rl.advantages._groups import Groups
 from trl_ext.rl.masked import moments
 
 FORMULA = "(R − mean(R)) / (std(R) + 1e-4)"
@@ -52,4 +52,4 @@ def grpo(
     elif scale_rewards == "batch":
         _, variance = moments(group.totals, group.is_scored, add_up)
         centred = centred / (variance.sqrt() + EPSILON)
-    return on_tokens(centred, mask)
+    return group.on_tokens(centred)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from trl_ext.rl.advantages._groups import Groups, on_tokens
+from trl_ext.rl.advantages._groups import Groups
 
 FORMULA = "R − Σ|y|R / Σ|y|"
 PAPER = "arXiv:2505.23585"
@@ -14,7 +14,8 @@ def opo(rewards: Tensor, mask: Tensor, groups: Tensor, *, add_up: Callable[[Tens
     """R_i − Σ_j |y_j|·R_j / Σ_j |y_j| on every token of completion i, (B, C), 0 outside the mask and detached.
 
     The baseline with the least variance weighs each reward by the squared norm of its completion's gradient. The paper
-    takes that norm as proportional to the length, which gives the mean weighted by length. |y_j| are tokens.
+    takes that norm as proportional to the length, which gives the mean weighted by length. |y_j| are tokens. The
+    sum contains R_i, so the gradient has a bias that vanishes as the group grows.
 
     Completions without a score count in neither sum, and the only scored completion of a prompt has advantage 0.
 
@@ -27,4 +28,4 @@ def opo(rewards: Tensor, mask: Tensor, groups: Tensor, *, add_up: Callable[[Tens
     group = Groups(rewards, mask, groups, add_up)
     lengths = mask.bool().sum(-1).to(group.totals.dtype)
     baselines = group.sums(lengths * group.totals) / group.sums(lengths).clamp(min=1)
-    return on_tokens(group.totals - baselines, mask)
+    return group.on_tokens(group.totals - baselines)

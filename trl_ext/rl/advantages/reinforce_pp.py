@@ -30,5 +30,6 @@ def reinforce_pp(
         gamma: Discount per token. The gradient of a KL in the reward is exact only with 1.
         add_up: Sums a tensor over processes.
     """
-    returns, _ = gae(rewards, torch.zeros_like(rewards), mask, gamma=gamma, lam=1.0)
-    return whiten(returns, mask, add_up=add_up)
+    # In float64, so that the rounding of equal returns is not scaled up.
+    returns, _ = gae(rewards.double(), torch.zeros_like(rewards, dtype=torch.float64), mask, gamma=gamma, lam=1.0)
+    return whiten(returns, mask, add_up=add_up).to(rewards.dtype)

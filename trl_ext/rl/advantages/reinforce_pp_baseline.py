@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from trl_ext.rl.advantages._groups import Groups, on_tokens
+from trl_ext.rl.advantages._groups import Groups
 from trl_ext.rl.masked import whiten
 
 FORMULA = "whiten(R − mean(R))"
@@ -28,4 +28,4 @@ def reinforce_pp_baseline(
         add_up: Sums a tensor over processes.
     """
     group = Groups(rewards, mask, groups, add_up)
-    return whiten(on_tokens(group.totals - group.means, mask), mask, add_up=add_up)
+    return whiten(group.on_tokens(group.totals - group.means).double(), mask, add_up=add_up).to(rewards.dtype)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from trl_ext.rl.advantages._groups import Groups, on_tokens
+from trl_ext.rl.advantages._groups import Groups
 
 FORMULA = "R − (mean R of the prompt's other completions)"
 PAPER = "arXiv:2402.14740"
@@ -28,4 +28,4 @@ def rloo(rewards: Tensor, mask: Tensor, groups: Tensor, *, add_up: Callable[[Ten
     """
     group = Groups(rewards, mask, groups, add_up)
     leave_one_out = group.counts / (group.counts - 1).clamp(min=1)
-    return on_tokens((group.totals - group.means) * leave_one_out, mask)
+    return group.on_tokens((group.totals - group.means) * leave_one_out)
