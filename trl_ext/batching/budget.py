@@ -108,12 +108,13 @@ def in_words(memory: Memory, row_tokens: int, checkpointed_layers: int | None, w
     need = memory.footprint.peak(row_tokens, count)
     verdict = "" if need <= memory.free else "; this may not fit"
     return (
-        f"{what or f'row_tokens {row_tokens:,}'}, gradient checkpointing {where}: about {_size(need)} of {_size(memory.free)} "
+        f"{what or f'row_tokens {row_tokens:,}'}, gradient checkpointing {where}: about {size_in_words(need)} of {size_in_words(memory.free)} "
         f"free for activations{verdict}"
     )
 
 
-def _size(count: float) -> str:
+def size_in_words(count: float) -> str:
+    """Bytes with a unit, three digits."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.3g} {unit}"

@@ -84,6 +84,8 @@ BOUNDS: dict[str, Bound] = {
     "epsilon": POSITIVE,
     "epsilon_high": POSITIVE,
     "missing_eos_penalty": NOT_NEGATIVE,
+    "vllm_importance_sampling_clip_max": POSITIVE,
+    "vllm_importance_sampling_clip_min": NOT_NEGATIVE,
     "num_iterations": COUNT,
     "steps_per_generation": COUNT,
     "generation_batch_size": COUNT,

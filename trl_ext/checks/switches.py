@@ -30,6 +30,10 @@ class Switch(NamedTuple):
     example: dict[str, Any]
 
 
+OTHERWISE_READ = "vllm_importance_sampling_"
+"""Beginning of settings that merged weights read, too (`trl_ext.checks.sampling_weights`)."""
+
+
 def _switch(key: str, *keys: str, others: tuple[str, ...] = ()) -> Switch:
     """Settings that need `key: true`; `others` turn them on too."""
     names = (key, *others)
@@ -94,6 +98,8 @@ def without_its_switch(key: str, s: Settings, *, switch: Switch) -> Iterator[str
     if switch.is_on(s):
         return
     for name in s:
+        if name.startswith(OTHERWISE_READ):
+            continue
         if (name == key or (key.endswith("_") and name.startswith(key))) and s.differs(name):
             yield f"{s.where(name)} has no effect without {switch.needs}."
 

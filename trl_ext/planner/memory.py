@@ -102,6 +102,18 @@ def weights(shape: Shape, storage: Storage) -> dict[str, float]:
     return {name: storage.copies * size for name, size in parts.items()}
 
 
+def merged_copy(shape: Shape, storage: Storage, weight: int = 2) -> float:
+    """Bytes of a copy of the base with the adapter merged in, from which completions are sampled.
+
+    It shares embeddings, norms and the head with the base if both store them in as many bytes. All linear layers are counted,
+    an upper bound where an unquantised base has an adapter on some of them.
+
+    Args:
+        weight: Bytes of a weight of the copy.
+    """
+    return weight * (shape.quantised if storage.weight == weight else shape.parameters)
+
+
 def trained(shape: Shape) -> int:
     """Number of trained weights: the adapter's, or all."""
     return shape.adapter.parameters if shape.adapter else shape.parameters

@@ -43,6 +43,7 @@ SOURCES = {
     "KernelOptions": ("trl_ext", "trainers/common/kernel_options.py"),
     "RecomputeOptions": ("trl_ext", "trainers/common/recompute_options.py"),
     "RowOptions": ("trl_ext", "trainers/common/row_options.py"),
+    "SamplingOptions": ("trl_ext", "trainers/rollout/sampling_options.py"),
     "FiniteStepOptions": ("trl_ext", "trainers/common/nonfinite.py"),
     "RewardExtras": ("trl_ext", "recipe/extras.py"),
     "ModelExtras": ("trl_ext", "recipe/extras.py"),

@@ -18,6 +18,7 @@ def kl_loss(
     estimator: str = "k2",
     level: str = "sequence",
     old_logps: Tensor | None = None,
+    sampling_ratio: Tensor | float = 1,
 ) -> Tensor:
     """The KL as a term of the loss, (B,): summed over each completion's tokens, in nats, not yet times kl_coef.
 
@@ -29,6 +30,8 @@ def kl_loss(
         old_logps: (B, C), of the policy that sampled the completions, for rollouts of an older policy. Each term is
             weighted by π/π_old without gradient: of the whole completion at sequence level (the gradient stays that of
             fresh samples), of the token at token level (the states stay those of π_old).
+        sampling_ratio: Further weights, (B, 1) at sequence level and (B, C) at token level, for completions that π_old did not
+            sample itself (`trl_ext.rl.sampling_ratio`).
 
     Raises:
         ValueError: The estimator or level is unknown.
@@ -38,7 +41,7 @@ def kl_loss(
     logps, ref_logps = (apply(x, mask) for x in (logps, ref_logps))
     if level == "sequence":
         logps, ref_logps = (x.sum(-1, keepdim=True) for x in (logps, ref_logps))
-    return (weights * ESTIMATORS[estimator](logps, ref_logps)).sum(-1)
+    return (sampling_ratio * weights * ESTIMATORS[estimator](logps, ref_logps)).sum(-1)
 
 
 def kl_weights(logps: Tensor, old_logps: Tensor, mask: Tensor, *, level: str) -> tuple[Tensor, Tensor]:

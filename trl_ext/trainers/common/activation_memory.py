@@ -138,10 +138,11 @@ def free_for_activations(
     pending += sum(p.numel() for p in trained if p not in state) * _optimizer_bytes(OptimizerNames(optim).value)
     largest = max((_unpacked_elements(p) for p in model.parameters() if p.ndim == 2), default=0)
     head = HEAD_TOKENS * min(HEAD_VOCABULARY, model.config.get_text_config().vocab_size) * 4
-    return max(USABLE * _free(device) - pending - 4 * largest - head, 0)
+    return max(USABLE * free(device) - pending - 4 * largest - head, 0)
 
 
-def _free(device: torch.device) -> float:
+def free(device: torch.device) -> float:
+    """Bytes of the device that this process can still allocate."""
     if device.type != "cuda":
         return psutil.virtual_memory().available
     free, total = torch.cuda.mem_get_info(device)

@@ -117,7 +117,7 @@ def check_start(trainer: Any, start: StartingPoint) -> None:
     if FROZEN_COPY in trainer.model.peft_config:
         frozen_copy.match(trainer.model)
     autocast = trainer.compute_loss_context_manager
-    say(trainer.accelerator, start.compare(trainer.model, autocast, is_rounded=_is_rounded(trainer)))
+    say(trainer.accelerator, start.compare(trainer.model, autocast, is_rounded=is_rounded(trainer)))
 
 
 def check(trainer: Any, measured: float, apart: float | None = None) -> None:
@@ -140,10 +140,10 @@ def check(trainer: Any, measured: float, apart: float | None = None) -> None:
     if unknown is not None:
         say(trainer.accelerator, f"{first}; not checked: {unknown}")
         return
-    is_rounded, rounding = _is_rounded(trainer), ""
-    is_right = math.isclose(measured, expected, rel_tol=TOLERANCE_16_BIT if is_rounded else TOLERANCE)
-    if apart is not None and (is_rounded or not is_right):
-        is_right = apart <= (APART_16_BIT if is_rounded else APART_32_BIT)
+    in_16_bits, rounding = is_rounded(trainer), ""
+    is_right = math.isclose(measured, expected, rel_tol=TOLERANCE_16_BIT if in_16_bits else TOLERANCE)
+    if apart is not None and (in_16_bits or not is_right):
+        is_right = apart <= (APART_16_BIT if in_16_bits else APART_32_BIT)
         rounding = f" up to rounding ({apart:.1g} nats per token)"
     if is_right:
         say(
@@ -183,7 +183,7 @@ def is_8_bit(model: Any) -> bool:
     return bool(getattr(model, "is_loaded_in_8bit", False))
 
 
-def _is_rounded(trainer: Any) -> bool:
+def is_rounded(trainer: Any) -> bool:
     """Whether outputs of a layer are rounded to 16 bits, or its inputs to 8."""
     if is_8_bit(trainer.model):
         return True

@@ -13,10 +13,11 @@ from trl_ext.trainers.common.flags import switch
 from trl_ext.trainers.common.recompute_options import RecomputeOptions
 from trl_ext.trainers.preference.config import LossOptions
 from trl_ext.trainers.rollout import rollout_size
+from trl_ext.trainers.rollout.sampling_options import SamplingOptions
 
 
 @dataclass
-class OnlinePreferenceConfig(LossOptions, RecomputeOptions, trl.RLOOConfig):
+class OnlinePreferenceConfig(LossOptions, RecomputeOptions, SamplingOptions, trl.RLOOConfig):
     """`trl.RLOOConfig` with `loss` and `loss_kwargs`; `beta` is that of the loss.
 
     In TRL's fields, `num_generations` is the number of completions that a pair is chosen from, and `num_iterations` the

@@ -16,13 +16,16 @@ from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 from trl_ext.trainers.common.recompute_options import RecomputeOptions
 from trl_ext.trainers.rollout import rollout_size
+from trl_ext.trainers.rollout.sampling_options import SamplingOptions
 
 RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
 """How the last check of `trl.RLOOConfig` begins. Not every advantage compares the completions of a prompt."""
 
 
 @dataclass
-class PPOConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOptions, trl.RLOOConfig):
+class PPOConfig(
+    FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOptions, SamplingOptions, trl.RLOOConfig
+):
     """`trl.RLOOConfig` with per-token rewards and a choice of advantage and of KL estimator.
 
     In TRL's fields, `num_iterations` is the number of epochs over a rollout, `epsilon` and `epsilon_high` clip the

@@ -14,7 +14,7 @@ from trl_ext.rl import advantages, aggregation, kl, masked, objectives
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.ppo.surrogate import surrogate
 from trl_ext.trainers.ppo.targets import Rollout
-from trl_ext.trainers.rollout import roles
+from trl_ext.trainers.rollout import correction, roles
 from trl_ext.trainers.rollout.generation import memory_reported, sequences
 from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.update import RolloutUpdate, completions_per_prompt
@@ -54,6 +54,7 @@ class PPOUpdate(RolloutUpdate):
         self._record_rollout(rollout, shaped, targets, size, mode)
         if mode == "train":
             self._steer_kl(rollout)
+        targets |= correction.targets(sampled, self.args, self.metrics.sums[mode])
         mask = targets["loss_mask"]
         return batch | targets, masked.total(targets["token_advantages"], mask) / mask.sum(1).clamp(min=1)
 
@@ -117,6 +118,7 @@ class PPOUpdate(RolloutUpdate):
         args, mask, old_logps = self.args, batch["loss_mask"], batch["old_per_token_logps"]
         scored = self.score(batch)
         clipped = self._surrogate(scored.logps, old_logps, batch["token_advantages"], mask)
+        clipped = clipped._replace(losses=clipped.losses * batch.get(correction.POLICY_RATIO, 1))
         sums.add("policy_loss", clipped.losses.sum(), mask.sum())
         self._record_entropy(scored, mask, sums)
         self._record_clipping(clipped.is_clipped, scored.logps.detach() - old_logps, mask, sums)
@@ -129,6 +131,7 @@ class PPOUpdate(RolloutUpdate):
                 estimator=args.kl_estimator,
                 level=args.kl_level,
                 old_logps=old_logps,
+                sampling_ratio=batch.get(correction.KL_RATIO, 1),
             )
             sums.add("kl_loss", divergence.sum(), mask.any(1).sum())
             self._record_weights(sums, scored.logps.detach(), old_logps, mask)

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trl_ext.rl import masked
 from trl_ext.trainers.common import out_of_memory
 from trl_ext.trainers.common.step_zero import WrongInitialLossError
 from trl_ext.trainers.rollout.sampled import Sampled
+from trl_ext.trainers.rollout.sampling_logps import padded
 
 SAME = 1e-3
 """Tolerance in nats per token between policies of equal weights: 16-bit rounding stays below it, a wrong reference does not."""
@@ -24,11 +25,15 @@ class Observed:
         logps: (B, C) under the policy, then under the reference if it is run.
         rewards: (B over all processes, reward functions), NaN where a function does not apply.
         is_ended: Whether each completion of this process has an end token.
+        sampling_logps: (B, T) under the weights that sampled, NaN where they are not known; `None` if these are the policy's.
+        sampled_by: A merged copy that sampled and under which the completions have yet to be scored.
     """
 
     logps: list[Tensor] = field(default_factory=list)
     rewards: Tensor | None = None
     is_ended: list[bool] = field(default_factory=list)
+    sampling_logps: Tensor | None = None
+    sampled_by: nn.Module | None = None
 
     def sampled(self, mask: Tensor, scores: Tensor) -> Sampled:
         """The completions of this process with their scores (B,); the mask is (B, C)."""
@@ -38,7 +43,12 @@ class Observed:
             mask=mask,
             scores=scores,
             is_ended=torch.tensor(self.is_ended, device=self.logps[0].device),
+            sampling_logps=self._padded_sampling_logps(mask.size(1)),
         )
+
+    def _padded_sampling_logps(self, length: int) -> Tensor | None:
+        found = self.sampling_logps
+        return None if found is None else padded(found.to(self.logps[0].device), length)
 
 
 def weighted_scores(rewards: Tensor, weights: Tensor, clip_range: tuple[float, float] | None) -> Tensor:

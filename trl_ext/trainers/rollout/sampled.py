@@ -5,7 +5,7 @@ not depend on how it is cut.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ class Sampled:
     Attributes:
         logps, ref_logps: (B, C), log-probabilities per token under the policy that sampled and the reference, at the
             sampling temperature; the latter `None` where nothing reads a reference.
+        sampling_logps: (B, C), under the weights that sampled, where those are computed in another way than `logps`; NaN
+            where they are not known, `None` where the policy itself sampled.
         mask: (B, C), 1 on the tokens to learn from.
         scores: (B,), from the reward sources. NaN where none applies; tokens of such completions are masked.
         is_ended: bool (B,), whether the completion has an end token.
@@ -33,6 +35,7 @@ class Sampled:
     scores: Tensor
     is_ended: Tensor
     greedy_scores: Tensor | None = None
+    sampling_logps: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         self.mask = self.mask * ~self.scores.isnan().unsqueeze(1)

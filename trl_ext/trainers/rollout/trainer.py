@@ -32,10 +32,11 @@ from trl_ext.trainers.common import (
 )
 from trl_ext.trainers.common.processes import reduce_gradients
 from trl_ext.trainers.common.temporarily import temporarily
-from trl_ext.trainers.rollout import generation, greedy, reward_functions, vllm_weights
+from trl_ext.trainers.rollout import correction, generation, greedy, reward_functions, vllm_logps, vllm_weights
 from trl_ext.trainers.rollout.checkpoint import RolloutFiles
 from trl_ext.trainers.rollout.metrics import StepMetrics
-from trl_ext.trainers.rollout.unchanged import unchanged
+from trl_ext.trainers.rollout.sampled import Sampled
+from trl_ext.trainers.rollout.sampler import MERGED, Sampler
 from trl_ext.trainers.rollout.update import RolloutUpdate, Scored
 
 ROOM = "`per_device_train_batch_size`, `max_completion_length` or `lora_r`, or set `gradient_checkpointing: true`"
@@ -53,19 +54,21 @@ class RolloutTrainer(RLOOTrainer):
     3. The order of prompts depends only on seed and epoch, so a resumed run continues it.
     4. Backward passes bypass DDP's wrapper; gradients and metrics are reduced once per optimizer step.
     5. An out-of-memory error outside of an update names its phase and the settings to lower.
+    6. Completions may be sampled from a merged copy of the base (`trl_ext.trainers.rollout.sampler`).
 
     Overrides `train`, `evaluate`, `_get_train_sampler`; `_generate_and_score_completions`, `_generate_single_turn`,
     `_get_per_token_logps_and_entropies`, `_calculate_rewards`; `training_step`, `_compute_loss`; `_save`,
     `_save_checkpoint`, `_load_from_checkpoint`.
 
     Attributes of the parents read: `num_generations`, `num_iterations`, `shuffle_dataset`, `use_vllm`, `vllm_generation`,
-    `reward_funcs`, `reward_func_names`, `reward_weights`, `reward_clip_range`, `eos_token_ids`, `aux_loss_enabled`,
+    `model_wrapped`, `generation_config`, `reward_funcs`, `reward_func_names`, `reward_weights`, `reward_clip_range`, `eos_token_ids`, `aux_loss_enabled`,
     `router_aux_loss_coef`, `current_gradient_accumulation_steps`, `optimizer`, `_step`, `_buffered_inputs`,
     `_current_train_step_time`, `_metrics`, `_logs`.
 
     Attributes:
         update: Learns from rollouts.
         files: Of a checkpoint.
+        sampler: Samples completions.
     """
 
     _bypassed = overrides.OF_LOSSES  # methods of the parents that training does not call
@@ -118,6 +121,8 @@ class RolloutTrainer(RLOOTrainer):
             )
         if self.use_vllm:  # which TRL gives weights one by one, by name (`tests/trainers/rollout/test_generation.py`)
             self.vllm_generation._iter_named_params = lambda: vllm_weights.named_weights(self.model)
+            vllm_logps.returned_by(self.vllm_generation)
+        self.sampler = Sampler(self.model, args, self.accelerator)
         self.beta = beta
         self._reads_reference = reads_reference
         self.files = files
@@ -137,7 +142,10 @@ class RolloutTrainer(RLOOTrainer):
         overrides.refuse_assigned(self, self._bypassed)
         told = temporarily(self.args, auto_find_batch_size=False)  # an update that does not fit is repeated anyway
         with told, out_of_memory.reported("in training", f"lower {ROOM}"):
-            return super().train(*args, **kwargs)
+            try:
+                return super().train(*args, **kwargs)
+            finally:
+                self.sampler.free()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         with out_of_memory.reported("in evaluation", "lower `per_device_eval_batch_size` or `max_completion_length`"):
@@ -168,6 +176,8 @@ class RolloutTrainer(RLOOTrainer):
         sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
         if self.update.needs_greedy:
             sampled.greedy_scores = greedy.scores(self, inputs)
+        if sampled.sampling_logps is not None:
+            self._check_sampling(sampled, mode)
         if sampled.ref_logps is not None and self._should_equal_reference():
             generation.check_equal(sampled)
         for name in OF_RLOO:
@@ -178,18 +188,30 @@ class RolloutTrainer(RLOOTrainer):
         self._show(shown)
         return learnable
 
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        memory = self._memory_reported("while completions were sampled", is_sampling=True)
-        with unchanged(self.model), memory, nonfinite_report.sampling(self):
-            return super()._generate_single_turn(*args, **kwargs)
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+        def generate() -> list[list[int]]:
+            return super(RolloutTrainer, self)._generate_single_turn(prompt_ids, *args, **kwargs)
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple:
+        memory = self._memory_reported("while completions were sampled", is_sampling=True)
+        with memory, nonfinite_report.sampling(self):
+            completion_ids, logps = self.sampler.sample(self, generate, prompt_ids)
+        if self._observed is not None:
+            self._observed.sampling_logps = vllm_logps.of(self.vllm_generation) if self.use_vllm else logps
+            if logps is None and self.sampler.choice == MERGED:  # continuous batching returns none
+                self._observed.sampled_by = self.sampler.copy
+        return completion_ids
+
+    def _get_per_token_logps_and_entropies(self, model: nn.Module, *args: Any, **kwargs: Any) -> tuple:
         if self._observed is None:
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         # The policy is scored first, as it sampled. The reference has no dropout, neither of its adapter nor of the base.
         mode = no_grad_eval(self.model) if self._observed.logps else contextlib.nullcontext()
         with self._memory_reported("while completions were scored under policy and reference"), mode:
-            output = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+            output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+            if self._observed.sampled_by is not None:
+                with torch.no_grad():
+                    scored = super()._get_per_token_logps_and_entropies(self._observed.sampled_by, *args, **kwargs)
+                self._observed.sampling_logps, self._observed.sampled_by = scored[0], None
         self._observed.logps.append(output[0])
         return output
 
@@ -210,6 +232,13 @@ class RolloutTrainer(RLOOTrainer):
     def _should_equal_reference(self) -> bool:
         is_first = self.state.global_step == 0 and self.args.disable_dropout
         return is_first and policy_is_reference(self.model)
+
+    def _check_sampling(self, sampled: Sampled, mode: str) -> None:
+        """Record how far the weights that sampled are from the policy, and warn once if it is more than rounding."""
+        difference = correction.difference(sampled, self.accelerator)
+        for name, value in difference.items():
+            self._metrics[mode][name].append(value)
+        self.sampler.judge(difference[correction.MEAN], self)
 
     def _show(self, values: Tensor) -> None:
         """Show these values (B,) in the table of completions instead of RLOO's advantages."""
@@ -281,7 +310,12 @@ class RolloutTrainer(RLOOTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Our own file first: transformers writes its state last, and a checkpoint with that state counts as complete.
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-        self.files.save_state(folder, step=self._step, rollout=self._buffered_inputs, update=self.update.state_dict())
+        self.files.save_state(
+            folder,
+            step=self._step,
+            rollout=self._buffered_inputs,
+            update=self.update.state_dict() | self.sampler.state_dict(),
+        )
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -291,6 +325,7 @@ class RolloutTrainer(RLOOTrainer):
         self.files.load_roles(self.model, folder)
         self._step, self._buffered_inputs = state["step"], state["rollout"]
         self.update.load_state_dict(state)
+        self.sampler.load_state_dict(state)
 
 
 class ResumableSampler(RepeatSampler):

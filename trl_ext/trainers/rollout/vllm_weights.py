@@ -1,4 +1,4 @@
-"""Build the policy's weights for an inference engine without changing the base.
+"""Build the policy's weights for an inference engine, or for a merged copy, without changing the base.
 
 TRL merges the adapter into the base and removes it again. Each time this rounds a 16-bit base a little further, so the
 reference would drift, and merging into a 4-bit base is not exact. Here each merged matrix is built, sent and discarded.
@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from peft.utils.integrations import dequantize_module_weight
+from torch import Tensor, nn
 
 from trl_ext.trainers.rollout.roles import POLICY
 
@@ -23,18 +25,57 @@ def check(config: PeftConfig) -> None:
         )
 
 
-@torch.no_grad()
-def named_weights(model: PeftModel) -> Iterator[tuple[str, torch.Tensor]]:
+def named_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
     """Names as in the base model's checkpoint, and weights of the policy; 4-bit ones in their compute dtype."""
     base = model.get_base_model()
-    trained = f".modules_to_save.{POLICY}"
-    for name, parameter in base.named_parameters():
-        if ".lora_" in name or ".original_module." in name or (".modules_to_save." in name and trained not in name):
+    for plain, name in plain_names(base):
+        yield plain, weight(base, name)
+
+
+def plain_names(base: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names as in the base model's checkpoint, and those of the parameters of `base` that the policy computes with."""
+    for name, _ in base.named_parameters():
+        if ".lora_" in name:
             continue
-        path, _, leaf = name.rpartition(".")
-        weight = dequantize_module_weight(base.get_submodule(path)) if leaf == "weight" else parameter
-        if leaf == "weight" and path.endswith(".base_layer"):
-            layer: LoraLayer = base.get_submodule(path.removesuffix(".base_layer"))
-            if POLICY in layer.lora_A or POLICY in layer.lora_embedding_A:
-                weight = weight + layer.get_delta_weight(POLICY).to(weight.dtype)
-        yield name.replace(".base_layer", "").replace(trained, ""), weight.detach()
+        wrapper, kind, rest = _saved_whole(name)
+        if wrapper is not None:
+            module: ModulesToSaveWrapper = base.get_submodule(wrapper)
+            used = f"modules_to_save.{POLICY}." if POLICY in module.modules_to_save else "original_module."
+            if not f"{kind}.{rest}".startswith(used):
+                continue
+            plain = f"{wrapper}.{kind}.{rest}".replace(f".{used}", ".")
+        else:
+            plain = name
+        yield plain.replace(".base_layer", ""), name
+
+
+@torch.no_grad()
+def weight(base: nn.Module, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    """A weight of the policy, without gradient: the parameter itself where it is neither quantised nor adapted.
+
+    Args:
+        base: With the adapters.
+        name: Of a parameter of `base`, from `plain_names`.
+        dtype: In which the adapter is added and the weight is returned (default: that of the weight).
+    """
+    path, _, leaf = name.rpartition(".")
+    module = base.get_submodule(path)
+    parameter = module.get_parameter(leaf)
+    found = dequantize_module_weight(module) if leaf == "weight" else parameter
+    if parameter is not module.get_parameter(leaf) and parameter.device == module.get_parameter(leaf).device:
+        setattr(module, leaf, parameter)  # on a CPU, peft puts an equal one in its place
+    found = found.detach().to(dtype or found.dtype)
+    if leaf == "weight" and path.endswith(".base_layer"):
+        layer: LoraLayer = base.get_submodule(path.removesuffix(".base_layer"))
+        if POLICY in layer.lora_A or POLICY in layer.lora_embedding_A:
+            found = found + layer.get_delta_weight(POLICY).to(found.dtype)
+    return found
+
+
+def _saved_whole(name: str) -> tuple[str | None, str, str]:
+    """Path of the wrapper of a module that an adapter trains whole, `modules_to_save` or `original_module`, and the rest."""
+    for kind in ("modules_to_save", "original_module"):
+        wrapper, found, rest = name.partition(f".{kind}.")
+        if found:
+            return wrapper, kind, rest
+    return None, "", ""
