@@ -9,10 +9,7 @@ from trl_ext.foreign.meaning import Meaning
 
 _LOSS = "it belongs to a loss of GRPO, and PPO has one loss, which clips the ratio by `epsilon` and `epsilon_high`"
 _ENTROPY = "no entropy bonus is added to the loss; `kl_coef` keeps the policy near the reference"
-_VLLM = (
-    "log-probabilities of a rollout are computed by the trained model itself and not taken from vLLM, so there is no ratio to "
-    "correct"
-)
+_CAP = "`vllm_importance_sampling_clip_max` is its newer name"
 
 _WITH_PPO: dict[str, str] = {
     "multi_objective_aggregation": "the reward is the sum of all sources, weighted by `reward_weights`",
@@ -33,11 +30,7 @@ _WITH_PPO: dict[str, str] = {
         ("entropy_coef", "use_adaptive_entropy", "entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target"),
         _ENTROPY,
     ),
-    **dict.fromkeys(
-        ("vllm_importance_sampling_correction", "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max",
-         "vllm_importance_sampling_clip_min", "vllm_importance_sampling_cap"),
-        _VLLM,
-    ),
+    "vllm_importance_sampling_cap": _CAP,
 }  # fmt: skip
 
 _OTHERWISE = Meaning(reason="it is a setting of GRPO, which trl-ext does not have")
