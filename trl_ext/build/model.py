@@ -135,11 +135,9 @@ def load_policy(
         for_loading["device_map"] = {"": "cpu"} if is_sharded and quantization is not None else None
     if find_adapter_config_file(path) is not None:
         args.model_init_kwargs = None
-        reference = (
-            ""
-            if not recipe.method.may_need_reference
-            else "; the reference is a frozen copy of it, not the base model"
-        )
+        is_base = recipe.get("reference") == "base"
+        which = "the base model without it" if is_base else "a frozen copy of it, not the base model"
+        reference = f"; the reference is {which}" if recipe.method.may_need_reference else ""
         statements.append(f"Training continues the adapter {path}{reference}.")
         return _continued(path, args, for_loading | {"revision": base_revision(recipe)}, lender), {}
     peft_config = _new_adapter(recipe, args, model_args, statements)

@@ -92,3 +92,18 @@ def damped_log_ratios(s: Settings) -> Iterator[str]:
             f"{s.where('ld_alpha')} scales down the log-ratios of long completions (LD-DPO), and {', '.join(without)} reads no "
             "reference. Remove `ld_alpha`, or choose losses that read a reference."
         )
+
+
+@problem("sync_ref_model", "reference", applies_to=lambda method: method.reads_preferences)
+def refresh_of_the_base(s: Settings) -> Iterator[str]:
+    if s["sync_ref_model"] and s["reference"] == "base":
+        yield (
+            f"{s.where('reference')} is base, which never changes, and {s.where('sync_ref_model')} updates the reference. Remove one "
+            "of the two settings."
+        )
+
+
+@problem("reference", LOSS, applies_to=lambda method: method.reads_preferences)
+def unread_reference(s: Settings) -> Iterator[str]:
+    if s["reference"] == "base" and not s.loss.needs_reference:
+        yield f"{s.where('reference')} is base, and the loss {s.loss.name} reads no reference. Remove it."

@@ -39,6 +39,12 @@ def add_judging(parser: argparse.ArgumentParser, *, takes_recipe_keys: bool = Fa
         parser.set_defaults(temperature=None)
     else:
         add("--temperature", type=_number, default=None, metavar="T", help="temperature of the answers (default: 1)")
+    add_judge_settings(group)
+
+
+def add_judge_settings(group: Any) -> None:
+    """Add the flags that set a judge up."""
+    add = group.add_argument
     add("--judge_model", type=text, metavar="NAME", help="model of an API")
     add("--judge_base_url", type=text, metavar="URL", help="address of an API (default: https://api.openai.com/v1)")
     add(
@@ -72,11 +78,11 @@ def check(args: argparse.Namespace) -> None:
 
 
 def choices(args: argparse.Namespace) -> list[Any]:
-    """The judges of the command line."""
+    """The judges of the command line; none without `--judge`."""
     from trl_ext.judging.open_judge import JudgeChoice
 
     given = {name: getattr(args, f"judge_{name}") for name in FLAGS}
-    return [JudgeChoice(source, **given, load_in_4bit=args.judge_load_in_4bit) for source in args.judge]
+    return [JudgeChoice(source, **given, load_in_4bit=args.judge_load_in_4bit) for source in args.judge or ()]
 
 
 def sampling(args: argparse.Namespace, seed: int = 0) -> Any:

@@ -48,13 +48,13 @@ class PromptChoice(NamedTuple):
         file: A file, a folder or a name on the Hub; `None` for the run's own data.
         split: Of the data; `None` for the rows the run held out, or else the test split, or the only one.
         columns: `dataset_columns` of `file`.
-        limit: Maximum number of prompts; the first ones are taken.
+        limit: Maximum number of prompts; the first ones are taken. `None` for all.
     """
 
     file: str | None = None
     split: str | None = None
     columns: dict[str, str] | None = None
-    limit: int = 256
+    limit: int | None = 256
 
 
 class Prompts(NamedTuple):
@@ -92,13 +92,7 @@ def find_prompts(recipe: Recipe, args: Any, choice: PromptChoice) -> Prompts:
         name = f"{without_endings(recipe.get('dataset_name') or 'mixture')}-held-out"
     else:
         dataset, name = _named(recipe, args, choice, statements)
-    if {"image", "images"} & set(dataset.column_names):
-        raise UserError(
-            f"{name} contains images. Only answers to text can be judged: choose other prompts with `--prompts`."
-        )
-    prompts, columns = _distinct(dataset, choice.limit)
-    if not prompts:
-        raise UserError(f"{name} has no prompts. Choose other data with `--prompts`.")
+    prompts, columns = distinct(dataset, choice.limit, name)
     return Prompts(prompts, columns, name, list(dict.fromkeys(statements)))
 
 
@@ -125,7 +119,7 @@ def _named(recipe: Recipe, args: Any, choice: PromptChoice, statements: list[str
     dataset, report = in_form(recipe if is_own else other, loaded, args, statements, is_own=is_own)
     statements[:0] = report.sentences()
     if is_own and own_rows.whole(split) == own_rows.whole(own_rows.train_split(recipe)):
-        statements.append("The run trained on this split, so the results say nothing about other prompts.")
+        statements.append(own_rows.TRAINED_ON)
     return dataset, f"{without_endings(name)}-{split}"
 
 
@@ -177,17 +171,33 @@ def _lines(name: str) -> Dataset:
     return Dataset.from_list([{"prompt": line} for line in lines if line.strip()])
 
 
-def _distinct(dataset: Dataset | IterableDataset, limit: int) -> tuple[list[Prompt], dict[str, list[Any]]]:
-    """The first prompts that differ, and the other columns of their rows."""
-    if not {"prompt", "messages"} & set(dataset.column_names):
-        return [], {}
+def distinct(
+    dataset: Dataset | IterableDataset, limit: int | None, where: str
+) -> tuple[list[Prompt], dict[str, list[Any]]]:
+    """The first prompts that differ, and the other columns of their rows.
+
+    Args:
+        dataset: Rows with `prompt` or `messages`.
+        limit: Maximum number of prompts; `None` for all.
+        where: Name of the data for messages.
+
+    Raises:
+        UserError: There are images, or no prompts.
+    """
+    if {"image", "images"} & set(dataset.column_names):
+        raise UserError(
+            f"{where} contains images. Only answers to text can be judged: choose other prompts with `--prompts`."
+        )
     found: dict[str, tuple[Prompt, dict[str, Any]]] = {}
-    for row in dataset:
+    has_prompts = {"prompt", "messages"} & set(dataset.column_names)
+    for row in dataset if has_prompts else ():
         prompt = _prompt(row)
         if prompt:
             found.setdefault(json.dumps(prompt), (prompt, row))
         if len(found) == limit:
             break
+    if not found:
+        raise UserError(f"{where} has no prompts. Choose other data with `--prompts`.")
     names = [name for name in dataset.column_names if name not in NOT_COLUMNS]
     return [prompt for prompt, _ in found.values()], {name: [row[name] for _, row in found.values()] for name in names}
 

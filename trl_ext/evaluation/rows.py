@@ -20,6 +20,9 @@ from trl_ext.recipe import Recipe
 from trl_ext.support.counts import are, count
 from trl_ext.support.errors import UserError
 
+TRAINED_ON = "The run trained on this split, so the results say nothing about other prompts."
+"""A statement about prompts of the training split."""
+
 
 class RowChoice(NamedTuple):
     """The rows the user asked for.

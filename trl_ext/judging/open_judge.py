@@ -15,6 +15,7 @@ from trl_ext.checks import judge_source, reward_names
 from trl_ext.judging.api_settings import ApiSettings
 from trl_ext.judging.judge import Judge, Prompt
 from trl_ext.judging.kept_verdicts import KeptJudge, identity
+from trl_ext.judging.scores import ScoreJudge, Scorer
 from trl_ext.judging.template import Template
 from trl_ext.model_files import adapter
 from trl_ext.support.errors import UserError
@@ -82,6 +83,7 @@ class Prepared:
         facts: Settings of the judge for the record, without any key.
         open: Makes the judge.
         check_columns: Called with the names of the prompts' columns before anything is sampled.
+        scorer: Makes what scores completions one by one; `None` for a judge that compares two.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Prepared:
     facts: dict[str, Any]
     open: Callable[[Beside], Judge]
     check_columns: Callable[[Sequence[str]], None] = lambda names: None
+    scorer: Callable[[Beside], Scorer] | None = None
 
 
 def prepare(choices: Sequence[JudgeChoice], base: str | None = None) -> list[Prepared]:
@@ -134,14 +137,16 @@ def _kind_on_hub(choice: JudgeChoice) -> str:
 def _function(choice: JudgeChoice, place: str) -> Prepared:
     from trl_ext.build import rewards
     from trl_ext.judging.scorers import function_scorer
-    from trl_ext.judging.scores import ScoreJudge
 
     function = rewards.load(place)
     source = reward_names.parse(place)
     name = place if source.kind == "known" else getattr(function, "__name__", source.function or place)
 
+    def scorer(beside: Beside) -> Scorer:
+        return function_scorer(function, beside.tokenizer(), beside.prompts, beside.columns)
+
     def open_it(beside: Beside) -> Judge:
-        return ScoreJudge(name, function_scorer(function, beside.tokenizer(), beside.prompts, beside.columns))
+        return ScoreJudge(name, scorer(beside))
 
     def check_columns(names: Sequence[str]) -> None:
         lacking = sorted(_required(function) - reward_names.PASSED - {*names})
@@ -151,7 +156,7 @@ def _function(choice: JudgeChoice, place: str) -> Prepared:
                 f"column to the data with the prompts, or choose another judge."
             )
 
-    return Prepared(name, "function", {"source": reward_names.absolute(place)}, open_it, check_columns)
+    return Prepared(name, "function", {"source": reward_names.absolute(place)}, open_it, check_columns, scorer)
 
 
 def _required(function: Callable) -> set[str]:
@@ -168,26 +173,29 @@ def _reward(choice: JudgeChoice, place: str) -> Prepared:
     folder, name = Path(place).expanduser(), _short(place)
     is_adapter = folder.is_dir() and adapter.is_in(folder)
 
-    def on_the_base(beside: Beside) -> Judge:
+    def on_the_base(beside: Beside) -> Scorer:
         from trl_ext.judging.scorers import adapter_scorer
-        from trl_ext.judging.scores import ScoreJudge
 
-        return ScoreJudge(name, adapter_scorer(place, beside.policy(), beside.tokenizer()))
+        return adapter_scorer(place, beside.policy(), beside.tokenizer())
 
-    def whole(beside: Beside) -> Judge:
+    def whole(beside: Beside) -> Scorer:
         from trl_ext.judging.local_model import load_classifier
         from trl_ext.judging.scorers import classifier_scorer
-        from trl_ext.judging.scores import ScoreJudge
 
         beside.release()
-        return ScoreJudge(
-            name, classifier_scorer(*load_classifier(place, choice.revision, choice.load_in_4bit), place)
-        )
+        return classifier_scorer(*load_classifier(place, choice.revision, choice.load_in_4bit), place)
 
-    make = on_the_base if is_adapter else whole
+    def make(beside: Beside) -> Judge:
+        return ScoreJudge(name, scorer(beside))
+
+    scorer = on_the_base if is_adapter else whole
     facts = _facts(choice, place)
     return Prepared(
-        name, "reward", facts, lambda beside: _kept(name, False, facts, choice, place, lambda: make(beside))
+        name,
+        "reward",
+        facts,
+        lambda beside: _kept(name, False, facts, choice, place, lambda: make(beside)),
+        scorer=scorer,
     )
 
 

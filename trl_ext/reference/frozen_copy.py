@@ -95,6 +95,12 @@ def load(model: PeftModel, folder: str | Path) -> None:
     set_peft_model_state_dict(model, load_peft_weights(str(folder), device=str(model.device)), FROZEN_COPY)
 
 
+def remove(model: Any) -> None:
+    """Remove the copy, if there is one, so that the base without adapter is the reference."""
+    if isinstance(model, PeftModel) and FROZEN_COPY in model.peft_config:
+        model.delete_adapter(FROZEN_COPY)
+
+
 @torch.no_grad()
 def match(model: PeftModel) -> None:
     """Give the copy the dtypes of the adapter, so that both compute the same, and check that all its values are equal.

@@ -46,7 +46,9 @@ class Opened:
 
     @property
     def continued(self) -> str | None:
-        """The adapter the run started from, which was its reference; `None` if it started from a base model."""
+        """The adapter the run started from, which was its reference; `None` if its reference was a base model."""
+        if self.recipe.get("reference") == "base":
+            return None
         return self.began_with if self.began_with and adapter_folder.is_in(Path(self.began_with)) else None
 
     @property
@@ -133,6 +135,35 @@ def adapter(recipe: Recipe) -> Any:
             f"The base model of {directory}, {base}, cannot be loaded: {str(error).splitlines()[0]} Restore it, or correct "
             f"`base_model_name_or_path` in {adapter_folder.CONFIG}."
         ) from error
+    keep_exact_cpu_kernels(model)
+    return model.eval()
+
+
+def start(recipe: Recipe, *, as_adapter: bool = False) -> Any:
+    """Load the model a recipe starts from, in evaluation mode and as its trainer loads it: quantisation, dtype, adapter.
+
+    Args:
+        recipe: A recipe, whose model may be the folder of an adapter.
+        as_adapter: Return a `PeftModel` also if the recipe starts from a model without adapter; its adapter has no effect.
+    """
+    from trl_ext.build.config import training_config
+    from trl_ext.build.dtypes import precision
+    from trl_ext.build.model import load_policy, model_path
+    from trl_ext.build.shared_base import SharedBase
+    from trl_ext.support.frozen_base import keep_exact_cpu_kernels
+
+    if adapter_folder.is_in(Path(model_path(recipe))):
+        return adapter(recipe)
+    if not recipe.get("use_peft"):
+        return whole(recipe)
+    chosen, directory = precision(recipe), Path(model_path(recipe))
+    model, options = load_policy(recipe, training_config(recipe, directory, chosen), chosen, [], SharedBase())
+    if as_adapter:
+        from peft import get_peft_model
+
+        from trl_ext.reference.frozen_copy import inert
+
+        model = get_peft_model(model, inert(options["peft_config"]))
     keep_exact_cpu_kernels(model)
     return model.eval()
 

@@ -99,6 +99,14 @@ class PreferenceOptions(LossOptions, RowOptions, RecomputeOptions):
             "help": "Log the previous average in place of a NaN loss, as transformers does by default.",
         },
     )
+    reference: str = field(
+        default="start",
+        metadata={
+            "help": "Reference of a run that continues an adapter. `start`: a frozen copy of that adapter. `base`: the model without "
+            "adapter. For other runs both are the model that training starts from.",
+            "choices": ["start", "base"],
+        },
+    )
     lora_dtype: str = field(
         default="float32",
         metadata={

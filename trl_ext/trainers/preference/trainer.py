@@ -121,6 +121,8 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         told = temporarily(args, **self._told_to_trl(args, has_adapter, train_dataset))
         with told, frozen_copy.made_by_trl(model):
             super().__init__(model, args=args, **given)
+        if args.reference == "base":
+            frozen_copy.remove(self.model)
         self.precompute_ref_logps = args.precompute_ref_log_probs and self.loss.needs_reference
         keep_exact_cpu_kernels(self.model)
         sharded.keep_dtypes(self.accelerator)
@@ -173,6 +175,8 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         if not self.loss.needs_reference or construction.reads_later(dataset, self.model, self.ref_model):
             return dataset
         keep_exact_cpu_kernels(self.model)  # this runs inside the parent's constructor
+        if self.args.reference == "base":
+            frozen_copy.remove(self.model)
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
     # Dataloaders ----------------------------------------------------------------------------------------------

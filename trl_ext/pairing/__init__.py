@@ -1,0 +1,1 @@
+"""Preference data that a model makes itself: sample completions, score them, choose pairs or labels, train, repeat."""
