@@ -35,6 +35,8 @@ SAMPLE = [
     ("paired", {"sync_ref_model": True, "ref_model_mixup_alpha": 0.0}),
     ("paired", {"sync_ref_model": True, "ref_model_sync_steps": 0}),
     ("paired", {"sync_ref_model": True, "precompute_ref_log_probs": True}),
+    ("paired", {"sync_ref_model": True, "reference": "base"}),
+    ("paired", {"loss": "simpo", "reference": "base"}),
     ("paired", {"torch_compile": True}),
     ("paired", {"torch_compile_mode": "default"}),
     ("reward", {"auto_find_batch_size": True}),

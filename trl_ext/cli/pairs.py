@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.cli import judging, pairs_flags
-from trl_ext.cli.recipe_keys import A_RUN_OR_RECIPE, take_recipe_keys
+from trl_ext.cli.recipe_keys import A_RUN_OR_RECIPE, read, take_recipe_keys
 from trl_ext.cli.values import add_quiet, writable_folder
 from trl_ext.support import encoding, terminal
 from trl_ext.support.errors import UserError
@@ -140,9 +140,7 @@ def _check(args: argparse.Namespace, recipe: Any) -> None:
     if not args.judge and not args.reward_funcs and not args.reward_adapter:
         for name in OF_RECIPE:
             setattr(args, name, recipe.get(name) if getattr(args, name) is None else getattr(args, name))
-    for name in ("reward_funcs", "reward_weights"):
-        if (value := getattr(args, name)) is not None and not isinstance(value, list):
-            setattr(args, name, value.split(",") if isinstance(value, str) else [value])
+    args.reward_funcs, args.reward_weights = _listed(args.reward_funcs), _listed(args.reward_weights)
     if args.num_generations is None:
         own = recipe.get("num_generations") or 0
         args.num_generations = own if own > 1 else pairs_flags.COMPLETIONS
@@ -152,6 +150,13 @@ def _check(args: argparse.Namespace, recipe: Any) -> None:
     ]
     if found:
         raise UserError(found, about="the command line" if len(found) > 1 else "")
+
+
+def _listed(given: Any) -> list[Any] | None:
+    """Several values of a flag: `a b` or `a,b`, each read as YAML."""
+    if given is None or isinstance(given, list):
+        return given
+    return [read([part]) for part in given.split(",")] if isinstance(given, str) else [given]
 
 
 def _output(args: argparse.Namespace, recipe: Any) -> Any:
