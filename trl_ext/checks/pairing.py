@@ -68,7 +68,7 @@ def _judge(values: Values, base: str | None) -> Iterator[str]:
             yield f"{', '.join(f'`--{key}`' for key in keys)}: only a judge reads this. Add `--judge`, or remove it."
         return
     if len(values["judge"]) > 1:
-        yield f"`--judge` was given {len(values['judge'])} times. Completions are scored by one judge: give it once."
+        yield f"`--judge` names {count(len(values['judge']), 'judges')}. Completions are scored by one: give it once."
     given = {key: values[key] for key in of_judges} | {"judge": values["judge"][:1]}
     yield from evaluation_parts.problems(given, lambda key: f"`--{key}`", base)
     kinds = {evaluation_parts.judge_source.parse(name).kind for name in values["judge"]}
