@@ -61,6 +61,12 @@ VALUES = {
     "cliprange_value": [0.1],
     "num_generations": [2],
     "normalize_advantages": [True, False],
+    "advantage": ["rloo", "remax"],
+    "scale_rewards": ["batch"],
+    "loss_aggregation": ["sequence"],
+    "policy_objective": ["cispo"],
+    "importance_sampling_level": ["sequence_sum"],
+    "delta": [2.5],
 }
 """Values of each field that our configurations add or declare again."""
 
@@ -71,6 +77,7 @@ WITH = {
     "kl_target": {"kl_controller": "adaptive"},
     "kl_horizon": {"kl_controller": "adaptive", "kl_target": 6.0},
     "loss_kwargs": {"loss": {"dpo": 1, "hinge": 1}},
+    "scale_rewards": {"advantage": "grpo"},
 }
 """What a value needs beside it."""
 
