@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu import results
 from benchmarks.real import summary
@@ -27,7 +28,7 @@ from trl_ext.data import formats
 from trl_ext.methods import METHODS
 from trl_ext.recipe import schema, shipped
 from trl_ext.recipe.extras import DataExtras, ModelExtras, RunExtras
-from trl_ext.rl import truth_table
+from trl_ext.rl import advantages, aggregation, objectives, truth_table
 from trl_ext.trainers.common import overrides as refused
 from trl_ext.trainers.preference.config import PairedPreferenceConfig, UnpairedPreferenceConfig
 
@@ -74,6 +75,66 @@ def loss_pages() -> str:
             "",
         ]
     return "\n".join(line for line in pages if line is not None).rstrip()
+
+
+def advantage_table() -> str:
+    """Every advantage: formula, what it needs, hyperparameters with defaults, paper."""
+    lines = [
+        "| advantage | formula | critic | completions per prompt | hyperparameters | paper |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in advantages.available():
+        info = advantages.describe(name)
+        knobs = ", ".join(f"`{key}` {value}" for key, value in info.hyperparameters.items()) or "none"
+        completions = (
+            "2 or more" if info.needs_groups else "1 or more, and a greedy one" if info.needs_greedy else "1 or more"
+        )
+        lines.append(
+            f"| [`{name}`](#{name}) | {_in_cell(info.formula)} | {'yes' if info.needs_critic else 'no'} | {completions} | {knobs} "
+            f"| {_paper(info)} |"
+        )
+    return "\n".join([*lines, "", f"{advantages.NOTATION}."])
+
+
+def advantage_pages() -> str:
+    """A section for every advantage, from the docstrings and constants of its file."""
+    pages = []
+    for name in advantages.available():
+        info = advantages.describe(name)
+        text = inspect.getdoc(advantages.get(name)).split("\n\nArgs:")[0]
+        pages += [f"## `{name}`", "", info.summary, "", f"    {info.formula}", "", _dedented(text), ""]
+        reads = [f"- `{tensor}`: {advantages.TENSORS[tensor]}" for tensor in info.inputs]
+        pages += [f"Reads ({_paper(info)}):", "", *reads, ""]
+    return "\n".join(pages).rstrip()
+
+
+def surrogate_table() -> str:
+    """The losses of the policy per token, from the first line of their docstrings."""
+    lines = ["| `policy_objective` | loss per token |", "|---|---|"]
+    for name, function in objectives.SURROGATES.items():
+        lines.append(f"| `{name}` | {_in_cell(inspect.getdoc(function).split(chr(10))[0].rstrip('.'))} |")
+    return "\n".join(lines)
+
+
+def aggregation_table() -> str:
+    """How losses per token become one number."""
+    lines = ["| `loss_aggregation` | what it is |", "|---|---|"]
+    lines += [f"| `{name}` | {_in_cell(meaning)} |" for name, meaning in aggregation.AGGREGATIONS.items()]
+    return "\n".join(lines)
+
+
+def _paper(info: Any) -> str:
+    return f"[{info.paper}](https://arxiv.org/abs/{info.paper.removeprefix('arXiv:')})"
+
+
+def _in_cell(text: str) -> str:
+    """Text for a cell of a table: a bar would end the cell."""
+    return text.replace("|", "\\|")
+
+
+def _dedented(text: str) -> str:
+    """A docstring's paragraphs; indented lines would be code in Markdown."""
+    return "\n".join(line.strip() for line in text.splitlines())
 
 
 def verb_pages() -> str:
@@ -267,6 +328,10 @@ PARTS = {
     "demo": demo_table,
     "verbs": verb_pages,
     "losses": loss_table,
+    "advantages": advantage_table,
+    "advantagepages": advantage_pages,
+    "surrogates": surrogate_table,
+    "aggregations": aggregation_table,
     "adapters": adapter_cases.table,
     "quantised_adapters": adapter_cases.quantised,
     "losspages": loss_pages,

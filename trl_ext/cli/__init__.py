@@ -63,6 +63,8 @@ OTHER_NAMES = {
     "run": ("train", "finetune", "fine-tune", "fit", "resume", "dpo", "ppo", "sft"),
     "validate": ("check", "lint"),
     "data": ("dataset", "inspect"),
+    "losses": ("loss", "objectives"),
+    "advantages": ("advantage", "baselines", "estimators"),
     "plan": ("memory", "estimate", "vram"),
     "compare": ("sweep", "grid", "benchmark"),
     "chat": ("generate", "talk", "infer", "inference"),

@@ -1,4 +1,4 @@
-"""`trl-ext completion`: print the lines that let a shell complete verbs, recipes, recipe keys and losses with TAB.
+"""`trl-ext completion`: print the lines that let a shell complete verbs, recipes, recipe keys, losses and advantages with TAB.
 
 The shell runs `trl-ext` with `_ARGCOMPLETE` set, and `main` then calls `answer`. Nothing heavy is imported for it.
 """
@@ -104,7 +104,7 @@ def _add_recipe_keys(verb: Any) -> None:
     for key, field in sorted(fields.items()):
         flag = f"--{key}"
         action = verb._option_string_actions.get(flag) or verb.add_argument(flag, action=RecipeKey, help="")
-        values = {"loss": losses, "trainer": lambda **_: (*VERBS, *TRAINERS)}.get(key)
+        values = {"loss": losses, "advantage": advantages, "trainer": lambda **_: (*VERBS, *TRAINERS)}.get(key)
         if values is not None or (field is not None and _few_values(field)):
             action.completer = values or (lambda field=field, **_: _few_values(field))
 
