@@ -17,8 +17,8 @@ from trl_ext.methods import METHODS, imported
 COUNTERPARTS = {
     "DPOConfig": "paired",
     "KTOConfig": "unpaired",
-    "RLOOConfig": "ppo",
-    "GRPOConfig": "ppo",
+    "RLOOConfig": "rloo",
+    "GRPOConfig": "grpo",
     "RewardConfig": "reward",
     "SFTConfig": "sft",
 }

@@ -22,7 +22,8 @@ BASE: dict[str, Any] = {"model_name_or_path": "org/model", "dataset_name": "org/
 OF_METHOD: dict[str, dict[str, Any]] = {
     "paired": {"trainer": "dpo", "use_peft": True},
     "unpaired": {"loss": "kto", "use_peft": True},
-    "ppo": {"trainer": "ppo", "use_peft": True, "reward_funcs": ["sentiment"]},
+    "rloo": {"trainer": "rloo", "use_peft": True, "reward_funcs": ["sentiment"]},
+    "grpo": {"trainer": "grpo", "use_peft": True, "reward_funcs": ["sentiment"]},
     "reward": {"trainer": "reward", "use_peft": True},
     "sft": {"trainer": "sft", "use_peft": True},
 }
@@ -31,7 +32,8 @@ OF_METHOD: dict[str, dict[str, Any]] = {
 PARENTS = {
     "paired": "DPOConfig",
     "unpaired": "KTOConfig",
-    "ppo": "trl.RLOOConfig",
+    "rloo": "trl.RLOOConfig",
+    "grpo": "trl.GRPOConfig",
     "reward": "RewardConfig",
     "sft": "SFTConfig",
 }
@@ -65,6 +67,7 @@ VALUES: dict[str, Any] = {
     "hub_model_id": "name/model",
     "hub_revision": "v1",
     "hub_token": "hf_x",
+    "importance_sampling_level": "sequence",
     "include_for_metrics": ["inputs"],
     "include_num_input_tokens_seen": "all",
     "label_names": ["labels"],
@@ -76,6 +79,7 @@ VALUES: dict[str, Any] = {
     "length_column_name": "tokens",
     "liger_kernel_config": {"rope": False},
     "local_rank": 0,
+    "log_completions_hub_repo": "name/completions",
     "log_level": "error",
     "log_level_replica": "error",
     "lora_dropout": 0.1,
@@ -88,6 +92,7 @@ VALUES: dict[str, Any] = {
     "metric_for_best_model": "loss",
     "min_p": 0.1,
     "model_init_kwargs": {"attention_dropout": 0.0},
+    "multi_objective_aggregation": "normalize_then_sum",
     "neftune_noise_alpha": 5.0,
     "num_generations": 4,
     "num_generations_eval": 4,
@@ -111,6 +116,7 @@ VALUES: dict[str, Any] = {
     "router_aux_loss_coef": 0.01,
     "run_name": "mine",
     "save_steps": 100,
+    "scale_rewards": "none",
     "steps_per_generation": 4,
     "temperature": 0.7,
     "top_k": 50,
@@ -132,6 +138,7 @@ VALUES: dict[str, Any] = {
     "vllm_importance_sampling_clip_min": 0.5,
     "vllm_importance_sampling_correction": False,
     "vllm_importance_sampling_mode": "token_mask",
+    "vllm_importance_sampling_cap": 2.0,
     "vllm_max_model_length": 512,
     "warmup_steps": 10,
     "weight_decay": 0.1,
@@ -156,7 +163,10 @@ _BESIDE: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
         ),
     ),
     ({"sync_ref_model": True}, ("ref_model_sync_steps", "ref_model_mixup_alpha")),
-    ({"num_iterations": 2}, ("epsilon", "epsilon_high")),
+    ({"num_iterations": 2}, ("epsilon", "epsilon_high", "delta")),
+    ({"loss_type": "sapo"}, ("sapo_temperature_neg", "sapo_temperature_pos")),
+    ({"loss_type": "vespo"}, ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg")),
+    ({"beta": 0.1}, ("use_bias_correction_kl",)),
     ({"loss_type": ["sigmoid"]}, ("loss_weights",)),
     ({"f_divergence_type": "alpha_divergence"}, ("f_alpha_divergence_coef",)),
     ({"loss": "discopop"}, ("discopop_tau",)),
@@ -198,7 +208,7 @@ def outcome(method: str, key: str, value: Any) -> Outcome:
             return Outcome(value, list(error.problems), [])
 
 
-LOSS_TYPES = {"paired": ["ipo"], "unpaired": "apo_zero_unpaired"}
+LOSS_TYPES = {"paired": ["ipo"], "unpaired": "apo_zero_unpaired", "grpo": "dr_grpo"}
 """Values of `loss_type`, each the name of another loss than the base recipe's."""
 
 

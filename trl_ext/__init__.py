@@ -10,12 +10,16 @@ __version__ = "0.1.0"
 # Name -> module. Loaded on first use: the trainers take seconds to import, `trl-ext --help` must not.
 _LAZY = {
     "losses": "trl_ext.losses",
+    "GRPOConfig": "trl_ext.trainers",
+    "GRPOTrainer": "trl_ext.trainers",
     "OnlinePreferenceConfig": "trl_ext.trainers",
     "OnlinePreferenceTrainer": "trl_ext.trainers",
     "PairedPreferenceConfig": "trl_ext.trainers",
     "PairedPreferenceTrainer": "trl_ext.trainers",
     "PPOConfig": "trl_ext.trainers",
     "PPOTrainer": "trl_ext.trainers",
+    "RLOOConfig": "trl_ext.trainers",
+    "RLOOTrainer": "trl_ext.trainers",
     "RewardModelConfig": "trl_ext.trainers",
     "RewardModelTrainer": "trl_ext.trainers",
     "SupervisedConfig": "trl_ext.trainers",

@@ -32,6 +32,8 @@ class Method:
         drops_long_rows: A row longer than `max_length` is dropped; otherwise it is cut.
         length_key: The setting that limits the length of what is trained on.
         samples_completions: Completions are sampled during training.
+        follows_trl: Takes the settings of TRL's trainer of the same name, in which `beta` is the KL coefficient; the general trainer
+            of policy gradients does the work.
         cuts_rows: An optimizer step is one batch, cut into rows by `row_tokens`; other kinds run whole micro-batches.
         always_needs_reference: Reference log-probabilities are needed whatever the loss; where this is false, the loss decides,
             and kinds without a loss need none.
@@ -63,6 +65,7 @@ class Method:
     drops_long_rows: bool = False
     length_key: str = "max_length"
     samples_completions: bool = False
+    follows_trl: bool = False
     cuts_rows: bool = False
     always_needs_reference: bool = False
     trains_scores: bool = False
@@ -187,6 +190,28 @@ METHODS = {
             planner="trl_ext.planner.training:sampled",
             summary="trl_ext.cli.summary:online",
             large_panels=("score", "kl", "loss"),
+        ),
+        *(
+            Method(
+                name=name,
+                title=name.upper(),
+                trainer=f"trl_ext.trainers.{name}.trainer:{name.upper()}Trainer",
+                config=f"trl_ext.trainers.{name}.config:{name.upper()}Config",
+                more_settings=("RewardExtras",),
+                reads="prompts",
+                unit="prompts",
+                completions=(),
+                evaluation_metrics=(*OF_SAMPLES, *OF_PPO),
+                token_columns=("prompt_ids",),
+                length_key="max_completion_length",
+                samples_completions=True,
+                always_needs_reference=True,
+                follows_trl=True,
+                planner="trl_ext.planner.training:sampled",
+                summary="trl_ext.cli.summary:ppo",
+                large_panels=("score", "kl", "length"),
+            )
+            for name in ("rloo", "grpo")
         ),
         Method(
             name="reward",

@@ -84,18 +84,27 @@ def test_one_mistake_one_sentence(tmp_path, text, sentence):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("trainer: po\n", f"did you mean ppo or dpo? Allowed are {', '.join(sorted(['dpo', 'kto', *TRAINERS]))}."),
+        (
+            "trainer: po\n",
+            f"did you mean ppo or dpo or grpo? Allowed are {', '.join(sorted(['dpo', 'kto', *TRAINERS]))}.",
+        ),
         ("trainer: orpo\n", "`trainer` (line 3) is orpo, which is a loss. Write `loss: orpo`."),
         (
             "trainer: kto\nloss: ipo\n",
             "is kto, which trains on labelled completions, and the loss ipo trains on pairs. Keep one",
         ),
         ("trainer: [ppo]\n", "is a list"),
-        ("kl_coef: 1\n", "is a setting of `trainer: ppo`. This recipe trains a preference loss. Remove it."),
+        (
+            "kl_coef: 1\n",
+            "is a setting of `trainer: ppo`, `trainer: rloo` and `trainer: grpo`. This recipe trains a preference loss. Remove it.",
+        ),
         ("max_completion_length: 9\n", "`max_length` limits prompt and completion together. Remove it."),
         ("stage: ppo\n", "write `trainer: ppo`."),
         ("stage: rm\n", "write `trainer: reward`."),
-        ("trainer: sft\nkl_coef: 1\n", "is a setting of `trainer: ppo`, not of `trainer: sft`. Remove it."),
+        (
+            "trainer: sft\nkl_coef: 1\n",
+            "is a setting of `trainer: ppo`, `trainer: rloo` and `trainer: grpo`, not of `trainer: sft`. Remove it.",
+        ),
         ("trainer: reward\nbeta: 1\n", setting_of("beta", "ppo", "online")),
     ],
 )

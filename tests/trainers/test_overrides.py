@@ -14,9 +14,11 @@ import pytest
 
 from trl_ext.methods import METHODS
 from trl_ext.trainers import (
+    GRPOTrainer,
     OnlinePreferenceTrainer,
     PairedPreferenceTrainer,
     PPOTrainer,
+    RLOOTrainer,
     UnpairedPreferenceTrainer,
 )
 from trl_ext.trainers.preference import parts
@@ -93,6 +95,8 @@ OVERRIDES = {
     UnpairedPreferenceTrainer: EVERY | PREFERENCES | CLASSES_MIXED,
     OnlinePreferenceTrainer: EVERY | ROLLOUTS,
     PPOTrainer: EVERY | ROLLOUTS | TWO_ROLES,
+    RLOOTrainer: EVERY | ROLLOUTS | TWO_ROLES,
+    GRPOTrainer: EVERY | ROLLOUTS | TWO_ROLES,
 }
 """Names that stand both in a class of ours and in a parent's, by trainer, each with the test of what it relies on."""
 
@@ -111,6 +115,8 @@ SETS = {
     | {"loss_type", "desirable_weight", "undesirable_weight", "calculate_KL"},
     OnlinePreferenceTrainer: SHARED_STATE_OF_ROLLOUTS,
     PPOTrainer: SHARED_STATE_OF_ROLLOUTS,
+    RLOOTrainer: SHARED_STATE_OF_ROLLOUTS,
+    GRPOTrainer: SHARED_STATE_OF_ROLLOUTS,
 }
 """Attributes that both we and a parent set on the instance, or one sets and the other defines, by trainer."""
 
@@ -174,7 +180,9 @@ def test_mixins_define_no_name_of_each_other(trainer):
 
 
 @pytest.mark.parametrize(
-    "trainer", [SupervisedTrainer, RewardModelTrainer, OnlinePreferenceTrainer, PPOTrainer], ids=lambda t: t.__name__
+    "trainer",
+    [SupervisedTrainer, RewardModelTrainer, OnlinePreferenceTrainer, PPOTrainer, RLOOTrainer, GRPOTrainer],
+    ids=lambda t: t.__name__,
 )
 def test_a_trainer_is_made_of_few_classes(trainer):
     """Those that override something; all other work is done by objects that a trainer holds."""

@@ -25,14 +25,16 @@ PROMPTS = [{"prompt": pair["prompt"]} for pair in PAIRS]
 ROWS = {
     "paired": PAIRS,
     "unpaired": [{"prompt": p["prompt"], "completion": p["chosen"], "label": i % 2 == 0} for i, p in enumerate(PAIRS)],
-    "ppo": PROMPTS,
+    "rloo": PROMPTS,
+    "grpo": PROMPTS,
     "reward": PAIRS,
     "sft": [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in PAIRS],
 }
 THEIRS = {
     "paired": (trl.DPOTrainer, trl.DPOConfig),
     "unpaired": (trl.KTOTrainer, trl.KTOConfig),
-    "ppo": (trl.RLOOTrainer, trl.RLOOConfig),
+    "rloo": (trl.RLOOTrainer, trl.RLOOConfig),
+    "grpo": (trl.GRPOTrainer, trl.GRPOConfig),
     "reward": (trl.RewardTrainer, trl.RewardConfig),
     "sft": (trl.SFTTrainer, trl.SFTConfig),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
-from trl_ext.rl import advantages, policy_gradient
+from trl_ext.rl import advantages, grpo_losses, policy_gradient
 from trl_ext.support.messages import joined, one_of, plain, shown_text
 
 OF_A_CRITIC = ("critic_learning_rate", "vf_coef", "cliprange_value")
@@ -45,7 +45,7 @@ def name(s: Settings) -> Iterator[str]:
 
 
 def choice(key: str, s: Settings) -> Iterator[str]:
-    given = s[key]
+    given = grpo_losses.scale(s[key]) if key == "scale_rewards" else s[key]
     if given is not None and given not in CHOICES[key]:
         yield f"{s.where(key)} is {shown_text(plain(given))}: choose one of {', '.join(CHOICES[key])}."
 
@@ -98,10 +98,10 @@ for _key in policy_gradient.OBJECTIVES["clipped"]:
     problem("policy_objective", _key)(partial(of_another_objective, _key))
 
 
-@problem("loss_aggregation", "advantage", "max_completion_length")
+@problem("loss_aggregation", "advantage", "max_completion_length", also=("loss_type",))
 def constant_length(s: Settings) -> Iterator[str]:
     info = declared(s)
-    given = s["loss_aggregation"] or (info and info.aggregation)
+    given = grpo_losses.translated(s.__getitem__)("loss_aggregation") or (info and info.aggregation)
     if given == "constant" and not s["max_completion_length"]:
         default = "" if s["loss_aggregation"] else f" by default for the advantage {info.name}"
         yield (

@@ -12,6 +12,27 @@ BETA_OF_RLOO = 0.05
 """TRL's default of RLOO's KL coefficient, which a complete list of its settings has (`tests/checks/test_ppo.py`)."""
 
 CELL = ("kl_estimator", "kl_placement", "kl_level")
+ESTIMATOR_OF_TRL = ("use_bias_correction_kl",)
+
+
+def estimator(value: Callable[[str], Any]) -> str:
+    """The KL estimator that is used. Where it is not set, TRL's `use_bias_correction_kl` chooses it.
+
+    Args:
+        value: Gives a setting by its name.
+    """
+    given = value("kl_estimator")
+    return given if given is not None else "k3+" if value("use_bias_correction_kl") else "k3"
+
+
+def coefficient(value: Callable[[str], Any]) -> float:
+    """The KL coefficient that is used: `kl_coef`, or else `beta`. The argument is that of `estimator`."""
+    return value("beta") if value("kl_coef") is None else value("kl_coef")
+
+
+def cell(value: Callable[[str], Any]) -> tuple[str, str, str | None]:
+    """Estimator, placement and level. The argument is that of `estimator`."""
+    return estimator(value), value("kl_placement"), value("kl_level")
 
 
 def kl_in_words(effective: Callable[[str], Any]) -> tuple[str, str]:
@@ -20,25 +41,31 @@ def kl_in_words(effective: Callable[[str], Any]) -> tuple[str, str]:
     Args:
         effective: Gives a setting by its name.
     """
-    estimator, placement = effective("kl_estimator"), effective("kl_placement")
-    level = truth_table.check(estimator, placement, effective("kl_level"))
+    estimator, placement, level = cell(effective)
+    level = truth_table.check(estimator, placement, level)
     steering = f", steered towards {effective('kl_target')}" if effective("kl_controller") == "adaptive" else ""
     return (
-        f"{estimator} in the {placement} at {level} level, coefficient {effective('kl_coef'):g}{steering}",
+        f"{estimator} in the {placement} at {level} level, coefficient {coefficient(effective):g}{steering}",
         " ".join(truth_table.GRADIENTS[estimator, placement, level]),
     )
 
 
 @problem("beta", "kl_coef")
 def one_coefficient(s: Settings) -> Iterator[str]:
-    if s["beta"] not in (None, BETA_OF_RLOO):
+    if s.method.follows_trl:
+        if s["kl_coef"] is not None and s.differs("beta") and s["beta"] != s["kl_coef"]:
+            yield (
+                f"{s.where('beta')} is {s['beta']} and {s.where('kl_coef')} is {s['kl_coef']}. Both are names of the KL "
+                "coefficient: keep one of them."
+            )
+    elif s["beta"] not in (None, BETA_OF_RLOO):
         yield f"{s.where('beta')} is {s['beta']}: PPO has one KL coefficient, `kl_coef`. Set that and remove `beta`."
 
 
-@problem(*CELL)
+@problem(*CELL, also=ESTIMATOR_OF_TRL)
 def estimator_and_placement(s: Settings) -> Iterator[str]:
     try:
-        truth_table.check(*map(s.__getitem__, CELL))
+        truth_table.check(*cell(s.__getitem__))
     except ValueError as error:
         yield f"{s.named(*CELL)}: {error}"
 
@@ -62,17 +89,17 @@ def steering_of_a_fixed_coefficient(s: Settings) -> Iterator[str]:
         yield f"{steering} would steer an adaptive KL coefficient: set `kl_controller: adaptive`, or remove {steering}."
 
 
-@problem("kl_controller", "kl_coef")
+@problem("kl_controller", "kl_coef", also=("beta",))
 def steered_coefficient(s: Settings) -> Iterator[str]:
-    if s["kl_controller"] == "adaptive" and s["kl_coef"] == 0:
-        yield f"{s.where('kl_coef')} is 0, which an adaptive controller cannot scale. Give a number greater than 0."
+    if s["kl_controller"] == "adaptive" and coefficient(s.__getitem__) == 0:
+        yield f"{s.where('kl_coef' if s['kl_coef'] == 0 else 'beta')} is 0, which an adaptive controller cannot scale. Give a number greater than 0."
 
 
-@note(*CELL, "gamma", "kl_coef")
+@note(*CELL, "gamma", "kl_coef", also=(*ESTIMATOR_OF_TRL, "beta"))
 def gradient(s: Settings) -> Iterator[str]:
-    cell = [s[key] for key in CELL]
     try:
-        warning = truth_table.warning(*cell, s["gamma"]) if s["kl_coef"] else None
+        is_on = coefficient(s.__getitem__)
+        warning = truth_table.warning(*cell(s.__getitem__), s["gamma"]) if is_on else None
     except ValueError:
         return  # reported as a problem
     if warning is not None:

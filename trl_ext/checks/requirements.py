@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trl_ext.checks import packages
+from trl_ext.checks import packages, reward_names
 from trl_ext.checks.rule import problem, requirement, samples
 from trl_ext.checks.settings import Settings
 from trl_ext.checks.trackers import INSTEAD, PACKAGES
@@ -84,6 +84,17 @@ def vllm(s: Settings) -> Iterator[str]:
         yield (
             f"{s.where('use_vllm')} is true, and vLLM is not installed here. Run `pip install 'trl[vllm]'`, or remove the setting to "
             "sample with transformers."
+        )
+
+
+@requirement("reward_funcs")
+def math_verify(s: Settings) -> Iterator[str]:
+    """TRL finds out when the first completions are scored."""
+    names = [str(name) for name in s["reward_funcs"] or [] if reward_names.needs_math_verify(str(name))]
+    if names and not packages.is_installed("math_verify"):
+        yield (
+            f"{s.where('reward_funcs')} names {names[0]}, which compares mathematical answers with math-verify, and that is not "
+            "installed here. Run `pip install math-verify`, or name another reward function."
         )
 
 

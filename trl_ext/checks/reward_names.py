@@ -17,11 +17,15 @@ KNOWN = {
     "accuracy_reward": "trl.rewards:accuracy_reward",
     "reasoning_accuracy_reward": "trl.rewards:reasoning_accuracy_reward",
     "think_format_reward": "trl.rewards:think_format_reward",
+    "get_soft_overlong_punishment": "trl_ext.trainers.rollout.known_rewards:soft_overlong_punishment",
 }
 """The demo's known reward, and TRL's functions by the names its own scripts give them."""
 
 READS = "completions"
 """The argument by which a reward function is distinguished from the other functions of a file."""
+
+NEEDS_MATH_VERIFY = ("accuracy_reward", "reasoning_accuracy_reward")
+"""Those that compare mathematical answers by a package of its own."""
 
 PASSED = {"prompts", READS, "completion_ids", "trainer_state", "log_extra", "log_metric"}
 """What TRL gives a reward function by name, besides the data's columns."""
@@ -67,6 +71,12 @@ def problem(name: str) -> str | None:
     if source.kind == "model" and is_local(source.place) and not (path / "config.json").exists():
         return "which is not a folder with a config.json: name the folder of a sequence classifier with one output."
     return None
+
+
+def needs_math_verify(name: str) -> bool:
+    """Whether a source is one of TRL's functions that compare mathematical answers."""
+    source = parse(name)
+    return source.function in NEEDS_MATH_VERIFY and source.place.partition(".")[0] == "trl"
 
 
 def is_users_code(name: str) -> bool:

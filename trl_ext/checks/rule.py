@@ -26,6 +26,7 @@ class Rule:
         applies_to: Whether it holds for a method.
         recipe_only: Not judged for a configuration: it looks at files, paths or packages, or at which keys were written.
         is_note: Its sentences are notes, which do not refuse anything.
+        also: Settings that it reads where they exist: other spellings of those in `reads`.
         is_requirement: It is about the machine that trains, and judged only where a recipe is to be trained.
     """
 
@@ -35,6 +36,7 @@ class Rule:
     recipe_only: bool
     is_note: bool
     is_requirement: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -74,10 +76,13 @@ def is_policy_gradient(method: Method) -> bool:
 
 
 def problem(
-    *reads: str, applies_to: Callable[[Method], bool] = every_method, recipe_only: bool = False
+    *reads: str,
+    applies_to: Callable[[Method], bool] = every_method,
+    recipe_only: bool = False,
+    also: tuple[str, ...] = (),
 ) -> Callable[[Judge], Judge]:
     """Register a rule whose violation is refused. Arguments: see `Rule`."""
-    return lambda judge: _register(Rule(judge, reads, applies_to, recipe_only, is_note=False))
+    return lambda judge: _register(Rule(judge, reads, applies_to, recipe_only, is_note=False, also=also))
 
 
 def requirement(*reads: str, applies_to: Callable[[Method], bool] = every_method) -> Callable[[Judge], Judge]:
@@ -88,10 +93,13 @@ def requirement(*reads: str, applies_to: Callable[[Method], bool] = every_method
 
 
 def note(
-    *reads: str, applies_to: Callable[[Method], bool] = every_method, recipe_only: bool = False
+    *reads: str,
+    applies_to: Callable[[Method], bool] = every_method,
+    recipe_only: bool = False,
+    also: tuple[str, ...] = (),
 ) -> Callable[[Judge], Judge]:
     """Register a rule whose violation is only reported. Arguments: see `Rule`."""
-    return lambda judge: _register(Rule(judge, reads, applies_to, recipe_only, is_note=True))
+    return lambda judge: _register(Rule(judge, reads, applies_to, recipe_only, is_note=True, also=also))
 
 
 def _register(rule: Rule) -> Judge:

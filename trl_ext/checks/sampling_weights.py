@@ -30,7 +30,7 @@ INSTEAD = "Set `sampling_weights: adapter`, or leave it at auto."
 
 def known(key: str, allowed: tuple[str, ...], s: Settings) -> Iterator[str]:
     """Of a configuration; a recipe's values are compared with the choices of the setting."""
-    if not s.is_recipe and s[key] not in allowed:
+    if not s.is_recipe and s.differs(key) and s[key] not in allowed:
         yield f"{s.where(key)} is {s[key]!r}. Choose from {', '.join(allowed)}."
 
 

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trl_ext.checks.kl import cell
 from trl_ext.cli.recipe_keys import add_run_or_recipe
 from trl_ext.cli.values import add_quiet, whole_number, writable_folder
 from trl_ext.support import encoding, terminal
@@ -161,11 +162,11 @@ def _start(path: Path, recipe: Any) -> Source:
 
 def _cell(recipe: Any) -> tuple[str, str, str] | None:
     """Estimator, placement and level of the KL that a recipe trains with; `None` if it trains without a KL."""
-    if recipe is None or recipe.effective("kl_estimator") is None:
+    if recipe is None or recipe.effective("kl_placement") is None:
         return None
     from trl_ext.rl import kl
 
-    estimator, placement, level = (recipe.effective(f"kl_{name}") for name in ("estimator", "placement", "level"))
+    estimator, placement, level = cell(recipe.effective)
     return estimator, placement, kl.check(estimator, placement, level)
 
 

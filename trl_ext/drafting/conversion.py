@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trl_ext import foreign, losses
-from trl_ext.foreign import grpo
 from trl_ext.foreign.dialect import Dialect
 from trl_ext.foreign.meaning import Meaning, written
 from trl_ext.methods import METHODS, TRAINERS
@@ -106,8 +105,7 @@ def convert(values: Mapping[str, Any], trainer: str | None = None) -> Conversion
         UserError: There is no such `trainer`.
     """
     there = [*{*TRAINERS, *losses.available()}]
-    absent = grpo.TRAINERS  # `validate` says what to do about these
-    if trainer is not None and trainer.lower() not in {*there, *absent}:
+    if trainer is not None and trainer.lower() not in there:
         raise UserError(f"`--trainer` is {messages.shown(trainer)}: {messages.one_of(trainer, there)}")
     trainer = trainer and trainer.lower()
     given = dict(values) | ({"trainer": trainer} if trainer else {})

@@ -10,7 +10,6 @@ from typing import Any
 from trl_ext.foreign.accelerate_file import ACCELERATE, DEEPSPEED
 from trl_ext.foreign.axolotl import AXOLOTL
 from trl_ext.foreign.dialect import Dialect, Values
-from trl_ext.foreign.grpo import GRPO
 from trl_ext.foreign.handbook import HANDBOOK
 from trl_ext.foreign.llama_factory import LLAMA_FACTORY, LLAMA_FACTORY_V1, NO_TRAINING
 from trl_ext.foreign.meaning import Meaning
@@ -26,7 +25,7 @@ DIALECTS = (
 )  # fmt: skip
 """Every dialect. A file has the first that recognises it."""
 
-_TABLES = (OLDER_TRL, TRL_SCRIPTS, GRPO, HANDBOOK, SIMPO, LLAMA_FACTORY, AXOLOTL, PLAIN_WORDS)
+_TABLES = (OLDER_TRL, TRL_SCRIPTS, HANDBOOK, SIMPO, LLAMA_FACTORY, AXOLOTL, PLAIN_WORDS)
 """Where a key is looked up that the dialect of its file does not have, in this order."""
 
 

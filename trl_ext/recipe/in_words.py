@@ -10,7 +10,7 @@ from trl_ext import demo
 from trl_ext.checks import objective
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapters
-from trl_ext.rl import advantages, policy_gradient
+from trl_ext.rl import advantages, grpo_losses, policy_gradient
 from trl_ext.support.counts import count
 from trl_ext.support.messages import plain
 
@@ -40,7 +40,7 @@ def advantage(recipe: Any) -> dict[str, str]:
     rate = 10 * effective("learning_rate") if rate is None else rate
     whitened = ", whitened over the rollout" if settled["normalize_advantages"] else ""
     read = mapping(policy_gradient.hyperparameters(effective))
-    objective = effective("policy_objective")
+    objective = grpo_losses.translated(effective)("policy_objective")
     level = settled["importance_sampling_level"]
     ratio = f", ratio {policy_gradient.LEVELS[level]}" if level is not None else ""
     greedy = " and one greedy completion" if info.needs_greedy else ""

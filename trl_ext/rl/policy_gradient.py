@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from trl_ext.rl import advantages
+from trl_ext.rl import advantages, grpo_losses
 
 GROUP = 8
 """Completions per prompt of an advantage that compares them, unless they are set (TRL's default for GRPO)."""
@@ -37,6 +37,7 @@ def settled(value: Callable[[str], Any]) -> dict[str, Any]:
     Args:
         value: Reads a setting, of a recipe or of a configuration. The advantage must exist.
     """
+    value = grpo_losses.translated(value)
     info = advantages.describe(value("advantage"))
     defaults = {
         "num_generations": generations(info),
@@ -50,6 +51,7 @@ def settled(value: Callable[[str], Any]) -> dict[str, Any]:
 
 def hyperparameters(value: Callable[[str], Any]) -> dict[str, Any]:
     """The hyperparameters of the advantage. A setting that is `None` has the advantage's own default."""
+    value = grpo_losses.translated(value)
     info = advantages.describe(value("advantage"))
     return {name: default if value(name) is None else value(name) for name, default in info.hyperparameters.items()}
 

@@ -3,7 +3,7 @@
 `truth_table` is about the KL of one completion. An optimizer step also subtracts a baseline, divides by deviations and
 lengths, and averages. The objective is E_π[score] − kl_coef·KL(π‖ref), its optimum π* ∝ ref·exp(score/kl_coef). The
 statements hold on fresh samples (one epoch per rollout) and for scores that are functions of the completion. Each one is
-compared with the enumeration of `trl_ext.kl_audit.steps` in tests/rl/test_step_table.py. docs/ppo.md has the proofs.
+compared with the enumeration of `trl_ext.kl_audit.steps` in tests/rl/test_step_table.py. docs/rl.md has the proofs.
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Trainers: subclasses of TRL's that run any loss of `trl_ext.losses`, PPO, supervised fine-tuning and reward models.
+"""Trainers: subclasses of TRL's that run any loss of `trl_ext.losses`, PPO, RLOO, GRPO, supervised fine-tuning and reward models.
 
 A name is imported on first use, so that modules below this package can be imported without loading TRL.
 """
@@ -7,12 +7,16 @@ from importlib import import_module
 from typing import Any
 
 _LAZY = {
+    "GRPOConfig": "grpo.config",
+    "GRPOTrainer": "grpo.trainer",
     "OnlinePreferenceConfig": "online.config",
     "OnlinePreferenceTrainer": "online.trainer",
     "PPOConfig": "ppo.config",
     "PPOTrainer": "ppo.trainer",
     "PairedPreferenceConfig": "preference.config",
     "PairedPreferenceTrainer": "preference.paired",
+    "RLOOConfig": "rloo.config",
+    "RLOOTrainer": "rloo.trainer",
     "RewardModelConfig": "sft_and_reward",
     "RewardModelTrainer": "sft_and_reward",
     "SupervisedConfig": "sft_and_reward",

@@ -69,7 +69,10 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ("temperature: 0\n", "`temperature` (line 6) is 0: give a number greater than 0."),
         ("reward_weights: [1, 2]\n", "has 2 weights for 1 reward source"),
         ("reward_adapter: nowhere\n", "`reward_adapter` (line 6) is nowhere, which holds no adapter_config.json"),
-        ("kl_coef: 1\n", "`kl_coef` (line 6) is a setting of `trainer: ppo`, not of `trainer: online`. Remove it."),
+        (
+            "kl_coef: 1\n",
+            "`kl_coef` (line 6) is a setting of `trainer: ppo`, `trainer: rloo` and `trainer: grpo`, not of `trainer: online`. Remove it.",
+        ),
         ("packing: true\n", f"{setting_of('packing', 'sft')} `trainer: online`"),
         ("variants: {kto: {desirable_weight: 2}, ipo: {beta: -1}}\n", "`variants.ipo.beta`"),
     ],

@@ -15,7 +15,7 @@ from trl_ext.planner.shape import Shape
 from trl_ext.trainers.rollout import roles
 
 LLAMA = counting.count(MODELS["meta-llama/Llama-3.1-8B"], 16)
-PAGE = (Path(__file__).parents[3] / "docs" / "ppo.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "rl.md").read_text(encoding="utf-8")
 
 
 def percent(share: float) -> str:

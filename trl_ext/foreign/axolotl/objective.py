@@ -22,13 +22,12 @@ DPO = ("dpo", "ipo")
 BETA = 0.1
 """The beta of TRL's DPO, KTO, ORPO and CPO, which axolotl leaves as they are."""
 
-SAMPLING = (
-    "{}, is not trained here. The trainers that sample completions are `ppo`, which learns a critic, and `online`, which trains a "
-    "preference loss on sampled pairs"
-)
 ABSENT = {
-    "grpo": SAMPLING.format("GRPO, which compares the completions of a prompt with their mean reward"),
-    "gdpo": SAMPLING.format("GDPO, which is GRPO with rewards that are normalised one by one"),
+    "grpo": "GRPO is `trainer: grpo` here, but axolotl's keys of its data and rewards are not converted",
+    "gdpo": (
+        "GDPO is `trainer: grpo` with `multi_objective_aggregation: normalize_then_sum` here, but axolotl's keys of its data and "
+        "rewards are not converted"
+    ),
     "ebft": "EBFT, which rewards sampled text for features close to those of real text, is not trained here",
     "prm": "process reward models are not trained here. `trainer: reward` trains on pairs of whole completions",
     "diffusion": "models that predict masked tokens (diffusion) are not trained here",
@@ -36,7 +35,7 @@ ABSENT = {
 """What has no counterpart, and why nothing is written instead."""
 
 INSTEAD = {
-    "grpo": "train this file with axolotl, or write a recipe for `trainer: ppo` or `trainer: online`",
+    "grpo": "train this file with axolotl, or write a recipe for `trainer: grpo`, which takes the keys inside `trl`",
     "prm": "train this file with axolotl, or train a reward model on pairs: `trainer: reward`",
 }
 INSTEAD["gdpo"] = INSTEAD["grpo"]

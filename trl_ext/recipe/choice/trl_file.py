@@ -8,11 +8,12 @@ from trl_ext.demo import EMBEDDED
 from trl_ext.recipe import schema
 from trl_ext.recipe.layers.layer import Layer, Layers, Setting
 from trl_ext.recipe.vocabulary import LOSS_KEYS, hyperparameters
+from trl_ext.rl.grpo_losses import LOSS_TYPES
 
 VERBS = {"dpo": True, "kto": False}
 """Values of `trainer` that name a verb of TRL for preferences: whether it trains on pairs."""
 
-_OTHERS = {"SFTConfig": "sft", "RewardConfig": "reward"}
+_OTHERS = {"SFTConfig": "sft", "RewardConfig": "reward", "trl.RLOOConfig": "rloo", "trl.GRPOConfig": "grpo"}
 """Configurations of TRL's other verbs, with the value of `trainer` for them."""
 
 _NAMES_A_LOSS = {*LOSS_KEYS, "loss_type", "loss_weights", "trainer"}
@@ -43,17 +44,20 @@ def is_unnamed(layers: Layers) -> bool:
 
 
 def other_verb(layers: Layers) -> tuple[str, Setting] | None:
-    """The trainer of a file with a setting that only one configuration of TRL has, besides those for preferences.
+    """The trainer of a file with a setting that only one configuration of TRL has, besides those for preferences; or with a loss of
+    GRPO.
 
     Returns:
         The value of `trainer`, and the setting; `None` for any other file.
     """
+    named = layers.file.settings.get("loss_type")
+    is_lossless = "loss" not in {**layers.file.settings, **layers.flags.settings}
+    if named is not None and is_lossless and isinstance(named.value, str) and named.value in LOSS_TYPES:
+        return "grpo", named
     if not is_unnamed(layers):
         return None
     for key, setting in layers.file.settings.items():
-        owners = [
-            name for name in ("DPOConfig", "KTOConfig", "trl.RLOOConfig", *_OTHERS) if key in schema.fields(name)
-        ]
+        owners = [name for name in ("DPOConfig", "KTOConfig", *_OTHERS) if key in schema.fields(name)]
         if len(owners) == 1 and owners[0] in _OTHERS:
             return _OTHERS[owners[0]], setting
     return None

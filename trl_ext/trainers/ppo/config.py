@@ -186,7 +186,7 @@ class PPOConfig(
     def __post_init__(self) -> None:
         self._read_switches()
         checks.refuse(self, self._method)
-        self.beta = None  # TRL's default is allowed
+        self._translate()
         self.kl_level = truth_table.check(self.kl_estimator, self.kl_placement, self.kl_level)
         if self.kl_controller == "adaptive" and self.kl_horizon is None:
             self.kl_horizon = 10_000
@@ -200,3 +200,7 @@ class PPOConfig(
                     raise
         if self.critic_learning_rate is None and advantages.describe(self.advantage).needs_critic:
             self.critic_learning_rate = 10 * self.learning_rate
+
+    def _translate(self) -> None:
+        """Turn settings in TRL's spelling into those of this class, before defaults that depend on others are filled in."""
+        self.beta = None  # TRL's default is allowed

@@ -7,6 +7,8 @@ whitening, the normalisation of the loss and the KL coefficient do not depend on
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ from trl_ext.trainers.ppo.config import PPOConfig
 from trl_ext.trainers.rollout.sampled import Sampled
 
 WHITENING_EPSILON = 1e-8
+
+GROUP_EPSILON = 1e-4
+"""Added to the deviation of the advantages of completions, as in TRL."""
 
 ROUNDING = 1e-6
 """Relative difference that float32 rounding makes between equal returns computed in different ways."""
@@ -36,12 +41,26 @@ class Rollout(Sampled):
 
     def shaped_rewards(self, args: PPOConfig, kl_coef: float) -> Tensor:
         """(B, C): the penalised score on the last valid token, minus the KL if it is placed in the reward."""
-        scores = self.penalised_scores(args.missing_eos_penalty).nan_to_num()
+        if self.normalised_scores is None:
+            scores = self.penalised_scores(args.missing_eos_penalty)
+        else:
+            scores = self.normalised_scores
         if args.kl_placement == "reward":
             placed = {"kl_coef": kl_coef, "estimator": args.kl_estimator, "level": args.kl_level}
         else:
             placed = {"kl_coef": 0.0}
-        return rewards.shape(scores, self.logps, self.ref_logps, self.mask, **placed)
+        logps, ref_logps = (masked.apply(each, self.mask) for each in (self.logps, self.ref_logps))
+        return rewards.shape(scores.nan_to_num(), logps, ref_logps, self.compared, **placed)
+
+    @cached_property
+    def compared(self) -> Tensor:
+        """(B, C): the mask, with the first token of truncated completions that are left out of the loss.
+
+        Their scores count in comparisons of the completions of a prompt, as in TRL. A completion without a score has no token.
+        """
+        is_left_out = ~self.mask.any(1) & ~self.scores.isnan()
+        is_first = torch.arange(self.mask.size(1), device=self.mask.device) == 0
+        return torch.where(is_left_out.unsqueeze(1) & is_first, torch.ones_like(self.mask), self.mask)
 
     def targets(self, shaped: Tensor, args: PPOConfig, kl_coef: float, add_up: Callable[[Tensor], Tensor]) -> dict:
         """The tensors that the losses read, with one row per completion, and three numbers (0-d) for the whole rollout.
@@ -52,12 +71,18 @@ class Rollout(Sampled):
             It is divided by the standard deviation of the advantages if these are whitened, and 0 if the KL is in the
             reward; `advantage_std`, that deviation.
         """
-        token_advantages, of_critic = self._advantages(shaped, args, add_up)
+        info = advantages.describe(args.advantage)
+        token_advantages, of_critic = self._advantages(info, shaped, args, add_up)
         loss_kl_coef = shaped.new_tensor(kl_coef if args.kl_placement == "loss" else 0.0)
         _, variance = masked.moments(token_advantages, self.mask, add_up)
-        if args.normalize_advantages:
+        if args.normalize_advantages and info.needs_groups:
+            mean, deviation = self._moments_of_completions(token_advantages, add_up)
+            token_advantages = (token_advantages - mean) / (deviation + GROUP_EPSILON)
+            loss_kl_coef = loss_kl_coef / (deviation + GROUP_EPSILON)
+        elif args.normalize_advantages:
             token_advantages = masked.whiten(token_advantages, self.mask, epsilon=WHITENING_EPSILON, add_up=add_up)
             loss_kl_coef = loss_kl_coef * (variance + WHITENING_EPSILON).rsqrt()
+        token_advantages = masked.apply(token_advantages, self.mask)
         tokens, completions = add_up(torch.stack([self.mask.sum().float(), shaped.new_tensor(len(self.mask))]))
         return {
             "old_per_token_logps": self.logps,
@@ -70,18 +95,27 @@ class Rollout(Sampled):
             **of_critic,
         }
 
+    def _moments_of_completions(
+        self, token_advantages: Tensor, add_up: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the advantages of completions, which are the same for all tokens of one (as TRL whitens RLOO's)."""
+        lengths = self.compared.sum(1)
+        of_completions = masked.total(token_advantages, self.compared) / lengths.clamp(min=1)
+        mean, variance = masked.moments(of_completions, lengths > 0, add_up)
+        return mean, variance.sqrt()
+
     def _advantages(
-        self, shaped: Tensor, args: PPOConfig, add_up: Callable[[Tensor], Tensor]
+        self, info: Any, shaped: Tensor, args: PPOConfig, add_up: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The advantages (B, C) that `args` names; and for the critic, if there is one, values and returns (B, C)."""
         tensors = {
             "rewards": shaped,
             "values": self.values,
-            "mask": self.mask,
+            "mask": self.compared if info.needs_groups else self.mask,
             "groups": self.groups,
             "greedy_rewards": self.greedy_scores,
         }
-        info, function = advantages.describe(args.advantage), advantages.get(args.advantage)
+        function = advantages.get(info.name)
         settings = policy_gradient.hyperparameters(vars(args).get)
         if "add_up" in inspect.signature(function).parameters:
             settings["add_up"] = add_up

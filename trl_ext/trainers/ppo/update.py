@@ -37,6 +37,7 @@ class PPOUpdate(RolloutUpdate):
         self.advantage = advantages.describe(self.args.advantage)
         self.needs_greedy = self.advantage.needs_greedy
         self._surrogate = surrogate(self.args)
+        self._weighs_kl = getattr(self.args, "use_bias_correction_kl", True)  # a setting of GRPO alone
         # Largest importance weight of each part of the optimizer step so far; only for a KL in the loss.
         self._largest_weights: list[Tensor] = []
 
@@ -103,7 +104,7 @@ class PPOUpdate(RolloutUpdate):
             means["explained_variance"] = rollout.explained_variance(targets["returns"], self.add_up).item()
         if self.advantage.needs_groups:
             scores = rollout.penalised_scores(self.args.missing_eos_penalty)
-            scores = self.accelerator.gather(scores.masked_fill(~rollout.mask.any(1), torch.nan))
+            scores = self.accelerator.gather(scores.masked_fill(~rollout.compared.any(1), torch.nan))
             means["frac_reward_zero_std"] = share_of_equal_groups(scores, size)
         self.metrics.record(mode, means | {"kl_coef": self.kl_controller.value})
 
@@ -130,7 +131,7 @@ class PPOUpdate(RolloutUpdate):
                 mask,
                 estimator=args.kl_estimator,
                 level=args.kl_level,
-                old_logps=old_logps,
+                old_logps=old_logps if self._weighs_kl else None,
                 sampling_ratio=batch.get(correction.KL_RATIO, 1),
             )
             sums.add("kl_loss", divergence.sum(), mask.any(1).sum())

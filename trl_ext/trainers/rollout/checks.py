@@ -44,6 +44,27 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
     refuse_few_prompts(args, given.get("train_dataset"))
 
 
+OF_AGENTS = {
+    "tools": "completions are sampled in a single turn, without tools",
+    "environment_factory": "completions are sampled in a single turn, without an environment",
+    "rollout_func": "completions are sampled by transformers or vLLM",
+}
+"""Arguments of TRL's GRPO trainer that are not reproduced, and why."""
+
+
+def refuse_tools(given: dict[str, Any]) -> None:
+    """ValueError for arguments in `OF_AGENTS`; removes those that are `None`."""
+    for name, why in OF_AGENTS.items():
+        if given.pop(name, None) is not None:
+            raise ValueError(f"`{name}` is not reproduced: {why}. Train with TRL's GRPOTrainer for that.")
+
+
+def require(config: type, args: Any, trainer: Any) -> None:
+    """TypeError if the configuration is not the trainer's own."""
+    if not isinstance(args, config):
+        raise TypeError(f"{type(trainer).__name__} takes a {config.__name__}, not a {type(args).__name__}.")
+
+
 def prompts_per_rollout(args: Any) -> int:
     """Prompts of a rollout, over all processes."""
     return args.generation_batch_size // args.num_generations

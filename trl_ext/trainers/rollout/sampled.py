@@ -25,6 +25,8 @@ class Sampled:
             where they are not known, `None` where the policy itself sampled.
         mask: (B, C), 1 on the tokens to learn from.
         scores: (B,), from the reward sources. NaN where none applies; tokens of such completions are masked.
+        normalised_scores: (B,), what an advantage compares where the rewards of several sources are normalised one by one; `None`
+            where it compares the scores.
         is_ended: bool (B,), whether the completion has an end token.
         greedy_scores: (B,), of a greedy completion of the same prompt, penalised like the others; `None` unless they are read.
     """
@@ -35,6 +37,7 @@ class Sampled:
     scores: Tensor
     is_ended: Tensor
     greedy_scores: Tensor | None = None
+    normalised_scores: Tensor | None = None
     sampling_logps: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:

@@ -176,6 +176,7 @@ class RolloutTrainer(RLOOTrainer):
         sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
         if self.update.needs_greedy:
             sampled.greedy_scores = greedy.scores(self, inputs)
+        sampled.normalised_scores = self._normalised_scores(observed.rewards, len(inputs))
         if sampled.sampling_logps is not None:
             self._check_sampling(sampled, mode)
         if sampled.ref_logps is not None and self._should_equal_reference():
@@ -228,6 +229,10 @@ class RolloutTrainer(RLOOTrainer):
         """Scores (B,) of this process's completions; the rewards are those of all processes."""
         start = self.accelerator.process_index * count
         return generation.weighted_scores(rewards[start : start + count], self.reward_weights, self.reward_clip_range)
+
+    def _normalised_scores(self, rewards: Tensor, count: int) -> Tensor | None:
+        """What completions are compared by (B,), if not by their scores; the arguments are those of `_scores`."""
+        return None
 
     def _should_equal_reference(self) -> bool:
         is_first = self.state.global_step == 0 and self.args.disable_dropout

@@ -1,0 +1,1 @@
+"""Train a policy by GRPO, with the settings of TRL's GRPO trainer."""

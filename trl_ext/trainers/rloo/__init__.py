@@ -1,0 +1,1 @@
+"""Train a policy by RLOO, with the settings of TRL's RLOO trainer."""
