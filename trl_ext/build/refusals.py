@@ -46,7 +46,7 @@ def as_user_errors(recipe: Recipe, args: Any) -> Iterator[None]:
             raise
         raise UserError(f"`report_to`: {error} Or remove it from `report_to`.") from error
     except Exception as error:
-        if not args.push_to_hub or not _is_of_the_hub(error):
+        if not args.push_to_hub or not is_of_the_hub(error):
             raise
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
@@ -55,5 +55,6 @@ def as_user_errors(recipe: Recipe, args: Any) -> Iterator[None]:
         ) from error
 
 
-def _is_of_the_hub(error: Exception) -> bool:
+def is_of_the_hub(error: Exception) -> bool:
+    """Whether an error is that of a request to the Hub."""
     return type(error).__module__.partition(".")[0].startswith(HUB_CLIENTS)

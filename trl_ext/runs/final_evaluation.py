@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.recipe import Recipe
+from trl_ext.runs import hub
 from trl_ext.runs.signals import guard
 from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import log
@@ -24,6 +25,8 @@ UNWIND = 15
 def carry_out(recipe: Recipe, directory: Path, console: Any, evaluate: Evaluate) -> None:
     """Evaluate a trained run. Whatever happens here, the run is complete.
 
+    With `push_to_hub`, the model was uploaded when it was trained, and the results follow it.
+
     Args:
         recipe: With an `evaluation`.
         directory: The run's directory.
@@ -31,7 +34,7 @@ def carry_out(recipe: Recipe, directory: Path, console: Any, evaluate: Evaluate)
         evaluate: Evaluates the run.
 
     Raises:
-        UserError: The evaluation failed; says how to repeat it.
+        UserError: The evaluation failed, or its results cannot be uploaded; says how to repeat it.
         Interrupted: It was stopped; says how to continue.
     """
     command = f"trl-ext eval {shlex.quote(str(directory))}"
@@ -52,6 +55,8 @@ def carry_out(recipe: Recipe, directory: Path, console: Any, evaluate: Evaluate)
         first = next(iter(str(error).splitlines()), "")
         why = f"{type(error).__name__}: {first}".rstrip(": .")
         raise UserError(_failed(directory, f"{why}. The traceback is in run.log.", command)) from error
+    if recipe.get("push_to_hub"):
+        hub.upload_results(recipe, directory)
 
 
 def _free_memory() -> None:

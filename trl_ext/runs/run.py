@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trl_ext.checkpoints import staging
 from trl_ext.recipe import Recipe, load
 from trl_ext.recipe.command import run_command
-from trl_ext.runs import final_evaluation, libraries, lock, pending
+from trl_ext.runs import final_evaluation, hub, libraries, lock, pending
 from trl_ext.runs.final_evaluation import Evaluate
 from trl_ext.runs.recorded import without_location
 from trl_ext.runs.resume import (
@@ -124,7 +124,8 @@ def _run(
         if conclude is not None:
             conclude(console, recipe, trained)
     if trainer.args.push_to_hub:
-        trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
+        with hub.uploading(recipe, directory):
+            trainer.push_to_hub(dataset_name=recipe.get("dataset_name"))
     trainer.accelerator.end_training()
 
 
@@ -226,7 +227,8 @@ def train(
             _require_a_step(trainer, directory)
             seconds, peak = trainer.trained_seconds, memory.read()
             counts = trainer.reference_counts() if recipe.method.cuts_rows else None  # from every process
-            trainer.save_model(str(directory))
+            with hub.uploading(recipe, directory):
+                trainer.save_model(str(directory))
             trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
             guard.last_words = lambda: f"The run in {directory} is complete; only its report is missing."
     except BaseException as error:
