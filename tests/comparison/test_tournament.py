@@ -10,6 +10,8 @@ from tests import finished_runs
 from tests.evaluation.test_judged import SHORT, keep
 from trl_ext.cli import main
 from trl_ext.comparison import tournament, tournament_table
+from trl_ext.demo.rewards import sentiment
+from trl_ext.evaluation import answers
 from trl_ext.evaluation.answers import Answer
 from trl_ext.judging.open_judge import Prepared
 from trl_ext.judging.scores import ScoreJudge
@@ -109,6 +111,81 @@ def test_a_run_that_wins_everything_is_said_to_have_no_finite_strength(runs, cap
         assert text in printed, text
     for text in ("Win rates and strengths", "strength, log-odds", "not finite", *note.split(". ")):
         assert text in page, text
+
+
+def test_the_pages_of_the_runs_are_written_where_there_is_none_and_linked(runs):
+    words = ["--judge", "sentiment", "--prompts", "prompts.jsonl", "--limit", "2", "--samples", "4", *SHORT]
+    Path("half/report.html").write_text("kept")
+    assert main(["compare", "best", "half", *words, "--output_dir", "out"]) == 0
+    assert "<h1>best</h1>" in Path("best/report.html").read_text() and Path("half/report.html").read_text() == "kept"
+    page = Path("out/report.html").read_text()
+    assert all(f'<a href="../{name}/report.html">{name}</a>' in page for name in ("best", "half"))
+
+
+def test_runs_whose_data_are_prompts_are_compared_by_the_judge_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": [{"role": "user", "content": f"{prompt} {i}"}]} for prompt in PROMPTS for i in range(5)]
+    Path("prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "trainer": "ppo",
+        "reward_funcs": ["sentiment"],
+        "dataset_name": str(tmp_path / "prompts.jsonl"),
+        "eval_size": 2,
+    }
+    for name, seed in (("one", 0), ("other", 1)):
+        finished_runs.leave(tmp_path / name, "embedded", scale=0.3, seed=seed, **settings)
+    assert main(["compare", "one", "other", "--output_dir", "out", *SHORT]) == 2
+    assert "has no preferences: choose pairs with `--dataset`" in " ".join(capsys.readouterr().err.split())
+    assert main(["compare", "one", "other", "--judge", "sentiment", "--output_dir", "out", *SHORT]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Only the judge compares these runs" in printed and "strength, log-odds" in printed
+    found = json.loads(Path("out/judged-sentiment.json").read_text())
+    assert found["prompts"]["n"] == 2 and len(found["games"]) == 3
+    page = Path("out/report.html").read_text()
+    assert "Win rates and strengths" in page and "accuracy on held-out" not in page
+    assert found["prompts"]["source"] == "prompts-held-out" and "Completions of the same prompts" in page
+
+
+def test_a_grid_is_trained_and_judged(tmp_path, monkeypatch, capsys):
+    """End to end on the embedded model; the same command again trains, samples and asks nothing."""
+    monkeypatch.setenv("TRL_EXT_CACHE", str(tmp_path / "cache"))
+    recipe = str(Path("recipes/demo.yaml").resolve())
+    monkeypatch.chdir(tmp_path)
+    words = ["compare", recipe, "--losses", "dpo,ipo", "--max_steps", "2", "--per_device_train_batch_size", "4"]
+    words += ["--max_train_samples", "16", "--save_strategy", "no", "--disable_tqdm", "true", "--limit", "8", *SHORT]
+    words += ["--judge", "sentiment", "--samples", "6", "--output_dir", "out"]
+    assert main(words) == 0
+    found = json.loads(Path("out/judged-sentiment.json").read_text())
+    assert found["names"] == ["base", "dpo", "ipo"] and found["prompts"]["n"] == 6
+    # Counted again from the answers that are on disk, by the true reward.
+    kept = {
+        name: [
+            json.loads(line)
+            for line in next(Path("out", name).glob("samples-*.jsonl")).read_text().split("\n")
+            if line
+        ]
+        for name in ("dpo", "ipo")
+    }
+    assert [each["base"] for each in kept["dpo"]] == [each["base"] for each in kept["ipo"]]
+    texts = {"base": [e["base"] for e in kept["dpo"]]} | {
+        name: [e["tuned"] for e in each] for name, each in kept.items()
+    }
+    for game in found["games"]:
+        pairs = [
+            sentiment(completions=list(pair)) for pair in zip(texts[game["first"]], texts[game["second"]], strict=True)
+        ]
+        wins, ties = sum(a > b for a, b in pairs), sum(a == b for a, b in pairs)
+        assert (game["wins"], game["ties"], game["win_rate"]["value"]) == (
+            wins,
+            ties,
+            pytest.approx((wins + ties / 2) / 6),
+        )
+    assert "Win rates and strengths" in Path("out/report.html").read_text()
+    before = {path: path.read_bytes() for path in Path("out").rglob("*.safetensors")}
+    monkeypatch.setattr(answers, "sample", None)
+    capsys.readouterr()
+    assert main(words) == 0 and capsys.readouterr().out.count("already finished") == 2
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_judge_is_refused_before_anything_is_trained(tmp_path, monkeypatch, capsys):

@@ -305,3 +305,16 @@ def test_without_openai_the_package_is_asked_for(run, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     assert main(["eval", str(run), "--judge", "http://127.0.0.1:1/v1", "--judge_model", "m"]) == 2
     assert "Run `pip install openai`." in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_an_interrupt_keeps_the_judges_before_it_and_the_page_shows_them(
+    given, prompts, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("stops.py").write_text("def stops(completions, **kwargs):\n    raise KeyboardInterrupt\n")
+    (given / "report.html").unlink(missing_ok=True)
+    assert evaluate(given, prompts, "--judge", "sentiment", "--judge", "stops.py:stops") == 130
+    found = judged(given, "sentiment")
+    assert found["wins"] == 2 and found["agreement"] is None and not list(given.glob("judged-stops*"))
+    page = (given / "report.html").read_text(encoding="utf-8")
+    assert "Judged against the base" in page and "Review the hotel." in page

@@ -93,7 +93,8 @@ def _grid(path: Path, args: argparse.Namespace) -> int:
         records = _train(grid, directory, args, console, judges)
         runs = {cell.name: directory / cell.name for cell in grid}
         judged = _judged(judges, runs, directory)
-        report.write(directory, f"{first.name}: {count(len(grid), 'runs')} compared", records, runs, console, judged)
+        title = f"{first.name}: {count(len(grid), 'runs')} compared"
+        report.write(directory, title, records, runs, console, judged, _examples(judges, runs))
     return 0
 
 
@@ -148,7 +149,10 @@ def _finished(paths: list[Path], args: argparse.Namespace) -> int:
                 console.print(f"[bold]{name}[/bold]")
                 records.append(evaluator.evaluate_finished(name, path))
         judged = _judged(judges, runs, directory)
-        report.write(directory, f"{count(len(paths), 'runs')} compared", records, runs, console, judged)
+        _write_missing_pages(paths, console)
+        report.write(
+            directory, f"{count(len(paths), 'runs')} compared", records, runs, console, judged, _examples(judges, runs)
+        )
     return 0
 
 
@@ -186,6 +190,22 @@ def _judged(judges: Any, runs: dict[str, Path], directory: Path) -> list[dict[st
         return judges.play(runs, directory)
 
 
+def _examples(judges: Any, runs: dict[str, Path]) -> dict[str, list[dict[str, str]]]:
+    """Answers that were judged, by the name of the run."""
+    return {} if judges is None else judges.examples(runs)
+
+
+def _write_missing_pages(paths: list[Path], console: Any) -> None:
+    """Write the page of each run that has none, for the links of the comparison."""
+    from trl_ext.evaluation.run_page import page
+    from trl_ext.evaluation.run_page.update import refresh
+    from trl_ext.runs import finished
+
+    for path in paths:
+        if not (finished.home(path) / page.FILE).exists():
+            refresh(path, lambda text: console.print(text, markup=False))
+
+
 @contextlib.contextmanager
 def _kept(judges: Any) -> Iterator[None]:
     """Say after Ctrl-C that answers and verdicts are kept."""
@@ -208,8 +228,16 @@ def _evaluator(recipes: list[Any], directory: Path, args: argparse.Namespace, co
 
     functions = reward_functions(args.reward_funcs, recipes[0], args.dataset)
     choice = RowChoice(args.dataset, args.split, None, args.limit)
-    rows = common_rows(recipes, directory, choice)
-    for statement in rows.statements:
+    try:
+        rows = common_rows(recipes, directory, choice)
+    except UserError as error:
+        if judges is None or args.dataset is not None or args.split is not None:
+            raise
+        rows = None
+        console.print(
+            f"Only the judge compares these runs, and not their accuracy on preferences. {error}", markup=False
+        )
+    for statement in rows.statements if rows else ():
         console.print(statement)
 
     def tell(text: str) -> None:

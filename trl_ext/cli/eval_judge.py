@@ -7,6 +7,7 @@ import sys
 from trl_ext.cli import judging
 from trl_ext.cli.values import writable_folder
 from trl_ext.support import encoding, terminal
+from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import LoggedConsole, log
 
 
@@ -39,7 +40,11 @@ def run(args: argparse.Namespace) -> int:
                 log=lambda text: logged.print(text, markup=False),
                 watched=progress.watch,
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, UserError) as error:
+            if progress.done:
+                refresh(directory, lambda text: console.print(text, markup=False))
+            if isinstance(error, UserError):
+                raise
             raise Interrupted(judging.kept(progress)) from None
     if args.output is not None:
         atomic.write_json(args.output, records if len(records) > 1 else records[0])

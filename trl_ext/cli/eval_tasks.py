@@ -65,10 +65,15 @@ def run(args: argparse.Namespace) -> int:
         from trl_ext.evaluation.tasks import evaluate, record, show
 
         path = args.output or directory / record.FILE
-        entries = evaluate.evaluate_run(
-            directory, choice, lambda text: logged.print(text, markup=False), Progress(console).watch, path
-        )
-    page = refresh(directory, lambda text: console.print(text, markup=False))
+        progress = Progress(console)
+        try:
+            entries = evaluate.evaluate_run(
+                directory, choice, lambda text: logged.print(text, markup=False), progress.watch, path
+            )
+        finally:
+            page = (
+                refresh(directory, lambda text: console.print(text, markup=False)) if progress.done else None
+            )  # also after an interrupt: the file has the tasks before it
     if args.json:
         print(encoding.as_json({"tasks": entries, "limit": args.limit, "summary": record.summary(entries)}, indent=2))
         return 0

@@ -29,7 +29,8 @@ class Evaluator:
     """Evaluates runs on equal terms.
 
     Attributes:
-        rows: Held-out preferences; `rows.was_trained_on` says if a run trained on some of them.
+        rows: Held-out preferences; `rows.was_trained_on` says if a run trained on some of them. `None` if only a judge compares
+            the runs; the part `evaluation` of a record is then `None` too.
         sampling: How many completions are sampled per run, and how.
         reward_functions: Reward functions for the completions, by name.
         log: Called with each message for the user.
@@ -38,7 +39,7 @@ class Evaluator:
             judged later.
     """
 
-    rows: Rows
+    rows: Rows | None
     sampling: Sampling
     reward_functions: RewardFunctions
     log: Callable[[str], None]
@@ -49,8 +50,8 @@ class Evaluator:
     def settings(self) -> dict[str, Any]:
         """Data, sampling and reward functions, as plain values."""
         return {
-            "data": self.rows.name,
-            "rows": len(self.rows.dataset),
+            "data": self.rows and self.rows.name,
+            "rows": 0 if self.rows is None else len(self.rows.dataset),
             "sampling": asdict(self.sampling),
             "scores": sorted(self.reward_functions),
         }
@@ -93,8 +94,12 @@ class Evaluator:
             "evaluation": record,
         }
 
-    def _evaluate(self, opened: Opened) -> dict[str, Any]:
-        record = evaluate_model(opened, self.rows, self.sampling, self.log, self.progress, self.reward_functions)
+    def _evaluate(self, opened: Opened) -> dict[str, Any] | None:
+        record = None
+        if self.rows is not None:
+            record = evaluate_model(opened, self.rows, self.sampling, self.log, self.progress, self.reward_functions)
+        else:
+            opened.add_reference()
         if self.also is not None:
             self.also(opened.directory, lambda: opened)
         return record

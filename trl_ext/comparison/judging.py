@@ -12,9 +12,11 @@ from trl_ext.comparison import tournament
 from trl_ext.evaluation import answers
 from trl_ext.evaluation.answers import Answer, AnswerSampling
 from trl_ext.evaluation.judged import Subject, Watched, file_names, longest
+from trl_ext.evaluation.judged_record import EXAMPLES
 from trl_ext.evaluation.prompts import PromptChoice, Prompts, describe, find_prompts, fitting
 from trl_ext.judging import open_judge
 from trl_ext.judging.open_judge import JudgeChoice, Prepared
+from trl_ext.judging.template import prompt_text
 from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe
 from trl_ext.runs import loaded
@@ -64,6 +66,16 @@ class Judging:
         for prompt, given in zip(map(answers.key, found.prompts), found.base, strict=True):
             self.base.setdefault(prompt, given)
         return found.tuned
+
+    def examples(self, runs: Mapping[str, Path]) -> dict[str, list[dict[str, str]]]:
+        """The first prompts with the answers of the base and of each run, which are kept, in the form of sampled completions."""
+        found = {name: self.answer(path, Subject(path).load) for name, path in runs.items()}
+        found[BASE] = [self.base[answers.key(prompt)] for prompt in self.prompts.prompts]
+        prompts = [prompt_text(prompt) for prompt in self.prompts.prompts[:EXAMPLES]]
+        return {
+            name: [{"prompt": prompt, "text": answer.text} for prompt, answer in zip(prompts, each, strict=False)]
+            for name, each in found.items()
+        }
 
     def play(self, runs: Mapping[str, Path], directory: Path) -> list[dict[str, Any]]:
         """Let each judge compare every two of the base and the runs, and write `judged-<judge>.json` per judge.

@@ -51,6 +51,7 @@ def write(
     pictures: Sequence[Shown],
     facts: Sequence[str],
     judged: Sequence[dict[str, Any]] = (),
+    pages: Mapping[str, str | None] | None = None,
 ) -> None:
     """Write the page.
 
@@ -62,6 +63,7 @@ def write(
         pictures: The pictures.
         facts: How the runs were evaluated, in sentences.
         judged: Records of the judges (`trl_ext.comparison.tournament`).
+        pages: A link to the page of each run that has one, by name.
     """
     found = samples.side_by_side(measured, base)
     html.write(
@@ -72,6 +74,8 @@ def write(
         table=table(measured, base),
         settings=settings(measured),
         commands=[(run["name"], run["command"]) for run in measured if run.get("command")],
+        pages={name: link for name, link in (pages or {}).items() if link},
+        is_evaluated=bool(measures(measured)),
         legend=legend(measured),
         meanings=meanings(measured),
         pictures=pictures,

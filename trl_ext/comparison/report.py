@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from trl_ext.comparison import page, pictures, tournament_table
 from trl_ext.comparison.page import Shown
@@ -28,6 +30,7 @@ def write(
     runs: dict[str, Path],
     console: Any,
     judged: Sequence[dict[str, Any]] = (),
+    answers: Mapping[str, Sequence[dict[str, Any]]] | None = None,
 ) -> None:
     """Write the page with its pictures and the CSV table, and print the results.
 
@@ -38,6 +41,7 @@ def write(
         runs: Directory of each run, by name.
         console: The table and a summary are printed to it.
         judged: Records of the judges (`trl_ext.comparison.tournament`).
+        answers: Answers that were judged, by the name of the run; shown if nothing else was sampled.
     """
     directory.mkdir(parents=True, exist_ok=True)
     steps = {name: finished.last_step(run) for name, run in runs.items()}
@@ -48,11 +52,15 @@ def write(
         for record in records
     ]
     base = results.of_base(records[0]["evaluation"])
+    for row in (base, *rows):
+        row.setdefault("samples", (answers or {}).get(row["name"], ()))
     drawn = _draw(directory, rows, base, runs)
-    page.write(directory / PAGE, title, rows, base, drawn, facts(records[0]["evaluation"]), judged)
+    pages = {name: _link(run, directory) for name, run in runs.items()}
+    page.write(directory / PAGE, title, rows, base, drawn, facts(records[0]["evaluation"]), judged, pages)
     page.write_csv(directory / TABLE, rows)
-    console.print(table(rows, base))
-    console.print(page.summary(rows, base), markup=False)
+    if records[0]["evaluation"]:
+        console.print(table(rows, base))
+        console.print(page.summary(rows, base), markup=False)
     for record in judged:
         console.print()
         console.print(tournament_table.for_terminal(record))
@@ -61,8 +69,17 @@ def write(
     console.print(f"report   {directory / PAGE}\ntable    {directory / TABLE}")
 
 
-def facts(evaluation: dict[str, Any]) -> list[str]:
+def _link(run: Path, directory: Path) -> str | None:
+    """The page of a run, as a link from the directory; `None` if it has none."""
+    file = finished.home(run) / PAGE
+    return quote(os.path.relpath(file, directory).replace(os.sep, "/")) if file.exists() else None
+
+
+def facts(evaluation: dict[str, Any] | None) -> list[str]:
     """How the runs were evaluated, in sentences."""
+    versions = ", ".join(f"{name} {version}" for name, version in environment.describe()["packages"].items()) + "."
+    if evaluation is None:
+        return ["Only the judge compared the runs. They were not evaluated on preferences.", versions]
     data, sampled = evaluation["data"], evaluation.get("sampled")
     count, unit = data.get("pairs", data.get("answers")), "pairs" if "pairs" in data else "labelled completions"
     seen = "Some or all of them were used for training." if data["was_trained_on"] else "None was used for training."
@@ -71,12 +88,11 @@ def facts(evaluation: dict[str, Any]) -> list[str]:
         found.append(
             f"Sampled per run: {counts.count(sampled['n'], 'completions')} of up to {sampled['max_new_tokens']} tokens, at temperature 1."
         )
-    versions = environment.describe()["packages"]
     return [
         *found,
         f"The base is {evaluation['reference']}.",
         f"Intervals: {evaluation['intervals']}.",
-        ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
+        versions,
     ]
 
 
@@ -104,6 +120,10 @@ def _draw(directory: Path, rows: Sequence[dict[str, Any]], base: dict[str, Any],
         title = "Reward or accuracy against KL"
         drawn.append(Shown(title, caption, {title: (directory / FRONTIER).read_bytes()}))
     metrics = {name: run / "metrics.jsonl" for name, run in runs.items()}
+    if not any(row.get("length") for row in rows) and not pictures.log_ratios(
+        metrics, {row["name"]: row["seed"] for row in rows}
+    ):
+        return drawn
     pictures.movement(directory / MOVEMENT, metrics, rows, base)
     caption = (
         "log π − log π_base, measured on the training batches. Losses that depend only on the difference may lower both "

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.judging.judge import Prompt
+from trl_ext.judging.judge import Conversation, Prompt, key, variables_of
 from trl_ext.judging.scorers import prompt_ids
 from trl_ext.runs import finished
 from trl_ext.runs.loaded import Opened
@@ -88,11 +88,6 @@ def kept(path: Path) -> dict[str, tuple[Answer, Answer]]:
     return dict(entry for line in lines if (entry := _entry(line)) is not None)
 
 
-def key(prompt: Prompt) -> str:
-    """A prompt as a key of `kept`."""
-    return json.dumps(prompt, ensure_ascii=False)
-
-
 def answer(
     directory: Path,
     prompts: Sequence[Prompt],
@@ -153,6 +148,7 @@ def _append(path: Path, entries: Iterable[tuple[Prompt, tuple[Answer, Answer]]])
         json.dumps(
             {
                 "prompt": prompt,
+                **({"variables": variables_of(prompt)} if variables_of(prompt) else {}),
                 "base": base.text,
                 "tuned": tuned.text,
                 "tokens": [base.tokens, tuned.tokens],
@@ -173,7 +169,9 @@ def _entry(line: bytes) -> tuple[str, tuple[Answer, Answer]] | None:
         record = json.loads(line)
         both = zip((record["base"], record["tuned"]), record["tokens"], record["ended"], strict=True)
         base, tuned = (Answer(*each) for each in both)
-        return key(record["prompt"]), (base, tuned)
+        variables = record.get("variables")
+        prompt = Conversation(record["prompt"], variables) if variables else record["prompt"]
+        return key(prompt), (base, tuned)
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -80,21 +80,24 @@ def judge_run(
     )
     log(f"{describe(found)}: {_how(given)}")
     beside = run.beside(found)
-    all_judged = []
+    all_judged: list[Judged] = []
+    names = file_names([judge.name for judge in judges])
     for each in judges:
         judge = each.open(beside)
         questions = pair(judge, given.prompts, given.tuned, given.base, watched)
         all_judged.append(Judged(each, *questions, usage=getattr(judge, "usage", None)))
         del judge
         open_judge.free_memory()
-    records = [
-        judged_record.record(
-            judged, given, found, sampling, run.facts(), next((o for o in all_judged if o is not judged), None)
-        )
-        for judged in all_judged
-    ]
-    for record, name in zip(records, file_names([judge.name for judge in judges]), strict=True):
-        atomic.write_json(directory / name, record)
+        records = [
+            judged_record.record(
+                judged, given, found, sampling, run.facts(), next((o for o in all_judged if o is not judged), None)
+            )
+            for judged in all_judged
+        ]
+        for record, name in zip(
+            records, names, strict=False
+        ):  # after each judge, so that an interrupt keeps those before it
+            atomic.write_json(directory / name, record)
     return records
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, IterableDataset
+from trl.trainer.utils import remove_none_values
 
 from trl_ext.build import dataset as recipe_data
 from trl_ext.build.template import in_form
@@ -19,7 +19,8 @@ from trl_ext.data.report import Loaded
 from trl_ext.data.sampling import sample
 from trl_ext.demo import EMBEDDED
 from trl_ext.evaluation import rows as own_rows
-from trl_ext.judging.judge import Prompt
+from trl_ext.evaluation import template_variables
+from trl_ext.judging.judge import Conversation, Prompt, key
 from trl_ext.judging.scorers import prompt_ids
 from trl_ext.recipe import Recipe
 from trl_ext.support.counts import count, were
@@ -92,7 +93,7 @@ def find_prompts(recipe: Recipe, args: Any, choice: PromptChoice) -> Prompts:
         name = f"{without_endings(recipe.get('dataset_name') or 'mixture')}-held-out"
     else:
         dataset, name = _named(recipe, args, choice, statements)
-    prompts, columns = distinct(dataset, choice.limit, name)
+    prompts, columns = distinct(dataset, choice.limit, name, getattr(args, "chat_template_kwargs", None))
     return Prompts(prompts, columns, name, list(dict.fromkeys(statements)))
 
 
@@ -124,7 +125,8 @@ def _named(recipe: Recipe, args: Any, choice: PromptChoice, statements: list[str
 
 
 def fitting(found: Prompts, tokenizer: Any, longest: int | None, max_new_tokens: int) -> Prompts:
-    """The prompts that leave room for an answer in the model's context, with a sentence about the others.
+    """The prompts that leave room for an answer in the model's context, with sentences about the others, and about what no
+    model reads of them.
 
     Args:
         found: The prompts.
@@ -135,6 +137,8 @@ def fitting(found: Prompts, tokenizer: Any, longest: int | None, max_new_tokens:
     Raises:
         UserError: None is left.
     """
+    said = list(template_variables.statements(found.prompts, _rows(found), tokenizer))
+    found = found._replace(statements=[*found.statements, *said])
     if longest is None:
         return found
     lens = [len(prompt_ids(prompt, tokenizer)) for prompt in found.prompts]
@@ -156,6 +160,11 @@ def fitting(found: Prompts, tokenizer: Any, longest: int | None, max_new_tokens:
     )
 
 
+def _rows(found: Prompts) -> list[dict[str, Any]]:
+    names = [name for name in template_variables.COLUMNS if name in found.columns]
+    return [{name: found.columns[name][i] for name in names} for i in range(len(found.prompts))]
+
+
 def _lines(name: str) -> Dataset:
     """The prompts of a text file, one per line."""
     try:
@@ -172,7 +181,7 @@ def _lines(name: str) -> Dataset:
 
 
 def distinct(
-    dataset: Dataset | IterableDataset, limit: int | None, where: str
+    dataset: Dataset | IterableDataset, limit: int | None, where: str, variables: dict[str, Any] | None = None
 ) -> tuple[list[Prompt], dict[str, list[Any]]]:
     """The first prompts that differ, and the other columns of their rows.
 
@@ -180,6 +189,7 @@ def distinct(
         dataset: Rows with `prompt` or `messages`.
         limit: Maximum number of prompts; `None` for all.
         where: Name of the data for messages.
+        variables: `chat_template_kwargs` of the run.
 
     Raises:
         UserError: There are images, or no prompts.
@@ -191,9 +201,9 @@ def distinct(
     found: dict[str, tuple[Prompt, dict[str, Any]]] = {}
     has_prompts = {"prompt", "messages"} & set(dataset.column_names)
     for row in dataset if has_prompts else ():
-        prompt = _prompt(row)
+        prompt = _prompt(row, variables)
         if prompt:
-            found.setdefault(json.dumps(prompt), (prompt, row))
+            found.setdefault(key(prompt), (prompt, row))
         if len(found) == limit:
             break
     if not found:
@@ -202,7 +212,7 @@ def distinct(
     return [prompt for prompt, _ in found.values()], {name: [row[name] for _, row in found.values()] for name in names}
 
 
-def _prompt(row: dict[str, Any]) -> Prompt:
+def _prompt(row: dict[str, Any], variables: dict[str, Any] | None) -> Prompt:
     """The prompt of a row; of a whole conversation, the messages before the last one of the assistant."""
     given = row.get("prompt")
     if given is None:
@@ -211,7 +221,10 @@ def _prompt(row: dict[str, Any]) -> Prompt:
         given = given[:last]
     if isinstance(given, str):
         return given if given.strip() else ""
-    return [{"role": message["role"], "content": message["content"] or ""} for message in given]
+    messages = [{"content": "", **remove_none_values(message)} for message in given]
+    return Conversation(
+        [{"role": message["role"], **message} for message in messages], template_variables.of_row(row, variables)
+    )
 
 
 def describe(found: Prompts) -> str:

@@ -71,13 +71,15 @@ def meanings(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(name, f"{text[:1].upper()}{text[1:]}.") for name, text in known if text]
 
 
-def of_run(evaluation: dict[str, Any], **facts: Any) -> dict[str, Any]:
-    """The row of a run: `facts`, and the numbers of the tuned model.
+def of_run(evaluation: dict[str, Any] | None, **facts: Any) -> dict[str, Any]:
+    """The row of a run: `facts`, and the numbers of the tuned model if it was evaluated.
 
     Keys: `accuracy` or `auc`, `margin`, `chosen`, `rejected` (log-ratios in nats). If completions were sampled, also `kl`
     (nats per completion), `length` (tokens), `ended` (share), `samples` (prompt, text and scores), and the mean of every
     reward under `score/` and its name.
     """
+    if evaluation is None:
+        return facts
     ranking, ratio = evaluation["ranking"]["log_ratio"], evaluation["log_ratio"]
     names = ("chosen", "rejected") if "chosen" in ratio else ("desirable", "undesirable")
     row = facts | {
@@ -92,8 +94,10 @@ def of_run(evaluation: dict[str, Any], **facts: Any) -> dict[str, Any]:
     return row | _of_samples(evaluation, "tuned")
 
 
-def of_base(evaluation: dict[str, Any]) -> dict[str, Any]:
+def of_base(evaluation: dict[str, Any] | None) -> dict[str, Any]:
     """The row of the base, which all runs started from: its log-ratios are 0, so its accuracy is 0.5 and its KL 0."""
+    if evaluation is None:
+        return {"name": "base"}
     name = "accuracy" if "accuracy" in evaluation["ranking"]["log_ratio"] else "auc"
     zero = {key: _exactly(0.0) for key in ("kl", "margin", "chosen", "rejected")}
     return {"name": "base", name: _exactly(0.5)} | zero | _of_samples(evaluation, "base")

@@ -3,12 +3,36 @@
 Each source of verdicts is one file with one class that has these members.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 """A text or a conversation."""
+
+
+class Conversation(list):
+    """Messages, and what else the chat template is given for them.
+
+    Attributes:
+        variables: `tools`, and others such as `enable_thinking`.
+    """
+
+    def __init__(self, messages: Iterable[dict[str, Any]] = (), variables: Mapping[str, Any] | None = None) -> None:
+        super().__init__(messages)
+        self.variables = dict(variables or {})
+
+
+def variables_of(prompt: Prompt) -> dict[str, Any]:
+    """What the chat template is given besides the messages; nothing for a text."""
+    return getattr(prompt, "variables", {})
+
+
+def key(prompt: Prompt) -> str:
+    """A text that is another one for every other prompt."""
+    variables = variables_of(prompt)
+    return json.dumps([prompt, variables] if variables else prompt, ensure_ascii=False)
 
 
 class Question(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_ext.judging.judge import Judge, Question, Verdict
+from trl_ext.judging.judge import Judge, Question, Verdict, variables_of
 from trl_ext.judging.verdict_cache import Reply, VerdictCache
 from trl_ext.model_files import adapter
 
@@ -29,7 +29,7 @@ class KeptJudge:
 
     def verdicts(self, questions: Sequence[Question]) -> Iterator[Verdict]:
         """A verdict for each question, in their order, each as soon as it is known and kept."""
-        texts = [json.dumps(question, ensure_ascii=False) for question in questions]
+        texts = [_text(question) for question in questions]
         missing = {
             text: question for text, question in zip(texts, questions, strict=True) if not self._cache.get(text)
         }
@@ -41,6 +41,11 @@ class KeptJudge:
                 reply = Reply(next(asked))
                 self._cache.put(text, reply)
             yield reply.verdict
+
+
+def _text(question: Question) -> str:
+    variables = variables_of(question.prompt)
+    return json.dumps([*question, variables] if variables else question, ensure_ascii=False)
 
 
 def identity(place: str, revision: str | None = None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ chat template writes both. To a prompt that is text, an answer is the text that 
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from peft import PeftModel
 from trl import apply_chat_template
 from trl.trainer.utils import is_async_callable
 
-from trl_ext.judging.judge import Prompt
+from trl_ext.judging.judge import Prompt, key, variables_of
 from trl_ext.judging.scores import Scorer
 from trl_ext.model_files import reward
 from trl_ext.support.batches import in_batches
@@ -46,10 +45,10 @@ def function_scorer(
         UserError: The function raised, or did not return a number or `None` for each answer.
     """
     call = checked(function)
-    row_of = {json.dumps(prompt): row for row, prompt in enumerate(known_prompts)}
+    row_of = {key(prompt): row for row, prompt in enumerate(known_prompts)}
 
     def score(prompts: list[Prompt], answers: list[str]) -> Sequence[float | None]:
-        rows = [row_of[json.dumps(prompt)] for prompt in prompts] if columns else []
+        rows = [row_of[key(prompt)] for prompt in prompts] if columns else []
         returned = call(
             **{name: [values[row] for row in rows] for name, values in (columns or {}).items()},
             prompts=prompts,
@@ -150,7 +149,8 @@ def _as_completion(prompt: Prompt, answer: str) -> str | list[dict[str, str]]:
 def _whole(prompt: Prompt, answer: str, tokenizer: Any) -> str:
     if isinstance(prompt, str):
         return prompt + answer
-    return apply_chat_template({"messages": prompt + _as_completion(prompt, answer)}, tokenizer)["text"]
+    messages = [*prompt, *_as_completion(prompt, answer)]
+    return apply_chat_template({"messages": messages}, tokenizer, **variables_of(prompt))["text"]
 
 
 def prompt_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
@@ -159,7 +159,11 @@ def prompt_ids(prompt: Prompt, tokenizer: Any) -> list[int]:
         return tokenizer(prompt)["input_ids"]
     is_begun = prompt[-1]["role"] == "assistant"
     return tokenizer.apply_chat_template(
-        prompt, add_generation_prompt=not is_begun, continue_final_message=is_begun, return_dict=False
+        list(prompt),
+        add_generation_prompt=not is_begun,
+        continue_final_message=is_begun,
+        return_dict=False,
+        **variables_of(prompt),
     )
 
 

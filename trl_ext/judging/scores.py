@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 
-from trl_ext.judging.judge import Prompt, Question, Verdict
+from trl_ext.judging.judge import Prompt, Question, Verdict, key
 
 Scorer = Callable[[list[Prompt], list[str]], Sequence[float | None]]
 """Scores of answers to prompts; `None` where it does not apply. `judging.scorers` makes them."""
@@ -59,4 +59,4 @@ class ScoreJudge:
 
 
 def _key(prompt: Prompt, answer: str) -> str:
-    return json.dumps([prompt, answer])
+    return json.dumps([key(prompt), answer])

@@ -3,14 +3,15 @@
 The template that comes with trl-ext is `pairwise.txt`. People can replace it by a file of their own.
 """
 
+import json
 import re
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from trl_ext.checks import judge_template
 from trl_ext.checks.judge_template import FIRST, PLACEHOLDERS, SECOND
-from trl_ext.judging.judge import Prompt, Question
+from trl_ext.judging.judge import Prompt, Question, variables_of
 from trl_ext.support.errors import UserError
 
 SHIPPED = "pairwise.txt"
@@ -57,9 +58,20 @@ class Template(NamedTuple):
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """A prompt as a judge reads it: a conversation with a heading per message, a single message of the user without."""
+    """A prompt as a judge reads it: a conversation with a heading per message, a single message of the user without.
+
+    Tools that the answer may call, and calls in messages, are written as JSON.
+    """
     if isinstance(prompt, str):
         return prompt.strip()
-    if [message["role"] for message in prompt] == ["user"]:
-        return prompt[0]["content"].strip()
-    return "\n\n".join(f"[{message['role'].capitalize()}]\n{message['content'].strip()}" for message in prompt)
+    tools = variables_of(prompt).get("tools")
+    if not tools and [message["role"] for message in prompt] == ["user"]:
+        return _content(prompt[0])
+    parts = [("Tools", json.dumps(tools, ensure_ascii=False))] if tools else []
+    parts += [(message["role"].capitalize(), _content(message)) for message in prompt]
+    return "\n\n".join(f"[{heading}]\n{text}" for heading, text in parts)
+
+
+def _content(message: dict[str, Any]) -> str:
+    calls = message.get("tool_calls")
+    return "\n".join([message["content"].strip(), *([json.dumps(calls, ensure_ascii=False)] if calls else [])]).strip()

@@ -60,7 +60,7 @@ def read(directory: Path) -> list[Measured]:
 
 def _read(folder: Path, name: str, *, is_run: bool) -> Measured:
     measured, step = Measured(name, is_run), finished.last_step(folder)
-    comparison = [folder / OF_COMPARISON] if (folder / OF_COMPARISON).exists() else []
+    comparison = [folder / OF_COMPARISON] if _was_evaluated(folder / OF_COMPARISON) else []
     evaluations = sorted(folder.glob("eval-*.json")) or comparison
     for kind, files in (
         ("evaluations", evaluations),
@@ -80,6 +80,16 @@ def _read(folder: Path, name: str, *, is_run: bool) -> Measured:
                 file.name if is_outdated else record
             )
     return measured
+
+
+def _was_evaluated(comparison: Path) -> bool:
+    """Whether the record of a comparison is there. A run that only a judge compared was not evaluated."""
+    try:
+        return json.loads(comparison.read_text(encoding="utf-8"))["evaluation"] is not None
+    except OSError:
+        return False
+    except (ValueError, TypeError, LookupError):
+        return True  # reported as unreadable
 
 
 def _require_complete(kind: str, record: Record) -> None:
