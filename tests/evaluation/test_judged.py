@@ -317,4 +317,4 @@ def test_an_interrupt_keeps_the_judges_before_it_and_the_page_shows_them(
     found = judged(given, "sentiment")
     assert found["wins"] == 2 and found["agreement"] is None and not list(given.glob("judged-stops*"))
     page = (given / "report.html").read_text(encoding="utf-8")
-    assert "Judged against the base" in page and "Review the hotel." in page
+    assert "Win rate against the base" in page and "Review the hotel." in page

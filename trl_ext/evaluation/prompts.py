@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset, IterableDataset
-from trl.trainer.utils import remove_none_values
 
 from trl_ext.build import dataset as recipe_data
 from trl_ext.build.template import in_form
@@ -221,7 +220,7 @@ def _prompt(row: dict[str, Any], variables: dict[str, Any] | None) -> Prompt:
         given = given[:last]
     if isinstance(given, str):
         return given if given.strip() else ""
-    messages = [{"content": "", **remove_none_values(message)} for message in given]
+    messages = [{"content": "", **template_variables.without_none(message)} for message in given]
     return Conversation(
         [{"role": message["role"], **message} for message in messages], template_variables.of_row(row, variables)
     )

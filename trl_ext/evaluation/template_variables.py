@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trl.trainer.utils import remove_none_values
+from trl.trainer.utils import remove_none_values as without_none
 
 from trl_ext.judging.judge import Conversation, Prompt, variables_of
 from trl_ext.judging.scorers import prompt_ids
@@ -63,4 +63,4 @@ def _decoded(value: Any) -> Any:
             value = json.loads(value)
         except ValueError:
             return None
-    return remove_none_values(value) if isinstance(value, list | dict) else None
+    return without_none(value) if isinstance(value, list | dict) else None
