@@ -105,6 +105,7 @@ def advantage_pages() -> str:
         pages += [f"## `{name}`", "", info.summary, "", f"    {info.formula}", "", _dedented(text), ""]
         reads = [f"- `{tensor}`: {advantages.TENSORS[tensor]}" for tensor in info.inputs]
         pages += [f"Reads ({_paper(info)}):", "", *reads, ""]
+        pages += [f"Defaults: `loss_aggregation: {info.aggregation}`, `importance_sampling_level: {info.level}`.", ""]
     return "\n".join(pages).rstrip()
 
 

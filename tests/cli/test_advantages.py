@@ -38,6 +38,7 @@ def test_json(capsys):
     assert tuple(read) == advantages.available()
     assert read["gae"]["needs_critic"] is True and read["gae"]["hyperparameters"] == {"gamma": 1.0, "lam": 0.95}
     assert read["rloo"]["needs_groups"] is True and read["remax"]["needs_greedy"] is True
+    assert read["rloo"]["importance_sampling_level"] == advantages.describe("rloo").level
     assert read["reinforce_pp"]["whitens"] is True and read["rloo"]["inputs"] == ["rewards", "mask", "groups"]
 
 
@@ -49,6 +50,7 @@ def test_one(name, capsys, monkeypatch):
     for part in (info.summary, info.formula, *(advantages.TENSORS[tensor] for tensor in info.inputs)):
         assert part in printed
     assert f"https://arxiv.org/abs/{info.paper.removeprefix('arXiv:')}" in printed and "Args:" not in printed
+    assert f"`loss_aggregation: {info.aggregation}`" in printed
     assert ("a second adapter with a scalar head is trained" in printed) == info.needs_critic
     assert ("at least two per prompt" in printed) == info.needs_groups
     for key, default in info.hyperparameters.items():

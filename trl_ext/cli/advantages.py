@@ -48,6 +48,8 @@ def facts(info: Any) -> dict[str, Any]:
         "needs_groups": info.needs_groups,
         "needs_greedy": info.needs_greedy,
         "whitens": info.whitens,
+        "loss_aggregation": info.aggregation,
+        "importance_sampling_level": info.level,
         "inputs": list(info.inputs),
         "hyperparameters": info.hyperparameters,
         "paper": info.paper,
@@ -62,7 +64,7 @@ def _needs(info: Any) -> str:
 
 def _explain(info: Any, *, is_json: bool) -> None:
     """Print one advantage: formula, notation, inputs, hyperparameters and description."""
-    from trl_ext.rl import advantages
+    from trl_ext.rl import advantages, policy_gradient
 
     text = inspect.getdoc(getattr(importlib.import_module(f"trl_ext.rl.advantages.{info.name}"), info.name))
     if is_json:
@@ -82,6 +84,8 @@ def _explain(info: Any, *, is_json: bool) -> None:
         else "one per prompt is enough",
         "greedy completion": "one is sampled and scored for each prompt" if info.needs_greedy else "",
         "whitening": "over the batch, by itself" if info.whitens else "",
+        "loss": f"`loss_aggregation: {info.aggregation}` by default: {policy_gradient.AGGREGATIONS[info.aggregation]}",
+        "ratio": f"`importance_sampling_level: {info.level}` by default: {policy_gradient.LEVELS[info.level]}",
         **{name: advantages.TENSORS[name] for name in info.inputs},
     }
     listing.print_page(info, rows, MEANINGS, advantages.NOTATION, text)

@@ -7,7 +7,8 @@ import torch
 from trl_ext.rl import advantages
 
 LENGTHS = (5, 3, 1, 4, 2, 0, 4, 5, 0, 3, 2, 1)
-"""Tokens of each completion; two completions have no score, so that all their tokens are masked."""
+"""Tokens of each completion; two completions have no score, so that all their tokens are masked. The second token of the first
+completion is masked, too, as one that a tool wrote is."""
 GROUPS = (0, 1, 0, 2, 1, 0, 3, 3, 2, 1, 0, 3)
 """Their prompts, not adjacent. Of prompt 2 one completion has a score. Prompt 3 has equal rewards."""
 SIZE = 5
@@ -20,6 +21,7 @@ def random(*shape, seed=0):
 def batch(seed=0, junk=math.nan):
     """The tensors of `advantages.TENSORS`, with junk outside the mask."""
     mask = torch.arange(SIZE) < torch.tensor(LENGTHS).unsqueeze(1)
+    mask[0, 1] = False
     groups = torch.tensor(GROUPS)
     rewards = random(len(LENGTHS), SIZE, seed=seed)
     for i, (length, prompt) in enumerate(zip(LENGTHS, GROUPS, strict=True)):

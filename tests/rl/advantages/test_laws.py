@@ -105,6 +105,13 @@ def test_completions_without_a_score_leave_the_others_as_they_are(name):
     torch.testing.assert_close(of(name, part(tensors, has_score)), of(name, tensors)[has_score], **TIGHT)
 
 
+@pytest.mark.parametrize("name", [name for name in advantages.available() if advantages.describe(name).needs_groups])
+def test_a_number_below_0_is_no_prompt(name):
+    tensors = batch()
+    with pytest.raises(ValueError, match="The number of a prompt is -1, but `groups` are counted from 0"):
+        of(name, tensors | {"groups": tensors["groups"] - 1})
+
+
 @EVERY
 def test_a_batch_without_any_score(name):
     tensors = batch()

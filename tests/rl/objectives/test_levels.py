@@ -96,6 +96,16 @@ def test_on_fresh_samples_every_level_has_the_same_gradient_for_each_completion(
 
 
 @SURROGATES
+def test_one_advantage_per_completion_is_that_of_each_of_its_tokens(name):
+    """As many completions as tokens, so that a wrong broadcast would not fail."""
+    logps, old_logps, _, advantages, mask = (x[:, :4] for x in micro_batch())
+    expected = objectives.SURROGATES[name](logps, old_logps, advantages, mask)
+    found = objectives.SURROGATES[name](logps, old_logps, advantages[:, 0], mask)
+    torch.testing.assert_close(found.losses, expected.losses, rtol=0, atol=0)
+    assert torch.equal(found.is_clipped, expected.is_clipped)
+
+
+@SURROGATES
 def test_values_outside_the_mask_reach_neither_loss_nor_gradient(name):
     logps, old_logps, _, advantages, mask = micro_batch()
     clean = objectives.SURROGATES[name](logps, old_logps, advantages, mask)

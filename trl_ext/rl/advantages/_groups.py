@@ -25,9 +25,14 @@ class Groups:
         mask: (B, C), 1 on completion tokens.
         groups: (B,) int, number of each completion's prompt, from 0, the same on all processes.
         add_up: Sums a tensor over processes.
+
+    Raises:
+        ValueError: A prompt's number is below 0.
     """
 
     def __init__(self, rewards: Tensor, mask: Tensor, groups: Tensor, add_up: Callable[[Tensor], Tensor]) -> None:
+        if len(groups) and groups.amin() < 0:
+            raise ValueError(f"The number of a prompt is {groups.amin().item()}, but `groups` are counted from 0.")
         self._mask, self._dtype, self._add_up = mask, rewards.dtype, add_up
         self.totals = total(rewards.detach().double(), mask)
         self.is_scored = mask.bool().any(-1)

@@ -1,6 +1,6 @@
 """Compute the losses of the policy per token: the clipped surrogate of PPO, and those that replace its clipping.
 
-All inputs are (B, C). `old_logps` and `advantages` are those of the rollout and carry no gradient. ρ is π/π_old at one of three
+All inputs are (B, C); advantages may be (B,), one per completion. `old_logps` and `advantages` are those of the rollout and carry no gradient. ρ is π/π_old at one of three
 levels:
 
 - `token`: of the token.
@@ -53,7 +53,7 @@ def policy_loss(
     Raises:
         ValueError: The level is unknown.
     """
-    advantages = apply(advantages.detach(), mask)
+    advantages = _on_tokens(advantages, mask)
     ratio, share = _ratio(logps, old_logps, mask, level)
     clipped = ratio.clamp(1 - epsilon, 1 + (epsilon if epsilon_high is None else epsilon_high))
     is_above = torch.zeros_like(ratio, dtype=torch.bool) if delta is None else ratio > delta
@@ -84,7 +84,7 @@ def cispo(
     Raises:
         ValueError: The level is unknown.
     """
-    advantages = apply(advantages.detach(), mask)
+    advantages = _on_tokens(advantages, mask)
     ratio, _ = _ratio(logps.detach(), old_logps, mask, level)
     losses = -ratio.clamp(max=epsilon_high) * advantages * apply(logps, mask)
     return ClippedLoss(losses, (ratio > epsilon_high) & mask.bool())
@@ -114,7 +114,7 @@ def sapo(
     Raises:
         ValueError: The level is unknown.
     """
-    advantages = apply(advantages.detach(), mask)
+    advantages = _on_tokens(advantages, mask)
     ratio, share = _ratio(logps, old_logps, mask, level)
     temperatures = _by_sign(advantages > 0, temperature_pos, temperature_neg, ratio)
     gate = torch.sigmoid(temperatures * (ratio - 1)) * 4 / temperatures
@@ -142,7 +142,7 @@ def vespo(
         k_pos, lambda_pos: k and λ of tokens whose advantage is not negative.
         k_neg, lambda_neg: Those of the others.
     """
-    advantages = apply(advantages.detach(), mask)
+    advantages = _on_tokens(advantages, mask)
     log_ratio = apply(logps.detach() - old_logps.detach(), mask).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     log_w = log_ratio.sum(-1, keepdim=True).clamp(math.log(SMALLEST_WEIGHT), LARGEST_LOG_RATIO)
     k = _by_sign(advantages >= 0, k_pos, k_neg, log_w)
@@ -166,6 +166,11 @@ def _ratio(logps: Tensor, old_logps: Tensor, mask: Tensor, level: str) -> tuple[
     if level == "sequence":
         return importance_weights(logps / lengths, old_logps / lengths).expand(mask.shape), 1.0
     return importance_weights(logps, old_logps).expand(mask.shape), 1 / lengths
+
+
+def _on_tokens(advantages: Tensor, mask: Tensor) -> Tensor:
+    """Advantages (B, C), 0 outside the mask and detached, of advantages (B, C) or (B,)."""
+    return apply((advantages.unsqueeze(-1) if advantages.dim() == 1 else advantages).detach(), mask)
 
 
 def _by_sign(is_positive: Tensor, positive: float, negative: float, like: Tensor) -> Tensor:
