@@ -24,7 +24,7 @@ HARMLESS = {
     "greater_is_better", "enable_jit_checkpoint", "restore_callback_states_from_checkpoint",
     "full_determinism", "include_num_input_tokens_seen",
     "skip_nonfinite_steps",
-    "row_tokens", "reference_cache", "fused_kernels", "auto_find_batch_size", "use_cache", "use_liger_kernel", "liger_kernel_config", "tf32", "use_cpu",
+    "row_tokens", "reference_cache", "fused_kernels", "sampling_weights", "auto_find_batch_size", "use_cache", "use_liger_kernel", "liger_kernel_config", "tf32", "use_cpu",
     "torch_empty_cache_steps", "trust_remote_code", "num_completions_to_print", "accelerator_config",
     "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
     "dataloader_multiprocessing_context", "dataset_num_proc", "vllm_group_port", "vllm_gpu_memory_utilization",

@@ -8,6 +8,7 @@ from typing import Any
 
 from trl_ext.planner.fitting import Fit
 from trl_ext.planner.request import Request, read
+from trl_ext.planner.sampling import MERGED, VLLM
 from trl_ext.support.errors import UserError
 
 SHORTEST = 256
@@ -42,6 +43,10 @@ def flags(recipe: Any, request: Request, fit: Callable[[Request], Fit]) -> tuple
 def _changes(request: Request) -> list[dict[str, Any]]:
     storage, adapter = request.storage, request.shape.adapter
     found: list[dict[str, Any]] = []
+    if request.sampling.source == MERGED:
+        found.append({"sampling_weights": "adapter"})
+    if request.sampling.source == VLLM and not request.sampling.sleeps:
+        found.append({"vllm_enable_sleep_mode": True})
     if adapter is None:
         found.append({"use_peft": True, "lora_target_modules": ["all-linear"]})
     if storage.weight == 4:

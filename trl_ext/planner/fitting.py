@@ -48,10 +48,12 @@ class Fit:
         return self.request.shape.layers
 
     def static(self, shape: Shape | None = None) -> float:
-        """Bytes before the first row: weights, adapter, gradients, optimizer."""
+        """Bytes before the first row: weights, adapter, gradients, optimizer, and what samples completions."""
         shape = shape or self.request.shape
         storage = self.request.storage
-        return sum(memory.weights(shape, storage).values()) + sum(memory.training_state(shape, storage).values())
+        sampler = self.request.sampling.static(shape, storage)
+        parts = memory.weights(shape, storage), memory.training_state(shape, storage), sampler
+        return sum(sum(part.values()) for part in parts)
 
     def total(
         self, tokens: int, checkpointed_layers: int, *, shape: Shape | None = None, width: int | None = None

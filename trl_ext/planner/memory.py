@@ -46,6 +46,7 @@ class Row:
         activation: Bytes of a number in the residual stream, by the model's dtype.
         cached_tokens: Tokens in the KV cache while completions are sampled; 0 if none are sampled.
         is_cache_static: Whether the KV cache has its final size from the beginning.
+        engine: Bytes of an inference engine that are taken only while completions are sampled.
     """
 
     tokens: int
@@ -56,6 +57,7 @@ class Row:
     activation: int = 2
     cached_tokens: int = 0
     is_cache_static: bool = False
+    engine: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ def moments(shape: Shape, row: Row, storage: Storage, checkpointed_layers: int) 
     if row.cached_tokens:
         growth = 1.0 if row.is_cache_static else GROWING_CACHE
         found["the sampling of completions"] = {"KV cache": growth * kv_cache_per_token(shape) * row.cached_tokens}
+    if row.engine:
+        found["the sampling of completions"] = {"vLLM": row.engine}
     during = {"activations outside the layers": _shared(shape, row) * tokens} | _layer_backward(shape, row, storage)
     if recomputed < shape.layers:
         found["the last layer's backward pass"] = kept | during

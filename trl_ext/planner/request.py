@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 from trl_ext import demo
 from trl_ext.checks import sharding
 from trl_ext.model_files import adapter as adapter_files
-from trl_ext.planner import configs, training
+from trl_ext.planner import configs, sampling, training
 from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
+from trl_ext.planner.sampling import Sampling
 from trl_ext.planner.shape import Adapter, Shape
 from trl_ext.planner.training import Training
 from trl_ext.support.errors import UserError
@@ -40,6 +41,7 @@ class Request:
         is_continued: Whether the adapter exists already, so that its rank cannot be chosen.
         storage: How weights are stored.
         training: How its trainer processes examples.
+        sampling: What completions are sampled from.
         attention: Attention implementation of padded rows.
         cannot_pack: Why rows are padded; `None` if they are packed.
         examples_per_step: Examples per optimizer step on this process.
@@ -60,6 +62,7 @@ class Request:
     examples_per_step: int
     examples: int | None
     notes: tuple[str, ...]
+    sampling: Sampling = field(default_factory=Sampling)
 
     @property
     def longest(self) -> int:
@@ -79,7 +82,7 @@ class Request:
             width = min(width or self.training.length, tokens)
             share = 0.0 if self.training.is_classifier else COMPLETION_SHARE
             cache = self.training.cached_tokens, self.training.is_cache_static
-            return Row(tokens, share, 1.0, self.attention, width, activation, *cache)
+            return Row(tokens, share, 1.0, self.attention, width, activation, *cache, self.sampling.during)
         shared = 1 + self.training.sequences * (1 - COMPLETION_SHARE)
         kernel = kernel if activation == 2 and self.shape.head_width <= 256 else "segments"
         return Row(tokens, COMPLETION_SHARE, shared, kernel, 0, activation)
@@ -145,6 +148,7 @@ def read(recipe: Any) -> Request:
         examples_per_step=effective("per_device_train_batch_size") * effective("gradient_accumulation_steps"),
         examples=_examples(recipe),
         notes=tuple(notes),
+        sampling=sampling.read(recipe),
     )
 
 

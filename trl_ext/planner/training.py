@@ -125,7 +125,7 @@ def sampled(recipe: Any) -> Training:
         needs_reference=recipe.method.always_needs_reference or recipe.info.needs_reference,
         trained_adapters=1 + bool(advantage and advantage.needs_critic),
         frozen_adapters=int(effective("reward_adapter") is not None),
-        cached_tokens=completions * length,
+        cached_tokens=0 if effective("use_vllm") else completions * length,
         is_cache_static="static" in str(effective("cache_implementation")),
         notes=(
             f"The plan assumes prompts of {PROMPT} tokens. Its times do not include the sampling of completions.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from trl_ext.planner.cards import CARDS, Card, Passes
 from trl_ext.planner.fitting import Fit, Overhead
 from trl_ext.planner.memory import GIB
 from trl_ext.planner.request import Request
+from trl_ext.planner.sampling import ADAPTER, AUTO, MERGED
 from trl_ext.support.errors import UserError
 
 DISPLAY = 1.5
@@ -134,9 +135,10 @@ def plan(
         from trl_ext.recipe import load
 
         recipe = load(recipe)
-    asked = request.read(recipe)
     overhead = calibration.load()
     budget = max(vram - DISPLAY, 0)
+    given = request.read(recipe)
+    asked = _on_card(given, vram, overhead)
 
     def fit(asked: Request, gib: float = budget) -> Fit:
         return Fit(asked, gib * GIB, overhead)
@@ -146,7 +148,9 @@ def plan(
     tight = None if best else fit(asked, vram).choose()
     least = (asked.training.row_tokens or asked.longest, judged.most_checkpointed)
     tokens, checkpointed = choice or best or tight or least
-    flags, suffice = ([], True) if best else advice.flags(recipe, asked, fit)
+    flags, suffice = (
+        ([], True) if best else advice.flags(recipe, asked, lambda other: fit(_on_card(other, vram, overhead)))
+    )
     moment, terms = _terms(asked, judged, tokens, checkpointed, overhead)
     examples = examples or asked.examples
     return VramPlan(
@@ -171,14 +175,25 @@ def plan(
         longest_sequence=judged.longest_sequence(),
         largest_rank=judged.largest_rank(),
         checkpointing={size: judged.least_checkpointed(size) for size in ROWS},
-        times=tuple(_time(asked, card, overhead, mean_tokens, examples) for card in CARDS),
+        times=tuple(_time(given, card, overhead, mean_tokens, examples) for card in CARDS),
         mean_tokens=asked.mean_tokens(mean_tokens),
         examples=examples,
         examples_per_step=asked.examples_per_step,
         flags=tuple(flags),
         flags_suffice=suffice,
-        notes=_notes(asked),
+        notes=(*_notes(asked), *asked.sampling.notes(asked.shape, asked.storage, given.sampling.source == AUTO, vram)),
     )
+
+
+def _on_card(asked: Request, gib: float, overhead: Overhead, kernel: str = memory.VARLEN) -> Request:
+    """The request with what it samples from on a card of this size: `auto` is merged if that fits."""
+    settled = replace(asked, sampling=asked.sampling.on_card(gib, asked.shape))
+    if settled.sampling.source != AUTO:
+        return settled
+    merged = replace(settled, sampling=replace(settled.sampling, source=MERGED))
+    if Fit(merged, max(gib - DISPLAY, 0) * GIB, overhead, kernel).choose() is not None:
+        return merged
+    return replace(settled, sampling=replace(settled.sampling, source=ADAPTER))
 
 
 def refuse(recipe: Any, vram: float, where: str = "this card") -> None:
@@ -218,6 +233,7 @@ def _terms(
         f"weights: {name} ({bits if name == 'linear layers' else kept})": size
         for name, size in memory.weights(shape, storage).items()
     } | memory.training_state(shape, storage)
+    static |= asked.sampling.static(shape, storage)
     row = asked.row(tokens, judged.kernel)
     moment, parts = memory.activations(shape, row, storage, checkpointed)
     waste = (overhead.allocator - 1) * sum(parts.values())
@@ -228,6 +244,7 @@ def _terms(
 
 
 def _time(asked: Request, card: Card, overhead: Overhead, mean_tokens: float | None, examples: int | None) -> Time:
+    asked = _on_card(asked, card.memory, overhead, card.kernel)
     fit = Fit(asked, (card.memory - DISPLAY) * GIB, overhead, card.kernel)
     choice = fit.choose()
     if choice is None:
