@@ -35,9 +35,9 @@ def sampling_ratio(
 ) -> SamplingRatio:
     """The weights min(π_train/π_sample, clip_max) of a rollout, without gradient.
 
-    With one weight per token, the tokens of each completion are weighted as if the tokens before them had been sampled from
-    π_train. This has a low variance and, over several tokens, a small bias. With one weight per completion the expectation
-    is exact wherever no bound applies.
+    With one weight per completion the expected gradient is that of samples of π_train, wherever no bound applies; the variance
+    of the weights grows with the length. With one weight per token the variance is low, and the expectation is exact for a
+    single token only: prefixes are still distributed as under π_sample. For differences as small as rounding both are 1.
 
     Args:
         logps, sampling_logps, mask: (B, C); log-probabilities of the sampled tokens under the weights that are trained and
