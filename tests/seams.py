@@ -266,11 +266,26 @@ SEAMS = (
         "accelerate's policy of mixed precision for FSDP2, which it reads when it prepares the model",
         "trainers/preference/test_sharded.py",
     ),
+    Seam(
+        "trainers/rollout/merged_copy.py",
+        "`_from_config` of transformers' models; `LoraLayer`, its `lora_variant`, and the base class of peft's layers",
+        "trainers/rollout/test_merged_copy.py",
+    ),
     Seam("trainers/rollout/reward_adapter.py", "how TRL pads", "trainers/rollout/test_reward_position.py"),
     Seam(
         "trainers/rollout/reward_functions.py",
         "the names TRL gives reward functions",
         "trainers/rollout/test_reward_functions.py",
+    ),
+    Seam(
+        "trainers/rollout/sampler.py",
+        "TRL's RLOO trainer samples by `model_wrapped`, and scores by its fused LM head",
+        "trainers/rollout/test_sampler.py",
+    ),
+    Seam(
+        "trainers/rollout/sampling_logps.py",
+        "a processor given to transformers' `generate` runs once per step, before the temperature",
+        "trainers/rollout/test_sampler.py",
     ),
     Seam("trainers/rollout/trainer.py", "the order of TRL's `RepeatSampler`", "trainers/ppo/test_resume.py"),
     Seam(
@@ -282,6 +297,11 @@ SEAMS = (
         "trainers/rollout/trainer.py",
         "`_tokenize_prompts` of TRL's RLOO trainer, for the reward adapter",
         "trainers/rollout/test_reward_position.py",
+    ),
+    Seam(
+        "trainers/rollout/vllm_logps.py",
+        "`generate` of TRL's `VLLMGeneration` returns log-probabilities third, as many as its `logprobs` says",
+        "trainers/ppo/test_correction.py",
     ),
     Seam(
         "trainers/rollout/vllm_weights.py",

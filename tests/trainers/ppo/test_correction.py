@@ -1,10 +1,13 @@
 """The correction for the weights that sampled, in the trainer: where it enters the losses, and vLLM's log-probabilities."""
 
+import inspect
 from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from trl.generation.vllm_generation import VLLMGeneration, extract_logprobs
+from trl.trainer import rloo_trainer
 
 from tests.trainers.ppo.helpers import build, config
 from trl_ext.trainers.rollout import correction, vllm_logps, vllm_weights
@@ -99,3 +102,30 @@ def test_log_probabilities_of_vllm_are_asked_for_and_kept():
     rows = None
     engine.generate()
     assert vllm_logps.of(engine) is None
+
+
+def test_trls_engine_returns_log_probabilities_third_and_asks_for_them_by_this_name():
+    """The engine cannot run here, so its source is read."""
+    source = inspect.getsource(VLLMGeneration)
+    assert "return prompt_ids, completion_ids, logprobs, logprob_token_ids" in inspect.getsource(
+        VLLMGeneration.generate
+    )
+    assert '"logprobs": self.logprobs' in source and 'logprobs_mode="processed_logprobs"' in source
+    output = SimpleNamespace(outputs=[SimpleNamespace(logprobs=[{7: SimpleNamespace(logprob=-0.25, rank=1)}])])
+    assert extract_logprobs([output])[0] == [[[-0.25]]]
+
+
+def test_sleep_between_rollouts_is_passed_to_the_engine(model, tmp_path, monkeypatch):
+    given = {}
+
+    class Engine:
+        def __init__(self, **arguments):
+            given.update(arguments)
+
+        def generate(self, **arguments): ...
+
+    monkeypatch.setattr(rloo_trainer, "VLLMGeneration", Engine)
+    settings = {"use_vllm": True, "vllm_enable_sleep_mode": True, "vllm_gpu_memory_utilization": 0.4}
+    trainer = build(model, config(tmp_path, **settings))
+    assert given["enable_sleep_mode"] is True and given["gpu_memory_utilization"] == 0.4
+    assert trainer.vllm_generation.logprobs == 0

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
 
-from tests.trainers.helpers import lora, nf4
+from tests.trainers.helpers import COMMON, lora, nf4, randomise_lora_b
 from tests.trainers.ppo import resuming
 from tests.trainers.ppo.helpers import build, config, rollout, trained
+from trl_ext import OnlinePreferenceConfig, OnlinePreferenceTrainer
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common import activation_memory
 from trl_ext.trainers.rollout.merged_copy import MergedCopy
@@ -182,3 +185,40 @@ def test_recorded_log_probabilities_are_those_of_the_copy(model, tmp_path, is_co
     mask = batch["completion_mask"].bool()
     assert not sampled.sampling_logps[mask].isnan().any() and not mask.all(), "some completions end early"
     torch.testing.assert_close(sampled.sampling_logps[mask], sampled.logps[mask], rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_is_continued_with_its_reference_and_all_other_roles(model, tmp_path):
+    """Merged weights are those of the policy alone, and with gradient checkpointing nothing else changes."""
+
+    def run(weights, checkpointing):
+        torch.manual_seed(4)
+        start = get_peft_model(AutoModelForCausalLM.from_pretrained(model, quantization_config=nf4()), lora())
+        randomise_lora_b(start)
+        settings = {"sampling_weights": weights, "gradient_checkpointing": checkpointing, "kl_coef": 0.5}
+        trainer = build(start, config(tmp_path, max_steps=2, **settings), path=model, peft_config=None)
+        trainer.train()
+        return trainer
+
+    merged, adapter = run("merged", True), run("adapter", False)
+    assert set(merged.model.peft_config) == {"default", "ref", "critic"}
+    assert completions(merged) == completions(adapter)
+    expected = resuming.weights(adapter)
+    for name, weight in resuming.weights(merged).items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-5)
+    assert merged.recorder.logs[1]["sampling/logp_difference/max"] < 1e-4
+
+
+def test_pairs_are_sampled_from_merged_weights_too_and_nothing_is_weighted(model, tmp_path):
+    online = {"per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 6, "max_steps": 2}
+
+    def run(weights):
+        args = OnlinePreferenceConfig(**COMMON | online, output_dir=str(tmp_path), sampling_weights=weights)
+        trainer = build(model, args, cls=OnlinePreferenceTrainer)
+        trainer.train()
+        return trainer
+
+    merged, adapter = run("merged"), run("adapter")
+    assert torch.equal(rollout(merged)["completion_ids"], rollout(adapter)["completion_ids"])
+    log = merged.recorder.logs[1]
+    assert log["sampling/logp_difference/mean"] < 1e-5 and "sampling/weight/mean" not in log
+    assert log["loss"] == pytest.approx(adapter.recorder.logs[1]["loss"], rel=1e-4)
