@@ -6,6 +6,7 @@
 # make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data;
 #             MODEL=folder of a real model, for instance the one that `make real-model` prints
 # make bench-gpu  every recipe's step on an NVIDIA GPU, held to 24 GB; no network; ARGS="--help" for more
+# make bench-rl  time and memory of the update of a rollout against TRL's GRPO trainer
 # make soak   kill a run 20 times, resume it each time, compare the adapters; about 15 minutes
 # make lint   ruff, the directions of imports, and the generated parts of the docs
 PYTHON ?= python3
@@ -18,7 +19,7 @@ JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 # Real preference data for the benchmark, where a folder of it is known.
 DATA   ?= $(firstword $(wildcard $(TRL_EXT_DATA)/hh_harmless_test.jsonl.gz ../shared/data/hh_harmless_test.jsonl.gz))
 
-.PHONY: run test test-tasks real-model real bench bench-gpu soak lint format docs clean
+.PHONY: run test test-tasks real-model real bench bench-gpu bench-rl soak lint format docs clean
 
 run: $(VENV)/installed
 	$(BIN)/trl-ext run demo $(ARGS)
@@ -43,6 +44,9 @@ bench: $(VENV)/installed
 
 bench-gpu: $(VENV)/installed
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+bench-rl: $(VENV)/installed
+	$(BIN)/python -m benchmarks.rl $(ARGS)
 
 soak: $(VENV)/installed
 	$(BIN)/python -m benchmarks.soak $(ARGS)

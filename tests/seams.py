@@ -271,7 +271,12 @@ SEAMS = (
         "`_from_config` of transformers' models; `LoraLayer`, its `lora_variant`, and the base class of peft's layers",
         "trainers/rollout/test_merged_copy.py",
     ),
-    Seam("trainers/rollout/reward_adapter.py", "how TRL pads", "trainers/rollout/test_reward_position.py"),
+    Seam("trainers/rollout/order.py", "the order of TRL's `RepeatSampler`", "trainers/ppo/test_resume.py"),
+    Seam(
+        "trainers/rollout/order.py",
+        "TRL's RLOO trainer shuffles a rollout by its module's `shuffle_sequence_dict`",
+        "trainers/rollout/test_rows.py",
+    ),
     Seam(
         "trainers/rollout/reward_functions.py",
         "the names TRL gives reward functions",
@@ -287,7 +292,6 @@ SEAMS = (
         "a processor given to transformers' `generate` runs once per step, before the temperature",
         "trainers/rollout/test_sampler.py",
     ),
-    Seam("trainers/rollout/trainer.py", "the order of TRL's `RepeatSampler`", "trainers/ppo/test_resume.py"),
     Seam(
         "trainers/rollout/trainer.py",
         "TRL's RLOO trainer switches to the reference by its module's `use_adapter`",

@@ -34,7 +34,8 @@ class Method:
         samples_completions: Completions are sampled during training.
         follows_trl: Takes the settings of TRL's trainer of the same name, in which `beta` is the KL coefficient; the general trainer
             of policy gradients does the work.
-        cuts_rows: An optimizer step is one batch, cut into rows by `row_tokens`; other kinds run whole micro-batches.
+        cuts_rows: An optimizer step on examples of the data is one batch, cut into rows by `row_tokens`. Kinds that sample cut
+            their rollouts likewise; the others run whole micro-batches.
         always_needs_reference: Reference log-probabilities are needed whatever the loss; where this is false, the loss decides,
             and kinds without a loss need none.
         trains_scores: Trains a scalar head in place of the language-modelling head.

@@ -114,6 +114,21 @@ def ordinary(implementation: str | None) -> str | None:
     return _ORDINARY.get(implementation, implementation)
 
 
+@contextlib.contextmanager
+def switched_off(model: Any) -> Iterator[None]:
+    """Context in which `model` has the implementation that it had before `switch`: some code accepts only names it knows."""
+    switched = model.config._attn_implementation
+    usual = ordinary(switched)
+    if usual == switched:
+        yield
+        return
+    model.set_attn_implementation(usual)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(switched)
+
+
 @dataclass
 class SegmentMask:
     """Mask of one type of layers for one row: its segments, and the model's mask if it hides distant keys."""

@@ -71,14 +71,15 @@ def cut_rows(
     return rows[::-1]
 
 
-def padded_batch(tree: Tree, pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Collate the completions of a prompt, one sequence each, into a right-padded batch (S, T)."""
-    sequences = [torch.tensor(tree.prompt + completion) for completion in tree.completions]
+def padded_batch(trees: Sequence[Tree], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Collate the completions of prompts, one sequence each, into a right-padded batch (S, T)."""
+    pairs = [(tree.prompt, completion) for tree in trees for completion in tree.completions]
+    sequences = [torch.tensor(prompt + completion) for prompt, completion in pairs]
     return {
         "input_ids": pad(sequences, padding_value=pad_token_id, padding_side="right"),
         "attention_mask": pad([torch.ones_like(s) for s in sequences], padding_value=0, padding_side="right"),
         "completion_mask": pad(
-            [(torch.arange(len(s)) >= len(tree.prompt)).long() for s in sequences],
+            [(torch.arange(len(s)) >= len(prompt)).long() for s, (prompt, _) in zip(sequences, pairs, strict=True)],
             padding_value=0,
             padding_side="right",
         ),

@@ -67,11 +67,10 @@ def batch_that_always_fits(s: Settings) -> Iterator[str]:
             "`row_tokens` if it does."
         )
     elif s["auto_find_batch_size"]:
-        how = "shorter rows" if s.method.cuts_rows else "half the micro-batch"
         images = ", except for images" if s.method.cuts_rows else ""
         yield (
-            f"{s.where('auto_find_batch_size')} has no effect{images}: a step that does not fit in memory is repeated with {how} "
-            "anyway, and its examples stay the same."
+            f"{s.where('auto_find_batch_size')} has no effect{images}: a step that does not fit in memory is repeated with shorter "
+            "rows anyway, and its examples stay the same."
         )
 
 

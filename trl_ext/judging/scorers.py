@@ -5,7 +5,6 @@ chat template writes both. To a prompt that is text, an answer is the text that 
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -121,9 +120,6 @@ def adapter_scorer(folder: str, model: PeftModel, tokenizer: Any, batch_size: in
             model,
             tokenizer=tokenizer,
             tokenize=lambda prompts: [prompt_ids(prompt, tokenizer) for prompt in prompts],
-            autocast=contextlib.nullcontext,
-            device=model.device,
-            batch_size=batch_size,
         )
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -65,16 +65,15 @@ def read(recipe: Any) -> Training:
 
 def preferences(recipe: Any) -> Training:
     """A loss on given preferences: rows are cut to fit memory."""
-    effective, info = recipe.effective, recipe.info
+    info = recipe.info
     length, notes = _length(recipe)
-    rows = effective("row_tokens")
     return Training(
         sequences=2 if info.paired else 1,
         length=length,
-        row_tokens=None if rows in (None, "auto") else int(rows),
+        row_tokens=_row_tokens(recipe),
         owns_rows=True,
         checkpointing=_checkpointing(recipe),
-        cannot_pack=None if effective("packing") else "`packing` is off",
+        cannot_pack=_padding(recipe),
         needs_reference=info.needs_reference,
         extra_passes=int("z_ref" in info.inputs) + int(info.coupled),
         frozen_adapters=_moving_reference(recipe),
@@ -119,9 +118,10 @@ def sampled(recipe: Any) -> Training:
         sequences=1,
         length=length,
         length_key=recipe.method.length_key,
-        row_tokens=batch * length,
+        row_tokens=_row_tokens(recipe),
+        owns_rows=True,
         checkpointing=_checkpointing(recipe),
-        cannot_pack="its trainer runs whole micro-batches",
+        cannot_pack=_padding(recipe),
         needs_reference=recipe.method.always_needs_reference or recipe.info.needs_reference,
         trained_adapters=1 + bool(advantage and advantage.needs_critic),
         frozen_adapters=int(effective("reward_adapter") is not None),
@@ -132,6 +132,17 @@ def sampled(recipe: Any) -> Training:
             *((GREEDY,) if advantage and advantage.needs_greedy else ()),
         ),
     )
+
+
+def _row_tokens(recipe: Any) -> int | None:
+    """The value of `row_tokens`; `None` for `auto`."""
+    rows = recipe.effective("row_tokens")
+    return None if rows in (None, "auto") else int(rows)
+
+
+def _padding(recipe: Any) -> str | None:
+    """Why rows are padded, by the settings; `None` if they are packed."""
+    return None if recipe.effective("packing") else "`packing` is off"
 
 
 def _length(recipe: Any) -> tuple[int, tuple[str, ...]]:

@@ -79,7 +79,7 @@ def compare(recipe: Recipe, trainer: Any, directory: Path) -> str | None:
         return None
     beside = here.total - here.free - torch.cuda.memory_reserved()
     measured = torch.cuda.max_memory_reserved() + beside
-    choice = None if recipe.method.samples_completions else trainer.longest_row
+    choice = (trainer.memory if recipe.method.samples_completions else trainer).longest_row
     try:
         planned = planner.plan(recipe, vram=here.total / GIB, choice=choice)
     except UserError:

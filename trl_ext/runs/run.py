@@ -208,10 +208,10 @@ def train(
 
         A rerun on a CPU is then bit-identical, if reference rows are as long again (`RowMemory.reference_tokens`).
         """
-        exact = replace(resolved, values={**resolved.values, "row_tokens": trainer.row_tokens})
+        exact = replace(resolved, values={**resolved.values, "row_tokens": trainer.memory.row_tokens})
         exact.dump(directory / "recipe.resolved.yaml")
 
-    if recipe.method.cuts_rows:
+    if recipe.method.cuts_rows or recipe.method.samples_completions:
         trainer.add_callback(AfterFirstStep(keep_row_tokens))
     if checkpoint is not None:
         trainer.check_resume(checkpoint)  # before the directory's recipe is replaced

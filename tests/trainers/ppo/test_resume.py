@@ -60,7 +60,7 @@ def test_a_run_that_chooses_its_layers_resumes_with_others(model, tmp_path, monk
     resumed = with_free(0, tmp_path / "resumed", str(tmp_path / "whole" / "checkpoint-2"))
     resuming.check_same(resumed, resuming.weights(whole), whole.recorder.logs)
     assert len(resumed.recorder.logs) == 2
-    assert (whole.update.micro_batches.memory.layers.count, resumed.update.micro_batches.memory.layers.count) == (0, 2)
+    assert (whole.rows.memory.checkpointed_layers, resumed.rows.memory.checkpointed_layers) == (0, 2)
 
 
 def test_the_run_directory_is_a_plain_adapter(model, uninterrupted):

@@ -41,8 +41,8 @@ def test_the_rollout_is_that_of_trl(model, tmp_path):
     torch.testing.assert_close(ours_summed, rollout(theirs)["old_logps"])
     for name in ("reward", "completions/mean_length", "rewards/count_the/mean"):
         assert ours.recorder.logs[0][name] == theirs.recorder.logs[0][name]
-    # TRL's `kl` is the token mean of the k1 estimator
-    assert ours.recorder.logs[0]["kl/k1"] == pytest.approx(theirs.recorder.logs[0]["kl"], rel=1e-5)
+    # TRL's `kl` is the token mean of the k1 estimator. The log-probs, of about 5 nats, are rounded otherwise in packed rows.
+    assert ours.recorder.logs[0]["kl/k1"] == pytest.approx(theirs.recorder.logs[0]["kl"], rel=1e-5, abs=1e-6)
 
 
 def test_temperature_divides_the_logits_of_policy_and_reference(model, tmp_path):

@@ -28,9 +28,9 @@ def files(**changes):
 
 @pytest.mark.parametrize(("step", "is_kept"), [(1, True), (3, True), (4, False), (5, True), (8, False)])
 def test_a_rollout_is_kept_while_a_later_step_needs_it(step, is_kept, tmp_path):
-    files().save_state(tmp_path / "checkpoint", step=step, rollout=ROLLOUT, update={"part_size": 1})
+    files().save_state(tmp_path / "checkpoint", step=step, rollout=ROLLOUT, update={"row_budget": 512})
     state = files().load_state(tmp_path / "checkpoint")
-    assert (state["step"], state["part_size"], state["rollout"] is not None) == (step, 1, is_kept)
+    assert (state["step"], state["row_budget"], state["rollout"] is not None) == (step, 512, is_kept)
     if is_kept:
         assert torch.equal(state["rollout"][0]["completion_ids"], ROLLOUT[0]["completion_ids"])
 

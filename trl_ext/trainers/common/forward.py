@@ -112,6 +112,13 @@ def scalars(model: nn.Module, head: nn.Module, batch: dict[str, Any]) -> tuple[t
     return row.spread(head(row.select(hidden)).flatten()), row.mask
 
 
+def at_the_start(table: torch.Tensor, mask: torch.Tensor, width: int) -> torch.Tensor:
+    """Move the values that a mask selects to the start of their rows, (S, W) to (S, width); 0 after them."""
+    order = (mask == 0).to(torch.int8).argsort(dim=1, stable=True)
+    moved = table.gather(1, order)[:, :width]
+    return nn.functional.pad(moved, (0, width - moved.size(1)))
+
+
 def row_of(batch: dict[str, Any]) -> Row:
     """Read a batch as `run` takes it."""
     return _packed(batch["packed"]) if "packed" in batch else _padded(batch)

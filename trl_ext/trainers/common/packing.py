@@ -72,7 +72,7 @@ class PackingProof:
         dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
         slower = ""
         with self.runtime.autocast(), no_grad_eval(model):
-            padded = score(self.runtime.to_device(padded_batch(tree, self.pad_token_id)))
+            padded = score(self.runtime.to_device(padded_batch([tree], self.pad_token_id)))
             for kernel in kernels.usable(args.device, dtype):
                 before = attention.switch(base, kernel)
                 outcome = proof.prove(score_packed, padded, tree, dtype)

@@ -1,7 +1,7 @@
 """Run a forward and backward pass again if memory runs out."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from accelerate import Accelerator
 from torch import nn
@@ -9,13 +9,19 @@ from torch import nn
 from trl_ext.support.free_memory import release
 from trl_ext.support.memory_errors import in_parentheses, is_out_of_memory
 from trl_ext.trainers.common.console import say
-from trl_ext.trainers.common.micro_batch_memory import MicroBatchMemory
 from trl_ext.trainers.common.out_of_memory import Unchanged
 
 INTERVAL = 100
 """Micro-batches of a phase among which one is run again as it was."""
 
 Result = TypeVar("Result")
+
+
+class Recomputes(Protocol):
+    """Chooses the checkpointed layers."""
+
+    def recompute_everything(self) -> bool:
+        """Checkpoint all layers from now on. Returns whether anything changed."""
 
 
 class Repetition:
@@ -27,18 +33,20 @@ class Repetition:
     Args:
         accelerator: Prints.
         phase: Text after "Out of memory", such as "in the update".
+        what: What is run again, for messages.
     """
 
-    def __init__(self, accelerator: Accelerator, phase: str) -> None:
+    def __init__(self, accelerator: Accelerator, phase: str, what: str = "the micro-batch") -> None:
         self.accelerator = accelerator
         self.phase = phase
+        self.what = what
         self._unchanged = Unchanged(INTERVAL)
 
     def until_it_fits(
         self,
         attempt: Callable[[], Result],
         parameters: list[nn.Parameter],
-        memory: MicroBatchMemory | None,
+        memory: Recomputes | None,
         shrink: Callable[[str], None],
     ) -> Result:
         """Call `attempt` until it does not run out of memory, and add its gradients to those that exist.
@@ -68,9 +76,9 @@ class Repetition:
             # Outside the handler, so that no traceback keeps the failed attempt's activations alive.
             release()
             if self._unchanged.is_allowed():
-                self._say("cached memory was freed, and the micro-batch is run again as it was")
+                self._say(f"cached memory was freed, and {self.what} is run again as it was")
             elif memory is not None and memory.recompute_everything():
-                self._say("the micro-batch is run again, from now on with gradient checkpointing in all layers")
+                self._say(f"{self.what} is run again, from now on with gradient checkpointing in all layers")
             else:
                 shrink(quoted)
         for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -115,8 +115,9 @@ class RowMemory:
     def checkpoint_for(self, tokens: int) -> None:
         """Checkpoint as many layers as a row of `tokens` tokens needs."""
         self._longest = max(self._longest, tokens)
-        if self.activations is not None:
-            self._layers.first(self.activations.layers_to_checkpoint(tokens))
+        if self._layers is not None:
+            memory, all_layers = self.activations, len(self._layers.layers)
+            self._layers.first(all_layers if memory is None else memory.layers_to_checkpoint(tokens))
 
     def checkpoint_nothing(self) -> None:
         """Checkpoint no layer, as long as no backward pass follows, unless the user chose the layers."""
@@ -163,6 +164,10 @@ class RowMemory:
             return False  # no longer than the policy's, or a single completion
         self.reference_budget = half
         return True
+
+    def limit_reference_rows(self, tokens: int) -> None:
+        """Limit rows without gradient to `tokens` tokens from now on."""
+        self.reference_budget = tokens
 
     # Resuming --------------------------------------------------------------------------------------------------
 

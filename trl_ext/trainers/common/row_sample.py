@@ -28,6 +28,6 @@ def make(tree: Tree, is_packed: bool, device: torch.device, times: int) -> tuple
     if is_packed:
         row = pack([tree] * repeats)
         return {"packed": row.to(device)}, row.input_ids.numel()
-    one = padded_batch(tree, pad_token_id=0)  # any id: padding is masked
+    one = padded_batch([tree], pad_token_id=0)  # any id: padding is masked
     batch = {name: ids.repeat(repeats, 1).to(device) for name, ids in one.items()}
     return batch, batch["input_ids"].numel()

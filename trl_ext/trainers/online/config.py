@@ -11,13 +11,14 @@ import trl
 from trl_ext import checks
 from trl_ext.trainers.common.flags import switch
 from trl_ext.trainers.common.recompute_options import RecomputeOptions
+from trl_ext.trainers.common.row_options import RowOptions
 from trl_ext.trainers.preference.config import LossOptions
 from trl_ext.trainers.rollout import rollout_size
 from trl_ext.trainers.rollout.sampling_options import SamplingOptions
 
 
 @dataclass
-class OnlinePreferenceConfig(LossOptions, RecomputeOptions, SamplingOptions, trl.RLOOConfig):
+class OnlinePreferenceConfig(LossOptions, RowOptions, RecomputeOptions, SamplingOptions, trl.RLOOConfig):
     """`trl.RLOOConfig` with `loss` and `loss_kwargs`; `beta` is that of the loss.
 
     In TRL's fields, `num_generations` is the number of completions that a pair is chosen from, and `num_iterations` the
@@ -56,6 +57,7 @@ class OnlinePreferenceConfig(LossOptions, RecomputeOptions, SamplingOptions, trl
 
     def __post_init__(self) -> None:
         self._read_switches()
+        self._read_row_tokens()
         checks.refuse(self, self._method)
         with self._auto_withheld(), rollout_size.given_once(self):
             super().__post_init__()

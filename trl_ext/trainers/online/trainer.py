@@ -11,8 +11,8 @@ Differences from `trl.RLOOTrainer` (1.16), whose generation, reward functions, b
 4. Adapter weights are float32 (`trl_ext.trainers.common.lora`), and the base is not changed.
 5. A resumed run continues with the rollout that was interrupted (`trl_ext.trainers.rollout.checkpoint`).
 6. The order of prompts depends only on seed and epoch, so a resumed run continues it.
-7. If memory runs out in an update, the same micro-batch is run again, then in halves
-   (`trl_ext.trainers.rollout.micro_batches`).
+7. All passes but sampling run in rows in which the completions of a prompt share it. If memory runs out in an update, the same
+   step is run again, then in shorter rows (`trl_ext.trainers.rollout.backward`).
 """
 
 import math

@@ -1,6 +1,6 @@
 """Learn from pairs of a rollout: the best and the worst completion of each prompt, and a loss of `trl_ext.losses`.
 
-The first two methods of `PairUpdate` give the order: `targets` for a rollout, `learn` for a micro-batch of it.
+The first two methods of `PairUpdate` give the order: `targets` for a rollout, `learn` for a batch of it.
 `trl_ext.trainers.rollout.update` lists the order of a whole optimizer step.
 """
 
@@ -35,7 +35,7 @@ class PairUpdate(RolloutUpdate):
         shared: Arguments of `RolloutUpdate`.
     """
 
-    row, rows = "pair", "pairs"
+    example = "pair"
 
     def __init__(
         self,
@@ -74,11 +74,9 @@ class PairUpdate(RolloutUpdate):
         verdict[pairs[has_preference]] = verdict.new_tensor([1.0, -1.0])
         return cut, verdict
 
-    def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
+    def learn(self, batch: dict[str, Tensor], accumulation: float) -> Tensor:
         sums = self.metrics.sums["train"]
-        return self.micro_batches.backward(
-            "in the update", self.policy_loss, batch, self.parameters(), sums, accumulation, self.policy_forward
-        )
+        return self.backward.run("in the update", self.policy_loss, batch, self.parameters(), sums, accumulation)
 
     def _record_rollout(self, sampled: Sampled, scores: Tensor, pairs: Tensor, count: int, mode: str) -> None:
         """Add the metrics of a rollout; `pairs` are those with a preference, of `count`."""
@@ -86,9 +84,6 @@ class PairUpdate(RolloutUpdate):
         sampled.record_samples(sums)
         sums.add("score/margin", scores[pairs].diff().neg().sum(), len(pairs))
         sums.add("pairs/ties", count - len(pairs), count)
-
-    def policy_forward(self, batch: dict[str, Tensor]) -> Tensor:
-        return super().policy_forward(_flat(batch))
 
     # The loss ---------------------------------------------------------------------------------------------------
 

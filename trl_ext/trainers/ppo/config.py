@@ -15,6 +15,7 @@ from trl_ext.trainers.common.flags import switch
 from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.nonfinite import FiniteStepOptions
 from trl_ext.trainers.common.recompute_options import RecomputeOptions
+from trl_ext.trainers.common.row_options import RowOptions
 from trl_ext.trainers.rollout import rollout_size
 from trl_ext.trainers.rollout.sampling_options import SamplingOptions
 
@@ -24,7 +25,7 @@ RLOO_NEEDS_TWO = "RLOO requires at least 2 generations"
 
 @dataclass
 class PPOConfig(
-    FiniteStepOptions, CheckpointOptions, KernelOptions, RecomputeOptions, SamplingOptions, trl.RLOOConfig
+    FiniteStepOptions, CheckpointOptions, KernelOptions, RowOptions, RecomputeOptions, SamplingOptions, trl.RLOOConfig
 ):
     """`trl.RLOOConfig` with per-token rewards and a choice of advantage and of KL estimator.
 
@@ -185,6 +186,7 @@ class PPOConfig(
 
     def __post_init__(self) -> None:
         self._read_switches()
+        self._read_row_tokens()
         checks.refuse(self, self._method)
         self._translate()
         self.kl_level = truth_table.check(self.kl_estimator, self.kl_placement, self.kl_level)

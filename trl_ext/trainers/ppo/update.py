@@ -1,6 +1,6 @@
 """Learn from a rollout by a policy gradient: rewards per token and advantages; then the losses of policy and critic.
 
-The first two methods of `PPOUpdate` give the order: `targets` for a rollout, `learn` for a micro-batch of it.
+The first two methods of `PPOUpdate` give the order: `targets` for a rollout, `learn` for a batch of it.
 `trl_ext.trainers.rollout.update` lists the order of a whole optimizer step.
 """
 
@@ -14,8 +14,8 @@ from trl_ext.rl import advantages, aggregation, kl, masked, objectives
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.ppo.surrogate import surrogate
 from trl_ext.trainers.ppo.targets import Rollout
-from trl_ext.trainers.rollout import correction, roles
-from trl_ext.trainers.rollout.generation import memory_reported, sequences
+from trl_ext.trainers.rollout import correction, roles, token_ids
+from trl_ext.trainers.rollout.generation import memory_reported
 from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.update import RolloutUpdate, completions_per_prompt
 
@@ -59,21 +59,20 @@ class PPOUpdate(RolloutUpdate):
         mask = targets["loss_mask"]
         return batch | targets, masked.total(targets["token_advantages"], mask) / mask.sum(1).clamp(min=1)
 
-    def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
+    def learn(self, batch: dict[str, Tensor], accumulation: float) -> Tensor:
         # One role after the other, so that only one role's graph is in memory.
         loss = self.learn_as(roles.POLICY, batch, accumulation)
         return loss + self.learn_as(roles.CRITIC, batch, accumulation) if self.advantage.needs_critic else loss
 
-    def learn_as(self, role: str, batch: dict[str, Tensor], accumulation: int) -> Tensor:
-        """Forward and backward of one role on a micro-batch; returns its loss, without gradient."""
+    def learn_as(self, role: str, batch: dict[str, Tensor], accumulation: float) -> Tensor:
+        """Forward and backward of one role on a batch; returns its loss, without gradient."""
         is_policy = role == roles.POLICY
         loss_of = self.policy_loss if is_policy else self.critic_loss
-        forward = self.policy_forward if is_policy else self.critic_forward
         phase = f"in the {'policy' if is_policy else 'critic'}'s update"
         with roles.acting_as(self.model, role):
             parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
             sums = self.metrics.sums["train"]
-            return self.micro_batches.backward(phase, loss_of, batch, parameters, sums, accumulation, forward)
+            return self.backward.run(phase, loss_of, batch, parameters, sums, accumulation)
 
     def parameters(self) -> list[nn.Parameter]:
         critic = roles.critic_parameters(self.model) if self.advantage.needs_critic else []
@@ -82,18 +81,13 @@ class PPOUpdate(RolloutUpdate):
     # A rollout --------------------------------------------------------------------------------------------------
 
     def _values(self, batch: dict[str, Any]) -> Tensor:
-        """Values (B, C) of a rollout, in chunks of a micro-batch, as TRL computes log-probabilities."""
-        size = self.args.per_device_train_batch_size
-        input_ids, attention_mask = sequences(batch)
-        length = batch["completion_ids"].size(1)
+        """Values (B, C) of a rollout."""
         with (
-            memory_reported("while the critic computed values", is_training=self.model.training),
+            memory_reported("while the critic computed values", is_training=self.model.training, cuts_rows=True),
             roles.acting_as(self.model, roles.CRITIC),
             no_grad_eval(self.model),
-            self.accelerator.autocast(),
         ):
-            chunks = zip(input_ids.split(size), attention_mask.split(size), strict=True)
-            return torch.cat([roles.values(self.model, ids, mask, length) for ids, mask in chunks])
+            return self.values(batch)
 
     def _record_rollout(self, rollout: Rollout, shaped: Tensor, targets: dict, size: int, mode: str) -> None:
         sums = MeanMetrics()
@@ -145,7 +139,7 @@ class PPOUpdate(RolloutUpdate):
     def critic_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
         """`vf_coef` times: per completion Σ_t clipped squared error, over the rollout's mean length."""
         mask = batch["loss_mask"]
-        values = self.critic_forward(batch)
+        values = self.values(batch)
         clipped = objectives.value_loss(
             values, batch["values"], batch["returns"], mask, epsilon=self.args.cliprange_value
         )
@@ -153,11 +147,13 @@ class PPOUpdate(RolloutUpdate):
         sums.add("clip_fraction/value", clipped.is_clipped.sum(), mask.sum())
         return self.args.vf_coef * clipped.losses.sum(1).mean() / batch["mean_length"]
 
-    def critic_forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Values (B, C) with gradient."""
-        length = batch["completion_ids"].size(1)
-        with self.accelerator.autocast():  # transformers' autocast covers only the model's own forward
-            return roles.values(self.model, *sequences(batch), length)
+    def values(self, batch: dict[str, Tensor]) -> Tensor:
+        """The value (B, C) of the state before each token of the completions, with gradient in one row if it is enabled.
+
+        Call it inside `acting_as(model, CRITIC)`.
+        """
+        width = batch["completion_ids"].size(1)
+        return self.rows.scalars(token_ids.trees(batch), width, self.model.value_head)
 
     def _record_clipping(self, is_clipped: Tensor, log_ratios: Tensor, mask: Tensor, sums: MeanMetrics) -> None:
         """Add the shares of tokens whose ratio was clipped: all, those below 1 and those above."""

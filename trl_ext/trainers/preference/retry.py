@@ -105,7 +105,8 @@ class Retry:
                 "`max_length` or `lora_r`, or free memory on the device."
             )
         if is_here and not (is_reference or recomputes):
-            self.memory.shorten_rows(self.rows.size(largest) // 2)
+            # An example longer than a row has one of its own. Other rows may be those that do not fit.
+            self.memory.shorten_rows(min(self.rows.size(largest), self.memory.row_tokens) // 2)
         change = "gradient checkpointing in all layers" if recomputes else f"row_tokens {self.memory.row_tokens:,}"
         if is_reference:
             change = f"reference rows of up to {self.memory.reference_budget:,} tokens"

@@ -73,13 +73,22 @@ def check_equal(sampled: Sampled) -> None:
         )
 
 
-def memory_reported(phase: str, *, is_training: bool, is_sampling: bool = False) -> AbstractContextManager:
-    """Inside, an out-of-memory error names the phase and the settings that its memory depends on."""
+def memory_reported(
+    phase: str, *, is_training: bool, is_sampling: bool = False, cuts_rows: bool = False
+) -> AbstractContextManager:
+    """Inside, an out-of-memory error names the phase and the settings that its memory depends on.
+
+    Args:
+        phase: Text after "Out of memory".
+        is_training: Not an evaluation.
+        is_sampling: All completions of a rollout are sampled together.
+        cuts_rows: Rows are shortened until they fit, so that the number of completions does not matter.
+    """
     batch = f"`per_device_{'train' if is_training else 'eval'}_batch_size`"
-    # All completions of a rollout are sampled together, and scored per micro-batch.
     is_whole = is_training and is_sampling
     together = f"{batch}, `steps_per_generation` or `gradient_accumulation_steps`" if is_whole else batch
-    return out_of_memory.reported(phase, f"lower {together}, or `max_completion_length`, or free memory on the device")
+    lower = "" if cuts_rows else f"{together}, or "
+    return out_of_memory.reported(phase, f"lower {lower}`max_completion_length`, or free memory on the device")
 
 
 def sequences(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

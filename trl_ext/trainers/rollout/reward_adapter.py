@@ -5,7 +5,6 @@ the saved modules. The adapter is added to the causal language model under the n
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ from peft import PeftConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer
-from trl.trainer.utils import pad
 
+from trl_ext.batching.packed import Tree
+from trl_ext.batching.padded import padded_batch
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import reward as reward_folder
 from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.trainers.common import forward
 from trl_ext.trainers.rollout import roles
 from trl_ext.trainers.rollout.value_head import ValueHead
 
@@ -47,9 +48,7 @@ class RewardAdapter:
         *,
         tokenizer: Any,
         tokenize: Callable[[list], list[list[int]]],
-        autocast: Callable[[], AbstractContextManager],
-        device: torch.device,
-        batch_size: int,
+        values: Callable[[list[Tree], int], Tensor] | None = None,
     ) -> None:
         """Put adapter and head on the policy's model, frozen.
 
@@ -57,9 +56,8 @@ class RewardAdapter:
             model: The policy.
             tokenizer: The policy's; that of the adapter where its folder has none.
             tokenize: Token ids of prompts, as they are sampled from.
-            autocast: Gives the context of a forward pass.
-            device: Where the model computes.
-            batch_size: Completions that are scored together.
+            values: The number (B, C) that the head gives the state before each token of B completions, one per prompt; called
+                with C, while the adapter is active, without gradient (default: computed in one padded batch).
 
         Raises:
             ValueError: The adapter's weights do not fit this model.
@@ -80,21 +78,27 @@ class RewardAdapter:
         module = ValueHead(head.shape[1], bias=False, device=model.device).requires_grad_(False)
         module.weight.data.copy_(head[0])
         model.add_module(roles.HEADS[roles.REWARD], module)
-        self._model, self._device, self._autocast = model, device, autocast
-        self._tokenize, self._batch_size, self._pad_token_id = tokenize, batch_size, tokenizer.pad_token_id
+        self._model, self._tokenize, self._pad_token_id = model, tokenize, tokenizer.pad_token_id
+        self._values = values or self._values_padded
         has_tokenizer = (self.folder / "tokenizer_config.json").exists()
         self._tokenizer = AutoTokenizer.from_pretrained(self.folder) if has_tokenizer else tokenizer
         self._after_eos = _after_eos(self._tokenizer)
 
     def __call__(self, prompts: list, completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
         """One score per completion, read at the token at which the classifier was trained."""
-        rows = [
-            self._as_trained([*ids, *completion], is_chat=isinstance(prompt, list))
-            for prompt, ids, completion in zip(prompts, self._tokenize(prompts), completion_ids, strict=True)
-        ]
-        size = self._batch_size
-        scores = [self._score(rows[start : start + size]) for start in range(0, len(rows), size)]
-        return torch.cat(scores).tolist()
+        rows = zip(prompts, self._tokenize(prompts), completion_ids, strict=True)
+        trees = [self._tree(ids, completion, is_chat=isinstance(prompt, list)) for prompt, ids, completion in rows]
+        lengths = [len(tree.completions[0]) for tree in trees]
+        with roles.acting_as(self._model, roles.REWARD), no_grad_eval(self._model):
+            values = self._values(trees, max(lengths, default=1))
+        last = torch.tensor(lengths, device=values.device).unsqueeze(1) - 1
+        return values.gather(1, last).squeeze(1).tolist()
+
+    def _tree(self, prompt: list[int], completion: list[int], is_chat: bool) -> Tree:
+        """The tokens up to the one that the classifier reads, and one more, before which they are the state."""
+        read = self._as_trained([*prompt, *completion], is_chat)
+        shared = prompt if len(read) >= len(prompt) else read
+        return Tree(shared, [[*read[len(shared) :], self._pad_token_id]])
 
     def _as_trained(self, row: list[int], is_chat: bool) -> list[int]:
         """The tokens up to the one that a sequence classifier reads: the last that is not padding.
@@ -107,14 +111,10 @@ class RewardAdapter:
         length = next((i for i in range(len(row), 1, -1) if row[i - 1] != self._tokenizer.pad_token_id), 1)
         return row[:length]
 
-    def _score(self, rows: list[list[int]]) -> Tensor:
-        ids = [torch.tensor(row) for row in rows]
-        # Padded on the left, so that the last token of every row is the last column.
-        input_ids = pad(ids, padding_value=self._pad_token_id, padding_side="left")
-        attention_mask = pad([torch.ones_like(row) for row in ids], padding_value=0, padding_side="left")
-        with roles.acting_as(self._model, roles.REWARD), no_grad_eval(self._model), self._autocast():
-            hidden = roles.last_hidden_state(self._model, input_ids.to(self._device), attention_mask.to(self._device))
-            return self._model.reward_head(hidden[:, -1])
+    def _values_padded(self, trees: list[Tree], width: int) -> Tensor:
+        batch = padded_batch(trees, self._pad_token_id)
+        batch = {name: tensor.to(self._model.device) for name, tensor in batch.items()}
+        return forward.at_the_start(*forward.scalars(self._model, self._model.reward_head, batch), width)
 
 
 def _after_eos(tokenizer: Any) -> list[int]:

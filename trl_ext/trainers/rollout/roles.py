@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 
 from trl_ext.reference import frozen_copy, switching
 from trl_ext.trainers.rollout.value_head import ValueHead
@@ -76,21 +76,6 @@ def critic_parameters(model: PeftModel) -> list[nn.Parameter]:
     """The critic's adapter weights and those of its head."""
     with acting_as(model, CRITIC):
         return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def values(model: PeftModel, input_ids: Tensor, attention_mask: Tensor, completion_length: int) -> Tensor:
-    """The value (B, C) of the state before each of the last C tokens of (B, T) is chosen, float32.
-
-    Runs the backbone directly, without the language model's head. Call it inside `acting_as(model, CRITIC)`.
-    """
-    hidden = last_hidden_state(model, input_ids, attention_mask)[:, -completion_length - 1 : -1]
-    return model.value_head(hidden)
-
-
-def last_hidden_state(model: PeftModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Hidden states (B, T, H) of the backbone with whichever adapter is active."""
-    backbone = model.get_base_model().base_model
-    return backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
 
 
 def _hidden_size(model: PeftModel) -> int:

@@ -6,7 +6,7 @@ an update (`trl_ext.trainers.rollout.update`), metrics, and the files of a check
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from trl import RLOOTrainer
 from trl.trainer import rloo_trainer
-from trl.trainer.utils import RepeatSampler
 
+from trl_ext.batching import attention
 from trl_ext.reference import frozen_copy, modules, switching
 from trl_ext.reference.frozen_copy import policy_is_reference
 from trl_ext.reference.implicit import no_grad_eval
@@ -31,15 +31,27 @@ from trl_ext.trainers.common import (
     step_zero,
 )
 from trl_ext.trainers.common.processes import reduce_gradients
+from trl_ext.trainers.common.row_memory import RowMemory
+from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.common.temporarily import temporarily
-from trl_ext.trainers.rollout import correction, generation, greedy, reward_functions, vllm_logps, vllm_weights
+from trl_ext.trainers.rollout import (
+    correction,
+    generation,
+    greedy,
+    order,
+    reward_functions,
+    token_ids,
+    vllm_logps,
+    vllm_weights,
+)
 from trl_ext.trainers.rollout.checkpoint import RolloutFiles
 from trl_ext.trainers.rollout.metrics import StepMetrics
+from trl_ext.trainers.rollout.rows import RolloutRows, Scored
 from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.sampler import MERGED, Sampler
-from trl_ext.trainers.rollout.update import RolloutUpdate, Scored
+from trl_ext.trainers.rollout.update import RolloutUpdate
 
-ROOM = "`per_device_train_batch_size`, `max_completion_length` or `lora_r`, or set `gradient_checkpointing: true`"
+ROOM = "`max_completion_length` or `lora_r`, or set `gradient_checkpointing: true`"
 
 OF_RLOO = ("kl", "frac_reward_zero_std")
 """Metrics of TRL that are dropped: a KL per token under a name that elsewhere means a sum, and a share of prompts that is
@@ -53,8 +65,10 @@ class RolloutTrainer(RLOOTrainer):
     2. Adapter weights are float32 (`trl_ext.trainers.common.lora`).
     3. The order of prompts depends only on seed and epoch, so a resumed run continues it.
     4. Backward passes bypass DDP's wrapper; gradients and metrics are reduced once per optimizer step.
-    5. An out-of-memory error outside of an update names its phase and the settings to lower.
-    6. Completions may be sampled from a merged copy of the base (`trl_ext.trainers.rollout.sampler`).
+    5. An optimizer step's micro-batches are learnt from as one batch, cut into rows in which the completions of a prompt share
+       it. All passes but sampling run in such rows.
+    6. An out-of-memory error outside of an update names its phase and the settings to lower.
+    7. Completions may be sampled from a merged copy of the base (`trl_ext.trainers.rollout.sampler`).
 
     Overrides `train`, `evaluate`, `_get_train_sampler`; `_generate_and_score_completions`, `_generate_single_turn`,
     `_get_per_token_logps_and_entropies`, `_calculate_rewards`; `training_step`, `_compute_loss`; `_save`,
@@ -66,6 +80,8 @@ class RolloutTrainer(RLOOTrainer):
     `_current_train_step_time`, `_metrics`, `_logs`.
 
     Attributes:
+        rows: Runs policy, reference, critic and reward model on completions.
+        memory: Chooses the length of rows and the checkpointed layers.
         update: Learns from rollouts.
         files: Of a checkpoint.
         sampler: Samples completions.
@@ -110,14 +126,15 @@ class RolloutTrainer(RLOOTrainer):
         fused_kernels.install(self)
         if start is not None:
             step_zero.check_start(self, start)
+        runtime = Runtime(self.model, args, self.accelerator, self._autocast, self._prepare_input)
+        self.memory = RowMemory(runtime, optimizer=lambda: self.optimizer, trained=lambda: self.update.parameters())
+        self.rows = RolloutRows(runtime, self.memory, self._tokenizer.pad_token_id, has_aux_loss=self.aux_loss_enabled)
         if adapter is not None:
             adapter.attach(
                 self.model,
                 tokenizer=self.processing_class,
                 tokenize=lambda prompts: self._tokenize_prompts(prompts)[0],
-                autocast=self.accelerator.autocast,
-                device=args.device,
-                batch_size=args.per_device_train_batch_size,
+                values=lambda trees, width: self.rows.scalars(trees, width, self.model.reward_head),
             )
         if self.use_vllm:  # which TRL gives weights one by one, by name (`tests/trainers/rollout/test_generation.py`)
             self.vllm_generation._iter_named_params = lambda: vllm_weights.named_weights(self.model)
@@ -127,19 +144,23 @@ class RolloutTrainer(RLOOTrainer):
         self._reads_reference = reads_reference
         self.files = files
         self.update = make_update(
-            model=self.model,
-            args=args,
-            accelerator=self.accelerator,
-            autocast=self.compute_loss_context_manager,
+            rows=self.rows,
             score=self._score,
             aux_loss_coef=self.router_aux_loss_coef,
             metrics=StepMetrics(self.accelerator, self._metrics),
-            optimizer=lambda: self.optimizer,
         )
         self._observed: generation.Observed | None = None  # during a rollout
+        self._collected: list[tuple[int, dict[str, Any]]] = []  # micro-batches of the optimizer step so far
+
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        """Context of a forward pass. Critic and reward model run the backbone past the model's own forward."""
+        with self.compute_loss_context_manager(), self.accelerator.autocast():
+            yield
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         overrides.refuse_assigned(self, self._bypassed)
+        self._collected = []
         told = temporarily(self.args, auto_find_batch_size=False)  # an update that does not fit is repeated anyway
         with told, out_of_memory.reported("in training", f"lower {ROOM}"):
             try:
@@ -151,8 +172,8 @@ class RolloutTrainer(RLOOTrainer):
         with out_of_memory.reported("in evaluation", "lower `per_device_eval_batch_size` or `max_completion_length`"):
             return super().evaluate(*args, **kwargs)
 
-    def _get_train_sampler(self, dataset: Any = None) -> "ResumableSampler":
-        return ResumableSampler(
+    def _get_train_sampler(self, dataset: Any = None) -> order.ResumableSampler:
+        return order.ResumableSampler(
             data_source=self.train_dataset if dataset is None else dataset,
             mini_repeat_count=self.num_generations,
             batch_size=self.args.generation_batch_size // self.num_generations,
@@ -191,7 +212,10 @@ class RolloutTrainer(RLOOTrainer):
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
         def generate() -> list[list[int]]:
-            return super(RolloutTrainer, self)._generate_single_turn(prompt_ids, *args, **kwargs)
+            # Continuous batching knows no implementation of packed rows.
+            model = self.accelerator.unwrap_model(self.model_wrapped)
+            with attention.switched_off(model.get_base_model() if lora.has_adapter(model) else model):
+                return super(RolloutTrainer, self)._generate_single_turn(prompt_ids, *args, **kwargs)
 
         memory = self._memory_reported("while completions were sampled", is_sampling=True)
         with memory, nonfinite_report.sampling(self):
@@ -202,18 +226,36 @@ class RolloutTrainer(RLOOTrainer):
                 self._observed.sampled_by = self.sampler.copy
         return completion_ids
 
-    def _get_per_token_logps_and_entropies(self, model: nn.Module, *args: Any, **kwargs: Any) -> tuple:
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **of_images: Any,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What TRL computes in padded micro-batches, in rows. Prompts are text, so that there are no images."""
+        trees = token_ids.from_sequences(input_ids, attention_mask, logits_to_keep)
         if self._observed is None:
-            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+            self.rows.prepare(trees)
+            return self.rows.score(model, trees, logits_to_keep, router_logits=compute_aux_loss)
         # The policy is scored first, as it sampled. The reference has no dropout, neither of its adapter nor of the base.
         mode = no_grad_eval(self.model) if self._observed.logps else contextlib.nullcontext()
-        with self._memory_reported("while completions were scored under policy and reference"), mode:
-            output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        phase = "while completions were scored under policy and reference"
+        with self._memory_reported(phase, cuts_rows=True), mode:
+            self.rows.prepare(trees)
+            output = self.rows.score(model, trees, logits_to_keep, router_logits=compute_aux_loss)
             if self._observed.sampled_by is not None:
+                copy, self._observed.sampled_by = self._observed.sampled_by, None
                 with torch.no_grad():
-                    scored = super()._get_per_token_logps_and_entropies(self._observed.sampled_by, *args, **kwargs)
-                self._observed.sampling_logps, self._observed.sampled_by = scored[0], None
-        self._observed.logps.append(output[0])
+                    scored = super()._get_per_token_logps_and_entropies(
+                        copy, input_ids, attention_mask, logits_to_keep, batch_size
+                    )
+                self._observed.sampling_logps = scored[0]
+        self._observed.logps.append(output.logps)
         return output
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
@@ -253,25 +295,39 @@ class RolloutTrainer(RLOOTrainer):
             shown.pop()
         shown.extend(gathered)
 
-    def _memory_reported(self, phase: str, is_sampling: bool = False) -> Any:
-        return generation.memory_reported(phase, is_training=self.model.training, is_sampling=is_sampling)
+    def _memory_reported(self, phase: str, **kind: bool) -> Any:
+        return generation.memory_reported(phase, is_training=self.model.training, **kind)
 
     # An optimizer step ------------------------------------------------------------------------------------------
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Learn from a micro-batch; after the last one of an optimizer step, reduce gradients and metrics over processes."""
+        """Collect a micro-batch; at the last one of an optimizer step, learn from all of them.
+
+        Then reduce gradients and metrics over processes. The loss of the step is returned with its last micro-batch.
+        """
         started = time.perf_counter()
         modules.train(self.model)
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
-        accumulation = self.current_gradient_accumulation_steps
-        loss = self.update.learn(self._prepare_inputs(inputs), accumulation)
-        device_cache.empty_on_schedule(self)
+        with temporarily(rloo_trainer, **self._shuffle()):
+            micro_batch = self._prepare_inputs(inputs)
+        # Sharing the auxiliary loss of a mixture of experts among micro-batches would change it.
+        number = self._step if self.aux_loss_enabled else self._step // self.args.steps_per_generation
+        self._collected.append((number, micro_batch))
+        loss = torch.zeros((), device=self.args.device)
         if self.accelerator.sync_gradients:
+            collected, self._collected = self._collected, []
+            loss = self.update.learn_step(collected)
+            device_cache.empty_on_schedule(self)
             reduce_gradients(self.accelerator, self.update.parameters(), "mean")
             self.update.close("train")
         self._count_step(time.perf_counter() - started)
-        return loss / accumulation
+        return loss
+
+    def _shuffle(self) -> dict[str, Any]:
+        """How a rollout is shuffled before it is cut into micro-batches, where it is learnt from in several steps."""
+        is_one_step = self.args.gradient_accumulation_steps % self.args.steps_per_generation == 0
+        return {} if is_one_step else {"shuffle_sequence_dict": order.in_groups}
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """The policy's loss, for evaluation."""
@@ -281,7 +337,7 @@ class RolloutTrainer(RLOOTrainer):
         return loss
 
     def _score(self, batch: dict[str, Tensor]) -> Scored:
-        """The completions of a batch under the policy, by TRL's forward pass."""
+        """The completions of a batch under the policy."""
         return Scored(
             *self._get_per_token_logps_and_entropies(
                 self.model,
@@ -331,11 +387,3 @@ class RolloutTrainer(RLOOTrainer):
         self._step, self._buffered_inputs = state["step"], state["rollout"]
         self.update.load_state_dict(state)
         self.sampler.load_state_dict(state)
-
-
-class ResumableSampler(RepeatSampler):
-    """TRL's sampler with an order that depends only on seed and epoch; TRL's own starts every resumed epoch like the first."""
-
-    def set_epoch(self, epoch: int) -> None:
-        if self.shuffle:
-            self.generator.manual_seed(self.seed + epoch)

@@ -2,7 +2,8 @@
 
     targets(rollout, …)          # once per rollout: the tensors that the losses read
     for each micro-batch:
-        learn(micro_batch, …)    # forward and backward, in as many parts as memory needs
+        collect it
+    learn(batch, …)              # all of them as one batch: forward and backward, in as many rows as memory needs
     average gradients over processes
     close("train")               # one mean per metric, over the step and all processes
 
@@ -11,30 +12,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import Any
 
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trl_ext.rl import masked
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.common.micro_batch_memory import MicroBatchMemory
 from trl_ext.trainers.rollout import roles
+from trl_ext.trainers.rollout.backward import Backward, join
 from trl_ext.trainers.rollout.metrics import StepMetrics
-from trl_ext.trainers.rollout.micro_batches import MicroBatches, repeated, tokens
+from trl_ext.trainers.rollout.rows import RolloutRows, Scored
 from trl_ext.trainers.rollout.sampled import Sampled
-
-
-class Scored(NamedTuple):
-    """Completions under the policy, with gradient: log-probabilities and entropies (B, C), in nats per token.
-
-    `aux_loss` is the load-balancing loss (0-d) of a mixture of experts, or `None`.
-    """
-
-    logps: Tensor
-    entropies: Tensor
-    aux_loss: Tensor | None
 
 
 def completions_per_prompt(args: Any, mode: str) -> int:
@@ -46,52 +35,31 @@ class RolloutUpdate(ABC):
     """Base class: turns a rollout into targets and micro-batches into gradients. It needs no trainer and can be tested alone.
 
     Args:
-        model: The policy, with the other roles on its base.
-        args: The trainer's configuration.
-        accelerator: The trainer's.
-        autocast: Gives the context of a forward pass.
-        score: Runs the policy on the completions of a batch.
+        rows: Runs the policy and the other roles on its base.
+        score: Runs the policy on the completions of a batch, in one row if gradients are enabled.
         aux_loss_coef: Weight of `Scored.aux_loss`.
         metrics: Sums and history of metrics.
-        optimizer: Returns the optimizer, which does not exist before training.
     """
 
     needs_greedy = False  # whether `Sampled.greedy_scores` is read
-    row, rows = "completion", "completions"  # names of a row of a micro-batch, for messages
+    example = "completion"  # what a batch has rows of, for messages
 
     def __init__(
         self,
         *,
-        model: nn.Module,
-        args: Any,
-        accelerator: Accelerator,
-        autocast: Callable[[], AbstractContextManager],
+        rows: RolloutRows,
         score: Callable[[dict[str, Tensor]], Scored],
         aux_loss_coef: float,
         metrics: StepMetrics,
-        optimizer: Callable[[], Any] = lambda: None,
     ) -> None:
-        self.model = model
-        self.args = args
-        self.accelerator = accelerator
+        self.rows = rows
+        self.model = rows.runtime.model
+        self.args = rows.runtime.args
+        self.accelerator = rows.runtime.accelerator
         self.score = score
         self.aux_loss_coef = aux_loss_coef
         self.metrics = metrics
-        is_checkpointing = bool(args.gradient_checkpointing)
-        self.micro_batches = MicroBatches(
-            accelerator, autocast, is_checkpointing=is_checkpointing, row=self.row, rows=self.rows
-        )
-        if args.gradient_checkpointing == "auto":
-            self.micro_batches.memory = MicroBatchMemory(
-                model.get_base_model(),
-                args,
-                accelerator,
-                autocast,
-                tokens=tokens,
-                sample=repeated,
-                trained=self.parameters,
-                optimizer=optimizer,
-            )
+        self.backward = Backward(rows, self.example)
 
     @abstractmethod
     def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
@@ -102,22 +70,36 @@ class RolloutUpdate(ABC):
             of completions.
         """
 
+    def learn_step(self, micro_batches: list[tuple[int, dict[str, Tensor]]]) -> Tensor:
+        """Run forward and backward on the micro-batches of an optimizer step; returns their mean loss, without gradient.
+
+        Args:
+            micro_batches: Each with a number. Neighbours of one number are learnt from as one batch, so they must be of one
+                rollout.
+        """
+        total = 0.0
+        for _, group in groupby(micro_batches, key=lambda numbered: numbered[0]):
+            batches = [batch for _, batch in group]
+            share = len(batches) / len(micro_batches)
+            total = total + share * self.learn(join(batches), 1 / share)
+        return total
+
     @abstractmethod
-    def learn(self, batch: dict[str, Tensor], accumulation: int) -> Tensor:
-        """Run forward and backward on one of `accumulation` micro-batches; returns its loss, without gradient."""
+    def learn(self, batch: dict[str, Tensor], accumulation: float) -> Tensor:
+        """Run forward and backward on a batch; returns its loss, without gradient.
+
+        Args:
+            batch: Completions or pairs of one rollout.
+            accumulation: The gradient is divided by it, because the batch is only a part of an optimizer step.
+        """
 
     @abstractmethod
     def policy_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
         """The policy's loss, a mean over the rows of a batch; adds its metrics to `sums`."""
 
-    def policy_forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """The policy's forward pass, by which its memory is measured."""
-        return self.score(batch).logps
-
     def checkpoint_nothing(self) -> None:
-        """Turn off the checkpointing of the last micro-batch, before completions are sampled and scored."""
-        if self.micro_batches.memory is not None:
-            self.micro_batches.memory.checkpoint_nothing()
+        """Turn off the checkpointing of the last row, before completions are sampled and scored."""
+        self.rows.memory.checkpoint_nothing()
 
     def parameters(self) -> list[nn.Parameter]:
         """All trained parameters."""
@@ -129,10 +111,11 @@ class RolloutUpdate(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """State that a resumed run continues with, as tensors and plain values."""
-        return {"part_size": self.micro_batches.part_size}
+        return {"row_budget": self.rows.memory.row_budget, "reference_budget": self.rows.memory.reference_budget}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.micro_batches.part_size = state.get("part_size")  # older checkpoints have none
+        # Older checkpoints have none.
+        self.rows.memory.resume(state.get("row_budget"), state.get("reference_budget"))
 
     def add_up(self, values: Tensor) -> Tensor:
         """Sum over processes."""

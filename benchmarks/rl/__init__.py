@@ -1,0 +1,1 @@
+"""Compare the update of a rollout with TRL's own trainer."""
