@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from trl import GRPOTrainer
 from trl.generation.vllm_generation import VLLMGeneration, extract_logprobs
 from trl.trainer import rloo_trainer
 
 from tests.trainers.ppo.helpers import build, config
+from trl_ext.rl import objectives
+from trl_ext.rl.sampling_ratio import sampling_ratio
 from trl_ext.trainers.rollout import correction, vllm_logps, vllm_weights
 from trl_ext.trainers.rollout.merged_copy import MergedCopy
 
@@ -129,3 +132,19 @@ def test_sleep_between_rollouts_is_passed_to_the_engine(model, tmp_path, monkeyp
     trainer = build(model, config(tmp_path, **settings))
     assert given["enable_sleep_mode"] is True and given["gpu_memory_utilization"] == 0.4
     assert trainer.vllm_generation.logprobs == 0
+
+
+@pytest.mark.parametrize("mode", ["token_truncate", "token_mask", "sequence_truncate"])
+def test_vespo_weighs_completions_by_the_ratio_as_trl_does(mode):
+    generator = torch.Generator().manual_seed(3)
+    logps, old, sampled = (-torch.rand(4, 5, generator=generator) for _ in range(3))
+    mask = torch.arange(5) < torch.tensor([5, 3, 1, 4])[:, None]
+    advantages = torch.randn(4, 1, generator=generator)
+    ratio = sampling_ratio(old, sampled, mask, mode=mode, clip_max=1.2).weights
+    batch = {"old_per_token_logps": old, "loss_mask": mask, "token_advantages": advantages.expand(4, 5) * mask}
+    args = SimpleNamespace(policy_objective="vespo", vllm_importance_sampling_mode=mode)
+    found = correction.weighted(objectives.vespo, args, logps, batch | {correction.POLICY_RATIO: ratio}).losses
+    # TRL's own function; it takes one weight per token, and of a completion's weight we give it one factor.
+    theirs = ratio if mode.startswith("token") else torch.where(torch.arange(5) == 0, ratio, 1)
+    phi = GRPOTrainer.get_gamma_weights(advantages, logps - old, mask, theirs)
+    torch.testing.assert_close(found, torch.where(mask, -phi * advantages * logps, 0))

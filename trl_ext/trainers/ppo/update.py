@@ -112,8 +112,7 @@ class PPOUpdate(RolloutUpdate):
         """Per completion Σ_t surrogate + kl_coef·KL, weighted as `loss_aggregation` says; their mean."""
         args, mask, old_logps = self.args, batch["loss_mask"], batch["old_per_token_logps"]
         scored = self.score(batch)
-        clipped = self._surrogate(scored.logps, old_logps, batch["token_advantages"], mask)
-        clipped = clipped._replace(losses=clipped.losses * batch.get(correction.POLICY_RATIO, 1))
+        clipped = correction.weighted(self._surrogate, args, scored.logps, batch)
         sums.add("policy_loss", clipped.losses.sum(), mask.sum())
         self._record_entropy(scored, mask, sums)
         self._record_clipping(clipped.is_clipped, scored.logps.detach() - old_logps, mask, sums)

@@ -1,5 +1,6 @@
 """Measure and correct the difference between the weights that sampled and the policy (`trl_ext.rl.sampling_ratio`)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from trl_ext.rl import masked
+from trl_ext.rl.objectives import ClippedLoss
 from trl_ext.rl.sampling_ratio import SamplingRatio, sampling_ratio
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.rollout.sampled import Sampled
@@ -14,6 +16,9 @@ from trl_ext.trainers.rollout.sampled import Sampled
 MEAN, MAX = "sampling/logp_difference/mean", "sampling/logp_difference/max"
 POLICY_RATIO, KL_RATIO = "sampling_ratio", "sampling_kl_ratio"
 """Weights of a batch: of the policy loss (B, C), and of a KL in the loss (B, 1) or (B, C)."""
+
+SMALLEST = 1e-8
+"""Smallest weight whose logarithm is taken, as in TRL."""
 
 
 def difference(sampled: Sampled, accelerator: Accelerator) -> dict[str, float]:
@@ -48,6 +53,22 @@ def targets(sampled: Sampled, args: Any, sums: MeanMetrics) -> dict[str, Tensor]
         of_kl = _ratio(sampled, args, f"{args.kl_level}_{mode.partition('_')[2]}").weights
         found[KL_RATIO] = of_kl if args.kl_level == "token" else _of_completion(of_kl, sampled.mask)
     return found
+
+
+def weighted(surrogate: Callable[..., ClippedLoss], args: Any, logps: Tensor, batch: dict[str, Tensor]) -> ClippedLoss:
+    """The policy's loss per token, `surrogate(logps, old_logps, advantages, mask)`, times the weights of the batch.
+
+    VESPO weighs whole completions by a function of π/π_old itself. There the weights become part of this ratio, as in TRL.
+    """
+    old_logps, mask = batch["old_per_token_logps"], batch["loss_mask"]
+    ratio = batch.get(POLICY_RATIO)
+    if ratio is not None and args.policy_objective == "vespo":
+        of_token = ratio.clamp(min=SMALLEST).log()
+        if args.vllm_importance_sampling_mode.startswith("sequence"):
+            of_token = of_token / mask.sum(1, keepdim=True).clamp(min=1)
+        return surrogate(logps, old_logps - of_token, batch["token_advantages"], mask)
+    found = surrogate(logps, old_logps, batch["token_advantages"], mask)
+    return found if ratio is None else found._replace(losses=found.losses * ratio)
 
 
 def _ratio(sampled: Sampled, args: Any, mode: str) -> SamplingRatio:
