@@ -102,11 +102,29 @@ def advantage_pages() -> str:
     for name in advantages.available():
         info = advantages.describe(name)
         text = inspect.getdoc(advantages.get(name)).split("\n\nArgs:")[0]
-        pages += [f"## `{name}`", "", info.summary, "", f"    {info.formula}", "", _dedented(text), ""]
-        reads = [f"- `{tensor}`: {advantages.TENSORS[tensor]}" for tensor in info.inputs]
-        pages += [f"Reads ({_paper(info)}):", "", *reads, ""]
-        pages += [f"Defaults: `loss_aggregation: {info.aggregation}`, `importance_sampling_level: {info.level}`.", ""]
+        inputs = ", ".join(f"`{tensor}`" for tensor in info.inputs)
+        pages += [
+            f"## `{name}`",
+            "",
+            info.summary,
+            "",
+            f"    {info.formula}",
+            "",
+            f"- Inputs: {inputs}. {_paper(info)}",
+            f"- Defaults: `loss_aggregation: {info.aggregation}`, `importance_sampling_level: {info.level}`.",
+            "",
+            _dedented(text),
+            "",
+        ]
     return "\n".join(pages).rstrip()
+
+
+def tensor_table() -> str:
+    """The tensors that advantages read."""
+    lines = ["| input | what it is |", "|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| `{name}` | {_in_cell(meaning)} |" for name, meaning in advantages.TENSORS.items())]
+    )
 
 
 def surrogate_table() -> str:
@@ -331,6 +349,7 @@ PARTS = {
     "losses": loss_table,
     "advantages": advantage_table,
     "advantagepages": advantage_pages,
+    "advantagetensors": tensor_table,
     "surrogates": surrogate_table,
     "aggregations": aggregation_table,
     "adapters": adapter_cases.table,

@@ -8,5 +8,5 @@
     aggregation.aggregate(losses, mask, "token")                # their mean
 
 B completions of up to C tokens. A mask is 1 on completion tokens (the end token included) and 0 elsewhere; values
-outside it are never read. Every module but `truth_table` imports torch.
+outside it are never read. `truth_table`, `step_table`, `policy_gradient` and the declarations of advantages import no torch.
 """
