@@ -25,6 +25,7 @@ def test_pairs():
         {"prompt": "p", "chosen": "b", "rejected": "c", "score_chosen": 1.0, "score_rejected": 0.0},
         {"prompt": "q", "chosen": "d", "rejected": "e", "score_chosen": 1.0, "score_rejected": 0.0},
     ]
+    assert [row["margin"] for row in rows(scored, write_margin=True)] == [1.0, 1.0]
     found = facts.measure(scored)
     assert (found["prompts"], found["prompts_with_rows"], found["rows"]) == (3, 2, 2)
     assert found["without"] == {"all scores are equal": 1}

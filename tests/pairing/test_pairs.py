@@ -230,7 +230,7 @@ def test_a_judge_compares_and_is_asked_once(small_recipe, policy, tmp_path, caps
         for row in read_lines(next((output / "kept").glob("completions-*")))
     }
     rows = read(output / "train.jsonl")
-    assert rows
+    assert rows and "Strength in log-odds: standard deviation within a prompt" in told
     for row in rows:
         texts = kept[json.dumps(row["prompt"])]
         assert len(row["chosen"][0]["content"]) == max(map(len, texts))
@@ -274,7 +274,7 @@ def test_no_pair_at_all(small_recipe, policy, tmp_path, capsys):
     rewards.write_text("def same(completions, **kwargs):\n    return [1.0] * len(completions)\n")
     assert pairs(small_recipe, tmp_path / "pairs", reward=("--reward_funcs", str(rewards))) == 2
     error = capsys.readouterr().err
-    assert f"No prompt gives a pair ({PROMPTS} prompts: all scores are equal)." in error
+    assert f"None of {PROMPTS} prompts gives a pair: all scores are equal ({PROMPTS})." in error
     assert not (tmp_path / "pairs" / "train.jsonl").exists()
     # The reward function is corrected: nothing is sampled again, and its old scores are not used.
     rewards.write_text("def length(completions, **kwargs):\n    return [len(c[0]['content']) for c in completions]\n")
@@ -339,7 +339,7 @@ def test_a_reward_function_that_raises_is_called_early(small_recipe, policy, sam
         (("--judge", "http://127.0.0.1:9/v1", "--judge_model", "m", "--judge_retries", "0"), "cannot be reached"),
         (
             ("--rounds", "2", "--loss", "kto", "--reward_funcs", "sentiment", "--select", "all"),
-            "the loss of the recipe reads labelled completions.",
+            "`--select` is for pairs, and the loss of the recipe reads labelled completions.",
         ),
         (
             ("--rounds", "2", "--use_peft", "false", "--reward_funcs", "sentiment"),
@@ -354,6 +354,15 @@ def test_what_cannot_work_is_refused_before_weights(small_recipe, tmp_path, monk
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
     assert not (tmp_path / "runs" / "small-pairs" / "train.jsonl").exists()
+
+
+def test_settings_of_a_recipe_that_are_not_read():
+    from trl_ext.checks.pairing import notes
+
+    assert [*notes({"top_p": 1.0, "top_k": 0, "temperature": 0.7, "use_vllm": False, "generation_kwargs": {}})] == []
+    assert [*notes({"top_p": 0.9, "use_vllm": True})] == [
+        "`top_p` and `use_vllm` of the recipe are not read: completions are sampled from the full distribution."
+    ]
 
 
 def test_a_foreign_place_is_refused(small_recipe, tmp_path, capsys):

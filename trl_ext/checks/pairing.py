@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trl_ext.checks import evaluation_parts, prompts_file, reward_names
+from trl_ext.checks import evaluation_parts, prompts_file, reward_names, sampling
 from trl_ext.checks.data import dataset_path
 from trl_ext.methods import Method
 from trl_ext.model_files import reward as reward_folder
-from trl_ext.support.counts import count
-from trl_ext.support.messages import shown_text
+from trl_ext.support.counts import are, count
+from trl_ext.support.messages import joined, shown_text
 
 Values = Mapping[str, Any]
 
@@ -104,6 +104,8 @@ def _selection(values: Values) -> Iterator[str]:
         yield "`--threshold` sets labels. Add `--labelled`, or remove it. For pairs, `--margin` is the least difference of scores."
     if values.get("labelled") and values.get("select") is not None:
         yield "`--select` chooses pairs, and `--labelled` gives every completion a label. Remove one of them."
+    if values.get("labelled") and values.get("write_margin"):
+        yield "`--write_margin` adds a column to pairs, and `--labelled` writes single completions. Remove one of them."
     if values.get("labelled") and values.get("threshold") is not None and margin:
         yield "`--margin` is a distance from the mean score of a prompt, which `--threshold` replaces. Remove one of them."
 
@@ -132,5 +134,17 @@ def problems_of_rounds(values: Values, method: Method, recipe: Values) -> Iterat
         yield "`push_to_hub` has no effect with `--rounds`. Remove it, and upload the run of the last round."
     if values.get("labelled") and method.is_paired:
         yield "`--labelled` makes labelled completions, and the loss of the recipe reads pairs. Remove it, or choose another loss."
-    if not method.is_paired and values.get("select") is not None:
-        yield "`--select` chooses pairs, and the loss of the recipe reads labelled completions. Remove it."
+    for key in ("select", "write_margin"):
+        if not method.is_paired and values.get(key):
+            yield f"`--{key}` is for pairs, and the loss of the recipe reads labelled completions. Remove it."
+
+
+NOT_READ = ("top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs", "use_vllm", "cache_implementation")
+"""Settings of sampling in a recipe that samples, which `trl-ext pairs` does not read."""
+
+
+def notes(recipe: Values) -> Iterator[str]:
+    """A sentence about settings of the recipe that would change how completions are sampled during training."""
+    given = [f"`{key}`" for key in NOT_READ if recipe.get(key) not in (None, False, [], {}, sampling.NEUTRAL.get(key))]
+    if given:
+        yield f"{joined(given)} of the recipe {are(len(given))} not read: completions are sampled from the full distribution."

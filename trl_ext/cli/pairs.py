@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -91,6 +92,8 @@ def _recipe(args: argparse.Namespace) -> Any:
         finished.check(place)
         return finished.recipe_at(place, needs_data=args.prompts is None)
     keys = dict(args.recipe_keys)
+    if args.dataset_columns is not None and args.prompts is None:  # of the recipe's own data
+        keys["dataset_columns"] = args.dataset_columns
     if args.rounds is not None and args.seed is not None:
         keys["seed"] = args.seed
     loaded = recipe.load(args.recipe, keys, to_train=args.rounds is not None)
@@ -129,6 +132,8 @@ def _check(args: argparse.Namespace, recipe: Any) -> None:
     from trl_ext.checks import pairing
     from trl_ext.model_files import adapter
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("`trl-ext pairs` runs in one process. Start it without a launcher.")
     if recipe.method.trains_scores:
         raise UserError(
             "The recipe trains a reward model, which writes no completions. Give a recipe that trains a policy."
@@ -179,6 +184,7 @@ def _output(args: argparse.Namespace, recipe: Any) -> Any:
 def _parts(args: argparse.Namespace, recipe: Any, n: int | None, say: Any) -> tuple[Any, ...]:
     """Policy, prompts, sampling, scoring and selection of the command line; everything is checked."""
     from trl_ext.build.config import training_config
+    from trl_ext.checks import pairing
     from trl_ext.evaluation.judged import longest
     from trl_ext.evaluation.prompts import PromptChoice, fitting
     from trl_ext.pairing.policy import Policy
@@ -211,7 +217,7 @@ def _parts(args: argparse.Namespace, recipe: Any, n: int | None, say: Any) -> tu
         recipe.effective("seed") if args.seed is None else args.seed,
     )
     found = fitting(found, policy.tokenizer(), longest(policy.base, recipe), sampling.max_new_tokens)
-    for statement in [*recipe.notes, *found.statements]:
+    for statement in [*recipe.notes, *found.statements, *pairing.notes(recipe.values)]:
         say(statement)
     selection = Selection(
         labelled=args.labelled or (args.rounds is not None and not recipe.method.is_paired),
@@ -219,6 +225,7 @@ def _parts(args: argparse.Namespace, recipe: Any, n: int | None, say: Any) -> tu
         margin=args.margin or 0.0,
         threshold=args.threshold,
         keep_truncated=args.keep_truncated,
+        write_margin=args.write_margin,
     )
     return policy, found, sampling, scoring, selection
 

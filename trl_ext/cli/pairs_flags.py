@@ -99,6 +99,11 @@ def add_rows(group: Any) -> None:
         metavar="X",
         help="the scores of a pair differ by more than X, in their unit; with --labelled, a score from the mean (default: 0)",
     )
+    add(
+        "--write_margin",
+        action="store_true",
+        help="add the column `margin`, the difference of the scores, which a reward model trained on the pairs subtracts",
+    )
     add("--labelled", action="store_true", help="write completions with labels instead of pairs, as for KTO")
     add(
         "--threshold",

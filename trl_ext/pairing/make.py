@@ -84,7 +84,9 @@ def make_pairs(
     sample_and_score(prompts.prompts)
     policy.release()
     scored = [choose(group_of(prompt, completions), scores[prompt], selection) for prompt in prompts.prompts]
-    found, made = measure(scored), rows(scored)
+    found, made = measure(scored), rows(scored, write_margin=selection.write_margin)
+    if scoring.compares:
+        found["score"] = None  # strengths have mean 0 within a prompt
     if not made:
         raise UserError(_nothing(found, selection))
     provenance = _provenance(asked, prompts, found, more or {})
@@ -135,14 +137,15 @@ def _what_is_left(prompts: Sequence[Prompt], completions: Kept, scores: Kept, n:
 def _nothing(found: dict[str, Any], selection: Selection) -> str:
     """Why no prompt gives a row, and what to do."""
     what = "labelled completion" if selection.labelled else "pair"
-    why = "; ".join(f"{count(n, 'prompts')}: {reason}" for reason, n in found["without"].items())
+    why = "; ".join(f"{reason} ({n:,})" for reason, n in found["without"].items())
     if found["truncated"] == found["completions"]:
         hint = "Every completion reached `--max_new_tokens` without an end. Give a larger number, or add `--keep_truncated`."
     elif selection.margin:
         hint = "Give a smaller `--margin`."
     else:
         hint = "Give more completions (`--num_generations`), a higher `--temperature`, or a reward that distinguishes them."
-    return f"No prompt gives a {what} ({why}). {hint} Completions and scores are kept."
+    prompts = count(found["prompts"], "prompts")
+    return f"None of {prompts} gives a {what}: {why}. {hint} Completions and scores are kept."
 
 
 def _provenance(asked: Asked, prompts: Prompts, found: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

@@ -29,15 +29,19 @@ def training_prompts(recipe: Recipe, args: Any, choice: PromptChoice) -> Prompts
     if choice.limit is None and recipe.get("dataset_streaming") and choice.file is None:
         raise UserError("The data is streamed and may not end. Give the number of prompts with `--limit`.")
     if choice.file is not None or choice.split is not None:
-        return find_prompts(recipe, args, choice)
+        return _without_remark(find_prompts(recipe, args, choice))
     if not (recipe.get("eval_size") or recipe.get("datasets") or recipe.get("max_train_samples")):
-        found = find_prompts(recipe, args, choice._replace(split=own_rows.train_split(recipe)))
-        return found._replace(statements=[each for each in found.statements if each != own_rows.TRAINED_ON])
+        return _without_remark(find_prompts(recipe, args, choice._replace(split=own_rows.train_split(recipe))))
     statements: list[str] = []
     dataset = recipe_data.load(recipe, args, statements)[0]
     name = f"{without_endings(recipe.get('dataset_name') or 'mixture')}-train"
     prompts, columns = distinct(dataset, choice.limit, name)
     return Prompts(prompts, columns, name, list(dict.fromkeys(statements)))
+
+
+def _without_remark(found: Prompts) -> Prompts:
+    """Without the statement that these prompts are trained on, which is what they are for."""
+    return found._replace(statements=[each for each in found.statements if each != own_rows.TRAINED_ON])
 
 
 def held_out_prompts(

@@ -43,19 +43,20 @@ def _rows(found: dict[str, Any], selection: dict[str, Any]) -> str:
         what = f"{count(found['rows'], 'labelled completions')} ({found['desirable']:,} desirable) from {with_rows:,} of {prompts}."
     else:
         what = f"{count(found['rows'], 'pairs')} from {with_rows:,} of {prompts}."
-    without = "; ".join(f"{n:,}: {reason}" for reason, n in found["without"].items())
+    without = "; ".join(f"{reason} ({n:,})" for reason, n in found["without"].items())
     left = found["prompts"] - with_rows
     return f"{what} {count(left, 'prompts')} without: {without}." if left else what
 
 
 def _scores(found: dict[str, Any], selection: dict[str, Any]) -> str:
-    parts = [f"Score: mean {_number(found['score'])}"]
+    parts = [] if found["score"] is None else [f"mean {_number(found['score'])}"]
     if found["spread"] is not None:
         parts.append(f"standard deviation within a prompt {_number(found['spread'])}")
         parts.append(f"best minus worst {_number(found['range'])}")
     if found["margin"] is not None:
         parts.append(f"{' minus '.join(_sides(selection))} {_number(found['margin'])}")
-    return f"{', '.join(parts)}."
+    name = "Strength in log-odds" if found["score"] is None else "Score"
+    return f"{name}: {', '.join(parts)}."
 
 
 def _lengths(found: dict[str, Any], selection: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from trl_ext.data.formats.pairing import Pairing
+from trl_ext.data.margins import MARGIN
 from trl_ext.judging.judge import Prompt
 from trl_ext.pairing.group import Group
 from trl_ext.pairing.selection import Labels, Pairs, Scores, choose_labels, choose_pairs, usable
@@ -29,13 +30,16 @@ def choose(group: Group, scores: Scores, selection: Selection) -> Scored:
     return Scored(group, scores, choose_pairs(scores, among, Pairing(selection.select, selection.margin)))
 
 
-def rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
+def rows(scored: Sequence[Scored], *, write_margin: bool = False) -> list[dict[str, Any]]:
     """The rows of all prompts, in their order.
 
     Pairs have `prompt`, `chosen`, `rejected`, `score_chosen`, `score_rejected`; labelled completions `prompt`, `completion`, `label`,
-    `score`. Completions are text where the prompt is, and a message where it is a conversation.
+    `score`. With `write_margin`, pairs have `margin` too. Completions are text where the prompt is, and a message where it is a conversation.
     """
-    return [row for each in scored for row in (_pairs(each) if isinstance(each.chosen, Pairs) else _labelled(each))]
+    found = [row for each in scored for row in (_pairs(each) if isinstance(each.chosen, Pairs) else _labelled(each))]
+    if write_margin:
+        return [row | {MARGIN: row["score_chosen"] - row["score_rejected"]} for row in found]
+    return found
 
 
 def _pairs(scored: Scored) -> list[dict[str, Any]]:

@@ -40,6 +40,7 @@ class Selection:
         margin: The scores of a pair differ by more than this; a labelled score differs from the prompt's mean by more than this.
         threshold: Labelled completions with at least this score are desirable; `None` compares with the prompt's mean.
         keep_truncated: Use completions that reached the limit of tokens without an end, too.
+        write_margin: Add the difference of the scores of a pair to its row, as `margin`.
     """
 
     labelled: bool = False
@@ -47,6 +48,7 @@ class Selection:
     margin: float = 0.0
     threshold: float | None = None
     keep_truncated: bool = False
+    write_margin: bool = False
 
 
 @dataclass(frozen=True)
