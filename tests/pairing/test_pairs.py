@@ -254,6 +254,23 @@ def test_an_adapter_is_sampled_from_with_a_reward_adapter(small_recipe, tmp_path
     assert main(["pairs", str(small_recipe), *words[:-1], str(tmp_path / "base")]) == 0
 
 
+def test_merged_weights_sample_the_same_completions(small_recipe, tmp_path, capsys):
+    """In float32 on both sides, where merging changes the last digits alone."""
+    run = finished_runs.leave(tmp_path / "run", "embedded", scale=0.3)
+    kept = []
+    for weights in ("adapter", "merged"):
+        words = ["--reward_funcs", "sentiment", "--sampling_weights", weights, *SHORT, "--limit", "4"]
+        assert (
+            main(["pairs", str(small_recipe), "--adapter", str(run), *words, "--output", str(tmp_path / weights)]) == 0
+        )
+        kept.append(read_lines(next((tmp_path / weights / "kept").glob("completions-*"))))
+    assert kept[0] == kept[1]
+    assert (
+        main(["pairs", str(small_recipe), "--adapter", str(run), *words, "--output", str(tmp_path / "adapter")]) == 2
+    )
+    assert "`sampling_weights` was adapter and is merged" in capsys.readouterr().err
+
+
 def reward_run(directory: Path) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model

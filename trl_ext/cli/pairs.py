@@ -205,7 +205,7 @@ def _parts(args: argparse.Namespace, recipe: Any, n: int | None, say: Any) -> tu
     )
     first = Policy(recipe)
     scoring = Scoring(choice, first.base)
-    policy = Policy(recipe, needs_adapter=scoring.needs_adapter)
+    policy = Policy(recipe, needs_adapter=scoring.needs_adapter, weights=args.sampling_weights)
     policy.check()
     config = training_config(recipe, Path("unused"))
     found = training_prompts(recipe, config, PromptChoice(args.prompts, args.split, args.dataset_columns, n))
@@ -297,6 +297,7 @@ def _in_rounds(args: argparse.Namespace, recipe: Any, output: Path, console: Any
             scoring,
             selection,
             args.reference or round_recipe.BASE,
+            weights=args.sampling_weights,
             **({} if args.batch_size is None else {"batch_size": args.batch_size}),
         )
         rounds.begin(repeated, output, overwrite=args.overwrite)

@@ -49,6 +49,14 @@ def add_sampling(group: Any) -> None:
         help="seed of the sampling and of training in rounds (default: the recipe's)",
     )
     add(
+        "--sampling_weights",
+        type=one_of("adapter", "merged"),
+        default="adapter",
+        metavar="adapter|merged",
+        help="sample from the quantised base with its adapter, or from a 16-bit copy (float32 on a CPU) with the adapter merged in, "
+        "which is faster and takes more memory (default: adapter)",
+    )
+    add(
         "--batch_size",
         type=whole_number(1),
         metavar="N",

@@ -19,7 +19,7 @@ from trl_ext.model_files import model as model_folder
 from trl_ext.pairing import held_out, round_recipe
 from trl_ext.pairing.make import make_pairs
 from trl_ext.pairing.output import Output
-from trl_ext.pairing.policy import Policy
+from trl_ext.pairing.policy import ADAPTER, Policy
 from trl_ext.pairing.prompts import part
 from trl_ext.pairing.sample import BATCH, Watched
 from trl_ext.pairing.scoring import Scoring
@@ -53,6 +53,7 @@ class Rounds:
         selection: Which completions become rows.
         reference: `base` or `last`.
         batch_size: Completions sampled together.
+        weights: What completions are sampled from: `adapter` or `merged`.
     """
 
     recipe: Recipe
@@ -64,13 +65,14 @@ class Rounds:
     selection: Selection
     reference: str
     batch_size: int = BATCH
+    weights: str = ADAPTER
 
     def policy(self, adapter: Path | None = None) -> Policy:
         """What a round samples from: the recipe's model, or the adapter of a round."""
-        needs = self.scoring.needs_adapter
+        options = {"needs_adapter": self.scoring.needs_adapter, "weights": self.weights}
         if adapter is None:
-            return Policy(self.recipe, needs_adapter=needs)
-        return Policy.of_adapter(self.recipe, adapter.resolve(), needs_adapter=needs)
+            return Policy(self.recipe, **options)
+        return Policy.of_adapter(self.recipe, adapter.resolve(), **options)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that a round depends on besides the rounds before, as plain values."""

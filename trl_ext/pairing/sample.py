@@ -55,10 +55,11 @@ def sample_groups(
             yield from batch
 
     if missing:
-        policy.load()
+        policy.sampler()  # before the progress of sampling is shown
         n = sampling.num_generations
         for _ in watched(sampled(), sum(map(len, missing)), f"prompts with {n} completions"):
             pass
+        policy.forget_sampler()
 
 
 def group_of(prompt: Prompt, kept: Kept) -> Group:
@@ -73,7 +74,7 @@ def _complete(
     rows = [ids for prompt in prompts for ids in [prompt_ids(prompt, tokenizer)] * n]
     with reported("while completions were sampled", "lower `--max_new_tokens`, or free memory on the device"):
         found = sample(
-            policy.load(),
+            policy.sampler(),
             tokenizer,
             rows,
             seed=sampling.seed,
