@@ -2,6 +2,7 @@
 
     make soak                    20 kills: half at random times, half spread over all moments of a save
     make soak ARGS="--kills 5"
+    make soak ARGS="--advantage rloo"    a run of `trainer: ppo` that is also killed in the middle of rollouts
 
 The run is a small one of the command line: the embedded model in 4 bits, AdamW in 8 bits, dropout, a checkpoint every
 second step of which two are kept. Needs no GPU.
@@ -26,8 +27,17 @@ from safetensors.torch import load_file
 
 from trl_ext import demo
 from trl_ext.checkpoints import found, manifest, staging
+from trl_ext.rl import advantages
 
 STEPS, EVERY = 12, 2
+RECIPE = "soak.yaml"
+OF_ROLLOUTS = {
+    "reward_funcs": ["sentiment"],
+    "max_completion_length": 16,
+    "per_device_train_batch_size": 4,
+    "steps_per_generation": 6,  # three steps, and twice over the same rollout: a checkpoint of every second is in its middle
+    "num_iterations": 2,
+}
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 
@@ -42,9 +52,9 @@ class Run:
 
     def __init__(self, home: Path, name: str) -> None:
         self.home, self.folder = home, home / name
-        self.recipe = home / "soak.yaml"
+        self.recipe = home / RECIPE
         if not self.recipe.exists():
-            _prepare(home, self.recipe)
+            prepare(home)
 
     def start(self, mode: str = "never", value: float = 0, **flags: Any) -> tuple[int, dict[str, Any], str]:
         """Run, or resume if there is a checkpoint: exit code, what `benchmarks.killed` reports, what was printed."""
@@ -77,7 +87,8 @@ class Run:
         shutil.copy(other.folder / "metrics.jsonl", self.folder)
 
 
-def _prepare(home: Path, recipe: Path) -> None:
+def prepare(home: Path, advantage: str | None = None) -> None:
+    """Write data and recipe of the small run: DPO, or `trainer: ppo` with an advantage."""
     lines = (demo.DATA / "train.jsonl").read_text(encoding="utf-8").splitlines()[:64]
     (home / "pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings = {
@@ -103,7 +114,13 @@ def _prepare(home: Path, recipe: Path) -> None:
         "use_cpu": True,
         "disable_tqdm": True,
     }
-    recipe.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    if advantage is not None:
+        for name in ("loss", "max_length", "lora_dropout", "disable_dropout"):
+            del settings[name]
+        settings |= {"trainer": "ppo", "advantage": advantage, **OF_ROLLOUTS}
+        if advantages.describe(advantage).needs_groups:
+            settings["num_generations"] = 4
+    (home / RECIPE).write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 def uninterrupted(home: Path) -> tuple[Run, dict[str, Any]]:
@@ -144,8 +161,9 @@ def kill(run: Run, mode: str, value: float) -> dict[str, Any]:
     }
 
 
-def soak(home: Path, kills: int, seed: int) -> dict[str, Any]:
+def soak(home: Path, kills: int, seed: int, advantage: str | None = None) -> dict[str, Any]:
     """Kill, resume, compare. Prints a line per start."""
+    prepare(home, advantage)
     rng, started = random.Random(seed), time.time()
     whole, facts = uninterrupted(home)
     expected, moments = whole.adapter(), facts["moments"]
@@ -204,14 +222,20 @@ def main() -> int:
         description="Kill a run many times, resume it each time, and compare the final adapters."
     )
     parser.add_argument("--kills", type=int, default=20, help="number of kills (default: 20)")
+    parser.add_argument(
+        "--advantage",
+        choices=advantages.available(),
+        help="train by `trainer: ppo` with this advantage (default: by DPO)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
-        "--output", type=Path, default=RESULTS, help=f"JSON file for the result (default: {RESULTS.name})"
+        "--output", type=Path, help=f"JSON file for the result (default: {RESULTS.name}, or soak-ADVANTAGE.json)"
     )
     args = parser.parse_args()
+    output = args.output or RESULTS.with_stem("-".join(filter(None, (RESULTS.stem, args.advantage))))
     with tempfile.TemporaryDirectory(prefix="trl-ext-soak-") as home:
-        result = soak(Path(home), args.kills, args.seed)
-    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        result = soak(Path(home), args.kills, args.seed, args.advantage)
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(
         f"{result['kills']} kills; {result['identical_adapters']} of {result['ended_runs']} finished runs have exactly the adapter "
         f"of the uninterrupted run; {result['eight_bit_states']} optimizer states in 8 bits; {result['minutes']} minutes"

@@ -267,6 +267,12 @@ SEAMS = (
         "trainers/preference/test_sharded.py",
     ),
     Seam(
+        "trainers/rollout/greedy.py",
+        "`_generate_single_turn`, `_tokenize_prompts`, `generation_config`, `generation_kwargs` and the pending logs of TRL's RLOO "
+        "trainer, for greedy completions",
+        "trainers/ppo/test_advantages.py",
+    ),
+    Seam(
         "trainers/rollout/merged_copy.py",
         "`_from_config` of transformers' models; `LoraLayer`, its `lora_variant`, and the base class of peft's layers",
         "trainers/rollout/test_merged_copy.py",

@@ -167,6 +167,12 @@ def test_metrics_of_an_evaluation_depend_on_the_advantage():
     assert not {"explained_variance", "frac_reward_zero_std"} & {*of["remax"]}
 
 
+def test_runs_of_different_advantages_have_different_names(tmp_path):
+    """As runs of different losses do, so that `--advantage NAME` begins a new run directory."""
+    path = write(tmp_path, "", PPO)
+    assert [recipe.load(path, {"advantage": name}).title for name in ("gae", "rloo")] == ["ppo", "ppo-rloo"]
+
+
 def test_a_new_advantage_is_a_file(tmp_path, monkeypatch):
     """A copy of `rloo` under another name, in a folder on the package's path."""
     source = inspect.getsource(inspect.getmodule(advantages.get("rloo")))

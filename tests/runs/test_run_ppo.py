@@ -84,6 +84,23 @@ def test_a_ppo_run_leaves_everything_worth_having(recipe, tmp_path, tiny_model, 
     assert weights(run / "critic", "value_head.safetensors")["weight"].abs().sum() > 0
 
 
+def test_a_run_without_a_critic_leaves_everything_but_the_critic(recipe, tmp_path, capsys):
+    flags = ["--advantage", "rloo", "--num_generations", "2"]
+    assert main(["run", recipe("ppo", dataset_name="prompts.jsonl"), *flags]) == 0
+    run = tmp_path / "runs" / "small-ppo-rloo"
+    assert {p.name for p in run.iterdir()} >= {"adapter_model.safetensors", "curves.png", "README.md", "report.html"}
+    assert not (run / "critic").exists()
+    (first, second) = [record for record in records(run) if "loss" in record]
+    assert {"score", "kl/sequence", "advantages/std", "frac_reward_zero_std"} <= first.keys() == second.keys()
+    assert not {"value_loss", "explained_variance", "values/mean", "grad_norm/critic"} & first.keys()
+    card = (run / "README.md").read_text()
+    assert "| advantage | `rloo` (arXiv:2402.14740)" in card and "| num_generations | `2` |" in card
+    assert "critic" not in card and "| loss_aggregation | `sum` |" in card
+    page = (run / "report.html").read_text()
+    assert "<dt>advantage</dt><dd>rloo: " in page and "<dt>critic</dt><dd>none</dd>" in page
+    assert "value loss" not in capsys.readouterr().out
+
+
 def test_the_resolved_recipe_reproduces_the_run_from_elsewhere(recipe, tmp_path, monkeypatch):
     assert main(["run", recipe("ppo"), "--kl_coef", "0.2"]) == 0
     (tmp_path / "elsewhere").mkdir()

@@ -75,8 +75,11 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """A short name of what is trained: the loss, or the `trainer` if it has none."""
-        return loss_title(self.loss) if self.loss is not None else self.trainer
+        """A short name of what is trained: the loss, or the `trainer` if it has none, with an advantage that is not its default."""
+        if self.loss is not None:
+            return loss_title(self.loss)
+        advantage = self.effective("advantage")
+        return self.trainer if advantage == defaults(self.kind).get("advantage") else f"{self.trainer}-{advantage}"
 
     @property
     def info(self) -> losses.LossInfo | losses.MixInfo:

@@ -4,60 +4,13 @@ import pytest
 import torch
 
 from tests.trainers.helpers import relative_difference
-from tests.trainers.ppo import resuming, separate
+from tests.trainers.ppo import resuming
 from tests.trainers.ppo.helpers import build, config, count_the, rollout
+from tests.trainers.ppo.papers import LONGEST, by_prompt, expected, one_step, policy_gradient
 from trl_ext.rl import advantages
 from trl_ext.trainers.ppo.update import share_of_equal_groups
 
-KL_COEF, COMPLETIONS, LONGEST = 0.3, 4, 6
 WITHOUT_CRITIC = [name for name in advantages.available() if not advantages.describe(name).needs_critic]
-
-
-def one_step(model, folder, name, **changes):
-    group = {"num_generations": COMPLETIONS} if advantages.describe(name).needs_groups else {}
-    options = {key: changes.pop(key) for key in ("reward_funcs",) if key in changes}
-    args = config(folder, **{"advantage": name, "max_steps": 1, "kl_coef": KL_COEF} | group | changes)
-    trainer = build(model, args, **options)
-    before = separate.WeightsBefore()
-    trainer.add_callback(before)
-    trainer.train()
-    trainer.before = before.steps[0]
-    return trainer
-
-
-def to_go(rewards: torch.Tensor) -> torch.Tensor:
-    return rewards.flip(1).cumsum(1).flip(1)
-
-
-def whitened(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    chosen = values[mask.bool()]
-    return (values - chosen.mean()) / (chosen.var() + 1e-8).sqrt() * mask
-
-
-def expected(name: str, trainer, batch: dict) -> torch.Tensor:
-    """The papers' formulas, written for rows of which those with the same prompt are neighbours."""
-    mask = batch["completion_mask"].double()
-    pairs = zip(batch["completion_ids"], mask, strict=True)
-    texts = [trainer.processing_class.decode(ids[m.bool()], skip_special_tokens=True) for ids, m in pairs]
-    scores = torch.tensor(count_the(texts)).double()
-    rewards = -KL_COEF * (batch["old_per_token_logps"] - batch["ref_per_token_logps"]).double() * mask
-    rewards[torch.arange(len(mask)), mask.sum(1).long() - 1] += scores
-    if name == "reinforce_pp":
-        return whitened(to_go(rewards), mask)
-    if name == "remax":
-        return (to_go(rewards) - greedy_scores(trainer, batch)[:, None]) * mask
-    groups, lengths = rewards.sum(1).view(-1, COMPLETIONS), mask.sum(1).view(-1, COMPLETIONS)
-    centred = groups - groups.mean(1, keepdim=True)
-    others = (groups.sum(1, keepdim=True) - groups) / (COMPLETIONS - 1)
-    found = {
-        "rloo": groups - others,
-        "dr_grpo": centred,
-        "reinforce_pp_baseline": centred,
-        "grpo": centred / (groups.std(1, keepdim=True) + 1e-4),
-        "opo": groups - (lengths * groups).sum(1, keepdim=True) / lengths.sum(1, keepdim=True),
-    }[name]
-    found = found.flatten()[:, None] * mask
-    return whitened(found, mask) if name == "reinforce_pp_baseline" else found
 
 
 def greedy_scores(trainer, batch: dict) -> torch.Tensor:
@@ -74,30 +27,20 @@ def greedy_scores(trainer, batch: dict) -> torch.Tensor:
     return torch.tensor(count_the(texts)).double()
 
 
-def policy_gradient(model: str, trainer, batches: list[dict]) -> dict[str, torch.Tensor]:
-    """On a fresh rollout, where every ratio is 1: −Â·∇log π per token, added up as the settings say."""
-    policy = separate._model(model, trainer.before, "default", None)
-    tokens = torch.cat([batch["loss_mask"].sum(1) for batch in batches]).double().mean()
-    for batch in batches:
-        mask = batch["loss_mask"]
-        lengths = mask.sum(1).clamp(min=1)
-        weight = {"token": 1 / tokens, "sequence": 1 / lengths, "constant": 1 / LONGEST, "sum": 1.0}
-        losses = -(batch["token_advantages"] * separate._logps(policy, batch) * mask).sum(1)
-        ((losses * weight[trainer.args.loss_aggregation]).mean() / len(batches)).backward()
-    return {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
-
-
 @pytest.mark.parametrize("name", WITHOUT_CRITIC)
 def test_advantages_and_gradient_are_those_of_the_paper(model, tmp_path, name):
     trainer = one_step(model, tmp_path, name)
     batches = trainer._buffered_inputs
     gradients = trainer.recorder.gradients[0]
-    assert relative_difference(gradients, policy_gradient(model, trainer, batches)) < 1e-4
-    batch = rollout(trainer)  # in random order
-    order = torch.tensor(sorted(range(len(batch["prompt_ids"])), key=lambda i: batch["prompt_ids"][i].tolist()))
-    batch = {name: value[order] if value.ndim else value for name, value in batch.items()}
+    assert (
+        relative_difference(gradients, policy_gradient(model, trainer.before, batches, trainer.args.loss_aggregation))
+        < 1e-4
+    )
+    batch = by_prompt(rollout(trainer))
     assert batch["token_advantages"].abs().max() > 0.1
-    assert torch.allclose(batch["token_advantages"].double(), expected(name, trainer, batch), atol=2e-5)
+    greedy = greedy_scores(trainer, batch) if name == "remax" else None
+    formula = expected(name, batch, trainer.processing_class, greedy)
+    assert torch.allclose(batch["token_advantages"].double(), formula, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["rloo", "remax"])

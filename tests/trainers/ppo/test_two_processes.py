@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from tests.trainers.helpers import relative_difference
-from tests.trainers.ppo import separate
+from tests.trainers.ppo import papers, separate
+from trl_ext.rl import advantages
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +37,13 @@ def resumed(model, tmp_path_factory) -> list[dict]:
     output = tmp_path_factory.mktemp("resumed")
     launched("two_processes_resumed", model, output)
     return [torch.load(output / f"resumed{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def grouped(model, tmp_path_factory) -> list[dict]:
+    output = tmp_path_factory.mktemp("grouped")
+    launched("two_processes_groups", model, output)
+    return [torch.load(output / f"groups{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
 def test_both_roles_step_on_the_mean_of_both_processes(model, ranks):
@@ -89,3 +98,43 @@ def test_importance_weights_are_those_of_both_processes(model, resumed):
     assert log["kl_weight/mean"] == pytest.approx(torch.cat(ratios).mean().item(), rel=1e-4)
     assert log["kl_weight/max"] == pytest.approx(torch.cat(ratios).max().item(), rel=1e-4)
     assert ratios[0].max() != pytest.approx(ratios[1].max().item(), rel=1e-3) and log["kl_weight/max"] > 1.001
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in advantages.available() if not advantages.describe(name).needs_critic]
+)
+def test_a_prompt_on_both_processes_is_one_group(model, grouped, name):
+    """Advantages and gradient are those of all completions together, as on a single process."""
+    ranks = [rank[name] for rank in grouped]
+    batches = [batch for rank in ranks for batch in rank["batches"]]
+    length = max(batch["completion_ids"].size(1) for batch in batches)
+    widest = max(batch["prompt_ids"].size(1) for batch in batches)
+    rows = [_padded(batch, widest, length) for batch in batches]
+    whole = papers.by_prompt({key: torch.cat([row[key] for row in rows]) for key in rows[0]})
+    prompts = [
+        {tuple(ids.tolist()) for row in rows[first : first + 2] for ids in row["prompt_ids"]} for first in (0, 2)
+    ]
+    if advantages.describe(name).needs_groups:
+        assert len(prompts[0] & prompts[1]) == 1 and len(prompts[0] | prompts[1]) == 3
+    if name != "remax":  # whose baselines are computed row by row
+        formula = papers.expected(name, whole, AutoTokenizer.from_pretrained(model))
+        assert torch.allclose(whole["token_advantages"].double(), formula, atol=2e-5)
+    expected = papers.policy_gradient(model, ranks[0]["weights"], batches, ranks[0]["aggregation"])
+    for rank in ranks:
+        assert relative_difference(rank["gradients"], expected) < 1e-4
+        assert rank["log"].get("frac_reward_zero_std") == ranks[0]["log"].get("frac_reward_zero_std")
+
+
+ROWS = (
+    "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "old_per_token_logps", "ref_per_token_logps",
+    "token_advantages",
+)  # fmt: skip
+
+
+def _padded(batch: dict, prompt: int, completion: int) -> dict:
+    """The tensors of a batch with zeros up to these widths: prompts on the left, completions on the right."""
+    found = {}
+    for key in ROWS:
+        missing = (prompt if "prompt" in key else completion) - batch[key].size(1)
+        found[key] = torch.nn.functional.pad(batch[key], (missing, 0) if "prompt" in key else (0, missing))
+    return found

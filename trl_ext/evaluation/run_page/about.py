@@ -93,7 +93,12 @@ def _objective(recipe: Recipe) -> dict[str, str]:
         found = {"method": method.objective, **in_words.changes(recipe)}
     else:
         kl, gradient = kl_in_words(recipe.effective)
-        found |= {"KL": kl, "KL gradient": gradient, "reference": in_words.reference(recipe)}
+        found |= {
+            **in_words.advantage(recipe),
+            "KL": kl,
+            "KL gradient": gradient,
+            "reference": in_words.reference(recipe),
+        }
     return found | ({"rewards": in_words.rewards(recipe)} if method.samples_completions else {})
 
 

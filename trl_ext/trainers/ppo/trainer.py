@@ -2,10 +2,14 @@
 
 Differences from `trl.RLOOTrainer` (1.16), whose generation, reward functions, buffering and logging are kept:
 
-1. Rewards are per token (the score on the last valid token, the KL where the configuration places it). A critic estimates
-   advantages by generalised advantage estimation, so one completion per prompt is enough.
+1. Rewards are per token (the score on the last valid token, the KL where the configuration places it). `advantage` names the
+   function of `trl_ext.rl.advantages` that turns them into advantages. Its declaration says whether there is a critic,
+   whether completions of a prompt are compared, and whether a greedy one is sampled (`trl_ext.trainers.rollout.greedy`).
+   With `gae` and its critic one completion per prompt is enough; TRL's needs two.
 2. Critic and reward model are adapters with a scalar head on the policy's base (`trl_ext.trainers.rollout.roles`).
-3. The loss is clipped per token and divided by the mean length of the rollout, so it does not depend on micro-batches.
+   Without a critic there is neither adapter nor head, and no optimizer group, checkpoint or metric of one.
+3. The loss is clipped at the level of `importance_sampling_level` and added up as `loss_aggregation` says, by weights that
+   are computed once per rollout, so it does not depend on micro-batches. `policy_objective` replaces the clipping.
 4. Policy and critic have separate learning rates, and their gradients are clipped separately.
 5. Adapter weights are float32 (`trl_ext.trainers.common.lora`), and the base is not changed.
 6. A resumed run continues with the rollout that was interrupted (`trl_ext.trainers.ppo.checkpoint`).
@@ -35,7 +39,8 @@ from trl_ext.trainers.rollout import reward_functions, roles
 from trl_ext.trainers.rollout.trainer import RolloutTrainer
 
 CARD_SETTINGS = (
-    "critic_learning_rate", "num_iterations", "num_generations", "max_completion_length", "temperature", "gamma", "lam",
+    "num_iterations", "num_generations", "max_completion_length", "temperature", "policy_objective", "importance_sampling_level",
+    "loss_aggregation", "normalize_advantages",
 )  # fmt: skip
 
 
@@ -140,18 +145,20 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
         return norm
 
     def card_method(self) -> dict[str, str]:
-        args = self.args
+        args, advantage = self.args, self.update.advantage
+        own = {**({"critic_learning_rate": None} if advantage.needs_critic else {}), **advantage.hyperparameters}
         copied = FROZEN_COPY in self.model.peft_config
         cell = args.kl_estimator, args.kl_placement, args.kl_level
         return {
-            "method": "PPO (arXiv:1707.06347)",
+            "method": f"{self._name} (arXiv:{self._paper['id']})",
+            "advantage": f"`{advantage.name}` ({advantage.paper}): {advantage.formula.replace('|', chr(92) + '|')}",
             "reference policy": "a frozen copy of the adapter that training continues from"
             if copied
             else "the base model with its adapter off",
             "rewards": ", ".join(f"`{name}`" for name in self.reward_func_names),
             "KL": f"`{' '.join(cell)}`, {args.kl_controller} coefficient {args.kl_coef:g}; gradient "
             f"{truth_table.GRADIENTS[cell][0].replace('|', chr(92) + '|')}",
-            **{name: f"`{getattr(args, name)}`" for name in CARD_SETTINGS},
+            **{name: f"`{getattr(args, name)}`" for name in (*own, *CARD_SETTINGS) if hasattr(args, name)},
         }
 
 
