@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.judging.judge import Conversation, Prompt, key, variables_of
+from trl_ext.judging.judge import Prompt, as_record, key, of_record
 from trl_ext.judging.scorers import prompt_ids
 from trl_ext.runs import finished
 from trl_ext.runs.loaded import Opened
@@ -147,8 +147,7 @@ def _append(path: Path, entries: Iterable[tuple[Prompt, tuple[Answer, Answer]]])
     lines = [
         json.dumps(
             {
-                "prompt": prompt,
-                **({"variables": variables_of(prompt)} if variables_of(prompt) else {}),
+                **as_record(prompt),
                 "base": base.text,
                 "tuned": tuned.text,
                 "tokens": [base.tokens, tuned.tokens],
@@ -169,10 +168,8 @@ def _entry(line: bytes) -> tuple[str, tuple[Answer, Answer]] | None:
         record = json.loads(line)
         both = zip((record["base"], record["tuned"]), record["tokens"], record["ended"], strict=True)
         base, tuned = (Answer(*each) for each in both)
-        variables = record.get("variables")
-        prompt = Conversation(record["prompt"], variables) if variables else record["prompt"]
-        return key(prompt), (base, tuned)
-    except (ValueError, KeyError, TypeError):
+        return key(of_record(record)), (base, tuned)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -35,6 +35,18 @@ def key(prompt: Prompt) -> str:
     return json.dumps([prompt, variables] if variables else prompt, ensure_ascii=False)
 
 
+def as_record(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as JSON has it in the line of a file: `prompt`, and `variables` if there are any."""
+    variables = variables_of(prompt)
+    return {"prompt": prompt, "variables": variables} if variables else {"prompt": prompt}
+
+
+def of_record(record: Mapping[str, Any]) -> Prompt:
+    """The prompt of such a line. Raises LookupError, TypeError or AttributeError if it is another one."""
+    variables = record.get("variables")
+    return Conversation(record["prompt"], variables) if variables else record["prompt"]
+
+
 class Question(NamedTuple):
     """Two answers to a prompt, in the order in which the judge reads them."""
 

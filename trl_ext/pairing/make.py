@@ -12,7 +12,7 @@ from typing import Any
 
 import trl_ext
 from trl_ext.evaluation.prompts import Prompts
-from trl_ext.judging.judge import Prompt
+from trl_ext.judging.judge import Prompt, variables_of
 from trl_ext.judging.open_judge import Beside
 from trl_ext.pairing.facts import measure
 from trl_ext.pairing.kept import Kept
@@ -95,7 +95,11 @@ def make_pairs(
 
 
 def _asked(policy: Policy, prompts: Prompts, sampling: Sampling, scoring: Scoring, selection: Selection) -> Asked:
-    about = {"source": prompts.name, "n": len(prompts.prompts), "digest": digest(prompts.prompts)}
+    about = {
+        "source": prompts.name,
+        "n": len(prompts.prompts),
+        "digest": digest(prompts.prompts, *filter(None, map(variables_of, prompts.prompts))),
+    }
     return Asked(policy.facts(), about, sampling, scoring.facts(sampling.num_generations), selection)
 
 

@@ -35,7 +35,7 @@ def training_prompts(recipe: Recipe, args: Any, choice: PromptChoice) -> Prompts
     statements: list[str] = []
     dataset = recipe_data.load(recipe, args, statements)[0]
     name = f"{without_endings(recipe.get('dataset_name') or 'mixture')}-train"
-    prompts, columns = distinct(dataset, choice.limit, name)
+    prompts, columns = distinct(dataset, choice.limit, name, getattr(args, "chat_template_kwargs", None))
     return Prompts(prompts, columns, name, list(dict.fromkeys(statements)))
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from trl_ext.data.formats.pairing import Pairing
 from trl_ext.data.margins import MARGIN
-from trl_ext.judging.judge import Prompt
+from trl_ext.judging.judge import Prompt, variables_of
 from trl_ext.pairing.group import Group
 from trl_ext.pairing.selection import Labels, Pairs, Scores, choose_labels, choose_pairs, usable
 from trl_ext.pairing.settings import Selection
@@ -34,7 +34,8 @@ def rows(scored: Sequence[Scored], *, write_margin: bool = False) -> list[dict[s
     """The rows of all prompts, in their order.
 
     Pairs have `prompt`, `chosen`, `rejected`, `score_chosen`, `score_rejected`; labelled completions `prompt`, `completion`, `label`,
-    `score`. With `write_margin`, pairs have `margin` too. Completions are text where the prompt is, and a message where it is a conversation.
+    `score`. With `write_margin`, pairs have `margin` too. What the prompt gave the chat template besides its messages is in `tools` and
+    `chat_template_kwargs`. Completions are text where the prompt is, and a message where it is a conversation.
     """
     found = [row for each in scored for row in (_pairs(each) if isinstance(each.chosen, Pairs) else _labelled(each))]
     if write_margin:
@@ -51,6 +52,7 @@ def _pairs(scored: Scored) -> list[dict[str, Any]]:
             "rejected": _as_completion(prompt, texts[worse]),
             "score_chosen": scores[better],
             "score_rejected": scores[worse],
+            **_columns(prompt),
         }
         for better, worse in scored.chosen.pairs
     ]
@@ -59,9 +61,22 @@ def _pairs(scored: Scored) -> list[dict[str, Any]]:
 def _labelled(scored: Scored) -> list[dict[str, Any]]:
     prompt, texts, scores = scored.group.prompt, scored.group.texts, scored.scores
     return [
-        {"prompt": prompt, "completion": _as_completion(prompt, texts[i]), "label": label, "score": scores[i]}
+        {
+            "prompt": prompt,
+            "completion": _as_completion(prompt, texts[i]),
+            "label": label,
+            "score": scores[i],
+            **_columns(prompt),
+        }
         for i, label in scored.chosen.labels.items()
     ]
+
+
+def _columns(prompt: Prompt) -> dict[str, Any]:
+    """As TRL's preference trainers read them."""
+    others = dict(variables_of(prompt))
+    tools = others.pop("tools", None)
+    return ({"tools": tools} if tools else {}) | ({"chat_template_kwargs": others} if others else {})
 
 
 def _as_completion(prompt: Prompt, text: str) -> str | list[dict[str, str]]:
