@@ -144,6 +144,26 @@ def test_ppo_has_a_critic_and_a_cache(tmp_path):
     assert terms(other_trainer(tmp_path, cache_implementation="static", **settings)).get("KV cache", final) == final
 
 
+@pytest.mark.parametrize(
+    ("settings", "uses"),
+    [
+        ({"trainer": "ppo"}, 1),
+        ({"trainer": "ppo", "num_iterations": 2}, 2),
+        ({"trainer": "ppo", "advantage": "rloo", "num_generations": 4}, 4),
+        ({"trainer": "grpo", "num_iterations": 2}, 16),
+        ({"trainer": "rloo"}, 2),
+        ({"trainer": "online", "loss": "dpo", "num_generations": 4}, 4),
+    ],
+    ids=str,
+)
+def test_an_epoch_has_all_completions_of_every_prompt(tmp_path, settings, uses):
+    """1,600 prompts in steps of 16 completions: 100 steps for each completion of a prompt and each epoch over a rollout."""
+    rest = {"reward_funcs": ["sentiment"], "max_completion_length": 512, "max_train_samples": 1600}
+    rest |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    (time, *_) = plan(other_trainer(tmp_path, **settings, **rest)).times
+    assert time.epoch == pytest.approx(100 * uses * time.step)
+
+
 def test_a_reward_model_has_no_language_head(tmp_path):
     settings = {"trainer": "reward", "model_name_or_path": "Qwen/Qwen3-8B", "max_length": 1024}
     planned = plan(other_trainer(tmp_path, **settings))

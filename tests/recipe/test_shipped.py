@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipe.stand_in import load
-from trl_ext import losses
+from trl_ext import losses, methods
 from trl_ext.recipe import Recipe, reader
 from trl_ext.rl import truth_table
 
@@ -79,17 +79,18 @@ def test_the_trainers_take_what_a_recipe_says(path, flags, tmp_path):
             assert any(key in {field.name for field in dataclasses.fields(cls)} for cls in classes), key
 
 
-@pytest.mark.parametrize("path", [path for path in EVERY if TRAINER[path] == "ppo"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in EVERY if TRAINER[path] in ("ppo", "rloo", "grpo")], ids=lambda path: path.stem
+)
 @pytest.mark.parametrize("cell", [None, *truth_table.GRADIENTS], ids=str)
 def test_every_kl_is_a_flag_away(path, cell, tmp_path):
-    from trl_ext.trainers import PPOConfig
-
     flags = {} if cell is None else dict(zip(("kl_estimator", "kl_placement", "kl_level"), cell, strict=True))
     read = load(path, flags | {"use_cpu": True, "bf16": False, "output_dir": str(tmp_path)})
-    config = PPOConfig(**read.sections()["training"])
+    config = methods.imported(read.method.config)(**read.sections()["training"])
     assert config.learning_rate == read.get("learning_rate")
-    assert (config.kl_estimator, config.kl_placement, config.kl_level) == (cell or ("k1", "reward", "token"))
-    warning = truth_table.warning(*(cell or ("k1", "reward", "token")), config.gamma)
+    found = config.kl_estimator, config.kl_placement, config.kl_level
+    assert found == (cell or ("k1", "reward", "token")) or (cell is None and config.kl_coef == 0)
+    warning = truth_table.warning(*found, config.gamma) if config.kl_coef else None
     assert notes(read) == [note for note in (warning, read.awaits) if note]
 
 

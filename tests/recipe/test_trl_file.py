@@ -4,6 +4,8 @@ import pytest
 
 from tests.recipe.helpers import load, problem
 from trl_ext import recipe
+from trl_ext.build.rewards import load as load_reward
+from trl_ext.checks import packages
 from trl_ext.support.errors import UserError
 
 FILE = """\
@@ -61,6 +63,44 @@ def test_files_for_other_verbs_are_recognised_by_their_own_settings(trl, text, t
     found = trl(text)
     assert found.trainer == trainer
     assert f"so this trains `trainer: {trainer}`" in " ".join(found.notes)
+
+
+REWARDS = f"{FILE.replace('max_length: 512', 'use_peft: true')}reward_funcs: [accuracy_reward]\n"
+
+
+@pytest.mark.parametrize("trainer", ["grpo", "rloo", "ppo"])
+def test_the_reward_model_of_trls_scripts_comes_before_the_functions(tmp_path, trainer):
+    path = tmp_path / "trl.yaml"
+    path.write_text(f"{REWARDS}reward_model_name_or_path: org/scorer\n", encoding="utf-8")
+    assert recipe.load(path, {"trainer": trainer}).get("reward_funcs") == ["org/scorer", "accuracy_reward"]
+    path.write_text(REWARDS, encoding="utf-8")
+    flags = {"trainer": trainer, "reward_model_name_or_path": "org/other"}
+    assert recipe.load(path, flags).get("reward_funcs") == ["org/other", "accuracy_reward"]
+    path.write_text(f"{REWARDS}reward_model_name_or_path: null\n", encoding="utf-8")
+    assert recipe.load(path, {"trainer": trainer}).get("reward_funcs") == ["accuracy_reward"]
+
+
+def test_a_reward_function_of_trls_scripts_that_has_fixed_settings(tmp_path):
+    path = tmp_path / "trl.yaml"
+    path.write_text(REWARDS.replace("accuracy_reward", "get_soft_overlong_punishment"), encoding="utf-8")
+    (name,) = recipe.load(path, {"trainer": "grpo"}).get("reward_funcs")
+    assert load_reward(name)(completion_ids=[[1] * 10, [1] * 1152, [1] * 2000]) == [0.0, -0.5, -1]  # 1280 and 256
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy_reward", "trl.rewards.reasoning_accuracy_reward", "trl.rewards:accuracy_reward"]
+)
+def test_a_reward_that_needs_math_verify_is_refused_before_training_where_it_is_missing(name, tmp_path, monkeypatch):
+    path = tmp_path / "trl.yaml"
+    path.write_text(REWARDS.replace("accuracy_reward", name), encoding="utf-8")
+    monkeypatch.setattr(packages, "is_installed", lambda package: package != "math_verify")
+    with pytest.raises(
+        UserError, match=f"names {name}, which compares mathematical answers .*pip install math-verify"
+    ):
+        recipe.load(path, {"trainer": "grpo"}, to_train=True)
+    recipe.load(path, {"trainer": "grpo"})  # to look at it
+    monkeypatch.setattr(packages, "is_installed", lambda package: True)
+    recipe.load(path, {"trainer": "grpo"}, to_train=True)
 
 
 def test_a_recipe_of_trl_ext_still_trains_dpo(tmp_path):

@@ -19,8 +19,8 @@ SWAPS = {
     "kto": {"KTOConfig": "UnpairedPreferenceConfig", "KTOTrainer": "UnpairedPreferenceTrainer"},
     "reward": {"RewardConfig": "RewardModelConfig", "RewardTrainer": "RewardModelTrainer"},
     "sft": {"SFTConfig": "SupervisedConfig", "SFTTrainer": "SupervisedTrainer"},
-    "rloo": {"RLOOConfig": "PPOConfig", "RLOOTrainer": "PPOTrainer"},
-    "grpo": {"GRPOConfig": "OnlinePreferenceConfig", "GRPOTrainer": "OnlinePreferenceTrainer"},
+    "rloo": {"RLOOConfig": "RLOOConfig", "RLOOTrainer": "RLOOTrainer"},
+    "grpo": {"GRPOConfig": "GRPOConfig", "GRPOTrainer": "GRPOTrainer"},
 }
 
 
@@ -99,7 +99,14 @@ SETTINGS = {
     "reward": {"lora_task_type": "SEQ_CLS"},
     "sft": {},
     "rloo": {"reward_funcs": ["rewards.brevity"], "max_completion_length": 4},
-    "grpo": {"reward_funcs": ["rewards.brevity"], "max_completion_length": 4, "num_generations": 2},
+    "grpo": {
+        "reward_funcs": ["rewards.brevity"],
+        "max_completion_length": 4,
+        "num_generations": 2,
+        "loss_type": "dr_grpo",
+        "scale_rewards": "none",
+        "beta": 0.1,
+    },
 }
 """Settings of a script beside the common ones."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_ext import methods
-from trl_ext.rl import advantages
+from trl_ext.rl import advantages, policy_gradient
 
 UNLIMITED = 2048
 """Assumed tokens of a sequence if no setting limits them."""
@@ -36,6 +36,8 @@ class Training:
         is_classifier: Whether it trains a scalar head instead of the LM head.
         trained_adapters, frozen_adapters: Numbers of adapters on the base. Frozen ones are those that this trainer adds, in
             units of the trained rank.
+        uses: How many completions in the steps of an epoch belong to one example of the data: for sampled completions, those of
+            a prompt times the epochs over a rollout.
         cached_tokens: Tokens in the KV cache while completions are sampled.
         is_cache_static: Whether the KV cache has its final size from the beginning (`cache_implementation`).
         notes: Sentences about assumptions.
@@ -53,6 +55,7 @@ class Training:
     is_classifier: bool = False
     trained_adapters: int = 1
     frozen_adapters: int = 0
+    uses: int = 1
     cached_tokens: int = 0
     is_cache_static: bool = False
     notes: tuple[str, ...] = ()
@@ -114,8 +117,10 @@ def sampled(recipe: Any) -> Training:
     completions = effective("generation_batch_size") or batch * (
         effective("steps_per_generation") or effective("gradient_accumulation_steps")
     )
+    settled = policy_gradient.settled(effective) if advantage else {}
     return Training(
         sequences=1,
+        uses=(settled.get("num_generations") or effective("num_generations")) * effective("num_iterations"),
         length=length,
         length_key=recipe.method.length_key,
         row_tokens=_row_tokens(recipe),

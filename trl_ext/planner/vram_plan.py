@@ -254,7 +254,7 @@ def _time(asked: Request, card: Card, overhead: Overhead, mean_tokens: float | N
     computed = asked.examples_per_step * asked.mean_tokens(mean_tokens)
     row = asked.row(tokens, card.kernel)
     step = cards.step_seconds(card, asked.shape, row, asked.storage, checkpointed, computed, passes)
-    epoch = None if examples is None else step * math.ceil(examples / asked.examples_per_step)
+    epoch = None if examples is None else step * math.ceil(examples * asked.training.uses / asked.examples_per_step)
     return Time(card.name, tokens, checkpointed, step, epoch)
 
 

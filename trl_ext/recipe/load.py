@@ -11,6 +11,7 @@ from trl_ext.recipe.choice.hyperparameters import fit_to_loss, fit_variants, not
 from trl_ext.recipe.choice.loss import Choice, choose_loss, settle_method
 from trl_ext.recipe.choice.loss_kwargs import unfold_loss_kwargs
 from trl_ext.recipe.choice.method import choose_method
+from trl_ext.recipe.choice.reward_model import take_reward_model
 from trl_ext.recipe.choice.variants import read_variants
 from trl_ext.recipe.layers.entries import merge_entries, take_entries
 from trl_ext.recipe.layers.evaluation import read_evaluation
@@ -48,6 +49,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None, *, to_tra
     layers = Layers(Layer(from_file(document.values, document.lines)), Layer(from_flags(overrides or {})))
 
     method = choose_method(layers, problems)
+    take_reward_model(layers, method)
     take_entries(layers, method, problems)
     read_variants(layers, document.lines, method, problems)
     drop_unknown_keys(layers, method, problems)

@@ -58,7 +58,7 @@ for _method in METHODS.values():
     SOURCES[_name] = (_package, f"{'/'.join(_folders)}.py")
 
 # Values the code accepts beyond what the annotation says.
-WIDER = {"resume_from_checkpoint": "bool", "fsdp": "bool"}
+WIDER = {"resume_from_checkpoint": "bool", "fsdp": "bool", "scale_rewards": "bool"}
 
 # Types of our own fields, for the parsers of flags (`trl_ext.trainers.common.flags`), and what their values are.
 OWN_TYPES = {"SwitchOrAuto": 'bool | Literal["auto"]', "CountOrAuto": "int | str"}

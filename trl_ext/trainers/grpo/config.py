@@ -58,7 +58,7 @@ class GRPOConfig(PPOConfig):
             "of a sequence as their sum (`sequence_sum`)."
         },
     )
-    scale_rewards: str | bool = field(
+    scale_rewards: str = field(
         default="group",
         metadata={
             "help": "Divide advantages by the standard deviation of the rewards of the `group` (or true), of the `batch`, or not at "
