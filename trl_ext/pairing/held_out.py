@@ -21,6 +21,8 @@ from trl_ext.support import intervals, sampling
 from trl_ext.support.batches import in_batches
 from trl_ext.trainers.common.out_of_memory import reported
 
+SEED = 0
+"""Of the completions, whatever the seed of the training: the same as that of `trl-ext eval`."""
 MOST = 256
 """Prompts, with one completion each."""
 LOGITS = 2**27
@@ -37,7 +39,7 @@ def measure(
     Args:
         policy: The model. Without an adapter it is the base, and its KL is 0.
         prompts: Held out from training.
-        how: Seed and length of the completions.
+        how: Largest length of the completions.
         scoring: What scores them. A judge that compares gives no score to single completions.
         watched: Shows the progress.
         title: What the progress counts.
@@ -54,7 +56,7 @@ def measure(
                     model,
                     tokenizer,
                     [prompt_ids(prompt, tokenizer) for prompt in prompts.prompts],
-                    seed=how.seed,
+                    seed=SEED,
                     max_new_tokens=how.max_new_tokens,
                     batch_size=64,
                 ),

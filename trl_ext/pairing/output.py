@@ -62,7 +62,7 @@ class Output(NamedTuple):
             raise UserError(
                 f"`--output` is {self.named}, which exists and was not written by `trl-ext pairs`. Choose another name."
             )
-        if self.named.is_dir() and any(each.name != "_lock" for each in self.named.iterdir()):
+        if self.named.is_dir() and any(each != self.kept for each in self.named.iterdir()):
             raise UserError(
                 f"`--output` is {self.named}, a folder with files that `trl-ext pairs` did not write. Choose an empty or new "
                 "folder."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ def show(console: Any, records: Sequence[dict[str, Any]], directory: Path, round
     for line in _legend(records, rounds):
         console.print(line, style="dim", markup=False)
     console.print()
-    console.print(f"rounds   {directory}", markup=False)
-    console.print(f"adapter  {directory / f'round-{len(records) - 1}' / 'run'}", markup=False)
+    run = directory / f"round-{len(records) - 1}" / "run"
+    console.print(f"rounds    {directory}", markup=False)
+    console.print(f"adapter   {run}", markup=False)
+    if (name := rounds.recipe.get("dataset_name")) is not None and not rounds.recipe.get("eval_size"):
+        console.print(f"evaluate  trl-ext eval {shlex.quote(str(run))} --dataset {shlex.quote(name)}", markup=False)
 
 
 def table(records: Sequence[dict[str, Any]]) -> Any:
