@@ -51,6 +51,7 @@ def trained(tiny_model, tmp_path_factory):
             "def longer(completions, **kwargs):\n    return [len(str(text)) for text in completions]\n"
         )
         Path("small.yaml").write_text(yaml.safe_dump(settings))
+        gc.collect()  # models of earlier tests
         seen["before"] = parameters()
         seen["code"] = main(["run", "small.yaml"])
     return folder, seen
