@@ -30,6 +30,16 @@ VERDICTS = {
 }
 """What each verdict means. A later one is weaker."""
 
+SHORT = {
+    EXACT: "exact",
+    FACTOR: "factor",
+    LARGE_BATCH: "large batch",
+    OTHER_COEFFICIENT: "coefficient",
+    SAME_OPTIMUM: "optimum",
+    BIASED: "biased",
+}
+"""The verdicts as entries of a table."""
+
 COMPARED = ("rloo", "grpo", "dr_grpo", "reinforce_pp_baseline", "opo")
 """Advantages that compare the totals of a prompt's completions. They are zero where these are equal."""
 TO_GO = ("reinforce_pp", "remax")
@@ -40,6 +50,13 @@ DISCOUNTED = ("gae", "reinforce_pp")
 """Advantages that read `gamma`."""
 
 AGGREGATIONS = ("sum", "constant", "token", "sequence")
+
+KLS = (("k1", "reward", "token"), ("k2", "loss", "sequence"))
+"""The cells with the gradient of the reverse KL for which steps are tabulated. Others differ only as `truth_table` says."""
+VARIANTS = tuple(
+    (name, scale) for name in ADVANTAGES for scale in (("group", "batch", "none") if name == "grpo" else ("group",))
+)
+"""Advantages with the values of `scale_rewards` that change them."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,16 @@ class Judgement:
     reasons: tuple[str, ...] = ()
     coefficient: str = "kl_coef"
 
+    @property
+    def meaning(self) -> str:
+        """The verdict in a sentence, with the KL coefficient if that is another one."""
+        if self.verdict != OTHER_COEFFICIENT:
+            return VERDICTS[self.verdict]
+        where = f"{self.coefficient} in place of kl_coef"
+        if "G" in self.coefficient:
+            where += " and G completions per prompt"
+        return f"The expected gradient of a step is that of the objective with {where}."
+
 
 def judge(step: Step) -> Judgement | None:
     """What a step with these settings estimates; `None` for an advantage that the table does not know.
@@ -142,6 +169,32 @@ def judge(step: Step) -> Judgement | None:
     if verdict == OTHER_COEFFICIENT:
         coefficient += "·σ" * (step._deviation is not None) + "·G/(G−1)" * step._contains_itself
     return Judgement(verdict, tuple(reason for _, reason in parts if reason), coefficient)
+
+
+def rows(placement: str) -> list[tuple[str, list[Step]]]:
+    """Rows of a table for a placement of the KL: the name of an advantage, and a step for each of `AGGREGATIONS`."""
+    cell = next(cell for cell in KLS if cell[1] == placement)
+    return [
+        (
+            f"{name}, scale_rewards {scale}" if name == "grpo" else name,
+            [Step(*cell, name, aggregation, scale_rewards=scale) for aggregation in AGGREGATIONS],
+        )
+        for name, scale in VARIANTS
+    ]
+
+
+def entry(step: Step) -> Step | None:
+    """The step of `rows` that stands for these settings; `None` if there is none.
+
+    The table has no whitening, discounts or ratios of sequences, and k1 in the reward per token.
+    """
+    placed = {(cell[0], cell[1]): cell for cell in (*KLS, ("k3+", "loss", "sequence"))}
+    if step.is_whitened or step.ratio_level != "token" or placed.get(step.cell[:2]) != step.cell:
+        return None
+    cell = next(cell for cell in KLS if cell[1] == step.placement)
+    scale = step.scale_rewards if step.advantage == "grpo" else "group"
+    found = Step(*cell, step.advantage, step.aggregation, scale_rewards=scale)
+    return found if step.advantage in ADVANTAGES else None
 
 
 Part = tuple[str, str] | None
@@ -235,7 +288,7 @@ def warning(step: Step) -> str | None:
         return truth_table.warning(*step.cell, step._discount)
     else:
         why = f"{where} does not lead to the optimum of {OBJECTIVE} with these settings: {_cause(step)}"
-    return f"{why}. {_remedy(step)}"
+    return f"{why}. {remedy(step)}"
 
 
 def _cause(step: Step) -> str:
@@ -248,8 +301,8 @@ def _cause(step: Step) -> str:
     return verdict_and_reason[1][0].lower() + verdict_and_reason[1][1:].rstrip(".") if verdict_and_reason else ""
 
 
-def _remedy(step: Step) -> str:
-    """The nearest settings that lead to π*."""
+def remedy(step: Step) -> str:
+    """Text: the nearest settings whose step does not move the optimum."""
     token = replace(step, gamma=1.0, ratio_level="token", aggregation="token")
     for each, with_ in (
         (step, ""),
@@ -262,7 +315,7 @@ def _remedy(step: Step) -> str:
         found = [name for name, changed in places.items() if judge(changed).verdict != BIASED]
         if found:
             return f"Use {', or '.join(found)}{with_}."
-    return f"{truth_table.INSTEAD}"
+    return truth_table.INSTEAD
 
 
 def _sentence(text: str) -> str:
