@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.conftest import pairs
 from trl_ext import recipe
 from trl_ext.cli import main
-from trl_ext.kl_audit import report
+from trl_ext.kl_audit import picture, report
 from trl_ext.kl_audit.exact import CELLS, Audit, Row, audit_exactly
 
 PNG = b"\x89PNG"
@@ -174,6 +174,50 @@ def test_a_recipe_that_continues_an_adapter_is_sampled_with_it(run, tmp_path, ca
         assert main(["kl", given, "--n", "64", "--max_new_tokens", "5", "--json"]) == 0
         audits.append(json.loads(capsys.readouterr().out)["sampled"])
     assert audits[0] == audits[1] and audits[0]["kl"] > 0
+
+
+PPO = {
+    "trainer": "ppo",
+    "reward_funcs": ["sentiment"],
+    "per_device_train_batch_size": 8,
+    "advantage": "grpo",
+    "kl_estimator": "k2",
+    "kl_placement": "loss",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {},
+            "this recipe: k2 in the loss at sequence level, advantage grpo, scale_rewards group, loss aggregation sequence",
+        ),
+        (
+            {"loss_aggregation": "sum", "scale_rewards": "none"},
+            "that of the objective with kl_coef·G/(G−1) in place of kl_coef",
+        ),
+        (
+            {"kl_estimator": "k1", "kl_placement": "reward"},
+            "The expected gradient of a step is not that of E[score] − kl_coef·KL(π‖ref), but it is zero at the same optimum π*.",
+        ),
+        ({"kl_coef": 0}, "this recipe: the KL coefficient is 0, so it trains without a KL"),
+    ],
+)
+def test_a_recipe_reads_what_its_own_steps_estimate(run, tmp_path, capsys, monkeypatch, settings, said):
+    written = yaml.safe_load((tmp_path / "small.yaml").read_text()) | PPO | settings
+    del written["loss"]
+    (tmp_path / "rl.yaml").write_text(yaml.safe_dump(written))
+    monkeypatch.setattr(picture, "draw", lambda path, *_: path)
+    assert main(["kl", "rl.yaml"]) == 0
+    printed = capsys.readouterr().out
+    assert said in printed
+    # the mark of the recipe, in the table of estimators, in that of steps and in the legend
+    assert printed.count("◀") == (0 if settings.get("kl_coef") == 0 else 3)
+    if not settings:
+        assert main(["kl", "rl.yaml", "--json"]) == 0
+        step = json.loads(capsys.readouterr().out)["step"]
+        assert step["verdict"] == step["enumerated"]["verdict"] and step["settings"]["advantage"] == "grpo"
 
 
 def test_cosines_that_are_lost_in_noise_are_counted():

@@ -1,5 +1,6 @@
 """The audit's numbers against enumeration, and its sampled ones against what they estimate."""
 
+import itertools
 import math
 
 import pytest
@@ -46,6 +47,24 @@ def test_the_exact_audit_is_what_enumeration_gives():
             assert row.cosine == pytest.approx(torch.cosine_similarity(found, true, 0).item(), abs=1e-9)
         else:
             assert math.isnan(row.cosine)
+
+
+def test_cells_with_the_same_gradient_for_every_completion_are_known():
+    language, ref_logits, step = small_language()
+    logits = (ref_logits + step).requires_grad_()
+
+    def gradients(cell):
+        estimator, placement, level = cell
+        each = objectives.kl_surrogate(
+            language.logps(logits), language.logps(ref_logits), language.mask,
+            estimator=estimator, placement=placement, level=level,
+        )  # fmt: skip
+        return torch.autograd.grad(each, logits, torch.eye(len(each)).double(), is_grads_batched=True)[0]
+
+    found = {cell: gradients(cell) for cell in CELLS}
+    for cell, other in itertools.combinations(CELLS, 2):
+        first, second = (sampled.SAME_GRADIENT.get(each, each) for each in (cell, other))
+        assert torch.allclose(found[cell], found[other], atol=1e-12) == (first == second), (cell, other)
 
 
 def test_gradient_variance_of_the_score_function():

@@ -5,7 +5,8 @@ from typing import Any
 
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
-from trl_ext.rl import truth_table
+from trl_ext.rl import policy_gradient, step_table, truth_table
+from trl_ext.rl.step_table import Step
 
 CONTROLLERS = ("fixed", "adaptive")
 BETA_OF_RLOO = 0.05
@@ -13,6 +14,11 @@ BETA_OF_RLOO = 0.05
 
 CELL = ("kl_estimator", "kl_placement", "kl_level")
 ESTIMATOR_OF_TRL = ("use_bias_correction_kl",)
+STEP = (
+    "loss_aggregation", "loss_type", "normalize_advantages", "scale_rewards", "importance_sampling_level",
+    "policy_objective", "num_generations", "lam",
+)  # fmt: skip
+"""What `step_of` reads besides the KL, the advantage and `gamma`."""
 
 
 def estimator(value: Callable[[str], Any]) -> str:
@@ -35,8 +41,27 @@ def cell(value: Callable[[str], Any]) -> tuple[str, str, str | None]:
     return estimator(value), value("kl_placement"), value("kl_level")
 
 
+def step_of(value: Callable[[str], Any]) -> Step | None:
+    """What decides which gradient an optimizer step estimates; `None` if a name is unknown. The argument is that of `estimator`."""
+    try:
+        truth_table.check(*cell(value))
+        settled, hyperparameters = policy_gradient.settled(value), policy_gradient.hyperparameters(value)
+    except (ValueError, KeyError):
+        return None  # reported as problems
+    return Step(
+        *cell(value),
+        advantage=value("advantage"),
+        aggregation=settled["loss_aggregation"],
+        is_whitened=bool(settled["normalize_advantages"]),
+        scale_rewards=settled["scale_rewards"] or "group",
+        ratio_level=settled[policy_gradient.LEVEL] or "token",
+        gamma=hyperparameters.get("gamma", 1.0),
+        lam=hyperparameters.get("lam", 1.0),
+    )
+
+
 def kl_in_words(effective: Callable[[str], Any]) -> tuple[str, str]:
-    """The KL term in words, and the gradient that it gives.
+    """The KL term in words, and the gradient that it gives and that is left of it in an optimizer step.
 
     Args:
         effective: Gives a setting by its name.
@@ -44,9 +69,13 @@ def kl_in_words(effective: Callable[[str], Any]) -> tuple[str, str]:
     estimator, placement, level = cell(effective)
     level = truth_table.check(estimator, placement, level)
     steering = f", steered towards {effective('kl_target')}" if effective("kl_controller") == "adaptive" else ""
+    gradient = " ".join(truth_table.GRADIENTS[estimator, placement, level])
+    if truth_table.is_exact(estimator, placement, level):
+        judged = step_table.judge(step_of(effective))
+        gradient += "" if judged is None else f"; in a step: {judged.in_words}"
     return (
         f"{estimator} in the {placement} at {level} level, coefficient {coefficient(effective):g}{steering}",
-        " ".join(truth_table.GRADIENTS[estimator, placement, level]),
+        gradient,
     )
 
 
@@ -95,12 +124,9 @@ def steered_coefficient(s: Settings) -> Iterator[str]:
         yield f"{s.where('kl_coef' if s['kl_coef'] == 0 else 'beta')} is 0, which an adaptive controller cannot scale. Give a number greater than 0."
 
 
-@note(*CELL, "gamma", "kl_coef", also=(*ESTIMATOR_OF_TRL, "beta"))
+@note(*CELL, "advantage", "gamma", "kl_coef", also=(*ESTIMATOR_OF_TRL, "beta", *STEP))
 def gradient(s: Settings) -> Iterator[str]:
-    try:
-        is_on = coefficient(s.__getitem__)
-        warning = truth_table.warning(*cell(s.__getitem__), s["gamma"]) if is_on else None
-    except ValueError:
-        return  # reported as a problem
+    step = step_of(s.__getitem__) if coefficient(s.__getitem__) else None
+    warning = step_table.warning(step) if step is not None else None
     if warning is not None:
         yield warning

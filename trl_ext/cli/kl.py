@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   trl-ext kl runs/demo-dpo
   trl-ext kl demo --n 1024
 
-The exact results are for a small language of fifteen completions. With RUN, the estimators are also measured on completions sampled from the trained model. For a recipe its latest finished run is used, or else the adapter that it continues.
+The exact results are for a small language of fifteen completions. The table of optimizer steps says what baselines, whitening and averaging leave of the gradient; for a recipe with a KL, a sentence says what its own steps estimate. With RUN, the estimators are also measured on completions sampled from the trained model. For a recipe its latest finished run is used, or else the adapter that it continues.
 
 exit code: 0 on success, 2 on a user error"""
 
@@ -61,28 +61,35 @@ def run(args: argparse.Namespace) -> int:
         writable_folder("output", args.output.parent)
     source = _find(args.run)
 
-    from trl_ext.kl_audit import exact, picture, report
+    from trl_ext.kl_audit import exact, picture, report, step_report
 
     console = terminal.console(quiet=args.json)
     audits = {"exact": exact.audit_exactly()}
-    chosen = _cell(source.recipe)
+    step = _step(source.recipe)
+    chosen = None if step is None else step.cell
     console.print(report.table(audits["exact"], "small language, exactly", chosen))
     if source.adapter is not None:
         console.print(f"\nsampling {count(args.n, 'completions')} from {source.adapter} …")
         audits["sampled"] = found = _sample(source, args, console)
         if found.rows:
             console.print(report.table(found, str(source.adapter), chosen))
+    console.print(step_report.table(step))
     measured = {name: audit for name, audit in audits.items() if audit.rows}
-    console.print(*report.legend(measured, chosen), sep="\n", style="dim", markup=False)
+    console.print(*report.legend(measured, chosen), *step_report.legend(), sep="\n", style="dim", markup=False)
+    if step is not None:
+        console.print(*step_report.about(step), sep="\n", markup=False)
+    elif _is_without_kl(source.recipe):
+        console.print("this recipe: the KL coefficient is 0, so it trains without a KL")
     for note in _notes(audits, measured, source):
         console.print(note, markup=False)
     path = args.output or (Path() if source.is_start or source.adapter is None else source.adapter) / PICTURE
     if not path.suffix:
         path = path.with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.draw(path, measured.get("sampled"), str(source.adapter))
+    picture.draw(path, measured.get("sampled"), str(source.adapter), step)
     console.print(f"picture  {path}")
-    facts = _without_nan({name: dataclasses.asdict(audit) for name, audit in audits.items()} | {"picture": str(path)})
+    found = {name: dataclasses.asdict(audit) for name, audit in audits.items()} | step_report.facts(step)
+    facts = _without_nan(found | {"picture": str(path)})
     if source.adapter is not None:
         from trl_ext.support import atomic
 
@@ -160,14 +167,22 @@ def _start(path: Path, recipe: Any) -> Source:
     return Source(recipe, note=note)
 
 
-def _cell(recipe: Any) -> tuple[str, str, str] | None:
-    """Estimator, placement and level of the KL that a recipe trains with; `None` if it trains without a KL."""
-    if recipe is None or recipe.effective("kl_placement") is None:
+def _step(recipe: Any) -> Any:
+    """The optimizer step of a recipe, as `trl_ext.rl.step_table.Step`; `None` if it trains without a KL."""
+    if recipe is None or recipe.effective("kl_placement") is None or _is_without_kl(recipe):
         return None
-    from trl_ext.rl import kl
+    from trl_ext.checks.kl import step_of
 
-    estimator, placement, level = cell(recipe.effective)
-    return estimator, placement, kl.check(estimator, placement, level)
+    return step_of(recipe.effective)
+
+
+def _is_without_kl(recipe: Any) -> bool:
+    """Whether the recipe has a KL coefficient, and it is 0."""
+    if recipe is None or recipe.effective("kl_placement") is None:
+        return False
+    from trl_ext.checks.kl import coefficient
+
+    return coefficient(recipe.effective) == 0
 
 
 def _sample(source: Source, args: argparse.Namespace, console: Any) -> Any:

@@ -4,11 +4,14 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.kl_audit import exact
+from trl_ext.kl_audit import exact, step_report
 from trl_ext.kl_audit.exact import Audit, Row
+from trl_ext.rl import step_table
+from trl_ext.rl.step_table import Step
 from trl_ext.support.counts import count
 
 COLOURS = {"k1": "tab:blue", "k2": "tab:orange", "k3": "tab:purple", "k3+": "tab:green"}
+FILLS = {"green": "#bfe3c0", "yellow": "#f6e3a1", "red": "#f2b8b5"}
 STYLES = {"reward": "-", "loss": "--"}
 
 DRAWN = (
@@ -42,21 +45,25 @@ PANELS = (
 )
 
 
-def draw(picture: Path, sampled: Audit | None = None, title: str = "") -> Path:
-    """Draw the exact audit against the distance from the reference and, below it, a sampled one.
+def draw(picture: Path, sampled: Audit | None = None, title: str = "", step: Step | None = None) -> Path:
+    """Draw the exact audit against the distance from the reference, a sampled one, and the table of optimizer steps.
 
     Args:
         picture: Path of the PNG.
         sampled: Audit of a run.
         title: Name of that run.
+        step: That of a recipe, which is outlined in the table.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = 1 if sampled is None else 2
-    figure = Figure(figsize=(20, 4.6 * lines), layout="constrained")
-    FigureCanvasAgg(figure)
+    whole = Figure(figsize=(20, 4.6 * lines + 4), layout="constrained")
+    FigureCanvasAgg(whole)
+    figure, below = whole.subfigures(2, 1, height_ratios=[4.6 * lines, 4])
     axes = figure.subplots(lines, len(PANELS), squeeze=False)
+    for axis, placement in zip(below.subplots(1, 2), step_report.TITLES, strict=True):
+        _steps(axis, placement, None if step is None else step_table.entry(step))
     audits = [exact.audit_exactly(distance) for distance in exact.DISTANCES]
     for axis, panel in zip(axes[0], PANELS, strict=True):
         _over_distance(axis, panel, audits)
@@ -75,7 +82,7 @@ def draw(picture: Path, sampled: Audit | None = None, title: str = "") -> Path:
         axis.tick_params(labelsize=8)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
-    figure.savefig(picture, dpi=100)
+    whole.savefig(picture, dpi=100)
     return picture
 
 
@@ -124,6 +131,35 @@ def _by_cell(axis: Any, panel: Panel, audit: Audit) -> None:
     else:
         axis.axvline(panel.right, color="black", linewidth=0.8)
         axis.set_xlim(*panel.limits)
+
+
+def _steps(axis: Any, placement: str, outlined: Step | None) -> None:
+    """Draw the verdicts on steps by advantage and loss aggregation."""
+    rows = step_table.rows(placement)
+    for height, (_, steps) in enumerate(rows):
+        for place, step in enumerate(steps):
+            verdict = step_table.judge(step).verdict
+            is_outlined = step == outlined
+            axis.barh(
+                height,
+                0.96,
+                height=0.9,
+                left=place - 0.48,
+                color=FILLS[step_report.COLOURS[verdict]],
+                edgecolor="black" if is_outlined else "none",
+                linewidth=2.5,
+                zorder=2 if is_outlined else 1,
+            )
+            axis.text(place, height, step_table.SHORT[verdict], ha="center", va="center", fontsize=9, zorder=3)
+    axis.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=9)
+    axis.set_xticks(range(len(step_table.AGGREGATIONS)), step_table.AGGREGATIONS, fontsize=9)
+    axis.invert_yaxis()
+    axis.set_title(
+        f"optimizer step, {step_report.TITLES[placement]}: by advantage and loss aggregation", fontsize=10, loc="left"
+    )
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    axis.tick_params(length=0)
 
 
 def _name(row: Row, panel: Panel) -> str:

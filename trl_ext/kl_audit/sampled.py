@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from trl_ext.kl_audit.exact import CELLS, Audit, Row, values
-from trl_ext.rl import masked, objectives
+from trl_ext.rl import masked, objectives, truth_table
 from trl_ext.support.sampling import Completion, Watched, completion_logits, inference, unwatched
+
+TRUE = "true"
+"""Key of the KL summed over the vocabulary, among those of cells."""
 
 GRADIENT_CHUNKS = 32
 """The completions are split into this many chunks, to separate the gradient from its noise."""
@@ -28,6 +31,14 @@ LARGEST_COSINE_ERROR = 0.5
 
 LARGEST_LOGITS = 2**26
 """Maximum number of logits of one forward pass."""
+
+SAME_GRADIENT = {
+    ("k1", "loss", "token"): ("k1", "loss", "sequence"),
+    **{("k3+", "reward", level): ("k3", "reward", level) for level in truth_table.LEVELS},
+    ("k3+", "loss", "token"): ("k2", "loss", "token"),
+    **{(name, "loss", "sequence"): ("k1", "reward", "sequence") for name in ("k2", "k3+")},
+}
+"""Cells whose gradient is that of another cell, sample by sample, so that it is computed once."""
 
 LARGEST_ERROR = 1.0
 """Standard error of the mean of k1, divided by the KL, above which nothing is estimated."""
@@ -88,7 +99,7 @@ def audit_samples(
             gradients.append(part.gradient)
     by_name = {name: torch.cat([each[name] for each in measured]) for name in measured[0]}
     gradients = torch.stack(gradients, dim=1).double()  # (cells and the true one, chunks, parameters)
-    true_kl = by_name["true"].mean().item()
+    true_kl = by_name[TRUE].mean().item()
     if true_kl == 0:
         raise ValueError(
             "The adapter changes no probability. Policy and reference are the same, so every KL is 0 and nothing can be "
@@ -98,7 +109,7 @@ def audit_samples(
     for cell, gradient in zip(CELLS, gradients, strict=False):
         estimator, _, level = cell
         value = by_name[estimator, level]
-        difference = (value - by_name["true"]) / true_kl
+        difference = (value - by_name[TRUE]) / true_kl
         rows.append(
             Row(
                 *cell,
@@ -108,7 +119,7 @@ def audit_samples(
                 **compare_gradients(gradient, gradients[-1], size),
             )
         )
-    spread = by_name["true"].std().item() / math.sqrt(size * GRADIENT_CHUNKS)
+    spread = by_name[TRUE].std().item() / math.sqrt(size * GRADIENT_CHUNKS)
     return Audit(true_kl, rows, kl_se=spread, n=size * GRADIENT_CHUNKS, n_weights=gradients.shape[-1])
 
 
@@ -143,25 +154,30 @@ class _Part:
             values, surrogates = _estimates(model, tokenizer, completions[start : start + rows])
             for name, value in values.items():
                 self.values[name] = torch.cat([self.values[name], value]) if name in self.values else value
-            for row, surrogate in enumerate(surrogates):
+            found = {}
+            for cell, surrogate in surrogates.items():
                 gradient = torch.autograd.grad(surrogate.sum(), parameters, retain_graph=True)
-                self.gradient[row] += torch.cat([g.flatten() for g in gradient]).cpu() / len(completions)
+                found[cell] = torch.cat([g.flatten() for g in gradient]).cpu() / len(completions)
+            for row, cell in enumerate((*CELLS, TRUE)):
+                self.gradient[row] += found[SAME_GRADIENT.get(cell, cell)]
 
 
 def _estimates(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, completions: list[Completion]
-) -> tuple[dict, list[Tensor]]:
-    """Values (B,) by estimator and level, and the true KL; a differentiable term (B,) for each cell and the true KL."""
+) -> tuple[dict, dict]:
+    """Values (B,) by estimator and level, and the true KL; a differentiable term (B,) by cell, and for the true KL."""
     logps, logp, ref_logp, mask, ref_logps = _log_probabilities(model, tokenizer, completions)
     true, surrogate = true_surrogate(logps, logp, ref_logp, mask)
-    found = {"true": true.double().cpu()}
-    surrogates = []
-    for estimator, placement, level in CELLS:
+    found = {TRUE: true.double().cpu()}
+    surrogates = {TRUE: surrogate}
+    for cell in CELLS:
+        estimator, placement, level = cell
         found[estimator, level] = values(estimator, level, logps.detach(), ref_logps, mask).double().cpu()
-        surrogates.append(
-            objectives.kl_surrogate(logps, ref_logps, mask, estimator=estimator, placement=placement, level=level)
-        )
-    return found, [*surrogates, surrogate]
+        if cell not in SAME_GRADIENT:
+            surrogates[cell] = objectives.kl_surrogate(
+                logps, ref_logps, mask, estimator=estimator, placement=placement, level=level
+            )
+    return found, surrogates
 
 
 def _log_probabilities(

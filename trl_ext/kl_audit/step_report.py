@@ -55,7 +55,7 @@ def about(step: Step) -> list[str]:
     if found is None:
         return [settings(step), *_unknown(step)]
     instead = [step_table.remedy(step)] if found.verdict == step_table.BIASED else []
-    return [settings(step), found.meaning, *found.reasons, *instead]
+    return [settings(step), found.meaning, *(f"  - {reason}" for reason in found.reasons), *instead]
 
 
 def settings(step: Step) -> str:
@@ -73,7 +73,9 @@ def _unknown(step: Step) -> list[str]:
     from trl_ext.kl_audit.steps import classify
 
     found = classify(step)
-    return [f"The advantage {step.advantage} is not in the table. By enumeration: {step_table.VERDICTS[found.verdict]}"]
+    return [
+        f"The advantage {step.advantage} is not in the table. By enumeration: {step_table.VERDICTS[found.verdict]}"
+    ]
 
 
 def facts(chosen: Step | None) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def _facts_about(step: Step) -> dict[str, Any]:
         "settings": dataclasses.asdict(step) | {"level": step.cell[2]},
         "verdict": found and found.verdict,
         "kl_coef": found and found.coefficient,
-        "sentences": about(step)[1:],
+        "meaning": found and found.meaning,
+        "reasons": found and found.reasons,
         "enumerated": dataclasses.asdict(measured),
     }

@@ -12,10 +12,10 @@ from trl_ext.rl import truth_table
 
 EXACT = "exact"
 FACTOR = "exact up to a constant factor"
-LARGE_BATCH = "exact for large batches"
-OTHER_COEFFICIENT = "another KL coefficient"
-SAME_OPTIMUM = "same optimum"
-BIASED = "another optimum"
+LARGE_BATCH = "exact up to a factor for large batches"
+OTHER_COEFFICIENT = "that of another KL coefficient"
+SAME_OPTIMUM = "another gradient, zero at the same optimum"
+BIASED = "another gradient and another optimum"
 
 OBJECTIVE = "E[score] − kl_coef·KL(π‖ref)"
 VERDICTS = {
@@ -141,6 +141,11 @@ class Judgement:
     coefficient: str = "kl_coef"
 
     @property
+    def in_words(self) -> str:
+        """The verdict in a few words."""
+        return f"that of {self.coefficient}" if self.verdict == OTHER_COEFFICIENT else self.verdict
+
+    @property
     def meaning(self) -> str:
         """The verdict in a sentence, with the KL coefficient if that is another one."""
         if self.verdict != OTHER_COEFFICIENT:
@@ -186,15 +191,15 @@ def rows(placement: str) -> list[tuple[str, list[Step]]]:
 def entry(step: Step) -> Step | None:
     """The step of `rows` that stands for these settings; `None` if there is none.
 
-    The table has no whitening, discounts or ratios of sequences, and k1 in the reward per token.
+    The table has no whitening, discounts or ratios of sequences, and k1 in the reward per token. Where these make no
+    difference to the verdict, the entry stands for them too.
     """
-    placed = {(cell[0], cell[1]): cell for cell in (*KLS, ("k3+", "loss", "sequence"))}
-    if step.is_whitened or step.ratio_level != "token" or placed.get(step.cell[:2]) != step.cell:
+    if step.cell not in truth_table.EXACT or step.advantage not in ADVANTAGES:
         return None
     cell = next(cell for cell in KLS if cell[1] == step.placement)
     scale = step.scale_rewards if step.advantage == "grpo" else "group"
     found = Step(*cell, step.advantage, step.aggregation, scale_rewards=scale)
-    return found if step.advantage in ADVANTAGES else None
+    return found if judge(found).verdict == judge(step).verdict else None
 
 
 Part = tuple[str, str] | None

@@ -1,7 +1,10 @@
 """State for each KL estimator and placement the value that it estimates and the gradient that it gives.
 
 π the policy, ref the reference, d = log π − log ref of a sampled token (level `token`) or of the whole completion
-(level `sequence`). The correct gradient is that of the reverse KL of completions, KL(π‖ref) = E_π[Σ_t d_t].
+(level `sequence`). The correct gradient is that of the reverse KL of completions, KL(π‖ref) = E_π[Σ_t d_t]. What is left
+of it after baselines, whitening and averaging says `trl_ext.rl.step_table`. Liu et al. (arXiv:2510.01555) derive which
+combinations are right, Shah et al. (arXiv:2512.21852) compare them in training.
+
 Every statement here is checked by enumeration in tests/rl/test_truth_table.py.
 """
 
@@ -12,14 +15,14 @@ LEVELS = ("token", "sequence")
 DEFAULT_LEVEL = {"reward": "token", "loss": "sequence"}
 """The level at which k1 in the reward and k2 in the loss give the reverse-KL gradient."""
 
-INSTEAD = "Use k1 in the reward, or k2 in the loss at sequence level."
+INSTEAD = "Use k1 in the reward, or k2 or k3+ in the loss at sequence level."
 
 VALUES = {
     "k1": "d, an unbiased estimate of KL(π‖ref) that can be negative",
     "k2": "½d², a biased estimate of KL(π‖ref); near the reference it is accurate to second order and has low variance",
     "k3": "exp(−d) − 1 + d, an unbiased estimate of KL(π‖ref) that is never negative; its variance explodes where "
     "the policy is far from the reference",
-    "k3+": "that of k3",
+    "k3+": "the value of k3; in the loss it is differentiated as k2",
 }
 
 EXACT = {
