@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.checks.kl import cell
 from trl_ext.cli.recipe_keys import add_run_or_recipe
 from trl_ext.cli.values import add_quiet, whole_number, writable_folder
 from trl_ext.support import encoding, terminal
