@@ -71,8 +71,10 @@ def kl_in_words(effective: Callable[[str], Any]) -> tuple[str, str]:
     steering = f", steered towards {effective('kl_target')}" if effective("kl_controller") == "adaptive" else ""
     gradient = " ".join(truth_table.GRADIENTS[estimator, placement, level])
     if truth_table.is_exact(estimator, placement, level):
-        judged = step_table.judge(step_of(effective))
-        gradient += "" if judged is None else f"; in a step: {judged.in_words}"
+        step = step_of(effective)
+        judged = None if step is None else step_table.judge(step)
+        if judged is not None and judged.verdict != step_table.EXACT:
+            gradient += f"; in an optimizer step: {judged.in_words}"
     return (
         f"{estimator} in the {placement} at {level} level, coefficient {coefficient(effective):g}{steering}",
         gradient,
