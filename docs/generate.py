@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.gpu import results
 from benchmarks.real import summary
-from docs import compatibility, measured, pictures, real_page, step_tables
+from docs import compatibility, kl_steps, measured, pictures, real_page, step_tables
 from tests.seams import SEAMS
 from tests.trainers import adapter_cases
 from tests.trainers.test_overrides import OVERRIDES
@@ -368,6 +368,8 @@ PARTS = {
     "gpu": lambda: measured.tables(results.measured()),
     "soak": soak_sentence,
     "kl": kl_table,
+    "klsteps": kl_steps.verdicts,
+    "kldistances": kl_steps.distances,
     "frontier": frontier_table,
     "compatibility": compatibility.page,
     "real": lambda: real_page.short_table(summary.read()),
