@@ -42,8 +42,8 @@ def main() -> None:
     rows = []
     for cell in step_table.KLS:
         for name, scale in step_table.VARIANTS:
-            if (name, scale) == ("grpo", "none"):
-                continue  # dr_grpo
+            if name == "grpo" and scale != "group":
+                continue  # `none` is dr_grpo, and with one prompt per step `batch` is `group`
             for aggregation in ("sum", "sequence"):
                 step = Step(*cell, name, aggregation, scale_rewards=scale)
                 row = {"placement": cell[1], "advantage": name, "scale_rewards": scale, "aggregation": aggregation}

@@ -38,8 +38,9 @@ def test_the_verdict_is_what_enumeration_finds(name, scale):
         assert classify(step).verdict == judge(step).verdict, step
 
 
-def test_the_table_knows_every_advantage():
-    assert set(ADVANTAGES) == set(advantages.available())
+def test_an_advantage_that_is_not_in_the_table_has_no_verdict():
+    """A new advantage touches one file; `trl-ext kl` enumerates it."""
+    assert set(ADVANTAGES) <= set(advantages.available())
     assert judge(Step(advantage="mine")) is None
 
 
