@@ -183,3 +183,26 @@ def test_sampled_tokens_are_those_of_a_merged_model(model, tmp_path, quantizatio
     merged.load_state_dict(dict(vllm_weights.named_weights(trainer.model)), strict=False)
     merged.generation_config = trainer.model.generation_config
     assert sampled_by(trainer, merged.eval()) == found
+
+
+def test_a_prompt_is_run_once_for_all_its_completions(model, tmp_path):
+    """And what is sampled after it is what `generate` samples that runs it for each."""
+    trainer = build(model, config(tmp_path, sampling_weights="merged"))
+    found, seen = [], []
+    for is_shared in (True, False):
+        trainer.sampler._prepared([[5]], False)
+        merged = trainer.sampler.copy
+        if is_shared:
+            handle = merged.model.embed_tokens.register_forward_hook(
+                lambda module, ids, out: seen.append(ids[0].shape)
+            )
+        torch.manual_seed(3)
+        if is_shared:
+            found.append(trainer._generate_single_turn([[5, 6, 7]] * 4 + [[9, 10, 11, 12, 13]] * 4, None, {}))
+            handle.remove()
+        else:
+            trainer.sampler.choice, trainer.model_wrapped = "adapter", merged
+            found.append(trainer._generate_single_turn([[5, 6, 7]] * 4 + [[9, 10, 11, 12, 13]] * 4, None, {}))
+    assert found[0] == found[1] and len({tuple(ids) for ids in found[0]}) > 4
+    assert seen[0] == (2, 4), "two prompts of up to five tokens, without the last"
+    assert all(shape == (8, 1) for shape in seen[1:])

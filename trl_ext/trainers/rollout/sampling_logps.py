@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from trl_ext.trainers.rollout import shared_prompts
 
 
 class Recorder(LogitsProcessor):
@@ -48,11 +50,15 @@ class Recorder(LogitsProcessor):
 
 @contextmanager
 def recorded(model: nn.Module, temperature: float) -> Iterator[Recorder]:
-    """Context in which a call of `model.generate` records log-probabilities at this temperature."""
+    """Context in which a call of `model.generate` records log-probabilities at this temperature, and runs each prompt once."""
     recorder, plain = Recorder(temperature), model.generate
 
-    def generate(*args: Any, **kwargs: Any) -> Tensor:
-        sequences = plain(*args, **kwargs, logits_processor=LogitsProcessorList([recorder]))
+    def generate(*, generation_config: GenerationConfig, **inputs: Any) -> Tensor:
+        processors = LogitsProcessorList([recorder])
+        given = {**inputs, "generation_config": generation_config, "logits_processor": processors}
+        if (cache := shared_prompts.cache_of(model, inputs, generation_config)) is not None:
+            given["past_key_values"] = cache
+        sequences = plain(**given)
         recorder.finish(sequences)
         return sequences
 

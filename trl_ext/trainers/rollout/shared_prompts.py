@@ -1,0 +1,59 @@
+"""Compute the keys and values of a prompt once for all completions that are sampled after it."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationConfig
+
+ATTENTION = {"full_attention", "sliding_attention"}
+"""Kinds of layers whose cache can be copied for other rows."""
+READ = {"position_ids", "past_key_values", "logits_to_keep"}
+
+
+@torch.no_grad()
+def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig) -> DynamicCache | None:
+    """The cache of all prompt tokens but the last, for `model.generate(**inputs, past_key_values=…)`.
+
+    `generate` itself runs a prompt once per completion. Here each distinct prompt is run once, and its keys and values are
+    copied.
+
+    Args:
+        model: A plain transformers model.
+        inputs: `input_ids` and `attention_mask` (B, P), padded on the left; equal rows are completions of one prompt.
+        config: Of the call of `generate`.
+
+    Returns:
+        The cache of B rows; `None` if no prompt is repeated, or if this model or these settings use another cache.
+    """
+    if inputs.keys() != {"input_ids", "attention_mask"} or inputs["input_ids"].size(1) < 2:
+        return None
+    if config.cache_implementation is not None or config.use_cache is False:
+        return None
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - ATTENTION
+    if kinds or not READ <= inspect.signature(model.forward).parameters.keys():
+        return None
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    rows, inverse = torch.unique(torch.stack([ids, mask], 1), dim=0, return_inverse=True)
+    if len(rows) == len(ids):
+        return None
+    ids, mask = rows[:, 0, :-1], rows[:, 1, :-1]
+    cache = DynamicCache(config=model.config)
+    output = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=_positions(mask),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    if type(output.past_key_values) is not DynamicCache:
+        return None
+    output.past_key_values.batch_select_indices(inverse)
+    return output.past_key_values
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """As `generate` numbers the tokens of rows that are padded on the left."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
