@@ -21,14 +21,20 @@ SMALLEST = 1e-8
 """Smallest weight whose logarithm is taken, as in TRL."""
 
 
-def difference(sampled: Sampled, accelerator: Accelerator) -> dict[str, float]:
-    """Mean and maximum of |log π_train − log π_sample| over all tokens and processes, in nats."""
+def record(sampled: Sampled, accelerator: Accelerator, history: dict[str, list[float]]) -> float:
+    """Add mean and maximum of |log π_train − log π_sample| over all tokens and processes to `history`, in nats.
+
+    Returns:
+        The mean.
+    """
     known = sampled.mask.bool() & ~sampled.sampling_logps.isnan()
     apart = masked.apply((sampled.logps - sampled.sampling_logps).abs(), known)
     total, count = accelerator.reduce(
         torch.stack([apart.sum(), known.sum().to(apart.dtype)]), reduction="sum"
     ).tolist()
-    return {MEAN: total / max(count, 1), MAX: accelerator.gather(apart.max()).max().item()}
+    history[MEAN].append(total / max(count, 1))
+    history[MAX].append(accelerator.gather(apart.max()).max().item())
+    return history[MEAN][-1]
 
 
 def targets(sampled: Sampled, args: Any, sums: MeanMetrics) -> dict[str, Tensor]:

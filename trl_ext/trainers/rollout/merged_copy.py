@@ -15,6 +15,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from trl_ext.batching import attention
 from trl_ext.trainers.rollout import vllm_weights
 from trl_ext.trainers.rollout.roles import POLICY
 
@@ -135,8 +136,9 @@ def _without_weights(base: nn.Module, dtype: torch.dtype) -> nn.Module:
     config = copy.deepcopy(base.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
+    usual = attention.ordinary(config._attn_implementation)  # the base may have that of packed rows
     with torch.device("meta"):
-        return type(base)._from_config(config, dtype=dtype)
+        return type(base)._from_config(config, dtype=dtype, attn_implementation=usual)
 
 
 def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:

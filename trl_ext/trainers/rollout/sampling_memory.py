@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 
+from trl_ext.batching import attention
 from trl_ext.planner import counting, memory
 from trl_ext.planner.fitting import Overhead
 from trl_ext.planner.memory import Row, Storage
@@ -51,12 +52,12 @@ def need(
     base = policy.get_base_model()
     shape, storage = _shape(policy), _storage(policy, args)
     length = prompt_length + args.max_completion_length
-    attention = memory.EAGER if base.config._attn_implementation == "eager" else memory.SDPA
+    is_eager = attention.ordinary(base.config._attn_implementation) == "eager"
     row = Row(
         tokens=args.per_device_train_batch_size * length,
         completion_share=args.max_completion_length / length,
         keys_per_token=1.0,
-        kernel=attention,
+        kernel=memory.EAGER if is_eager else memory.SDPA,
         width=length,
         activation=storage.weight,
         cached_tokens=completions * length * dtype.itemsize // 2,

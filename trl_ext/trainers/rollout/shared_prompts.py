@@ -32,7 +32,7 @@ def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig)
     if config.cache_implementation is not None or config.use_cache is False:
         return None
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - ATTENTION
-    if kinds or not READ <= inspect.signature(model.forward).parameters.keys():
+    if kinds or not inspect.signature(model.forward).parameters.keys() >= READ:
         return None
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     rows, inverse = torch.unique(torch.stack([ids, mask], 1), dim=0, return_inverse=True)

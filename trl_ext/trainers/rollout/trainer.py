@@ -47,7 +47,6 @@ from trl_ext.trainers.rollout import (
 from trl_ext.trainers.rollout.checkpoint import RolloutFiles
 from trl_ext.trainers.rollout.metrics import StepMetrics
 from trl_ext.trainers.rollout.rows import RolloutRows, Scored
-from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.sampler import MERGED, Sampler
 from trl_ext.trainers.rollout.update import RolloutUpdate
 
@@ -199,7 +198,7 @@ class RolloutTrainer(RLOOTrainer):
             sampled.greedy_scores = greedy.scores(self, inputs)
         sampled.normalised_scores = self._normalised_scores(observed.rewards, len(inputs))
         if sampled.sampling_logps is not None:
-            self._check_sampling(sampled, mode)
+            self.sampler.judge(correction.record(sampled, self.accelerator, self._metrics[mode]), self)
         if sampled.ref_logps is not None and self._should_equal_reference():
             generation.check_equal(sampled)
         for name in OF_RLOO:
@@ -279,13 +278,6 @@ class RolloutTrainer(RLOOTrainer):
     def _should_equal_reference(self) -> bool:
         is_first = self.state.global_step == 0 and self.args.disable_dropout
         return is_first and policy_is_reference(self.model)
-
-    def _check_sampling(self, sampled: Sampled, mode: str) -> None:
-        """Record how far the weights that sampled are from the policy, and warn once if it is more than rounding."""
-        difference = correction.difference(sampled, self.accelerator)
-        for name, value in difference.items():
-            self._metrics[mode][name].append(value)
-        self.sampler.judge(difference[correction.MEAN], self)
 
     def _show(self, values: Tensor) -> None:
         """Show these values (B,) in the table of completions instead of RLOO's advantages."""
