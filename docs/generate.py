@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.gpu import results
 from benchmarks.real import summary
+from benchmarks.rl import table as updates
 from docs import compatibility, kl_steps, measured, pictures, real_page, step_tables
 from tests.seams import SEAMS
 from tests.trainers import adapter_cases
@@ -365,6 +366,8 @@ PARTS = {
     "speed": lambda: step_tables.short(step_tables.saved(step_tables.MODEL)),
     "realstep": lambda: step_tables.full(step_tables.saved(step_tables.MODEL)),
     "benchmark": lambda: step_tables.random_model(step_tables.saved()),
+    "rlupdate": lambda: updates.table(updates.saved()),
+    "rlspeed": lambda: updates.table(updates.saved(), ways=(updates.NARROW,)),
     "gpu": lambda: measured.tables(results.measured()),
     "soak": soak_sentence,
     "kl": kl_table,

@@ -49,12 +49,15 @@ def about(record: dict[str, Any]) -> str:
 
 def _row(rounds: list[dict[str, Any]], way: str, quantity: str, both: str) -> str:
     unit, scale = QUANTITIES[quantity]
-    theirs, ours = ([found[name][quantity] / scale for found in rounds] for name in (way, OURS))
+    both_measured = [found for found in rounds if way in found]
+    theirs, ours = ([found[name][quantity] / scale for found in both_measured] for name in (way, OURS))
     ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
     what = "TRL ÷ ours"
     if quantity == "peak_bytes":
         ratios, what = [1 / ratio for ratio in ratios], "ours ÷ TRL"
-    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
+    spread = f"{statistics.median(ratios):.2f}"
+    if len(ratios) > 1:
+        spread += f" ({min(ratios):.2f} … {max(ratios):.2f})"
     return (
         f"| {way}{both}: {unit} | {statistics.median(theirs):.2f} | {statistics.median(ours):.2f} | {what} {spread} |"
     )

@@ -131,8 +131,7 @@ def test_rows_without_a_token_have_gradient_zero():
     assert found and not any(g.any() for g in found.values())
 
 
-@pytest.mark.parametrize("most", [1, 2])
-def test_the_comparison_has_two_completions_whatever_the_rollout(most):
+def test_the_comparison_has_two_completions_whatever_the_rollout():
     several = [Tree([1, 2], [[3, 4]]), Tree([1, 2], [[5]]), Tree([1, 2], [[5]]), Tree([6], [[7]])]
     assert token_ids.comparable(several) == [Tree([1, 2], [[3, 4], [5]])]
     single = token_ids.comparable([Tree([1, 2], [[3, 4]]), Tree([6], [[7]])])
