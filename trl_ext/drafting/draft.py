@@ -19,6 +19,7 @@ from trl_ext.planner import VramPlan
 from trl_ext.planner.cards import Chosen
 from trl_ext.planner.memory import GIB
 from trl_ext.recipe import Recipe, load
+from trl_ext.rl import policy_gradient
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 
@@ -219,17 +220,23 @@ class _Drafting:
                     self._set(section, key, value, "the default of the loss")
         rate = usual.rate(recipe, self.parameters)
         self._set(section, "learning_rate", rate.value, rate.why)
-        if self.method.name == "ppo":
+        if self.method.samples_completions and recipe.effective("advantage") == "gae":
             self._set(section, "critic_learning_rate", usual.CRITIC * self.values["learning_rate"])
         self._set(section, "lr_scheduler_type", "cosine")
         self._set(section, "warmup_steps", 0.1, "share of the steps")
         return section
 
+    def _completions_per_prompt(self) -> int:
+        """A step holds all completions of a prompt; losses on pairs choose from four unless they are told another number."""
+        if self.method.has_loss:
+            return self.given.get("num_generations") or 4
+        return policy_gradient.settled(self.recipe.effective)["num_generations"]
+
     def _steps(self) -> Section:
         size, samples = self.size, self.method.samples_completions
         examples = min(size.examples, self.given.get("max_train_samples") or size.examples)
         each = choices.examples_per_step(examples)
-        generations = (self.given.get("num_generations") or 4) if self.method.name == "online" else 1
+        generations = self._completions_per_prompt() if samples else 1
         per_step = max(each, generations)
         section = Section()
         if self.method.cuts_rows:
@@ -241,7 +248,8 @@ class _Drafting:
         self._set(section, "gradient_accumulation_steps", accumulated)
         per_step = self.values["per_device_train_batch_size"] * self.values["gradient_accumulation_steps"]
         if generations > 1:
-            self._set(section, "num_generations", generations, "best and worst completion of a prompt form a pair")
+            why = "best and worst form a pair" if self.method.has_loss else "they are compared with each other"
+            self._set(section, "num_generations", generations, f"completions of a prompt; {why}")
         if self.method.cuts_rows:
             planned = self._plan()
             self._set(

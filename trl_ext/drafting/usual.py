@@ -26,7 +26,7 @@ OF_LOSSES = {
     "sft": 1e-4,
 }
 """Losses with another rate than `OF_A_LOSS`. Most have no reference, which would bound the change of the policy."""
-OF_TRAINERS = {"sft": 2e-4, "reward": 1e-4, "ppo": 3e-5}
+OF_TRAINERS = {"sft": 2e-4, "reward": 1e-4, "ppo": 3e-5, "rloo": 3e-5, "grpo": 3e-5}
 CRITIC = 3.0
 """Learning rate of PPO's critic divided by that of the policy (OpenRLHF)."""
 

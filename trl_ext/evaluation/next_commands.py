@@ -32,7 +32,7 @@ def next_commands(recipe: Recipe, directory: Path, has_adapter: bool) -> list[tu
             found.append((f"run {source} --loss {other}", "train with another loss"))
             if method.is_default:
                 found.append((f"compare {source} --losses dpo,ipo,simpo,kto", "train four losses and compare them"))
-        elif method.name == "ppo":
+        elif method.samples_completions and not method.has_loss:
             found.append((f"kl {run}", "check the KL estimators on the trained policy"))
         elif method.reads_preferences:
             found.append((f"eval {run}", "accuracy, margin and KL on held-out data"))
