@@ -330,5 +330,6 @@ PUBLIC = {
     "transformers.training_args",
     "transformers.utils.peft_utils",
     "transformers.pytorch_utils",
+    "trl.rewards",
 }
 """Modules whose names used here have been stable for years, or are documented: importing them alone makes no seam."""
