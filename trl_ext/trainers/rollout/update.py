@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from trl_ext.rl import masked
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.rollout import roles
+from trl_ext.trainers.rollout import roles, token_ids
 from trl_ext.trainers.rollout.backward import Backward, join
 from trl_ext.trainers.rollout.metrics import StepMetrics
 from trl_ext.trainers.rollout.rows import RolloutRows, Scored
@@ -80,8 +80,10 @@ class RolloutUpdate(ABC):
         total = 0.0
         for _, group in groupby(micro_batches, key=lambda numbered: numbered[0]):
             batches = [batch for _, batch in group]
-            share = len(batches) / len(micro_batches)
-            total = total + share * self.learn(join(batches), 1 / share)
+            share, batch = len(batches) / len(micro_batches), join(batches)
+            # A run that is resumed within a rollout has run no rows yet, and would cut these as if they were not packed.
+            self.rows.prepare(token_ids.trees(batch))
+            total = total + share * self.learn(batch, 1 / share)
         return total
 
     @abstractmethod
