@@ -68,7 +68,6 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
             "is a setting of preference losses, and `trainer: ppo` trains without one. Remove it, or remove `trainer`.",
         ),
         ("label_smoothing: 0.1\n", f"{setting_of('label_smoothing')} `trainer: ppo`"),
-        ("packing: true\n", f"{setting_of('packing', 'sft')} `trainer: ppo`"),
         (
             "variants: {ipo: {beta: 1}}\n",
             "`variants` are settings for losses, and `trainer: ppo` trains without a loss. Remove `variants`.",

@@ -67,6 +67,14 @@ VALUES = {
     "policy_objective": ["cispo"],
     "importance_sampling_level": ["sequence_sum"],
     "delta": [2.5],
+    "reference": ["base"],
+    "sampling_weights": ["adapter"],
+    "vllm_importance_sampling_correction": [True, False],
+    "vllm_importance_sampling_mode": ["token_mask"],
+    "vllm_importance_sampling_clip_max": [2.5],
+    "vllm_importance_sampling_clip_min": [0.5],
+    "multi_objective_aggregation": ["normalize_then_sum"],
+    "use_bias_correction_kl": [True, False],
 }
 """Values of each field that our configurations add or declare again."""
 
@@ -78,6 +86,8 @@ WITH = {
     "kl_horizon": {"kl_controller": "adaptive", "kl_target": 6.0},
     "loss_kwargs": {"loss": {"dpo": 1, "hinge": 1}},
     "scale_rewards": {"advantage": "grpo"},
+    **{f"sapo_temperature_{side}": {"loss_type": "sapo"} for side in ("pos", "neg")},
+    **{f"vespo_{name}_{side}": {"loss_type": "vespo"} for name in ("k", "lambda") for side in ("pos", "neg")},
 }
 """What a value needs beside it."""
 
@@ -86,6 +96,28 @@ OF_THE_KIND = {
     ("unpaired", "loss_type"): ["apo_zero_unpaired"],
     ("unpaired", "loss_kwargs"): [{"beta": 0.3}, {"kto": {"beta": 0.3}}],
     ("ppo", "beta"): [],  # refused
+    **{(kind, key): [] for kind in ("grpo", "rloo") for key in ("gamma", "lam")},  # refused
+    **{("grpo", key): [] for key in ("kl_controller", "kl_target", "kl_horizon")},  # they need a `beta` above 0
+    ("grpo", "loss_type"): ["dr_grpo", "bnpo"],
+    **{
+        ("grpo", key): []  # refused, since it is not reproduced
+        for key in (
+            "cast_lm_head_to_fp32",
+            "entropy_coef",
+            "entropy_coef_delta",
+            "entropy_coef_max",
+            "entropy_coef_min",
+            "entropy_target",
+            "log_completions_hub_repo",
+            "max_tool_calling_iterations",
+            "off_policy_mask_threshold",
+            "top_entropy_quantile",
+            "use_adaptive_entropy",
+            "vllm_importance_sampling_cap",
+        )
+    },
+    **{("grpo", f"sapo_temperature_{side}"): [1.5] for side in ("pos", "neg")},
+    **{("grpo", f"vespo_{name}_{side}"): [2.5] for name in ("k", "lambda") for side in ("pos", "neg")},
 }
 """Values that differ between kinds of training."""
 
@@ -153,7 +185,7 @@ CASES = [
     (kind, key, value)
     for kind in KINDS
     for key in sorted(declared_here(kind))
-    for value in OF_THE_KIND.get((kind, key), VALUES[key])
+    for value in (OF_THE_KIND[kind, key] if (kind, key) in OF_THE_KIND else VALUES[key])
 ]
 
 
