@@ -57,7 +57,7 @@ def test_a_folder_of_that_name_is_no_recipe(elsewhere):
     ("given", "sentence"),
     [
         ("dmeo", "There is no recipe dmeo. Did you mean demo"),
-        ("qwen3-8b-kot", "Did you mean qwen3-8b-kto or qwen3-4b-ppo? `trl-ext recipes` lists"),
+        ("qwen3-8b-kot", "Did you mean qwen3-8b-kto, qwen3-4b-ppo or qwen3-4b-grpo? `trl-ext recipes` lists"),
         ("demo.yaml", "There is no file demo.yaml. Did you mean the recipe demo, which comes with trl-ext?"),
         ("recipes/demo.yaml", "Did you mean the recipe demo, which comes with trl-ext? Give its name alone."),
         ("frobnicate", "There is no recipe frobnicate. Give a YAML file or a name that `trl-ext recipes` lists."),

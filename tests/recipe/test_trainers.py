@@ -85,7 +85,7 @@ def test_one_mistake_one_sentence(tmp_path, text, sentence):
     [
         (
             "trainer: po\n",
-            f"did you mean ppo or dpo or grpo? Allowed are {', '.join(sorted(['dpo', 'kto', *TRAINERS]))}.",
+            f"did you mean ppo, dpo or grpo? Allowed are {', '.join(sorted(['dpo', 'kto', *TRAINERS]))}.",
         ),
         ("trainer: orpo\n", "`trainer` (line 3) is orpo, which is a loss. Write `loss: orpo`."),
         (

@@ -81,7 +81,7 @@ def problem(
     match found.kind:
         case "nothing":
             hint = messages.nearest(source, [*reward_names.KNOWN, "api"])
-            meant = f" Did you mean {' or '.join(hint)}?" if hint else ""
+            meant = f" Did you mean {messages.joined(hint, 'or')}?" if hint else ""
             return f"which is not a judge.{meant} {WHAT}"
         case "api":
             return _problem_of_api(found, model)

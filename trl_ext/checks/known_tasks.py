@@ -52,7 +52,7 @@ def hint(name: str, known: Iterable[str]) -> str:
     """Similar names, or how to find them."""
     near = messages.nearest(name, sorted(known))
     if near:
-        return f"did you mean {' or '.join(near)}?"
+        return f"did you mean {messages.joined(near, 'or')}?"
     return "`lm_eval ls tasks` lists those of lm-evaluation-harness. A folder of task files can be given instead."
 
 

@@ -36,7 +36,7 @@ def names(s: Settings) -> Iterator[str]:
 def unknown(where: str, key: str, model: str, allowed: Set[str]) -> str:
     """A sentence about a name that a model cannot be loaded with."""
     near = messages.nearest(key, sorted(name for name in allowed if not name.startswith("_")))
-    hint = f"did you mean {' or '.join(near)}?" if near else "remove it."
+    hint = f"did you mean {messages.joined(near, 'or')}?" if near else "remove it."
     return (
         f"{where} has `{messages.shown_text(key)}`, which neither transformers' `from_pretrained` nor the configuration of {model} "
         f"takes: {hint}"

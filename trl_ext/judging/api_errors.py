@@ -63,7 +63,9 @@ def explain_not_found(settings: ApiSettings, served: list[str] | None, said: str
         )
     near = messages.nearest(settings.model, served)
     meant = (
-        f" Did you mean {' or '.join(near)}?" if near else f" It has {messages.shown_text(', '.join(sorted(served)))}."
+        f" Did you mean {messages.joined(near, 'or')}?"
+        if near
+        else f" It has {messages.shown_text(', '.join(sorted(served)))}."
     )
     return f"The judge's API at {settings.base_url} has no model {settings.model!r}.{meant if served else ''} Check `judge_model`."
 

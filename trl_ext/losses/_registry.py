@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trl_ext.losses
 from trl_ext.losses._declaration import LossInfo, read
-from trl_ext.support import declarations
+from trl_ext.support import declarations, messages
 
 
 def available() -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def canonical(name: str) -> str:
     if isinstance(name, str) and name in aliases:
         return aliases[name]
     near = difflib.get_close_matches(str(name), [*files, *aliases], n=3)
-    nearest = f" Did you mean {' or '.join(near)}?" if near else ""
+    nearest = f" Did you mean {messages.joined(near, 'or')}?" if near else ""
     raise ValueError(
         f"There is no loss {name!r}.{nearest} Losses: {', '.join(sorted(files))}. "
         f"Aliases: {', '.join(f'{alias} ({target})' for alias, target in sorted(aliases.items()))}."

@@ -9,7 +9,7 @@ import yaml
 
 from trl_ext.recipe import names
 from trl_ext.support.errors import UserError
-from trl_ext.support.messages import shown_text
+from trl_ext.support.messages import joined, shown_text
 from trl_ext.support.yaml_text import load, parse, write
 
 __all__ = ["Document", "parse", "read", "write"]
@@ -59,7 +59,7 @@ def _missing(path: Path) -> str:
     stems = {file.stem: file for file in candidates.values()}
     if not path.suffix and (alike := names.near(path)):
         return (
-            f"There is no recipe {path}. Did you mean {' or '.join(alike)}? `trl-ext recipes` lists the recipes that come with "
+            f"There is no recipe {path}. Did you mean {joined(alike, 'or')}? `trl-ext recipes` lists the recipes that come with "
             "trl-ext."
         )
     near = difflib.get_close_matches(path.name, candidates, n=1) or difflib.get_close_matches(path.stem, stems, n=1)

@@ -13,6 +13,7 @@ from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe, load, names, reader
 from trl_ext.report import metrics_file
 from trl_ext.support.errors import UserError
+from trl_ext.support.messages import joined
 
 RECIPE = "recipe.resolved.yaml"
 
@@ -43,7 +44,7 @@ def directory_of(given: Path) -> Path:
 def absent(given: Path) -> str:
     """The sentences about a word that names neither a run nor a recipe."""
     meant = names.near(given)
-    hint = f"Did you mean {' or '.join(meant)}?" if meant else "`trl-ext recipes` lists those that come with trl-ext."
+    hint = f"Did you mean {joined(meant, 'or')}?" if meant else "`trl-ext recipes` lists those that come with trl-ext."
     return f"{given} does not exist. Give the directory of a run, or a recipe (a YAML file or a name). {hint}"
 
 

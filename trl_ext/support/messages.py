@@ -15,7 +15,7 @@ def one_of(given: str, allowed: tuple[str, ...] | list[str]) -> str:
     everything = f"allowed are {', '.join(sorted(allowed))}."
     if not near:
         return everything
-    meant = f"did you mean {' or '.join(near)}?"
+    meant = f"did you mean {joined(near, 'or')}?"
     return meant if len(allowed) > 12 else f"{meant} {everything[0].upper()}{everything[1:]}"
 
 
@@ -27,9 +27,9 @@ def nearest(given: str, allowed: Any) -> list[str]:
     return list(dict.fromkeys([*begun, *alike]))[:3]
 
 
-def joined(parts: list[str]) -> str:
-    """Parts of a sentence with commas and “and”."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+def joined(parts: list[str], word: str = "and") -> str:
+    """Parts of a sentence with commas, and `word` before the last."""
+    return f" {word} ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
 def plain(value: Any) -> str:

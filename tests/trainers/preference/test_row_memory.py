@@ -255,7 +255,7 @@ def test_the_measurement_leaves_no_trace(tiny_model, tmp_path, monkeypatch):
 
 
 def test_free_memory_leaves_room_for_what_training_still_allocates(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(activation_memory, "_free", lambda device: 10**9)
+    monkeypatch.setattr(activation_memory, "free", lambda device: 10**9)
     trainer = build(PairedPreferenceTrainer, PairedPreferenceConfig(**arguments(tmp_path)), tiny_model)
     model = trainer.model.get_base_model()
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)

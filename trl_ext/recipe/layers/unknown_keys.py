@@ -79,7 +79,7 @@ def _report(
     near = messages.nearest(key, known)
     if not means:
         layer.reported |= set(near[:1])
-    meant = " or ".join(f"`{name}`" for name in near)
+    meant = joined([f"`{name}`" for name in near], "or")
     unknown = f"is not a setting: {f'did you mean {meant}?' if near else 'check its spelling, or remove it.'}"
     problems.add(setting.place, _owners(key, method) or unknown)
 

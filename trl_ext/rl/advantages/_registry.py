@@ -9,7 +9,7 @@ from typing import Any
 
 import trl_ext.rl.advantages
 from trl_ext.rl.advantages._declaration import AdvantageInfo, read
-from trl_ext.support import declarations
+from trl_ext.support import declarations, messages
 
 
 def available() -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def _path(name: str) -> Path:
     if isinstance(name, str) and name in files:
         return files[name]
     near = difflib.get_close_matches(str(name), files, n=3)
-    nearest = f" Did you mean {' or '.join(near)}?" if near else ""
+    nearest = f" Did you mean {messages.joined(near, 'or')}?" if near else ""
     raise ValueError(f"There is no advantage {name!r}.{nearest} Advantages: {', '.join(sorted(files))}.")
 
 
