@@ -11,6 +11,7 @@ declared. Importing the package imports nothing heavy.
 import importlib
 from typing import Any
 
+from trl_ext.checks.field_types import not_words
 from trl_ext.checks.rule import LOSS, RULES, Rule
 from trl_ext.checks.settings import ConfigSettings, Settings
 from trl_ext.losses import LossInfo, MixInfo
@@ -58,7 +59,8 @@ def refuse(config: Any, method: str, loss: LossInfo | MixInfo | None = None) -> 
         ValueError: With a sentence for each problem.
     """
     rules = [rule for rule in RULES if not rule.is_note and (LOSS in rule.reads) == (loss is not None)]
-    if problems := _judge(rules, ConfigSettings(config, METHODS[method], loss)):
+    problems = [*not_words(config)] or _judge(rules, ConfigSettings(config, METHODS[method], loss))
+    if problems:
         raise ValueError(" ".join(problems))
 
 

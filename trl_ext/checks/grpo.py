@@ -44,6 +44,12 @@ for _key in NOT_REPRODUCED:
     problem(_key)(partial(not_reproduced, _key))
 
 
+@problem("loss_type")
+def unknown_loss_type(s: Settings) -> Iterator[str]:
+    if s["loss_type"] not in LOSS_TYPES and s.method.name == "grpo":
+        yield f"{s.where('loss_type')} is {shown_text(plain(s['loss_type']))}: choose one of {', '.join(LOSS_TYPES)}."
+
+
 def of_another_loss(loss_type: str, s: Settings) -> Iterator[str]:
     if s["loss_type"] == loss_type or s["policy_objective"] == loss_type:
         return

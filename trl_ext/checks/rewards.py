@@ -58,7 +58,8 @@ def penalty_of_masked_completions(s: Settings) -> Iterator[str]:
 @problem("reward_clip_range")
 def clip_range(s: Settings) -> Iterator[str]:
     low_high = s["reward_clip_range"]
-    if low_high and not (len(low_high) == 2 and all(map(_is_number, low_high)) and low_high[0] < low_high[1]):
+    is_pair = isinstance(low_high, list | tuple) and len(low_high) == 2
+    if low_high is not None and not (is_pair and all(map(_is_number, low_high)) and low_high[0] < low_high[1]):
         yield f"{s.where('reward_clip_range')} is {low_high}: give two numbers, the lower one first."
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.recipe.helpers import problem, problems, setting_of, write
+from tests.recipe.helpers import problem, problems, write
 from trl_ext import recipe
 from trl_ext.cli import main
 from trl_ext.planner import request
@@ -73,7 +73,6 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
             "kl_coef: 1\n",
             "`kl_coef` (line 6) is a setting of `trainer: ppo`, `trainer: rloo` and `trainer: grpo`, not of `trainer: online`. Remove it.",
         ),
-        ("packing: true\n", f"{setting_of('packing', 'sft')} `trainer: online`"),
         ("variants: {kto: {desirable_weight: 2}, ipo: {beta: -1}}\n", "`variants.ipo.beta`"),
     ],
 )

@@ -98,7 +98,8 @@ class Backward:
 
 def take(batch: dict[str, Any], indices: list[int]) -> dict[str, Any]:
     """Some examples of a batch; numbers that hold for all of them stay as they are."""
-    return {name: value[indices] if getattr(value, "ndim", 0) else value for name, value in batch.items()}
+    rows = torch.tensor(indices, device=batch["completion_ids"].device)  # moved once, for all tensors
+    return {name: value.index_select(0, rows) if getattr(value, "ndim", 0) else value for name, value in batch.items()}
 
 
 def join(batches: list[dict[str, Any]]) -> dict[str, Any]:
