@@ -23,12 +23,10 @@ class PackingProof:
 
     Attributes:
         runtime: The policy that is tested.
-        pad_token_id: Pads the padded rows.
         obstacle: Why rows cannot be packed, whatever the comparison shows; see `obstacle`.
     """
 
     runtime: Runtime
-    pad_token_id: int
     obstacle: str | None
 
     def decide(self, trees: Callable[[], list[Tree]]) -> bool:
@@ -72,7 +70,7 @@ class PackingProof:
         dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
         slower = ""
         with self.runtime.autocast(), no_grad_eval(model):
-            padded = score(self.runtime.to_device(padded_batch([tree], self.pad_token_id)))
+            padded = score(self.runtime.to_device(padded_batch([tree], pad_token_id=0)))  # any id: padding is masked
             for kernel in kernels.usable(args.device, dtype):
                 before = attention.switch(base, kernel)
                 outcome = proof.prove(score_packed, padded, tree, dtype)

@@ -37,7 +37,7 @@ def assemble(trainer: Any, own_inputs: str | None) -> None:
         own_inputs=own_inputs,
         has_aux_loss=trainer.aux_loss_enabled,
     )
-    proof = packing.PackingProof(runtime, collator.pad_token_id, obstacle)
+    proof = packing.PackingProof(runtime, obstacle)
     rows = Rows(runtime, tokens, memory, proof, collator)
     retry = Retry(runtime, rows, memory)
     trainer.reference_rows = ReferenceRows(runtime, rows, references, memory)

@@ -53,7 +53,7 @@ class RolloutRows:
         )
         self.runtime = runtime
         self.memory = memory
-        self.proof = packing.PackingProof(runtime, pad_token_id, obstacle)
+        self.proof = packing.PackingProof(runtime, obstacle)
         self.pad_token_id = pad_token_id
         self.is_packed: bool | None = None
         self.passes = Passes(self)
