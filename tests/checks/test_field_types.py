@@ -18,8 +18,9 @@ def takes_a_container(annotation) -> bool:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_list_or_mapping_in_place_of_a_single_value_is_one_sentence(method):
     config_class = METHODS[method].classes()[1]
+    annotations = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        hints = field.type if not isinstance(field.type, str) else typing.get_type_hints(config_class)[field.name]
+        hints = annotations[field.name]
         is_list_of_losses = METHODS[method].has_loss and field.name == "loss_type"  # as TRL's DPO takes it
         if takes_a_container(hints) or not field.init or is_list_of_losses:
             continue

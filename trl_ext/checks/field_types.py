@@ -13,9 +13,10 @@ def not_words(config: Any) -> Iterator[str]:
 
     Rules look up words in tables, where a list would raise an error of its own.
     """
+    annotations = typing.get_type_hints(type(config))  # HfArgumentParser changes `Field.type`
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, list | tuple | set | dict) and _is_scalar(field.type):
+        if isinstance(value, list | tuple | set | dict) and _is_scalar(annotations[field.name]):
             kind = "a mapping" if isinstance(value, dict) else "a list"
             yield f"`{field.name}` is {kind}: give a single value."
 
