@@ -24,6 +24,7 @@ from tests.trainers.test_overrides import OVERRIDES
 from trl_ext import losses
 from trl_ext.checks import evaluation_parts
 from trl_ext.cli import parsers
+from trl_ext.cli.losses import running_values
 from trl_ext.cli.recipe_keys import ANY_KEY
 from trl_ext.data import formats
 from trl_ext.methods import METHODS
@@ -71,6 +72,7 @@ def loss_pages() -> str:
             f"- Unit of beta: {module.BETA_UNIT}." if getattr(module, "BETA_UNIT", None) else None,
             f"- Value at policy = reference: {start.rstrip('.')}.",
             f"- Inputs: {', '.join(f'`{tensor}`' for tensor in info.inputs)}. {paper}",
+            f"- Running values: {running_values(info)}." if info.state else None,
             "",
             inspect.getdoc(getattr(module, name)),
             "",

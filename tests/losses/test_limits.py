@@ -21,6 +21,8 @@ AT_REFERENCE = {
     "apo_zero": 0.5 + 0.5,
     "apo_zero_unpaired": 0.5,
     "bco": LN2 + LN2,
+    "bco_pair": LN2 + LN2,
+    "bco_unpaired": LN2,
     "cpo": None,
     "discopop": 0.5 * LN2 + 0.5 * 1,
     "dpo": LN2,
@@ -288,7 +290,7 @@ def test_kto_without_a_baseline_is_apo_zero_unpaired():
     torch.testing.assert_close(kto(**read_by(kto, tensors)).losses, apo(**read_by(apo, tensors)).losses)
 
 
-@pytest.mark.parametrize("name", ["kto", "apo_zero_unpaired"])
+@pytest.mark.parametrize("name", ["kto", "apo_zero_unpaired", "bco_unpaired"])
 def test_unresolved_auto_weight_is_an_error(name):
     loss = losses.get(name, undesirable_weight="auto")
     with pytest.raises(ValueError, match="undesirable_weight is 'auto', which only the trainer can replace"):

@@ -17,7 +17,7 @@ from trl_ext import losses
 from trl_ext.losses._hyperparameters import KINDS
 
 NAMED_HERE = (
-    "alphapo aot aot_unpaired apo_down apo_zero apo_zero_unpaired bco cpo discopop dpo dpo_norm exo hinge "
+    "alphapo aot aot_unpaired apo_down apo_zero apo_zero_unpaired bco bco_pair bco_unpaired cpo discopop dpo dpo_norm exo hinge "
     "ipo kto nca orpo robust sft simpo sppo_hard"
 ).split()
 """Losses that recipes may name. A new loss need not be added."""
@@ -26,7 +26,6 @@ ALIASES = {
     "sigmoid_norm": "dpo_norm",
     "exo_pair": "exo",
     "nca_pair": "nca",
-    "bco_pair": "bco",
     "slic": "hinge",
     "aot_pair": "aot_unpaired",
 }
@@ -46,7 +45,9 @@ def test_declaration_is_the_signature(name):
     loss, info = losses.get(name), losses.describe(name)
     function = getattr(sys.modules[f"trl_ext.losses.{name}"], name)
     parameters = inspect.signature(function).parameters.values()
-    assert list(info.inputs) == [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert list(info.inputs) == [name for name in positional if name not in info.state]
+    assert loss.initial_state == info.state
     keywords = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert info.hyperparameters == {key: p.default for key, p in keywords.items()} == loss.hyperparameters
     for key, parameter in keywords.items():
@@ -65,7 +66,7 @@ def test_reference_free_losses():
     free = [name for name in NAMED_HERE if not losses.describe(name).needs_reference]
     assert free == ["alphapo", "cpo", "orpo", "sft", "simpo"]
     unpaired = [name for name in NAMED_HERE if not losses.describe(name).paired]
-    assert unpaired == ["apo_zero_unpaired", "kto"]
+    assert unpaired == ["apo_zero_unpaired", "bco_unpaired", "kto"]
     assert "z_ref" not in losses.describe("apo_zero_unpaired").inputs
 
 

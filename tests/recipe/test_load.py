@@ -78,7 +78,7 @@ def test_layers(tmp_path, flags, loss, kwargs, rate):
         ("loss_type: [ipo]\n", "ipo"),
         (
             "loss_type: [sigmoid, bco_pair, sft]\nloss_weights: [0.8, 0.2, 1.0]\n",
-            {"dpo": 0.8, "bco": 0.2, "sft": 1.0},
+            {"dpo": 0.8, "bco_pair": 0.2, "sft": 1.0},
         ),
         ("loss_type: [sigmoid, sft]\n", {"dpo": 1.0, "sft": 1.0}),
         ("loss_type: kto\n", "kto"),

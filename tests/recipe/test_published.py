@@ -66,7 +66,7 @@ bf16: true
 @pytest.mark.parametrize(
     ("text", "verb", "config", "loss"),
     [
-        (DPO, None, "DPOConfig", {"dpo": 0.8, "bco": 0.2, "sft": 1.0}),
+        (DPO, None, "DPOConfig", {"dpo": 0.8, "bco_pair": 0.2, "sft": 1.0}),
         (KTO, None, "KTOConfig", "kto"),
         (MIXTURE, "dpo", "DPOConfig", "dpo"),
         (MIXTURE, "kto", "KTOConfig", "kto"),

@@ -33,6 +33,21 @@ def sampled_pairs(s: Settings) -> Iterator[str]:
             f"The loss {s.loss.name} compares sorted values across a whole optimizer step, and sampled pairs are trained on in "
             "micro-batches. Choose another loss."
         )
+    if s.loss.state:
+        yield (
+            f"The loss {s.loss.name} keeps running values from optimizer step to optimizer step, and `trainer: {s.method.name}` does "
+            "not keep any. Choose another loss."
+        )
+
+
+@problem("datasets", "streaming", "dataset_streaming", LOSS, applies_to=lambda method: method.reads_preferences)
+def property_of_the_training_set(s: Settings) -> Iterator[str]:
+    key = "streaming" if s["datasets"] else "dataset_streaming"
+    if s[key] and s.loss.starts_from_data:
+        yield (
+            f"The loss {s.loss.name} reads a property of all rows of the training set before the first step, and {s.where(key)} "
+            f"reads them one by one. Remove `{key}`, or choose another loss."
+        )
 
 
 @problem("use_weighting", LOSS)

@@ -17,6 +17,7 @@ MEANINGS = {
     "gamma_beta_ratio": "γ/β, the target margin divided by β",
     "alpha": "α, the curvature of the reward; 0 gives the mean log-prob",
     "average": "divide each log-ratio by its completion's tokens (the bar of the formula)",
+    "delta_momentum": "1: δ is the mean over all steps so far; below 1: an exponential moving average",
     "cpo_alpha": "α, the weight of the chosen completion's likelihood",
     "desirable_weight": "λ_D, the weight of desirable completions",
     "undesirable_weight": "λ_U, the weight of undesirable completions",
@@ -69,8 +70,17 @@ def facts(info: Any) -> dict[str, Any]:
         "reduction": info.reduction,
         "beta_unit": info.beta_unit,
         "coupled": info.coupled,
+        "state": info.state,
         "paper": info.paper,
     }
+
+
+def running_values(info: Any) -> str:
+    """The values that a loss keeps from step to step, and where they come from; empty for most losses."""
+    source = (
+        "computed once from the training set" if info.starts_from_data else "kept by the trainer and its checkpoints"
+    )
+    return f"{', '.join(info.state)} ({source})" if info.state else ""
 
 
 def _explain(info: Any, *, is_json: bool) -> None:
@@ -103,6 +113,7 @@ def _explain(info: Any, *, is_json: bool) -> None:
         "data": "pairs of a chosen and a rejected completion" if info.paired else "single completions with a label",
         "reference": "needed" if info.needs_reference else "not needed, so no reference pass",
         "inputs": ", ".join(info.inputs),
+        "running values": running_values(info),
         "reduction": info.reduction,
         "unit of beta": info.beta_unit,
         "at policy = reference": shown if value is None else f"{value:.4g} with the defaults ({shown})",

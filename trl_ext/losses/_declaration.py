@@ -21,6 +21,8 @@ PAIRED_TENSORS = (
     "rejected_lens",
 )
 UNPAIRED_TENSORS = ("logps", "ref_logps", "desirable", "z_ref")
+NEXT, FIRST = "next_state", "first_state"
+"""Functions of a file that set the running values of its loss."""
 
 
 class LossFileError(UserError, ValueError):
@@ -44,6 +46,8 @@ class LossInfo:
     beta_unit: str  # what one unit of beta multiplies
     exclusive: tuple[tuple[str, ...], ...]  # hyperparameters of which only one may be given
     only_with: dict[str, tuple[str, Any]]  # hyperparameter -> (another one, the value at which it is read)
+    state: dict[str, float]  # running values that the trainer keeps from step to step -> their values before the first
+    starts_from_data: bool  # some of them are computed from the training set before the first step
 
     @property
     def paired(self) -> bool:
@@ -114,7 +118,8 @@ def read(path: Path) -> LossInfo:
 
 
 def _declared(file: declarations.Declaration) -> LossInfo:
-    inputs = tuple(argument.arg for argument in file.positional)
+    state = _state(file)
+    inputs = tuple(argument.arg for argument in file.positional if argument.arg not in state)
     if not inputs or not (set(inputs) <= set(PAIRED_TENSORS) or set(inputs) <= set(UNPAIRED_TENSORS)):
         raise ValueError(
             f"its tensors are {', '.join(inputs) or 'none'}. A paired loss reads some of "
@@ -138,4 +143,19 @@ def _declared(file: declarations.Declaration) -> LossInfo:
         beta_unit=constants.get("BETA_UNIT", ""),
         exclusive=tuple(tuple(group) for group in constants.get("EXCLUSIVE", ())),
         only_with=dict(constants.get("ONLY_WITH", {})),
+        state=state,
+        starts_from_data=FIRST in file.functions,
     )
+
+
+def _state(file: declarations.Declaration) -> dict[str, float]:
+    """The running values of a loss. ValueError for a value that is no number, or without a function that sets them."""
+    state = dict(file.constants.get("STATE", {}))
+    if wrong := [name for name, value in state.items() if type(value) not in (int, float)]:
+        raise ValueError(f"STATE gives {', '.join(wrong)} no number as its value before the first step.")
+    if bool(state) != bool({NEXT, FIRST} & file.functions):
+        raise ValueError(
+            f"running values are declared by STATE = {{name: value before the first step}} together with a function `{NEXT}`, which "
+            f"gives their values after a step, or `{FIRST}`, which computes them from the training set."
+        )
+    return {name: float(value) for name, value in state.items()}

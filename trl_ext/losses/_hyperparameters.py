@@ -18,6 +18,7 @@ ClassWeight = Annotated[
         lambda value: value == "auto" if isinstance(value, str) else is_number(value) and value > 0,
     ),
 ]
+Momentum = Annotated[float, number("a number of at least 0 and at most 1", lambda x: 0 <= x <= 1)]
 Divergence = Annotated[str, one_of(*DIVERGENCES)]
 
 KINDS: dict[str, Kind] = COMMON | {

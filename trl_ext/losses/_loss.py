@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from trl_ext.losses._declaration import LossInfo
+from trl_ext.losses._declaration import FIRST, NEXT, LossInfo
 from trl_ext.losses._mix import MixInfo, describe_mix
 from trl_ext.losses._outputs import PairedOutput, UnpairedOutput
 from trl_ext.losses._registry import describe
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+State = dict[str, Any]
+"""Running values of a loss by name, as numbers; of a mix, component -> its running values."""
 
 
 def get(name: str | Mapping[str, float], /, **hyperparameters: Any) -> Loss | Mix:
@@ -39,6 +43,7 @@ class _Declared:
     needs_reference = property(lambda self: self.info.needs_reference)
     paired = property(lambda self: self.info.paired)
     coupled = property(lambda self: self.info.coupled)
+    starts_from_data = property(lambda self: self.info.starts_from_data)
     formula = property(lambda self: self.info.formula)
     paper = property(lambda self: self.info.paper)
     reduction = property(lambda self: self.info.reduction)
@@ -74,10 +79,48 @@ class Loss(_Declared):
         kept = {k: v for k, v in self.hyperparameters.items() if not _excluded_by(hyperparameters, k, self.info)}
         return get(self.name, **(kept | hyperparameters))
 
-    def __call__(self, **tensors: Tensor) -> PairedOutput | UnpairedOutput:
-        """Per-example losses (B,) and detached rewards. TypeError unless exactly `inputs` are given."""
+    @property
+    def initial_state(self) -> State:
+        """Its running values before the first step, by name; empty for most losses."""
+        return dict(self.info.state)
+
+    def next_state(self, state: State, **tensors: Tensor) -> State:
+        """Its running values after an optimizer step.
+
+        Args:
+            state: Those before it.
+            tensors: `inputs` of all examples of the step, over all processes.
+        """
+        return self._changed(NEXT, state, tensors)
+
+    def first_state(self, state: State, **tensors: Tensor) -> State:
+        """Its running values before the first step, where the training set decides them.
+
+        Args:
+            state: `initial_state`.
+            tensors: `inputs` of all examples of the training set, under the policy that training starts from.
+        """
+        return self._changed(FIRST, state, tensors)
+
+    def __call__(self, *, state: State | None = None, **tensors: Tensor) -> PairedOutput | UnpairedOutput:
+        """Per-example losses (B,) and detached rewards. TypeError unless exactly `inputs` are given.
+
+        Args:
+            state: Running values (default: `initial_state`).
+            tensors: `inputs`.
+        """
         self._check_tensors(tensors)
-        return getattr(self._module, self.name)(**tensors, **self.hyperparameters)
+        function = getattr(self._module, self.name)
+        now = _as_tensors(self.initial_state if state is None else state, tensors)
+        return function(**tensors, **_read_by(function, now), **self.hyperparameters)
+
+    def _changed(self, function: str, state: State, tensors: Mapping[str, Tensor]) -> State:
+        change = getattr(self._module, function, None)
+        if change is None:
+            return state
+        detached = {name: value.detach() for name, value in tensors.items()}
+        given = _read_by(change, detached | _as_tensors(state, detached, exact=True))
+        return state | {name: float(value) for name, value in change(**given, **self.hyperparameters).items()}
 
     def __repr__(self) -> str:
         values = "".join(f", {name}={value!r}" for name, value in self.hyperparameters.items())
@@ -116,11 +159,25 @@ class Mix(_Declared):
         filled = {c.name: c.replace(**share[c.name]).hyperparameters for c in self.components}
         return Mix(self.info, filled)
 
-    def __call__(self, **tensors: Tensor) -> PairedOutput | UnpairedOutput:
+    @property
+    def initial_state(self) -> State:
+        """Component -> its running values before the first step, for components that have any."""
+        return {c.name: c.initial_state for c in self.components if c.initial_state}
+
+    def next_state(self, state: State, **tensors: Tensor) -> State:
+        """The running values of its components after an optimizer step; see `Loss.next_state`."""
+        return {c.name: c.next_state(state[c.name], **_read(c, tensors)) for c in self.components if c.name in state}
+
+    def first_state(self, state: State, **tensors: Tensor) -> State:
+        """Those before the first step, where the training set decides them; see `Loss.first_state`."""
+        return {c.name: c.first_state(state[c.name], **_read(c, tensors)) for c in self.components if c.name in state}
+
+    def __call__(self, *, state: State | None = None, **tensors: Tensor) -> PairedOutput | UnpairedOutput:
         """Weighted sum of the components' losses (B,), and the rewards of one component: the first that needs a reference;
         if there is none, the first that reads all completions of an example; otherwise the first."""
         self._check_tensors(tensors)
-        outputs = [c(**{name: tensors[name] for name in c.inputs}) for c in self.components]
+        state = state or {}
+        outputs = [c(state=state.get(c.name), **_read(c, tensors)) for c in self.components]
         losses = sum(weight * out.losses for weight, out in zip(self.weights, outputs, strict=True))
         return outputs[self._rewards_from()]._replace(losses=losses)
 
@@ -139,6 +196,23 @@ class Mix(_Declared):
 
     def _weights_by_name(self) -> dict[str, float]:
         return {c.name: weight for c, weight in zip(self.components, self.weights, strict=True)}
+
+
+def _read(component: Loss, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensors[name] for name in component.inputs}
+
+
+def _read_by(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that a function has as parameters."""
+    return {name: values[name] for name in inspect.signature(function).parameters if name in values}
+
+
+def _as_tensors(state: State, tensors: Mapping[str, Tensor], *, exact: bool = False) -> dict[str, Tensor]:
+    """Running values as scalars without gradient, on the device and in the dtype of the tensors (`exact`: in float64)."""
+    like = next(value for value in tensors.values() if value.is_floating_point())
+    if exact:
+        like = like.cpu().double()
+    return {name: like.new_tensor(value) for name, value in state.items()}
 
 
 def _restore(name: str | dict[str, float], hyperparameters: dict[str, Any]) -> Loss | Mix:

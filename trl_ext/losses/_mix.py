@@ -50,6 +50,15 @@ class MixInfo:
         return any(info.coupled for info in self.components)
 
     @property
+    def state(self) -> dict[str, dict[str, float]]:
+        """Component -> its running values, for components that have any."""
+        return {info.name: info.state for info in self.components if info.state}
+
+    @property
+    def starts_from_data(self) -> bool:
+        return any(info.starts_from_data for info in self.components)
+
+    @property
     def formula(self) -> str:
         return " + ".join(
             f"{weight:g}·[{info.formula}]" for info, weight in zip(self.components, self.weights, strict=True)

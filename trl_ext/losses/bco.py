@@ -3,14 +3,15 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from trl_ext.losses._hyperparameters import Positive
+from trl_ext.losses._hyperparameters import Momentum, Positive
 from trl_ext.losses._outputs import PairedOutput
+from trl_ext.losses._running import running_mean
 
-FORMULA = "−log σ(βΔ_w) − log σ(−βΔ_l)"
+FORMULA = "−log σ(βΔ_w − δ) − log σ(−(βΔ_l − δ)), δ = mean of βΔ over the steps before"
 PAPER = "arXiv:2404.04656"
-ALIASES = ("bco_pair",)
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+STATE = {"delta": 0.0, "count": 0.0}
 
 
 def bco(
@@ -18,25 +19,44 @@ def bco(
     rejected_logps: Tensor,
     ref_chosen_logps: Tensor,
     ref_rejected_logps: Tensor,
+    delta: Tensor,
     *,
     beta: Positive = 0.1,
+    delta_momentum: Momentum = 1.0,
 ) -> PairedOutput:
-    """Cross-entropy of a classifier with logit β·log-ratio that separates chosen from rejected; an upper bound of
-    DPO's loss  (Section 4).
+    """Cross-entropy of a classifier with logit β·log-ratio − δ that separates chosen from rejected; an upper bound of DPO's
+    loss, which the reward shift δ makes tighter  (Section 4).
 
-    Inputs (B,), log-probs summed over completion tokens. The paper trains with β = 0.01. It also subtracts a shift
-    δ from the logit: the moving average over training of half the mean chosen plus half the mean rejected reward.
-    Here, as in TRL's `bco_pair`, δ = 0.
+    Inputs (B,), log-probs summed over completion tokens. δ is a scalar without gradient: half the mean reward of chosen plus
+    half that of rejected completions, over all training steps before this one, and 0 in the first. As in the authors' code in
+    TRL (`BCOTrainer`) it is the mean over all examples so far, which `delta_momentum: 1` is; below 1 it is an exponential
+    moving average. Their δ already includes the current micro-batch; here the loss of a step does not depend on how it is
+    cut. The paper trains with β = 0.01. `bco_pair` is the loss with δ = 0.
 
-    There is no unpaired form. On single completions the bound is tight only with δ, which is state that is kept
-    from step to step (and in checkpoints) and not a function of one batch. A δ from the current step alone would be
-    another loss, undefined if a step has a single class. `kto` and `apo_zero_unpaired` are the alternatives
-    without state. Rewards: β × log-ratio.
+    Underlying distribution matching (Section 5 of the paper), which weighs examples by a classifier of prompts, is not part of
+    it. Rewards: β × log-ratio, without δ.
     """
     chosen_rewards = beta * (chosen_logps - ref_chosen_logps)
     rejected_rewards = beta * (rejected_logps - ref_rejected_logps)
-    losses = -logsigmoid(chosen_rewards) - logsigmoid(-rejected_rewards)
+    losses = -logsigmoid(chosen_rewards - delta) - logsigmoid(delta - rejected_rewards)
     return PairedOutput(losses, chosen_rewards.detach(), rejected_rewards.detach())
+
+
+def next_state(
+    delta: Tensor,
+    count: Tensor,
+    chosen_logps: Tensor,
+    rejected_logps: Tensor,
+    ref_chosen_logps: Tensor,
+    ref_rejected_logps: Tensor,
+    *,
+    beta: float,
+    delta_momentum: float,
+) -> dict[str, Tensor]:
+    """δ and the number of pairs after a step."""
+    rewards = beta * (chosen_logps - ref_chosen_logps + rejected_logps - ref_rejected_logps) / 2
+    delta, count = running_mean(delta, count, rewards, delta_momentum)
+    return {"delta": delta, "count": count}
 
 
 def initial_value(**_) -> float:

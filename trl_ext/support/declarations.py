@@ -23,6 +23,7 @@ class Declaration:
         keyword: Parameters after it, with their defaults.
         constants: Literals bound to names in capitals.
         summary: First line of the file's docstring.
+        functions: Names of all functions of the file.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Declaration:
     keyword: dict[ast.arg, ast.expr | None]
     constants: dict[str, Any]
     summary: str
+    functions: frozenset[str]
 
     def require(self, *constants: str) -> None:
         """ValueError if one of these constants is missing or empty."""
@@ -52,6 +54,7 @@ def read(path: Path) -> Declaration:
         keyword=dict(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)),
         constants=_constants(tree),
         summary=(ast.get_docstring(tree) or "").split("\n", 1)[0],
+        functions=frozenset(n.name for n in tree.body if isinstance(n, ast.FunctionDef)),
     )
 
 

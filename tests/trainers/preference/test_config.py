@@ -36,7 +36,7 @@ def test_each_loss_brings_its_own_defaults_not_trls():
         ({"loss_type": "ipo"}, "ipo"),
         ({"loss_type": ["sigmoid"]}, "dpo"),
         ({"loss_type": ["sigmoid_norm"], "beta": 5.0}, "dpo_norm"),
-        ({"loss_type": ["bco_pair", "sft"], "loss_weights": [0.2, 1.0]}, {"bco": 0.2, "sft": 1.0}),
+        ({"loss_type": ["bco_pair", "sft"], "loss_weights": [0.2, 1.0]}, {"bco_pair": 0.2, "sft": 1.0}),
         ({"loss_type": ["sigmoid", "sft"]}, {"dpo": 1.0, "sft": 1.0}),
     ],
 )

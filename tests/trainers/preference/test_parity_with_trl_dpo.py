@@ -34,7 +34,7 @@ CASES = [
     ("exo_pair", "exo", {"label_smoothing": 1e-3}),
     ("nca_pair", "nca", {}),
     ("robust", "robust", {"label_smoothing": 0.1}),
-    ("bco_pair", "bco", {}),
+    ("bco_pair", "bco_pair", {}),
     ("sppo_hard", "sppo_hard", {}),
     ("aot", "aot", {}),
     ("aot_unpaired", "aot_unpaired", {}),
@@ -88,7 +88,7 @@ def test_same_loss_metrics_gradients_and_weights(theirs, ours, settings, tiny_mo
 def test_a_weighted_mix_is_trls_list_of_losses(tiny_model, tmp_path):
     names, factors = ["sigmoid", "bco_pair", "hinge"], [0.8, 0.2, 1.0]
     trl = run(DPOTrainer, DPOConfig(**arguments(tmp_path / "trl"), loss_type=names, loss_weights=factors), tiny_model)
-    loss = {"dpo": 0.8, "bco": 0.2, "hinge": 1.0}
+    loss = {"dpo": 0.8, "bco_pair": 0.2, "hinge": 1.0}
     mine = run(PairedPreferenceTrainer, PairedPreferenceConfig(**arguments(tmp_path / "ours"), loss=loss), tiny_model)
     assert relative_difference(mine.recorder.gradients[0], trl.recorder.gradients[0]) < 1e-5
     assert mine.recorder.logs[0]["loss"] == pytest.approx(trl.recorder.logs[0]["loss"], rel=1e-5)

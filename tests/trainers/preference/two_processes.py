@@ -1,4 +1,4 @@
-"""Trains three losses and saves every step's gradients; run by `test_two_processes.py` under torchrun.
+"""Trains four losses and saves every step's gradients; run by `test_two_processes.py` under torchrun.
 
 Usage: two_processes.py MODEL OUTPUT
 """
@@ -22,7 +22,7 @@ from trl_ext.trainers import (
 )
 from trl_ext.trainers.sft_and_reward import SupervisedConfig, SupervisedTrainer
 
-LOSSES = {"dpo": True, "aot": True, "kto": False}
+LOSSES = {"dpo": True, "aot": True, "kto": False, "bco_unpaired": False}
 OUT_OF_MEMORY = "dpo, memory runs out on one of them"
 
 

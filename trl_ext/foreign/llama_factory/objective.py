@@ -59,7 +59,7 @@ def _preference(values: Values) -> Meaning:
     weights = _weights(name, values)
     changes = ""
     if "bco" in weights:
-        changes = "BCO here subtracts no running mean of the rewards"
+        changes = "BCO here subtracts the mean reward over the steps before, without the current one"
     loss = weights if len(weights) > 1 else LOSSES[name]
     return Meaning({"loss": loss}, "" if len(weights) == 1 else "these are the terms of its loss", changes)
 

@@ -46,6 +46,7 @@ class CoupledBackward:
         local = {name: torch.cat([tensors[name] for tensors in scored]) for name in scored[0]}
         leaves, mine = self._gather_leaves(local)
         output = self.objective.evaluate({**leaves, **shared})
+        self.objective.state.see({**leaves, **shared}, is_whole=True)
         policy = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
         found = torch.autograd.grad(output.losses.sum() / total, list(policy.values()), allow_unused=True)
         gradients = {name: g[mine] for name, g in zip(policy, found, strict=True) if g is not None}

@@ -91,16 +91,12 @@ class Evaluation:
 
     def _run(self, examples: list[dict], sums: MeanMetrics) -> None:
         objective = self.objective
-        self.references.open()
-        self.rows.prepare(examples)
-        shared = objective.step_tensors(examples)
-        rows = self.rows.cut(examples)
+        rows, shared = self._cut(examples)
         with self.runtime.locally():
             objective.score_reference(examples, rows)
             scored = self._score(rows, examples)
         # For the whole batch at once: some losses compare its examples with each other.
-        whole = {name: torch.cat([tensors[name] for _, tensors, _ in scored]) for name in scored[0][1]}
-        output = objective.evaluate(whole | shared)
+        output = objective.evaluate(_whole(scored) | shared)
         start = 0
         for row, (batch, tensors, fields) in zip(rows, scored, strict=True):
             stop = start + len(row)
@@ -109,6 +105,24 @@ class Evaluation:
             sums.add("loss", losses.sum(), len(row))
             objective.record(sums, batch, tensors | shared, fields, part)
             start = stop
+
+    def tensors(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        """The tensors that a loss may read, of all these examples, without gradient."""
+        with no_grad_eval(self.runtime.model), self.references.kept():
+            for attempt in self.retry.attempts(examples):
+                with attempt:
+                    rows, shared = self._cut(examples)
+                    with self.runtime.locally():
+                        self.objective.score_reference(examples, rows)
+                        scored = self._score(rows, examples)
+        return _whole(scored) | shared
+
+    def _cut(self, examples: list[dict]) -> tuple[list, dict[str, torch.Tensor]]:
+        """The rows of examples, and the values that the loss of every row reads."""
+        self.references.open()
+        self.rows.prepare(examples)
+        shared = self.objective.step_tensors(examples)
+        return self.rows.cut(examples), shared
 
     def _score(self, rows: list, examples: list[dict]) -> list[tuple]:
         scored = []
@@ -119,3 +133,8 @@ class Evaluation:
                 if counts:
                     scored.append((batch, tensors, fields))
         return scored
+
+
+def _whole(scored: list[tuple]) -> dict[str, torch.Tensor]:
+    """The tensors of scored rows as those of one."""
+    return {name: torch.cat([tensors[name] for _, tensors, _ in scored]) for name in scored[0][1]}

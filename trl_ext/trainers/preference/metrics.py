@@ -65,7 +65,9 @@ class StepMetrics:
         if mode == "train":
             self.trained_tokens += int(sums.total("num_tokens"))
         history.pop("num_tokens", None)
-        for name, value in (means | {"num_tokens": self.trained_tokens} | self.objective.derived(means)).items():
+        of_loss = self.objective.state.metrics() if mode == "train" else {}
+        derived = {"num_tokens": self.trained_tokens} | self.objective.derived(means) | of_loss
+        for name, value in (means | derived).items():
             history[name].append(value)
 
     def resume(self, trained_tokens: int) -> None:

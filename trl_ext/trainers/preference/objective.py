@@ -9,6 +9,7 @@ from torch import nn
 from trl_ext.trainers.common.example_losses import checked
 from trl_ext.trainers.common.forward import Completions
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.preference.loss_state import LossState
 from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
 
@@ -23,6 +24,9 @@ class Objective:
         precomputed: Reference log-probabilities are columns of the data.
         router_aux_loss_coef: Weight of the load-balancing loss of a mixture of experts; `None` without one.
         adjust: Changes the losses of a row (`ExampleLosses.example_losses`).
+
+    Attributes:
+        state: Running values of the loss.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Objective:
         adjust: Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor],
     ) -> None:
         self.loss = loss
+        self.state = LossState(loss)
         self.references = references
         self.reference_rows = reference_rows
         self.precomputed = precomputed
@@ -98,7 +103,7 @@ class Objective:
 
     def evaluate(self, tensors: dict[str, torch.Tensor]) -> Any:
         """Evaluate the loss. Every field of the output has shape (B,)."""
-        output = self.loss(**{name: tensors[name] for name in self.loss.inputs})
+        output = self.loss(state=self.state.read(tensors), **{name: tensors[name] for name in self.loss.inputs})
         return output._replace(losses=checked(self.adjust(output.losses, tensors), output.losses))
 
     def aux_loss(self, fields: Completions, share: float) -> torch.Tensor | float:

@@ -11,7 +11,8 @@
 7. Add the row's metrics to the sums of the step (`Objective.record`).
 8. If memory runs out, free cached memory and repeat from 3; if it runs out again, shorten the rows and repeat (`Retry`). Rows of
    the reference are shortened first if it ran out in one of them. Reference values that were computed are kept.
-9. Sum the gradients over processes (`Runtime.sum_gradients`). transformers then clips them and calls the optimizer.
+9. Sum the gradients over processes (`Runtime.sum_gradients`), and update the running values of the loss by what it read in the
+   step (`LossState.advance`). transformers then clips the gradients and calls the optimizer.
 
 So loss, KTO baseline and metrics have the same meaning for any `row_tokens`.
 """
@@ -64,9 +65,10 @@ class OptimizerStep:
         """
         with self.references.kept():
             for attempt in self.retry.attempts(examples):
-                with attempt as sums:
+                with attempt as sums, self.objective.state.observed():
                     self._attempt(examples, sums)
         self.runtime.sum_gradients()  # each example has weight 1/N of the whole step
+        self.objective.state.advance(self.runtime.accelerator)
         return sums
 
     def _attempt(self, examples: list[dict], sums: MeanMetrics) -> None:
@@ -115,6 +117,8 @@ class OptimizerStep:
             losses = objective.weighted(output.losses, fields)
             loss = losses.sum() / total + objective.aux_loss(fields, len(row) / total)
         self.runtime.backward(weight * loss)
+        if weight:
+            objective.state.see(tensors)
         sums.add("loss", losses.sum(), len(row))
         objective.record(sums, batch, tensors, fields, output)
         return losses.detach()

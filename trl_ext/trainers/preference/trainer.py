@@ -44,6 +44,7 @@ from trl_ext.trainers.preference import (
     sharded,
     trl_spelling,
 )
+from trl_ext.trainers.preference.first_state import start_from_data
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.run_directory import Counters
 
@@ -231,6 +232,8 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         if not self._is_described:
             self._is_described = True
             step_zero.announce(self)
+        if self.loss.starts_from_data and not self.row_objective.state.is_started:
+            start_from_data(self)
         with self.maybe_activation_offload_context:
             sums = self.step.run(list(inputs))
         self.note_losses(self.step.losses)
@@ -311,8 +314,8 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         # Our files come first: transformers writes its state last, and a folder with a state can be resumed.
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-            budgets = self.memory.row_budget, self.memory.reference_budget
-            run_directory.write_counters(folder, Counters(self.step_metrics.trained_tokens, *budgets))
+            budgets, state = (self.memory.row_budget, self.memory.reference_budget), self.row_objective.state.values
+            run_directory.write_counters(folder, Counters(self.step_metrics.trained_tokens, *budgets, state))
             if self.args.sync_ref_model:
                 reference_sync.save(self._moving_weights(), folder)
         super()._save_checkpoint(model, trial)
@@ -324,6 +327,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         if (counters := run_directory.read_counters(checkpoint)) is not None:
             self.step_metrics.resume(counters.num_tokens)
             self.memory.resume(counters.row_budget, counters.reference_budget)
+        self.row_objective.state.restore(counters.loss_state if counters else {}, checkpoint)
 
     def _moving_weights(self) -> dict[str, torch.Tensor]:
         second = None if self.ref_model is None else self.accelerator.unwrap_model(self.ref_model)

@@ -10,7 +10,6 @@ NAMES = {
     "dpo_norm": "sigmoid_norm",
     "exo": "exo_pair",
     "nca": "nca_pair",
-    "bco": "bco_pair",
 }
 """Names of losses in TRL where they differ from ours."""
 
