@@ -53,6 +53,17 @@ def loss_table() -> str:
     return "\n".join([*lines, "", f"{losses.NOTATION}."])
 
 
+def loss_guide() -> str:
+    """For which data and worry to choose each loss, those for pairs first."""
+    lines = ["| data | choose it if | loss | reference pass |", "|---|---|---|---|"]
+    for info in sorted(map(losses.describe, losses.available()), key=lambda info: not info.paired):
+        lines.append(
+            f"| {'pairs' if info.paired else 'labelled completions'} | {info.when} | [`{info.name}`](#{info.name}) "
+            f"| {'yes' if info.needs_reference else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
 def loss_pages() -> str:
     """A section for every loss, from the docstrings and constants of its file."""
     pages = []
@@ -350,6 +361,7 @@ PARTS = {
     "demo": demo_table,
     "verbs": verb_pages,
     "losses": loss_table,
+    "lossguide": loss_guide,
     "advantages": advantage_table,
     "advantagepages": advantage_pages,
     "advantagetensors": tensor_table,

@@ -163,6 +163,7 @@ def test_gradient_sign_on_single_completions(name, log_ratio):
         ("orpo", {}),
         ("alphapo", {}),
         ("sft", {}),
+        ("simper", {}),
         ("cpo", {"loss_form": "ipo"}),
     ],
     ids=form_id,

@@ -312,6 +312,7 @@ PAPER = "arXiv:0000.00000"
 ALIASES = ("plain",)
 REDUCTION = "summed"
 BETA_UNIT = "per nat"
+WHEN = "This is a test."
 
 
 def margin(chosen_logps, rejected_logps, *, beta: float = 1.0, sign: Literal["plus", "minus"] = "minus"):
@@ -358,6 +359,7 @@ def test_adding_a_loss_takes_one_file(extended):
         ("beta: float = 1.0", "beta: float", "beta must have a default"),
         ("beta: float", "beta: Positiv", "The annotation `Positiv` is not supported"),
         ('FORMULA = "−βh"', "", "must define FORMULA as literals, each on a line of its own"),
+        ('WHEN = "This is a test."', "", "must define WHEN as literals"),
     ],
 )
 def test_a_file_that_is_no_loss_is_named(extended, old, new, problem):

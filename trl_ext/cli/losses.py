@@ -21,6 +21,8 @@ MEANINGS = {
     "cpo_alpha": "α, the weight of the chosen completion's likelihood",
     "desirable_weight": "λ_D, the weight of desirable completions",
     "undesirable_weight": "λ_U, the weight of undesirable completions",
+    "dpop_lambda": "λ, the penalty on a chosen completion that is less likely than under the reference",
+    "focal_gamma": "γ, how much less a wrongly ranked pair weighs; 0 is dpo",
     "discopop_tau": "τ, the temperature of the sigmoid that blends the two losses",
     "loss_form": "the form of the preference term; the formula above is the default",
     "f_divergence_type": "the divergence from the reference; for all but reverse_kl, f′ replaces Δ",
@@ -69,6 +71,7 @@ def facts(info: Any) -> dict[str, Any]:
         "hyperparameters": info.hyperparameters,
         "reduction": info.reduction,
         "beta_unit": info.beta_unit,
+        "choose_it_if": info.when,
         "coupled": info.coupled,
         "state": info.state,
         "paper": info.paper,
@@ -109,6 +112,7 @@ def _explain(info: Any, *, is_json: bool) -> None:
         return
     shown = start.rstrip(".")
     rows = {
+        "choose it if": info.when,
         "also called": ", ".join(info.aliases),
         "data": "pairs of a chosen and a rejected completion" if info.paired else "single completions with a label",
         "reference": "needed" if info.needs_reference else "not needed, so no reference pass",

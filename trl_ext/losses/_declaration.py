@@ -44,6 +44,7 @@ class LossInfo:
     coupled: bool  # one example's loss depends on the others of the same optimizer step
     reduction: str  # what is summed or averaged over tokens
     beta_unit: str  # what one unit of beta multiplies
+    when: str  # for which data and worry to choose it
     exclusive: tuple[tuple[str, ...], ...]  # hyperparameters of which only one may be given
     only_with: dict[str, tuple[str, Any]]  # hyperparameter -> (another one, the value at which it is read)
     state: dict[str, float]  # running values that the trainer keeps from step to step -> their values before the first
@@ -127,7 +128,7 @@ def _declared(file: declarations.Declaration) -> LossInfo:
             "Hyperparameters come after `*`."
         )
     defaults, kinds = declarations.hyperparameters(file.keyword, KINDS)
-    file.require("FORMULA", "PAPER", "REDUCTION")
+    file.require("FORMULA", "PAPER", "REDUCTION", "WHEN")
     constants = file.constants
     return LossInfo(
         name=file.name,
@@ -141,6 +142,7 @@ def _declared(file: declarations.Declaration) -> LossInfo:
         coupled=bool(constants.get("COUPLED", False)),
         reduction=constants["REDUCTION"],
         beta_unit=constants.get("BETA_UNIT", ""),
+        when=constants["WHEN"],
         exclusive=tuple(tuple(group) for group in constants.get("EXCLUSIVE", ())),
         only_with=dict(constants.get("ONLY_WITH", {})),
         state=state,

@@ -10,6 +10,7 @@ FORMULA = "−log σ(β(r_w − r_l) − γ), r = (1 − e^(−αℓ̄))/α"
 PAPER = "arXiv:2501.03884"
 REDUCTION = "log-probs averaged over completion tokens"
 BETA_UNIT = "per unit of reshaped reward (per nat per token at α = 0)"
+WHEN = "As `simpo`, but unlikely completions should count more (α > 0) or less (α < 0) than likely ones."
 
 
 def alphapo(

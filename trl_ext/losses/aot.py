@@ -11,6 +11,10 @@ PAPER = "arXiv:2406.05882"
 COUPLED = True
 REDUCTION = "log-probs summed over completion tokens, then sorted over the optimizer step"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = (
+    "The whole distribution of margins should improve rather than each pair; needs large steps, since it sorts the "
+    "pairs of a step."
+)
 
 
 def aot(

@@ -12,6 +12,7 @@ ALIASES = ("aot_pair",)  # its name in TRL before 1.0
 COUPLED = True
 REDUCTION = "log-probs summed over completion tokens, then log-ratios sorted over the optimizer step"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = "As `aot`, with rejected completions that need not belong to the chosen ones' prompts; needs large steps."
 
 
 def aot_unpaired(

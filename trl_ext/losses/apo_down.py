@@ -9,6 +9,10 @@ FORMULA = "σ(βΔ_w) + 1 − σ(βh)"
 PAPER = "arXiv:2408.06266"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = (
+    "The chosen completions are worse than what the model already writes: both should become less likely, the "
+    "rejected one more so."
+)
 
 
 def apo_down(

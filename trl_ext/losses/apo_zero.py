@@ -9,6 +9,7 @@ FORMULA = "1 − σ(βΔ_w) + σ(βΔ_l)"
 PAPER = "arXiv:2408.06266"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = "The chosen completions are better than what the model already writes, and must become more likely."
 
 
 def apo_zero(

@@ -10,6 +10,10 @@ FORMULA = "λ_D (1 − σ(βΔ)) desirable, λ_U σ(βΔ) undesirable"
 PAPER = "arXiv:2408.06266"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = (
+    "As `kto`, without the baseline: no mismatched completions are scored, and steps may be small or have a single "
+    "prompt."
+)
 
 
 def apo_zero_unpaired(

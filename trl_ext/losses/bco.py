@@ -11,6 +11,10 @@ FORMULA = "−log σ(βΔ_w − δ) − log σ(−(βΔ_l − δ)), δ = mean of
 PAPER = "arXiv:2404.04656"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = (
+    "Each reward should have a level of its own, as of a classifier, so that a single completion can be judged good "
+    "or bad."
+)
 STATE = {"delta": 0.0, "count": 0.0}
 
 

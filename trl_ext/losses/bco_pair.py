@@ -10,6 +10,7 @@ FORMULA = "−log σ(βΔ_w) − log σ(−βΔ_l)"
 PAPER = "arXiv:2404.04656"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = "As `bco`, without values that are kept from step to step; the form that MPO mixes with other losses."
 
 
 def bco_pair(

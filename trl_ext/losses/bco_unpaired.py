@@ -12,6 +12,9 @@ FORMULA = "−λ_D log σ(βΔ − δ) desirable, −λ_U log σ(−(βΔ − δ
 PAPER = "arXiv:2404.04656"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = (
+    "As `kto`, but a bad completion should keep its gradient however bad it is; no mismatched completions are scored."
+)
 STATE = {"desirable_mean": 0.0, "undesirable_mean": 0.0, "desirable_count": 0.0, "undesirable_count": 0.0}
 
 

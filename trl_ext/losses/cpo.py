@@ -13,6 +13,7 @@ FORMULA = "−log σ(β(ℓ_w − ℓ_l)) − α ℓ̄_w"
 PAPER = "arXiv:2401.08417"
 REDUCTION = "log-probs summed over completion tokens in the preference term, averaged in the likelihood term"
 BETA_UNIT = "per nat of summed log-prob"
+WHEN = "There is no memory or time for a reference pass, and the chosen completions are good enough to imitate."
 ONLY_WITH = {"label_smoothing": ("loss_form", "sigmoid")}
 
 

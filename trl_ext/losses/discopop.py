@@ -12,6 +12,7 @@ FORMULA = "−(1−m) log σ(βh) + m e^(−βh), m = σ(βh/τ)"
 PAPER = "arXiv:2406.08414"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = "You experiment with losses: this one was found by automatic search, and it is not convex."
 ONLY_WITH = {"f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence")}
 
 

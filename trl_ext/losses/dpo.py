@@ -12,6 +12,10 @@ PAPER = "arXiv:2305.18290"
 ALIASES = ("sigmoid",)
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = (
+    "The labels are mostly right and there is no particular worry: the default, and what other losses are compared "
+    "with."
+)
 ONLY_WITH = {"f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence")}
 
 

@@ -13,6 +13,7 @@ PAPER = "arXiv:2411.15124"
 ALIASES = ("sigmoid_norm",)
 REDUCTION = "log-ratios divided by completion tokens"
 BETA_UNIT = "per nat per token"
+WHEN = "As `dpo`, but completions differ much in length and long ones should not dominate."
 ONLY_WITH = {"f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence")}
 
 

@@ -14,6 +14,10 @@ PAPER = "arXiv:2402.00856"
 ALIASES = ("exo_pair",)
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = (
+    "Pairs are few and reliable, and the policy should concentrate on the best completion instead of covering all "
+    "good ones."
+)
 ONLY_WITH = {"f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence")}
 
 

@@ -12,6 +12,7 @@ PAPER = "arXiv:2309.06657"
 ALIASES = ("slic",)
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio: the target margin is 1/β nats"
+WHEN = "Pairs that are ranked right by a margin should have no further effect."
 ONLY_WITH = {"f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence")}
 
 

@@ -12,6 +12,9 @@ FORMULA = "(h̄ − 1/(2β))²"
 PAPER = "arXiv:2310.12036"
 REDUCTION = "log-ratios divided by completion tokens (summed instead with average: false)"
 BETA_UNIT = "the paper's τ: 1/(2β) is the targeted margin, in nats per token (in nats with average: false)"
+WHEN = (
+    "Each pair has one clear winner, so `dpo` would move ever further from the reference: this loss stops at a margin."
+)
 ONLY_WITH = {"f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence")}
 
 

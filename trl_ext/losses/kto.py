@@ -10,6 +10,7 @@ FORMULA = "λ_D (1 − σ(β(Δ − z))) desirable, λ_U (1 − σ(β(z − Δ))
 PAPER = "arXiv:2402.01306"
 REDUCTION = "log-probs summed over completion tokens; z averaged over the optimizer step"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = "You have single completions with a thumbs up or down, or far more of one kind than of the other."
 
 
 def kto(

@@ -11,6 +11,7 @@ PAPER = "arXiv:2402.05369"
 ALIASES = ("nca_pair",)
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = "`dpo` makes your chosen completions less likely: this loss also sets the level of each reward."
 
 
 def nca(

@@ -12,6 +12,7 @@ FORMULA = "−ℓ̄_w − β log σ(logit(e^ℓ̄_w) − logit(e^ℓ̄_l))"
 PAPER = "arXiv:2403.07691"
 REDUCTION = "log-probs averaged over completion tokens"
 BETA_UNIT = "weight of the odds-ratio term relative to the likelihood (the paper's λ)"
+WHEN = "You start from a base model and want supervised and preference training in one run, without a reference."
 
 
 def orpo(

@@ -11,6 +11,7 @@ FORMULA = "[−(1−ε) log σ(βh) + ε log σ(−βh)] / (1−2ε)"
 PAPER = "arXiv:2403.00409"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"
+WHEN = "A share of the labels is flipped, and you know about how large it is."
 ONLY_WITH = {"f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence")}
 
 

@@ -13,6 +13,10 @@ FORMULA = "−log σ(β(ℓ̄_w − ℓ̄_l) − γ)"
 PAPER = "arXiv:2405.14734"
 REDUCTION = "log-probs averaged over completion tokens"
 BETA_UNIT = "per nat per token"
+WHEN = (
+    "There is no time for a reference pass and completions must not grow longer; the learning rate limits the "
+    "distance."
+)
 EXCLUSIVE = (("gamma_beta_ratio", "gamma"),)
 ONLY_WITH = {"label_smoothing": ("loss_form", "sigmoid")}
 

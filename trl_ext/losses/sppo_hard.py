@@ -9,6 +9,7 @@ FORMULA = "(Δ_w − 1/(2β))² + (Δ_l + 1/(2β))²"
 PAPER = "arXiv:2405.00675"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "1/(2β) is the target log-ratio in nats (the paper's η is 1/β)"
+WHEN = "Pairs are the model's own completions, sampled in rounds: each log-ratio has a target to stop at."
 
 
 def sppo_hard(
