@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 
 from trl_ext import data, demo
 from trl_ext.build.template import in_form
-from trl_ext.data import holdout, margins, plain_data, sources
+from trl_ext.data import holdout, margins, plain_data, sources, template_variables
 from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
 from trl_ext.data.formats.pairing import Pairing
@@ -67,7 +67,8 @@ def read(
     read_as_stored = _reader(recipe)
 
     def read_split(split: str, training: bool, opened: Source | None) -> data.Loaded:
-        loaded = in_form(recipe, read_as_stored(split, training, opened), args, form, tokenizer)
+        stored = template_variables.as_mappings(read_as_stored(split, training, opened))
+        loaded = in_form(recipe, stored, args, form, tokenizer)
         if not recipe.method.trains_scores:
             return margins.without(loaded)
         loaded, said = margins.as_numbers(loaded)

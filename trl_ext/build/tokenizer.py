@@ -9,6 +9,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from trl_ext.build.model import adapter_base, base_revision, model_path
 from trl_ext.inspection import model_files, special_tokens
 from trl_ext.model_files.available import require_model
+from trl_ext.model_files.template_defaults import set_defaults
 from trl_ext.recipe import Recipe
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
@@ -16,6 +17,8 @@ from trl_ext.support.errors import UserError
 
 def load_tokenizer(recipe: Recipe, statements: list[str] | None = None) -> Any:
     """Load the model's processor (vision-language models) or tokenizer. It puts no end-of-sequence token after texts.
+
+    The recipe's `chat_template_kwargs` are the defaults of its chat template.
 
     Args:
         recipe: Names the model.
@@ -49,6 +52,7 @@ def load_tokenizer(recipe: Recipe, statements: list[str] | None = None) -> Any:
             "tokenizer_config.json."
         )
     _check_embeddings(text, path, base, base_commit, trust)
+    set_defaults(processor, recipe.get("chat_template_kwargs"))
     if special_tokens.appends_end(text):
         _stop_appending_end(text, path, [] if statements is None else statements)
     return processor

@@ -1,6 +1,9 @@
 """Rules about the chat template, judged from the model's files and the first rows of a local data file."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+
+from jinja2 import TemplateError
 
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
@@ -11,8 +14,12 @@ from trl_ext.data.template_outlook import outlook
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import chat_template
 from trl_ext.model_files.chat_template import Template, marked_by_trl
+from trl_ext.model_files.template_defaults import GIVEN, is_name, is_value, split, variables_of, with_defaults
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
+from trl_ext.support.messages import one_of, shown
+
+VARIABLES = "chat_template_kwargs"
 
 
 @problem(
@@ -74,7 +81,7 @@ def assistant_turns_are_marked(s: Settings) -> Iterator[str]:
     if s["assistant_only_loss"] is not True or not isinstance(s["model_name_or_path"], str):
         return
     template = _template(s)
-    if template is None or template.is_marked or template.text in marked_by_trl():
+    if template is None or template.is_marked or (template.text and split(template.text)[1] in marked_by_trl()):
         return
     fault = (
         "has no chat template"
@@ -86,6 +93,52 @@ def assistant_turns_are_marked(s: Settings) -> Iterator[str]:
         f"{s['model_name_or_path']} {fault}. Name a template with marks (`chat_template_path: FILE.jinja`), or set "
         "`assistant_only_loss: false` to train on every token."
     )
+
+
+@problem("chat_template_kwargs")
+def variables_can_be_written(s: Settings) -> Iterator[str]:
+    """The variables have names and values that a template can read."""
+    given = s[VARIABLES]
+    if not isinstance(given, dict):  # its type is checked elsewhere
+        return
+    for name, value in given.items():
+        if not is_name(name):
+            yield f"{s.where(VARIABLES)} names {shown(name)}: give the names of variables, `enable_thinking` for instance."
+        elif name in GIVEN:
+            yield (
+                f"{s.where(VARIABLES)} sets `{name}`, which each conversation gives the chat template itself. Remove it"
+                + (", and give the tools in the column `tools` of the data." if name == "tools" else ".")
+            )
+        elif not is_value(value):
+            yield (
+                f"{s.where(VARIABLES)} gives `{name}` {'null' if value is None else shown(value)}: give true, false, a number, a text, or a list or mapping of "
+                "these."
+            )
+
+
+@problem("chat_template_kwargs", "model_name_or_path", recipe_only=True)
+def variables_are_read(s: Settings) -> Iterator[str]:
+    """The model's chat template reads each of the variables."""
+    given, model = s[VARIABLES], s["model_name_or_path"]
+    if not isinstance(given, dict) or not given or not isinstance(model, str):
+        return
+    template = _template(s)
+    if template is None:
+        return
+    if template.text is None:
+        yield (
+            f"{s.where(VARIABLES)} would be ignored, because the tokenizer of {model} has no chat template. Remove it, or choose "
+            "an instruction-tuned model."
+        )
+        return
+    try:
+        known = sorted(variables_of(template.text))
+    except TemplateError:  # the run says what is wrong with it
+        return
+    for name in given:
+        if is_name(name) and name not in GIVEN and name not in known:
+            reads = f"{one_of(name, known)}" if known else "it reads no variables, so remove the setting."
+            yield f"{s.where(VARIABLES)} sets `{name}`, which the chat template of {model} does not read: {reads}"
 
 
 def _what(s: Settings) -> str:
@@ -112,9 +165,13 @@ def _losses(s: Settings) -> Losses | None:
 
 def _template(s: Settings) -> Template | None:
     path = s["chat_template_path"] if s.has("chat_template_path") else None
-    return (
+    found = (
         chat_template.from_file(path) if path else chat_template.of_model(s["model_name_or_path"], s["model_revision"])
     )
+    variables = s[VARIABLES] if s.has(VARIABLES) else None
+    if found is None or found.text is None or not isinstance(variables, dict) or not all(map(is_name, variables)):
+        return found
+    return replace(found, text=with_defaults(found.text, {name: v for name, v in variables.items() if is_value(v)}))
 
 
 def _is_about_columns(error: UserError) -> bool:

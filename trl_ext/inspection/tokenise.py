@@ -20,6 +20,7 @@ from trl.chat_template_utils import get_training_chat_template, has_generation_m
 
 from trl_ext.inspection.special_tokens import text_tokenizer
 from trl_ext.methods import Method, imported
+from trl_ext.model_files.template_defaults import get_line, put_line
 from trl_ext.support.errors import UserError
 
 CHUNK = 1000
@@ -111,7 +112,7 @@ def with_template(processing_class: Any, args: Any) -> Any:
     """A copy of the tokenizer with the settings that TRL's reward and SFT trainers apply to it."""
     if args.eos_token is None and args.chat_template_path is None:
         return processing_class
-    processing_class = copy.deepcopy(processing_class)
+    line, processing_class = get_line(processing_class), copy.deepcopy(processing_class)
     tokenizer = text_tokenizer(processing_class)
     if args.eos_token is not None:
         tokenizer.eos_token = args.eos_token
@@ -125,13 +126,16 @@ def with_template(processing_class: Any, args: Any) -> Any:
         added = other.added_tokens_decoder.values()
         tokenizer.add_tokens([token for token in added if token.content not in tokenizer.vocab])
         tokenizer.eos_token = other.eos_token
+    put_line(processing_class, line)
     return processing_class
 
 
 def _training_template(processing_class: Any, args: Any) -> str | None:
     if not args.assistant_only_loss or has_generation_markers(processing_class.chat_template):
         return None
-    return get_training_chat_template(processing_class)
+    line, plain = get_line(processing_class), copy.copy(processing_class)
+    put_line(plain, "")  # TRL recognises the text of the whole template
+    return line + get_training_chat_template(plain)
 
 
 def _completion_only(dataset: Dataset, args: Any) -> bool:

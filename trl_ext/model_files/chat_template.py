@@ -55,6 +55,12 @@ class Template:
 @functools.cache
 def _compiled(text: str) -> Any:
     """The template as transformers compiles it."""
+    return environment().from_string(text)
+
+
+@functools.cache
+def environment() -> Any:
+    """Jinja as transformers sets it up for chat templates."""
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -71,10 +77,10 @@ def _compiled(text: str) -> Any:
         raise ValueError(message)
 
     extensions = [loopcontrols, Generation]
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.filters["tojson"] = lambda value, **given: json.dumps(value, ensure_ascii=False)
-    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda format: "2026-01-01"}
-    return environment.from_string(text)
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    made.filters["tojson"] = lambda value, **given: json.dumps(value, ensure_ascii=False)
+    made.globals |= {"raise_exception": refuse, "strftime_now": lambda format: "2026-01-01"}
+    return made
 
 
 @functools.cache

@@ -66,6 +66,13 @@ class DataExtras:
             "choices": ["auto"],
         },
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Variables of the chat template, for instance `{enable_thinking: false}`. They become its defaults, also in the "
+            "saved tokenizer. A column `chat_template_kwargs` of the data replaces them row by row."
+        },
+    )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Number of examples to train on, counted from the first (default: all)."}
     )

@@ -122,6 +122,8 @@ class Recipe:
                 model[key] = value
             elif key in schema.data():
                 data[key] = value
+                if key in schema.training(self.kind):  # `chat_template_kwargs` of TRL's trainers that sample
+                    training[key] = value
             elif key not in elsewhere:
                 training[key] = value
         env = {name: str(value) for name, value in (self.values.get("env") or {}).items()}

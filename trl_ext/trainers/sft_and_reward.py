@@ -9,7 +9,8 @@ Differences from the TRL trainers:
 5. The model card contains the settings of the recipe.
 6. LoRA is added into the output of its layer, and norms and MLPs store fewer tensors (`trl_ext.trainers.common.fused_kernels`).
 7. The loss of a streamed evaluation set is the mean over its examples (`trl_ext.trainers.common.streams`).
-8. A micro-batch checkpoints only as many layers as it needs to fit, and is repeated if memory runs out
+8. The defaults of the chat template's variables are kept (`trl_ext.trainers.common.template_defaults`).
+9. A micro-batch checkpoints only as many layers as it needs to fit, and is repeated if memory runs out
    (`trl_ext.trainers.common.whole_micro_batches`).
 """
 
@@ -25,6 +26,7 @@ from trl_ext.trainers.common.nonfinite import FiniteStepOptions, FiniteSteps
 from trl_ext.trainers.common.recompute_options import RecomputeOptions
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.common.streams import StreamedEvaluation
+from trl_ext.trainers.common.template_defaults import TemplateDefaults
 from trl_ext.trainers.common.whole_micro_batches import WholeMicroBatches
 
 
@@ -50,7 +52,9 @@ class RewardModelConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, Rec
             super().__post_init__()
 
 
-class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, SFTTrainer):
+class SupervisedTrainer(
+    TemplateDefaults, FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, SFTTrainer
+):
     """`trl.SFTTrainer`: the mean log-probability of demonstrations, per token of a micro-batch."""
 
     _tag_names = ["trl", "trl-ext", "sft"]  # noqa: RUF012
@@ -60,7 +64,7 @@ class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvalua
 
 
 class RewardModelTrainer(
-    FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, RewardTrainer
+    TemplateDefaults, FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, RewardTrainer
 ):
     """`trl.RewardTrainer`: −log σ(r(chosen) − r(rejected)); the reward is a linear head on the last token's hidden state.
 
