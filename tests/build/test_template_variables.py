@@ -1,7 +1,6 @@
 """`chat_template_kwargs` of a recipe, for every kind of training: tokens of TRL's tokenisation with the same variables in each row."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -57,9 +56,11 @@ def test_preferences_and_the_saved_tokenizer(tmp_path, thinker):
     for place, (is_on, best, worst) in enumerate([(False, GOOD, BAD), (False, BAD, GOOD), (True, GOOD, BAD)]):
         prompt = ids(thinker, QUESTION, add_generation_prompt=True, enable_thinking=is_on)
         chosen, rejected = ids(thinker, QUESTION + best), ids(thinker, QUESTION + worst)
-        end = len(
-            os.path.commonprefix([prompt, chosen, rejected])
-        )  # an empty thought in the prompt, another in the answer
+        # The completions begin where the sequences differ: an empty thought in the prompt, another one in the answer.
+        end = next(
+            (i for i, tokens in enumerate(zip(prompt, chosen, rejected, strict=False)) if len(set(tokens)) > 1),
+            len(prompt),
+        )
         row = trainer.train_dataset[place]
         assert (row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) == (
             prompt[:end],

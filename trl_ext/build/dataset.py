@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 
 from trl_ext import data, demo
 from trl_ext.build.template import in_form
-from trl_ext.data import holdout, margins, plain_data, sources, template_variables
+from trl_ext.data import holdout, margins, plain_data, sources, template_variables, thoughts
 from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
 from trl_ext.data.formats.pairing import Pairing
@@ -64,10 +64,12 @@ def read(
             (default: that of the recipe's model).
     """
     form: list[str] = []
+    kept_thoughts = recipe.effective("thoughts")
     read_as_stored = _reader(recipe)
 
     def read_split(split: str, training: bool, opened: Source | None) -> data.Loaded:
         stored = template_variables.as_mappings(read_as_stored(split, training, opened))
+        stored = thoughts.without(stored, kept_thoughts)
         loaded = in_form(recipe, stored, args, form, tokenizer)
         if not recipe.method.trains_scores:
             return margins.without(loaded)
@@ -95,7 +97,7 @@ def read(
             statements += [*evaluation.report.sentences(), *in_common(train.dataset, evaluation.dataset)]
         evaluation = evaluation.dataset
     statements += form
-    return Examples(train.dataset, evaluation, train.report, _numbers(train))
+    return Examples(train.dataset, evaluation, train.report, _numbers(train), kept_thoughts)
 
 
 def source(recipe: Recipe, first: int | None = None) -> Source:

@@ -108,6 +108,22 @@ def dataset_format(s: Settings) -> Iterator[str]:
         yield f"{s.where('dataset_format')} is {s['dataset_format']}: {meant}"
 
 
+@problem("thoughts", "dataset_streaming", "datasets", "streaming", recipe_only=True)
+def thoughts_of_a_stream(s: Settings) -> Iterator[str]:
+    key = "streaming" if s["datasets"] else "dataset_streaming"
+    if s["thoughts"] not in (None, "all") and s[key] and s.method.reads != "prompts":
+        yield (
+            f"{s.where('thoughts')} looks at the tokens of all rows before training, and {s.where(key)} reads rows during training. "
+            "Remove one of them."
+        )
+
+
+@note("thoughts", recipe_only=True)
+def thoughts_of_prompts(s: Settings) -> Iterator[str]:
+    if s["thoughts"] not in (None, "all") and s.method.reads == "prompts":
+        yield f"{s.where('thoughts')} has no effect: {s.method.title} reads prompts only, and thoughts are left out of completions."
+
+
 @problem("dataset_pairs", "dataset_pair_margin", recipe_only=True)
 def pairs(s: Settings) -> Iterator[str]:
     """Only preferences are made of completions that are compared."""

@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(found: Any, picture: Path) -> None:
+    from trl_ext.inspection import thoughts
     from trl_ext.inspection.needed_length import needed_length
 
     console = terminal.console(markup=False)
@@ -94,6 +95,8 @@ def _show(found: Any, picture: Path) -> None:
         console.print(f"No row is dropped, truncated, repeated or without an end-of-sequence token.{compared}")
     if (labels := findings.labels()) is not None:
         console.print(f"Labels: {labels[0]:,} desirable, {labels[1]:,} undesirable.")
+    for name, kinds in thoughts.counts(findings.facts).items():
+        console.print(f"Thoughts ({name}): {', '.join(f'{number:,} {words}' for words, number in kinds.items())}.")
     if findings.kept:
         console.print(_lengths(findings))
     if found.layout is not None:

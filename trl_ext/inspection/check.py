@@ -17,7 +17,8 @@ from trl import is_conversational
 from trl_ext import losses
 from trl_ext.checks import launch
 from trl_ext.data.examples import Examples
-from trl_ext.inspection import missing, parts, token_ends, unembedded
+from trl_ext.data.thoughts import ALL
+from trl_ext.inspection import missing, parts, thoughts, token_ends, unembedded
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.model_files import ModelFiles
@@ -68,16 +69,21 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
         require_vision(processing_class)
         if not (method.has_loss and method.reads_preferences):
             raise UserError("Data with images can be checked for losses on preferences only.")
+        refuse_thoughts(given)
         numbers, make = numbers[:WITH_IMAGES], tokenise_images
         dataset = dataset.select(range(len(numbers)))
         # The collator for images cuts only the end, and no example is dropped before it.
         applied = applied._replace(keep_end=False, drops_the_unscored=False)
     tokenised = make(method, dataset, processing_class, args, numbers)
+    if given.thoughts != ALL:
+        tokenised = thoughts.into_prompts(method, tokenised, processing_class)
     sampled = (args.max_completion_length or 0) if method.samples_completions else 0
     tokenizer = text_tokenizer(of_trainer(method, processing_class, args))
     unembedded.refuse(method, tokenised, tokenizer, model.embeddings, numbers)
     facts = gather(method, tokenised, applied, model.stops)
     facts.flags |= missing.flags(method, dataset, tokenised, tokenizer)
+    facts.thoughts = thoughts.kinds(facts, dataset, tokenised, tokenizer)
+    facts.flags |= thoughts.flags(facts.thoughts, dataset, of_trainer(method, processing_class, args))
     facts.flags |= token_ends.flags(method, tokenised, tokenizer, model.stops, is_conversational(dataset[0]))
 
     def lacks(place: int, finding: str) -> str:
@@ -97,6 +103,19 @@ def require_vision(processing_class: Any) -> None:
         raise UserError(
             "The data has images (column `images` or `image`), and the model reads text only: it has a tokenizer and no processor "
             "of images. Choose a vision-language model, or remove the column."
+        )
+
+
+def refuse_thoughts(given: Examples) -> None:
+    """Refuse to leave thoughts out of examples with images.
+
+    Raises:
+        UserError: `thoughts` asks for it.
+    """
+    if given.thoughts != ALL:
+        raise UserError(
+            f"`thoughts` is {given.thoughts}, which needs the tokens of the examples before training, and examples with images are "
+            "tokenised during training. Set `thoughts: all`, or remove the images."
         )
 
 
@@ -133,6 +152,7 @@ def before_training(
         return given.train
     if has_images(given.train):  # tokenised by the data loader's workers
         require_vision(processing_class)
+        refuse_thoughts(given)
         parts.refuse_unreadable(given.train, processing_class, given.numbers)
         if method.cuts_rows and (
             problem := launch.refused_with_images(args, losses.get(args.loss, **args.loss_kwargs))

@@ -32,7 +32,7 @@ def before_evaluation(
     rows = given.evaluation
     if not isinstance(rows, Dataset) or method.tokenised_by is None or has_images(rows) or not len(rows):
         return rows
-    as_trained = Examples(rows, None, given.report, np.arange(len(rows)))
+    as_trained = Examples(rows, None, given.report, np.arange(len(rows)), given.thoughts)
     try:
         tokenised, findings, _ = check(method, as_trained, processing_class, _as_evaluated(args), model)
     except UserError as error:

@@ -7,7 +7,7 @@ dataset.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Facts:
         flags: What else is true of the example, by name; see `trl_ext.inspection.finding_sentences`.
         digests: 64-bit hash of the tokens after the cut.
         labels: Whether a completion is desirable; `None` without labels.
+        thoughts: What each completion thinks before it answers, as kinds of `trl_ext.inspection.thoughts`; empty where none does.
     """
 
     method: Method
@@ -49,6 +50,7 @@ class Facts:
     flags: dict[str, np.ndarray]
     digests: np.ndarray
     labels: np.ndarray | None
+    thoughts: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.is_dropped)

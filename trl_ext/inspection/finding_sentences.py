@@ -36,6 +36,13 @@ SENTENCES = {
     "double_end": "a completion ends with two end-of-sequence tokens; the model learns to write the second after the first",
     "double_beginning": "the sequence begins with the beginning-of-sequence token twice",
     "prompt_ended": "the prompt ends with {stops}, so completions come after the end of a sequence",
+    "thought_empty": "a completion has an empty thought, which is trained on; `thoughts: no_empty` leaves it out",
+    "thought_inserted": "the chat template writes an empty thought before the answer, which is trained on; "
+    "`thoughts: no_empty` leaves it out, and `chat_template_kwargs: {{enable_thinking: false}}` puts it into the prompt where the "
+    "template has that variable",
+    "thought_cut": "the thought of a completion is cut, so the completion teaches the model to think without an answer",
+    "thought_against_prompt": "the completion thinks, and the chat template ends prompts with an empty thought; `thoughts: answer` "
+    "removes the thoughts, and `chat_template_kwargs: {{enable_thinking: true}}` asks for them where the template has that variable",
     "empty": "the completion is empty, which teaches the model to generate nothing",
     "contradictory": "the same completion of the same prompt is labelled both desirable and undesirable",
     "duplicate": "the tokens are identical to those of an earlier row",
@@ -63,6 +70,10 @@ IN_BRIEF = {
     "double_end": "with a completion that ends twice",
     "double_beginning": "with the beginning-of-sequence token twice",
     "prompt_ended": "with a prompt that ends with {stops}",
+    "thought_empty": "with an empty thought",
+    "thought_inserted": "with an empty thought that the chat template writes",
+    "thought_cut": "with a cut thought",
+    "thought_against_prompt": "with a thought after a prompt that ends with an empty one",
     "empty": "with an empty completion",
     "contradictory": "labelled both desirable and undesirable",
     "beyond_context": "with more tokens{with_completion} than the {context:,} positions of the model",

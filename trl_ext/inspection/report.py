@@ -12,7 +12,7 @@ from datasets import Dataset
 from trl_ext.data import row_kinds
 from trl_ext.data.examples import Examples
 from trl_ext.data.excerpt import excerpt
-from trl_ext.inspection import layout, rendering
+from trl_ext.inspection import layout, rendering, thoughts
 from trl_ext.inspection.check import Checked
 from trl_ext.inspection.findings import EXAMPLES, Finding
 from trl_ext.inspection.layout import Layout
@@ -85,6 +85,7 @@ class Report:
             "read": [_plain(shown) for shown in self.read],
             "found": [_plain(shown) for shown in self.found],
             "labels": None if labels is None else {"desirable": labels[0], "undesirable": labels[1]},
+            "thoughts": thoughts.counts(findings.facts),
             "lengths": {name: lengths._asdict() for name, lengths in findings.lengths().items()},
             "layout": None if self.layout is None else self.layout._asdict(),
             "example": {

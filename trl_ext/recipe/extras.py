@@ -73,6 +73,15 @@ class DataExtras:
             "saved tokenizer. A column `chat_template_kwargs` of the data replaces them row by row."
         },
     )
+    thoughts: str = field(
+        default="all",
+        metadata={
+            "help": "What is learned of completions that think before they answer (`<think>…</think>`). `all`: thoughts and "
+            "answers. `no_empty`: the same without empty thoughts. `answer`: answers alone; thoughts are removed from the "
+            "completions. Empty thoughts that the chat template writes count to the prompt with `no_empty` and `answer`.",
+            "choices": ["all", "no_empty", "answer"],
+        },
+    )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Number of examples to train on, counted from the first (default: all)."}
     )
