@@ -169,6 +169,8 @@ def test_kto_pair_is_no_loss():
         ("val_size: 0.1\neval_strategy: steps\n", {"eval_size": 0.1, "eval_strategy": "steps"}),
         ("dataset: d\nval_size: 100\nmax_samples: 1000\n", {"eval_size": 100, "dataset_train_split": "train[:1000]"}),
         ("max_samples: 1000\n", {"max_train_samples": 1000}),
+        ("enable_thinking: false\n", {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("stage: sft\nenable_thinking: true\n", {"chat_template_kwargs": {"enable_thinking": True}}),
         ("moe_aux_loss_coef: 0.01\n", {"router_aux_loss_coef": 0.01}),
         ("use_swanlab: true\nswanlab_project: p\n", {"report_to": "swanlab", "env": {"SWANLAB_PROJECT": "p"}}),
         ("pure_bf16: true\nstage: dpo\n", {"dtype": "bfloat16", "lora_dtype": "bfloat16"}),

@@ -186,6 +186,7 @@ def test_demonstrations(text, wanted):
         ("lr_scheduler: rex", {"lr_scheduler_type": "cosine"}),
         ("gradient_accumulation_steps:\nbatch_size: 12", {"gradient_accumulation_steps": 6}),
         ("eval_batch_size: 7", {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 7}),
+        ("chat_template_kwargs: {enable_thinking: false}", {"chat_template_kwargs": {"enable_thinking": False}}),
         ("optimizer: muon", {"optim": None}),
         ("optimizer: paged_adamw_8bit", {"optim": "paged_adamw_8bit"}),
         ("bf16: true\nfp16: true", {"dtype": "bfloat16", "bf16": None, "fp16": None}),

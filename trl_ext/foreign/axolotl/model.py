@@ -150,9 +150,6 @@ MEANS: dict[str, str | Meaning | Reader] = {
     "tokenizer_save_jinja_files": Meaning(reason="the chat template is saved with the tokenizer"),
     "chat_template": _template,
     "chat_template_jinja": unless_off(_jinja),
-    "chat_template_kwargs": unless_off(
-        Meaning(reason="the chat template is given no arguments", changes="the turns are written without them")
-    ),
     "default_system_message": unless_off(
         Meaning(reason="the chat template decides about system messages", changes="its own system message is used")
     ),

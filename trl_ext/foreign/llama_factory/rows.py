@@ -90,14 +90,9 @@ def _template(name: Any, values: Values) -> Meaning:
 
 
 def _thinking(value: Any, values: Values) -> Meaning:
-    if stage(values) == "ppo" and value is not None:
-        return Meaning({"chat_template_kwargs": {"enable_thinking": bool(value)}})
-    if value is False:
-        return Meaning(
-            reason="a column `chat_template_kwargs` of the data takes it, row by row",
-            changes="the chat template writes completions as it does by default",
-        )
-    return Meaning(reason="the chat template decides about reasoning")
+    if value is None:
+        return Meaning(reason="the chat template decides about reasoning")
+    return Meaning({"chat_template_kwargs": {"enable_thinking": bool(value)}})
 
 
 MEANS: dict[str, str | Meaning | Reader] = {
