@@ -172,11 +172,6 @@ SEAMS = (
         "reference/test_switching.py",
     ),
     Seam("reference/starting_point.py", "`add_fused_lm_head` of TRL", "reference/test_starting_point.py"),
-    Seam(
-        "evaluation/template_variables.py",
-        "`remove_none_values` of TRL",
-        "evaluation/test_template_variables.py",
-    ),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
     Seam("runs/report.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
     Seam("support/quiet.py", "`set_tqdm_hook` of transformers' logging", "support/test_quiet.py"),

@@ -10,7 +10,6 @@ import json
 from typing import Any
 
 from datasets import Dataset, Features, Json
-from trl.trainer.utils import remove_none_values
 
 from trl_ext.data.report import Loaded
 from trl_ext.support.errors import UserError
@@ -52,4 +51,11 @@ def _mapping(row: dict[str, Any], place: int, where: str, numbers: Any) -> dict[
             f"{where}: `{COLUMN}` of row {place if numbers is None else int(numbers[place]):,} is {shown(given)}. Give a mapping of "
             'variables of the chat template, {"enable_thinking": false} for instance, or null.'
         )
-    return {COLUMN: remove_none_values(value)}
+    return {COLUMN: without_none(value)}
+
+
+def without_none(value: Any) -> Any:
+    """A value without the keys, at any depth, that a table holds null for."""
+    if isinstance(value, dict):
+        return {key: without_none(inner) for key, inner in value.items() if inner is not None}
+    return [without_none(inner) for inner in value] if isinstance(value, list) else value

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trl.trainer.utils import remove_none_values as without_none
-
+from trl_ext.data.template_variables import without_none
 from trl_ext.judging.judge import Conversation, Prompt, variables_of
 from trl_ext.judging.scorers import prompt_ids
 from trl_ext.support.counts import count
