@@ -18,6 +18,7 @@ FORMS = [
     ("alphapo", {"alpha": -0.25}),
     ("alphapo", {"alpha": 0.0}),
     ("aot", {"label_smoothing": 0.1}),
+    ("alpha_dpo", {"label_smoothing": 0.1}),
     ("kto", {"desirable_weight": 1.5}),
 ]
 ALL_FORMS = [(name, {}) for name in losses.available()] + FORMS

@@ -56,7 +56,7 @@ def test_declaration_is_the_signature(name):
     assert info.check(info.hyperparameters) == []
     assert loss.needs_reference == any(i.startswith("ref_") or i == "z_ref" for i in loss.inputs)
     assert loss.paired == ("chosen_logps" in loss.inputs) != ("logps" in loss.inputs)
-    assert loss.coupled == (name in ("aot", "aot_unpaired"))
+    assert loss.coupled == (name in ("alpha_dpo", "aot", "aot_unpaired", "beta_dpo"))
     assert info.summary and loss.formula and "\n" not in loss.formula
     assert loss.paper.startswith("arXiv:") and loss.reduction
     assert bool(loss.beta_unit) == ("beta" in loss.hyperparameters)

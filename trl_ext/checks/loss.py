@@ -30,7 +30,7 @@ def sampled_pairs(s: Settings) -> Iterator[str]:
         )
     if s.loss.coupled:
         yield (
-            f"The loss {s.loss.name} compares sorted values across a whole optimizer step, and sampled pairs are trained on in "
+            f"The loss {s.loss.name} compares the pairs of a whole optimizer step, and sampled pairs are trained on in "
             "micro-batches. Choose another loss."
         )
     if s.loss.state:
@@ -54,7 +54,7 @@ def property_of_the_training_set(s: Settings) -> Iterator[str]:
 def weighted_pairs(s: Settings) -> Iterator[str]:
     if s["use_weighting"] and s.loss.coupled:
         yield (
-            f"{s.where('use_weighting')} weighs single pairs, and the loss {s.loss.name} compares sorted values across the "
+            f"{s.where('use_weighting')} weighs single pairs, and the loss {s.loss.name} compares the pairs of an "
             "optimizer step. Turn off `use_weighting`, or choose another loss."
         )
 

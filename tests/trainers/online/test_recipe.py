@@ -55,7 +55,7 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
             "loss: kto\n",
             "`trainer: online` samples pairs, and the loss kto reads single completions: choose a loss on pairs.",
         ),
-        ("loss: aot\n", "The loss aot compares sorted values across a whole optimizer step"),
+        ("loss: aot\n", "The loss aot compares the pairs of a whole optimizer step"),
         ("loss: dop\n", "Did you mean dpo?"),
         ("loss: dpo\ngamma_beta_ratio: 1\n", "is not read by the loss dpo"),
         ("num_generations: 1\n", "`num_generations` (line 6) is 1: a pair needs at least 2 completions of a prompt."),

@@ -254,7 +254,7 @@ def test_a_reference_that_is_not_the_policy_at_the_start_stops_the_run(model, tm
         ({"per_device_train_batch_size": 6, "num_generations": 4}, "is 6: give a multiple of 4"),
         ({"eval_strategy": "steps", "per_device_eval_batch_size": 6, "num_generations_eval": 4}, "eval"),
         ({"loss": "kto"}, "the loss kto reads single completions"),
-        ({"loss": "aot"}, "aot compares sorted values across a whole optimizer step"),
+        ({"loss": "aot"}, "aot compares the pairs of a whole optimizer step"),
         ({"loss": "simpo", "loss_kwargs": {"beta": -1}}, "beta"),
         ({"epsilon": 0.3}, "`epsilon` is 0.3. It shapes a policy gradient, and no loss on pairs reads it"),
         ({"sync_ref_model": True}, "`trainer: online` keeps its reference fixed"),
