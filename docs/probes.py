@@ -16,6 +16,7 @@ from trl_ext.checks import packages
 from trl_ext.checks.switches import SWITCHES
 from trl_ext.recipe import load, schema
 from trl_ext.recipe.vocabulary import known_keys
+from trl_ext.rl.policy_gradient import OF_ONE_OBJECTIVE
 from trl_ext.support.errors import UserError
 
 BASE: dict[str, Any] = {"model_name_or_path": "org/model", "dataset_name": "org/data"}
@@ -164,8 +165,7 @@ _BESIDE: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
     ),
     ({"sync_ref_model": True}, ("ref_model_sync_steps", "ref_model_mixup_alpha")),
     ({"num_iterations": 2}, ("epsilon", "epsilon_high", "delta")),
-    ({"loss_type": "sapo"}, ("sapo_temperature_neg", "sapo_temperature_pos")),
-    ({"loss_type": "vespo"}, ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg")),
+    *(({"policy_objective": name}, keys) for name, keys in OF_ONE_OBJECTIVE.items()),
     ({"beta": 0.1}, ("use_bias_correction_kl",)),
     ({"loss_type": ["sigmoid"]}, ("loss_weights",)),
     ({"f_divergence_type": "alpha_divergence"}, ("f_alpha_divergence_coef",)),

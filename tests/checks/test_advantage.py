@@ -136,10 +136,12 @@ def test_the_choices_are_those_of_the_pure_functions():
     assert tuple(policy_gradient.LEVELS) == objectives.LEVELS
     assert policy_gradient.OBJECTIVES.keys() == objectives.SURROGATES.keys()
     fields = set(vars(config("x")))
-    for name, read in policy_gradient.OBJECTIVES.items():
+    for name, shared in policy_gradient.OBJECTIVES.items():
+        own = policy_gradient.OF_ONE_OBJECTIVE.get(name, ())
         parameters = inspect.signature(objectives.SURROGATES[name]).parameters.values()
         keywords = {SETTINGS.get(p.name, p.name) for p in parameters if p.kind is p.KEYWORD_ONLY}
-        assert keywords & fields == {*read}, name
+        assert keywords == {*shared, *(key.removeprefix(f"{name}_") for key in own)}, name
+        assert {*shared, *own} <= fields  # every hyperparameter of every objective is a setting
     scale = advantages.describe("grpo").kinds["scale_rewards"]
     assert all(map(scale.accepts, policy_gradient.SCALES)) and not scale.accepts("other")
 
@@ -150,9 +152,29 @@ def test_settings_reach_the_objective(tmp_path):
     assert given.keywords == {"epsilon": 0.1, "epsilon_high": 0.3, "delta": 2.0, "level": "sequence"}
     cispo = surrogate(config(tmp_path, policy_objective="cispo"))
     assert cispo.func is objectives.cispo and cispo.keywords == {"epsilon_high": 5.0, "level": "token"}
-    args = config(tmp_path, policy_objective="sapo")
-    args.sapo_temperature_neg = 2.0
+    args = config(tmp_path, policy_objective="sapo", sapo_temperature_neg=2.0)
     assert surrogate(args).keywords == {"temperature_pos": 1.0, "temperature_neg": 2.0, "level": "token"}
+
+
+@pytest.mark.parametrize("trainer", ["ppo", "rloo"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "vespo_k_pos: 1.0\n",
+            "is 1.0, and `policy_objective: clipped` does not read it. Remove it, or set `policy_objective: vespo`.",
+        ),
+        ("policy_objective: sapo\nsapo_temperature_neg: 0\n", "is 0: give a number greater than 0."),
+        ("policy_objective: vespo\nvespo_lambda_neg: -1\n", "is -1: give a number of at least 0."),
+    ],
+)
+def test_a_hyperparameter_of_another_objective_or_out_of_range_is_refused(trainer, text, words, tmp_path):
+    assert words in problem(tmp_path, text, PPO.replace("trainer: ppo", f"trainer: {trainer}"))
+
+
+def test_a_hyperparameter_of_the_objective_is_set_by_a_flag(tmp_path):
+    path = write(tmp_path, "policy_objective: sapo\n", PPO)
+    assert recipe.load(path, {"sapo_temperature_neg": "2.5"}).effective("sapo_temperature_neg") == 2.5
 
 
 def test_metrics_of_an_evaluation_depend_on_the_advantage():

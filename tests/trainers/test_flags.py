@@ -17,6 +17,7 @@ from transformers import HfArgumentParser
 from trl import GRPOConfig, TrlParser
 
 from trl_ext.methods import METHODS, imported
+from trl_ext.rl.policy_gradient import OF_ONE_OBJECTIVE
 
 CPU = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": "none"}
 KINDS = tuple(METHODS)
@@ -75,6 +76,7 @@ VALUES = {
     "vllm_importance_sampling_clip_min": [0.5],
     "multi_objective_aggregation": ["normalize_then_sum"],
     "use_bias_correction_kl": [True, False],
+    **{key: [1.5] for keys in OF_ONE_OBJECTIVE.values() for key in keys},
 }
 """Values of each field that our configurations add or declare again."""
 
@@ -86,8 +88,7 @@ WITH = {
     "kl_horizon": {"kl_controller": "adaptive", "kl_target": 6.0},
     "loss_kwargs": {"loss": {"dpo": 1, "hinge": 1}},
     "scale_rewards": {"advantage": "grpo"},
-    **{f"sapo_temperature_{side}": {"loss_type": "sapo"} for side in ("pos", "neg")},
-    **{f"vespo_{name}_{side}": {"loss_type": "vespo"} for name in ("k", "lambda") for side in ("pos", "neg")},
+    **{key: {"policy_objective": name} for name, keys in OF_ONE_OBJECTIVE.items() for key in keys},
 }
 """What a value needs beside it."""
 
@@ -116,8 +117,6 @@ OF_THE_KIND = {
             "vllm_importance_sampling_cap",
         )
     },
-    **{("grpo", f"sapo_temperature_{side}"): [1.5] for side in ("pos", "neg")},
-    **{("grpo", f"vespo_{name}_{side}"): [2.5] for name in ("k", "lambda") for side in ("pos", "neg")},
 }
 """Values that differ between kinds of training."""
 

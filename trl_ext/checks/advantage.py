@@ -98,6 +98,23 @@ for _key in policy_gradient.OBJECTIVES["clipped"]:
     problem("policy_objective", _key)(partial(of_another_objective, _key))
 
 
+def of_one_objective(objective: str, key: str, s: Settings) -> Iterator[str]:
+    """A setting that bears the name of a surrogate which is not the one that is minimised."""
+    given = grpo_losses.translated(s.__getitem__)("policy_objective")
+    if given == objective or not s.differs(key):
+        return
+    chosen = "loss_type" if s["loss_type"] and s["policy_objective"] is None else "policy_objective"
+    yield (
+        f"{s.where(key)} is {shown_text(plain(s[key]))}, and `{chosen}: {s[chosen]}` does not read it. Remove it, or set "
+        f"`{chosen}: {objective}`."
+    )
+
+
+for _objective, _keys in policy_gradient.OF_ONE_OBJECTIVE.items():
+    for _key in _keys:
+        problem("policy_objective", _key, also=("loss_type",))(partial(of_one_objective, _objective, _key))
+
+
 @problem("loss_aggregation", "advantage", "max_completion_length", also=("loss_type",))
 def constant_length(s: Settings) -> Iterator[str]:
     info = declared(s)

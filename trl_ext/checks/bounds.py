@@ -83,6 +83,8 @@ BOUNDS: dict[str, Bound] = {
     "cliprange_value": POSITIVE,
     "epsilon": POSITIVE,
     "epsilon_high": POSITIVE,
+    **dict.fromkeys(("sapo_temperature_pos", "sapo_temperature_neg"), POSITIVE),
+    **dict.fromkeys(("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"), NOT_NEGATIVE),
     "missing_eos_penalty": NOT_NEGATIVE,
     "vllm_importance_sampling_clip_max": POSITIVE,
     "vllm_importance_sampling_clip_min": NOT_NEGATIVE,

@@ -22,12 +22,6 @@ NOT_REPRODUCED = {
 }  # fmt: skip
 """Settings of `trl.GRPOConfig` that accept only their default, and why."""
 
-OF_LOSS_TYPES = {
-    "sapo": ("sapo_temperature_pos", "sapo_temperature_neg"),
-    "vespo": ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"),
-}
-"""Settings that one `loss_type` alone reads."""
-
 SUMMED_OVER_TOKENS = ("bnpo", "dr_grpo", "dapo", "cispo")
 """Loss types with which a ratio per sequence counts once for each token."""
 
@@ -48,18 +42,6 @@ for _key in NOT_REPRODUCED:
 def unknown_loss_type(s: Settings) -> Iterator[str]:
     if s["loss_type"] not in LOSS_TYPES and s.method.name == "grpo":
         yield f"{s.where('loss_type')} is {shown_text(plain(s['loss_type']))}: choose one of {', '.join(LOSS_TYPES)}."
-
-
-def of_another_loss(loss_type: str, s: Settings) -> Iterator[str]:
-    if s["loss_type"] == loss_type or s["policy_objective"] == loss_type:
-        return
-    for key in OF_LOSS_TYPES[loss_type]:
-        if s.differs(key):
-            yield f"{s.where(key)} is {s[key]:g}, and `loss_type: {s['loss_type']}` does not read it. Remove it, or set `loss_type: {loss_type}`."
-
-
-for _loss_type, _keys in OF_LOSS_TYPES.items():
-    problem("loss_type", "policy_objective", *_keys)(partial(of_another_loss, _loss_type))
 
 
 @problem("importance_sampling_level", "use_bias_correction_kl", "kl_estimator", "kl_placement", "beta", "kl_coef")

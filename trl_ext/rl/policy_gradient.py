@@ -28,7 +28,12 @@ OBJECTIVES = {
     "sapo": (LEVEL,),
     "vespo": (),
 }
-"""The settings that each surrogate reads, besides those that bear its name (`sapo_temperature_pos`)."""
+"""The settings that each surrogate shares with others."""
+OF_ONE_OBJECTIVE = {
+    "sapo": ("sapo_temperature_pos", "sapo_temperature_neg"),
+    "vespo": ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"),
+}
+"""The settings that one surrogate alone reads; its name, and that of the parameter."""
 
 
 def settled(value: Callable[[str], Any]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_beta_and_kl_coef_are_two_names_of_one_number(config, tmp_path):
     [
         ("num_generations: 1\n", "compares the completions of a prompt"),
         ("loss_type: drgrpo\n", "dr_grpo"),
-        ("vespo_k_pos: 1.0\n", "`vespo_k_pos` (line 6) is 1, and `loss_type: dapo` does not read it."),
+        ("vespo_k_pos: 1.0\n", "`vespo_k_pos` (line 6) is 1.0, and `loss_type: dapo` does not read it."),
         (
             "loss_type: grpo\nimportance_sampling_level: sequence\nbeta: 0.1\n",
             "which gives the gradient of no KL and is not reproduced. Set `use_bias_correction_kl: false`",

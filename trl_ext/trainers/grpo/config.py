@@ -115,30 +115,6 @@ class GRPOConfig(PPOConfig):
             "help": "Whiten the advantages of the completions of a rollout, to mean 0 and standard deviation 1."
         },
     )
-    sapo_temperature_pos: float = field(
-        default=1.0,
-        metadata={"help": "`sapo`: temperature of tokens with a positive advantage."},
-    )
-    sapo_temperature_neg: float = field(
-        default=1.05,
-        metadata={"help": "`sapo`: temperature of the other tokens."},
-    )
-    vespo_k_pos: float = field(
-        default=2.0,
-        metadata={"help": "`vespo`: k for advantages of 0 or more, the power of the weight of a completion."},
-    )
-    vespo_lambda_pos: float = field(
-        default=3.0,
-        metadata={"help": "`vespo`: λ for advantages of 0 or more, the decay of large weights."},
-    )
-    vespo_k_neg: float = field(
-        default=3.0,
-        metadata={"help": "`vespo`: k for negative advantages."},
-    )
-    vespo_lambda_neg: float = field(
-        default=2.0,
-        metadata={"help": "`vespo`: λ for negative advantages."},
-    )
     top_entropy_quantile: float = field(default=1.0, metadata={"help": "Not reproduced: 1 only."})
     entropy_coef: float = field(default=0.0, metadata={"help": "Not reproduced: 0 only."})
     use_adaptive_entropy: bool = field(default=False, metadata={"help": "Not reproduced: false only."})

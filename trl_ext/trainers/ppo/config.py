@@ -81,6 +81,30 @@ class PPOConfig(
             "Default: no bound."
         },
     )
+    sapo_temperature_pos: float = field(
+        default=1.0,
+        metadata={"help": "`sapo`: temperature τ of tokens with a positive advantage; a larger one flattens sooner."},
+    )
+    sapo_temperature_neg: float = field(
+        default=1.05,
+        metadata={"help": "`sapo`: temperature of the other tokens."},
+    )
+    vespo_k_pos: float = field(
+        default=2.0,
+        metadata={"help": "`vespo`: k for advantages of 0 or more, the power of the weight of a completion."},
+    )
+    vespo_lambda_pos: float = field(
+        default=3.0,
+        metadata={"help": "`vespo`: λ for advantages of 0 or more, the decay of large weights."},
+    )
+    vespo_k_neg: float = field(
+        default=3.0,
+        metadata={"help": "`vespo`: k for negative advantages."},
+    )
+    vespo_lambda_neg: float = field(
+        default=2.0,
+        metadata={"help": "`vespo`: λ for negative advantages."},
+    )
     kl_coef: float = field(
         default=0.05,
         metadata={"help": "KL coefficient: reward subtracted per nat of KL(policy ‖ reference)."},
