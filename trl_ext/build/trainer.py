@@ -41,6 +41,7 @@ from trl_ext.trainers.monitoring.callback import Watch
 from trl_ext.trainers.monitoring.metrics_log import LogTheLastStep, MetricsFile
 from trl_ext.trainers.monitoring.progress import MarginProgress, ProgressLines
 from trl_ext.trainers.ppo.checks import SettingsWarning
+from trl_ext.trainers.rollout import reward_columns
 
 if TYPE_CHECKING:
     from trl_ext.build.shared_base import SharedBase
@@ -96,6 +97,8 @@ def build_trainer(
     model_files = model_files_of(recipe, processing_class)
     given = without_doubled(recipe.method, args, given, processing_class, model_files, statements)
     sources = load_rewards(recipe, statements)
+    if problem := reward_columns.problem(sources.get("reward_funcs", []), args, given.train, given.evaluation):
+        raise UserError(problem)
     is_chat = is_conversational(next(iter(given.train), {}))
     train = _check_data(recipe, args, given, processing_class, model_files, statements)
     evaluation = before_evaluation(recipe.method, given, processing_class, args, model_files, statements)

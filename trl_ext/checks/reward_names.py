@@ -6,6 +6,7 @@ Nothing is imported or run here; `trl_ext.build.rewards` loads the source that a
 import ast
 import re
 import sys
+from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,12 @@ READS = "completions"
 
 NEEDS_MATH_VERIFY = ("accuracy_reward", "reasoning_accuracy_reward")
 """Those that compare mathematical answers by a package of its own."""
+
+COLUMNS_OF_KNOWN = dict.fromkeys(NEEDS_MATH_VERIFY, ("solution",))
+"""Columns that a function of `KNOWN` cannot do without."""
+
+NOT_PASSED = {"prompt", "completion", "completion_ids"}
+"""Columns that TRL does not give a reward function."""
 
 PASSED = {"prompts", READS, "completion_ids", "trainer_state", "log_extra", "log_metric"}
 """What TRL gives a reward function by name, besides the data's columns."""
@@ -73,6 +80,45 @@ def problem(name: str) -> str | None:
     return None
 
 
+def columns_read(name: str) -> tuple[str, ...]:
+    """The columns that the function of a source cannot do without, as far as its signature says so without running it."""
+    source = parse(name)
+    if source.kind == "known":
+        return COLUMNS_OF_KNOWN.get(source.function, ())
+    if source.kind != "file":
+        return ()
+    path = Path(source.place).expanduser()
+    definition = _definition(path, source.function or functions_in(path)[0])
+    if definition is None or definition.decorator_list:
+        return ()
+    arguments = definition.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    needed = positional[: len(positional) - len(arguments.defaults)]
+    needed += [
+        each for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is None
+    ]
+    return tuple(each.arg for each in needed if each.arg not in PASSED)
+
+
+def without_column(function: str, column: str, columns: Iterable[str], data: str) -> str:
+    """A sentence about a reward function that reads a column which the data does not have.
+
+    Args:
+        function: What to call the function.
+        column: A parameter without a default.
+        columns: Those of the data.
+        data: What to call the data.
+    """
+    given = sorted({*columns} - NOT_PASSED)
+    near = messages.nearest(column, [*given, *sorted(PASSED)])
+    meant = f"Did you mean {messages.joined([f'`{each}`' for each in near], 'or')}? " if near else ""
+    has = f"besides the prompt it has {messages.joined(given)}" if given else "it has nothing but the prompt"
+    return (
+        f"{function} reads `{column}`, and {data} has no such column: {has}. {meant}Name the column with `dataset_columns: "
+        f"{{{column}: <its column>}}`, or give the parameter a default."
+    )
+
+
 def needs_math_verify(name: str) -> bool:
     """Whether a source is one of TRL's functions that compare mathematical answers."""
     source = parse(name)
@@ -115,7 +161,7 @@ def _problem_of_file(path: Path, function: str | None) -> str | None:
         if not found:
             return f"which has no function with an argument `{READS}`: name one with `{path.name}:function`."
         return f"which has several functions ({', '.join(found)}): choose one with `{path.name}:function`."
-    definition = next((node for node in _definitions(path) if node.name == (function or found[0])), None)
+    definition = _definition(path, function or found[0])
     if definition is not None and not definition.decorator_list and (missing := PASSED - _names(definition)):
         return (
             f"where {definition.name} does not accept {', '.join(sorted(missing))}. A reward function is called with these "
@@ -128,6 +174,10 @@ def functions_in(path: Path) -> list[str]:
     """The public functions of a file that take completions, read from its source."""
     found = [node for node in _definitions(path) if not node.name.startswith("_")]
     return [node.name for node in found if READS in {arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)}]
+
+
+def _definition(path: Path, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    return next((node for node in _definitions(path) if node.name == name), None)
 
 
 def _definitions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:

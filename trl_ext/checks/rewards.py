@@ -1,14 +1,17 @@
 """Rules about rewards: their sources, weights, clipping and penalty."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from trl_ext.checks import reward_names
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
+from trl_ext.data.recognise_file import columns_of_file
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import reward as reward_folder
 from trl_ext.support import counts
+from trl_ext.support.errors import UserError
 from trl_ext.support.messages import shown_text
 
 
@@ -27,6 +30,24 @@ def names(s: Settings) -> Iterator[str]:
     for name in s["reward_funcs"] or []:
         if (end := reward_names.problem(str(name))) is not None:
             yield f"{s.where('reward_funcs')} names {shown_text(str(name))}, {end}"
+
+
+@problem("reward_funcs", "dataset_name", "datasets", "dataset_columns", recipe_only=True)
+def columns(s: Settings) -> Iterator[str]:
+    """Columns of a local file that a function reads; those of other data are known once they are loaded."""
+    data = s["dataset_name"]
+    if not isinstance(data, str) or s["datasets"]:
+        return
+    try:
+        found = columns_of_file(Path(data).expanduser(), s["dataset_columns"])
+    except UserError:
+        return  # reported by `trl_ext.checks.first_rows`
+    for name in map(str, s["reward_funcs"] or [] if found else []):
+        for column in reward_names.columns_read(name) if reward_names.problem(name) is None else ():
+            if column not in found or column in reward_names.NOT_PASSED:
+                yield reward_names.without_column(
+                    f"{s.where('reward_funcs')} names {name}, which", column, found, data
+                )
 
 
 @problem("reward_weights", "reward_funcs", "reward_adapter")

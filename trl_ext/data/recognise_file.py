@@ -99,6 +99,20 @@ def _read(
     return dataclasses.replace(match, pairing=pairing), found.rows
 
 
+def columns_of_file(path: str | Path, columns: Mapping[str, str] | None = None) -> tuple[str, ...] | None:
+    """All columns of a local JSON file or table, under the names known here.
+
+    Returns:
+        The names, or `None` where only loading the data tells: the file has too many rows to look at all of them, or is no
+        such file.
+
+    Raises:
+        UserError: Columns that are named but not there.
+    """
+    stored = _stored(Path(path), columns, MOST)
+    return _known(stored).columns if 0 < len(stored) < MOST else None
+
+
 def sample_of_file(path: str | Path, columns: Mapping[str, str] | None = None) -> Sample | None:
     """The first rows of a local JSON file or table, with columns under the names known here.
 

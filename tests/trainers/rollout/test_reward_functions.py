@@ -135,3 +135,54 @@ def test_a_reward_model_that_overflows_is_not_taken_as_not_applicable(model, tmp
     trainer = build(model, config(tmp_path, max_steps=1), reward_funcs=[count_the, str(tmp_path / "classifier")])
     with pytest.raises(UserError, match="The reward model classifier scored 8 of 8 completions as NaN or infinite"):
         trainer.train()
+
+
+def rows(*completions, **columns):
+    return {"prompts": ["a question"] * len(completions), "completions": list(completions), **columns}
+
+
+def reads_a_number(completions, answer, **kwargs):
+    return [float(number(text) == right) for text, right in zip(completions, answer, strict=True)]
+
+
+def number(text):
+    return int(text.split("=")[1])
+
+
+def by_message(completions, **kwargs):
+    scores = []
+    for (message,) in completions:
+        scores.append(1 / len(message["content"]))
+    return scores
+
+
+def at_once(completions, **kwargs):
+    return list(map(int, completions))
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "words"),
+    [
+        (
+            reads_a_number,
+            rows("x = 1", "x is " + "two", "x = 3", answer=[1, 2, 3]),
+            "completion 2 of 3 ('x is two', prompt 'a question') with IndexError",
+        ),
+        (
+            by_message,
+            rows(*([{"role": "assistant", "content": text}] for text in ("yes", "", "no"))),
+            "completion 2 of 3 ('', prompt 'a question') with ZeroDivisionError",
+        ),
+        (at_once, rows("1", "two", "3"), "failed on 3 completions with ValueError"),  # no frame holds the row
+    ],
+)
+def test_the_row_is_named_if_a_frame_holds_it(function, given, words):
+    with pytest.raises(UserError) as raised:
+        checked(function)(**given)
+    assert words in str(raised.value)
+
+
+def test_a_row_that_several_share_is_not_guessed():
+    same = "the same text"
+    with pytest.raises(UserError, match="failed on 2 completions with"):
+        checked(divides)(**rows(same, same))

@@ -8,7 +8,7 @@ from transformers import ProcessorMixin
 from trl_ext.checks import launch
 from trl_ext.support.counts import count
 from trl_ext.trainers.common import adapters, lora
-from trl_ext.trainers.rollout import vllm_weights
+from trl_ext.trainers.rollout import reward_columns, vllm_weights
 
 
 def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
@@ -42,6 +42,8 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
         for adapter in adapters.in_training(model, peft_config):
             vllm_weights.check(adapter)
     refuse_few_prompts(args, given.get("train_dataset"))
+    if problem := reward_columns.problem(sources, args, given.get("train_dataset"), given.get("eval_dataset")):
+        raise ValueError(problem)
 
 
 OF_AGENTS = {

@@ -17,9 +17,13 @@ from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_c
 from trl_ext.support import counts
 from trl_ext.support.errors import UserError
 from trl_ext.support.memory_errors import is_out_of_memory
+from trl_ext.trainers.rollout import failing_row
 from trl_ext.trainers.rollout.reward_adapter import RewardAdapter
 
 WANTED = "It must return a list with one number per completion, or None for completions it does not apply to."
+
+EXCERPT = 60
+"""Characters of a prompt or completion that a message quotes."""
 
 
 def listed(reward_funcs: Any) -> list:
@@ -155,9 +159,24 @@ def _naming(name: str, kwargs: dict[str, Any]) -> Iterator[None]:
             raise  # the caller names the phase
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"The reward function {name} failed on {counts.count(len(kwargs['prompts']), 'completions')} with {what.rstrip('.')}"
-            f"{_place(error, kwargs)}."
+            f"The reward function {name} failed on {_row(error, kwargs)} with {what.rstrip('.')}{_place(error, kwargs)}."
         ) from error
+
+
+def _row(error: Exception, kwargs: dict[str, Any]) -> str:
+    """The completion that the function looked at when it raised, if that is known, else the number of completions."""
+    count = len(kwargs["prompts"])
+    row = failing_row.find(error, kwargs)
+    if row is None:
+        return counts.count(count, "completions")
+    return f"completion {row + 1} of {count} ({_excerpt(kwargs['completions'][row])}, prompt {_excerpt(kwargs['prompts'][row])})"
+
+
+def _excerpt(value: Any) -> str:
+    """The beginning of a text, or of the last message."""
+    text = value[-1].get("content") if isinstance(value, list) and value and isinstance(value[-1], dict) else value
+    text = " ".join(str(text).split())
+    return repr(text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…")
 
 
 def _place(error: Exception, kwargs: dict[str, Any]) -> str:
