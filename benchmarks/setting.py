@@ -1,4 +1,4 @@
-"""Build the random model of the step benchmark and its tokenizer, and trainers in 4 bits on any model folder."""
+"""Build the random models of the benchmarks and a tokenizer, and trainers in 4 bits on any model folder."""
 
 from typing import Any
 
@@ -36,10 +36,14 @@ def make_tokenizer(folder: str, dataset: Dataset) -> PreTrainedTokenizerFast:
 
 def make_model(folder: str, dataset: Dataset, hidden: int, layers: int) -> None:
     """Write a random Llama, and the tokenizer of `make_tokenizer`."""
-    tokenizer = make_tokenizer(folder, dataset)
+    write_llama(folder, len(make_tokenizer(folder, dataset)), hidden, layers)
+
+
+def write_llama(folder: str, vocabulary: int, hidden: int, layers: int) -> None:
+    """Write a random Llama whose tokens 0 and 1 are padding and end."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=hidden * 11 // 4 // 64 * 64,
         num_hidden_layers=layers,
@@ -52,14 +56,22 @@ def make_model(folder: str, dataset: Dataset, hidden: int, layers: int) -> None:
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
-def build(cls: type, config: Any, folder: str, dataset: Dataset) -> Any:
-    """Build a trainer with NF4 and a rank-16 LoRA on all linear layers, in float32 on a CPU."""
+def build(cls: type, config: Any, folder: str, dataset: Dataset, reward: Any = None) -> Any:
+    """Build a trainer with NF4 and a rank-16 LoRA on all linear layers, in float32 on a CPU.
+
+    Args:
+        cls: The trainer.
+        config: Its configuration.
+        folder: Of a model with its tokenizer.
+        dataset: Its training data.
+        reward: The reward function of a trainer that samples completions.
+    """
     on_gpu = torch.cuda.is_available()
     trainer = cls(
         model=folder,
         args=config,
         train_dataset=dataset,
-        processing_class=AutoTokenizer.from_pretrained(folder),
+        processing_class=AutoTokenizer.from_pretrained(folder, **({"padding_side": "left"} if reward else {})),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         quantization_config=BitsAndBytesConfig(
             load_in_4bit=True,
@@ -67,6 +79,7 @@ def build(cls: type, config: Any, folder: str, dataset: Dataset) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16 if on_gpu else torch.float32,
         ),
+        **({"reward_funcs": reward} if reward else {}),
     )
     if not on_gpu:
         for parameter in trainer.model.parameters():

@@ -1,51 +1,52 @@
 """Build a random model, rollouts of random tokens, and TRL's and our trainer on them."""
 
+import json
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoTokenizer, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
+from benchmarks import setting
 from trl_ext import PPOConfig, PPOTrainer
 
-VOCABULARY = 32_000
+VOCABULARY = 16_384
+FIRST = 2
+"""The first token that is neither padding nor end in the random model."""
 Rollout = dict[str, torch.Tensor]
 
 
-def make_model(folder: str, hidden: int, layers: int) -> None:
-    """Write a random Llama of `VOCABULARY` words, and a tokenizer of one token per word."""
-    words = {"<pad>": 0, "</s>": 1} | {f"w{i}": i for i in range(2, VOCABULARY)}
+def model_folder(given: str | None, hidden: int, layers: int) -> str:
+    """The folder of a model: the given one, or that of a random Llama with a tokenizer of one token per word."""
+    if given is not None:
+        return given
+    folder = tempfile.mkdtemp()
+    words = {"<pad>": 0, "</s>": 1} | {f"w{i}": i for i in range(FIRST, VOCABULARY)}
     backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        intermediate_size=hidden * 11 // 4 // 64 * 64,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=max(hidden // 256, 1),
-        max_position_embeddings=4096,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    setting.write_llama(folder, VOCABULARY, hidden, layers)
+    return folder
 
 
-def make_rollout(prompts: int, completions: int, prompt: int, completion: int, seed: int) -> Rollout:
+def vocabulary(folder: str) -> int:
+    return json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))["vocab_size"]
+
+
+def random_tokens(size: int, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Tokens of a vocabulary, without its first tenth, where special tokens are."""
+    return torch.randint(size // 10, size, shape, generator=generator)
+
+
+def make_rollout(folder: str, prompts: int, completions: int, prompt: int, completion: int, seed: int) -> Rollout:
     """Random completions of random prompts, all of one length, with advantages (B,) of mean 0."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def tokens(rows: int, width: int) -> torch.Tensor:
-        return torch.randint(2, VOCABULARY, (rows, width), generator=generator)
-
-    ids = tokens(prompts, prompt).repeat_interleave(completions, 0)
-    sampled = tokens(prompts * completions, completion)
+    generator, size = torch.Generator().manual_seed(seed), vocabulary(folder)
+    ids = random_tokens(size, (prompts, prompt), generator).repeat_interleave(completions, 0)
+    sampled = random_tokens(size, (prompts * completions, completion), generator)
     return {
         "prompt_ids": ids,
         "prompt_mask": torch.ones_like(ids),
@@ -53,6 +54,12 @@ def make_rollout(prompts: int, completions: int, prompt: int, completion: int, s
         "completion_mask": torch.ones_like(sampled),
         "advantages": torch.randn(len(ids), generator=generator),
     }
+
+
+def build(cls: type, config: Any, folder: str) -> Any:
+    """Build a trainer that samples, with rewards of 0."""
+    prompts = Dataset.from_list([{"prompt": "w2 w3"}] * config.generation_batch_size)
+    return setting.build(cls, config, folder, prompts, reward=lambda completions, **_: [0.0] * len(completions))
 
 
 class Trainers:
@@ -83,9 +90,9 @@ class Trainers:
             "report_to": "none",
             "max_steps": 1,
         }
-        self.trl = _build(GRPOTrainer, GRPOConfig(**common, loss_type="grpo", beta=0.0), folder)
-        ours = PPOConfig(**common, advantage="grpo", row_tokens=row_tokens)
-        self.ours = _build(PPOTrainer, ours, folder)
+        self.trl = build(GRPOTrainer, GRPOConfig(**common, loss_type="grpo", beta=0.0), folder)
+        ours = PPOConfig(**common, advantage="grpo", kl_coef=0.0, row_tokens=row_tokens)
+        self.ours = build(PPOTrainer, ours, folder)
         for trainer in (self.trl, self.ours):
             _randomise(trainer.model)
             if recompute:
@@ -94,15 +101,9 @@ class Trainers:
             trainer._prepare_inputs = lambda inputs: inputs  # rollouts are given
 
     def our_micro_batches(self, rollout: Rollout) -> list[Rollout]:
-        """A rollout as our update reads it, where the policy is still the one that sampled it."""
+        """A rollout as our update reads it. As in TRL, the update's own pass is the only one: no old policy, no reference."""
         mask = rollout["completion_mask"]
-        with torch.no_grad():
-            scored = self.ours._score(rollout)
-        targets = {
-            "old_per_token_logps": scored.logps,
-            "token_advantages": rollout["advantages"].unsqueeze(1).expand_as(mask),
-            "loss_mask": mask,
-        }
+        targets = {"token_advantages": rollout["advantages"].unsqueeze(1).expand_as(mask), "loss_mask": mask}
         numbers = {"mean_length": mask.sum().float() / len(mask)}
         return [part | numbers for part in self.micro_batches(rollout | targets)]
 
@@ -120,29 +121,6 @@ def step(trainer: Any, micro_batches: list[Rollout]) -> dict[str, torch.Tensor]:
         trainer.accelerator.gradient_state._set_sync_gradients(number == len(micro_batches))
         trainer.training_step(trainer.model, batch, None)
     return {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
-
-
-def _build(cls: type, config: Any, folder: str) -> Any:
-    on_gpu = torch.cuda.is_available()
-    trainer = cls(
-        model=folder,
-        args=config,
-        reward_funcs=lambda completions, **_: [0.0] * len(completions),
-        train_dataset=Dataset.from_list([{"prompt": "w2 w3"}] * config.generation_batch_size),
-        processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
-        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16 if on_gpu else torch.float32,
-        ),
-    )
-    if not on_gpu:
-        for parameter in trainer.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()  # TRL casts them to bfloat16, which most CPUs emulate
-    return trainer
 
 
 def _randomise(model: torch.nn.Module) -> None:

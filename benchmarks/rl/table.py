@@ -8,18 +8,19 @@ from typing import Any
 RESULTS = Path(__file__).parents[1] / "results"
 OURS, NARROW, AS_IS = "ours", "TRL, head on completions", "TRL as it is"
 """What is measured. TRL's LM head runs on completion tokens only on a GPU."""
-CHECKPOINTING = "checkpointing-"
+DIFFERENCE = "gradient difference"
 QUANTITIES = {"seconds": ("seconds", 1), "peak_bytes": ("peak GiB", 2**30)}
 
 
-def path_of(device: str, checkpointing: bool) -> Path:
-    """Where measurements are kept."""
-    return RESULTS / f"rl-{CHECKPOINTING * checkpointing}{device}.json"
+def path_of(device: str, checkpointing: bool, model: str | None = None) -> Path:
+    """Where measurements are kept, by the name of a model that was given."""
+    parts = ("rl", model, "checkpointing" if checkpointing else None, device)
+    return RESULTS / ("-".join(filter(None, parts)) + ".json")
 
 
-def saved(device: str = "cpu") -> list[dict[str, Any]]:
+def saved(device: str = "cpu", model: str | None = None) -> list[dict[str, Any]]:
     """The records of a device, without and with gradient checkpointing, as far as they exist."""
-    paths = [path_of(device, checkpointing) for checkpointing in (False, True)]
+    paths = [path_of(device, checkpointing, model) for checkpointing in (False, True)]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
@@ -29,27 +30,41 @@ def table(records: list[dict[str, Any]], ways: tuple[str, ...] = (AS_IS, NARROW)
     for record in records:
         both = ", both with gradient checkpointing" if record["settings"]["checkpointing"] else ""
         for way in ways:
-            if way in record["rounds"][0]:
-                lines += [_row(record["rounds"], way, quantity, both) for quantity in QUANTITIES]
+            if any(way in cells for cells in rounds(record)):
+                lines += [_row(rounds(record), way, quantity, both) for quantity in QUANTITIES]
     return "\n".join([*lines, "", about(records[0])])
+
+
+def rounds(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The one measurement of each name, for each rollout."""
+    return [{name: found[0] for name, found in cells.items()} for cells in record["cells"].values()]
+
+
+def model(given: dict[str, Any]) -> str:
+    """The model of a record's settings, a noun phrase."""
+    if "model" in given:
+        return f"{given['model']} ({given['vocabulary']:,} tokens)"
+    return (
+        f"a random Llama with {given['layers']} layers of width {given['hidden']} and {given['vocabulary']:,} tokens"
+    )
 
 
 def about(record: dict[str, Any]) -> str:
     given, versions = record["settings"], record["versions"]
-    worst = max(found["gradient difference"] for found in record["rounds"])
+    differences = [cells[DIFFERENCE]["relative"] for cells in rounds(record) if DIFFERENCE in cells]
+    worst = f" The gradients differ by a relative {max(differences):.0e}." if differences else ""
     return (
         f"Medians of {given['rounds']} rollouts, with the smallest and the largest ratio. Measured {record['date']} on "
         f"{record['device']}, {record['threads']} thread, torch {versions['torch']}, TRL {versions['trl']}. A rollout has "
         f"{given['prompts']} prompts of {given['prompt']} tokens with {given['completions']} completions of {given['completion']}. "
-        f"The model is a random Llama with {given['layers']} layers of width {given['hidden']} and 32,000 tokens in NF4, with LoRA on "
-        f"all linear layers. Our rows have up to {given['row_tokens']:,} tokens, TRL's micro-batches {given['completions']} "
-        f"completions. The gradients differ by a relative {worst:.0e}."
+        f"The model is {model(given)} in NF4, with LoRA on all linear layers. Our rows have up to {given['row_tokens']:,} tokens, TRL's "
+        f"micro-batches {given['completions']} completions.{worst}"
     )
 
 
-def _row(rounds: list[dict[str, Any]], way: str, quantity: str, both: str) -> str:
+def _row(every: list[dict[str, Any]], way: str, quantity: str, both: str) -> str:
     unit, scale = QUANTITIES[quantity]
-    both_measured = [found for found in rounds if way in found]
+    both_measured = [found for found in every if way in found and OURS in found]
     theirs, ours = ([found[name][quantity] / scale for found in both_measured] for name in (way, OURS))
     ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
     what = "TRL ÷ ours"
