@@ -1,35 +1,19 @@
 """Passes over the completions of a rollout: packed and padded rows against each sequence alone, in plain transformers."""
 
-import contextlib
-from types import SimpleNamespace
-
 import pytest
 import torch
-from accelerate import Accelerator
-from peft import get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from trl.trainer.utils import add_fused_lm_head, shuffle_sequence_dict
+from trl.trainer.utils import shuffle_sequence_dict
 
 from tests.batching.helpers import SIZES
-from tests.trainers.helpers import intercept, lora, randomise_lora_b, relative_difference
+from tests.trainers.helpers import intercept, lora, relative_difference
 from tests.trainers.ppo.helpers import build, config
+from tests.trainers.rollout.helpers import KINDS, TEMPERATURE, random_head, rows_of, small_model
 from trl_ext import PPOTrainer
 from trl_ext.batching import attention
 from trl_ext.batching.packed import Tree
 from trl_ext.trainers.common import forward
-from trl_ext.trainers.common.row_memory import RowMemory
-from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.rollout import order, token_ids
-from trl_ext.trainers.rollout.reward_adapter import RewardAdapter
-from trl_ext.trainers.rollout.rows import RolloutRows
-from trl_ext.trainers.rollout.value_head import ValueHead
 
-TEMPERATURE = 0.7
-KINDS = {
-    "llama": ("llama", {}),
-    "qwen 3": ("qwen3", {"head_dim": 16}),
-    "gpt 2, absolute positions": ("gpt2", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}),
-}
 GROUPS = [
     (
         [5, 6, 7, 8, 9],
@@ -40,21 +24,6 @@ GROUPS = [
 ]
 WIDTH = 6
 TREES = [Tree(prompt, [completion]) for prompt, completions in GROUPS for completion in completions]
-
-
-def rows_of(kind="llama", **settings):
-    """Rows of a random model with an adapter whose B is not zero, and the same model without TRL's head."""
-    model_type, changes = KINDS[kind]
-    torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**SIZES, **changes})).eval()
-    add_fused_lm_head(base, temperature=TEMPERATURE, outputs=("log_probs", "entropy"))
-    targets = ["c_attn"] if model_type == "gpt2" else ["q_proj", "v_proj", "gate_proj"]
-    model = get_peft_model(base, lora(target_modules=targets)).eval()
-    randomise_lora_b(model)
-    given = {"row_tokens": "auto", "gradient_checkpointing": False, "packing": True, "bf16": False, "fp16": False}
-    args = SimpleNamespace(**{**given, "optim": "sgd", "device": torch.device("cpu"), **settings})
-    runtime = Runtime(model, args, Accelerator(cpu=True), contextlib.nullcontext, lambda batch: batch)
-    return RolloutRows(runtime, RowMemory(runtime, lambda: None), pad_token_id=0)
 
 
 def alone(model, head=None):
@@ -72,13 +41,6 @@ def alone(model, head=None):
             for t, new in zip(tables, (chosen, entropies, values), strict=True)
         ]
     return tables
-
-
-def random_head(size=64):
-    head = ValueHead(size)
-    torch.manual_seed(5)
-    head.weight.data.normal_()
-    return head
 
 
 def gradient(loss, model):
@@ -295,20 +257,9 @@ def test_row_tokens_cut_a_step_into_rows_with_the_same_gradient(model, tmp_path)
 
 def test_a_model_that_cannot_be_packed_is_trained_in_padded_rows(tmp_path, model, capsys):
     """A model that builds its attention in a way of its own: the run prints why, once, and trains."""
-    folder = tmp_path / "model"
-    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-    sizes = {
-        "n_head": 4,
-        "hidden_size": 64,
-        "n_layer": 2,
-        "vocab_size": len(tokenizer),
-        "eos_token_id": 3,
-        "pad_token_id": 0,
-    }
-    AutoModelForCausalLM.from_config(AutoConfig.for_model("bloom", **sizes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder = small_model(tmp_path / "model", model, "bloom", n_head=4, hidden_size=64, n_layer=2, pad_token_id=0)
     args = config(tmp_path / "run", **GROUPED, max_steps=2)
-    trainer = build(str(folder), args, peft_config=lora(target_modules=["query_key_value"]))
+    trainer = build(folder, args, peft_config=lora(target_modules=["query_key_value"]))
     trainer.train()
     assert trainer.rows.is_packed is False and len(trainer.recorder.gradients) == 2
     sentence = "rows: padded and sorted by length; packing is off for this model: bloom builds its attention"
@@ -323,46 +274,9 @@ def test_a_model_that_cannot_be_packed_is_trained_in_padded_rows(tmp_path, model
 
 
 def test_a_mixture_of_experts_keeps_its_auxiliary_loss_in_padded_rows(tmp_path, model, capsys):
-    folder = tmp_path / "model"
-    tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-    given = {
-        **SIZES,
-        "vocab_size": len(tokenizer),
-        "num_local_experts": 4,
-        "eos_token_id": 3,
-    }
-    AutoModelForCausalLM.from_config(AutoConfig.for_model("mixtral", **given)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder = small_model(tmp_path / "model", model, "mixtral", **SIZES, num_local_experts=4)
     args = config(tmp_path / "run", **GROUPED, max_steps=1)
-    trainer = build(str(folder), args, peft_config=lora(target_modules=["q_proj"]))
+    trainer = build(folder, args, peft_config=lora(target_modules=["q_proj"]))
     trainer.train()
     assert trainer.rows.is_packed is False and trainer.recorder.logs[0]["aux_loss"] > 0
     assert "sharing prompts would change the auxiliary loss" in " ".join(capsys.readouterr().out.split())
-
-
-# The reward model ---------------------------------------------------------------------------------------------------
-
-
-def test_a_reward_adapter_scores_packed_completions_as_padded_ones(model, tmp_path, monkeypatch):
-    """Also where padding cuts into the prompt, and where nothing of a completion is read."""
-    rows = rows_of()
-    rows.runtime.model.add_adapter("reward", lora(inference_mode=True))
-    rows.runtime.model.add_module("reward_head", random_head())
-    randomise_lora_b(rows.runtime.model)
-    adapter = object.__new__(RewardAdapter)
-    adapter._model, adapter._pad_token_id = rows.runtime.model, 0
-    adapter._tokenizer, adapter._after_eos = SimpleNamespace(eos_token_id=2, pad_token_id=0), []
-    prompts = [[5, 6, 7], [5, 6, 7], [5, 6, 7], [8, 0, 0], [9]]
-    adapter._tokenize = lambda _: prompts
-    completions = [[11, 12], [13, 2], [0], [0, 0], [14]]
-    adapter._values = adapter._values_padded
-    padded = adapter([""] * 5, completions)
-    rows.is_packed = True
-    attention.switch(rows.runtime.base)
-    adapter._values = lambda trees, width: rows.scalars(trees, width, rows.runtime.model.reward_head)
-    assert adapter([""] * 5, completions) == pytest.approx(padded, rel=1e-4, abs=1e-5)
-    for read, score in zip(([5, 6, 7, 11, 12], [5, 6, 7, 13, 2], [5, 6, 7], [8], [9, 14]), padded, strict=True):
-        rows.runtime.model.set_adapter("reward")
-        with torch.no_grad():
-            states = rows.runtime.model(input_ids=torch.tensor([read]), output_hidden_states=True).hidden_states[-1]
-        assert score == pytest.approx(rows.runtime.model.reward_head(states[0, -1]).item(), rel=1e-4, abs=1e-5)
