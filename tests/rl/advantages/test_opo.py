@@ -39,3 +39,15 @@ def test_completions_of_equal_length_have_the_plain_mean():
     rewards, groups = torch.tensor([[1.0, 0.0], [5.0, 0.0]]), torch.zeros(2, dtype=torch.long)
     found = advantages.opo(rewards, torch.ones(2, 2), groups)
     assert found[:, 0].tolist() == pytest.approx([-2.0, 2.0])
+
+
+def test_a_completion_that_is_left_out_of_the_loss_has_weight_0():
+    """It has no gradient, and the baseline with the least variance weighs rewards by the squared norms of gradients."""
+    lengths, scores = [1, 4, 2], [0.3, -1.0, 2.0]
+    mask = torch.arange(4) < torch.tensor(lengths).unsqueeze(1)
+    rewards = torch.zeros(3, 4)
+    rewards[:, 0] = torch.tensor(scores)
+    left_out = torch.tensor([True, False, False])
+    found = advantages.opo(rewards, mask, torch.zeros(3, dtype=torch.long), left_out=left_out)
+    baseline = (4 * -1.0 + 2 * 2.0) / 6
+    assert found[1:, 0].tolist() == pytest.approx([-1.0 - baseline, 2.0 - baseline])

@@ -55,3 +55,28 @@ def test_a_reward_that_never_varies_is_logged_as_nothing_to_explain(model, tmp_p
     trainer = build(model, args, reward_funcs=lambda completions, **_: [1.0] * len(completions))
     trainer.train()
     assert trainer.recorder.logs[0]["explained_variance"] == 0
+
+
+@pytest.mark.parametrize("name", ["opo", "reinforce_pp_baseline"])
+def test_truncated_completions_that_are_left_out_are_no_completions_of_one_token(name, tmp_path):
+    """Their scores are compared, and none of their tokens counts: neither in OPO's weights nor in what is whitened."""
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0]])
+    scores = torch.tensor([1.0, 4.0, -3.0, 0.0])
+    rollout = Rollout(
+        logps=None,
+        ref_logps=None,
+        mask=mask,
+        scores=scores,
+        is_ended=mask.any(1),
+        groups=torch.zeros(4, dtype=torch.long),
+    )
+    args = config(tmp_path, advantage=name, num_generations=4, kl_coef=0.0)
+    shaped = rollout.shaped_rewards(args, 0.0)
+    found = rollout.targets(shaped, args, 0.0, lambda x: x)["token_advantages"][mask.bool()]
+    kept = scores.double().repeat_interleave(mask.sum(1))
+    if name == "opo":
+        expected = kept - kept.mean()
+    else:
+        centred = kept - scores.double().mean()
+        expected = (centred - centred.mean()) / (centred.var() + 1e-8).sqrt()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)

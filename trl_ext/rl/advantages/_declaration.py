@@ -22,6 +22,10 @@ TENSORS = {
 ADD_UP = "add_up"
 """The parameter that sums a tensor over processes. Every advantage that looks beyond a completion has it."""
 
+LEFT_OUT = "left_out"
+"""The parameter, bool (B,), of completions whose score counts and whose tokens are not in the loss. An advantage that counts
+tokens of other completions has it."""
+
 
 class AdvantageFileError(UserError, ValueError):
     """A file in the folder of advantages that does not declare one."""
@@ -100,7 +104,9 @@ def _declared(file: declarations.Declaration) -> AdvantageInfo:
             f"{', '.join(name for name in TENSORS if name not in ('rewards', 'mask'))}. Hyperparameters have a default."
         )
     optional = {argument: default for argument, default in file.positional.items() if default is not None}
-    optional |= {argument: default for argument, default in file.keyword.items() if argument.arg != ADD_UP}
+    optional |= {
+        argument: default for argument, default in file.keyword.items() if argument.arg not in (ADD_UP, LEFT_OUT)
+    }
     defaults, kinds = declarations.hyperparameters(optional, KINDS)
     file.require("FORMULA", "PAPER")
     return AdvantageInfo(

@@ -20,6 +20,9 @@ from trl_ext.trainers.rollout.sampled import Sampled
 
 WHITENING_EPSILON = 1e-8
 
+OLD_LOGPS, REF_LOGPS, SAMPLING_LOGPS = "old_per_token_logps", "ref_per_token_logps", "sampling_logps"
+"""Log-probabilities in a batch, (B, C), where they exist."""
+
 GROUP_EPSILON = 1e-4
 """Added to the deviation of the advantages of completions, as in TRL."""
 
@@ -45,11 +48,12 @@ class Rollout(Sampled):
             scores = self.penalised_scores(args.missing_eos_penalty)
         else:
             scores = self.normalised_scores
-        if args.kl_placement == "reward":
+        if args.kl_placement == "reward" and kl_coef:
+            logps, ref_logps = (masked.apply(each, self.mask) for each in (self.logps, self.ref_logps))
             placed = {"kl_coef": kl_coef, "estimator": args.kl_estimator, "level": args.kl_level}
         else:
+            logps = ref_logps = scores.new_zeros(self.mask.shape)
             placed = {"kl_coef": 0.0}
-        logps, ref_logps = (masked.apply(each, self.mask) for each in (self.logps, self.ref_logps))
         return rewards.shape(scores.nan_to_num(), logps, ref_logps, self.compared, **placed)
 
     @cached_property
@@ -58,16 +62,20 @@ class Rollout(Sampled):
 
         Their scores count in comparisons of the completions of a prompt, as in TRL. A completion without a score has no token.
         """
-        is_left_out = ~self.mask.any(1) & ~self.scores.isnan()
         is_first = torch.arange(self.mask.size(1), device=self.mask.device) == 0
-        return torch.where(is_left_out.unsqueeze(1) & is_first, torch.ones_like(self.mask), self.mask)
+        return torch.where(self.left_out.unsqueeze(1) & is_first, torch.ones_like(self.mask), self.mask)
+
+    @property
+    def left_out(self) -> Tensor:
+        """Bool (B,): completions with a score that are not learnt from, because they are truncated."""
+        return ~self.mask.any(1) & ~self.scores.isnan()
 
     def targets(self, shaped: Tensor, args: PPOConfig, kl_coef: float, add_up: Callable[[Tensor], Tensor]) -> dict:
         """The tensors that the losses read, with one row per completion, and three numbers (0-d) for the whole rollout.
 
         Returns:
-            `old_per_token_logps`, `ref_per_token_logps`, `token_advantages`, `loss_mask`, (B, C) each, and with a critic
-            `values`, `returns`; `mean_length`, tokens per completion; `loss_kl_coef`, the coefficient of a KL in the loss.
+            `token_advantages`, `loss_mask`, (B, C) each, with a critic `values` and `returns`, and those of
+            `old_per_token_logps`, `ref_per_token_logps` that were computed; `mean_length`, tokens per completion; `loss_kl_coef`, the coefficient of a KL in the loss.
             It is divided by the standard deviation of the advantages if these are whitened, and 0 if the KL is in the
             reward; `advantage_std`, that deviation.
         """
@@ -84,9 +92,9 @@ class Rollout(Sampled):
             loss_kl_coef = loss_kl_coef * (variance + WHITENING_EPSILON).rsqrt()
         token_advantages = masked.apply(token_advantages, self.mask)
         tokens, completions = add_up(torch.stack([self.mask.sum().float(), shaped.new_tensor(len(self.mask))]))
+        scored = {OLD_LOGPS: self.logps, REF_LOGPS: self.ref_logps}
         return {
-            "old_per_token_logps": self.logps,
-            "ref_per_token_logps": self.ref_logps,
+            **{name: logps for name, logps in scored.items() if logps is not None},
             "token_advantages": token_advantages,
             "loss_mask": self.mask,
             "mean_length": (tokens / completions).clamp(min=1),
@@ -117,21 +125,21 @@ class Rollout(Sampled):
         }
         function = advantages.get(info.name)
         settings = policy_gradient.hyperparameters(vars(args).get)
-        if "add_up" in inspect.signature(function).parameters:
-            settings["add_up"] = add_up
+        whole = {"add_up": add_up, "left_out": self.left_out}
+        settings |= {name: whole[name] for name in inspect.signature(function).parameters.keys() & whole.keys()}
         found = function(*(tensors[name] for name in info.inputs), **settings)
         if not info.needs_critic:
             return found, {}
         return found[0], {"values": masked.apply(self.values, self.mask), "returns": found[1]}
 
-    def record(self, sums: MeanMetrics, shaped: Tensor, targets: dict[str, Tensor]) -> None:
-        """Add the rollout's metrics: means over tokens or over completions."""
-        self.record_samples(sums)
+    def record(self, sums: MeanMetrics, shaped: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add the rollout's metrics: means over tokens or over completions. Returns those of `record_samples`."""
         mask = self.mask
         sums.add("shaped_reward", masked.total(shaped, mask).sum(), mask.any(1).sum())
         if self.values is not None:
             sums.add("values/mean", masked.total(self.values, mask).sum(), mask.sum())
             sums.add("returns/mean", masked.total(targets["returns"], mask).sum(), mask.sum())
+        return self.record_samples(sums)
 
     def explained_variance(self, returns: Tensor, add_up: Callable[[Tensor], Tensor]) -> Tensor:
         """1 − Var(returns − values)/Var(returns) over all tokens: 1 for a perfect critic, 0 for an uninformative one.
