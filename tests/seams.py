@@ -299,7 +299,7 @@ SEAMS = (
         "trainers/rollout/test_reference_pass.py",
     ),
     Seam(
-        "trainers/rollout/trainer.py",
+        "trainers/rollout/reward_adapter.py",
         "`_tokenize_prompts` of TRL's RLOO trainer, for the reward adapter",
         "trainers/rollout/test_reward_position.py",
     ),

@@ -36,8 +36,8 @@ class Method:
             of policy gradients does the work.
         cuts_rows: An optimizer step on examples of the data is one batch, cut into rows by `row_tokens`. Kinds that sample cut
             their rollouts likewise; the others run whole micro-batches.
-        always_needs_reference: Reference log-probabilities are needed whatever the loss; where this is false, the loss decides,
-            and kinds without a loss need none.
+        has_kl: Its objective has a KL to the reference, times a coefficient. Without one, the loss decides whether reference
+            log-probabilities are needed, and kinds without a loss need none (`Recipe.needs_reference`).
         trains_scores: Trains a scalar head in place of the language-modelling head.
         evaluation_metrics: Names of the metrics of an evaluation, besides those that transformers adds; `*` stands for the name of
             a reward function. Some depend on the loss (`trl_ext.checks.evaluation`).
@@ -68,7 +68,7 @@ class Method:
     samples_completions: bool = False
     follows_trl: bool = False
     cuts_rows: bool = False
-    always_needs_reference: bool = False
+    has_kl: bool = False
     trains_scores: bool = False
     evaluation_metrics: tuple[str, ...] = ()
     more_settings: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class Method:
     @property
     def may_need_reference(self) -> bool:
         """Whether reference log-probabilities are ever needed."""
-        return self.always_needs_reference or self.has_loss
+        return self.has_kl or self.has_loss
 
     @property
     def reads_preferences(self) -> bool:
@@ -169,7 +169,7 @@ METHODS = {
             token_columns=("prompt_ids",),
             length_key="max_completion_length",
             samples_completions=True,
-            always_needs_reference=True,
+            has_kl=True,
             planner="trl_ext.planner.training:sampled",
             summary="trl_ext.cli.summary:ppo",
             large_panels=("score", "kl", "length"),
@@ -206,7 +206,7 @@ METHODS = {
                 token_columns=("prompt_ids",),
                 length_key="max_completion_length",
                 samples_completions=True,
-                always_needs_reference=True,
+                has_kl=True,
                 follows_trl=True,
                 planner="trl_ext.planner.training:sampled",
                 summary="trl_ext.cli.summary:ppo",

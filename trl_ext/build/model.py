@@ -137,7 +137,7 @@ def load_policy(
         args.model_init_kwargs = None
         is_base = recipe.get("reference") == "base"
         which = "the base model without it" if is_base else "a frozen copy of it, not the base model"
-        reference = f"; the reference is {which}" if recipe.method.may_need_reference else ""
+        reference = f"; the reference is {which}" if recipe.needs_reference else ""
         statements.append(f"Training continues the adapter {path}{reference}.")
         return _continued(path, args, for_loading | {"revision": base_revision(recipe)}, lender), {}
     peft_config = _new_adapter(recipe, args, model_args, statements)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from trl_ext.checks.advantage import declared
+from trl_ext.checks.kl import coefficient
 from trl_ext.checks.rule import is_policy_gradient, note, problem
 from trl_ext.checks.settings import Settings
 from trl_ext.losses import LossInfo, MixInfo
@@ -26,10 +27,12 @@ def happens(s: Settings) -> bool:
 OF_A_CRITIC = ("values/mean", "returns/mean", "explained_variance")
 OF_GROUPS = ("frac_reward_zero_std",)
 """Metrics of an evaluation that only some advantages have."""
+OF_A_KL = ("kl/", "kl_loss", "kl_weight/")
+"""How metrics of a policy gradient begin that need a KL coefficient other than 0."""
 
 
 def metrics_of(
-    method: Method, loss: LossInfo | MixInfo | None, advantage: AdvantageInfo | None = None
+    method: Method, loss: LossInfo | MixInfo | None, advantage: AdvantageInfo | None = None, has_kl: bool = True
 ) -> tuple[str, ...]:
     """Names of the metrics of an evaluation, without the prefix `eval_`; `*` stands for the name of a reward function.
 
@@ -37,14 +40,17 @@ def metrics_of(
         method: The kind of training.
         loss: Declaration of the loss; without it, all metrics that some loss has.
         advantage: Declaration of the advantage; without it, all metrics that some advantage has.
+        has_kl: Whether the KL coefficient of a policy gradient is other than 0.
     """
     names = (*OF_TRANSFORMERS, *method.evaluation_metrics)
     if advantage is not None:
         lacking = (() if advantage.needs_critic else OF_A_CRITIC) + (() if advantage.needs_groups else OF_GROUPS)
         names = tuple(name for name in names if name not in lacking)
+    if method.has_kl and not has_kl:
+        names = tuple(name for name in names if not name.startswith(OF_A_KL))
     if loss is None:
         return names
-    absent = () if loss.needs_reference or method.always_needs_reference else BY_REFERENCE
+    absent = () if loss.needs_reference else BY_REFERENCE
     has_baseline = "z_ref" in loss.inputs
     return tuple(name for name in names if not name.startswith(absent) and (name != "kl" or has_baseline))
 
@@ -55,9 +61,11 @@ def metric(s: Settings) -> Iterator[str]:
     yield from _unknown_metric(s, metrics_of(s.method, s.loss))
 
 
-@problem("metric_for_best_model", "advantage", applies_to=is_policy_gradient, recipe_only=True)
+@problem(
+    "metric_for_best_model", "advantage", "kl_coef", applies_to=is_policy_gradient, recipe_only=True, also=("beta",)
+)
 def metric_of_a_policy_gradient(s: Settings) -> Iterator[str]:
-    yield from _unknown_metric(s, metrics_of(s.method, s.loss, declared(s)))
+    yield from _unknown_metric(s, metrics_of(s.method, s.loss, declared(s), coefficient(s.__getitem__) != 0))
 
 
 def _unknown_metric(s: Settings, known: tuple[str, ...]) -> Iterator[str]:

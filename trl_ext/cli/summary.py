@@ -79,7 +79,7 @@ def ppo(recipe: Any) -> dict[str, str]:
         "KL": kl,
         "KL gradient": gradient,
         "data": f"{_dataset(recipe)}, prompts",
-        "reference": in_words.reference(recipe),
+        "reference": in_words.reference(recipe) if recipe.needs_reference else "none: the KL coefficient is 0",
         "rollout": rollout,
     }
 

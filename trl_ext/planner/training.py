@@ -127,7 +127,7 @@ def sampled(recipe: Any) -> Training:
         owns_rows=True,
         checkpointing=_checkpointing(recipe),
         cannot_pack=_padding(recipe),
-        needs_reference=recipe.method.always_needs_reference or recipe.info.needs_reference,
+        needs_reference=recipe.needs_reference,
         trained_adapters=1 + bool(advantage and advantage.needs_critic),
         frozen_adapters=int(effective("reward_adapter") is not None),
         cached_tokens=0 if effective("use_vllm") else completions * length,

@@ -22,7 +22,7 @@ def loss(recipe: Any) -> dict[str, str]:
         "formula": recipe.info.formula,
         **changes(recipe),
         "hyperparameters": mapping(recipe.info.fill(recipe.loss_kwargs)),
-        "reference": reference(recipe) if recipe.info.needs_reference else "none",
+        "reference": reference(recipe) if recipe.needs_reference else "none",
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext import losses, methods
+from trl_ext.checks.kl import coefficient
 from trl_ext.methods import Method
 from trl_ext.recipe import names, reader, schema
 from trl_ext.recipe.choice.loss import LossName, canonical_loss, loss_title
@@ -85,6 +86,13 @@ class Recipe:
     def info(self) -> losses.LossInfo | losses.MixInfo:
         """The declaration of the loss, where there is one."""
         return canonical_loss(self.loss)[1]
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether log-probabilities under a reference are computed."""
+        if self.method.has_kl:
+            return coefficient(self.effective) != 0
+        return self.loss is not None and self.info.needs_reference
 
     @property
     def paired(self) -> bool:

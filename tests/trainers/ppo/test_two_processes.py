@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def launched(script: str, model: str, output: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", f"tests.trainers.ppo.{script}", model, str(output)]
+    command += ["-m", script, model, str(output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[3]
     finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=1200)
@@ -28,21 +28,21 @@ def launched(script: str, model: str, output: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(model, tmp_path_factory) -> list[dict]:
     output = tmp_path_factory.mktemp("two")
-    launched("two_processes", model, output)
+    launched("tests.trainers.ppo.two_processes", model, output)
     return [torch.load(output / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
 def resumed(model, tmp_path_factory) -> list[dict]:
     output = tmp_path_factory.mktemp("resumed")
-    launched("two_processes_resumed", model, output)
+    launched("tests.trainers.ppo.two_processes_resumed", model, output)
     return [torch.load(output / f"resumed{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
 @pytest.fixture(scope="module")
 def grouped(model, tmp_path_factory) -> list[dict]:
     output = tmp_path_factory.mktemp("grouped")
-    launched("two_processes_groups", model, output)
+    launched("tests.trainers.ppo.two_processes_groups", model, output)
     return [torch.load(output / f"groups{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 

@@ -13,7 +13,7 @@ from accelerate.utils import is_peft_model
 
 from trl_ext import losses
 from trl_ext.checks import objective
-from trl_ext.reference import frozen_copy
+from trl_ext.reference import frozen_copy, modules
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.counts import count
@@ -26,6 +26,7 @@ TOLERANCE_16_BIT = 1e-4
 
 APART = "apart"
 """Name of the metric that sums the distance of policy and reference until the first step is checked; it is not logged."""
+HALF = (torch.bfloat16, torch.float16)
 APART_16_BIT, APART_32_BIT = 5e-2, 1e-4
 """Nats per token between two passes of one network in batches of different shapes. Rounding stays below it."""
 
@@ -171,9 +172,7 @@ def _why_unknown(trainer: Any) -> str | None:
         return "the reference is a separate model"
     if not frozen_copy.policy_is_reference(trainer.model):
         return "the adapter differs from its reference at the start"
-    if trainer.args.neftune_noise_alpha or any(
-        isinstance(module, torch.nn.Dropout) and module.p > 0 for module in trainer.model.modules()
-    ):
+    if trainer.args.neftune_noise_alpha or modules.has_dropout(trainer.model):
         return "dropout or NEFTune noise is on"
     return None
 
@@ -187,4 +186,7 @@ def is_rounded(trainer: Any) -> bool:
     """Whether outputs of a layer are rounded to 16 bits, or its inputs to 8."""
     if is_8_bit(trainer.model):
         return True
-    return trainer.args.bf16 or trainer.args.fp16 or trainer.model.dtype in (torch.bfloat16, torch.float16)
+    of_base = getattr(
+        getattr(getattr(trainer.model, "config", None), "quantization_config", None), "bnb_4bit_compute_dtype", None
+    )
+    return trainer.args.bf16 or trainer.args.fp16 or any(dtype in HALF for dtype in (trainer.model.dtype, of_base))

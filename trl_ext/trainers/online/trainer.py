@@ -76,7 +76,6 @@ class OnlinePreferenceTrainer(FiniteSteps, StagedCheckpoint, ExampleLosses, Mode
             ),
             files=RolloutFiles(args, method=self._name, state_name="online_state"),
             beta=args.beta,
-            reads_reference=self.loss.needs_reference,
             **given,
         )
         step_zero.announce(self)

@@ -36,6 +36,7 @@ class PairUpdate(RolloutUpdate):
     """
 
     example = "pair"
+    unlogged = (*RolloutUpdate.unlogged, LOSS, APART)
 
     def __init__(
         self,
@@ -49,6 +50,10 @@ class PairUpdate(RolloutUpdate):
         self.loss = loss
         self.adjust = adjust
         self._check_first_step: Callable | None = check_first_step
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.loss.needs_reference
 
     def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
         """TRL's rollout as P pairs.
@@ -81,7 +86,7 @@ class PairUpdate(RolloutUpdate):
     def _record_rollout(self, sampled: Sampled, scores: Tensor, pairs: Tensor, count: int, mode: str) -> None:
         """Add the metrics of a rollout; `pairs` are those with a preference, of `count`."""
         sums = self.metrics.sums[mode]
-        sampled.record_samples(sums)
+        self.metrics.keep_largest(sampled.record_samples(sums))
         sums.add("score/margin", scores[pairs].diff().neg().sum(), len(pairs))
         sums.add("pairs/ties", count - len(pairs), count)
 
@@ -126,13 +131,12 @@ class PairUpdate(RolloutUpdate):
 
     # Metrics ----------------------------------------------------------------------------------------------------
 
-    def close(self, mode: str) -> None:
-        means = self.metrics.finish(mode)
-        loss, apart = means.pop(LOSS, None), means.pop(APART, None)
-        self.metrics.record(mode, means)
+    def close(self, mode: str) -> dict[str, float]:
+        found = super().close(mode)
         if mode == "train" and self._check_first_step is not None:
             check, self._check_first_step = self._check_first_step, None
-            check(loss, apart)
+            check(found.get(LOSS), found.get(APART))
+        return found
 
 
 def _flat(pairs: dict[str, Tensor]) -> dict[str, Tensor]:

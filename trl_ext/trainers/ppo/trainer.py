@@ -148,13 +148,18 @@ class PPOTrainer(FiniteSteps, StagedCheckpoint, ModelCard, RolloutTrainer):
         args, advantage = self.args, self.update.advantage
         own = {**({"critic_learning_rate": None} if advantage.needs_critic else {}), **advantage.hyperparameters}
         copied = FROZEN_COPY in self.model.peft_config
+        reference = (
+            "a frozen copy of the adapter that training continues from"
+            if copied
+            else "the base model with its adapter off"
+        )
+        if not self.update.needs_reference:
+            reference = "none: the KL coefficient is 0"
         cell = args.kl_estimator, args.kl_placement, args.kl_level
         return {
             "method": f"{self._name} (arXiv:{self._paper['id']})",
             "advantage": f"`{advantage.name}` ({advantage.paper}): {advantage.formula.replace('|', chr(92) + '|')}",
-            "reference policy": "a frozen copy of the adapter that training continues from"
-            if copied
-            else "the base model with its adapter off",
+            "reference policy": reference,
             "rewards": ", ".join(f"`{name}`" for name in self.reward_func_names),
             "KL": f"`{' '.join(cell)}`, {args.kl_controller} coefficient {args.kl_coef:g}; gradient "
             f"{truth_table.GRADIENTS[cell][0].replace('|', chr(92) + '|')}",

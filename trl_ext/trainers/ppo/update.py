@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trl_ext.reference import modules
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.rl import advantages, aggregation, kl, masked, objectives
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.ppo.surrogate import surrogate
-from trl_ext.trainers.ppo.targets import Rollout
-from trl_ext.trainers.rollout import correction, roles, token_ids
+from trl_ext.trainers.ppo.targets import OLD_LOGPS, REF_LOGPS, SAMPLING_LOGPS, Rollout
+from trl_ext.trainers.rollout import correction, distances, roles, token_ids
 from trl_ext.trainers.rollout.generation import memory_reported
 from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.update import RolloutUpdate, completions_per_prompt
@@ -38,8 +39,23 @@ class PPOUpdate(RolloutUpdate):
         self.needs_greedy = self.advantage.needs_greedy
         self._surrogate = surrogate(self.args)
         self._weighs_kl = getattr(self.args, "use_bias_correction_kl", True)  # a setting of GRPO alone
-        # Largest importance weight of each part of the optimizer step so far; only for a KL in the loss.
-        self._largest_weights: list[Tensor] = []
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_controller.value != 0 or self._has_own_loss
+
+    def needs_logps(self, mode: str) -> bool:
+        """For a KL in the reward, for an adaptive coefficient, and where the update runs another policy than the one that sampled.
+
+        The policies are the same in an evaluation, and in training if a rollout is learnt from in a single optimizer step
+        without dropout: then π/π_old is 1, as in `trl.GRPOTrainer`.
+        """
+        args = self.args
+        is_in_reward = self.kl_controller.value != 0 and args.kl_placement == "reward"
+        if is_in_reward or args.kl_controller == "adaptive" or self._has_own_loss:
+            return True
+        uses = args.steps_per_generation * args.num_iterations  # micro-batches that a rollout is used in
+        return mode == "train" and (args.gradient_accumulation_steps % uses != 0 or self._has_dropout())
 
     def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
         size, count = completions_per_prompt(self.args, mode), len(sampled.mask)
@@ -53,10 +69,14 @@ class PPOUpdate(RolloutUpdate):
         shaped = rollout.shaped_rewards(self.args, kl_coef)
         targets = rollout.targets(shaped, self.args, kl_coef, self.add_up)
         self._record_rollout(rollout, shaped, targets, size, mode)
-        if mode == "train":
+        if mode == "train" and self.args.kl_controller == "adaptive":
             self._steer_kl(rollout)
-        targets |= correction.targets(sampled, self.args, self.metrics.sums[mode])
-        mask = targets["loss_mask"]
+        mask, sampling_logps = targets["loss_mask"], sampled.sampling_logps
+        if sampled.logps is not None:
+            sums = self.metrics.sums[mode]
+            targets |= correction.weights(sampled.logps, sampling_logps, mask, self.args, sums)
+        elif sampling_logps is not None:
+            targets[SAMPLING_LOGPS] = sampling_logps
         return batch | targets, masked.total(targets["token_advantages"], mask) / mask.sum(1).clamp(min=1)
 
     def learn(self, batch: dict[str, Tensor], accumulation: float) -> Tensor:
@@ -89,10 +109,18 @@ class PPOUpdate(RolloutUpdate):
         ):
             return self.values(batch)
 
+    @property
+    def _has_own_loss(self) -> bool:
+        """Whether a function was assigned to `policy_loss`, which may read all log-probabilities from the batch."""
+        return "policy_loss" in vars(self)
+
+    def _has_dropout(self) -> bool:
+        config = self.model.get_base_model().config.get_text_config()
+        return modules.has_dropout(self.model) or bool(getattr(config, "attention_dropout", 0))
+
     def _record_rollout(self, rollout: Rollout, shaped: Tensor, targets: dict, size: int, mode: str) -> None:
-        sums = MeanMetrics()
-        rollout.record(sums, shaped, targets)
-        means = sums.reduce(self.accelerator).means()
+        self.metrics.keep_largest(rollout.record(self.metrics.sums[mode], shaped, targets))
+        means = {"kl_coef": self.kl_controller.value}
         means["advantages/std"] = targets["advantage_std"].item()
         if self.advantage.needs_critic:
             means["explained_variance"] = rollout.explained_variance(targets["returns"], self.add_up).item()
@@ -100,27 +128,30 @@ class PPOUpdate(RolloutUpdate):
             scores = rollout.penalised_scores(self.args.missing_eos_penalty)
             scores = self.accelerator.gather(scores.masked_fill(~rollout.compared.any(1), torch.nan))
             means["frac_reward_zero_std"] = share_of_equal_groups(scores, size)
-        self.metrics.record(mode, means | {"kl_coef": self.kl_controller.value})
+        self.metrics.record(mode, means)
 
     def _steer_kl(self, rollout: Rollout) -> None:
-        total, count = self.add_up(rollout.kl_total_and_count()).tolist()
+        known = distances.kl_total_and_count(rollout.logps, rollout.ref_logps, rollout.mask)
+        total, count = self.add_up(known).tolist()
         self.kl_controller.update(total / max(count, 1), int(count))
 
     # The losses -------------------------------------------------------------------------------------------------
 
     def policy_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
         """Per completion Σ_t surrogate + kl_coef·KL, weighted as `loss_aggregation` says; their mean."""
-        args, mask, old_logps = self.args, batch["loss_mask"], batch["old_per_token_logps"]
+        args, mask = self.args, batch["loss_mask"]
         scored = self.score(batch)
+        batch = self._with_old_logps(batch, scored.logps.detach(), sums)
+        old_logps = batch[OLD_LOGPS]
         clipped = correction.weighted(self._surrogate, args, scored.logps, batch)
         sums.add("policy_loss", clipped.losses.sum(), mask.sum())
         self._record_entropy(scored, mask, sums)
         self._record_clipping(clipped.is_clipped, scored.logps.detach() - old_logps, mask, sums)
         per_completion = clipped.losses.sum(1)
-        if args.kl_placement == "loss":
+        if args.kl_placement == "loss" and REF_LOGPS in batch:
             divergence = objectives.kl_loss(
                 scored.logps,
-                batch["ref_per_token_logps"],
+                batch[REF_LOGPS],
                 mask,
                 estimator=args.kl_estimator,
                 level=args.kl_level,
@@ -134,6 +165,20 @@ class PPOUpdate(RolloutUpdate):
             mask, args.loss_aggregation, mean_length=batch["mean_length"], max_length=args.max_completion_length
         )
         return self._with_aux_loss((weights * per_completion).mean(), scored, sums)
+
+    def _with_old_logps(self, batch: dict[str, Tensor], logps: Tensor, sums: MeanMetrics) -> dict[str, Tensor]:
+        """The batch, with what follows from the log-probabilities of the policy that sampled.
+
+        Args:
+            logps: (B, C), of the update's own pass. They are those of the policy that sampled if the batch has no others.
+        """
+        if OLD_LOGPS in batch:
+            return batch
+        mask, sampling_logps = batch["loss_mask"], batch.get(SAMPLING_LOGPS)
+        apart = distances.record(sums, logps, mask, ref_logps=batch.get(REF_LOGPS), sampling_logps=sampling_logps)
+        self.metrics.keep_largest(apart)
+        weights = correction.weights(logps, sampling_logps, mask, self.args, sums)
+        return batch | {OLD_LOGPS: logps} | weights
 
     def critic_loss(self, batch: dict[str, Tensor], sums: MeanMetrics) -> Tensor:
         """`vf_coef` times: per completion Σ_t clipped squared error, over the rollout's mean length."""
@@ -167,16 +212,9 @@ class PPOUpdate(RolloutUpdate):
         """Add the importance weights of the KL in the loss: of completions at sequence level, of tokens at token level."""
         weights, weighs = objectives.kl_weights(logps, old_logps, mask, level=self.args.kl_level)
         sums.add("kl_weight/mean", masked.apply(weights, weighs).sum(), weighs.sum())
-        self._largest_weights.append(masked.apply(weights, weighs).max())
+        self.metrics.keep_largest({"kl_weight/max": masked.apply(weights, weighs).max()})
 
     # Metrics and state ------------------------------------------------------------------------------------------
-
-    def close(self, mode: str) -> None:
-        super().close(mode)
-        if self._largest_weights:
-            largest = self.accelerator.gather(torch.stack(self._largest_weights).max())
-            self.metrics.record(mode, {"kl_weight/max": largest.max().item()})
-            self._largest_weights.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"kl_controller": self.kl_controller.state_dict()}

@@ -1,4 +1,4 @@
-"""Collect what TRL computes while it samples and scores a rollout, and check it."""
+"""Collect what TRL computes while it samples and scores a rollout."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -7,14 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trl_ext.rl import masked
 from trl_ext.trainers.common import out_of_memory
-from trl_ext.trainers.common.step_zero import WrongInitialLossError
+from trl_ext.trainers.rollout.rows import Scored
 from trl_ext.trainers.rollout.sampled import Sampled
 from trl_ext.trainers.rollout.sampling_logps import padded
-
-SAME = 1e-3
-"""Tolerance in nats per token between policies of equal weights: 16-bit rounding stays below it, a wrong reference does not."""
 
 
 @dataclass
@@ -22,33 +18,54 @@ class Observed:
     """Values that TRL computes during a rollout and does not return.
 
     Attributes:
-        logps: (B, C) under the policy, then under the reference if it is run.
+        logps, ref_logps: (B, C) under policy and reference; `None` for one that is not run.
+        is_policy_done: Whether TRL has asked for the policy's log-probabilities, which it does before the reference's.
         rewards: (B over all processes, reward functions), NaN where a function does not apply.
         is_ended: Whether each completion of this process has an end token.
         sampling_logps: (B, T) under the weights that sampled, NaN where they are not known; `None` if these are the policy's.
         sampled_by: A merged copy that sampled and under which the completions have yet to be scored.
     """
 
-    logps: list[Tensor] = field(default_factory=list)
+    logps: Tensor | None = None
+    ref_logps: Tensor | None = None
+    is_policy_done: bool = False
     rewards: Tensor | None = None
     is_ended: list[bool] = field(default_factory=list)
     sampling_logps: Tensor | None = None
     sampled_by: nn.Module | None = None
 
+    def of_policy(self, scored: Scored) -> Scored:
+        """Keep the log-probabilities of the policy."""
+        self.is_policy_done, self.logps = True, scored.logps
+        return scored
+
+    def of_no_policy(self, rows: int, width: int, device: torch.device) -> Scored:
+        """Zeros (B, C) in place of the policy's log-probabilities, which nothing reads before the update."""
+        self.is_policy_done = True
+        nothing = torch.zeros(rows, width, device=device)
+        return Scored(nothing, nothing, None)
+
+    def of_reference(self, scored: Scored) -> Scored:
+        """Keep the log-probabilities of the reference."""
+        self.ref_logps = scored.logps
+        return scored
+
+    def take_copy(self) -> nn.Module:
+        """`sampled_by`, which is then `None`."""
+        copy, self.sampled_by = self.sampled_by, None
+        return copy
+
     def sampled(self, mask: Tensor, scores: Tensor) -> Sampled:
         """The completions of this process with their scores (B,); the mask is (B, C)."""
+        found = self.sampling_logps
         return Sampled(
-            logps=self.logps[0],
-            ref_logps=self.logps[1] if len(self.logps) > 1 else None,
+            logps=self.logps,
+            ref_logps=self.ref_logps,
             mask=mask,
             scores=scores,
-            is_ended=torch.tensor(self.is_ended, device=self.logps[0].device),
-            sampling_logps=self._padded_sampling_logps(mask.size(1)),
+            is_ended=torch.tensor(self.is_ended, device=mask.device),
+            sampling_logps=None if found is None else padded(found.to(mask.device), mask.size(1)),
         )
-
-    def _padded_sampling_logps(self, length: int) -> Tensor | None:
-        found = self.sampling_logps
-        return None if found is None else padded(found.to(self.logps[0].device), length)
 
 
 def weighted_scores(rewards: Tensor, weights: Tensor, clip_range: tuple[float, float] | None) -> Tensor:
@@ -57,20 +74,6 @@ def weighted_scores(rewards: Tensor, weights: Tensor, clip_range: tuple[float, f
     if clip_range:
         scores = scores.clamp(*clip_range)
     return scores.masked_fill(rewards.isnan().all(dim=1), torch.nan)
-
-
-def check_equal(sampled: Sampled) -> None:
-    """Check that a policy and a reference of equal weights agree.
-
-    Raises:
-        WrongInitialLossError: They differ, so one of them is the wrong model.
-    """
-    difference = masked.total((sampled.logps - sampled.ref_logps).abs(), sampled.mask).sum() / sampled.mask.sum()
-    if difference > SAME:
-        raise WrongInitialLossError(
-            f"Policy and reference have the same weights before the first step, but their log-probabilities differ by "
-            f"{difference:.3g} nats per token. The KL would be measured against a wrong reference, so training was stopped."
-        )
 
 
 def memory_reported(

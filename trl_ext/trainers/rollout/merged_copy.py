@@ -16,6 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from trl_ext.batching import attention
+from trl_ext.reference import modules
 from trl_ext.trainers.rollout import vllm_weights
 from trl_ext.trainers.rollout.roles import POLICY
 
@@ -56,7 +57,7 @@ def why_not_model(policy: PeftModel) -> str | None:
         return "the adapter is a variant of LoRA, and only plain LoRA is merged"
     if len({parameter.device for parameter in base.parameters()}) > 1:
         return "the base is spread over several devices"
-    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in policy.modules()):
+    if modules.has_dropout(policy):
         return "dropout is on (`disable_dropout: false`), which merged weights do not have"
     return None
 

@@ -1,8 +1,9 @@
-"""Sum the metrics of an optimizer step, then add one mean of each to TRL's history."""
+"""Sum the metrics of an optimizer step, then add one mean (or maximum) of each to TRL's history."""
 
 from typing import Any
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from trl_ext.trainers.common.metrics import MeanMetrics
 
@@ -16,20 +17,37 @@ class StepMetrics:
 
     Attributes:
         sums: By mode, sums over the micro-batches so far.
+        largest: Values (0-d) of this process, the largest of each name so far.
     """
 
     def __init__(self, accelerator: Accelerator, history: dict[str, Any]) -> None:
         self.accelerator = accelerator
         self.history = history
         self.sums = {"train": MeanMetrics(), "eval": MeanMetrics()}
+        self.largest: dict[str, Tensor] = {}
+
+    def keep_largest(self, values: dict[str, Tensor]) -> None:
+        """Keep the larger of each value and the one of its name so far. Every process has to name the same ones."""
+        for name, value in values.items():
+            self.largest[name] = value.maximum(self.largest[name]) if name in self.largest else value
 
     def finish(self, mode: str) -> dict[str, float]:
-        """Mean of each metric over the step and all processes; the sums of the next step start at zero."""
-        means = self.sums[mode].reduce(self.accelerator).means()
+        """Mean, or largest value, of each metric over the step and all processes; those of the next step start anew."""
+        found = self.sums[mode].reduce(self.accelerator).means()
         self.sums[mode] = MeanMetrics()
-        return means
+        largest, self.largest = self.largest, {}
+        return found | {name: self.accelerator.gather(value).max().item() for name, value in largest.items()}
 
     def record(self, mode: str, means: dict[str, float]) -> None:
         """Add values to the history, whose mean is logged."""
         for name, value in means.items():
             self.history[mode][name].append(value)
+
+
+def count_step(trainer: Any, seconds: float) -> None:
+    """Advance TRL's counters of micro-batches and of time per optimizer step, after a micro-batch."""
+    trainer._step += 1
+    trainer._current_train_step_time += seconds
+    if trainer._step % trainer.current_gradient_accumulation_steps == 0:
+        trainer._metrics["train"]["step_time"].append(trainer._current_train_step_time)
+        trainer._current_train_step_time = 0.0

@@ -15,6 +15,12 @@ class ResumableSampler(RepeatSampler):
             self.generator.manual_seed(self.seed + epoch)
 
 
+def shuffling(args: Any) -> dict[str, Any]:
+    """Attributes of TRL's module while a rollout is cut into micro-batches: how it is shuffled if several steps learn from it."""
+    is_one_step = args.gradient_accumulation_steps % args.steps_per_generation == 0
+    return {} if is_one_step else {"shuffle_sequence_dict": in_groups}
+
+
 def in_groups(batch: dict[str, Any]) -> dict[str, Any]:
     """What TRL's `shuffle_sequence_dict` does, with neighbours of equal prompts as one unit.
 

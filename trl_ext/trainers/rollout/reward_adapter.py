@@ -42,6 +42,16 @@ class RewardAdapter:
             raise ValueError(f"`reward_adapter` is {folder}, {problem}")
         self.folder = Path(folder).expanduser()
 
+    def attach_to_trainer(self, trainer: Any) -> None:
+        """As `attach`: on the policy of a `RolloutTrainer`, which runs the adapter in its rows."""
+        model, rows = trainer.model, trainer.rows
+        self.attach(
+            model,
+            tokenizer=trainer.processing_class,
+            tokenize=lambda prompts: trainer._tokenize_prompts(prompts)[0],
+            values=lambda trees, width: rows.scalars(trees, width, model.reward_head),
+        )
+
     def attach(
         self,
         model: PeftModel,

@@ -7,11 +7,11 @@ not depend on how it is cut.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from trl_ext.rl import kl, masked, rewards
+from trl_ext.rl import masked, rewards
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.rollout import distances
 
 
 @dataclass
@@ -19,8 +19,9 @@ class Sampled:
     """Completions of one process: B completions of up to C tokens.
 
     Attributes:
-        logps, ref_logps: (B, C), log-probabilities per token under the policy that sampled and the reference, at the
-            sampling temperature; the latter `None` where nothing reads a reference.
+        logps: (B, C), log-probabilities per token under the policy that sampled, at the sampling temperature; `None` where the
+            update's own pass is the first to compute them.
+        ref_logps: (B, C), under the reference; `None` where nothing reads a reference.
         sampling_logps: (B, C), under the weights that sampled, where those are computed in another way than `logps`; NaN
             where they are not known, `None` where the policy itself sampled.
         mask: (B, C), 1 on the tokens to learn from.
@@ -31,7 +32,7 @@ class Sampled:
         greedy_scores: (B,), of a greedy completion of the same prompt, penalised like the others; `None` unless they are read.
     """
 
-    logps: Tensor
+    logps: Tensor | None
     ref_logps: Tensor | None
     mask: Tensor
     scores: Tensor
@@ -42,14 +43,6 @@ class Sampled:
 
     def __post_init__(self) -> None:
         self.mask = self.mask * ~self.scores.isnan().unsqueeze(1)
-
-    def kl_total_and_count(self) -> Tensor:
-        """(2,): log π/π_ref summed over all unmasked completions, in nats, and the number of these.
-
-        Their quotient is unbiased for the KL of whole completions.
-        """
-        per_sequence = kl.sequence("k1", self.logps, self.ref_logps, self.mask)
-        return torch.stack([per_sequence.sum(), self.mask.any(1).sum().to(per_sequence.dtype)])
 
     def penalised_scores(self, missing_eos_penalty: float | None) -> Tensor:
         """(B,): the scores, minus the penalty for completions without an end token; NaN stays NaN."""
@@ -65,14 +58,16 @@ class Sampled:
         scores = self.penalised_scores(missing_eos_penalty).double()
         return masked.moments(scores, self.mask.any(1), add_up)[1].sqrt()
 
-    def record_samples(self, sums: MeanMetrics) -> None:
-        """Add the metrics that every rollout has. KL estimators are means over tokens, the others over completions."""
-        mask = self.mask
+    def record_samples(self, sums: MeanMetrics) -> dict[str, Tensor]:
+        """Add the metrics that every rollout has, means over completions, and the distances of the policy if it was scored.
+
+        Returns:
+            The largest values of metrics that are no means.
+        """
         sums.add("score", self.scores.nansum(), (~self.scores.isnan()).sum())
-        if self.ref_logps is not None:
-            for name in ("k1", "k2", "k3"):  # k3+ has the value of k3
-                sums.add(
-                    f"kl/{name}", masked.total(kl.ESTIMATORS[name](self.logps, self.ref_logps), mask).sum(), mask.sum()
-                )
-            sums.add("kl/sequence", *self.kl_total_and_count())
-        sums.add("completions/eos_share", self.is_ended.sum(), len(mask))
+        sums.add("completions/eos_share", self.is_ended.sum(), len(self.mask))
+        if self.logps is None:
+            return {}
+        return distances.record(
+            sums, self.logps, self.mask, ref_logps=self.ref_logps, sampling_logps=self.sampling_logps
+        )

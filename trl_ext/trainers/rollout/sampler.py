@@ -19,7 +19,7 @@ from trl_ext.support.free_memory import release
 from trl_ext.support.memory_errors import in_parentheses, is_out_of_memory
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.processes import on_any_process
-from trl_ext.trainers.common.step_zero import is_rounded
+from trl_ext.trainers.common.step_zero import HALF, is_rounded
 from trl_ext.trainers.common.temporarily import temporarily
 from trl_ext.trainers.rollout import merged_copy, sampling_logps, sampling_memory
 from trl_ext.trainers.rollout.merged_copy import CannotMergeError, MergedCopy
@@ -27,8 +27,6 @@ from trl_ext.trainers.rollout.unchanged import unchanged
 
 AUTO, ADAPTER, MERGED = "auto", "adapter", "merged"
 STATE = "sampling_weights"
-
-HALF = (torch.bfloat16, torch.float16)
 
 ROUNDING_32_BIT, ROUNDING_16_BIT = 1e-3, 0.1
 """Mean difference of log-probabilities, in nats per token, that rounding stays below."""
@@ -160,9 +158,8 @@ class Sampler:
 
     def _is_in_16_bits(self, trainer: Any) -> bool:
         """Whether the policy or the weights that sample compute in 16 bits, or round their inputs to 8."""
-        compute = getattr(getattr(self.policy.config, "quantization_config", None), "bnb_4bit_compute_dtype", None)
-        dtypes = compute, None if self.copy is None else self.copy.dtype
-        return is_rounded(trainer) or self.args.use_vllm or any(dtype in HALF for dtype in dtypes)
+        of_copy = None if self.copy is None else self.copy.dtype
+        return is_rounded(trainer) or self.args.use_vllm or of_copy in HALF
 
     # The choice -------------------------------------------------------------------------------------------------
 

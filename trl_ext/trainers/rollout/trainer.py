@@ -7,6 +7,7 @@ an update (`trl_ext.trainers.rollout.update`), metrics, and the files of a check
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from trl.trainer import rloo_trainer
 
 from trl_ext.batching import attention
 from trl_ext.reference import frozen_copy, modules, switching
-from trl_ext.reference.frozen_copy import policy_is_reference
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
@@ -35,7 +35,8 @@ from trl_ext.trainers.common.row_memory import RowMemory
 from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.common.temporarily import temporarily
 from trl_ext.trainers.rollout import (
-    correction,
+    completions_table,
+    distances,
     generation,
     greedy,
     order,
@@ -45,7 +46,7 @@ from trl_ext.trainers.rollout import (
     vllm_weights,
 )
 from trl_ext.trainers.rollout.checkpoint import RolloutFiles
-from trl_ext.trainers.rollout.metrics import StepMetrics
+from trl_ext.trainers.rollout.metrics import StepMetrics, count_step
 from trl_ext.trainers.rollout.rows import RolloutRows, Scored
 from trl_ext.trainers.rollout.sampler import MERGED, Sampler
 from trl_ext.trainers.rollout.update import RolloutUpdate
@@ -97,7 +98,6 @@ class RolloutTrainer(RLOOTrainer):
         make_update: Callable[..., RolloutUpdate],
         files: RolloutFiles,
         beta: float | None,
-        reads_reference: bool = True,
         **given: Any,
     ) -> None:
         """As TRL's trainer.
@@ -107,7 +107,6 @@ class RolloutTrainer(RLOOTrainer):
             make_update: Makes the update, from the arguments of `RolloutUpdate`.
             files: Of a checkpoint.
             beta: The coefficient that TRL's attribute of this name shows.
-            reads_reference: Whether completions are scored under the reference.
 
         Raises:
             ValueError: The folder is not a reward adapter, or belongs to another base.
@@ -129,18 +128,12 @@ class RolloutTrainer(RLOOTrainer):
         self.memory = RowMemory(runtime, optimizer=lambda: self.optimizer, trained=lambda: self.update.parameters())
         self.rows = RolloutRows(runtime, self.memory, self._tokenizer.pad_token_id, has_aux_loss=self.aux_loss_enabled)
         if adapter is not None:
-            adapter.attach(
-                self.model,
-                tokenizer=self.processing_class,
-                tokenize=lambda prompts: self._tokenize_prompts(prompts)[0],
-                values=lambda trees, width: self.rows.scalars(trees, width, self.model.reward_head),
-            )
-        if self.use_vllm:  # which TRL gives weights one by one, by name (`tests/trainers/rollout/test_generation.py`)
-            self.vllm_generation._iter_named_params = lambda: vllm_weights.named_weights(self.model)
+            adapter.attach_to_trainer(self)
+        if self.use_vllm:
+            vllm_weights.sent_merged(self.vllm_generation, self.model)
             vllm_logps.returned_by(self.vllm_generation)
         self.sampler = Sampler(self.model, args, self.accelerator)
         self.beta = beta
-        self._reads_reference = reads_reference
         self.files = files
         self.update = make_update(
             rows=self.rows,
@@ -189,24 +182,21 @@ class RolloutTrainer(RLOOTrainer):
         self.update.checkpoint_nothing()
         self._observed = generation.Observed()
         # TRL runs a reference pass for any β except 0; the rewards that it computes with β are not used here.
-        trl_computes = temporarily(self, beta=float(self._reads_reference))
+        trl_computes = temporarily(self, beta=float(self.update.needs_reference))
         with trl_computes, temporarily(rloo_trainer, use_adapter=switching.used):
             batch = super()._generate_and_score_completions(inputs)
+        del batch["old_logps"], batch["advantages"]
         observed, self._observed = self._observed, None
         sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
         if self.update.needs_greedy:
             sampled.greedy_scores = greedy.scores(self, inputs)
         sampled.normalised_scores = self._normalised_scores(observed.rewards, len(inputs))
-        if sampled.sampling_logps is not None:
-            self.sampler.judge(correction.record(sampled, self.accelerator, self._metrics[mode]), self)
-        if sampled.ref_logps is not None and self._should_equal_reference():
-            generation.check_equal(sampled)
         for name in OF_RLOO:
             self._metrics[mode].pop(name, None)
         deviation = sampled.score_deviation(self.args.missing_eos_penalty, self.update.add_up)
         self._metrics[mode]["score/std"].append(deviation.item())
         learnable, shown = self.update.targets(batch, sampled, mode)
-        self._show(shown)
+        completions_table.show(self, shown)
         return learnable
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
@@ -238,24 +228,23 @@ class RolloutTrainer(RLOOTrainer):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """What TRL computes in padded micro-batches, in rows. Prompts are text, so that there are no images."""
         trees = token_ids.from_sequences(input_ids, attention_mask, logits_to_keep)
-        if self._observed is None:
+        score = partial(self.rows.score, model, trees, logits_to_keep, router_logits=compute_aux_loss)
+        observed = self._observed
+        if observed is None:
             self.rows.prepare(trees)
-            return self.rows.score(model, trees, logits_to_keep, router_logits=compute_aux_loss)
-        # The policy is scored first, as it sampled. The reference has no dropout, neither of its adapter nor of the base.
-        mode = no_grad_eval(self.model) if self._observed.logps else contextlib.nullcontext()
-        phase = "while completions were scored under policy and reference"
-        with self._memory_reported(phase, cuts_rows=True), mode:
+            return score()
+        with self._memory_reported("while completions were scored under policy and reference", cuts_rows=True):
+            if observed.is_policy_done:
+                with no_grad_eval(self.model):  # it has no dropout, neither of its adapter nor of the base
+                    return observed.of_reference(score())
             self.rows.prepare(trees)
-            output = self.rows.score(model, trees, logits_to_keep, router_logits=compute_aux_loss)
-            if self._observed.sampled_by is not None:
-                copy, self._observed.sampled_by = self._observed.sampled_by, None
+            if observed.sampled_by is not None:
+                of_copy = (observed.take_copy(), input_ids, attention_mask, logits_to_keep, batch_size)
                 with torch.no_grad():
-                    scored = super()._get_per_token_logps_and_entropies(
-                        copy, input_ids, attention_mask, logits_to_keep, batch_size
-                    )
-                self._observed.sampling_logps = scored[0]
-        self._observed.logps.append(output.logps)
-        return output
+                    observed.sampling_logps = super()._get_per_token_logps_and_entropies(*of_copy)[0]
+            if self.update.needs_logps(self._mode):
+                return observed.of_policy(score())  # in the mode in which it is trained
+            return observed.of_no_policy(len(trees), logits_to_keep, input_ids.device)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         with self._memory_reported("while rewards were computed"):
@@ -275,17 +264,9 @@ class RolloutTrainer(RLOOTrainer):
         """What completions are compared by (B,), if not by their scores; the arguments are those of `_scores`."""
         return None
 
-    def _should_equal_reference(self) -> bool:
-        is_first = self.state.global_step == 0 and self.args.disable_dropout
-        return is_first and policy_is_reference(self.model)
-
-    def _show(self, values: Tensor) -> None:
-        """Show these values (B,) in the table of completions instead of RLOO's advantages."""
-        gathered = self.accelerator.gather(values).tolist()
-        shown = self._logs["advantages"]
-        for _ in range(min(len(gathered), len(shown))):
-            shown.pop()
-        shown.extend(gathered)
+    def _close(self, mode: str) -> None:
+        """End an optimizer step before the optimizer runs, or an evaluation batch, and judge the distances of the policy."""
+        distances.judge(self.update.close(mode), self)
 
     def _memory_reported(self, phase: str, **kind: bool) -> Any:
         return generation.memory_reported(phase, is_training=self.model.training, **kind)
@@ -301,7 +282,7 @@ class RolloutTrainer(RLOOTrainer):
         modules.train(self.model)
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers
-        with temporarily(rloo_trainer, **self._shuffle()):
+        with temporarily(rloo_trainer, **order.shuffling(self.args)):
             micro_batch = self._prepare_inputs(inputs)
         # Sharing the auxiliary loss of a mixture of experts among micro-batches would change it.
         number = self._step if self.aux_loss_enabled else self._step // self.args.steps_per_generation
@@ -312,20 +293,15 @@ class RolloutTrainer(RLOOTrainer):
             loss = self.update.learn_step(collected)
             device_cache.empty_on_schedule(self)
             reduce_gradients(self.accelerator, self.update.parameters(), "mean")
-            self.update.close("train")
-        self._count_step(time.perf_counter() - started)
+            self._close("train")
+        count_step(self, time.perf_counter() - started)
         return loss
-
-    def _shuffle(self) -> dict[str, Any]:
-        """How a rollout is shuffled before it is cut into micro-batches, where it is learnt from in several steps."""
-        is_one_step = self.args.gradient_accumulation_steps % self.args.steps_per_generation == 0
-        return {} if is_one_step else {"shuffle_sequence_dict": order.in_groups}
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """The policy's loss, for evaluation."""
         loss = self.update.policy_loss(inputs, self.update.metrics.sums[self._mode])
         if not self.model.training:
-            self.update.close("eval")
+            self._close("eval")
         return loss
 
     def _score(self, batch: dict[str, Tensor]) -> Scored:
@@ -339,14 +315,6 @@ class RolloutTrainer(RLOOTrainer):
                 compute_aux_loss=self.aux_loss_enabled,
             )
         )
-
-    def _count_step(self, seconds: float) -> None:
-        """TRL's counters of micro-batches and of time per optimizer step."""
-        self._step += 1
-        self._current_train_step_time += seconds
-        if self._step % self.current_gradient_accumulation_steps == 0:
-            self._metrics["train"]["step_time"].append(self._current_train_step_time)
-            self._current_train_step_time = 0.0
 
     @property
     def _mode(self) -> str:

@@ -1,5 +1,6 @@
 """Learn from a rollout: the order of one optimizer step, whatever the loss.
 
+    needs_logps(mode)            # whether a rollout is scored under the policy before it is learnt from
     targets(rollout, …)          # once per rollout: the tensors that the losses read
     for each micro-batch:
         collect it
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from trl_ext.rl import masked
 from trl_ext.trainers.common.metrics import MeanMetrics
-from trl_ext.trainers.rollout import roles, token_ids
+from trl_ext.trainers.rollout import distances, roles, token_ids
 from trl_ext.trainers.rollout.backward import Backward, join
 from trl_ext.trainers.rollout.metrics import StepMetrics
 from trl_ext.trainers.rollout.rows import RolloutRows, Scored
@@ -43,6 +44,7 @@ class RolloutUpdate(ABC):
 
     needs_greedy = False  # whether `Sampled.greedy_scores` is read
     example = "completion"  # what a batch has rows of, for messages
+    unlogged: tuple[str, ...] = (distances.TO_REFERENCE,)  # metrics that are only checked
 
     def __init__(
         self,
@@ -60,6 +62,18 @@ class RolloutUpdate(ABC):
         self.aux_loss_coef = aux_loss_coef
         self.metrics = metrics
         self.backward = Backward(rows, self.example)
+
+    @property
+    @abstractmethod
+    def needs_reference(self) -> bool:
+        """Whether completions are scored under the reference. Otherwise `Sampled.ref_logps` is `None`, and no KL is logged."""
+
+    def needs_logps(self, mode: str) -> bool:
+        """Whether a rollout needs the policy's log-probabilities before it is learnt from (`train`) or evaluated (`eval`).
+
+        Otherwise `Sampled.logps` is `None`, and the forward pass of the update is the first to compute them.
+        """
+        return True
 
     @abstractmethod
     def targets(self, batch: dict[str, Any], sampled: Sampled, mode: str) -> tuple[dict[str, Any], Tensor]:
@@ -107,9 +121,11 @@ class RolloutUpdate(ABC):
         """All trained parameters."""
         return roles.policy_parameters(self.model)
 
-    def close(self, mode: str) -> None:
-        """End an optimizer step, or an evaluation batch: record one mean of each metric."""
-        self.metrics.record(mode, self.metrics.finish(mode))
+    def close(self, mode: str) -> dict[str, float]:
+        """End an optimizer step, or an evaluation batch: record one value of each metric, and return all of them."""
+        found = self.metrics.finish(mode)
+        self.metrics.record(mode, {name: value for name, value in found.items() if name not in self.unlogged})
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """State that a resumed run continues with, as tensors and plain values."""

@@ -5,6 +5,7 @@ reference would drift, and merging into a 4-bit base is not exact. Here each mer
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -23,6 +24,11 @@ def check(config: PeftConfig) -> None:
             "`use_vllm` needs the policy as plain weights, which can only be built from plain LoRA (no DoRA, no "
             "`target_parameters`). Change the adapter, or set `use_vllm: false`."
         )
+
+
+def sent_merged(generation: Any, model: PeftModel) -> None:
+    """Let `generation`, TRL's `VLLMGeneration`, send the merged weights of a policy, matrix by matrix."""
+    generation._iter_named_params = lambda: named_weights(model)
 
 
 def named_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
