@@ -113,5 +113,5 @@ def check_same(trl: Any, mine: Any, *, but: tuple[str, ...] = ()) -> None:
         for name in (*SAME, *OF_COMPLETIONS):
             if name in but or name not in log:
                 continue
-            # Losses are differences of numbers of the size of the advantages; float32 is good to 1e-7 of these.
-            assert mine.recorder.logs[step][name] == pytest.approx(log[name], rel=1e-5, abs=2e-6), (step, name)
+            # Losses are differences of numbers of the size of the advantages, in VESPO times weights up to e³; float32 is good to 1e-7.
+            assert mine.recorder.logs[step][name] == pytest.approx(log[name], rel=1e-5, abs=5e-6), (step, name)

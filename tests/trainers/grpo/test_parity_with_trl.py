@@ -24,6 +24,9 @@ CASES = [
     {"loss_type": "grpo", "delta": 1.03, "scale_rewards": False},
     {"loss_type": "grpo", "mask_truncated_completions": True, "beta": 0.3},
     {"loss_type": "dapo", "mask_truncated_completions": True},
+    # Without a pass of the old policy on either side:
+    {"loss_type": "dapo", "num_iterations": 1, "beta": 0.3},
+    {"loss_type": "vespo", "num_iterations": 1},
 ]
 
 
@@ -36,7 +39,12 @@ def test_same_loss_metrics_gradients_and_weights(case, tiny_model, tmp_path):
     theirs, ours = both(THEIRS, OURS, tiny_model, tmp_path, case)
     check_same(theirs, ours)
     is_clipped = [log.get("clip_ratio/region_mean") for log in theirs.recorder.logs]
-    if case["loss_type"] in ("grpo", "dr_grpo", "dapo", "bnpo", "luspo"):
+    if case.get("num_iterations") == 1:
+        assert not any(is_clipped)
+        assert [log.get("kl/k3") for log in ours.recorder.logs] == pytest.approx(
+            [log.get("kl") for log in theirs.recorder.logs], rel=1e-5
+        )
+    elif case["loss_type"] in ("grpo", "dr_grpo", "dapo", "bnpo", "luspo"):
         assert is_clipped[1] > 0  # the second epoch leaves the clipping range, or the comparison would prove little
         if "importance_sampling_level" not in case and "delta" not in case and "mask" not in name(case):
             for found, expected in zip(ours.recorder.logs, is_clipped, strict=True):

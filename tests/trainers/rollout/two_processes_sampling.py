@@ -34,7 +34,6 @@ FAULTS = {
 def summary(trainer):
     return {
         "choice": trainer.sampler.choice,
-        "has copy": trainer.sampler.copy is not None,
         "logs": trainer.recorder.logs,
         "gradients": trainer.recorder.gradients[0],
         "batches": trainer._buffered_inputs,
