@@ -30,7 +30,7 @@ MLP = ["gate_proj", "up_proj", "down_proj"]
 )
 def test_what_peft_finds_is_taken(config, targets, has_experts, tmp_path):
     config.save_pretrained(tmp_path)
-    assert lora_targets.check(str(tmp_path), set(targets)) is has_experts
+    assert lora_targets.check(str(tmp_path), set(targets)).has_experts is has_experts
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     model = get_peft_model(model, LoraConfig(target_modules=targets))

@@ -1,15 +1,19 @@
-"""Check that the modules named in `lora_target_modules` exist in the model."""
+"""Check that the modules and parameters that get a LoRA exist in the model."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
 from peft import LoraConfig
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
+from trl_ext.experts.targets import ends_of_parameters, has_experts, outside_experts, unknown_parameters
 from trl_ext.recipe import Recipe
+from trl_ext.support import messages
 from trl_ext.support.errors import UserError
+
+ALL = "all-linear"
 
 
 def as_given(recipe: Recipe, targets: Any) -> Any:
@@ -19,31 +23,55 @@ def as_given(recipe: Recipe, targets: Any) -> Any:
     return set(given) if is_name else targets
 
 
-def check(path: str, targets: Any, revision: str = "main", trust_remote_code: bool = False) -> bool:
+class Targets(NamedTuple):
+    """What gets a LoRA.
+
+    Attributes:
+        modules: PEFT's `target_modules`.
+        has_experts: Whether experts are among the targets. Fused into tensors, they are not modules, but PEFT finds them.
+        is_mixture: Whether the model has experts.
+    """
+
+    modules: Any
+    has_experts: bool = False
+    is_mixture: bool = False
+
+
+def check(
+    path: str,
+    targets: Any,
+    revision: str = "main",
+    trust_remote_code: bool = False,
+    parameters: list[str] | None = None,
+) -> Targets:
     """Check that every named LoRA target exists in the model. Only its configuration is read.
 
-    PEFT trains the targets it finds and ignores the others silently, as long as it finds one.
+    PEFT trains the targets it finds and ignores the others silently, as long as it finds one. `all-linear` becomes the names of
+    the linear layers outside experts if the model is a mixture of them.
 
     Args:
         path: Path or Hub name of the model.
         targets: Names or ends of names; a pattern (a string) is left to PEFT.
         revision: Of the model on the Hub.
         trust_remote_code: Whether its configuration may be code.
-
-    Returns:
-        Whether experts are among the targets. Fused into tensors, they are not modules, but PEFT finds them.
+        parameters: Names or ends of names of parameters (`target_parameters`).
 
     Raises:
-        UserError: A name matches no module; lists the names of the linear layers.
+        UserError: A name matches no module or parameter; lists those that exist.
     """
-    if targets is None or isinstance(targets, str):
-        return False
     config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
-    if architecture is None:  # remote code is not run to check a spelling
-        return False
+    is_named = targets is not None and not isinstance(targets, str)
+    if architecture is None or not (is_named or parameters or _may_have_experts(config)):
+        return Targets(targets, bool(parameters))  # remote code is not run to check a spelling
     with torch.device("meta"):
         model = architecture._from_config(config)
+    is_mixture = has_experts(model)
+    _require_parameters(path, model, parameters or [])
+    if isinstance(targets, str) and targets.lower() == ALL and is_mixture:
+        return Targets(outside_experts(model), bool(parameters), is_mixture)
+    if not is_named:
+        return Targets(targets, bool(parameters), is_mixture)
     modules = dict(model.named_modules())
     linear = sorted({name.rpartition(".")[2] for name, m in modules.items() if isinstance(m, torch.nn.Linear)})
     asked = LoraConfig(target_modules=set(targets))
@@ -57,4 +85,19 @@ def check(path: str, targets: Any, revision: str = "main", trust_remote_code: bo
             f"`lora_target_modules` names {', '.join(unknown)}, which {path} does not have. Its linear layers are "
             f"{', '.join(linear)}. `all-linear` selects all of them except the head."
         )
-    return bool(asked.target_parameters)
+    return Targets(targets, bool(asked.target_parameters or parameters), is_mixture)
+
+
+def _may_have_experts(config: PreTrainedConfig) -> bool:
+    return any("expert" in name for name in config.get_text_config().to_dict())
+
+
+def _require_parameters(path: str, model: torch.nn.Module, given: list[str]) -> None:
+    unknown = unknown_parameters(model, given)
+    if unknown:
+        known = ends_of_parameters(model)
+        near = messages.nearest(unknown[0], known)
+        meant = f"Did you mean {near[0]}?" if near else f"Its matrices are {', '.join(known)}."
+        raise UserError(
+            f"`lora_target_parameters` names {', '.join(map(messages.shown_text, unknown))}, which {path} does not have. {meant}"
+        )

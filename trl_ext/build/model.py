@@ -170,9 +170,16 @@ def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements:
         return None
     peft_config.revision = recipe.get("model_revision")  # so that the adapter is later loaded on the same weights
     peft_config.target_modules = lora_targets.as_given(recipe, peft_config.target_modules)
-    trains_experts = lora_targets.check(
-        model_path(recipe), peft_config.target_modules, model_args.model_revision, args.trust_remote_code
+    targets = lora_targets.check(
+        model_path(recipe),
+        peft_config.target_modules,
+        model_args.model_revision,
+        args.trust_remote_code,
+        peft_config.target_parameters,
     )
+    peft_config.target_modules = targets.modules
+    if targets.is_mixture:
+        statements.append(_about_experts(targets, model_args.load_in_4bit and not sharding.is_on(recipe.get("fsdp"))))
     if recipe.method.trains_scores:
         peft_config.task_type = "SEQ_CLS"
         peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or ()), "score"})
@@ -181,6 +188,16 @@ def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements:
             "`lora_dropout` has no effect because `disable_dropout` is on, TRL's default, which gives policy and reference "
             "the same network. Set `disable_dropout: false` to use dropout."
         )
-    if trains_experts and getattr(args, "disable_dropout", False):
+    if targets.has_experts and getattr(args, "disable_dropout", False):
         peft_config.lora_dropout = 0.0  # PEFT refuses dropout on experts even if it is disabled
     return peft_config
+
+
+def _about_experts(targets: lora_targets.Targets, is_4bit: bool) -> str:
+    stored = "in 4 bits" if is_4bit else "as they are"
+    if targets.has_experts:
+        return f"The model is a mixture of experts. The base's experts are stored {stored}, and they are among the targets of the LoRA."
+    return (
+        f"The model is a mixture of experts, stored {stored}. The LoRA is on the linear layers outside the experts; name experts "
+        "in `lora_target_parameters` to train them, too."
+    )

@@ -17,6 +17,8 @@ from transformers import (
 )
 from trl import ModelConfig
 
+from trl_ext.experts import quantizer
+
 
 def load(path: str, architecture: type | None = None, **init: Any) -> PreTrainedModel:
     """Load a model, by default of the architecture that its configuration names.
@@ -48,11 +50,14 @@ def _architecture(path: str, init: dict[str, Any]) -> type:
 def quantisation(args: ModelConfig, compute_dtype: Any) -> BitsAndBytesConfig | None:
     """The quantisation that `load_in_4bit` or `load_in_8bit` ask for; `None` without either.
 
+    In 4 bits, models loaded from now on in this process have their experts quantised, too (`trl_ext.experts`).
+
     Args:
         args: Settings of the model.
         compute_dtype: Of the matrix products of 4-bit weights.
     """
     if args.load_in_4bit:
+        quantizer.install()
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_compute_dtype=compute_dtype,

@@ -128,5 +128,6 @@ def dequantisation_bytes(shape: Shape, storage: Storage) -> float:
     """Bytes read and written when the base is dequantised once."""
     if storage.bits == 16:
         return 0
-    stored = sum(count * four_bit_bytes(elements, storage.is_double) for elements, count in shape.linear)
-    return (stored if storage.bits == 4 else shape.quantised) + 2 * shape.quantised
+    if storage.bits == 8:
+        return 3 * shape.quantised
+    return sum(count * (four_bit_bytes(size, storage.is_double) + 2 * size) for size, count in shape.in_4_bits())

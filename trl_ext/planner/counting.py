@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from trl_ext.experts import storage
 from trl_ext.planner import lora
 from trl_ext.planner.shape import Shape
 from trl_ext.support.errors import UserError
@@ -22,6 +23,7 @@ def count(
     config: dict[str, Any],
     rank: int | None = None,
     targets: lora.Targets = lora.ALL_LINEAR,
+    parameters: list[str] | None = None,
     *,
     is_quantised: bool = True,
     is_fused: bool = True,
@@ -32,6 +34,7 @@ def count(
         config: The content of its config.json.
         rank: r of the LoRA; `None` if all weights are trained.
         targets: PEFT's `target_modules`: `all-linear`, a regular expression, or names.
+        parameters: PEFT's `target_parameters`.
         is_quantised: Whether the linear layers will be quantised.
         is_fused: Whether LoRA layers, norms and MLPs are those of `trl_ext.fused`, or of PEFT and transformers.
 
@@ -40,7 +43,7 @@ def count(
     """
     model, text = on_meta(config)
     try:
-        counted = _shape(model, text, rank, targets, is_fused)
+        counted = _shape(model, text, rank, targets, parameters, is_fused)
     except AttributeError as error:
         raise UserError(
             f"The planner does not support the architecture of this model ({config['model_type']}): {error}."
@@ -48,11 +51,14 @@ def count(
     return replace(counted, shares_inputs=is_quantised or is_fused or rank is None)
 
 
-def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_fused: bool) -> Shape:
+def _shape(
+    model: Any, text: Any, rank: int | None, targets: lora.Targets, parameters: list[str] | None, is_fused: bool
+) -> Shape:
     modules = dict(model.named_modules())
     head = model.get_output_embeddings()
     skipped = not_converted(model)
     linear = {name: module for name, module in modules.items() if _is_linear(module)}
+    targets = lora.resolve(model, targets)
     quantised = [module for name, module in linear.items() if _converts(name, skipped)]
     layers = decoder_layers(model, text)
     layer_name = next(name for name, module in modules.items() if module is layers[0])
@@ -89,7 +95,7 @@ def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_fu
         parameters=_count(model.parameters()),
         linear=tuple(sorted(Counter(module.weight.numel() for module in quantised).items())),
         linear_width=sum(module.weight.shape[0] for module in quantised),
-        largest_linear=max((module.weight.numel() for module in quantised), default=0),
+        expert_weights=tuple(sorted(Counter(weight.numel() for weight in storage.weights(model).values()).items())),
         embedding=embedding.numel(),
         head=0 if is_tied else head.weight.numel(),
         experts=experts,
@@ -99,15 +105,17 @@ def _shape(model: Any, text: Any, rank: int | None, targets: lora.Targets, is_fu
         shares_inputs=True,
         norm_offset=_norm_offset(layers[0]) if is_fused else None,
         is_mlp_fused=is_fused and any(swiglu.can_fuse(module) for module in layers[0].modules()),
-        has_softcap=getattr(text, "attn_logit_softcapping", None) is not None,
+        gate_copies=4 if any(_has_own_gate(module) for module in layers[0].modules()) else 1,
+        is_eager=not model._supports_sdpa,
+        score_bytes=_score_bytes(text, layers[0]),
         cannot_pack=known_to_be_wrong(model.config),
         experts_per_token=per_token,
         active=_active(layers, per_token),
     )
-    if adapter is None or not experts:
+    if adapter is None or not (experts or parameters):
         return counted
     # Last, since PEFT changes the model.
-    return replace(counted, adapter=lora.count_adapter_with_experts(model, rank, targets, layer_name))
+    return replace(counted, adapter=lora.count_adapter_with_experts(model, rank, targets, parameters, layer_name))
 
 
 def on_meta(config: dict[str, Any]) -> tuple[Any, Any]:
@@ -152,7 +160,7 @@ def not_converted(model: Any) -> list[str]:
     """Modules that transformers keeps in 16 or 32 bits when it quantises this model."""
     from transformers.quantizers.base import get_keys_to_not_convert
 
-    return [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or [])]
+    return [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or []), *storage.routers(model)]
 
 
 def _converts(name: str, skipped: list[str]) -> bool:
@@ -176,6 +184,18 @@ def _experts_per_token(text: Any, layer: nn.Module) -> int:
         return 0
     names = ("num_experts_per_tok", "experts_per_token", "moe_top_k", "top_k_experts", "moe_topk")
     return next((getattr(text, name) for name in names if getattr(text, name, None)), 1)
+
+
+def _has_own_gate(module: nn.Module) -> bool:
+    """Whether experts have a gate of their own kind: that of gpt-oss clamps both projections and shifts one."""
+    from transformers.integrations.moe import _default_apply_gate
+
+    return storage.are_experts(module) and type(module)._apply_gate is not _default_apply_gate
+
+
+def _score_bytes(text: Any, layer: nn.Module) -> int:
+    has_sinks = any(name.endswith("sinks") for name, _ in layer.named_parameters())
+    return 2 if has_sinks else 8 if getattr(text, "attn_logit_softcapping", None) is not None else 6
 
 
 def _active(layers: nn.ModuleList, experts_per_token: int) -> int:

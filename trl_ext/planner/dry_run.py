@@ -54,6 +54,7 @@ def run(
     *,
     rank: int | None = None,
     targets: lora.Targets = lora.ALL_LINEAR,
+    parameters: list[str] | None = None,
     checkpointed_layers: int = 0,
     is_fused: bool = True,
 ) -> Measured:
@@ -63,7 +64,7 @@ def run(
         config: The content of a config.json.
         row: A packed row for the variable-length kernel, or padded rows for `sdpa` or `eager`.
         storage: 4-bit or unquantised weights.
-        rank, targets: Rank and targets of the LoRA; without a rank all weights are trained.
+        rank, targets, parameters: Rank and targets of the LoRA; without a rank all weights are trained.
         is_fused: Whether its layers are those of `trl_ext.fused`, or of PEFT and transformers.
 
     Raises:
@@ -76,7 +77,7 @@ def run(
         )
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
-        model = fake_model.build(config, storage, rank, targets)
+        model = fake_model.build(config, storage, rank, targets, parameters)
         if is_fused:
             for fuse in (norm.fuse, swiglu.fuse, fused_lora.fuse):
                 fuse(model)
@@ -108,6 +109,7 @@ def compare(recipe: Any, planned: VramPlan) -> dict[str, float]:
         asked.storage,
         rank=asked.shape.adapter.rank if asked.shape.adapter else None,
         targets=asked.targets,
+        parameters=asked.parameters,
         checkpointed_layers=planned.checkpointed_layers,
         is_fused=asked.is_fused,
     )

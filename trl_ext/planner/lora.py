@@ -20,6 +20,15 @@ OUT = ("o_", "out", "dense", "c_proj")
 """Prefixes of the names of an attention's last projection."""
 
 
+def resolve(model: Any, targets: Targets) -> Targets:
+    """`all-linear` of a mixture of experts as the names of its linear layers outside experts; other targets as they are."""
+    from trl_ext.experts.targets import has_experts, outside_experts
+
+    if isinstance(targets, str) and targets.lower() == ALL_LINEAR and has_experts(model):
+        return outside_experts(model)
+    return targets
+
+
 def find_targets(linear: dict[str, nn.Module], targets: Targets, head: Any, model_type: str) -> list[str]:
     """Names of the modules that get a LoRA, by PEFT's rules."""
     if targets is None:
@@ -60,17 +69,28 @@ def count_adapter(rank: int, carrying: dict[str, nn.Module], in_layer: list[str]
     return Adapter(rank, parameters(carrying), len(in_layer), parameters(in_layer))
 
 
-def count_adapter_with_experts(model: Any, rank: int, targets: Targets, layer_name: str) -> Adapter:
-    """Count the adapter of a mixture of experts, which PEFT maps to the experts' 3-D tensors by rules of its own."""
+def count_adapter_with_experts(
+    model: Any, rank: int, targets: Targets, parameters: list[str] | None, layer_name: str
+) -> Adapter:
+    """Count the adapter of a mixture of experts, which PEFT maps to the experts' 3-D tensors by rules of its own.
+
+    Args:
+        parameters: PEFT's `target_parameters`.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora.layer import ParamWrapper
 
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        peft_model = get_peft_model(model, LoraConfig(r=rank, target_modules=targets, task_type="CAUSAL_LM"))
+        peft_model = get_peft_model(model, LoraConfig(r=rank, target_modules=targets, target_parameters=parameters, task_type="CAUSAL_LM"))
     sizes = {name: p.numel() for name, p in peft_model.named_parameters() if p.requires_grad}
-    in_layer = [size for name, size in sizes.items() if f"{layer_name}." in name]
-    return Adapter(rank, sum(sizes.values()), len(in_layer) // 2, sum(in_layer))
+    in_layer = {name: size for name, size in sizes.items() if f"{layer_name}." in name}
+    layer = peft_model.get_base_model().get_submodule(layer_name)
+    fused = {m.parameter_name for m in layer.modules() if isinstance(m, ParamWrapper) and m.num_experts > 1}
+    products = fused & set(DOWN)
+    linears = len(in_layer) // 2 - len(fused)
+    return Adapter(rank, sum(sizes.values()), linears, sum(in_layer.values()), int(fused > products), int(bool(products)))
 
 
 def count_readers(names: list[str]) -> Readers:

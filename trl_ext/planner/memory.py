@@ -86,9 +86,13 @@ class Storage:
 
 
 def weights(shape: Shape, storage: Storage) -> dict[str, float]:
-    """Bytes of the base model by part. Only linear layers are quantised; experts in 3-D tensors are not."""
+    """Bytes of the base model by part. Linear layers are quantised, in 4 bits also the experts of a mixture."""
+    fused = storage.weight * shape.fused
     if storage.bits == 4:
-        linear = sum(count * four_bit_bytes(elements, storage.is_double) for elements, count in shape.linear)
+        linear, fused = (
+            sum(count * four_bit_bytes(elements, storage.is_double) for elements, count in kind)
+            for kind in (shape.linear, shape.expert_weights)
+        )
     elif storage.bits == 8:
         linear = shape.quantised + 4 * shape.linear_width
     else:
@@ -96,7 +100,7 @@ def weights(shape: Shape, storage: Storage) -> dict[str, float]:
     rest = shape.kept - shape.embedding - shape.head - shape.experts
     parts = {
         "linear layers": linear,
-        "experts": storage.weight * shape.experts,
+        "experts": fused + storage.weight * (shape.experts - shape.fused),
         "embeddings": storage.weight * shape.embedding,
         "LM head": storage.weight * shape.head,
         "norms and the rest": storage.weight * rest,
@@ -113,7 +117,8 @@ def merged_copy(shape: Shape, storage: Storage, weight: int = 2) -> float:
     Args:
         weight: Bytes of a weight of the copy.
     """
-    return weight * (shape.quantised if storage.weight == weight else shape.parameters)
+    quantised = shape.quantised + (shape.fused if storage.bits == 4 else 0)
+    return weight * (quantised if storage.weight == weight else shape.parameters)
 
 
 def trained(shape: Shape) -> int:
@@ -144,12 +149,11 @@ def residue_per_token(shape: Shape, row: Row) -> float:
 
 def stored_per_token(shape: Shape, row: Row) -> float:
     """Bytes stored per token for the backward pass by a layer that is not checkpointed."""
-    gathered = 4 * shape.hidden * shape.experts_per_token  # inputs and outputs of the experts, one copy for each
     ranks = 2 * shape.adapter.rank * shape.adapter.layer_linears if shape.adapter else 0
     norms = _norm(shape, row) * shape.normed + (0 if shape.norm_offset else 4 * shape.norms)
     if shape.adapter is None and shape.norm_offset is None:
         norms += row.activation * shape.normed  # for the gradient of the norm's weight
-    return _mlp(shape, row) + _attention(shape, row) + norms + _inputs(shape, row) + gathered + ranks
+    return _mlp(shape, row) + _attention(shape, row) + norms + _inputs(shape, row) + _experts(shape, row) + ranks
 
 
 def stored_once(shape: Shape, storage: Storage) -> float:
@@ -177,7 +181,8 @@ def dequantised(shape: Shape, storage: Storage) -> float:
     """Bytes of the largest weight matrix in 16 bits, and also in the model's dtype if it differs; its gradient if trained."""
     if storage.bits == 16 and shape.adapter:
         return 0
-    return {2: 2, 4: 6}[storage.weight] * shape.largest_linear
+    sizes = shape.in_4_bits() if storage.bits == 4 else shape.linear
+    return {2: 2, 4: 6}[storage.weight] * max((elements for elements, _ in sizes), default=0)
 
 
 def kv_cache_per_token(shape: Shape) -> float:
@@ -255,8 +260,18 @@ def _inputs(shape: Shape, row: Row) -> float:
 
 
 def _mlp(shape: Shape, row: Row) -> float:
-    gate = row.activation * shape.product if shape.is_gated and not shape.is_mlp_fused else 0
+    gate = row.activation * shape.product * shape.gate_copies if shape.is_gated and not shape.is_mlp_fused else 0
     return row.activation * shape.up + gate + 2 * shape.product * shape.readers.mlp_product
+
+
+def _experts(shape: Shape, row: Row) -> float:
+    """Bytes of the experts of a token, besides their projections: their outputs, and what a LoRA on them reads."""
+    chosen, adapter = shape.experts_per_token, shape.adapter
+    outputs = row.activation * shape.hidden * chosen
+    if adapter is None:
+        return outputs + row.activation * (shape.hidden * chosen + shape.product)
+    inputs = 2 * shape.hidden * chosen * adapter.expert_inputs + 2 * shape.product * adapter.expert_products
+    return outputs + inputs + 2 * adapter.rank * chosen * (adapter.expert_inputs + adapter.expert_products)
 
 
 def _attention(shape: Shape, row: Row) -> float:
@@ -267,7 +282,7 @@ def _attention(shape: Shape, row: Row) -> float:
         return 6 * shape.query + 4 * row.keys_per_token * shape.query + statistics
     if row.kernel == SDPA:
         return 8 * shape.query + statistics + 2 * row.width
-    return 8 * shape.query + (8 if shape.has_softcap else 6) * shape.heads * row.width
+    return 8 * shape.query + shape.score_bytes * shape.heads * row.width
 
 
 def _shared(shape: Shape, row: Row) -> float:
@@ -297,7 +312,32 @@ def _layer_backward(shape: Shape, row: Row, storage: Storage) -> dict[str, float
         not shape.shares_inputs
     ):  # in the forward pass, the LoRA on the last projection casts its input to float32 and back
         found.append({"backward pass of a layer": (6 * shape.product + 3 * incoming) * tokens})
+    if shape.experts_per_token:
+        found[:2] = _experts_moments(shape, row, storage, gradients)
     if row.kernel == EAGER:
         scores = 6 * shape.heads * row.width * tokens
         found.append({"backward pass of a layer": scores - (_mlp(shape, row) + 8 * hidden) * tokens})
     return max(found, key=lambda moment: sum(moment.values()))
+
+
+def _experts_moments(shape: Shape, row: Row, storage: Storage, gradients: float) -> list[dict[str, float]]:
+    """Bytes at the moments of a layer of experts, besides the layer's stored activations.
+
+    When the layer is recomputed, the gradient of the experts' outputs is already there. Then come the first projection (its input,
+    its output and its weight), the last one (also the activated gate and the product), and the backward pass of the weighted sum
+    (three tensors like the experts' outputs).
+    """
+    outputs = row.activation * shape.hidden * shape.experts_per_token
+    product = row.activation * shape.product
+    stored = _mlp(shape, row) + _experts(shape, row)
+    sizes = shape.expert_weights if storage.bits == 4 else ()
+    first, last = (2 * pick((size for size, _ in sizes), default=0) for pick in (max, min))
+    kept = stored - outputs + product  # at the last projection
+    moments = [(2 * outputs + 2 * product, first), (2 * outputs + kept, last), (stored + 3 * outputs, 0)]
+    return [
+        {
+            "backward pass of a layer": gradients + (alive - stored) * row.tokens,
+            "dequantised weights": weight,
+        }
+        for alive, weight in moments
+    ]

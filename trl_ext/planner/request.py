@@ -36,7 +36,7 @@ class Request:
         model: Name or folder of the model.
         config: The content of its config.json.
         shape: The counted model.
-        targets: LoRA targets in PEFT's form.
+        targets, parameters: LoRA targets in PEFT's form: `target_modules` and `target_parameters`.
         is_fused: Whether LoRA layers, norms and MLPs are those of `trl_ext.fused`.
         is_continued: Whether the adapter exists already, so that its rank cannot be chosen.
         storage: How weights are stored.
@@ -53,6 +53,7 @@ class Request:
     config: dict[str, Any]
     shape: Shape
     targets: Any
+    parameters: list[str] | None
     is_fused: bool
     is_continued: bool
     storage: Storage
@@ -107,10 +108,12 @@ def read(recipe: Any) -> Request:
     has_adapter = adapter is not None or bool(get("use_peft"))
     base = _base(adapter, model) if adapter is not None else model
     config = configs.find(base, get("model_revision"))
-    rank, targets = _lora(recipe, adapter) if has_adapter else (None, None)
+    rank, targets, parameters = _lora(recipe, adapter) if has_adapter else (None, None, None)
     bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 16
     is_fused = effective("fused_kernels") != "none" and not sharding.is_on(effective("fsdp"))
-    shape = _count(_Config(config), rank, _hashable(targets), bits < 16, is_fused)
+    shape = _count(_Config(config), rank, _hashable(targets), _hashable(parameters), bits < 16, is_fused)
+    if sharding.is_on(effective("fsdp")):
+        shape = replace(shape, expert_weights=())  # `trl_ext.experts.quantizer` leaves sharded ones as they are
     if adapter is not None:
         shape = replace(shape, adapter=_as_saved(shape.adapter, Path(model).expanduser()))
     weight = 4 if (get("dtype") or ("bfloat16" if has_adapter else "float32")) == "float32" else 2
@@ -132,18 +135,17 @@ def read(recipe: Any) -> Request:
     notes = list(asked.notes)
     if config.get("quantization_config") and bits == 16:
         notes.append("The checkpoint is already quantised; it is counted as if stored in 16 bits.")
-    if shape.experts_per_token:
-        notes.append("For a mixture of experts, the estimate of activations is a lower bound.")
     return Request(
         model=model,
         config=config,
         shape=shape,
         targets=targets,
+        parameters=parameters,
         is_fused=is_fused,
         is_continued=adapter is not None,
         storage=storage,
         training=asked,
-        attention=EAGER if effective("attn_implementation") == "eager" else SDPA,
+        attention=EAGER if effective("attn_implementation") == "eager" or shape.is_eager else SDPA,
         cannot_pack=asked.cannot_pack or shape.cannot_pack,
         examples_per_step=effective("per_device_train_batch_size") * effective("gradient_accumulation_steps"),
         examples=_examples(recipe),
@@ -169,8 +171,8 @@ def _base(adapter: dict[str, Any], folder: str) -> str:
     return base
 
 
-def _lora(recipe: Any, adapter: dict[str, Any] | None) -> tuple[int, Any]:
-    """Rank and targets: those of the continued adapter, else the recipe's."""
+def _lora(recipe: Any, adapter: dict[str, Any] | None) -> tuple[int, Any, list[str] | None]:
+    """Rank, target modules and target parameters: those of the continued adapter, else the recipe's."""
     if adapter is not None:
         rank, targets = adapter_files.rank_of(adapter), adapter.get("target_modules")
         if adapter.get("peft_type") != "LORA" or not rank or not isinstance(targets, str | list):
@@ -178,11 +180,12 @@ def _lora(recipe: Any, adapter: dict[str, Any] | None) -> tuple[int, Any]:
                 f"The plan counts LoRA adapters only, and `model_name_or_path` is an adapter of type "
                 f"{adapter_files.title(adapter)}."
             )
-        return rank, targets
+        return rank, targets, adapter.get("target_parameters") or None
     targets = recipe.effective("lora_target_modules")
     # TRL reads a list of one string as that string: `all-linear` or a regular expression.
     is_pattern = isinstance(targets, list) and len(targets) == 1 and not targets[0].isidentifier()
-    return int(recipe.effective("lora_r")), targets[0] if is_pattern else targets
+    parameters = recipe.get("lora_target_parameters") or None
+    return int(recipe.effective("lora_r")), targets[0] if is_pattern else targets, parameters
 
 
 def _as_saved(counted: Adapter, folder: Path) -> Adapter:
@@ -213,8 +216,10 @@ def _hashable(targets: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _count(config: _Config, rank: int | None, targets: Any, is_quantised: bool, is_fused: bool) -> Shape:
+def _count(
+    config: _Config, rank: int | None, targets: Any, parameters: Any, is_quantised: bool, is_fused: bool
+) -> Shape:
     from trl_ext.planner import counting
 
-    names = list(targets) if isinstance(targets, tuple) else targets
-    return counting.count(dict(config), rank, names, is_quantised=is_quantised, is_fused=is_fused)
+    names, parameters = (list(given) if isinstance(given, tuple) else given for given in (targets, parameters))
+    return counting.count(dict(config), rank, names, parameters, is_quantised=is_quantised, is_fused=is_fused)

@@ -33,12 +33,15 @@ class Adapter:
         parameters: Trained weights of all modules.
         layer_linears: Linear modules of one decoder layer that have a LoRA.
         layer_parameters: Trained weights in one decoder layer.
+        expert_inputs, expert_products: 1 if the first and the last fused weight of a layer's experts have a LoRA.
     """
 
     rank: int
     parameters: int
     layer_linears: int
     layer_parameters: int
+    expert_inputs: int = 0
+    expert_products: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,20 @@ class Shape:
         parameters: All parameters.
         linear: Linear modules that bitsandbytes quantises, as (elements, number of such modules).
         linear_width: Sum of their outputs (8-bit weights have one scale per output).
-        largest_linear: Elements of the largest of them.
-        embedding, head, experts, vision: Parameters outside `linear` by kind; a tied head counts 0.
+        expert_weights: Fused weights of experts that are stored in 4 bits (`trl_ext.experts`), as (elements, number).
+        embedding, head, experts, vision: Parameters outside `linear` by kind; a tied head counts 0. `experts` counts all 3-D
+            parameters, `expert_weights` among them.
         adapter: LoRA, or `None` if all weights are trained.
         readers: Tensors read by the trained linear modules of a layer.
         shares_inputs: Whether trained modules with the same input store it once. PEFT's own LoRA on an unquantised layer
             casts its input to float32 and stores its own copy.
         norm_offset: c of the fused RMSNorms (`trl_ext.fused.norm`); `None` if the norms are those of transformers.
         is_mlp_fused: Whether the product of a gated MLP is that of `trl_ext.fused.swiglu`.
-        has_softcap: Whether attention logits are capped by a tanh.
+        gate_copies: Tensors as wide as the product that a gate stores besides the projections: 1 if it is an activation of one
+            of them.
+        is_eager: Whether the model has no other attention in padded rows than `eager`.
+        score_bytes: Bytes that eager attention stores of each score. It stores the scores and their softmax in float32 and 16 bits;
+            with a tanh cap also its output; with attention sinks only the 16-bit softmax.
         cannot_pack: Why the trainer will compute padded rows; `None` if it packs.
         experts_per_token: Experts per token; 0 for a dense model.
         active: Parameters of the decoder layers' matrices used per token.
@@ -92,7 +100,7 @@ class Shape:
     parameters: int
     linear: tuple[tuple[int, int], ...]
     linear_width: int
-    largest_linear: int
+    expert_weights: tuple[tuple[int, int], ...]
     embedding: int
     head: int
     experts: int
@@ -102,7 +110,9 @@ class Shape:
     shares_inputs: bool
     norm_offset: float | None
     is_mlp_fused: bool
-    has_softcap: bool
+    gate_copies: int
+    is_eager: bool
+    score_bytes: int
     cannot_pack: str | None
     experts_per_token: int
     active: int
@@ -114,12 +124,21 @@ class Shape:
 
     @property
     def quantised(self) -> int:
-        """Parameters bitsandbytes stores in 4 or 8 bits."""
+        """Parameters of the linear layers that bitsandbytes stores in 4 or 8 bits."""
         return sum(elements * count for elements, count in self.linear)
 
     @property
+    def fused(self) -> int:
+        """Parameters of experts that are stored in 4 bits."""
+        return sum(elements * count for elements, count in self.expert_weights)
+
+    def in_4_bits(self) -> tuple[tuple[int, int], ...]:
+        """All weights that are stored in 4 bits, as (elements, number)."""
+        return self.linear + self.expert_weights
+
+    @property
     def kept(self) -> int:
-        """Unquantised parameters: embeddings, norms, the head, experts stored as one 3-D tensor."""
+        """Parameters outside the linear layers: embeddings, norms, the head, experts."""
         return self.parameters - self.quantised
 
 

@@ -156,7 +156,7 @@ def plan(
     return VramPlan(
         model=asked.model,
         parameters=asked.shape.parameters,
-        quantised=asked.shape.quantised if asked.storage.bits < 16 else 0,
+        quantised=_quantised(asked),
         experts=asked.shape.experts,
         vision=asked.shape.vision,
         trained=memory.trained(asked.shape),
@@ -229,8 +229,9 @@ def _terms(
     shape, storage = asked.shape, asked.storage
     bits = f"{storage.bits}-bit" if storage.bits < 16 else f"{8 * storage.weight}-bit"
     kept = f"{8 * storage.weight}-bit"
+    in_bits = ("linear layers", "experts") if storage.bits == 4 and shape.fused else ("linear layers",)
     static = {
-        f"weights: {name} ({bits if name == 'linear layers' else kept})": size
+        f"weights: {name} ({bits if name in in_bits else kept})": size
         for name, size in memory.weights(shape, storage).items()
     } | memory.training_state(shape, storage)
     static |= asked.sampling.static(shape, storage)
@@ -241,6 +242,11 @@ def _terms(
     found += [Term(name, size, False) for name, size in parts.items()]
     found += [Term("allocator", waste, False), Term("CUDA context", overhead.context, True)]
     return moment, tuple(term for term in found if term.bytes)
+
+
+def _quantised(asked: Request) -> int:
+    fused = asked.shape.fused if asked.storage.bits == 4 else 0
+    return asked.shape.quantised + fused if asked.storage.bits < 16 else 0
 
 
 def _time(asked: Request, card: Card, overhead: Overhead, mean_tokens: float | None, examples: int | None) -> Time:
@@ -263,10 +269,12 @@ def _notes(asked: Request) -> tuple[str, ...]:
     if asked.training.needs_reference:
         found.append("Times include a reference pass, as in a first epoch.")
     shape, storage = asked.shape, asked.storage
-    if shape.experts and storage.bits < 16:
+    left = shape.experts - (shape.fused if storage.bits == 4 else 0)
+    if left and storage.bits < 16:
+        instead = "" if storage.bits == 4 else " With `load_in_4bit` they are stored in 4 bits."
         found.append(
-            f"{shape.experts / 1e9:.1f} of {shape.parameters / 1e9:.1f} billion weights are experts in 3-D tensors. bitsandbytes "
-            f"does not quantise these, so they take {storage.weight * shape.experts / GIB:.1f} GiB in {8 * storage.weight} bits."
+            f"{left / 1e9:.1f} of {shape.parameters / 1e9:.1f} billion weights are in 3-D tensors that are not quantised. They take "
+            f"{storage.weight * left / GIB:.1f} GiB in {8 * storage.weight} bits.{instead}"
         )
     if storage.weight == 4 and storage.bits < 16:
         extra = (storage.weight - 2) * (shape.kept - shape.experts) / GIB
