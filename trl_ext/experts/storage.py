@@ -96,6 +96,12 @@ def packed(module: nn.Module, name: str) -> Packed | None:
     return Packed(of_module[name].original, parametrization.quant_state)
 
 
+def path_of_original(name: str) -> tuple[str, str] | None:
+    """The module and the name of the weight whose 4-bit numbers a parameter of a model holds; `None` for other parameters."""
+    path, found, rest = name.rpartition(f".{PARAMETRIZATIONS}.")
+    return (path, rest.removesuffix(".original")) if found and rest.endswith(".original") else None
+
+
 def in_4_bits(module: nn.Module) -> list[str]:
     """Names of the weights of a module that are stored in 4 bits, in the order in which the module defined them."""
     return [name for name in module._modules.get(PARAMETRIZATIONS, ()) if packed(module, name) is not None]

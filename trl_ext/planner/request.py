@@ -146,12 +146,20 @@ def read(recipe: Any) -> Request:
         storage=storage,
         training=asked,
         attention=EAGER if effective("attn_implementation") == "eager" or shape.is_eager else SDPA,
-        cannot_pack=asked.cannot_pack or shape.cannot_pack,
+        cannot_pack=asked.cannot_pack or shape.cannot_pack or _auxiliary_loss(recipe, shape, asked),
         examples_per_step=effective("per_device_train_batch_size") * effective("gradient_accumulation_steps"),
         examples=_examples(recipe),
         notes=tuple(notes),
         sampling=sampling.read(recipe),
     )
+
+
+def _auxiliary_loss(recipe: Any, shape: Shape, asked: Training) -> str | None:
+    """Why the load-balancing loss of a mixture of experts prevents packing; `None` without that loss."""
+    given = recipe.get("router_aux_loss_coef")
+    if asked.is_classifier or not (shape.router_aux_loss_coef if given is None else given):
+        return None
+    return "the auxiliary loss of the router counts each token of a row once (`router_aux_loss_coef: 0.0` turns it off)"
 
 
 def _examples(recipe: Any) -> int | None:

@@ -80,6 +80,7 @@ class Shape:
             with a tanh cap also its output; with attention sinks only the 16-bit softmax.
         cannot_pack: Why the trainer will compute padded rows; `None` if it packs.
         experts_per_token: Experts per token; 0 for a dense model.
+        router_aux_loss_coef: Weight of the load-balancing loss that the model's configuration names; 0 without such a loss.
         active: Parameters of the decoder layers' matrices used per token.
     """
 
@@ -115,6 +116,7 @@ class Shape:
     score_bytes: int
     cannot_pack: str | None
     experts_per_token: int
+    router_aux_loss_coef: float
     active: int
 
     @property

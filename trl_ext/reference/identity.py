@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import transformers
+from bitsandbytes.nn.parametrize import Bnb4bitParametrization
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -116,6 +117,9 @@ def base_tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, tor
     for name, value in own.items():
         if isinstance(value, torch.Tensor):
             yield name, value.detach()
+    if isinstance(module, Bnb4bitParametrization):  # of experts; it saves its state from outside
+        for name, value in module.quant_state.as_dict(packed=True).items():
+            yield f"{prefix}{name}", value
     for name, child in module.named_children():
         yield from base_tensors(child, f"{prefix}{name}.")
 

@@ -132,12 +132,7 @@ MEANS: dict[str, str | Meaning | Reader] = {
         )
     ),
     "model_quantization_config_kwargs": Meaning(reason="only `model_quantization_config` reads it"),
-    "quantize_moe_experts": unless_off(
-        Meaning(
-            reason="bitsandbytes does not quantise experts that are stored as one tensor",
-            changes="they stay in 16 bits, which takes more memory",
-        )
-    ),
+    "quantize_moe_experts": Meaning(reason="`load_in_4bit` also quantises experts"),
     **dict.fromkeys(
         ("tokenizer_type", "tokenizer_use_fast", "tokenizer_legacy", "processor_type", "processor_config"), _TOKENIZER
     ),

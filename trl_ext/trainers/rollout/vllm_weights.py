@@ -14,6 +14,7 @@ from peft.utils import ModulesToSaveWrapper
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
+from trl_ext.experts.storage import packed, path_of_original
 from trl_ext.trainers.rollout.roles import POLICY
 
 
@@ -52,6 +53,8 @@ def plain_names(base: nn.Module) -> Iterator[tuple[str, str]]:
             plain = f"{wrapper}.{kind}.{rest}".replace(f".{used}", ".")
         else:
             plain = name
+        if (of_experts := path_of_original(plain)) is not None:
+            plain = ".".join(of_experts)
         yield plain.replace(".base_layer", ""), name
 
 
@@ -64,6 +67,9 @@ def weight(base: nn.Module, name: str, dtype: torch.dtype | None = None) -> Tens
         name: Of a parameter of `base`, from `plain_names`.
         dtype: In which the adapter is added and the weight is returned (default: that of the weight).
     """
+    if (of_experts := path_of_original(name)) is not None:
+        found = packed(base.get_submodule(of_experts[0]), of_experts[1]).dequantised()
+        return found.to(dtype or found.dtype)
     path, _, leaf = name.rpartition(".")
     module = base.get_submodule(path)
     parameter = module.get_parameter(leaf)
