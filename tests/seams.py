@@ -128,6 +128,32 @@ SEAMS = (
         "evaluation/tasks/test_parity.py",
     ),
     Seam("data/sampling.py", "`_resolve_features` of `datasets.IterableDataset`", "data/test_sources.py"),
+    Seam(
+        "experts/adapter.py",
+        "`_activate_lora`, `merge` and the attributes of peft's `ParamWrapper`; `_inject_parameters` of its tuners",
+        "experts/test_adapter.py",
+    ),
+    Seam(
+        "experts/forward.py",
+        "transformers' table of experts implementations, and the attributes and weights of classes that take one",
+        "experts/test_forward.py",
+    ),
+    Seam("experts/matmul.py", "`_grouped_mm` of transformers", "experts/test_forward.py"),
+    Seam(
+        "experts/quantizer.py",
+        "transformers' table of quantisers, its quantiser for bitsandbytes in 4 bits, and the order in which it loads weights",
+        "experts/test_loading.py",
+    ),
+    Seam(
+        "experts/storage.py",
+        "bitsandbytes' parametrised 4-bit parameters; where torch keeps parametrisations",
+        "experts/test_loading.py",
+    ),
+    Seam(
+        "experts/targets.py",
+        "names of layers of experts that peft maps to fused weights",
+        "experts/test_targets.py",
+    ),
     Seam("export/held_out.py", "TRL's reading of conversations, `maybe_convert_to_chatml`", "export/test_held_out.py"),
     Seam(
         "export/merging.py",

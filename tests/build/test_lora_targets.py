@@ -50,3 +50,28 @@ def test_what_it_does_not_find_is_refused(config, targets, said, tmp_path):
     config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=f"`lora_target_modules`.*{said}"):
         lora_targets.check(str(tmp_path), set(targets))
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "said"),
+    [
+        (QWEN3_MOE, ["experts.down_prj"], "names experts.down_prj, which .* Did you mean experts.down_proj?"),
+        (
+            MIXTRAL,
+            ["experts.down_proj", "w2"],
+            "names w2, which .* Its matrices are experts.down_proj, experts.gate_up_proj, ",
+        ),
+    ],
+)
+def test_parameters_that_do_not_exist_are_refused(config, parameters, said, tmp_path):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"`lora_target_parameters` {said}"):
+        lora_targets.check(str(tmp_path), "all-linear", parameters=parameters)
+
+
+def test_all_linear_of_a_mixture_leaves_experts_out(tmp_path):
+    QWEN3_MOE.save_pretrained(tmp_path)
+    found = lora_targets.check(str(tmp_path), "all-linear", parameters=["experts.gate_up_proj"])
+    assert found == (["k_proj", "o_proj", "q_proj", "v_proj"], True, True)
+    LLAMA.save_pretrained(tmp_path)
+    assert lora_targets.check(str(tmp_path), "all-linear") == ("all-linear", False, False)

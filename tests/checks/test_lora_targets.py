@@ -66,6 +66,10 @@ def test_a_local_folder_is_judged_and_what_cannot_be_told_is_left_to_the_run(tmp
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     assert modules.names(folder) == ([], [])
     load_from(tmp_path, text + "w2\n")
+    load_from(tmp_path, text + "all-linear\nlora_target_parameters: [experts.down_proj]\n")
+    parameters = "all-linear\nlora_target_parameters: [experts.down_prj]\n"
+    assert "names experts.down_prj, which" in (said := problem(tmp_path, "", base=text + parameters))
+    assert "did you mean down_proj?" in said
 
 
 @pytest.mark.parametrize(

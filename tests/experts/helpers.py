@@ -41,7 +41,11 @@ MIXTURES = {
     ),
     "mixtral": MixtralConfig(**SIZES, num_local_experts=4),
     "gpt-oss": GptOssConfig(
-        **SIZES, num_local_experts=4, head_dim=16, layer_types=["sliding_attention", "full_attention"], sliding_window=8
+        **SIZES,
+        num_local_experts=4,
+        head_dim=16,
+        layer_types=["sliding_attention", "full_attention"],
+        sliding_window=8,
     ),
     "granite": GraniteMoeConfig(**SIZES, num_local_experts=4),
 }
@@ -91,9 +95,11 @@ def twin(quantised: PreTrainedModel, folder: str) -> PreTrainedModel:
 
 def adapt(model: PreTrainedModel, **lora: Any) -> PeftModel:
     """With a LoRA none of whose parts is zero; the same weights each time."""
-    adapted = get_peft_model(model, LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]} | lora))
+    adapted = get_peft_model(
+        model, LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]} | lora)
+    )
     generator = torch.Generator().manual_seed(1)
-    for name, parameter in sorted(adapted.named_parameters()):
+    for _, parameter in sorted(adapted.named_parameters()):
         if parameter.requires_grad:
             parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
     return adapted

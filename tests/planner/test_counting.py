@@ -5,6 +5,7 @@ import torch
 from bitsandbytes.functional import quantize_4bit
 
 from tests.planner.helpers import SHAPES, shallow
+from trl_ext.experts import storage
 from trl_ext.planner import counting, memory
 from trl_ext.planner.models import MODELS
 from trl_ext.planner.shape import four_bit_bytes
@@ -17,10 +18,12 @@ PARAMETERS = {
     "google/gemma-2-9b-it": 9_241_705_984,
     "google/gemma-3-12b-it": 12_187_325_040,
     "HuggingFaceTB/SmolLM3-3B": 3_075_098_624,
+    "ibm-granite/granite-3.1-3b-a800m-instruct": 3_298_793_472,
     "meta-llama/Llama-3.1-8B": 8_030_261_248,
     "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
     "mistralai/Ministral-3-8B-Instruct-2512-BF16": 8_918_026_240,
     "mistralai/Mistral-7B-v0.3": 7_248_023_552,
+    "mistralai/Mixtral-8x7B-Instruct-v0.1": 46_702_792_704,
     "openai/gpt-oss-20b": 20_914_757_184,
     "Qwen/Qwen3-0.6B": 596_049_920,
     "Qwen/Qwen3-1.7B": 1_720_574_976,
@@ -89,14 +92,44 @@ def assert_as_built(config: dict, targets) -> None:
     built = fake_model.build(config, memory.Storage(), 16, targets)
     linear = [m for m in built.modules() if isinstance(m, bnb.nn.Linear4bit)]
     assert shape.quantised == sum(m.in_features * m.out_features for m in linear)
+    fused = [storage.packed(m, name).state.shape.numel() for m in built.modules() for name in storage.in_4_bits(m)]
+    assert shape.fused == sum(fused) and bool(fused) is bool(shape.experts)
     assert shape.adapter.parameters == sum(p.numel() for p in built.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize(("name", "experts"), [("openai/gpt-oss-20b", 19.1e9), ("Qwen/Qwen3-30B-A3B", 29.0e9)])
-def test_experts_stay_in_16_bits(name, experts):
+# Billions of weights of the experts, and of those that a token uses, as published. gpt-oss counts the head, not the embedding.
+MIXTURES = {
+    "Qwen/Qwen3-30B-A3B": (29.0, 3.3),
+    "openai/gpt-oss-20b": (19.1, 3.6),
+    "mistralai/Mixtral-8x7B-Instruct-v0.1": (45.1, 12.9),
+    "ibm-granite/granite-3.1-3b-a800m-instruct": (3.02, 0.88),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_experts_are_stored_in_4_bits(name):
     shape = counting.count(MODELS[name], 16)
-    assert shape.experts == pytest.approx(experts, rel=0.002)
-    assert memory.weights(shape, memory.Storage())["experts"] == 2 * shape.experts
+    experts, active = MIXTURES[name]
+    assert shape.fused == shape.experts == pytest.approx(1e9 * experts, rel=0.003)
+    embedding = 0 if "gpt-oss" in name else shape.embedding
+    assert shape.active + shape.head + embedding == pytest.approx(1e9 * active, rel=0.015)
+    in_4, in_8 = (memory.weights(shape, memory.Storage(bits=bits))["experts"] for bits in (4, 8))
+    assert in_4 == pytest.approx((0.5 + 1 / 64 + 4 / 64 / 256) * shape.experts, rel=1e-4) and in_8 == 2 * shape.experts
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_all_linear_is_attention_alone(name):
+    shape = counting.count(shallow(MODELS[name], 1), 16)
+    q, kv, h = shape.query, shape.key_value, shape.hidden
+    assert shape.adapter.parameters == 16 * (2 * (h + q) + 2 * (h + kv)) and shape.adapter.layer_linears == 4
+
+
+def test_a_lora_on_experts_is_counted():
+    config = shallow(MODELS["Qwen/Qwen3-30B-A3B"], 1)
+    attention = counting.count(config, 16).adapter
+    shape = counting.count(config, 16, parameters=["experts.down_proj"])
+    assert shape.adapter.parameters - attention.parameters == 128 * 16 * (768 + 2048)
+    assert (shape.adapter.expert_inputs, shape.adapter.expert_products) == (0, 1)
 
 
 def test_heads_and_towers_have_their_own_counts():

@@ -8,6 +8,7 @@ from trl_ext.planner.memory import EAGER, SDPA, Row, Storage
 from trl_ext.planner.models import MODELS
 
 LAYERS = 4
+EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
 
 
 def ratio(
@@ -18,11 +19,12 @@ def ratio(
     rank: int | None = 16,
     targets: object = "all-linear",
     is_fused: bool = True,
+    parameters: list[str] | None = None,
 ) -> float:
     """Activations by arithmetic ÷ by the dry run; weights, adapter and gradients have to agree exactly."""
     storage = storage or Storage()
-    shape = counting.count(config, rank, targets, is_quantised=storage.bits < 16, is_fused=is_fused)
-    adapter = {"rank": rank, "targets": targets, "is_fused": is_fused}
+    shape = counting.count(config, rank, targets, parameters, is_quantised=storage.bits < 16, is_fused=is_fused)
+    adapter = {"rank": rank, "targets": targets, "parameters": parameters, "is_fused": is_fused}
     found = dry_run.run(config, row, storage, **adapter, checkpointed_layers=checkpointed_layers)
     state = memory.training_state(shape, storage)
     static = sum(memory.weights(shape, storage).values()) + state["LoRA weights"] + state["gradients"]
@@ -161,3 +163,16 @@ def test_recomputing_saves_memory_layer_by_layer():
     per_layer = memory.stored_per_token(shape, Row(2048)) - memory.residue_per_token(shape, Row(2048))
     expected = 2048 * per_layer + memory.stored_once(shape, Storage())
     assert peaks[0] - peaks[1] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "checkpointed_layers", "parameters"),
+    [
+        ("Qwen/Qwen3-30B-A3B", Row(2048), 1, None),
+        ("openai/gpt-oss-20b", Row(2048, kernel=EAGER, width=1024), 2, None),
+        ("ibm-granite/granite-3.1-3b-a800m-instruct", Row(4096), 0, EXPERTS),
+    ],
+)
+def test_mixtures_of_experts_in_4_bits(name, row, checkpointed_layers, parameters):
+    config = shallow(MODELS[name], 2)
+    assert ratio(config, row, checkpointed_layers, parameters=parameters) == pytest.approx(1, abs=0.05)

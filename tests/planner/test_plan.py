@@ -30,13 +30,31 @@ def test_fewer_layers_are_recomputed_on_a_larger_card(shipped):
     assert counts == sorted(counts, reverse=True) and len(set(counts)) == 5 and counts[-1] == 0
 
 
-def test_experts_that_stay_in_16_bits_are_the_reason(shipped):
-    recipe = shipped("qwen3-8b-kto", model_name_or_path="Qwen/Qwen3-30B-A3B")
-    planned = plan(recipe)
-    assert not planned.fits and not planned.flags_suffice
-    assert any("29.0 of 30.5 billion weights are experts" in note for note in planned.notes)
-    with pytest.raises(UserError, match=r"Qwen3-30B-A3B needs .* GiB .* Choose a smaller model"):
+def test_mixtures_of_experts(shipped):
+    """Which fit a 24 GB card, by their experts in 4 bits."""
+    fits = {"Qwen/Qwen3-30B-A3B": True, "openai/gpt-oss-20b": True, "mistralai/Mixtral-8x7B-Instruct-v0.1": False}
+    for name, expected in fits.items():
+        recipe = shipped("qwen3-30b-a3b-dpo", model_name_or_path=name)
+        planned = plan(recipe)
+        assert planned.fits is expected and any("experts (4-bit)" in term.name for term in planned.terms)
+        assert any("builds its attention" in note for note in planned.notes) is ("gpt-oss" in name)
+    with pytest.raises(UserError, match=r"Mixtral-8x7B-Instruct-v0.1 needs .* GiB .* Choose a smaller model"):
         refuse(recipe, 24)
+
+
+def test_experts_that_stay_in_16_bits_are_named(shipped):
+    in_8 = {"model_name_or_path": "Qwen/Qwen3-30B-A3B", "load_in_4bit": False, "load_in_8bit": True}
+    planned = plan(shipped("qwen3-8b-kto", **in_8))
+    assert not planned.fits
+    assert any("29.0 of 30.5 billion weights are in 3-D tensors" in note for note in planned.notes)
+    assert any("With `load_in_4bit` they are stored in 4 bits." in note for note in planned.notes)
+
+
+def test_the_auxiliary_loss_of_a_mixture_prevents_packing(shipped):
+    note = "Rows are padded: the auxiliary loss of the router counts each token of a row once"
+    for coefficient, is_padded in ((None, True), (0.001, True), (0.0, False)):
+        planned = plan(shipped("qwen3-30b-a3b-dpo", router_aux_loss_coef=coefficient))
+        assert any(text.startswith(note) for text in planned.notes) is is_padded
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def lora_parameters(s: Settings) -> Iterator[str]:
     folder = demo.MODEL if model == EMBEDDED else Path(model).expanduser()
     there = [] if adapter.is_in(folder) else modules.parameters(folder)
     if not there:
+        yield from _of_a_mixture(s.where("lora_target_parameters"), given, model, folder)
         return
     ends = sorted({".".join(name.split(".")[-2:]) for name in [*there, "lm_head.weight"]})  # which may be tied
     for target in map(str, given):
@@ -57,6 +58,21 @@ def lora_parameters(s: Settings) -> Iterator[str]:
         near = messages.nearest(target, ends)
         meant = f"did you mean {near[0]}?" if near else f"write one of {', '.join(ends)}, or more of its full name."
         yield f"{s.where('lora_target_parameters')} names {messages.shown_text(target)}, which {model} does not have: {meant}"
+
+
+def _of_a_mixture(where: str, given: list, model: str, folder: Path) -> Iterator[str]:
+    """Names that no parameter can have. The others are compared with the built model, before its weights are loaded."""
+    known = set() if adapter.is_in(folder) else modules.last_names_of_a_mixture(folder)
+    for target in map(str, given if known else ()):
+        last = target.rpartition(".")[2]
+        if last not in known:
+            near = messages.nearest(last, sorted(known))
+            meant = (
+                f"did you mean {near[0]}?"
+                if near
+                else "weights of experts are experts.gate_up_proj and experts.down_proj."
+            )
+            yield f"{where} names {messages.shown_text(target)}, which {model} does not have: {meant}"
 
 
 def _pattern(where: str, pattern: str, there: list[str], linear: list[str]) -> Iterator[str]:

@@ -37,7 +37,9 @@ class Quantise(Bnb4bitQuantize):
             quant_type=config.bnb_4bit_quant_type,
             quant_storage=config.bnb_4bit_quant_storage,
         )
-        state.dtype = config.bnb_4bit_compute_dtype  # in which the weight is multiplied, as that of a 4-bit linear layer
+        state.dtype = (
+            config.bnb_4bit_compute_dtype
+        )  # in which the weight is multiplied, as that of a 4-bit linear layer
         parameter = nn.Parameter(data, requires_grad=False)
         parameter.quant_state = state
         return parameter

@@ -31,6 +31,19 @@ def parameters(folder: Path) -> list[str]:
     return sorted(tensors(folder))
 
 
+FUSED = ("gate_up_proj", "up_proj", "down_proj", "gate_up_proj_bias", "up_proj_bias", "down_proj_bias")
+"""Last names that transformers gives the parameters of experts, whatever they are called in the files."""
+
+
+def last_names_of_a_mixture(folder: Path) -> set[str]:
+    """Last names of all parameters of a mixture of experts; empty if the files have no experts, or do not tell.
+
+    transformers renames modules of mixtures, but only the parameters of experts.
+    """
+    found = _read(folder)
+    return {name.rpartition(".")[2] for name in found} | {*FUSED} if any("expert" in name for name in found) else set()
+
+
 def is_embedding(module: str) -> bool:
     """Whether a module is an embedding matrix, judged by its name."""
     return any(part in module for part in NOT_LINEAR)
@@ -38,6 +51,13 @@ def is_embedding(module: str) -> bool:
 
 def tensors(folder: Path) -> dict[str, dict[str, Any]]:
     """The headers' entries (`shape`, `dtype`) by name; empty if transformers may rename the parameters."""
+    found = _read(folder)
+    if any(part in name for name in found for part in ("expert", "vision", "visual", "audio")):
+        return {}
+    return found
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         if file.name == WEIGHTS:  # of an adapter that is saved beside its base
@@ -46,6 +66,4 @@ def tensors(folder: Path) -> dict[str, dict[str, Any]]:
             found |= header(file).tensors
         except (OSError, ValueError, LookupError):  # which `model_files.model` reports
             return {}
-    if any(part in name for name in found for part in ("expert", "vision", "visual", "audio")):
-        return {}
     return found

@@ -110,7 +110,9 @@ def _shape(
         score_bytes=_score_bytes(text, layers[0]),
         cannot_pack=known_to_be_wrong(model.config),
         experts_per_token=per_token,
-        router_aux_loss_coef=getattr(text, "router_aux_loss_coef", 0.0) if hasattr(text, "output_router_logits") else 0.0,
+        router_aux_loss_coef=getattr(text, "router_aux_loss_coef", 0.0)
+        if hasattr(text, "output_router_logits")
+        else 0.0,
         active=_active(layers, per_token),
     )
     if adapter is None or not (experts or parameters):

@@ -52,7 +52,9 @@ def build(
         return model
     model.requires_grad_(False)
     with torch.device("meta"):
-        asked = LoraConfig(r=rank, target_modules=lora.resolve(model, targets), target_parameters=parameters, task_type="CAUSAL_LM")
+        asked = LoraConfig(
+            r=rank, target_modules=lora.resolve(model, targets), target_parameters=parameters, task_type="CAUSAL_LM"
+        )
         model = get_peft_model(model, asked)
     for parameter in model.parameters():
         if parameter.requires_grad:

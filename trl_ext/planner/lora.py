@@ -83,14 +83,18 @@ def count_adapter_with_experts(
 
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        peft_model = get_peft_model(model, LoraConfig(r=rank, target_modules=targets, target_parameters=parameters, task_type="CAUSAL_LM"))
+        peft_model = get_peft_model(
+            model, LoraConfig(r=rank, target_modules=targets, target_parameters=parameters, task_type="CAUSAL_LM")
+        )
     sizes = {name: p.numel() for name, p in peft_model.named_parameters() if p.requires_grad}
     in_layer = {name: size for name, size in sizes.items() if f"{layer_name}." in name}
     layer = peft_model.get_base_model().get_submodule(layer_name)
     fused = {m.parameter_name for m in layer.modules() if isinstance(m, ParamWrapper) and m.num_experts > 1}
     products = fused & set(DOWN)
     linears = len(in_layer) // 2 - len(fused)
-    return Adapter(rank, sum(sizes.values()), linears, sum(in_layer.values()), int(fused > products), int(bool(products)))
+    return Adapter(
+        rank, sum(sizes.values()), linears, sum(in_layer.values()), int(fused > products), int(bool(products))
+    )
 
 
 def count_readers(names: list[str]) -> Readers:

@@ -335,9 +335,6 @@ def _experts_moments(shape: Shape, row: Row, storage: Storage, gradients: float)
     kept = stored - outputs + product  # at the last projection
     moments = [(2 * outputs + 2 * product, first), (2 * outputs + kept, last), (stored + 3 * outputs, 0)]
     return [
-        {
-            "backward pass of a layer": gradients + (alive - stored) * row.tokens,
-            "dequantised weights": weight,
-        }
+        {"experts of a layer, dequantised": gradients + (alive - stored) * row.tokens + weight}
         for alive, weight in moments
     ]

@@ -159,7 +159,9 @@ def _auxiliary_loss(recipe: Any, shape: Shape, asked: Training) -> str | None:
     given = recipe.get("router_aux_loss_coef")
     if asked.is_classifier or not (shape.router_aux_loss_coef if given is None else given):
         return None
-    return "the auxiliary loss of the router counts each token of a row once (`router_aux_loss_coef: 0.0` turns it off)"
+    return (
+        "the auxiliary loss of the router counts each token of a row once (`router_aux_loss_coef: 0.0` turns it off)"
+    )
 
 
 def _examples(recipe: Any) -> int | None:

@@ -8,6 +8,7 @@ from accelerate.utils import is_peft_model
 from huggingface_hub import ModelCardData
 from trl.trainer.utils import get_config_model_id
 
+from trl_ext.experts.storage import in_4_bits
 from trl_ext.report import card_blocks
 
 HYPERPARAMETERS = (
@@ -82,6 +83,14 @@ def on_hub(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
+EXPERTS = """from trl_ext.experts import quantizer
+
+quantizer.install()  # quantises the experts, too; transformers and vLLM leave them in 16 bits
+
+"""
+"""Lines of code that load a mixture as in training."""
+
+
 def _usage(trainer: Any, base: str) -> str:
     if not is_peft_model(trainer.model):
         return ""
@@ -89,6 +98,7 @@ def _usage(trainer: Any, base: str) -> str:
     loader = "AutoModelForSequenceClassification" if is_scorer else "AutoModelForCausalLM"
     model = trainer.model.get_base_model()
     quantised = _quantisation(model.config)
+    has_experts = any(map(in_4_bits, model.modules()))
     imports, given = {loader, "AutoTokenizer"}, [f'"{base}"', f"dtype={model.dtype}"]
     revision = trainer.model.active_peft_config.revision or (trainer.args.model_init_kwargs or {}).get("revision")
     if revision not in (None, "main"):
@@ -108,6 +118,7 @@ def _usage(trainer: Any, base: str) -> str:
         "import torch\n"
         "from peft import PeftModel\n"
         f"from transformers import {', '.join(sorted(imports))}\n\n"
+        f"{EXPERTS if has_experts else ''}"
         f"model = {loader}.from_pretrained(\n    {arguments},\n)\n"
         'model = PeftModel.from_pretrained(model, "<this directory>").eval()\n'
         f"{_lines(trainer.args, quantised)}"

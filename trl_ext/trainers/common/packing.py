@@ -102,9 +102,7 @@ def obstacle(
     if own_inputs is not None:
         return f"{own_inputs}, which packed rows would not use"
     if has_aux_loss:
-        return (
-            "sharing prompts would change the auxiliary loss of the mixture of experts (`router_aux_loss_coef: 0.0` turns it off)"
-        )
+        return "sharing prompts would change the auxiliary loss of the mixture of experts (`router_aux_loss_coef: 0.0` turns it off)"
     if getattr(args, "truncation_mode", "keep_start") != "keep_start":
         return "`truncation_mode: keep_end` cuts the prompt differently for each completion"
     if lora.has_adapter(model) and model.active_peft_config.is_prompt_learning:
