@@ -50,7 +50,7 @@ def test_recipes_use_the_fused_optimizer_where_it_recomputes_no_more(shipped):
         assert None not in choices, path.stem
         chosen[path.stem] = recipe.get("optim")
         assert recipe.get("optim") == ("adamw_torch_fused" if choices[0] == choices[1] else "paged_adamw_8bit")
-    assert len(chosen) == 13 and set(chosen.values()) == {"adamw_torch_fused", "paged_adamw_8bit"}
+    assert len(chosen) == 14 and set(chosen.values()) == {"adamw_torch_fused", "paged_adamw_8bit"}
 
 
 def test_total_is_the_sum_of_its_parts(fit):
