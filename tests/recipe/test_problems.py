@@ -26,7 +26,7 @@ from tests.recipe.helpers import load, load_from, problem, problems
         ("per_device_train_batch_size: 1.5\n", "is 1.5: give a whole number."),
         ("num_train_epochs:\n", "is empty: give a number, or remove the line."),
         ("optim: adamw_8bits\n", "did you mean adamw_8bit"),
-        ("optim: adam\n", "did you mean adamw_torch or"),
+        ("optim: adam\n", "did you mean adamw_8bit, adamw_torch or adamw_bnb_8bit?"),
         ("attn_implementation: flash\n", "which transformers does not have: did you mean flash_attention_4"),
         (
             "loss: '{dpo: 1.0, sft'\n",

@@ -20,9 +20,9 @@ def one_of(given: str, allowed: tuple[str, ...] | list[str]) -> str:
 
 
 def nearest(given: str, allowed: Any) -> list[str]:
-    """Up to three allowed names that look like the given one: those it begins, in their order, then the nearest."""
+    """Up to three allowed names that look like the given one: those it begins, the shortest first, then the nearest."""
     given, names = given[:LONGEST], [str(name) for name in allowed]
-    begun = [name for name in names if len(given) >= SHORTEST and name.startswith(given)]
+    begun = sorted((name for name in names if len(given) >= SHORTEST and name.startswith(given)), key=len)
     alike = difflib.get_close_matches(given, names, n=3, cutoff=0.66)
     return list(dict.fromkeys([*begun, *alike]))[:3]
 
