@@ -77,6 +77,34 @@ def test_a_prompt_too_large_for_a_row_is_split_and_its_rest_shares_a_row():
     assert names(spread(given, 1)) == ["a"] * 5 + ["b"]
 
 
+def test_each_example_of_a_prompt_goes_to_the_first_group_that_holds_it():
+    """The largest first, each group counted as one row; the groups are then put into rows by their sizes."""
+    rng = random.Random(0)
+    counts = []
+    for _ in range(200):
+        prompt, capacity = [7] * rng.randint(0, 6), rng.randint(1, 40)
+        given = [
+            {
+                "tree": Tree(
+                    prompt, [[rng.randint(0, 2) for _ in range(rng.randint(0, 5))] for _ in range(rng.randint(1, 3))]
+                )
+            }
+            for _ in range(10)
+        ]
+        groups: list[list[dict]] = []
+        for example in sorted(given, key=lambda example: -example["tree"].tokens):
+            holds = (g for g in groups if joined_tokens([e["tree"] for e in (*g, example)]) <= capacity)
+            if (group := next(holds, None)) is None:
+                groups.append([example])
+            else:
+                group.append(example)
+        sizes = [joined_tokens([e["tree"] for e in group]) for group in groups]
+        expected = [[e for g in row for e in groups[g]] for row in first_fit(sizes, capacity)]
+        assert spread(given, capacity) == expected
+        counts.append(len(groups))
+    assert min(counts) == 1 and sum(counts) > 600  # not all in one group
+
+
 def test_copies_of_an_example_cost_nothing_and_still_part_where_one_alone_is_too_large():
     """So that halving a row that does not fit always ends with single examples."""
     (one,) = examples(("a", 40, 10))

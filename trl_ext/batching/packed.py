@@ -237,12 +237,20 @@ def pack_rows(examples: Sequence[dict], tree_of: Callable[[dict], Tree], row_tok
 
 def _split(members: list[int], trees: Sequence[Tree], capacity: int) -> list[list[int]]:
     """Distribute the examples of one prompt over groups of up to `capacity` tokens by first-fit-decreasing."""
+    head, trunk = len(trees[members[0]].prompt[-1:]), max(len(trees[members[0]].prompt) - 1, 0)
     groups: list[list[int]] = []
+    branches: list[set[tuple[int, ...]]] = []  # the different completions of each group
+    free: list[int] = []
     for i in sorted(members, key=lambda i: -trees[i].tokens):
-        fitting = (g for g in groups if joined_tokens([trees[j] for j in (*g, i)]) <= capacity)
-        group = next(fitting, None)
-        if group is None:
-            groups.append([i])
-        else:
-            group.append(i)
+        own = set(map(tuple, trees[i].completions))
+        added = (sum(head + len(completion) for completion in own - there) for there in branches)
+        place, size = next(((g, size) for g, size in enumerate(added) if size <= free[g]), (None, 0))
+        if place is None:
+            place, size = len(groups), sum(head + len(completion) for completion in own)
+            groups.append([])
+            branches.append(set())
+            free.append(capacity - trunk)
+        groups[place].append(i)
+        branches[place] |= own
+        free[place] -= size
     return groups
