@@ -7,7 +7,17 @@ from tests.trainers.ppo import language
 from trl_ext import OnlinePreferenceConfig, OnlinePreferenceTrainer
 
 
-def trained(tmp_path, worth, *, beta: float, learning_rate: float, rollouts: int, batch: int, is_stale: bool = False):
+def trained(
+    tmp_path,
+    worth,
+    *,
+    beta: float,
+    learning_rate: float,
+    rollouts: int,
+    batch: int,
+    is_stale: bool = False,
+    network=None,
+):
     """Log-probabilities (15,) after one step per `batch` completions, each used once; stale: all sampled before the first.
 
     A Gumbel number on each score makes the better of two a Bradley–Terry preference: P(i ≻ j) = σ(r_i − r_j).
@@ -27,7 +37,7 @@ def trained(tmp_path, worth, *, beta: float, learning_rate: float, rollouts: int
         learning_rate=learning_rate,
         beta=beta,
     )
-    return language.trained(OnlinePreferenceTrainer, args, score, prompts=batch * rollouts)
+    return language.trained(OnlinePreferenceTrainer, args, score, batch * rollouts, network)
 
 
 @pytest.mark.slow
@@ -42,14 +52,25 @@ def test_it_converges_to_the_optimum(tmp_path):
 
 @pytest.mark.slow
 def test_fresh_pairs_lead_further_than_stale_ones(tmp_path):
-    """As many pairs and steps, where the reference hardly ever writes what is best: its own pairs are about the rest."""
-    reference, beta = language.log_probabilities(language.model()), 0.4
+    """As many pairs and steps, where the reference hardly ever writes what is best: its own pairs are about the rest.
+
+    With these settings the same algorithm in plain PyTorch has margins of 0.31 ± 0.08 in reward, 0.055 ± 0.027 in the objective
+    and 0.14 ± 0.05 in total variation over ten seeds, none of them negative. With smaller batches or a milder reference the
+    noise of the last steps hides those of the objective.
+    """
+
+    def network():
+        return language.model(scale=16.0)
+
+    reference, beta = language.log_probabilities(network()), 0.4
     by_rarity = [language.COMPLETIONS[i] for i in reference.argsort(descending=True)]
     worth = dict(zip(by_rarity, sorted(language.rewards().values()), strict=True))
     values = torch.tensor([worth[ids] for ids in language.COMPLETIONS], dtype=torch.float64)
     target = language.optimum(reference, worth, beta)
-    settings = {"beta": beta, "learning_rate": 0.005, "rollouts": 80, "batch": 128}
-    fresh, stale = (trained(tmp_path, worth, **settings, is_stale=is_stale) for is_stale in (False, True))
+    settings = {"beta": beta, "learning_rate": 0.005, "rollouts": 80, "batch": 512}
+    fresh, stale = (
+        trained(tmp_path, worth, **settings, is_stale=is_stale, network=network()) for is_stale in (False, True)
+    )
 
     def reward(logps: torch.Tensor) -> float:
         return (logps.exp() * values).sum().item()

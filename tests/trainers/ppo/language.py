@@ -99,10 +99,12 @@ SETTINGS = {
 """Of every trainer on this language: AdamW whose learning rate decays to zero."""
 
 
-def trained(cls: type, args: Any, reward: Callable[..., list[float]], prompts: int) -> torch.Tensor:
-    """log π (15,) of every completion after training `model()` by rewards of completions."""
+def trained(
+    cls: type, args: Any, reward: Callable[..., list[float]], prompts: int, network: GPT2LMHeadModel | None = None
+) -> torch.Tensor:
+    """log π (15,) of every completion after training a network (default: `model()`) by rewards of completions."""
     trainer = cls(
-        model=model(),
+        model=network or model(),
         reward_funcs=reward,
         args=args,
         train_dataset=Dataset.from_list([{"prompt": PROMPT}] * prompts),
