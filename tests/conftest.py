@@ -19,6 +19,7 @@ for name in ("HF_DATASETS_CACHE", "FORCE_COLOR"):
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import gc  # noqa: E402
 import random  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -45,6 +46,13 @@ def pairs(count: int, seed: int = 0, longest: int = 12) -> list[dict]:
         }
         for i in range(count)
     ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_objects_are_no_garbage() -> None:
+    """Half a million objects of imported libraries are left out of garbage collection: every training run asks for one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
