@@ -145,7 +145,7 @@ def test_time_that_is_up_in_a_finaliser_is_up_afterwards_too():
 
     lost: list[bool] = []
     slow = Slow()
-    with pytest.raises(OutOfTime), within(0.05):
+    with pytest.raises(OutOfTime), within(1):  # by which the finaliser runs, on a busy machine too
         del slow
         time.sleep(60)
     assert lost == [True]

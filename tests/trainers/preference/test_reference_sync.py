@@ -187,8 +187,7 @@ def test_an_adapter_that_does_not_start_at_zero_is_its_own_first_reference(tiny_
     assert "= 0.6931, the known value" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("is_continued", [False, True])
-@pytest.mark.parametrize("alpha", [0.6, 1.0])
+@pytest.mark.parametrize(("is_continued", "alpha"), [(False, 0.6), (True, 1.0)])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(is_continued, alpha, tiny_model, tmp_path):
     config = {"max_steps": 7, "save_strategy": "steps", "save_steps": 3, "ref_model_mixup_alpha": alpha}
 
