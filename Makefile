@@ -25,7 +25,7 @@ run: $(VENV)/installed
 	$(BIN)/trl-ext run demo $(ARGS)
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-tasks: $(TASKS)/installed
 	OMP_NUM_THREADS=1 $(TASKS)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/evaluation/tasks tests/cli/test_eval_tasks.py $(ARGS)

@@ -48,6 +48,12 @@ def pairs(count: int, seed: int = 0, longest: int = 12) -> list[dict]:
     ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no worker still runs one when the others have nothing left."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def imported_objects_are_no_garbage() -> None:
     """Half a million objects of imported libraries are left out of garbage collection: every training run asks for one."""
