@@ -69,6 +69,7 @@ class RolloutTrainer(RLOOTrainer):
        it. All passes but sampling run in such rows.
     6. An out-of-memory error outside of an update names its phase and the settings to lower.
     7. Completions may be sampled from a merged copy of the base (`trl_ext.trainers.rollout.sampler`).
+    8. Policy and reference are run before the update only where something reads their log-probabilities.
 
     Overrides `train`, `evaluate`, `_get_train_sampler`; `_generate_and_score_completions`, `_generate_single_turn`,
     `_get_per_token_logps_and_entropies`, `_calculate_rewards`; `training_step`, `_compute_loss`; `_save`,
