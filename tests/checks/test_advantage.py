@@ -11,6 +11,8 @@ from tests.trainers.ppo.helpers import config
 from trl_ext import recipe
 from trl_ext.checks import evaluation
 from trl_ext.cli import main
+from trl_ext.cli.summary import summary
+from trl_ext.methods import METHODS
 from trl_ext.planner import request
 from trl_ext.rl import advantages, aggregation, objectives, policy_gradient
 from trl_ext.trainers.ppo.surrogate import SETTINGS, surrogate
@@ -178,8 +180,6 @@ def test_a_hyperparameter_of_the_objective_is_set_by_a_flag(tmp_path):
 
 
 def test_metrics_of_an_evaluation_depend_on_the_advantage():
-    from trl_ext.methods import METHODS
-
     of = {
         name: evaluation.metrics_of(METHODS["ppo"], None, advantages.describe(name))
         for name in ("gae", "rloo", "remax")
@@ -214,3 +214,19 @@ def test_it_is_judged_without_importing_anything_heavy(tmp_path):
     path = str(write(tmp_path, "advantage: grpo\nscale_rewards: batch\n", PPO))
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
+
+
+def test_metrics_of_the_kl_are_those_of_a_run_with_one(tmp_path):
+    kl = "eval_strategy: steps\nmetric_for_best_model: kl/sequence\n"
+    assert "is not measured if the KL coefficient is 0" in problem(tmp_path, f"kl_coef: 0\n{kl}", PPO)
+    without = evaluation.metrics_of(METHODS["ppo"], None, advantages.describe("rloo"), has_kl=False)
+    assert "score" in without and not [
+        name for name in without if "kl/" in name or name.startswith(("kl_loss", "kl_weight"))
+    ]
+
+
+def test_a_recipe_without_a_kl_needs_no_reference(tmp_path):
+    """Nor does the plan count one."""
+    without, with_kl = (recipe.load(write(tmp_path, f"kl_coef: {value}\n", PPO)) for value in (0, 0.1))
+    assert (without.needs_reference, with_kl.needs_reference) == (False, True)
+    assert summary(without)["KL"] == "none: its coefficient is 0" and summary(without)["reference"] == "none"

@@ -132,7 +132,7 @@ def load_rewards(recipe: Recipe, statements: list[str]) -> dict[str, Any]:
     statements += [reward_names.statement(name) for name in names if not reward_names.is_users_code(name)]
     if recipe.get("reward_adapter"):
         statements.append(f"Reward: the adapter {recipe.get('reward_adapter')} on the policy's base.")
-    if recipe.effective("kl_placement") is not None:
+    if recipe.method.has_kl and recipe.needs_reference:
         kl, gradient = kl_in_words(recipe.effective)
         statements.append(f"KL: {kl}; its gradient: {gradient}.")
     return {"reward_funcs": [load_reward(name) for name in names]}

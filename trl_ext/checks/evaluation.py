@@ -65,7 +65,14 @@ def metric(s: Settings) -> Iterator[str]:
     "metric_for_best_model", "advantage", "kl_coef", applies_to=is_policy_gradient, recipe_only=True, also=("beta",)
 )
 def metric_of_a_policy_gradient(s: Settings) -> Iterator[str]:
-    yield from _unknown_metric(s, metrics_of(s.method, s.loss, declared(s), coefficient(s.__getitem__) != 0))
+    given, has_kl = s["metric_for_best_model"], coefficient(s.__getitem__) != 0
+    if not has_kl and isinstance(given, str) and given.removeprefix("eval_").startswith(OF_A_KL):
+        yield (
+            f"{s.where('metric_for_best_model')} is {messages.shown_text(given)}, which is not measured if the KL coefficient is 0: "
+            "no reference is run. Choose another metric, or a coefficient above 0."
+        )
+        return
+    yield from _unknown_metric(s, metrics_of(s.method, s.loss, declared(s), has_kl))
 
 
 def _unknown_metric(s: Settings, known: tuple[str, ...]) -> Iterator[str]:

@@ -5,7 +5,6 @@ from typing import Any
 
 from trl_ext import methods
 from trl_ext.checks import evaluation_parts
-from trl_ext.checks.kl import kl_in_words
 from trl_ext.data.files.problems import extent
 from trl_ext.data.formats.pairing import Pairing
 from trl_ext.data.recognise_file import first_pairs, recognise_file
@@ -68,18 +67,17 @@ def online(recipe: Any) -> dict[str, str]:
 
 
 def ppo(recipe: Any) -> dict[str, str]:
-    effective = recipe.effective
-    kl, gradient = kl_in_words(effective)
+    of_kl = in_words.kl(recipe)
+    reference = of_kl.pop("reference")
     said = in_words.advantage(recipe)
     rollout = said.pop("rollout")
     return {
         "trainer": recipe.method.title,
         **said,
         "rewards": in_words.rewards(recipe),
-        "KL": kl,
-        "KL gradient": gradient,
+        **of_kl,
         "data": f"{_dataset(recipe)}, prompts",
-        "reference": in_words.reference(recipe) if recipe.needs_reference else "none: the KL coefficient is 0",
+        "reference": reference,
         "rollout": rollout,
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from trl_ext import demo
 from trl_ext.checks import objective
+from trl_ext.checks.kl import kl_in_words
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapters
 from trl_ext.rl import advantages, grpo_losses, policy_gradient
@@ -52,6 +53,14 @@ def advantage(recipe: Any) -> dict[str, str]:
         "rollout": f"{count(settled['num_generations'], 'completions')}{greedy} per prompt, "
         f"{epochs(effective('num_iterations'))} per rollout",
     }
+
+
+def kl(recipe: Any) -> dict[str, str]:
+    """The KL of a policy gradient, the gradient that it gives, and its reference."""
+    if not recipe.needs_reference:
+        return {"KL": "none: its coefficient is 0", "reference": "none"}
+    term, gradient = kl_in_words(recipe.effective)
+    return {"KL": term, "KL gradient": gradient, "reference": reference(recipe)}
 
 
 def rewards(recipe: Any) -> str:

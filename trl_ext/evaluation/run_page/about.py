@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.checks.kl import kl_in_words
 from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe, in_words
 from trl_ext.recipe.vocabulary import defaults
@@ -92,13 +91,7 @@ def _objective(recipe: Recipe) -> dict[str, str]:
     elif method.objective:
         found = {"method": method.objective, **in_words.changes(recipe)}
     else:
-        kl, gradient = kl_in_words(recipe.effective)
-        found |= {
-            **in_words.advantage(recipe),
-            "KL": kl,
-            "KL gradient": gradient,
-            "reference": in_words.reference(recipe),
-        }
+        found |= {**in_words.advantage(recipe), **in_words.kl(recipe)}
     return found | ({"rewards": in_words.rewards(recipe)} if method.samples_completions else {})
 
 
