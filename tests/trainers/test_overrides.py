@@ -104,7 +104,7 @@ SHARED_STATE = {"_tr_loss"}  # the running sum of losses, from which a step left
 # Tokens of a micro-batch that is run again count once.
 SHARED_STATE_OF_WHOLE_MICRO_BATCHES = SHARED_STATE | {"_total_train_tokens"}
 SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"precompute_ref_logps"}
-SHARED_STATE_OF_ROLLOUTS = SHARED_STATE | {"_buffered_inputs", "_step", "_current_train_step_time", "beta"}
+SHARED_STATE_OF_ROLLOUTS = SHARED_STATE | {"_buffered_inputs", "_step", "beta"}
 SETS = {
     SupervisedTrainer: SHARED_STATE_OF_WHOLE_MICRO_BATCHES,
     RewardModelTrainer: SHARED_STATE_OF_WHOLE_MICRO_BATCHES,
