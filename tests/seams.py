@@ -29,6 +29,11 @@ SEAMS = (
     ),
     Seam("batching/head.py", "`TOKEN_CHUNK_SIZE` of TRL's fused LM head", "batching/test_head.py"),
     Seam("batching/kernels.py", "transformers' `repeat_kv`", "batching/test_kernels.py"),
+    Seam(
+        "batching/token_kl.py",
+        "the names of a configuration's logit scale and cap, as in TRL's `add_fused_lm_head`",
+        "batching/test_token_kl.py",
+    ),
     Seam("batching/padded.py", "`trl.trainer.utils.pad`", "batching/test_layout.py"),
     Seam(
         "build/adapter_fit.py",

@@ -48,6 +48,8 @@ def batch(size=6, seed=0, dtype=torch.float64, policy_is_reference=False):
         tensors[name] = tensors[f"ref_{name}"] + step * normal()
     tensors["desirable"] = torch.arange(size) % 2 == 0
     tensors["z_ref"] = torch.tensor(0.3 * step, dtype=torch.float64)
+    for name in ("chosen_kl", "rejected_kl"):
+        tensors[name] = step * normal() ** 2
     cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     return {k: v.requires_grad_(k in ("chosen_logps", "rejected_logps", "logps")) for k, v in cast.items()}
 

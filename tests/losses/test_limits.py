@@ -143,6 +143,8 @@ def test_gradient_sign_on_pairs(name, log_ratio):
         "ref_rejected_logps": torch.tensor([-12.0]),
         "chosen_lens": torch.tensor([6]),
         "rejected_lens": torch.tensor([8]),
+        "chosen_kl": torch.tensor([0.3]),
+        "rejected_kl": torch.tensor([0.7]),
         "chosen_logps": torch.tensor([-9.0 + log_ratio / 2], requires_grad=True),
         "rejected_logps": torch.tensor([-12.0 - log_ratio / 2], requires_grad=True),
     }
@@ -209,6 +211,8 @@ def extreme_batch(dtype=torch.float32):
         "ref_logps": torch.full_like(chosen, -1100),
         "chosen_lens": torch.full_like(chosen, 4),
         "rejected_lens": torch.full_like(chosen, 4),
+        "chosen_kl": chosen.abs(),
+        "rejected_kl": rejected.abs(),
         "desirable": torch.arange(len(chosen)) % 2 == 0,
         "z_ref": torch.tensor(1e3, dtype=dtype),
         "chosen_logps": chosen - 1100,

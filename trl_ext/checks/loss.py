@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from trl_ext import methods
-from trl_ext.checks.rule import LOSS, problem, samples_pairs
+from trl_ext.checks import sharding
+from trl_ext.checks.rule import LOSS, note, problem, samples_pairs
 from trl_ext.checks.settings import Settings
 from trl_ext.support import counts
 
@@ -33,6 +34,11 @@ def sampled_pairs(s: Settings) -> Iterator[str]:
             f"The loss {s.loss.name} compares the pairs of a whole optimizer step, and sampled pairs are trained on in "
             "micro-batches. Choose another loss."
         )
+    if s.loss.reads_distributions:
+        yield (
+            f"The loss {s.loss.name} compares whole next-token distributions, and `trainer: {s.method.name}` keeps log-probabilities "
+            "alone. Choose another loss."
+        )
     if s.loss.state:
         yield (
             f"The loss {s.loss.name} keeps running values from optimizer step to optimizer step, and `trainer: {s.method.name}` does "
@@ -47,6 +53,29 @@ def property_of_the_training_set(s: Settings) -> Iterator[str]:
         yield (
             f"The loss {s.loss.name} reads a property of all rows of the training set before the first step, and {s.where(key)} "
             f"reads them one by one. Remove `{key}`, or choose another loss."
+        )
+
+
+@problem("precompute_ref_log_probs", "fsdp", LOSS, applies_to=lambda method: method.reads_preferences)
+def whole_distributions(s: Settings) -> Iterator[str]:
+    if not s.loss.reads_distributions:
+        return
+    what = f"the loss {s.loss.name} compares the whole next-token distributions of policy and reference"
+    if s["precompute_ref_log_probs"]:
+        yield (
+            f"{s.where('precompute_ref_log_probs')} keeps one log-probability per completion, and {what}. Remove it, or choose "
+            "another loss."
+        )
+    if sharding.is_on(s["fsdp"]):
+        yield f"FSDP shards the LM head, and {what}, which is not supported with it. Choose another loss, or train without FSDP."
+
+
+@note("reference_cache", LOSS, applies_to=lambda method: method.reads_preferences)
+def uncached_distributions(s: Settings) -> Iterator[str]:
+    if s["reference_cache"] and s.loss.reads_distributions:
+        yield (
+            f"The reference cache is not used: the loss {s.loss.name} compares whole next-token distributions, so the reference runs "
+            "in every step."
         )
 
 

@@ -24,6 +24,7 @@ MEANINGS = {
     "dynamic_alpha": "α, the growth of β per nat by which the mean margin of a step exceeds M₀; 0 is dpo",
     "adaptive_alpha": "α, how much the target margin follows the pair's own margin; 0 is simpo",
     "margin_momentum": "m, the weight of the steps before in the moving averages",
+    "tdpo_alpha": "α, the weight of the difference of the sequential KL divergences; 0 is dpo",
     "dpop_lambda": "λ, the penalty on a chosen completion that is less likely than under the reference",
     "focal_gamma": "γ, how much less a wrongly ranked pair weighs; 0 is dpo",
     "discopop_tau": "τ, the temperature of the sigmoid that blends the two losses",

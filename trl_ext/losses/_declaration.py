@@ -19,6 +19,8 @@ PAIRED_TENSORS = (
     "ref_rejected_logps",
     "chosen_lens",
     "rejected_lens",
+    "chosen_kl",
+    "rejected_kl",
 )
 UNPAIRED_TENSORS = ("logps", "ref_logps", "desirable", "z_ref")
 NEXT, FIRST = "next_state", "first_state"
@@ -58,7 +60,12 @@ class LossInfo:
     @property
     def needs_reference(self) -> bool:
         """Whether any tensor it reads needs a forward pass of the reference."""
-        return any(name.startswith("ref_") or name == "z_ref" for name in self.inputs)
+        return any(name.startswith("ref_") or name == "z_ref" for name in self.inputs) or self.reads_distributions
+
+    @property
+    def reads_distributions(self) -> bool:
+        """Whether it compares the whole next-token distributions of policy and reference, which no cache holds."""
+        return any(name.endswith("_kl") for name in self.inputs)
 
     def check(self, hyperparameters: Mapping[str, Any]) -> list[str]:
         """Check hyperparameters; those that are not given have their defaults. Returns one sentence per problem."""

@@ -41,6 +41,7 @@ class _Declared:
     name = property(lambda self: self.info.name)
     inputs = property(lambda self: self.info.inputs, doc="Names of the tensors it reads.")
     needs_reference = property(lambda self: self.info.needs_reference)
+    reads_distributions = property(lambda self: self.info.reads_distributions)
     paired = property(lambda self: self.info.paired)
     coupled = property(lambda self: self.info.coupled)
     starts_from_data = property(lambda self: self.info.starts_from_data)

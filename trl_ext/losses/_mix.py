@@ -46,6 +46,10 @@ class MixInfo:
         return any(info.needs_reference for info in self.components)
 
     @property
+    def reads_distributions(self) -> bool:
+        return any(info.reads_distributions for info in self.components)
+
+    @property
     def coupled(self) -> bool:
         return any(info.coupled for info in self.components)
 

@@ -14,6 +14,7 @@ from torch import nn
 from trl_ext.batching import attention, noise
 from trl_ext.batching.head import head_sees, small_tiles
 from trl_ext.batching.packed import PackedRow
+from trl_ext.batching.token_kl import States
 from trl_ext.batching.transfer import to_device
 
 # Keys of TRL's collators that describe the batch but are not arguments of a model.
@@ -77,7 +78,9 @@ class Row(NamedTuple):
     context: AbstractContextManager
 
 
-def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False) -> Completions:
+def run(
+    model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False, states: list[States] | None = None
+) -> Completions:
     """Score the completion tokens of a row with a model patched by TRL's `add_fused_lm_head`.
 
     Args:
@@ -85,12 +88,26 @@ def run(model: nn.Module, batch: dict[str, Any], *, router_logits: bool = False)
         batch: A packed row under `packed`, or the output of one of TRL's preference collators: `input_ids`,
             `attention_mask` and `completion_mask` of shape (S, T), plus whatever a vision model needs.
         router_logits: Ask a mixture-of-experts model for its auxiliary loss.
+        states: The states from which the LM head computes the scored tokens are added to it.
     """
-    row = row_of(batch)
+    row, base = row_of(batch), _base(model)
     asked = {"output_router_logits": True} if router_logits else {}
-    with row.context, small_tiles(row.mask.device), head_sees(_base(model), row.select):
+
+    def select(hidden: torch.Tensor) -> torch.Tensor:
+        selected = row.select(hidden)
+        if states is not None:
+            head = base.get_output_embeddings()
+            states.append(States(selected[0], head.weight, head.bias))
+        return selected
+
+    with row.context, small_tiles(row.mask.device), head_sees(base, select):
         output = model(**row.inputs, **asked, use_cache=False, fused_lm_head=True, shift_labels=row.labels)
     return _completions(output, row.mask, row.spread)
+
+
+def token_table(batch: dict[str, Any], values: torch.Tensor) -> torch.Tensor:
+    """Values of the scored tokens of a row, (N,), as a table of its completions, (S, W); zero elsewhere."""
+    return row_of(batch).spread(values)
 
 
 def scalars(model: nn.Module, head: nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

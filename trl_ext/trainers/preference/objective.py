@@ -97,7 +97,9 @@ class Objective:
             self.reference_rows.score(tokens.sequences(examples), examples)
 
     def _reads_live_reference(self, examples: list[dict]) -> bool:
-        return self.loss.needs_reference and not self.has_reference(examples[0])
+        # For whole distributions the reference runs on the policy's rows.
+        needs_values = self.loss.needs_reference and not self.loss.reads_distributions
+        return needs_values and not self.has_reference(examples[0])
 
     # The loss -------------------------------------------------------------------------------------------------
 

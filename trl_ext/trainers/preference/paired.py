@@ -17,6 +17,7 @@ from datasets import Dataset
 from torch import nn
 from trl import DPOTrainer
 
+from trl_ext.batching.token_kl import States, token_kl
 from trl_ext.trainers.common import forward
 from trl_ext.trainers.common.forward import Completions, num_tokens
 from trl_ext.trainers.common.metrics import MeanMetrics
@@ -44,11 +45,14 @@ class PairedObjective(Objective):
         self.use_weighting = use_weighting
 
     def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
-        tensors = {}
+        tensors, states = {}, [] if self.loss.reads_distributions else None
         if self.loss.needs_reference:
             # Before the policy's forward, while no activations are held.
-            tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self.reference_logps(batch)
-        fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None)
+            tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self.reference_logps(batch, states)
+        fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None, states=states)
+        if states is not None:
+            per_token = forward.token_table(batch, token_kl(*states, model.config))
+            tensors["chosen_kl"], tensors["rejected_kl"] = self.summed(per_token, fields).chunk(2)
         tensors["chosen_logps"], tensors["rejected_logps"] = self.sum_logps(fields).chunk(2)
         tensors["chosen_lens"], tensors["rejected_lens"] = fields.lens.chunk(2)
         return tensors, fields
@@ -56,24 +60,37 @@ class PairedObjective(Objective):
     def has_reference(self, values: dict[str, Any]) -> bool:
         return self.precomputed and "ref_chosen_logps" in values
 
-    def reference_logps(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reference log-probabilities of the chosen and of the rejected completions, (B,) each."""
+    def reference_logps(
+        self, batch: dict[str, torch.Tensor], states: list[States] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reference log-probabilities of the chosen and of the rejected completions, (B,) each.
+
+        Args:
+            batch: A collated row.
+            states: Those of the reference are added to it, for which it runs on this row.
+        """
+        if states is not None:
+            return self.sum_logps(self.references.run(batch, states)).chunk(2)
         if self.has_reference(batch):
             return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
         return self.sum_logps(self.references.score(batch)).chunk(2)
 
     def sum_logps(self, fields: Completions) -> torch.Tensor:
-        """Log-probabilities summed over each completion, (2B,), weighted by `ld_alpha` if it is set.
+        """Log-probabilities summed over each completion, (2B,)."""
+        return self.summed(fields.per_token_logps, fields)
+
+    def summed(self, values: torch.Tensor, fields: Completions) -> torch.Tensor:
+        """Values of tokens (2B, W) summed over each completion, (2B,), weighted by `ld_alpha` if it is set.
 
         LD-DPO (arXiv:2409.06411, Eq. 9): tokens beyond the length of the pair's shorter completion have weight α.
         """
         if self.ld_alpha is None:
-            return fields.per_token_logps.sum(dim=1)
+            return values.sum(dim=1)
         chosen_lens, rejected_lens = fields.lens.chunk(2)
         shared = torch.minimum(chosen_lens, rejected_lens).repeat(2).unsqueeze(1)
         position = fields.mask.cumsum(dim=1)
         weight = torch.where(position <= shared, 1.0, self.ld_alpha) * fields.mask
-        return (fields.per_token_logps * weight).sum(dim=1)
+        return (values * weight).sum(dim=1)
 
     def weighted(self, losses: torch.Tensor, fields: Completions) -> torch.Tensor:
         """Losses (B,), weighted as in WPO (arXiv:2406.11827, Eq. 2) if `use_weighting` is set.
@@ -115,6 +132,8 @@ class PairedObjective(Objective):
                 ratio = logps - reference
                 sums.add(f"log_ratio/{side}", ratio.sum(), count)
                 sums.add(APART, (ratio.abs() / lens).sum(), count)
+            if (kl := tensors.get(f"{side}_kl")) is not None:
+                sums.add(f"kl/{side}", kl.sum(), count)
         if fields.aux_loss is not None:
             sums.add("aux_loss", fields.aux_loss * count, count)
 

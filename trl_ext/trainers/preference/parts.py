@@ -27,7 +27,11 @@ def assemble(trainer: Any, own_inputs: str | None) -> None:
     runtime = Runtime(model, args, trainer.accelerator, trainer.compute_loss_context_manager, trainer._prepare_inputs)
     tokens = ExampleTokens(args, trainer._completions, trainer._columns)
     references = References(
-        runtime, second_model=trainer.ref_model, is_live=trainer._reads_live_reference(), own_inputs=own_inputs
+        runtime,
+        second_model=trainer.ref_model,
+        is_live=trainer._reads_live_reference(),
+        own_inputs=own_inputs,
+        reads_distributions=trainer.loss.reads_distributions,
     )
     memory = RowMemory(runtime, optimizer=lambda: trainer.optimizer)
     obstacle = packing.obstacle(

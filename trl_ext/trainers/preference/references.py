@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trl_ext.batching.packed import Tree, pack_joined
+from trl_ext.batching.token_kl import States
 from trl_ext.reference.cache import ReferenceCache, default_limit, key_of
 from trl_ext.reference.identity import describe_reference, reference_identity
 from trl_ext.reference.implicit import implicit_reference
@@ -27,6 +28,7 @@ class References:
         second_model: The reference of full fine-tuning, or `None`.
         is_live: Whether values are needed during training, and not read from columns of the data.
         own_inputs: A clause about the user's code that makes the model's inputs from examples; `None` without such code.
+        reads_distributions: Whether the loss compares whole distributions, for which the reference runs in every step.
 
     Attributes:
         cache: Log-probabilities on disk; `None` before the first row and where none is used.
@@ -34,12 +36,19 @@ class References:
     """
 
     def __init__(
-        self, runtime: Runtime, *, second_model: nn.Module | None, is_live: bool, own_inputs: str | None
+        self,
+        runtime: Runtime,
+        *,
+        second_model: nn.Module | None,
+        is_live: bool,
+        own_inputs: str | None,
+        reads_distributions: bool = False,
     ) -> None:
         self.runtime = runtime
         self.second_model = second_model
         self.is_live = is_live
         self.own_inputs = own_inputs
+        self.reads_distributions = reads_distributions
         self.cache: ReferenceCache | None = None
         self.is_ahead = False
         self._is_open = False
@@ -101,6 +110,8 @@ class References:
     def _cannot_cache(self) -> str | None:
         """Why the values depend on more than tokens and base model with these settings; `None` if they do not."""
         args = self.runtime.args
+        if self.reads_distributions:
+            return "the loss compares whole next-token distributions, so the reference runs in every step"
         if self.runtime.is_sharded:
             return "FSDP shards the base over the processes, and none has all its weights"
         if self.second_model is not None:
@@ -176,10 +187,10 @@ class References:
                 known[i] = values
         return forward.from_arrays(known, self.runtime.device)
 
-    def run(self, batch: dict[str, Any]) -> Completions:
-        """Run the reference policy on a row."""
+    def run(self, batch: dict[str, Any], states: list[States] | None = None) -> Completions:
+        """Run the reference policy on a row. The states before its LM head are added to `states`, if given."""
         with self.policy() as reference:
-            return forward.run(reference, batch)
+            return forward.run(reference, batch, states=states)
 
     @contextlib.contextmanager
     def policy(self) -> Iterator[nn.Module]:
