@@ -7,8 +7,10 @@ from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+from trl import ModelConfig
 
 from tests.experts.helpers import MIXTURES, SIZES, load, save, weight
+from trl_ext.build import pretrained
 from trl_ext.experts import storage
 from trl_ext.planner.dry_run import _Live
 
@@ -42,7 +44,9 @@ def test_what_is_quantised(name, tmp_path):
     for module in model.modules():
         if storage.are_experts(module):
             assert set(storage.in_4_bits(module)) == {"gate_up_proj", "down_proj"}
-            assert all(p.data.dtype == torch.uint8 for p in (storage.packed(module, n) for n in EXPERTS_OF))
+            assert all(
+                p.data.dtype == torch.uint8 for p in (storage.packed(module, n) for n in ("gate_up_proj", "down_proj"))
+            )
             assert all(p.dtype == torch.bfloat16 for n, p in module.named_parameters(recurse=False))  # biases
     kept = {n.rpartition(".")[2] for n, m in model.named_modules() if type(m) is nn.Linear}
     assert kept == {"lm_head"} | ({"shared_expert_gate"} if "shared" in name else set())
@@ -52,7 +56,13 @@ def test_what_is_quantised(name, tmp_path):
     assert not any(p.requires_grad for n, p in model.named_parameters() if ".experts.parametrizations" in n)
 
 
-EXPERTS_OF = ("gate_up_proj", "down_proj")
+def test_experts_that_will_be_sharded_stay_as_they_are(tmp_path):
+    folder = save(MIXTURES["mixtral"], tmp_path)
+    args = ModelConfig(load_in_4bit=True)
+    for is_sharded in (True, False):
+        given = pretrained.quantisation(args, torch.float32, is_sharded=is_sharded)
+        model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=given)
+        assert any(storage.in_4_bits(module) for module in model.modules()) is not is_sharded
 
 
 def test_experts_with_rows_of_broken_blocks_stay_as_they_are(tmp_path):

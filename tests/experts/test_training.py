@@ -166,7 +166,7 @@ def recipe(mixture, tmp_path, monkeypatch):
 def test_a_run_is_resumed_and_merged(recipe, mixture, tmp_path, capsys):
     path = recipe(lora_target_parameters=EXPERTS)
     assert main(["run", path, "--output_dir", "whole"]) == 0
-    assert "they are among the targets of the LoRA" in re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "Experts are among the targets of the LoRA" in re.sub(r"\s+", " ", capsys.readouterr().out)
     shutil.copytree("whole", "half")
     for name in ("checkpoint-4", "adapter_model.safetensors"):
         path_of = tmp_path / "half" / name
@@ -198,3 +198,9 @@ def test_all_linear_means_attention(recipe, tmp_path, capsys):
     assert not content["target_parameters"]
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "stored in 4 bits. The LoRA is on the linear layers outside the experts" in printed
+
+
+def test_dropout_on_experts_is_refused_before_weights_are_loaded(recipe, capsys):
+    asked = recipe(lora_target_parameters=EXPERTS, lora_dropout=0.1, disable_dropout=False)
+    assert main(["run", asked, "--output_dir", "out"]) == 2
+    assert "PEFT has no dropout for a LoRA on experts" in re.sub(r"\s+", " ", capsys.readouterr().err)

@@ -119,7 +119,7 @@ def load_policy(
     values = {name: value for name, value in recipe.sections()["model"].items() if name in known}
     model_args = ModelConfig(**values | {"dtype": chosen.model_dtype})
     is_sharded = sharding.is_on(recipe.get("fsdp"))
-    quantization = pretrained.quantisation(model_args, chosen.compute_dtype)
+    quantization = pretrained.quantisation(model_args, chosen.compute_dtype, is_sharded=is_sharded)
     if is_sharded and model_args.load_in_4bit and model_args.bnb_4bit_quant_storage is None:
         quantization.bnb_4bit_quant_storage = chosen.compute_dtype  # bytes cannot be sharded
     path = model_path(recipe)
@@ -190,13 +190,18 @@ def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements:
         )
     if targets.has_experts and getattr(args, "disable_dropout", False):
         peft_config.lora_dropout = 0.0  # PEFT refuses dropout on experts even if it is disabled
+    if targets.has_experts and peft_config.lora_dropout:
+        raise UserError(
+            f"`lora_dropout` is {peft_config.lora_dropout:g}, and PEFT has no dropout for a LoRA on experts. Set `lora_dropout: 0`, or "
+            "leave experts out of `lora_target_parameters` and `lora_target_modules`."
+        )
     return peft_config
 
 
 def _about_experts(targets: lora_targets.Targets, is_4bit: bool) -> str:
     stored = "in 4 bits" if is_4bit else "as they are"
     if targets.has_experts:
-        return f"The model is a mixture of experts. The base's experts are stored {stored}, and they are among the targets of the LoRA."
+        return f"The model is a mixture of experts, stored {stored}. Experts are among the targets of the LoRA."
     return (
         f"The model is a mixture of experts, stored {stored}. The LoRA is on the linear layers outside the experts; name experts "
         "in `lora_target_parameters` to train them, too."

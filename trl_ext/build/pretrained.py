@@ -47,17 +47,19 @@ def _architecture(path: str, init: dict[str, Any]) -> type:
     return named or (AutoModelForImageTextToText if by_map else AutoModelForCausalLM)
 
 
-def quantisation(args: ModelConfig, compute_dtype: Any) -> BitsAndBytesConfig | None:
+def quantisation(args: ModelConfig, compute_dtype: Any, *, is_sharded: bool = False) -> BitsAndBytesConfig | None:
     """The quantisation that `load_in_4bit` or `load_in_8bit` ask for; `None` without either.
 
-    In 4 bits, models loaded from now on in this process have their experts quantised, too (`trl_ext.experts`).
+    In 4 bits, models loaded from now on in this process have their experts quantised, too (`trl_ext.experts`), unless FSDP will
+    shard them.
 
     Args:
         args: Settings of the model.
         compute_dtype: Of the matrix products of 4-bit weights.
+        is_sharded: Whether FSDP will shard the model.
     """
     if args.load_in_4bit:
-        quantizer.install()
+        quantizer.install(is_sharded=is_sharded)
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_compute_dtype=compute_dtype,

@@ -9,7 +9,6 @@ import torch
 from bitsandbytes.functional import quantize_4bit
 from torch import nn
 from transformers.integrations.bitsandbytes import Bnb4bitQuantize
-from transformers.integrations.fsdp import is_fsdp_enabled
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
@@ -48,8 +47,8 @@ class Quantise(Bnb4bitQuantize):
 class ExpertsQuantizer(Bnb4BitHfQuantizer):
     """transformers' quantiser, which also reads experts. Routers stay in 16 bits.
 
-    A checkpoint that is already quantised is read as transformers reads it. Sharded weights (FSDP) stay in 16 bits, too, because
-    the scales of a parametrised weight cannot be sharded.
+    A checkpoint that is already quantised is read as transformers reads it. Experts that FSDP will shard have to stay in 16 bits
+    (`install`): the scales of a parametrised weight cannot be sharded.
 
     Attributes:
         experts: Names of the weights of experts, in the order in which their modules define them. PEFT nests the LoRAs on the
@@ -61,7 +60,7 @@ class ExpertsQuantizer(Bnb4BitHfQuantizer):
     def get_modules_to_not_convert(self, model: Any, *args: Any, **kwargs: Any) -> list[str]:
         """Modules that stay in 16 bits."""
         kept = Bnb4BitHfQuantizer.get_modules_to_not_convert(model, *args, **kwargs)
-        return [*kept, *storage.routers(model)] if self._reads_experts() else kept
+        return [*kept, *storage.routers(model)] if not self.pre_quantized else kept
 
     def param_needs_quantization(self, model: Any, param_name: str, **kwargs: Any) -> bool:
         """Whether a parameter is stored in 4 bits."""
@@ -73,7 +72,7 @@ class ExpertsQuantizer(Bnb4BitHfQuantizer):
 
     def _process_model_before_weight_loading(self, model: Any, device_map: Any, **kwargs: Any) -> None:
         super()._process_model_before_weight_loading(model, device_map, **kwargs)
-        self.experts = tuple(storage.weights(model)) if self._reads_experts() else ()
+        self.experts = () if self.pre_quantized else tuple(storage.weights(model))
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         for name in self.experts:
@@ -86,10 +85,7 @@ class ExpertsQuantizer(Bnb4BitHfQuantizer):
             adapter.install()
         return super()._process_model_after_weight_loading(model, **kwargs)
 
-    def _reads_experts(self) -> bool:
-        return not self.pre_quantized and not is_fsdp_enabled()
 
-
-def install() -> None:
-    """Let transformers load 4-bit models by this quantiser."""
-    AUTO_QUANTIZER_MAPPING[METHOD] = ExpertsQuantizer
+def install(*, is_sharded: bool = False) -> None:
+    """Let transformers load 4-bit models by this quantiser from now on; those that FSDP will shard by its own one."""
+    AUTO_QUANTIZER_MAPPING[METHOD] = Bnb4BitHfQuantizer if is_sharded else ExpertsQuantizer
