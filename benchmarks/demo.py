@@ -10,6 +10,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,12 +26,19 @@ CURVES = "dpo-seed0"
 """The run whose curves are shown."""
 
 
-def collect(runs: Path) -> dict:
-    """Rows of results and the metrics of one run, from the directory of the finished comparison."""
+def compared(losses: Sequence[str], seeds: Sequence[int], runs: Path) -> tuple[dict, list[dict], int]:
+    """Train and evaluate the demo with losses and seeds, except for runs that are finished in this directory.
+
+    Returns:
+        The results of the base, those of the runs, and the number of completions of each.
+    """
+    grid = ["--losses", ",".join(losses), "--seeds", ",".join(map(str, seeds))]
+    if (code := trl_ext(["compare", "demo", *grid, "--output_dir", str(runs)])) != 0:
+        raise SystemExit(code)
     records = [
         json.loads((runs / f"{loss}-seed{seed}" / "measured.json").read_text(encoding="utf-8"))
-        for loss in LOSSES
-        for seed in SEEDS
+        for loss in losses
+        for seed in seeds
     ]
     base = results.of_base(records[0]["evaluation"])
     rows = [
@@ -39,15 +47,15 @@ def collect(runs: Path) -> dict:
     ]
     for row in (base, *rows):
         del row["samples"]
-    metrics = [record for record in metrics_file.read(runs / CURVES / "metrics.jsonl") if "loss" in record]
+    return base, rows, records[0]["evaluation"]["sampled"]["n"]
+
+
+def provenance() -> dict:
+    """When, on what and with which versions something was measured."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "device": f"CPU ({platform.machine()})",
         "versions": {module.__name__: module.__version__ for module in (torch, trl)},
-        "completions": records[0]["evaluation"]["sampled"]["n"],
-        "base": base,
-        "rows": rows,
-        "metrics": metrics,
     }
 
 
@@ -59,11 +67,11 @@ def main() -> None:
         metavar="DIR",
         help="directory of the runs (default: runs/benchmark-demo)",
     )
-    runs = parser.parse_args().runs
-    grid = ["--losses", ",".join(LOSSES), "--seeds", ",".join(map(str, SEEDS))]
-    if (code := trl_ext(["compare", "demo", *grid, "--output_dir", runs])) != 0:
-        raise SystemExit(code)
-    RESULTS.write_text(json.dumps(collect(Path(runs)), indent=1) + "\n", encoding="utf-8")
+    runs = Path(parser.parse_args().runs)
+    base, rows, completions = compared(LOSSES, SEEDS, runs)
+    metrics = [record for record in metrics_file.read(runs / CURVES / "metrics.jsonl") if "loss" in record]
+    record = provenance() | {"completions": completions, "base": base, "rows": rows, "metrics": metrics}
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"saved {RESULTS}. `make docs` draws the pictures.")
 
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import losses as measured_losses
 from benchmarks.gpu import results
 from benchmarks.real import summary
 from benchmarks.rl import table as updates
@@ -362,6 +363,7 @@ PARTS = {
     "verbs": verb_pages,
     "losses": loss_table,
     "lossguide": loss_guide,
+    "lossdemo": measured_losses.table,
     "advantages": advantage_table,
     "advantagepages": advantage_pages,
     "advantagetensors": tensor_table,
