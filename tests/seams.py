@@ -52,6 +52,16 @@ SEAMS = (
         "build/test_pretrained.py",
     ),
     Seam(
+        "build/quantised_base.py",
+        "transformers keeps the dtypes of a stored checkpoint; `hf_quantizer` of its models, `quant_state` of bitsandbytes' weights",
+        "build/test_quantised_base.py",
+    ),
+    Seam(
+        "model_files/quantised.py",
+        "transformers' table of quantizers, and which of them train",
+        "model_files/test_quantised.py",
+    ),
+    Seam(
         "build/refusals.py",
         "the texts of transformers' errors about a missing kernel or tracker",
         "build/test_refusals.py",

@@ -174,12 +174,14 @@ def test_a_merge_needs_no_data(base, capsys, tmp_path):
 def test_a_base_that_is_stored_quantised(base, capsys):
     run = run_of(base, loss="dpo")
     config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes"}}))
+    (base / "config.json").write_text(
+        json.dumps(config | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    )
     for card, remedy in (
-        ("", "`--base` and its name, which the model card may list"),
+        ("", "Neither the base's config.json nor its model card says"),
         ("---\nbase_model:\n- maker/whole\n---\n", "`--base maker/whole`"),
     ):
         (base / "README.md").write_text(card)
         assert main(["merge", str(run), "--output", "new"]) == 2
         said = capsys.readouterr().err
-        assert "is stored quantized (bitsandbytes)" in said and remedy in said
+        assert "is stored quantised (bitsandbytes, 4 bits)" in said and remedy in said

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import PeftConfig, PeftModel
-from transformers import AutoConfig, PreTrainedConfig, set_seed
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, set_seed
 from transformers.utils.peft_utils import find_adapter_config_file
 from trl import ModelConfig
 
 from trl_ext import demo
-from trl_ext.build import adapter_fit, lora_targets, pretrained
+from trl_ext.build import adapter_fit, lora_targets, pretrained, quantised_base
 from trl_ext.checks import sharding
 from trl_ext.checks.model_arguments import loading_arguments, unknown
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import adapter_types, task
 from trl_ext.model_files.adapter_types import Use
+from trl_ext.model_files.quantised import Stored
 from trl_ext.recipe import Recipe
 from trl_ext.support import quiet
 from trl_ext.support.errors import UserError
@@ -49,6 +50,18 @@ def base_revision(recipe: Recipe) -> str:
     return own or adapter_folder.revision_of(Path(find_adapter_config_file(path)).parent) or "main"
 
 
+def stored_as(recipe: Recipe) -> Stored | None:
+    """How the base of a recipe is stored; `None` if it is not quantised.
+
+    Raises:
+        UserError: It cannot be trained, or settings of the recipe contradict it.
+    """
+    path = model_path(recipe)
+    if find_adapter_config_file(path) is not None:
+        return quantised_base.require(recipe, adapter_base(path), base_revision(recipe))
+    return quantised_base.require(recipe, path, recipe.get("model_revision"))
+
+
 def require_policy(recipe: Recipe) -> None:
     """Refuse a reward model, or an adapter that cannot be continued exactly, as the model of a policy.
 
@@ -57,7 +70,7 @@ def require_policy(recipe: Recipe) -> None:
     Raises:
         UserError: What it is, and what to name instead.
     """
-    method, path = recipe.method, model_path(recipe)
+    method, path, stored = recipe.method, model_path(recipe), stored_as(recipe)
     if method.trains_scores:
         return
     found = find_adapter_config_file(path)
@@ -66,7 +79,9 @@ def require_policy(recipe: Recipe) -> None:
             is_continued=True,
             needs_reference=method.may_need_reference,
             shares_base=method.samples_completions,
-            is_quantised=bool(recipe.get("load_in_4bit") or recipe.get("load_in_8bit")),
+            is_quantised=bool(
+                recipe.get("load_in_4bit") or recipe.get("load_in_8bit") or (stored and stored.stays_quantised)
+            ),
         )
         problem = adapter_types.problem(adapter_folder.config(Path(found).parent), use)
     else:
@@ -119,8 +134,12 @@ def load_policy(
     values = {name: value for name, value in recipe.sections()["model"].items() if name in known}
     model_args = ModelConfig(**values | {"dtype": chosen.model_dtype})
     is_sharded = sharding.is_on(recipe.get("fsdp"))
-    quantization = pretrained.quantisation(model_args, chosen.compute_dtype, is_sharded=is_sharded)
-    if is_sharded and model_args.load_in_4bit and model_args.bnb_4bit_quant_storage is None:
+    stored = stored_as(recipe)
+    if stored is None:
+        quantization = pretrained.quantisation(model_args, chosen.compute_dtype, is_sharded=is_sharded)
+    else:
+        quantization = quantised_base.for_loading(stored)
+    if stored is None and is_sharded and model_args.load_in_4bit and model_args.bnb_4bit_quant_storage is None:
         quantization.bnb_4bit_quant_storage = chosen.compute_dtype  # bytes cannot be sharded
     path = model_path(recipe)
     init = {
@@ -130,6 +149,8 @@ def load_policy(
         **(args.model_init_kwargs or {}),
     }
     for_loading = init | {"quantization_config": quantization, "trust_remote_code": args.trust_remote_code}
+    if stored is not None:
+        for_loading["compute_dtype"] = chosen.compute_dtype
     if is_sharded or args.world_size > 1:
         # FSDP moves layer by layer to the GPU, where the whole 4-bit base may not fit.
         for_loading["device_map"] = {"": "cpu"} if is_sharded and quantization is not None else None
@@ -144,11 +165,17 @@ def load_policy(
     if peft_config is not None and lender is not None:
         args.model_init_kwargs = None
         return lender.lend(path, **for_loading), {"peft_config": peft_config}
-    if is_sharded and quantization is not None:  # TRL would load it on the GPU
+    if stored is not None or (is_sharded and quantization is not None):
+        # TRL would load the former with the dtypes it was written for, and the latter on the GPU.
         args.model_init_kwargs = None
-        return pretrained.load(path, **for_loading), {"peft_config": peft_config}
+        return pretrained.load(path, **for_loading, **_class_of_scores(recipe)), {"peft_config": peft_config}
     args.model_init_kwargs = init
     return path, {"peft_config": peft_config, "quantization_config": quantization}
+
+
+def _class_of_scores(recipe: Recipe) -> dict[str, Any]:
+    """Arguments that load a model with a head for one score, if that is trained."""
+    return {"architecture": AutoModelForSequenceClassification, "num_labels": 1} if recipe.method.trains_scores else {}
 
 
 def _continued(path: str, args: Any, init: dict[str, Any], lender: SharedBase | None) -> PeftModel:

@@ -17,15 +17,17 @@ from transformers import (
 )
 from trl import ModelConfig
 
+from trl_ext.build import quantised_base
 from trl_ext.experts import quantizer
 
 
-def load(path: str, architecture: type | None = None, **init: Any) -> PreTrainedModel:
+def load(path: str, architecture: type | None = None, compute_dtype: Any = None, **init: Any) -> PreTrainedModel:
     """Load a model, by default of the architecture that its configuration names.
 
     Args:
         path: A folder, or a name on the Hub.
         architecture: The class to load it with.
+        compute_dtype: Of the matrix products of a checkpoint that is stored in 4 bits; default: the dtype it is loaded in.
         init: Arguments of `from_pretrained`. `dtype` is float32 by default; without `device_map` the model goes to the GPU,
             if there is one.
     """
@@ -35,7 +37,10 @@ def load(path: str, architecture: type | None = None, **init: Any) -> PreTrained
         init["device_map"] = None if PartialState().device.type in ("cpu", "mps") else "auto"
     if architecture is None:
         architecture = _architecture(path, init)
-    return architecture.from_pretrained(path, **init)
+    model = architecture.from_pretrained(path, **init)
+    is_dequantised = getattr(init.get("quantization_config"), "dequantize", False)
+    quantised_base.align(model, compute_dtype, is_dequantised=is_dequantised)
+    return model
 
 
 def _architecture(path: str, init: dict[str, Any]) -> type:

@@ -18,7 +18,7 @@ from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.methods import METHODS
 
 THEMES = (
-    "model", "task", "data", "mixture", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
+    "model", "quantised", "task", "data", "mixture", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
     "precision", "device", "attention", "reference", "loss", "advantage", "grpo", "kl", "sampling", "sampling_weights", "generations", "bounds", "rows", "accumulation", "optimizers",
     "schedules", "evaluation", "evaluation_block", "duration",
     "packages", "trackers", "debug", "processes", "requirements", "model_arguments", "dataloader", "launch", "sharding",

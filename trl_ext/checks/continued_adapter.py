@@ -8,7 +8,7 @@ from trl_ext.checks.adapter import OF_AN_ADAPTER
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
 from trl_ext.methods import Method
-from trl_ext.model_files import adapter, adapter_types, fit, task, tokenizer
+from trl_ext.model_files import adapter, adapter_types, fit, quantised, task, tokenizer
 from trl_ext.model_files import model as model_folder
 from trl_ext.model_files.adapter_types import Use
 
@@ -42,11 +42,12 @@ def exactly_continued(s: Settings) -> Iterator[str]:
     content = _content(s)
     if not content or task.of_adapter(content):  # the latter is judged by `trl_ext.checks.task`
         return
+    stored = quantised.of_model(s["model_name_or_path"])
     use = Use(
         is_continued=True,
         needs_reference=s.method.may_need_reference,
         shares_base=s.method.samples_completions,
-        is_quantised=bool(s["load_in_4bit"] or s["load_in_8bit"]),
+        is_quantised=bool(s["load_in_4bit"] or s["load_in_8bit"] or (stored and stored.stays_quantised)),
     )
     if (sentences := adapter_types.problem(content, use)) is not None:
         yield f"{s.where('model_name_or_path')} is {_folder(s)}. {sentences}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from trl_ext.checks import sharding
 from trl_ext.checks.rule import note
 from trl_ext.checks.settings import Settings
+from trl_ext.model_files import quantised
 
 
 class Switch(NamedTuple):
@@ -55,11 +56,19 @@ def _evaluates(s: Settings) -> bool:
     return s["eval_strategy"] not in (None, "no") or bool(s["eval_on_start"])
 
 
+def _is_in_4_bits(s: Settings) -> bool:
+    stored = quantised.of_model(s["model_name_or_path"])
+    return bool(s["load_in_4bit"]) or (stored is not None and stored.is_bnb_4bit)
+
+
 SWITCHES = (
     _switch(
         "push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision"
     ),
-    _switch("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage", "bnb_4bit_compute_dtype"),
+    Switch(
+        ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage", "bnb_4bit_compute_dtype"),
+        "`load_in_4bit: true`", ("load_in_4bit", "model_name_or_path"), _is_in_4_bits, {"load_in_4bit": True},
+    ),
     _switch("use_vllm", "vllm_"),
     _switch("log_completions", "log_unique_prompts", "num_completions_to_print"),
     _switch(

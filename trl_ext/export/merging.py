@@ -6,7 +6,6 @@ merged matrix replaces the one it was made from, so the merge needs little more 
 
 from __future__ import annotations
 
-import re
 import shutil
 import warnings
 from collections import Counter
@@ -23,6 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor, PreT
 from transformers.trainer_utils import align_special_tokens
 
 from trl_ext.build import pretrained
+from trl_ext.build.quantised_base import in_float32
 from trl_ext.checkpoints import staging
 from trl_ext.export.source import Source
 from trl_ext.support import quiet
@@ -47,7 +47,7 @@ def merge(source: Source, dtype: torch.dtype | None = None) -> PreTrainedModel:
     # Into float32 from the start, because PEFT rounds modules that an adapter saves whole to the dtype of the base.
     model = load_base(source, dtype=dtype if dtype == torch.float32 else "auto", device_map=None)
     dtype = dtype or model.dtype
-    kept = _in_float32(model, dtype)
+    kept = in_float32(model, dtype)
     wrapped = put_on(model, source)
     shared = _uses(model)
     for layer in list(wrapped.modules()):
@@ -163,13 +163,6 @@ def save(model: PreTrainedModel, processor: Any, folder: Path, shard_size: str) 
             model.generation_config.do_sample = True
     model.save_pretrained(folder, max_shard_size=shard_size)
     processor.save_pretrained(folder)
-
-
-def _in_float32(model: PreTrainedModel, dtype: torch.dtype) -> set[int]:
-    """Ids of the parameters that transformers keeps in float32 when a model is loaded in `dtype`."""
-    patterns = [re.escape(name).replace(r"\*", ".*") for name in model._get_dtype_plan(dtype)]
-    found = model.named_parameters()
-    return {id(parameter) for name, parameter in found if any(re.search(pattern, name) for pattern in patterns)}
 
 
 def _uses(model: nn.Module) -> Counter[int]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from trl_ext.export import mergeable
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import model as model_folder
+from trl_ext.model_files.quantised import Stored
 from trl_ext.recipe import Recipe
 from trl_ext.runs import finished
 from trl_ext.support.errors import UserError
@@ -92,17 +93,16 @@ def check_base(source: Source) -> None:
     Raises:
         UserError: It is stored quantized, cannot be found, or is not the adapter's.
     """
-    from transformers import PreTrainedConfig
+    from trl_ext.build import quantised_base
 
     try:
-        config, _ = PreTrainedConfig.get_config_dict(source.base, revision=source.revision)
+        stored = quantised_base.of(source.base, source.revision)
     except OSError as error:
         raise UserError(
             f"The base {source.base} cannot be loaded: {str(error).splitlines()[0]} Check the name and the network, or "
             "give a copy with `--base`."
         ) from error
-    found = next((part for part in (config, config.get("text_config") or {}) if part.get("quantization_config")), None)
-    if found is None:
+    if stored is None:
         from trl_ext.build import adapter_fit
 
         adapter_fit.check(
@@ -114,13 +114,25 @@ def check_base(source: Source) -> None:
             merges=True,
         )
         return
-    method = found["quantization_config"].get("quant_method") or "unknown method"
-    origin = _made_from(source.base, config)
-    remedy = f"`--base {origin}`" if origin else "`--base` and its name, which the model card may list"
+    if stored.original is not None:
+        remedy = f"Merge into its 16-bit original: give `--base {stored.original}`."
+    else:
+        remedy = (
+            "Merge into its 16-bit original: give its name with `--base`. Neither the base's config.json nor its model card says "
+            f"which model that is.{_as_trained(stored)}"
+        )
     raise UserError(
-        f"The base {source.base} is stored quantized ({method}), so merging would round its weights twice. Merge into the "
-        f"original model: give {remedy}."
+        f"The base {source.base} is stored quantised ({stored.title}), so merging would round its weights twice. {remedy}"
     )
+
+
+def _as_trained(stored: Stored) -> str:
+    """How to write the weights that the adapter was trained on in 16 bits, where transformers can."""
+    if not (stored.is_bnb_4bit or stored.method.is_dequantised):
+        return ""
+    how = "" if stored.is_bnb_4bit else ", loaded with `dequantize=True` in its quantisation's configuration"
+    what = "of `model.dequantize()` in transformers" if stored.is_bnb_4bit else f"of the model{how}"
+    return f" Without it, save the weights {what} with the tokenizer in a new folder, and give that."
 
 
 def _recipe(folder: Path) -> tuple[Recipe | None, str]:
@@ -131,18 +143,3 @@ def _recipe(folder: Path) -> tuple[Recipe | None, str]:
         return finished.began_as(folder), ""
     except UserError as error:
         return None, str(error)
-
-
-def _made_from(base: str, config: dict[str, Any]) -> str | None:
-    """The original of a quantized model, from its configuration or its model card."""
-    named = config.get("_name_or_path")
-    if named and named != base:
-        return named
-    from huggingface_hub import ModelCard
-
-    try:
-        card = ModelCard.load(str(Path(base, "README.md")) if Path(base).is_dir() else base)
-    except (OSError, ValueError):  # no card, or no network
-        return None
-    origin = card.data.base_model
-    return origin[0] if isinstance(origin, list) and origin else origin or None

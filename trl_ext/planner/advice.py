@@ -51,7 +51,9 @@ def _changes(request: Request) -> list[dict[str, Any]]:
         found.append({"use_peft": True, "lora_target_modules": ["all-linear"]})
     if storage.weight == 4:
         found.append({"dtype": "bfloat16"})
-    if storage.bits > 4:
+    if request.stored is not None:
+        pass  # loading cannot change how it is quantised
+    elif storage.bits > 4:
         found.append({"load_in_4bit": True, "use_bnb_nested_quant": True})
         if storage.bits == 8:
             found[-1]["load_in_8bit"] = False

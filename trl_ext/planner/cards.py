@@ -9,7 +9,7 @@ additional time, so a measured step is longer. Half of the peak rates is a good 
 import math
 from typing import NamedTuple
 
-from trl_ext.planner.memory import GIB, SEGMENTS, VARLEN, Row, Storage, trained
+from trl_ext.planner.memory import GIB, SEGMENTS, VARLEN, Row, Storage, linear_bytes, trained
 from trl_ext.planner.shape import Shape, four_bit_bytes
 from trl_ext.support.errors import UserError
 
@@ -128,6 +128,8 @@ def dequantisation_bytes(shape: Shape, storage: Storage) -> float:
     """Bytes read and written when the base is dequantised once."""
     if storage.bits == 16:
         return 0
+    if storage.scheme is not None:
+        return linear_bytes(shape, storage) + 2 * shape.quantised
     if storage.bits == 8:
         return 3 * shape.quantised
     return sum(count * (four_bit_bytes(size, storage.is_double) + 2 * size) for size, count in shape.in_4_bits())

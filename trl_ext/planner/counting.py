@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trl_ext.experts import storage
+from trl_ext.model_files.quantised import Stored
 from trl_ext.planner import lora
+from trl_ext.planner import stored as stored_weights
 from trl_ext.planner.shape import Shape
 from trl_ext.support.errors import UserError
 
@@ -27,6 +29,7 @@ def count(
     *,
     is_quantised: bool = True,
     is_fused: bool = True,
+    stored: Stored | None = None,
 ) -> Shape:
     """Count a model.
 
@@ -37,13 +40,14 @@ def count(
         parameters: PEFT's `target_parameters`.
         is_quantised: Whether the linear layers will be quantised.
         is_fused: Whether LoRA layers, norms and MLPs are those of `trl_ext.fused`, or of PEFT and transformers.
+        stored: How the checkpoint is stored, if it is stored quantised.
 
     Raises:
         UserError: transformers cannot build the model, or `targets` match no module.
     """
     model, text = on_meta(config)
     try:
-        counted = _shape(model, text, rank, targets, parameters, is_fused)
+        counted = _shape(model, text, rank, targets, parameters, is_fused, stored)
     except AttributeError as error:
         raise UserError(
             f"The planner does not support the architecture of this model ({config['model_type']}): {error}."
@@ -52,11 +56,17 @@ def count(
 
 
 def _shape(
-    model: Any, text: Any, rank: int | None, targets: lora.Targets, parameters: list[str] | None, is_fused: bool
+    model: Any,
+    text: Any,
+    rank: int | None,
+    targets: lora.Targets,
+    parameters: list[str] | None,
+    is_fused: bool,
+    stored: Stored | None,
 ) -> Shape:
     modules = dict(model.named_modules())
     head = model.get_output_embeddings()
-    skipped = not_converted(model)
+    skipped = not_converted(model, stored)
     linear = {name: module for name, module in modules.items() if _is_linear(module)}
     targets = lora.resolve(model, targets)
     quantised = [module for name, module in linear.items() if _converts(name, skipped)]
@@ -95,6 +105,7 @@ def _shape(
         parameters=_count(model.parameters()),
         linear=tuple(sorted(Counter(module.weight.numel() for module in quantised).items())),
         linear_width=sum(module.weight.shape[0] for module in quantised),
+        linear_inputs=sum(module.weight.shape[1] for module in quantised),
         expert_weights=tuple(sorted(Counter(weight.numel() for weight in storage.weights(model).values()).items())),
         embedding=embedding.numel(),
         head=0 if is_tied else head.weight.numel(),
@@ -159,11 +170,14 @@ def _is_linear(module: nn.Module) -> bool:
     return type(module) is nn.Linear or isinstance(module, Conv1D)
 
 
-def not_converted(model: Any) -> list[str]:
-    """Modules that transformers keeps in 16 or 32 bits when it quantises this model."""
+def not_converted(model: Any, stored: Stored | None = None) -> list[str]:
+    """Modules that transformers keeps in 16 or 32 bits when it quantises this model, or that a checkpoint keeps so."""
     from transformers.quantizers.base import get_keys_to_not_convert
 
-    return [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or []), *storage.routers(model)]
+    if stored is None:
+        return [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or []), *storage.routers(model)]
+    usual = get_keys_to_not_convert(model) if stored_weights.adds_to_the_usual(stored) else []
+    return [*usual, *(stored_weights.kept(stored) or []), *(model._keep_in_fp32_modules or [])]
 
 
 def _converts(name: str, skipped: list[str]) -> bool:

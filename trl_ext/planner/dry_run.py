@@ -70,10 +70,11 @@ def run(
     Raises:
         UserError: 8-bit weights, or attention segment by segment, neither of which can run on fake tensors.
     """
-    if storage.bits == 8 or row.kernel not in (VARLEN, SDPA, EAGER):
+    is_foreign = storage.scheme is not None and storage.scheme.is_double is None  # not of bitsandbytes
+    if storage.bits == 8 or is_foreign or row.kernel not in (VARLEN, SDPA, EAGER):
         raise UserError(
             "The dry run (`--exact`) supports only 4-bit and unquantised weights, and attention in one kernel. Remove `--exact` "
-            "for `load_in_8bit` and for attention that runs segment by segment."
+            "for `load_in_8bit`, for checkpoints that are stored quantised otherwise, and for attention that runs segment by segment."
         )
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")

@@ -16,6 +16,7 @@ moments (`moments`). Each formula is tested against the real model on fake tenso
 from dataclasses import dataclass
 
 from trl_ext.planner.shape import Shape, four_bit_bytes
+from trl_ext.planner.stored import Scheme
 
 GIB = 2**30
 
@@ -65,7 +66,8 @@ class Storage:
     """How weights and their training state are stored.
 
     Attributes:
-        bits: 4 or 8 if bitsandbytes quantises the linear layers, else 16.
+        bits: 4 or 8 if bitsandbytes quantises the linear layers, those of a stored checkpoint, else 16.
+        scheme: How a checkpoint that is stored quantised, and trained so, stores its linear layers.
         is_double: Whether 4-bit scales are quantised, too.
         weight: Bytes of an unquantised weight.
         trained: Bytes of a trained weight, and also of its gradient.
@@ -83,29 +85,32 @@ class Storage:
     copies: int = 1
     trained_adapters: int = 1
     frozen_adapters: int = 0
+    scheme: Scheme | None = None
 
 
 def weights(shape: Shape, storage: Storage) -> dict[str, float]:
     """Bytes of the base model by part. Linear layers are quantised, in 4 bits also the experts of a mixture."""
     fused = storage.weight * shape.fused
-    if storage.bits == 4:
-        linear, fused = (
-            sum(count * four_bit_bytes(elements, storage.is_double) for elements, count in kind)
-            for kind in (shape.linear, shape.expert_weights)
-        )
-    elif storage.bits == 8:
-        linear = shape.quantised + 4 * shape.linear_width
-    else:
-        linear = storage.weight * shape.quantised
+    if storage.bits == 4 and storage.scheme is None:
+        fused = sum(count * four_bit_bytes(elements, storage.is_double) for elements, count in shape.expert_weights)
     rest = shape.kept - shape.embedding - shape.head - shape.experts
     parts = {
-        "linear layers": linear,
+        "linear layers": linear_bytes(shape, storage),
         "experts": fused + storage.weight * (shape.experts - shape.fused),
         "embeddings": storage.weight * shape.embedding,
         "LM head": storage.weight * shape.head,
         "norms and the rest": storage.weight * rest,
     }
     return {name: storage.copies * size for name, size in parts.items()}
+
+
+def linear_bytes(shape: Shape, storage: Storage) -> float:
+    """Bytes of the linear layers of one model."""
+    if storage.scheme is not None:
+        return storage.scheme.linear_bytes(shape)
+    if storage.bits == 4:
+        return sum(count * four_bit_bytes(elements, storage.is_double) for elements, count in shape.linear)
+    return shape.quantised + 4 * shape.linear_width if storage.bits == 8 else storage.weight * shape.quantised
 
 
 def merged_copy(shape: Shape, storage: Storage, weight: int = 2) -> float:

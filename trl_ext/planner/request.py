@@ -13,10 +13,13 @@ from typing import Any
 from trl_ext import demo
 from trl_ext.checks import sharding
 from trl_ext.model_files import adapter as adapter_files
-from trl_ext.planner import configs, sampling, training
-from trl_ext.planner.memory import EAGER, SDPA, VARLEN, Row, Storage
+from trl_ext.model_files import quantised
+from trl_ext.model_files.quantised import Stored
+from trl_ext.planner import configs, sampling, stored, training
+from trl_ext.planner.memory import EAGER, GIB, SDPA, VARLEN, Row, Storage, weights
 from trl_ext.planner.sampling import Sampling
 from trl_ext.planner.shape import Adapter, Shape
+from trl_ext.planner.stored import Scheme
 from trl_ext.planner.training import Training
 from trl_ext.support.errors import UserError
 
@@ -47,6 +50,7 @@ class Request:
         examples_per_step: Examples per optimizer step on this process.
         examples: Examples of an epoch; `None` if unknown without the data.
         notes: Sentences about assumptions.
+        stored: How the checkpoint is stored, if it is stored quantised.
     """
 
     model: str
@@ -64,6 +68,7 @@ class Request:
     examples: int | None
     notes: tuple[str, ...]
     sampling: Sampling = field(default_factory=Sampling)
+    stored: Stored | None = None
 
     @property
     def longest(self) -> int:
@@ -109,11 +114,24 @@ def read(recipe: Any) -> Request:
     base = _base(adapter, model) if adapter is not None else model
     config = configs.find(base, get("model_revision"))
     rank, targets, parameters = _lora(recipe, adapter) if has_adapter else (None, None, None)
+    checkpoint = quantised.of_config(base, config)
+    scheme = stored.scheme(checkpoint) if checkpoint is not None else None
+    loaded = scheme if checkpoint is not None and checkpoint.stays_quantised else None
     bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 16
+    if checkpoint is not None:
+        bits = loaded.bits if loaded is not None else 16
     is_fused = effective("fused_kernels") != "none" and not sharding.is_on(effective("fsdp"))
-    shape = _count(_Config(config), rank, _hashable(targets), _hashable(parameters), bits < 16, is_fused)
-    if sharding.is_on(effective("fsdp")):
-        shape = replace(shape, expert_weights=())  # `trl_ext.experts.quantizer` leaves sharded ones as they are
+    shape = _count(
+        _Config(config),
+        rank,
+        _hashable(targets),
+        _hashable(parameters),
+        bits < 16,
+        is_fused,
+        checkpoint if scheme else None,
+    )
+    if checkpoint is not None or sharding.is_on(effective("fsdp")):
+        shape = replace(shape, expert_weights=())  # `trl_ext.experts.quantizer` leaves these as they are
     if adapter is not None:
         shape = replace(shape, adapter=_as_saved(shape.adapter, Path(model).expanduser()))
     weight = 4 if (get("dtype") or ("bfloat16" if has_adapter else "float32")) == "float32" else 2
@@ -124,17 +142,18 @@ def read(recipe: Any) -> Request:
     frozen = asked.frozen_adapters + int(copied)
     storage = Storage(
         bits=bits,
-        is_double=bool(get("use_bnb_nested_quant")),
+        is_double=bool(loaded.is_double if loaded is not None else get("use_bnb_nested_quant")),
         weight=weight,
         trained=2 if effective("lora_dtype") == "bfloat16" or (not has_adapter and weight == 2) else 4,
         optimizer=str(effective("optim") or "adamw_torch"),
         copies=1 if has_adapter or not asked.needs_reference or effective("precompute_ref_log_probs") else 2,
         trained_adapters=asked.trained_adapters,
         frozen_adapters=frozen,
+        scheme=loaded,
     )
     notes = list(asked.notes)
-    if config.get("quantization_config") and bits == 16:
-        notes.append("The checkpoint is already quantised; it is counted as if stored in 16 bits.")
+    if checkpoint is not None:
+        notes += _about(checkpoint, scheme, shape, storage)
     return Request(
         model=model,
         config=config,
@@ -151,6 +170,7 @@ def read(recipe: Any) -> Request:
         examples=_examples(recipe),
         notes=tuple(notes),
         sampling=sampling.read(recipe),
+        stored=checkpoint,
     )
 
 
@@ -162,6 +182,35 @@ def _auxiliary_loss(recipe: Any, shape: Shape, asked: Training) -> str | None:
     return (
         "the auxiliary loss of the router counts each token of a row once (`router_aux_loss_coef: 0.0` turns it off)"
     )
+
+
+def _about(checkpoint: Stored, scheme: Scheme | None, shape: Shape, storage: Storage) -> list[str]:
+    """Sentences about a checkpoint that is stored quantised: its size, how it is trained, or why it is not."""
+    found = [sentences] if (sentences := quantised.refusal(checkpoint)) is not None else []
+    if scheme is None:
+        return [
+            *found,
+            f"The checkpoint is stored quantised ({checkpoint.title}), and its config.json does not say in how many bits. It is "
+            "counted as if stored in 16 bits.",
+        ]
+    as_stored = sum(
+        size for name, size in weights(shape, replace(storage, scheme=scheme, copies=1)).items() if name != "experts"
+    )
+    experts = scheme.expert_bytes(shape) if scheme.covers_experts else storage.weight * shape.experts
+    if scheme.covers_experts:  # and the linear layers are not quantised
+        as_stored += storage.weight * shape.quantised - scheme.linear_bytes(shape)
+    size = (as_stored + experts) / GIB
+    if checkpoint.stays_quantised:
+        return [
+            *found,
+            f"The checkpoint is stored quantised ({checkpoint.title}): its weights take {size:.2f} GiB, as counted here.",
+        ]
+    original = checkpoint.original or "its 16-bit original"
+    return [
+        *found,
+        f"The checkpoint is stored quantised ({checkpoint.title}), in {size:.2f} GiB. Its weights are dequantised when they are loaded, so "
+        f"they are counted in {8 * storage.weight} bits. With `load_in_4bit: true`, {original} takes less memory.",
+    ]
 
 
 def _examples(recipe: Any) -> int | None:
@@ -227,9 +276,17 @@ def _hashable(targets: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _count(
-    config: _Config, rank: int | None, targets: Any, parameters: Any, is_quantised: bool, is_fused: bool
+    config: _Config,
+    rank: int | None,
+    targets: Any,
+    parameters: Any,
+    is_quantised: bool,
+    is_fused: bool,
+    checkpoint: Stored | None,
 ) -> Shape:
     from trl_ext.planner import counting
 
     names, parameters = (list(given) if isinstance(given, tuple) else given for given in (targets, parameters))
-    return counting.count(dict(config), rank, names, parameters, is_quantised=is_quantised, is_fused=is_fused)
+    return counting.count(
+        dict(config), rank, names, parameters, is_quantised=is_quantised, is_fused=is_fused, stored=checkpoint
+    )

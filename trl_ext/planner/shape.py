@@ -69,6 +69,7 @@ class Shape:
             parameters, `expert_weights` among them.
         adapter: LoRA, or `None` if all weights are trained.
         readers: Tensors read by the trained linear modules of a layer.
+        linear_inputs: Sum of their inputs.
         shares_inputs: Whether trained modules with the same input store it once. PEFT's own LoRA on an unquantised layer
             casts its input to float32 and stores its own copy.
         norm_offset: c of the fused RMSNorms (`trl_ext.fused.norm`); `None` if the norms are those of transformers.
@@ -118,6 +119,7 @@ class Shape:
     experts_per_token: int
     router_aux_loss_coef: float
     active: int
+    linear_inputs: int = 0
 
     @property
     def is_gated(self) -> bool:

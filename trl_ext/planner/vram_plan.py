@@ -227,7 +227,13 @@ def _terms(
     asked: Request, judged: Fit, tokens: int, checkpointed: int, overhead: Overhead
 ) -> tuple[str, tuple[Term, ...]]:
     shape, storage = asked.shape, asked.storage
-    bits = f"{storage.bits}-bit" if storage.bits < 16 else f"{8 * storage.weight}-bit"
+    bits = (
+        storage.scheme.title
+        if storage.scheme
+        else f"{storage.bits}-bit"
+        if storage.bits < 16
+        else f"{8 * storage.weight}-bit"
+    )
     kept = f"{8 * storage.weight}-bit"
     in_bits = ("linear layers", "experts") if storage.bits == 4 and shape.fused else ("linear layers",)
     static = {

@@ -11,6 +11,7 @@ from trl_ext.checks import objective
 from trl_ext.checks.kl import kl_in_words
 from trl_ext.demo import EMBEDDED
 from trl_ext.model_files import adapter as adapters
+from trl_ext.model_files import quantised
 from trl_ext.rl import advantages, grpo_losses, policy_gradient
 from trl_ext.support.counts import count
 from trl_ext.support.messages import plain
@@ -127,6 +128,8 @@ def _model(recipe: Any) -> str:
 
 
 def _weights(recipe: Any) -> str:
+    if (stored := quantised.of_model(recipe.get("model_name_or_path"))) is not None:
+        return f"stored quantised ({stored.title})"
     if recipe.get("load_in_4bit"):
         twice = ", double quantisation" if recipe.get("use_bnb_nested_quant") else ""
         return f"4 bits ({recipe.effective('bnb_4bit_quant_type')}{twice})"

@@ -105,7 +105,7 @@ def _usage(trainer: Any, base: str) -> str:
         given.append(f'revision="{revision}"')
     if is_scorer:
         given.append("num_labels=1")
-    if quantised:
+    if quantised and not is_stored_quantised(model):
         imports.add("BitsAndBytesConfig")
         settings = "".join(f"        {_as_python(key, value)},\n" for key, value in quantised.items())
         given.append(f"quantization_config=BitsAndBytesConfig(\n{settings}    )")
@@ -113,7 +113,7 @@ def _usage(trainer: Any, base: str) -> str:
         given.append("trust_remote_code=True")
     arguments = ",\n    ".join(given)
     return (
-        "Loaded in this way, the model computes the same as in training:\n\n"
+        f"Loaded in this way, the model computes the same as in training{_if_of_that_dtype(model)}:\n\n"
         "```python\n"
         "import torch\n"
         "from peft import PeftModel\n"
@@ -125,6 +125,18 @@ def _usage(trainer: Any, base: str) -> str:
         'tokenizer = AutoTokenizer.from_pretrained("<this directory>")\n'
         "```\n"
     )
+
+
+def _if_of_that_dtype(model: Any) -> str:
+    """A checkpoint that is stored quantised records dtypes of its own, which a run replaces by its own."""
+    return (
+        f" if the base was stored for {str(model.dtype).removeprefix('torch.')}" if is_stored_quantised(model) else ""
+    )
+
+
+def is_stored_quantised(model: Any) -> bool:
+    """Whether a model was loaded from a checkpoint that is stored quantised, which needs no settings to be loaded."""
+    return bool(getattr(getattr(model, "hf_quantizer", None), "pre_quantized", False))
 
 
 def _quantisation(config: Any) -> dict[str, Any]:

@@ -1,0 +1,136 @@
+"""Rules about a base that is stored quantised, judged by its config.json where its folder is local.
+
+A base on the Hub is judged by the same sentences before its weights are loaded (`trl_ext.build.quantised_base`).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from trl_ext.checks import packages, sharding
+from trl_ext.checks.rule import note, problem, requirement
+from trl_ext.checks.settings import Settings
+from trl_ext.model_files import adapter, quantised
+from trl_ext.model_files.quantised import Stored
+
+STORED_AS = {
+    "bnb_4bit_quant_type": ("bnb_4bit_quant_type", "fp4"),
+    "use_bnb_nested_quant": ("bnb_4bit_use_double_quant", False),
+    "bnb_4bit_quant_storage": ("bnb_4bit_quant_storage", "uint8"),
+}
+"""Settings that were fixed when a 4-bit checkpoint was written: their names in its configuration, and the defaults there."""
+
+
+@problem("model_name_or_path", "load_in_4bit", "load_in_8bit", recipe_only=True)
+def contradiction(s: Settings) -> Iterator[str]:
+    stored = quantised.of_model(s["model_name_or_path"])
+    if stored is not None:
+        given = {key: s[key] for key in ("load_in_4bit", "load_in_8bit") if s[key]}
+        yield from contradictions(stored, given, {key: s.where(key) for key in given})
+
+
+@problem("model_name_or_path", *STORED_AS, recipe_only=True)
+def other_settings(s: Settings) -> Iterator[str]:
+    stored = quantised.of_model(s["model_name_or_path"])
+    if stored is not None and stored.is_bnb_4bit:
+        given = {key: s[key] for key in STORED_AS if key in s}
+        yield from other_than_stored(stored, given, {key: s.where(key) for key in given})
+
+
+@problem("model_name_or_path", "use_peft", recipe_only=True)
+def without_adapter(s: Settings) -> Iterator[str]:
+    stored, name = quantised.of_model(s["model_name_or_path"]), s["model_name_or_path"]
+    if stored is not None and not s["use_peft"] and not adapter.is_continued(name):
+        yield from needs_adapter(stored, s.where("model_name_or_path"))
+
+
+@problem("model_name_or_path", "fsdp", recipe_only=True)
+def sharded(s: Settings) -> Iterator[str]:
+    stored = quantised.of_model(s["model_name_or_path"]) if sharding.is_on(s["fsdp"]) else None
+    if stored is None:
+        return
+    storage = stored.settings.get("bnb_4bit_quant_storage") or "uint8"
+    if stored.stays_quantised and not (stored.is_bnb_4bit and storage in sharding.STORAGE):
+        as_what = f"{stored.title}, as {storage}" if stored.is_bnb_4bit else stored.title
+        yield (
+            f"{s.where('fsdp')} shards weights that are stored as {', '.join(sharding.STORAGE[:-1])} or {sharding.STORAGE[-1]}, and "
+            f"{stored.model} is stored quantised ({as_what}). Name the 16-bit original with `load_in_4bit: true`."
+        )
+
+
+@requirement("model_name_or_path")
+def trainable(s: Settings) -> Iterator[str]:
+    stored = quantised.of_model(s["model_name_or_path"])
+    if stored is not None:
+        yield from untrainable(stored, s.where("model_name_or_path"))
+
+
+@note("model_name_or_path", recipe_only=True)
+def dequantised(s: Settings) -> Iterator[str]:
+    stored = quantised.of_model(s["model_name_or_path"])
+    if stored is not None and (sentence := on_loading(stored)):
+        yield sentence
+
+
+def contradictions(stored: Stored, given: dict[str, Any], where: dict[str, str]) -> Iterator[str]:
+    """Sentences about `load_in_4bit` and `load_in_8bit` on a checkpoint that is stored otherwise.
+
+    Args:
+        given: Those of the two that are true.
+        where: Their names in sentences.
+    """
+    for key in given:
+        if stored.kind == quantised.BITSANDBYTES and key == f"load_in_{stored.bits}bit":
+            continue
+        yield (
+            f"{where[key]} is true, but {stored.model} is stored quantised already ({stored.title}), and transformers cannot "
+            f"quantise it again. Remove `{key}`, or name the 16-bit original."
+        )
+
+
+def other_than_stored(stored: Stored, given: dict[str, Any], where: dict[str, str]) -> Iterator[str]:
+    """Sentences about settings of 4-bit quantisation that differ from those a checkpoint was written with."""
+    for key, value in given.items():
+        name, default = STORED_AS[key]
+        fixed = stored.settings.get(name)
+        fixed = default if fixed is None else fixed
+        if value is not None and value != fixed:
+            yield (
+                f"{where[key]} is {_shown(value)}, but the weights of {stored.model} are stored with {name} {_shown(fixed)}, which "
+                f"loading cannot change. Remove `{key}`, or name the 16-bit original with `load_in_4bit: true`."
+            )
+
+
+def needs_adapter(stored: Stored, where: str) -> Iterator[str]:
+    """A sentence about a checkpoint whose weights stay quantised, so that they cannot be trained themselves."""
+    if stored.stays_quantised and not stored.method.why_not:
+        yield (
+            f"{where} is {stored.model}, whose weights are stored quantised ({stored.title}) and stay frozen, so nothing would be "
+            "trained: add `use_peft: true` to train a LoRA adapter on them."
+        )
+
+
+def untrainable(stored: Stored, where: str) -> Iterator[str]:
+    """Sentences about a checkpoint that cannot be trained, or not with the installed packages."""
+    if (sentences := quantised.refusal(stored)) is not None:
+        yield f"{where}: {sentences}"
+        return
+    absent = [pip for name, pip in stored.method.packages if not packages.is_installed(name)]
+    if absent:
+        yield (
+            f"{where} is {stored.model}, which is stored quantised ({stored.title}) and loaded by packages that are not installed "
+            f"here. Run `pip install {' '.join(absent)}`. Or: {quantised.instead(stored.original)}"
+        )
+
+
+def on_loading(stored: Stored) -> str | None:
+    """A sentence about a checkpoint that is dequantised when it is loaded."""
+    if not stored.method.is_dequantised:
+        return None
+    return (
+        f"{stored.model} is stored quantised ({stored.title}). Its weights are dequantised when they are loaded, and training takes "
+        "the memory of unquantised weights."
+    )
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
