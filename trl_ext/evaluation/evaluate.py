@@ -19,6 +19,7 @@ from trl_ext.runs.loaded import Opened
 from trl_ext.support import intervals
 from trl_ext.support.counts import count, were
 from trl_ext.support.intervals import Estimate
+from trl_ext.trainers.preference.construction import has_images
 
 Progress = Callable[[Iterable, int], Iterable]
 """Iterates over so many items and shows the progress."""
@@ -105,7 +106,9 @@ def evaluate_model(
         },
         **measured,
     }
-    if sampling.n:
+    if sampling.n and has_images(made.train_dataset):
+        log("No completions are sampled: prompts with images are scored only.")
+    elif sampling.n:
         log(f"sampling up to {count(sampling.n, 'completions')} of the tuned model and of the base …")
         record["sampled"] = evaluate_samples(opened, made, sampling, functions or {})
         if (n := record["sampled"]["n"]) < sampling.n:

@@ -81,10 +81,6 @@ def find_rows(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
         rows = _first(rows, recipe.get("max_eval_samples"), "`max_eval_samples`, as in the run's own evaluation")
     if choice.dataset is not None and not rows.was_trained_on:
         rows = _compared(rows, recipe, args)
-    if {"image", "images"} & set(rows.dataset.column_names):
-        raise UserError(
-            f"{rows.name} contains images. Only text can be evaluated: choose other data with `--dataset`."
-        )
     return _first(rows, choice.limit, "`--limit`")
 
 

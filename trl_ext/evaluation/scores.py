@@ -27,6 +27,9 @@ from trl_ext.trainers.common.console import hushed
 AT_ONCE = 256
 """Examples whose tokens are in memory together."""
 
+IMAGES_AT_ONCE = 4
+"""Examples with images in a forward pass: TRL's collator pads them, and prepares the images of each."""
+
 AS_TRAINED = {
     "max_length", "truncation_mode", "packing", "reference_cache", "pad_token", "lora_dtype", "fused_kernels", "dataset_num_proc", "tf32",
     "trust_remote_code",
@@ -51,6 +54,9 @@ class Scorer:
     def scored(self, examples: Iterable[dict]) -> Iterator[list[Scored]]:
         """Yield the scored completions of each example: chosen and rejected, or the single one."""
         examples = iter(examples)
+        if self._is_vision_dataset:
+            yield from self._scored_with_images(examples)
+            return
         while chunk := list(islice(examples, AT_ONCE)):
             known: dict[tuple, Scored] = {}
             with self.references.kept():
@@ -60,6 +66,18 @@ class Scorer:
             for example in chunk:
                 yield [known[_key(sequence)] for sequence in self.tokens.sequences([example])]
         self.references.flush()
+
+    def _scored_with_images(self, examples: Iterator[dict]) -> Iterator[list[Scored]]:
+        """Padded by TRL's collator, as in training, and without the reference cache, whose keys have no images."""
+        while chunk := list(islice(examples, IMAGES_AT_ONCE)):
+            batch = self.runtime.to_device(self.data_collator(chunk))
+            with self.runtime.autocast(), no_grad_eval(self.model):
+                reference = forward.to_arrays(self.references.run(batch))
+                policy = forward.to_arrays(forward.run(self.model, batch))
+            found = list(map(Scored, policy, reference))  # all chosen completions, then all rejected ones
+            yield from map(
+                list, zip(*(found[i : i + len(chunk)] for i in range(0, len(found), len(chunk))), strict=True)
+            )
 
     def scored_whole(
         self, prompt_ids: list[list[int]], pairs: list[tuple[list[int], list[int]]]
