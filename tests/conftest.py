@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import gc  # noqa: E402
 import random  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -59,6 +60,15 @@ def imported_objects_are_no_garbage() -> None:
     """Half a million objects of imported libraries are left out of garbage collection: every training run asks for one."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_are_not_laid_out(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Placing the parts of its pictures is a third of the time of a short run, and only tests of pictures look at it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name not in ("report", "docs"):
+            patch.setattr("matplotlib.figure.Figure.get_layout_engine", lambda figure: None)
+        yield
 
 
 @pytest.fixture(scope="session")
