@@ -51,7 +51,7 @@ class PairedObjective(Objective):
             tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self.reference_logps(batch, states)
         fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None, states=states)
         if states is not None:
-            per_token = forward.token_table(batch, token_kl(*states, model.config))
+            per_token = forward.token_table(batch, token_kl(*states, self.references.runtime.model.config))
             tensors["chosen_kl"], tensors["rejected_kl"] = self.summed(per_token, fields).chunk(2)
         tensors["chosen_logps"], tensors["rejected_logps"] = self.sum_logps(fields).chunk(2)
         tensors["chosen_lens"], tensors["rejected_lens"] = fields.lens.chunk(2)
