@@ -259,4 +259,4 @@ def test_a_resumed_run_has_the_same_rows(tiny_model, tmp_path):
     older = tmp_path / "older"
     older.mkdir()
     (older / run_directory.FILE).write_text(json.dumps({"num_tokens": 3, "row_budget": 40}))
-    assert run_directory.read_counters(older) == (3, 40, None)
+    assert run_directory.read_counters(older) == (3, 40, None, {})
