@@ -88,9 +88,10 @@ TWO_ROLES = {
     "create_optimizer": "trainers/rollout/test_roles.py",
     "_clip_grad_norm": "trainers/rollout/test_roles.py",
 }
+OF_TEMPLATES = {"_prepare_dataset": "build/test_template_variables.py"}
 OVERRIDES = {
-    SupervisedTrainer: EVERY | WHOLE_MICRO_BATCHES,
-    RewardModelTrainer: EVERY | WHOLE_MICRO_BATCHES,
+    SupervisedTrainer: EVERY | WHOLE_MICRO_BATCHES | OF_TEMPLATES,
+    RewardModelTrainer: EVERY | WHOLE_MICRO_BATCHES | OF_TEMPLATES,
     PairedPreferenceTrainer: EVERY | PREFERENCES,
     UnpairedPreferenceTrainer: EVERY | PREFERENCES | CLASSES_MIXED,
     OnlinePreferenceTrainer: EVERY | ROLLOUTS,
@@ -106,7 +107,8 @@ SHARED_STATE_OF_WHOLE_MICRO_BATCHES = SHARED_STATE | {"_total_train_tokens"}
 SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"precompute_ref_logps"}
 SHARED_STATE_OF_ROLLOUTS = SHARED_STATE | {"_buffered_inputs", "_step", "beta"}
 SETS = {
-    SupervisedTrainer: SHARED_STATE_OF_WHOLE_MICRO_BATCHES,
+    # The template that marks the assistant's turns gets the defaults of the tokenizer's template.
+    SupervisedTrainer: SHARED_STATE_OF_WHOLE_MICRO_BATCHES | {"chat_template"},
     RewardModelTrainer: SHARED_STATE_OF_WHOLE_MICRO_BATCHES,
     # Those of the loss show the one that is trained, where TRL's constructor was told another.
     PairedPreferenceTrainer: SHARED_STATE_OF_PREFERENCES | {"loss_types", "loss_weights"},

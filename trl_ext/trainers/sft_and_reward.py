@@ -15,6 +15,7 @@ Differences from the TRL trainers:
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
@@ -52,19 +53,27 @@ class RewardModelConfig(FiniteStepOptions, CheckpointOptions, KernelOptions, Rec
             super().__post_init__()
 
 
-class SupervisedTrainer(
-    TemplateDefaults, FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, SFTTrainer
-):
+class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, SFTTrainer):
     """`trl.SFTTrainer`: the mean log-probability of demonstrations, per token of a micro-batch."""
 
     _tag_names = ["trl", "trl-ext", "sft"]  # noqa: RUF012
+
+    def __init__(self, *args: Any, processing_class: Any = None, **kwargs: Any) -> None:
+        self._defaults = TemplateDefaults(processing_class)
+        super().__init__(*args, processing_class=processing_class, **kwargs)
+        self._defaults.put_back(self.processing_class)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, *args: Any, **kwargs: Any) -> Any:
+        self._defaults.put_back(processing_class)
+        self.chat_template = self._defaults.added(self.chat_template)
+        return super()._prepare_dataset(dataset, processing_class, *args, **kwargs)
 
     def card_method(self) -> dict[str, str]:
         return {"method": "supervised fine-tuning (TRL's SFTTrainer)"}
 
 
 class RewardModelTrainer(
-    TemplateDefaults, FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, RewardTrainer
+    FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvaluation, WholeMicroBatches, RewardTrainer
 ):
     """`trl.RewardTrainer`: −log σ(r(chosen) − r(rejected)); the reward is a linear head on the last token's hidden state.
 
@@ -73,6 +82,15 @@ class RewardModelTrainer(
 
     _tag_names = ["trl", "trl-ext", "reward-trainer"]  # noqa: RUF012
     _sequences_per_example = 2
+
+    def __init__(self, *args: Any, processing_class: Any = None, **kwargs: Any) -> None:
+        self._defaults = TemplateDefaults(processing_class)
+        super().__init__(*args, processing_class=processing_class, **kwargs)
+        self._defaults.put_back(self.processing_class)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, *args: Any, **kwargs: Any) -> Any:
+        self._defaults.put_back(processing_class)
+        return super()._prepare_dataset(dataset, processing_class, *args, **kwargs)
 
     def card_method(self) -> dict[str, str]:
         return {"method": "reward model, −log σ(r(chosen) − r(rejected)) (TRL's RewardTrainer)"}

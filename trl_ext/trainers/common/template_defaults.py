@@ -10,20 +10,18 @@ from trl_ext.model_files.template_defaults import get_line, put_line, split
 
 
 class TemplateDefaults:
-    """Mixin for `trl.SFTTrainer` and `trl.RewardTrainer`. Overridden: `_prepare_dataset`; read and set: `chat_template` of SFT."""
+    """The line with the defaults of a tokenizer or processor, which is taken out of it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        given = kwargs.get("processing_class")
-        self._defaults_line = get_line(given)
-        if self._defaults_line:
-            put_line(given, "")
-        super().__init__(*args, **kwargs)
-        if self._defaults_line:
-            put_line(self.processing_class, self._defaults_line)
+    def __init__(self, processing_class: Any) -> None:
+        self._line = get_line(processing_class)
+        if self._line:
+            put_line(processing_class, "")
 
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._defaults_line:
-            put_line(processing_class, self._defaults_line)
-            if getattr(self, "chat_template", None) is not None:
-                self.chat_template = self._defaults_line + split(self.chat_template)[1]
-        return super()._prepare_dataset(dataset, processing_class, *args, **kwargs)
+    def put_back(self, processing_class: Any) -> None:
+        """Write the line into the templates that a tokenizer or processor has now."""
+        if self._line:
+            put_line(processing_class, self._line)
+
+    def added(self, template: str | None) -> str | None:
+        """A template with the line; `None` for none."""
+        return self._line + split(template)[1] if template and self._line else template
