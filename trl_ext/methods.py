@@ -4,6 +4,7 @@ Code that depends on the kind of training asks its entry (`recipe.method`) and n
 modules are named by dotted paths, so that reading this table imports nothing heavy. How to add a kind: CONTRIBUTING.md.
 """
 
+import dataclasses
 import importlib
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -76,6 +77,12 @@ class Method:
     def classes(self) -> tuple[type, type]:
         """Import its trainer and configuration classes."""
         return imported(self.trainer), imported(self.config)
+
+    def with_gold(self) -> "Method":
+        """This kind with a third completion in each row."""
+        return dataclasses.replace(
+            self, completions=(*self.completions, "gold"), token_columns=(*self.token_columns, "gold_ids")
+        )
 
     @property
     def settings(self) -> tuple[str, ...]:

@@ -57,7 +57,10 @@ def test_where_nothing_reads_it_the_report_says_so():
     given = Dataset.from_list([{**row, "margin": 1.0, "n": 1} for row in PLAIN])
     loaded = margins.without(data.load(given))
     assert loaded.dataset.column_names == ["prompt", "chosen", "rejected"]
-    assert "Columns not used: n, margin (`trainer: reward` alone reads `margin`)." in loaded.report.sentences()
+    assert (
+        "Columns not used: n, margin (`trainer: reward` and losses such as `rpo` read `margin`)."
+        in loaded.report.sentences()
+    )
     unpaired = data.unpair(data.load(given))
     assert "margin" not in unpaired.dataset.column_names and "margin" in unpaired.report.ignored
 

@@ -20,7 +20,10 @@ FORMS = [
     ("aot", {"label_smoothing": 0.1}),
     ("alpha_dpo", {"label_smoothing": 0.1}),
     ("kto", {"desirable_weight": 1.5}),
+    ("rpo", {"distance": "forward_kl"}),
+    ("rpo", {"distance": "squared"}),
 ]
+POLICY = ("chosen_logps", "rejected_logps", "gold_logps", "logps")
 ALL_FORMS = [(name, {}) for name in losses.available()] + FORMS
 
 
@@ -46,12 +49,15 @@ def batch(size=6, seed=0, dtype=torch.float64, policy_is_reference=False):
     step = 0.0 if policy_is_reference else 1.0
     for name in ("chosen_logps", "rejected_logps", "logps"):
         tensors[name] = tensors[f"ref_{name}"] + step * normal()
+    tensors["margin"] = normal().abs()
+    tensors["gold_lens"] = lens()
+    tensors["gold_logps"] = -1.5 * tensors["gold_lens"] + normal()
     tensors["desirable"] = torch.arange(size) % 2 == 0
     tensors["z_ref"] = torch.tensor(0.3 * step, dtype=torch.float64)
     for name in ("chosen_kl", "rejected_kl"):
         tensors[name] = step * normal() ** 2
     cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-    return {k: v.requires_grad_(k in ("chosen_logps", "rejected_logps", "logps")) for k, v in cast.items()}
+    return {k: v.requires_grad_(k in POLICY) for k, v in cast.items()}
 
 
 def read_by(loss, tensors):
@@ -61,4 +67,4 @@ def read_by(loss, tensors):
 
 def policy_inputs(loss):
     """Names of the tensors that carry the policy's gradient into this loss."""
-    return [name for name in loss.inputs if name in ("chosen_logps", "rejected_logps", "logps")]
+    return [name for name in loss.inputs if name in POLICY]

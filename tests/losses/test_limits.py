@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.losses.helpers import ALL_FORMS, batch, form_id, policy_inputs, read_by
+from tests.losses.helpers import ALL_FORMS, POLICY, batch, form_id, policy_inputs, read_by
 from trl_ext import losses
 
 every_form = pytest.mark.parametrize("form", ALL_FORMS, ids=form_id)
@@ -56,11 +56,17 @@ OF_DATA = ("alpha_dpo",)
 
 @pytest.mark.parametrize("name", losses.available())
 def test_losses_with_a_reference_state_their_initial_value(name):
-    has_value = losses.describe(name).needs_reference and name not in OF_DATA
-    assert (losses.get(name).initial_value is not None) == has_value
+    info = losses.describe(name)
+    assert (losses.get(name).initial_value is not None) == (info.needs_reference and not depends_on_data(info))
 
 
-WITH_REFERENCE = [form for form in ALL_FORMS if losses.describe(form[0]).needs_reference and form[0] not in OF_DATA]
+def depends_on_data(info):
+    """Whether columns or values of the data decide the value at policy = reference."""
+    return bool(info.columns) or info.name in OF_DATA
+
+
+INFOS = [(form, losses.describe(form[0])) for form in ALL_FORMS]
+WITH_REFERENCE = [form for form, info in INFOS if info.needs_reference and not depends_on_data(info)]
 
 
 @pytest.mark.parametrize("form", WITH_REFERENCE, ids=form_id)
@@ -145,12 +151,15 @@ def test_gradient_sign_on_pairs(name, log_ratio):
         "rejected_lens": torch.tensor([8]),
         "chosen_kl": torch.tensor([0.3]),
         "rejected_kl": torch.tensor([0.7]),
+        "margin": torch.tensor([50.0]),
+        "gold_lens": torch.tensor([4]),
+        "gold_logps": torch.tensor([-8.0], requires_grad=True),
         "chosen_logps": torch.tensor([-9.0 + log_ratio / 2], requires_grad=True),
         "rejected_logps": torch.tensor([-12.0 - log_ratio / 2], requires_grad=True),
     }
     loss(**read_by(loss, tensors)).losses.sum().backward()
     signs = {key: tensors[key].grad.sign().item() for key in policy_inputs(loss)}
-    expected = {"chosen_logps": -1, "rejected_logps": +1}
+    expected = {"chosen_logps": -1, "rejected_logps": +1, "gold_logps": -1}
     if name == "discopop" and log_ratio <= 0:
         expected = {"chosen_logps": +1, "rejected_logps": -1}  # up to its hump: see the docstring
     if name == "apo_down":
@@ -180,6 +189,7 @@ def test_gradient_sign_on_single_completions(name, log_ratio):
         ("sft", {}),
         ("simper", {}),
         ("cpo", {"loss_form": "ipo"}),
+        ("tpo_l", {}),
     ],
     ids=form_id,
 )
@@ -213,13 +223,16 @@ def extreme_batch(dtype=torch.float32):
         "rejected_lens": torch.full_like(chosen, 4),
         "chosen_kl": chosen.abs(),
         "rejected_kl": rejected.abs(),
+        "margin": torch.full_like(chosen, 2),
+        "gold_lens": torch.full_like(chosen, 4),
+        "gold_logps": rejected - 1100,
         "desirable": torch.arange(len(chosen)) % 2 == 0,
         "z_ref": torch.tensor(1e3, dtype=dtype),
         "chosen_logps": chosen - 1100,
         "rejected_logps": rejected - 1100,
         "logps": chosen - 1100,
     }
-    return {k: v.requires_grad_(k in ("chosen_logps", "rejected_logps", "logps")) for k, v in tensors.items()}
+    return {k: v.requires_grad_(k in POLICY) for k, v in tensors.items()}
 
 
 @every_form

@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 
 from trl_ext import data, demo
 from trl_ext.build.template import in_form
-from trl_ext.data import holdout, margins, plain_data, sources, template_variables, thoughts
+from trl_ext.data import golds, holdout, margins, plain_data, sources, template_variables, thoughts
 from trl_ext.data.demonstrations import DEMONSTRATIONS
 from trl_ext.data.examples import Examples
 from trl_ext.data.formats.pairing import Pairing
@@ -22,6 +22,7 @@ from trl_ext.data.prompts import PROMPTS
 from trl_ext.data.renaming import renamed
 from trl_ext.data.sampling import without_format
 from trl_ext.demo import EMBEDDED
+from trl_ext.demo.columns import with_columns
 from trl_ext.recipe import Recipe
 from trl_ext.support.counts import are, count
 from trl_ext.support.errors import UserError
@@ -68,14 +69,14 @@ def read(
     read_as_stored = _reader(recipe)
 
     def read_split(split: str, training: bool, opened: Source | None) -> data.Loaded:
-        stored = template_variables.as_mappings(read_as_stored(split, training, opened))
-        stored = thoughts.without(stored, kept_thoughts)
-        loaded = in_form(recipe, stored, args, form, tokenizer)
-        if not recipe.method.trains_scores:
-            return margins.without(loaded)
-        loaded, said = margins.as_numbers(loaded)
-        form.extend(said)
-        return loaded
+        loaded = template_variables.as_mappings(read_as_stored(split, training, opened))
+        if recipe.get("dataset_name") == EMBEDDED:
+            loaded = loaded._replace(dataset=with_columns(loaded.dataset, _columns(recipe)))
+        if not recipe.method.trains_scores and not recipe.method.reads_preferences:
+            return in_form(recipe, thoughts.without(loaded, kept_thoughts), args, form, tokenizer)
+        loaded, said = _with_gold(loaded, recipe)
+        loaded = thoughts.without(loaded, kept_thoughts)
+        return _with_margins(in_form(recipe, loaded, args, form, tokenizer), recipe, form, said)
 
     split = recipe.get("dataset_train_split") or "train"
     train = read_split(split, True, None if first is None else source(recipe, first))
@@ -167,6 +168,31 @@ def _reader(recipe: Recipe) -> Callable[[str, bool, Source | None], data.Loaded]
     return read_split
 
 
+def _columns(recipe: Recipe) -> tuple[str, ...]:
+    """The columns that the loss of a recipe reads beside prompts, completions and labels."""
+    return recipe.info.columns if recipe.loss is not None and recipe.method.is_default else ()
+
+
+def _with_gold(loaded: data.Loaded, recipe: Recipe) -> tuple[data.Loaded, list[str]]:
+    """Rows with a gold completion only if the loss reads it, and sentences about it."""
+    if golds.GOLD in _columns(recipe):
+        return golds.required(_paired(loaded, recipe), recipe.title)
+    return golds.without(loaded), []
+
+
+def _with_margins(loaded: data.Loaded, recipe: Recipe, statements: list[str], said: list[str]) -> data.Loaded:
+    """Rows with a margin only if it is read; sentences about it and those of `said` are added to the statements."""
+    statements.extend(said)
+    if recipe.method.trains_scores:
+        loaded, said = margins.as_numbers(loaded)
+    elif margins.MARGIN in _columns(recipe):
+        loaded, said = margins.required(_paired(loaded, recipe), recipe.title)
+    else:
+        return margins.without(loaded)
+    statements.extend(said)
+    return loaded
+
+
 def _numbers(loaded: data.Loaded) -> np.ndarray | None:
     """The row of the source that each row of the dataset comes from."""
     if not isinstance(loaded.dataset, Dataset):
@@ -240,12 +266,18 @@ def _as_needed(loaded: data.Loaded, recipe: Recipe, limit: int | None) -> data.L
         loaded = data.Loaded(dataset.take(limit), report)
     if not recipe.method.reads_preferences:
         return loaded
-    if recipe.paired and not report.paired:
+    _paired(loaded, recipe)
+    return data.unpair(loaded) if report.paired and not recipe.paired else loaded
+
+
+def _paired(loaded: data.Loaded, recipe: Recipe) -> data.Loaded:
+    """The rows; UserError if they are no pairs, which the recipe needs."""
+    if recipe.paired and not loaded.report.paired:
         raise UserError(
-            f"{report.where} holds single completions with a label, but {_what(recipe)} needs pairs. {_instead(recipe)} with "
+            f"{loaded.report.where} holds single completions with a label, but {_what(recipe)} needs pairs. {_instead(recipe)} with "
             "chosen and rejected completions."
         )
-    return data.unpair(loaded) if report.paired and not recipe.paired else loaded
+    return loaded
 
 
 def _what(recipe: Recipe) -> str:

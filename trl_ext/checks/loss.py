@@ -39,6 +39,11 @@ def sampled_pairs(s: Settings) -> Iterator[str]:
             f"The loss {s.loss.name} compares whole next-token distributions, and `trainer: {s.method.name}` keeps log-probabilities "
             "alone. Choose another loss."
         )
+    if "gold" in s.loss.columns:
+        yield (
+            f"The loss {s.loss.name} learns from a gold completion in the data, and `trainer: {s.method.name}` samples its completions. "
+            "Choose another loss."
+        )
     if s.loss.state:
         yield (
             f"The loss {s.loss.name} keeps running values from optimizer step to optimizer step, and `trainer: {s.method.name}` does "

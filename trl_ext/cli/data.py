@@ -22,7 +22,7 @@ exit code: 0 on success, 2 on a user error or if the data cannot be trained on""
 PICTURE = "data.png"
 
 COLOURS = {"prompt": "dim", "cut": "strike dim red"}
-ANSWERS = {"chosen": "green", "rejected": "red", "completion": "blue", "prompt": ""}
+ANSWERS = {"chosen": "green", "rejected": "red", "gold": "yellow", "completion": "blue", "prompt": ""}
 MARKS = {"learned": ("⟦", "⟧"), "cut": ("✂", "✂"), "prompt": ("", "")}
 ROLES = {"learned": "trained on", "cut": "truncated", "prompt": "of the prompt"}
 

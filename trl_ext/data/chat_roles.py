@@ -1,4 +1,4 @@
 """Name the role of each column of prompts and completions."""
 
-ROLES = {"prompt": "user", "chosen": "assistant", "rejected": "assistant", "completion": "assistant"}
+ROLES = {"prompt": "user"} | dict.fromkeys(("chosen", "rejected", "gold", "completion"), "assistant")
 """{column of text: the role of its turn}."""

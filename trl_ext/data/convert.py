@@ -12,6 +12,7 @@ from trl_ext.data import row_stats
 from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.formats import PASSED, Match, Row, Sample
 from trl_ext.data.formats.row_outcome import Drop, Note
+from trl_ext.data.golds import GOLD
 from trl_ext.data.margins import MARGIN
 from trl_ext.data.report import Report
 from trl_ext.data.text_style import style_of
@@ -143,8 +144,9 @@ def _by_column(rows: list[Row], names: Any) -> dict[str, list]:
 
 
 def _passed(match: Match) -> list[str]:
-    """Columns that are handed on unchanged. A margin belongs to one pair."""
-    return [name for name in PASSED if name != MARGIN or (match.paired and match.scored is None)]
+    """Columns that are handed on unchanged. A margin belongs to one pair, a gold completion to all pairs of a prompt."""
+    left_out = set() if match.paired else {MARGIN, GOLD}
+    return [name for name in PASSED if name not in left_out and (name != MARGIN or match.scored is None)]
 
 
 def _columns_read(match: Match) -> list[str]:

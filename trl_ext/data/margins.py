@@ -1,4 +1,4 @@
-"""Read the column `margin` of pairs: the least difference of rewards, which TRL's reward trainer subtracts in its loss."""
+"""Read the column `margin` of pairs: a difference of rewards, which reward models subtract in their loss, and some losses aim at."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from trl_ext.data.report import Loaded
 from trl_ext.support.errors import UserError
 
 MARGIN = "margin"
+SUBTRACTED = "is subtracted from the difference of rewards"
+"""What a reward model does with it, as in TRL."""
 
 
-def as_numbers(loaded: Loaded) -> tuple[Loaded, list[str]]:
+def as_numbers(loaded: Loaded, reader: str = "a reward model", use: str = SUBTRACTED) -> tuple[Loaded, list[str]]:
     """Pairs whose margins are numbers, and a sentence about them; pairs without the column are returned unchanged.
+
+    Args:
+        loaded: Pairs.
+        reader: What reads the margins.
+        use: What it does with them: the end of a sentence that starts with the column.
 
     Raises:
         UserError: A margin is missing or not a finite number; for a stream, while it is read.
@@ -28,19 +35,18 @@ def as_numbers(loaded: Loaded) -> tuple[Loaded, list[str]]:
     where = report.where
     if isinstance(dataset, IterableDataset):
         features = Features({**dataset.features, MARGIN: Value("float64")})
-        dataset = dataset.map(_converted, fn_kwargs={"where": where}, features=features)
-        return Loaded(dataset, report), [f"{where}: `{MARGIN}` is subtracted from the difference of rewards."]
+        dataset = dataset.map(_converted, fn_kwargs={"where": where, "reader": reader}, features=features)
+        return Loaded(dataset, report), [f"{where}: `{MARGIN}` {use}."]
     values = []
     for place, value in enumerate(dataset[MARGIN][:]):
         number = place if report.kept is None else int(report.kept[place])
-        values.append(_number(value, f"row {number:,} of {where}"))
+        values.append(_number(value, f"row {number:,} of {where}", reader))
     column = Dataset.from_dict({MARGIN: values}, features=Features({MARGIN: Value("float64")}))
     column._fingerprint = fingerprint(dataset.select_columns([MARGIN]), MARGIN)
     dataset = concatenate_datasets([dataset.remove_columns(MARGIN), column], axis=1)
     low, middle, high = min(values), float(np.mean(values)), max(values)
     return Loaded(dataset, report), [
-        f"{where}: `{MARGIN}` is subtracted from the difference of rewards, as in TRL: from {low:g} to {high:g}, mean "
-        f"{middle:.3g}."
+        f"{where}: `{MARGIN}` {use}{', as in TRL' if use == SUBTRACTED else ''}: from {low:g} to {high:g}, mean {middle:.3g}."
     ]
 
 
@@ -52,11 +58,26 @@ def without(loaded: Loaded) -> Loaded:
     return Loaded(dataset.remove_columns(MARGIN), dataclasses.replace(report, ignored=(*report.ignored, MARGIN)))
 
 
-def _converted(row: dict[str, Any], where: str) -> dict[str, float]:
-    return {MARGIN: _number(row[MARGIN], f"a row of {where}")}
+def required(loaded: Loaded, loss: str) -> tuple[Loaded, list[str]]:
+    """Pairs whose margins are numbers, for a loss that reads them, and a sentence about them.
+
+    Raises:
+        UserError: There is no such column, or `as_numbers` refuses it.
+    """
+    if MARGIN not in (loaded.dataset.column_names or ()):
+        raise UserError(
+            f"{loaded.report.where} has no column `{MARGIN}`, and the loss {loss} reads it: the reward of the chosen completion minus "
+            f"that of the rejected one. Add it, or name yours with `dataset_columns: {{{MARGIN}: COLUMN}}`. `trl-ext pairs "
+            "--write_margin` writes pairs with margins from scored completions. Other losses do without."
+        )
+    return as_numbers(loaded, f"the loss {loss}", f"is the difference of rewards that {loss} aims at")
 
 
-def _number(value: Any, where: str) -> float:
+def _converted(row: dict[str, Any], where: str, reader: str) -> dict[str, float]:
+    return {MARGIN: _number(row[MARGIN], f"a row of {where}", reader)}
+
+
+def _number(value: Any, where: str, reader: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -64,7 +85,7 @@ def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not math.isfinite(number):
         given = "empty" if value is None else f"{value!r}"
         raise UserError(
-            f"The `{MARGIN}` in {where} is {given}, and a reward model subtracts it as a number. Give every row a finite number, "
+            f"The `{MARGIN}` in {where} is {given}, and {reader} reads it as a number. Give every row a finite number, "
             f"or rename the column."
         )
     return number

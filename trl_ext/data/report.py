@@ -106,7 +106,12 @@ class Report:
         return [*lines, *self._unread()]
 
     def _unread(self) -> list[str]:
-        only = " (`trainer: reward` alone reads `margin`)" if "margin" in self.ignored else ""
+        read = {
+            "margin": "`trainer: reward` and losses such as `rpo` read `margin`",
+            "gold": "`tpo` and `tpo_l` read `gold`",
+        }
+        readers = "; ".join(sentence for name, sentence in read.items() if name in self.ignored)
+        only = f" ({readers})" if readers else ""
         return [f"Columns not used: {', '.join(self.ignored)}{only}."] if self.ignored else []
 
     def _of_ranking(self) -> list[str]:

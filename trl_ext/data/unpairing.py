@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 from datasets import Dataset, Features, IterableDataset, Value
 
+from trl_ext.data import golds, margins
 from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.loader import describe, read
-from trl_ext.data.margins import without
 from trl_ext.data.report import Loaded
 from trl_ext.support.counts import count
 
@@ -22,7 +22,7 @@ def unpair(data: Loaded | Dataset | IterableDataset) -> Loaded:
     few hundred rows would have one label. The labels are balanced, whatever the quality of the completions. Data that is
     labelled already is returned unchanged.
     """
-    dataset, report = without(data if isinstance(data, Loaded) else read(data))
+    dataset, report = golds.without(margins.without(data if isinstance(data, Loaded) else read(data)))
     if not report.paired:
         return Loaded(dataset, report)
     features = dict(dataset.features)

@@ -11,8 +11,8 @@ from datasets import Dataset, IterableDataset
 from trl_ext import data, demo
 from trl_ext.build import dataset as recipe_data
 from trl_ext.build.template import in_form
+from trl_ext.data import golds, margins
 from trl_ext.data.files.names import without_endings
-from trl_ext.data.margins import without
 from trl_ext.data.overlap import overlap
 from trl_ext.data.sources import splits
 from trl_ext.demo import EMBEDDED
@@ -113,7 +113,8 @@ def _named(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
     split = choice.split or default_split(name, options, recipe if is_own else None)
     title = {"title": EMBEDDED} if name == EMBEDDED else {}
     statements: list[str] = []
-    loaded = without(data.load(place(name), split=split, training=False, **options, **title))
+    loaded = data.load(place(name), split=split, training=False, **options, **title)
+    loaded = golds.without(margins.without(loaded))
     dataset, report = in_form(recipe, loaded, args, statements, is_own=is_own)
     if isinstance(dataset, IterableDataset):
         dataset = Dataset.from_list(list(dataset if choice.limit is None else dataset.take(choice.limit)))

@@ -18,7 +18,7 @@ from trl_ext.data.template_marks import is_marked, marks
 from trl_ext.inspection import special_tokens
 from trl_ext.support.counts import count
 
-COMPLETIONS = ("chosen", "rejected", "completion")
+COMPLETIONS = ("chosen", "rejected", "gold", "completion")
 COLUMNS = ("prompt", *COMPLETIONS, "messages", "text")
 LOOKED_AT = 256
 """Rows of a stream that decide what is removed from all of them."""

@@ -6,6 +6,7 @@ dataset.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,9 +111,10 @@ def _preferences(method: Method, batch: dict[str, Any], limits: Limits, stops: s
     else:
         found["dropped"] = np.maximum(*lengths.values()) > limits.max_length
     left = [_left(ids, cuts[name]) for name, ids in completions.items()]
-    if len(left) == 2:
-        found["flag/identical"] = np.fromiter(map(np.array_equal, *completions.values()), bool, n)
-        found["flag/identical_cut"] = np.fromiter(map(np.array_equal, *left), bool, n) & ~found["flag/identical"]
+    if len(left) > 1:
+        pair = itertools.islice(completions.values(), 2)
+        found["flag/identical"] = np.fromiter(map(np.array_equal, *pair), bool, n)
+        found["flag/identical_cut"] = np.fromiter(map(np.array_equal, *left[:2]), bool, n) & ~found["flag/identical"]
     found["digest"] = np.fromiter(map(_digest, prompts, *left), np.int64, n)
     return found | ({"label": batch["label"].astype(bool)} if "label" in batch else {})
 

@@ -25,7 +25,7 @@ FEW = 8
 """Tokens of a completion that may all be special tokens, whose names contain letters that a short text is found in."""
 WHOLE = "messages"
 """The column of conversations that are not divided into prompt and completion."""
-CONVERSATIONS = ("prompt", "chosen", "rejected", "completion", WHOLE)
+CONVERSATIONS = ("prompt", "chosen", "rejected", "gold", "completion", WHOLE)
 LEARNED, NOTHING_LEFT = 1 << len(KINDS), 1 << 2 * len(KINDS)
 """Bits of a row: by place in `KINDS`, a piece of the prompt is missing; times `LEARNED`, one of a completion; `NOTHING_LEFT`,
 nothing that a completion says is left, or nothing of a prompt that completions are sampled for."""

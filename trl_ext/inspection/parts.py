@@ -11,7 +11,7 @@ from transformers import ProcessorMixin
 from trl_ext.data.formats import content_parts
 from trl_ext.support.errors import UserError
 
-CONVERSATIONS = ("prompt", "chosen", "rejected", "completion", "messages")
+CONVERSATIONS = ("prompt", "chosen", "rejected", "gold", "completion", "messages")
 SEEN = ("image",)
 """Parts, besides text, that TRL's trainers hand to a vision-language model."""
 

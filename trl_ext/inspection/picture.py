@@ -8,7 +8,13 @@ import numpy as np
 
 from trl_ext.inspection.facts import Facts
 
-COLOURS = {"prompt": "tab:gray", "chosen": "tab:green", "rejected": "tab:red", "completion": "tab:blue"}
+COLOURS = {
+    "prompt": "tab:gray",
+    "chosen": "tab:green",
+    "rejected": "tab:red",
+    "gold": "tab:olive",
+    "completion": "tab:blue",
+}
 BINS = 60
 SMALL = 7
 """Font size of small print, in points."""

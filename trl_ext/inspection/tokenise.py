@@ -18,6 +18,8 @@ from transformers import AutoTokenizer
 from trl import RLOOTrainer
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
+from trl_ext.data import gold_tokens
+from trl_ext.data.golds import GOLD
 from trl_ext.inspection.special_tokens import text_tokenizer
 from trl_ext.methods import Method, imported
 from trl_ext.model_files.template_defaults import get_line, put_line
@@ -74,7 +76,11 @@ def _by_trl(method: Method, dataset: Dataset, processing_class: Any, args: Any) 
 
 def _preferences(trainer: type, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:
     stand_in = SimpleNamespace(_tokenizer=text_tokenizer(processing_class), calculate_KL=False)
-    return trainer._prepare_dataset(stand_in, dataset, processing_class, args, "training")
+
+    def tokenised(rows: Dataset) -> Dataset:
+        return trainer._prepare_dataset(stand_in, rows, processing_class, args, "training")
+
+    return gold_tokens.tokenise(dataset, tokenised) if GOLD in dataset.column_names else tokenised(dataset)
 
 
 def _scored_pairs(trainer: type, dataset: Dataset, processing_class: Any, args: Any) -> Dataset:

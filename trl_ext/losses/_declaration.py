@@ -21,7 +21,13 @@ PAIRED_TENSORS = (
     "rejected_lens",
     "chosen_kl",
     "rejected_kl",
+    "margin",
+    "gold_logps",
+    "gold_lens",
 )
+COLUMNS = {"margin": ("margin",), "gold": ("gold_logps", "gold_lens")}
+"""Columns that some losses need beside a pair, and the tensors that come from them: the reward of chosen minus that of rejected, and a
+third, better completion."""
 UNPAIRED_TENSORS = ("logps", "ref_logps", "desirable", "z_ref")
 NEXT, FIRST = "next_state", "first_state"
 """Functions of a file that set the running values of its loss."""
@@ -66,6 +72,11 @@ class LossInfo:
     def reads_distributions(self) -> bool:
         """Whether it compares the whole next-token distributions of policy and reference, which no cache holds."""
         return any(name.endswith("_kl") for name in self.inputs)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the data needs for it, beside prompts, completions and labels."""
+        return tuple(name for name, tensors in COLUMNS.items() if set(tensors) & set(self.inputs))
 
     def check(self, hyperparameters: Mapping[str, Any]) -> list[str]:
         """Check hyperparameters; those that are not given have their defaults. Returns one sentence per problem."""

@@ -43,6 +43,7 @@ class _Declared:
     needs_reference = property(lambda self: self.info.needs_reference)
     reads_distributions = property(lambda self: self.info.reads_distributions)
     paired = property(lambda self: self.info.paired)
+    columns = property(lambda self: self.info.columns, doc="Columns of the data that it reads.")
     coupled = property(lambda self: self.info.coupled)
     starts_from_data = property(lambda self: self.info.starts_from_data)
     formula = property(lambda self: self.info.formula)

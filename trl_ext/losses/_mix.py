@@ -50,6 +50,10 @@ class MixInfo:
         return any(info.reads_distributions for info in self.components)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(column for info in self.components for column in info.columns))
+
+    @property
     def coupled(self) -> bool:
         return any(info.coupled for info in self.components)
 

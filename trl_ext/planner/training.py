@@ -71,7 +71,7 @@ def preferences(recipe: Any) -> Training:
     info = recipe.info
     length, notes = _length(recipe)
     return Training(
-        sequences=2 if info.paired else 1,
+        sequences=len(recipe.method.completions),
         length=length,
         row_tokens=_row_tokens(recipe),
         owns_rows=True,

@@ -67,7 +67,8 @@ class Recipe:
     @cached_property
     def method(self) -> Method:
         """The kind of training, with everything that depends on it."""
-        return methods.of(self.trainer, is_paired=self.loss is None or self.info.paired)
+        method = methods.of(self.trainer, is_paired=self.loss is None or self.info.paired)
+        return method.with_gold() if self.loss is not None and "gold" in self.info.columns else method
 
     @property
     def kind(self) -> str:

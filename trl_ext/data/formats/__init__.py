@@ -50,7 +50,7 @@ READ = tuple(
         )
     )
 )
-PASSED = ("images", "image", "tools", "chat_template_kwargs", "margin")
+PASSED = ("images", "image", "tools", "chat_template_kwargs", "margin", "gold")
 
 __all__ = ["CHOICES", "FORMATS", "NAMED", "NAMES", "PASSED", "READ", "Match", "Row", "Sample", "recognise"]
 

@@ -21,6 +21,7 @@ from trl_ext.batching.transfer import to_device
 NOT_FOR_THE_MODEL = {
     "completion_mask",
     "label",
+    "margin",
     "places",
     "ref_chosen_logps",
     "ref_rejected_logps",

@@ -60,7 +60,8 @@ class PairUpdate(RolloutUpdate):
 
         Returns:
             `prompt_ids`, `prompt_mask` (P, L); `completion_ids`, `completion_mask` (P, 2, C), the chosen one first;
-            `ref_logps` (P, 2), summed over tokens, if the loss reads a reference; `weight` (P,), 0 for pairs without a
+            `ref_logps` (P, 2), summed over tokens, if the loss reads a reference; `margin` (P,), the difference of the two scores, if
+            it reads that; `weight` (P,), 0 for pairs without a
             preference and equal for the others, with mean 1 over all processes. And for the table of completions (B,): 1
             for a chosen completion, −1 for a rejected one, 0 for the others.
         """
@@ -73,6 +74,8 @@ class PairUpdate(RolloutUpdate):
         cut = {"weight": has_preference * count / kept.clamp(min=1)}
         if sampled.ref_logps is not None:
             cut["ref_logps"] = masked.total(sampled.ref_logps, mask)[pairs]
+        if "margin" in self.loss.inputs:  # NaN without two scores
+            cut["margin"] = (scores[pairs[:, 0]] - scores[pairs[:, 1]]).nan_to_num()
         cut |= {name: batch[name][pairs[:, 0]] for name in ("prompt_ids", "prompt_mask")}
         cut |= {name: batch[name][pairs] for name in ("completion_ids", "completion_mask")}
         verdict = torch.zeros_like(scores)
@@ -107,6 +110,8 @@ class PairUpdate(RolloutUpdate):
         tensors = {
             name.format(side): fields[name][is_kept[is_run], i] for i, side in enumerate(SIDES) for name in fields
         }
+        if "margin" in run:
+            tensors["margin"] = run["margin"][is_kept[is_run]]
         output = self.loss(**{name: tensors[name] for name in self.loss.inputs})
         output = output._replace(losses=checked(self.adjust(output.losses, tensors), output.losses))
         loss = (output.losses * batch["weight"][is_kept]).sum() / len(is_kept)

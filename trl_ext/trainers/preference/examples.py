@@ -53,11 +53,15 @@ class ExampleTokens:
         sides = self.per_example
         order = [sides * i + side for side in range(sides) for i in range(len(row))]
         packed, device = pack_joined(trees, order), self.args.device
-        columns = {name: torch.tensor([example[name] for example in row]) for name in self.columns if name in row[0]}
+        columns = self.values(row)
         if device.type != "cpu":
             moved = to_device(packed.tensors | columns, device)
             packed, columns = packed.on(moved), {name: moved[name] for name in columns}
         return {"packed": packed, "num_tokens": sum(map(_count, trees)), **columns}
+
+    def values(self, row: list[dict]) -> dict[str, torch.Tensor]:
+        """The further columns of a row's examples, (B,) each."""
+        return {name: torch.tensor([example[name] for example in row]) for name in self.columns if name in row[0]}
 
     def with_two_completions(self, example: dict, examples: list[dict]) -> Tree:
         """The prompt of an example with at least two completions, so that attention between them would be noticed.

@@ -18,6 +18,7 @@ from torch import nn
 from trl import DPOTrainer
 
 from trl_ext.batching.token_kl import States, token_kl
+from trl_ext.data.golds import GOLD
 from trl_ext.trainers.common import forward
 from trl_ext.trainers.common.forward import Completions, num_tokens
 from trl_ext.trainers.common.metrics import MeanMetrics
@@ -28,6 +29,14 @@ from trl_ext.trainers.preference.config import PairedPreferenceConfig
 from trl_ext.trainers.preference.fixed_pairs import keyed
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.trainer import PreferenceTrainer
+
+VALUES = ("margin",)
+"""Columns of numbers that losses read."""
+
+
+def sides_of(loss: Any) -> tuple[str, ...]:
+    """The completions of an example, in the order in which they are scored."""
+    return ("chosen", "rejected", *(["gold"] if GOLD in loss.columns else []))
 
 
 class PairedObjective(Objective):
@@ -43,6 +52,7 @@ class PairedObjective(Objective):
         super().__init__(*args, **kwargs)
         self.ld_alpha = ld_alpha
         self.use_weighting = use_weighting
+        self.sides = len(sides_of(self.loss))
 
     def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
         tensors, states = {}, [] if self.loss.reads_distributions else None
@@ -50,11 +60,14 @@ class PairedObjective(Objective):
             # Before the policy's forward, while no activations are held.
             tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self.reference_logps(batch, states)
         fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None, states=states)
+        of_tokens = {"logps": self.sum_logps(fields), "lens": fields.lens}
         if states is not None:
             per_token = forward.token_table(batch, token_kl(*states, self.references.runtime.model.config))
-            tensors["chosen_kl"], tensors["rejected_kl"] = self.summed(per_token, fields).chunk(2)
-        tensors["chosen_logps"], tensors["rejected_logps"] = self.sum_logps(fields).chunk(2)
-        tensors["chosen_lens"], tensors["rejected_lens"] = fields.lens.chunk(2)
+            of_tokens["kl"] = self.summed(per_token, fields)
+        for name, values in of_tokens.items():
+            sides = zip(sides_of(self.loss), values.chunk(self.sides), strict=True)
+            tensors |= {f"{side}_{name}": of_side for side, of_side in sides}
+        tensors |= {name: batch[name] for name in self.loss.inputs if name in VALUES}
         return tensors, fields
 
     def has_reference(self, values: dict[str, Any]) -> bool:
@@ -70,24 +83,26 @@ class PairedObjective(Objective):
             states: Those of the reference are added to it, for which it runs on this row.
         """
         if states is not None:
-            return self.sum_logps(self.references.run(batch, states)).chunk(2)
+            chosen, rejected, *_ = self.sum_logps(self.references.run(batch, states)).chunk(self.sides)
+            return chosen, rejected
         if self.has_reference(batch):
             return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
-        return self.sum_logps(self.references.score(batch)).chunk(2)
+        chosen, rejected, *_ = self.sum_logps(self.references.score(batch)).chunk(self.sides)
+        return chosen, rejected
 
     def sum_logps(self, fields: Completions) -> torch.Tensor:
-        """Log-probabilities summed over each completion, (2B,)."""
+        """Log-probabilities summed over each completion, (2B,), with gold completions (3B,)."""
         return self.summed(fields.per_token_logps, fields)
 
     def summed(self, values: torch.Tensor, fields: Completions) -> torch.Tensor:
-        """Values of tokens (2B, W) summed over each completion, (2B,), weighted by `ld_alpha` if it is set.
+        """Values of tokens (2B, W) or (3B, W) summed over each completion, weighted by `ld_alpha` if it is set.
 
         LD-DPO (arXiv:2409.06411, Eq. 9): tokens beyond the length of the pair's shorter completion have weight α.
         """
         if self.ld_alpha is None:
             return values.sum(dim=1)
-        chosen_lens, rejected_lens = fields.lens.chunk(2)
-        shared = torch.minimum(chosen_lens, rejected_lens).repeat(2).unsqueeze(1)
+        chosen_lens, rejected_lens, *gold_lens = fields.lens.chunk(self.sides)
+        shared = torch.cat([torch.minimum(chosen_lens, rejected_lens).repeat(2), *gold_lens]).unsqueeze(1)
         position = fields.mask.cumsum(dim=1)
         weight = torch.where(position <= shared, 1.0, self.ld_alpha) * fields.mask
         return (values * weight).sum(dim=1)
@@ -102,31 +117,30 @@ class PairedObjective(Objective):
             return losses
         with torch.no_grad():
             aligned = (fields.per_token_logps - fields.log_sum_sq_probs) * fields.mask
-            chosen, rejected = (aligned.sum(dim=1) / fields.lens.clamp(min=1)).exp().chunk(2)
+            chosen, rejected, *_ = (aligned.sum(dim=1) / fields.lens.clamp(min=1)).exp().chunk(self.sides)
         return losses * chosen * rejected
 
     # Metrics, with the names and definitions of trl.DPOTrainer --------------------------------------------------------
 
     def record(self, sums: MeanMetrics, batch: dict, tensors: dict, fields: Completions, output: Any) -> None:
         count = len(output.losses)
-        chosen_tokens, rejected_tokens = fields.mask.chunk(2)
+        chosen_tokens, rejected_tokens, *_ = fields.mask.chunk(self.sides)
         sums.add("num_tokens", num_tokens(batch), 1)
         # Fields are zero at tokens that are not scored.
         sums.add("entropy", fields.entropy.sum(), fields.mask.sum())
-        chosen_logits, rejected_logits = fields.mean_logits.chunk(2)
+        chosen_logits, rejected_logits, *_ = fields.mean_logits.chunk(self.sides)
         sums.add("logits/chosen", chosen_logits.sum(), chosen_tokens.sum())
         sums.add("logits/rejected", rejected_logits.sum(), rejected_tokens.sum())
-        chosen_is_top1 = fields.is_top1.chunk(2)[0]
+        chosen_is_top1 = fields.is_top1.chunk(self.sides)[0]
         sums.add("mean_token_accuracy", chosen_is_top1.sum(), chosen_tokens.sum())
         margins = output.chosen_rewards - output.rejected_rewards
         sums.add("rewards/chosen", output.chosen_rewards.sum(), count)
         sums.add("rewards/rejected", output.rejected_rewards.sum(), count)
         sums.add("rewards/accuracies", (margins > 0).sum(), count)
         sums.add("rewards/margins", margins.sum(), count)
-        sums.add("logps/chosen", tensors["chosen_logps"].sum(), count)
-        sums.add("logps/rejected", tensors["rejected_logps"].sum(), count)
-        for side in ("chosen", "rejected"):
+        for side in sides_of(self.loss):
             logps, lens = tensors[f"{side}_logps"], tensors[f"{side}_lens"]
+            sums.add(f"logps/{side}", logps.sum(), count)
             sums.add(f"logps_per_token/{side}", logps.sum(), lens.sum())
             if (reference := tensors.get(f"ref_{side}_logps")) is not None:
                 ratio = logps - reference
@@ -150,8 +164,11 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
     _trl_tag = "dpo"
     _config_class = PairedPreferenceConfig
     _trl_loss_type = ["sigmoid"]  # noqa: RUF012
-    _completions = ("chosen_ids", "rejected_ids")
-    _columns = ("ref_chosen_logps", "ref_rejected_logps")
+    _columns = ("ref_chosen_logps", "ref_rejected_logps", *VALUES)
+
+    @property
+    def _completions(self) -> tuple[str, ...]:
+        return tuple(f"{side}_ids" for side in sides_of(self.loss))
 
     def _make_objective(self) -> PairedObjective:
         return PairedObjective(

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+
 from trl_ext.batching.packed import joined_tokens, pack_rows
 from trl_ext.batching.padded import cut_rows
 from trl_ext.batching.transfer import to_device
@@ -13,6 +15,9 @@ from trl_ext.trainers.common.processes import largest_on_any_process
 from trl_ext.trainers.common.row_memory import RowMemory
 from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.examples import ExampleTokens
+
+SEQUENCES = ("input_ids", "attention_mask", "completion_mask")
+"""Tensors (S, T) of TRL's collator of pairs."""
 
 
 class Rows:
@@ -92,7 +97,18 @@ class Rows:
 
     def padded(self, examples: list[dict]) -> dict[str, Any]:
         """Collate examples by the trainer's collator, without packing."""
-        batch = dict(self.collator(examples))
+        batch = self.tokens.values(examples) | dict(self.collator(examples))
+        for name in self.tokens.completions[2:]:  # TRL's collator knows pairs
+            alone = self.collator(
+                [{**example, "chosen_ids": example[name], "rejected_ids": []} for example in examples]
+            )
+            batch |= {key: _below(batch[key], alone[key][: len(examples)]) for key in SEQUENCES}
         if "completion_mask" in batch:
             batch["places"] = forward.scored_places(batch["completion_mask"])
         return self.runtime.to_device(to_device(batch, self.runtime.device))
+
+
+def _below(upper: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+    """The rows of two tensors (S, T), padded on the right by zeros, which masks leave out."""
+    width = max(upper.size(1), lower.size(1))
+    return torch.cat([torch.nn.functional.pad(rows, (0, width - rows.size(1))) for rows in (upper, lower)])

@@ -26,6 +26,8 @@ from torch.utils.data import DataLoader
 from trl_ext import losses
 from trl_ext.batching.padded import Examples
 from trl_ext.checks import sharding
+from trl_ext.data import gold_tokens
+from trl_ext.data.golds import GOLD
 from trl_ext.reference import frozen_copy, modules
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.moving import add_reference
@@ -70,7 +72,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
     _trl_tag: str  # of TRL's trainer, for the losses that it has
     _trl_loss_type: str | list[str]  # for TRL's constructor; its loss code never runs
     _completions: tuple[str, ...]  # columns of an example's completions
-    _columns: tuple[str, ...]  # further columns that the loss reads
+    _columns: tuple[str, ...]  # further columns that a loss may read
     _is_described = False
 
     def __init__(
@@ -136,6 +138,8 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
             metrics = self._metrics["train"]
             self.add_callback(reference_sync.RefreshReference(self.model, self.accelerator, metrics))
         self._settle_loss()
+        self._set_signature_columns_if_needed()
+        self._signature_columns = [*self._signature_columns, *self._completions, *self._columns]
         parts.assemble(self, construction.own_inputs(type(self), data_collator))
 
     # What a subclass provides ---------------------------------------------------------------------------------
@@ -170,7 +174,10 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         """Use tokenised data as it is; TRL tokenises other data."""
         if "prompt_ids" in (dataset.column_names or ()):
             return dataset
-        return super()._prepare_dataset(dataset, *args)
+        prepare = super()._prepare_dataset
+        if GOLD in self.loss.columns:
+            return gold_tokens.tokenise(dataset, lambda rows: prepare(rows, *args))
+        return prepare(dataset, *args)
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         if not self.loss.needs_reference or construction.reads_later(dataset, self.model, self.ref_model):
