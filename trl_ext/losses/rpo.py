@@ -12,6 +12,7 @@ FORMULA = "σ(ηm)[log σ(ηm) − log σ(βh)] + σ(−ηm)[log σ(−ηm) − 
 PAPER = "arXiv:2406.11704"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio; ηm is the targeted βh"
+WHEN = "You know by how much each chosen completion is better, as from a reward model, and equally good ones must not be pushed apart."
 
 
 def rpo(

@@ -11,6 +11,7 @@ PAPER = "arXiv:2405.16681"
 ALIASES = ("tpo-l",)
 REDUCTION = "log-probs averaged over completion tokens"
 BETA_UNIT = "per nat of log-prob per token"
+WHEN = "As `tpo`, but completions should not grow longer."
 
 
 def tpo_l(
