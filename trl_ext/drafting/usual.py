@@ -1,37 +1,15 @@
-"""Usual learning rates of LoRA training, by loss or kind of training.
-
-Sources: the recipes that come with trl-ext name theirs. For preference losses it is ten times the rate of full fine-tuning, as
-TRL's guide to LoRA has it; for supervised fine-tuning TRL's LoRA guide (2e-4).
-
-`lora_alpha` is 32 whatever the rank. LoRA divides by the rank, so the best rate then hardly depends on it ("LoRA Without
-Regret", Schulman et al. 2025).
-"""
+"""Usual learning rates for a draft, from those of LoRA training (`trl_ext.checks.usual_rates`)."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-RANK, ALPHA = 16, 32
-FULL = 0.1
-"""Rate of full fine-tuning divided by that of LoRA."""
+from trl_ext.checks.usual_rates import ALPHA, FULL, OF_A_TINY_MODEL, RANK, TINY, smallest
 
-OF_A_LOSS = 5e-6
-OF_LOSSES = {
-    "simpo": 1e-5,
-    "alphapo": 1e-5,
-    "cpo": 1e-5,
-    "orpo": 1e-5,
-    "apo_zero": 1e-5,
-    "apo_zero_unpaired": 1e-5,
-    "sft": 1e-4,
-}
-"""Losses with another rate than `OF_A_LOSS`. Most have no reference, which would bound the change of the policy."""
-OF_TRAINERS = {"sft": 2e-4, "reward": 1e-4, "ppo": 3e-5, "rloo": 3e-5, "grpo": 3e-5}
+__all__ = ["ALPHA", "CRITIC", "RANK", "Rate", "rate", "trains_adapter"]
+
 CRITIC = 3.0
 """Learning rate of PPO's critic divided by that of the policy (OpenRLHF)."""
-
-TINY, OF_A_TINY_MODEL = 100e6, 5e-4
-"""Parameters below which a model needs far larger steps, and the rate that was measured on the embedded model."""
 
 
 class Rate(NamedTuple):
@@ -49,11 +27,7 @@ def rate(recipe: Any, parameters: int) -> Rate:
         parameters: Parameters of the model.
     """
     trains = recipe.title if recipe.method.has_loss else recipe.method.title
-    if recipe.method.name in OF_TRAINERS:
-        value = OF_TRAINERS[recipe.method.name]
-    else:
-        parts = [recipe.loss] if isinstance(recipe.loss, str) else [name for name in recipe.loss if name != "sft"]
-        value = min((OF_LOSSES.get(name, OF_A_LOSS) for name in parts), default=OF_LOSSES["sft"])
+    value = smallest(recipe.method, recipe.info if recipe.method.has_loss else None)
     if parameters < TINY:
         return Rate(max(value, OF_A_TINY_MODEL), "as measured on the embedded model; larger models need less")
     if not trains_adapter(recipe):

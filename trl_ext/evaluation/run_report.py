@@ -17,7 +17,7 @@ from trl_ext.evaluation.samples import Sampling
 from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe
 from trl_ext.report import summary
-from trl_ext.runs import memory_check
+from trl_ext.runs import memory_check, movement
 from trl_ext.support import atomic
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 def report(console: Any, recipe: Recipe, trained: Trained) -> None:
     """Print the result of a run. On the embedded data, whose reward is known, the run is evaluated as by `trl-ext eval`.
 
-    The commands that come next are left out if the recipe's evaluation is still to come.
+    If nothing was learned, that is said in place of results. The commands that come next are left out if the recipe's evaluation
+    is still to come.
 
     Args:
         console: A `trl_ext.support.run_log.LoggedConsole`.
@@ -46,8 +47,12 @@ def report(console: Any, recipe: Recipe, trained: Trained) -> None:
         console.detail(
             f"reference log-probabilities: {count(cached, 'completions')} from the cache, {computed:,} computed"
         )
-    tables = summary.first_and_last(metrics)
-    if _is_demo(recipe, trainer) and has_adapter and not recipe.method.trains_scores:
+    tables, learned = summary.first_and_last(metrics), trained.moved is None or not trained.moved.is_nothing
+    if not learned:
+        tables = []
+        steps, rate = trainer.state.global_step, trainer.args.learning_rate
+        console.print(movement.sentence(trained.moved, steps, rate), markup=False)
+    elif _is_demo(recipe, trainer) and has_adapter and not recipe.method.trains_scores:
         if trainer.args.world_size == 1:
             _evaluate(console, directory)
             tables = tables[1:]

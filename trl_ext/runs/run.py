@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from trl_ext.build.shared_base import SharedBase
     from trl_ext.build.trainer import Built
+    from trl_ext.runs.movement import Moved
     from trl_ext.runs.peak_memory import Peak
 
 
@@ -157,12 +158,14 @@ class Trained(NamedTuple):
         counts: Completions whose reference log-probabilities came from the cache and were computed, over all processes;
             `None` if no reference is used.
         peak: Peak memory of this process, loading included; `None` if the system does not report it.
+        moved: How far the policy is from where it started; `None` if it was not measured.
     """
 
     built: Built
     seconds: float
     counts: tuple[int, int] | None
     peak: Peak | None
+    moved: Moved | None = None
 
 
 def train(
@@ -186,6 +189,7 @@ def train(
     from trl_ext.build.trainer import build_trainer
     from trl_ext.runs import environment
     from trl_ext.runs.callbacks import AfterFirstStep, StopWhenAsked
+    from trl_ext.runs.movement import Movement
     from trl_ext.runs.peak_memory import PeakMemory
 
     memory, console = PeakMemory(), LoggedConsole(console)
@@ -213,6 +217,9 @@ def train(
 
     if recipe.method.cuts_rows or recipe.method.samples_completions:
         trainer.add_callback(AfterFirstStep(keep_row_tokens))
+    movement = Movement(trainer)
+    if recipe.method.completions and not recipe.method.trains_scores:
+        trainer.add_callback(movement)
     if checkpoint is not None:
         trainer.check_resume(checkpoint)  # before the directory's recipe is replaced
     try:
@@ -226,6 +233,7 @@ def train(
             trainer.train(resume_from_checkpoint=checkpoint)
             _require_a_step(trainer, directory)
             seconds, peak = trainer.trained_seconds, memory.read()
+            moved = movement.measure()
             counts = trainer.reference_counts() if recipe.method.cuts_rows else None  # from every process
             with hub.uploading(recipe, directory):
                 trainer.save_model(str(directory))
@@ -238,7 +246,7 @@ def train(
         raise UserError(
             f"The disk of {directory} is full. Free some space. {how_to_resume(directory, recipe)}"
         ) from error
-    return Trained(built, seconds, counts, peak)
+    return Trained(built, seconds, counts, peak, moved)
 
 
 def _require_a_step(trainer: Any, directory: Path) -> None:

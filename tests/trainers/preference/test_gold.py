@@ -1,5 +1,7 @@
 """A third, gold completion in packed and padded rows: tokens against TRL's TPO trainer, loss and gradient against a plain model."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from datasets import Dataset
@@ -61,7 +63,7 @@ def test_token_ids_are_those_of_trls_trainer(tiny_model, tmp_path):
     trainer = trainer_for(tiny_model, tmp_path, loss="tpo", max_length=None)
     given = Dataset.from_list(ROWS).rename_column("gold", "reference")
     config = TPOConfig(**arguments(tmp_path, max_length=None))
-    stand_in = type("StandIn", (), {"_tokenize": TPOTrainer._tokenize, "__init__": lambda self: None})()
+    stand_in = SimpleNamespace(_tokenize=TPOTrainer._tokenize)
     theirs = TPOTrainer._prepare_dataset(
         stand_in, given, AutoTokenizer.from_pretrained(tiny_model), config, "training"
     )

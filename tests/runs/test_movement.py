@@ -1,0 +1,82 @@
+"""How far a run moved: against a plain model, at a rate that changes nothing, after a resume; what a run prints then."""
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from tests.conftest import pairs
+from tests.trainers.helpers import arguments, lora, weights
+from trl_ext.cli import main
+from trl_ext.runs.movement import Moved, Movement, sentence
+from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
+
+SETTINGS = {"max_steps": 2, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 1}
+
+
+def trained(model, folder, *, checkpoint=None, **changes):
+    from datasets import Dataset
+
+    trainer = PairedPreferenceTrainer(
+        model=model,
+        args=PairedPreferenceConfig(**arguments(folder, **SETTINGS | changes)),
+        train_dataset=Dataset.from_list(pairs(12)),
+        eval_dataset=Dataset.from_list(pairs(3, seed=9)),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        peft_config=lora(),
+    )
+    movement = Movement(trainer)
+    trainer.add_callback(movement)
+    before = weights(trainer)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer, movement.measure(), before
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, *trained(tiny_model, folder, learning_rate=1.0)
+
+
+def test_it_is_the_largest_change_of_a_held_out_token(run):
+    _, trainer, moved, _ = run
+    largest, tokens = 0.0, 0
+    for row in trainer.eval_dataset:
+        ids = torch.tensor([row["prompt_ids"] + row["chosen_ids"]])
+        logps = []
+        for adapter_is_on in (True, False):
+            with torch.no_grad(), trainer.model.disable_adapter() if not adapter_is_on else torch.no_grad():
+                logits = trainer.model(input_ids=ids).logits[:, :-1]
+            logps.append(logits.log_softmax(-1).gather(2, ids[:, 1:, None]))
+        largest, tokens = max(largest, (logps[0] - logps[1]).abs().max().item()), tokens + ids.shape[1] - 1
+    assert moved.largest == pytest.approx(largest, rel=1e-3) and moved.tokens == tokens
+    assert moved.is_held_out and not moved.is_nothing and moved.noise < 1e-4
+
+
+def test_a_resumed_run_is_measured_against_its_start(run, tiny_model, tmp_path):
+    folder, _, moved, _ = run
+    _, again, _ = trained(tiny_model, tmp_path, learning_rate=1.0, checkpoint=str(folder / "checkpoint-1"))
+    assert again.largest == pytest.approx(moved.largest, rel=1e-3)
+
+
+def test_weights_that_move_too_little(tiny_model, tmp_path):
+    trainer, moved, before = trained(tiny_model, tmp_path, learning_rate=1e-6)
+    assert any(not torch.equal(value, before[name]) for name, value in weights(trainer).items())
+    assert moved.is_nothing and moved.largest < 1e-3
+
+
+def test_rounding_is_no_movement():
+    assert not Moved(largest=0.2, noise=0.05, tokens=10, is_held_out=False).is_nothing
+    moved = Moved(largest=0.1, noise=0.05, tokens=10, is_held_out=False)
+    assert moved.is_nothing
+    assert "(10 training tokens)" in sentence(moved, 1, 1e-6) and "Rounding alone changes one by 0.05." in sentence(
+        moved, 1, 1e-6
+    )
+
+
+def test_a_run_says_so_in_place_of_its_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "demo", "--learning_rate", "1e-6", "--max_steps", "1", "--output_dir", "run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Nothing was learned. After 1 step the log-probability of no token differs by more than" in printed
+    assert "Raise `learning_rate`, which is 1e-06, or train longer." in printed
+    assert "true reward" not in printed and "usual for dpo are 0.0005 to 0.005" in printed
