@@ -25,7 +25,7 @@ TAGS = (
     ("<|channel>thought", "<channel|>"),
 )
 """Tags around a thought, as Qwen3, SmolLM3 and DeepSeek, Seed, Magistral, gpt-oss and Gemma 4 write them."""
-COMPLETIONS = ("chosen", "rejected", "completion", "messages")
+COMPLETIONS = ("chosen", "rejected", "gold", "completion", "messages")
 
 _OPEN, _CLOSE = ("|".join(map(re.escape, tags)) for tags in zip(*TAGS, strict=True))
 THOUGHT = re.compile("|".join(f"{re.escape(begin)}(.*?)(?:{re.escape(end)}|\\Z)" for begin, end in TAGS), re.DOTALL)
