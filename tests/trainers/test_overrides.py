@@ -104,7 +104,8 @@ OVERRIDES = {
 SHARED_STATE = {"_tr_loss"}  # the running sum of losses, from which a step left out is taken back
 # Tokens of a micro-batch that is run again count once.
 SHARED_STATE_OF_WHOLE_MICRO_BATCHES = SHARED_STATE | {"_total_train_tokens"}
-SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"precompute_ref_logps"}
+# The columns of the data that are not removed: those that our losses read are added.
+SHARED_STATE_OF_PREFERENCES = SHARED_STATE | {"precompute_ref_logps", "_signature_columns"}
 SHARED_STATE_OF_ROLLOUTS = SHARED_STATE | {"_buffered_inputs", "_step", "beta"}
 SETS = {
     # The template that marks the assistant's turns gets the defaults of the tokenizer's template.
