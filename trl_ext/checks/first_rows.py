@@ -8,7 +8,8 @@ from trl_ext.checks.settings import Settings
 from trl_ext.data.files.problems import find_problem, problem_of_folder
 from trl_ext.data.formats import CHOICES
 from trl_ext.data.formats.pairing import HOW, Pairing
-from trl_ext.data.recognise_file import recognise_file
+from trl_ext.data.missing_columns import missing
+from trl_ext.data.recognise_file import recognise_file, sample_of_file
 from trl_ext.support.errors import UserError
 
 
@@ -40,6 +41,11 @@ def first_rows(s: Settings) -> Iterator[str]:
         if s.method.reads_preferences:  # prompts alone, or completions without a label, are enough for other methods
             yield from error.problems
         return
+    if found is not None and s.loss is not None and s.method.reads_preferences:
+        sample = sample_of_file(name, s["dataset_columns"])
+        for column in s.loss.columns:
+            if sample is not None and not sample.has(column):
+                yield missing(f"{where} is {name}, which", column, s.loss.name)
     is_loss_known = s.loss is not None or not s.method.has_loss
     if found is not None and not found.paired and s.method.is_paired and is_loss_known:
         what, remedy = ("a reward model", "Choose data")

@@ -10,10 +10,9 @@ from datasets import Features, IterableDataset
 from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.formats.messages import as_messages
 from trl_ext.data.formats.row_outcome import Drop
+from trl_ext.data.missing_columns import GOLD, missing
 from trl_ext.data.report import Loaded
 from trl_ext.support.errors import UserError
-
-GOLD = "gold"
 
 
 def required(loaded: Loaded, loss: str) -> tuple[Loaded, list[str]]:
@@ -28,10 +27,7 @@ def required(loaded: Loaded, loss: str) -> tuple[Loaded, list[str]]:
     dataset, report = loaded
     where = report.where
     if GOLD not in (dataset.column_names or ()):
-        raise UserError(
-            f"{where} has no column `{GOLD}`, and the loss {loss} reads it: a completion that is better than the chosen one. Add it, "
-            f"or name yours, as in `dataset_columns: {{{GOLD}: reference}}`. Other losses do without."
-        )
+        raise UserError(missing(where, GOLD, loss))
     given = {"where": where, "loss": loss}
     features = Features({**dataset.features, GOLD: dataset.features["chosen"]})
     if isinstance(dataset, IterableDataset):

@@ -10,10 +10,10 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets
 
 from trl_ext.data.cache_keys import fingerprint
+from trl_ext.data.missing_columns import MARGIN, missing
 from trl_ext.data.report import Loaded
 from trl_ext.support.errors import UserError
 
-MARGIN = "margin"
 SUBTRACTED = "is subtracted from the difference of rewards"
 """What a reward model does with it, as in TRL."""
 
@@ -65,11 +65,7 @@ def required(loaded: Loaded, loss: str) -> tuple[Loaded, list[str]]:
         UserError: There is no such column, or `as_numbers` refuses it.
     """
     if MARGIN not in (loaded.dataset.column_names or ()):
-        raise UserError(
-            f"{loaded.report.where} has no column `{MARGIN}`, and the loss {loss} reads it: the reward of the chosen completion minus "
-            f"that of the rejected one. Add it, or name yours with `dataset_columns: {{{MARGIN}: COLUMN}}`. `trl-ext pairs "
-            "--write_margin` writes pairs with margins from scored completions. Other losses do without."
-        )
+        raise UserError(missing(loaded.report.where, MARGIN, loss))
     return as_numbers(loaded, f"the loss {loss}", f"is the difference of rewards that {loss} aims at")
 
 
