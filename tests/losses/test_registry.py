@@ -28,6 +28,7 @@ ALIASES = {
     "nca_pair": "nca",
     "slic": "hinge",
     "aot_pair": "aot_unpaired",
+    "tpo-l": "tpo_l",
 }
 
 
@@ -117,7 +118,7 @@ def test_unknown_hyperparameters_say_what_is_read():
         f"ipo does not read 'betta'; it reads {reads}. Did you mean 'beta'?"
     ]
     assert losses.describe("ipo").check({"gamma": 1}) == [
-        f"ipo does not read 'gamma'; it reads {reads}. 'gamma' belongs to alphapo, simpo."
+        f"ipo does not read 'gamma'; it reads {reads}. 'gamma' belongs to alphapo, simpo, tpo_l."
     ]
     assert losses.describe("sft").check({"beta": 1})[0].startswith("sft does not read 'beta'; it reads no hyper")
     text = message(losses.get, "ipo", betta=1, gamma=2, beta=0)
