@@ -234,7 +234,8 @@ def test_mix_is_the_weighted_sum():
     assert mix.name == "0.8·dpo + 0.2·simpo + 1.5·sft"
     assert mix.hyperparameters["dpo"]["beta"] == 0.3 and mix.hyperparameters["simpo"]["beta"] == 2.5
     assert mix.paired and mix.needs_reference and not mix.coupled
-    assert set(mix.inputs) == {k for k in tensors if k.startswith(("chosen", "rejected", "ref_chosen", "ref_rej"))}
+    logps = ("chosen_logps", "rejected_logps")
+    assert set(mix.inputs) == {*logps, *(f"ref_{name}" for name in logps), "chosen_lens", "rejected_lens"}
     parts = [losses.get("dpo", beta=0.3), losses.get("simpo", beta=2.5), losses.get("sft")]
     outs = [part(**read_by(part, tensors)) for part in parts]
     out = mix(**read_by(mix, tensors))
