@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from tests.trainers.helpers import lora, nf4, randomise_lora_b
 from tests.trainers.ppo.helpers import build, config
 from trl_ext.planner import counting, memory
+from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 from trl_ext.trainers.rollout import merged_copy, vllm_weights
 from trl_ext.trainers.rollout.merged_copy import CannotMergeError, MergedCopy
 
@@ -49,6 +50,7 @@ def test_logits_are_those_of_pefts_own_merge(model):
 
 def test_a_4_bit_base_is_dequantised_and_stays_4_bit(model):
     policy = policy_of(model, quantization_config=nf4())
+    keep_exact_cpu_kernels(policy)  # as trainers do: bitsandbytes multiplies in bfloat16 on some CPUs
     before = state(policy)
     made = MergedCopy(policy, torch.float32)
     torch.testing.assert_close(logits(made.model), logits(policy), rtol=1e-4, atol=1e-4)
