@@ -1,11 +1,14 @@
 """Kill a run many times, resume it each time, and compare its adapter with that of an uninterrupted run.
 
-    make soak                    20 kills: half at random times, half spread over all moments of a save
+    make soak                            20 kills of DPO
     make soak ARGS="--kills 5"
-    make soak ARGS="--advantage rloo"    a run of `trainer: ppo` that is also killed in the middle of rollouts
+    make soak ARGS="--trainer grpo"      GRPO, or rloo
+    make soak ARGS="--advantage rloo"    `trainer: ppo` with this advantage
 
 The run is a small one of the command line: the embedded model in 4 bits, AdamW in 8 bits, dropout, a checkpoint every
-second step of which two are kept. Needs no GPU.
+second step of which two are kept. Kills are spread evenly over its phases: loading, sampling, log-probabilities, rewards, updates,
+the moments of a save, what is between them, and the end. The uninterrupted run is a new process of Python; the others are forked from
+a server that has imported the libraries (`benchmarks.lives`). Needs no GPU.
 """
 
 import argparse
@@ -14,10 +17,12 @@ import os
 import platform
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +30,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from benchmarks import lives
+from benchmarks.killed import SAVING
 from trl_ext import demo
 from trl_ext.checkpoints import found, manifest, staging
 from trl_ext.rl import advantages
 
-STEPS, EVERY = 12, 2
+STEPS, EVERY = 8, 2
 RECIPE = "soak.yaml"
 OF_ROLLOUTS = {
     "reward_funcs": ["sentiment"],
@@ -38,7 +45,7 @@ OF_ROLLOUTS = {
     "steps_per_generation": 6,  # three steps, and twice over the same rollout: a checkpoint of every second is in its middle
     "num_iterations": 2,
 }
-ROOT = Path(__file__).parents[1]
+TRAINERS = ("grpo", "rloo")
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 
 
@@ -56,19 +63,32 @@ class Run:
         if not self.recipe.exists():
             prepare(home)
 
-    def start(self, mode: str = "never", value: float = 0, **flags: Any) -> tuple[int, dict[str, Any], str]:
-        """Run, or resume if there is a checkpoint: exit code, what `benchmarks.killed` reports, what was printed."""
-        report = self.home / "report.json"
+    def start(
+        self, kill: str = "never", begin: Callable[..., int] = lives.forked, **flags: Any
+    ) -> tuple[int, dict, str]:
+        """Run, or resume if there is a checkpoint: exit code, what `benchmarks.killed` reports, what was printed.
+
+        Args:
+            kill: Where, see `benchmarks.killed`.
+            begin: Starts the process: `lives.forked` or `lives.fresh`.
+            flags: Of the command line.
+        """
+        report, printed = self.home / "report.json", self.home / "printed.txt"
         report.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "benchmarks.killed", str(report), mode, str(value), "run", str(self.recipe)]
         flags = {"output_dir": self.folder, **flags}
         if found.newest_first(self.folder):
             flags["resume_from_checkpoint"] = "true"
-        command += [word for name, given in flags.items() for word in (f"--{name}", str(given))]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRL_EXT_CACHE": str(self.home / "cache")}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)  # stopped before its first checkpoint
+        words = [word for name, given in flags.items() for word in (f"--{name}", str(given))]
+        code = begin(
+            [str(report), kill, "run", str(self.recipe), *words],
+            printed,
+            OMP_NUM_THREADS="1",
+            TRL_EXT_CACHE=str(self.home / "cache"),
+        )
         facts = json.loads(report.read_text()) if report.exists() else {}
-        return done.returncode, facts, done.stdout + done.stderr
+        return code, facts, printed.read_text(encoding="utf-8", errors="replace")
 
     @property
     def step(self) -> int:
@@ -87,8 +107,8 @@ class Run:
         shutil.copy(other.folder / "metrics.jsonl", self.folder)
 
 
-def prepare(home: Path, advantage: str | None = None) -> None:
-    """Write data and recipe of the small run: DPO, or `trainer: ppo` with an advantage."""
+def prepare(home: Path, trainer: str | None = None, advantage: str | None = None) -> None:
+    """Write data and recipe of the small run: DPO, a trainer of rollouts, or `trainer: ppo` with an advantage."""
     lines = (demo.DATA / "train.jsonl").read_text(encoding="utf-8").splitlines()[:64]
     (home / "pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings = {
@@ -114,19 +134,23 @@ def prepare(home: Path, advantage: str | None = None) -> None:
         "use_cpu": True,
         "disable_tqdm": True,
     }
-    if advantage is not None:
+    if trainer is not None:
         for name in ("loss", "max_length", "lora_dropout", "disable_dropout"):
             del settings[name]
-        settings |= {"trainer": "ppo", "advantage": advantage, **OF_ROLLOUTS}
-        if advantages.describe(advantage).needs_groups:
+        settings |= {"trainer": trainer, **OF_ROLLOUTS}
+        if advantage is not None:
+            settings["advantage"] = advantage
+        if advantage is None or advantages.describe(advantage).needs_groups:
             settings["num_generations"] = 4
     (home / RECIPE).write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
-def uninterrupted(home: Path) -> tuple[Run, dict[str, Any]]:
+def uninterrupted(
+    home: Path, name: str = "whole", begin: Callable[..., int] = lives.forked
+) -> tuple[Run, dict[str, Any]]:
     """Run without interruption; returns the run and its report."""
-    whole = Run(home, "whole")
-    code, facts, printed = whole.start()
+    whole = Run(home, name)
+    code, facts, printed = whole.start(begin=begin)
     assert code == 0, printed[-3000:]
     return whole, facts
 
@@ -142,69 +166,94 @@ def _bytes_in(state: dict[str, Any]) -> list[str]:
     return found_here + [name for value in state.values() if isinstance(value, dict) for name in _bytes_in(value)]
 
 
-def kill(run: Run, mode: str, value: float) -> dict[str, Any]:
+def kill(run: Run, where: str) -> dict[str, Any]:
     """Start or resume a run that is killed; returns the state it leaves."""
     before = run.step
-    code, facts, printed = run.start(mode, value, save_total_limit=2)
+    code, facts, printed = run.start(where, save_total_limit=2)
     newest = found.newest_first(run.folder)
     return {
-        "mode": mode,
+        "phase": facts.get("phase", ""),
+        "at_step": facts.get("at_step"),
         "where": facts.get("where", ""),
         "was_killed": code == -9,
         "exit_code": code,
         "from_step": before,
         "step": run.step,
-        "checkpoints": [path.name for path in newest],
-        "is_newest_whole": bool(newest) and manifest.damage(newest[0]) is None,
+        "is_newest_whole": not newest or manifest.damage(newest[0]) is None,
         "left_aside": (run.folder / staging.FOLDER).exists(),
         "error": "" if code in (0, -9) else printed.strip()[-400:],
     }
 
 
-def soak(home: Path, kills: int, seed: int, advantage: str | None = None) -> dict[str, Any]:
+def place(facts: dict[str, Any], phase: str, step: int, rng: random.Random) -> str | None:
+    """A random place in a phase of a run that resumes at a step, as `benchmarks.killed` takes it.
+
+    Args:
+        facts: Report of the uninterrupted run, whose stretches from the step on are those of the resumed one.
+        phase: Its name.
+        step: Of the checkpoint that the run begins from.
+        rng: Chooses the stretch, a long one more often, and the time in it.
+
+    Returns:
+        `None` if no stretch of the phase is ahead.
+    """
+    if phase == SAVING:
+        return f"moment:{rng.randrange(len(facts['moments']))}" if step < STEPS else None
+    seconds = [
+        length for name, at, length in facts["stretches"] if name == phase and (at >= step or phase == "loading")
+    ]
+    if not sum(seconds):
+        return None
+    (number,) = rng.choices(range(len(seconds)), seconds)
+    return f"{phase}:{number}:{rng.uniform(0, seconds[number]):.4f}"
+
+
+def soak(
+    home: Path, kills: int, seed: int, trainer: str | None = None, advantage: str | None = None
+) -> dict[str, Any]:
     """Kill, resume, compare. Prints a line per start."""
-    prepare(home, advantage)
+    prepare(home, trainer, advantage)
     rng, started = random.Random(seed), time.time()
+    new, _ = uninterrupted(home, "new", lives.fresh)
     whole, facts = uninterrupted(home)
-    expected, moments = whole.adapter(), facts["moments"]
-    per_step = facts["seconds"] / STEPS
-    wanted = [int(i * len(moments) / max(1, kills - kills // 2)) for i in range(kills - kills // 2)]
-    plan = [("moment", value) for value in wanted] + [("time", None)] * (kills // 2)
+    expected = new.adapter()
+    print(f"in a new process and forked: {_compared(whole.adapter() == expected)}", flush=True)
+    phases = sorted({name for name, *_ in facts["stretches"]})
+    plan = [*islice(cycle(phases), kills)]
     rng.shuffle(plan)
-    run, records, compared = Run(home, "killed"), [], []
-    run.begin_from(whole, EVERY)
-    while plan or run.step < STEPS or not (run.folder / "adapter_config.json").exists():
-        mode, value = plan.pop() if plan else ("never", 0)
-        if mode == "time":
-            value = rng.uniform(0, per_step * (STEPS - run.step))
-        record = kill(run, mode, value)
-        print(_line(len(records) + 1, record), flush=True)
-        if record["was_killed"]:
-            records.append(record)
-        elif record["exit_code"] != 0:
-            records.append(record)
-            break
-        else:
-            compared.append(run.adapter() == expected)
-            print(
-                f"     finished at step {run.step}: {'identical adapter' if compared[-1] else 'DIFFERENT ADAPTER'}",
-                flush=True,
-            )
-            if mode != "never":
-                plan.insert(0, (mode, value))  # the run had already finished: try again
+    run, records, is_same = Run(home, "killed"), [], [whole.adapter() == expected]
+    while plan or not (run.folder / "adapter_config.json").exists():
+        where = next(((phase, at) for phase in plan if (at := place(facts, phase, run.step, rng)) is not None), None)
+        record = kill(run, "never" if where is None else where[1])
+        if record["exit_code"] == 0:
+            is_same.append(run.adapter() == expected)
+            print(f"     finished at step {run.step}: {_compared(is_same[-1])}", flush=True)
             if plan:
-                run.begin_from(whole, EVERY)
+                shutil.rmtree(run.folder)
+            continue
+        records.append(record)
+        print(_line(len(records), record), flush=True)
+        if not record["was_killed"]:
+            break
+        plan.remove(where[0])
     return {
+        "trainer": trainer or "preferences",
+        "advantage": advantage,
         "kills": sum(record["was_killed"] for record in records),
-        "ended_runs": len(compared),
-        "identical_adapters": sum(compared),
+        "phases": dict(sorted(Counter(record["phase"] for record in records).items())),
+        "ended_runs": len(is_same),
+        "identical_adapters": sum(is_same),
         "eight_bit_states": len(eight_bit_states(whole.folder / f"checkpoint-{STEPS}")),
         "adapter_tensors": len(load_file(whole.folder / "adapter_model.safetensors")),
-        "moments_of_a_save": len(moments),
+        "moments_of_a_save": len(facts["moments"]),
         "minutes": round((time.time() - started) / 60, 1),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}",
         "records": records,
     }
+
+
+def _compared(is_same: bool) -> str:
+    return "identical adapter" if is_same else "DIFFERENT ADAPTER"
 
 
 def _line(number: int, record: dict[str, Any]) -> str:
@@ -212,8 +261,7 @@ def _line(number: int, record: dict[str, Any]) -> str:
     state = "newest checkpoint whole" if record["is_newest_whole"] else "NEWEST CHECKPOINT BROKEN"
     aside = ", partial checkpoint left" if record["left_aside"] else ""
     return (
-        f"{number:3d}  {record['mode']:6s}  step {record['from_step']:2d} → {record['step']:2d}  {state}{aside}  {outcome}"
-        f"{record['error']}"
+        f"{number:3d}  step {record['from_step']:2d} → {record['step']:2d}  {state}{aside}  {outcome}{record['error']}"
     )
 
 
@@ -222,19 +270,24 @@ def main() -> int:
         description="Kill a run many times, resume it each time, and compare the final adapters."
     )
     parser.add_argument("--kills", type=int, default=20, help="number of kills (default: 20)")
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--trainer", choices=TRAINERS, help="train by this trainer (default: by DPO)")
+    what.add_argument(
         "--advantage",
         choices=advantages.available(),
-        help="train by `trainer: ppo` with this advantage (default: by DPO)",
+        help="train by `trainer: ppo` with this advantage",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
-        "--output", type=Path, help=f"JSON file for the result (default: {RESULTS.name}, or soak-ADVANTAGE.json)"
+        "--output",
+        type=Path,
+        help=f"JSON file for the result (default: {RESULTS.name}, or soak-TRAINER-ADVANTAGE.json)",
     )
     args = parser.parse_args()
-    output = args.output or RESULTS.with_stem("-".join(filter(None, (RESULTS.stem, args.advantage))))
+    trainer = "ppo" if args.advantage else args.trainer
     with tempfile.TemporaryDirectory(prefix="trl-ext-soak-") as home:
-        result = soak(Path(home), args.kills, args.seed, args.advantage)
+        result = soak(Path(home), args.kills, args.seed, trainer, args.advantage)
+    output = args.output or RESULTS.with_stem("-".join(filter(None, (RESULTS.stem, trainer, args.advantage))))
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(
         f"{result['kills']} kills; {result['identical_adapters']} of {result['ended_runs']} finished runs have exactly the adapter "
