@@ -142,7 +142,7 @@ def _nothing(found: dict[str, Any], selection: Selection) -> str:
     """Why no prompt gives a row, and what to do."""
     what = "labelled completion" if selection.labelled else "pair"
     why = "; ".join(f"{reason} ({n:,})" for reason, n in found["without"].items())
-    if found["truncated"] == found["completions"]:
+    if found["truncated"] == found["completions"] and not selection.keep_truncated:
         hint = "Every completion reached `--max_new_tokens` without an end. Give a larger number, or add `--keep_truncated`."
     elif selection.margin:
         hint = "Give a smaller `--margin`."

@@ -69,11 +69,12 @@ class Output(NamedTuple):
             )
 
     def begin(self, asked: Asked, *, overwrite: bool) -> None:
-        """Record the settings, or refuse others than those that were recorded here.
+        """Record the settings, or refuse others than those that were recorded here. The folder of what is kept is locked.
 
         Raises:
             UserError: Settings differ; names them.
         """
+        atomic.remove_torn(self.settings, self.data, self.provenance)
         if self.settings.exists():
             changed = changes(json.loads(self.settings.read_text(encoding="utf-8")), asked.to_dict())
             if changed and not overwrite:

@@ -91,12 +91,13 @@ class Rounds:
 
 
 def begin(rounds: Rounds, directory: Path, *, overwrite: bool) -> None:
-    """Record the settings, or refuse others than those that the folder's rounds were begun with.
+    """Record the settings, or refuse others than those that the locked folder's rounds were begun with.
 
     Raises:
         UserError: Settings differ, or the folder holds something else.
     """
     path = directory / "rounds.json"
+    atomic.remove_torn(path, directory / "before.json", *(home / "round.json" for home in directory.glob("round-*")))
     if path.exists():
         changed = changes(json.loads(path.read_text(encoding="utf-8")), rounds.to_dict())
         if changed and not overwrite:

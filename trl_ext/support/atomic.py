@@ -1,6 +1,7 @@
 """Write files atomically: under another name, synced to disk, then renamed."""
 
 import contextlib
+import glob
 import json
 import os
 from collections.abc import Iterable
@@ -33,6 +34,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON without escaping non-ASCII characters."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def remove_torn(*paths: Path) -> None:
+    """Remove what killed processes left of these files. No other process may be writing them."""
+    for path in paths:
+        for torn in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            torn.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
