@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.pairing.command import pairs
 from trl_ext import recipe
 from trl_ext.pairing.policy import Policy
 from trl_ext.support.sampling import sample
@@ -60,3 +61,17 @@ def sampled(monkeypatch):
 
     monkeypatch.setattr(room, "sample", watched)
     return batches
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """Where `done` is."""
+    return tmp_path_factory.mktemp("whole") / "pairs"
+
+
+@pytest.fixture
+def done(small_recipe, policy, whole):
+    """The folder of a command that was not interrupted."""
+    if not whole.exists():
+        assert pairs(small_recipe, whole) == 0
+    return whole
