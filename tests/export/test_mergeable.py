@@ -94,7 +94,7 @@ def test_another_base_is_refused_before_it_is_loaded(base, tmp_path, monkeypatch
 def test_vllm_is_offered_for_plain_lora_alone(lora, serves, base, tmp_path):
     """Its reader knows A and B of linear layers, one rank and one scale (vllm/lora/peft_helper.py and lora_model.py)."""
     folder = save_adapter(base, tmp_path / "adapter", **lora)
-    offered = commands.after(source.find(folder), tmp_path / "merged", "bfloat16")
+    offered = commands.after(source.find(folder), tmp_path / "merged")
     assert ("vLLM, as adapter" in offered) is serves and "vLLM" in offered
     if lora.get("r") == 96:
         assert "--max-lora-rank 128 " in offered["vLLM, as adapter"]
@@ -105,4 +105,4 @@ def test_vllm_has_a_largest_rank(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(content))
     given = SimpleNamespace(folder=tmp_path, adapter=content, base="org/base", rank=1024, is_classifier=False)
     assert mergeable.serves_in_vllm(tmp_path, content)
-    assert "vLLM, as adapter" not in commands.after(given, tmp_path / "merged", "bfloat16")
+    assert "vLLM, as adapter" not in commands.after(given, tmp_path / "merged")

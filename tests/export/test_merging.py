@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
@@ -20,8 +22,11 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from tests import finished_runs
 from tests.export.helpers import SIZES, logits, save_adapter, save_base
+from trl_ext import demo
 from trl_ext.export import merging, source
+from trl_ext.export.gguf import turns
 from trl_ext.support.errors import UserError
 
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
@@ -194,3 +199,22 @@ def test_nothing_is_left_of_a_merge_that_fails(tmp_path, monkeypatch):
 
 def _digest(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_programs_that_serve_it_make_the_same_tokens_and_stop_at_the_same_ones(tmp_path):
+    """Tokenizer, chat template and generation configuration of the base, from the merged folder as any program loads them."""
+    base = tmp_path / "base"
+    shutil.copytree(demo.MODEL, base)
+    GenerationConfig(eos_token_id=[1, 3], do_sample=True, temperature=0.6, top_p=0.95).save_pretrained(base)
+    run = finished_runs.leave(tmp_path / "run", str(base))
+    found = source.find(run)
+    merging.save(merging.merge(found), merging.processor_of(found), tmp_path / "merged", "5GB")
+    before, after = (AutoTokenizer.from_pretrained(folder) for folder in (base, tmp_path / "merged"))
+    for messages in turns.probes(allows_system=True):
+        given = {"add_generation_prompt": True, "return_dict": False}
+        assert after.apply_chat_template(messages, **given) == before.apply_chat_template(messages, **given)
+    assert after("The hotel was lovely.")["input_ids"] == before("The hotel was lovely.")["input_ids"]
+    assert after.eos_token_id == before.eos_token_id and after.padding_side == before.padding_side
+    config = GenerationConfig.from_pretrained(tmp_path / "merged")
+    assert config.eos_token_id == [1, 3]
+    assert (config.do_sample, config.temperature, config.top_p) == (True, 0.6, 0.95)

@@ -4,12 +4,11 @@ import argparse
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
+from trl_ext.cli.merging import add_base, add_comparison, merge_into, new_folder, show, what_to_compare
 from trl_ext.cli.recipe_keys import A_RECIPE, add_run_or_recipe
-from trl_ext.cli.values import add_quiet, one_of, whole_number, writable_folder
+from trl_ext.cli.values import add_quiet, one_of
 from trl_ext.support import encoding, terminal
-from trl_ext.support.errors import UserError
 
 HELP = "merge an adapter into the original 16-bit weights"
 EXAMPLES = """examples:
@@ -18,7 +17,7 @@ EXAMPLES = """examples:
   trl-ext merge my-adapter --output merged/mine --base Qwen/Qwen3-8B --dtype bfloat16
 
 RUN is the directory of a run, one of its checkpoints, or a folder with an adapter that PEFT saved. For a recipe its latest finished run is used.
-The merged model loads with transformers, vLLM and llama.cpp (docs/export.md). The sum is computed in float32 and rounded once. If RUN has a recipe, the merged model is then compared with the trained one on held-out data.
+The merged model loads with transformers and vLLM; `trl-ext export` writes GGUF for llama.cpp and Ollama (docs/export.md). The sum is computed in float32 and rounded once. If RUN has a recipe, the merged model is then compared with the trained one on held-out data.
 
 exit code: 0 on success, 2 on a user error"""
 
@@ -35,20 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DTYPE",
         help=f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]} (default: the dtype of the base model)",
     )
-    parser.add_argument(
-        "--base", metavar="MODEL", help="base model to merge into (default: the one the adapter was trained on)"
-    )
+    add_base(parser)
     parser.add_argument(
         "--shard_size", type=_size, default="5GB", metavar="SIZE", help="largest weight file (default: 5GB)"
     )
-    parser.add_argument(
-        "--pairs",
-        metavar="ROWS",
-        type=whole_number(1, "Or skip the comparison with `--no_check`."),
-        default=64,
-        help="held-out rows to compare on (default: 64)",
-    )
-    parser.add_argument("--no_check", action="store_true", help="merge without the comparison")
+    add_comparison(parser, "merge without the comparison")
     add_quiet(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -60,7 +50,7 @@ def _size(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    _check(args)
+    new_folder(args.output)
     from trl_ext.export import source as sources
     from trl_ext.runs import libraries
 
@@ -74,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
     from trl_ext.support import atomic
 
     processor = merging.processor_of(source)
-    why_not, data = _what_to_compare(source, processor, args)
+    why_not, data = what_to_compare(source, processor, args.pairs, skip=args.no_check)
     if why_not:
         console.print(f"The merged model will not be compared: {why_not}", markup=False)
     console.print(f"merging {source.folder} into {source.base} …", markup=False)
-    dtype, size = _merge(source, processor, args)
+    dtype, size = merge_into(args.output, source, processor, args.dtype, args.shard_size)
     console.print(f"merged   {args.output}  ({dtype}, {size / 1e9:.2g} GB)", markup=False)
 
     fidelity = None
@@ -88,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"comparing on {data.what} …")
         fidelity = measuring.measure(source, args.output, data)
         atomic.write_text(args.output / "README.md", card.render(source, args.output, dtype, fidelity))
-        _show(console, fidelity, dtype)
-    next_steps = commands.after(source, args.output, dtype)
+        show(console, fidelity, dtype)
+    next_steps = commands.after(source, args.output)
     lines = [f"{purpose:17} {command}" for purpose, command in next_steps.items()]
     console.print("", *lines, sep="\n", markup=False, soft_wrap=True)  # commands are copied
     if args.json:
@@ -104,55 +94,3 @@ def run(args: argparse.Namespace) -> int:
         }
         print(encoding.as_json(facts, indent=2))
     return 0
-
-
-def _merge(source: Any, processor: Any, args: argparse.Namespace) -> tuple[str, int]:
-    """Write the merged model and its card, and free its memory. Returns its dtype and the bytes of its weights."""
-    import torch
-
-    from trl_ext.export import card, merging
-
-    model = merging.merge(source, getattr(torch, args.dtype) if args.dtype else None)
-    dtype, size = str(model.dtype).removeprefix("torch."), merging.bytes_of(model)
-    with merging.staged(args.output, size) as folder:
-        merging.save(model, processor, folder, args.shard_size)
-        (folder / "README.md").write_text(card.render(source, args.output, dtype, None), encoding="utf-8")
-    return dtype, size
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Check the output folder before the model is loaded."""
-    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
-        raise UserError(f"`--output` is {args.output}, which exists and is not empty. Name a new folder.")
-    writable_folder("output", args.output)
-
-
-def _what_to_compare(source: Any, processor: Any, args: argparse.Namespace) -> tuple[str, Any]:
-    """The reason for no comparison, or the data to compare on. Called before the merge, which may take long."""
-    if args.no_check:
-        return "", None
-    if source.is_classifier:
-        return "a reward model writes no completions.", None
-    if source.recipe is None:
-        return source.why_no_recipe, None
-    from trl_ext.export import held_out
-
-    try:
-        return "", held_out.of_run(source, getattr(processor, "tokenizer", processor), args.pairs)
-    except UserError as error:
-        return str(error), None
-
-
-def _show(console: Any, fidelity: Any, dtype: str) -> None:
-    from trl_ext.export import verdict
-
-    table = terminal.table(*verdict.HEADINGS)
-    for row in verdict.rows(fidelity, dtype):
-        table.add_row(*row)
-    console.print(table)
-    console.print(f"[bold]{verdict.in_words(fidelity, dtype)}[/bold]")
-    console.print(
-        f"Measured on {fidelity.tokens:,} tokens; all models compute in {fidelity.dtype}. KL over the whole vocabulary and "
-        "largest difference of log-probabilities, both in nats.",
-        style="dim",
-    )

@@ -40,11 +40,11 @@ def render(source: Source, output: Path, dtype: str, fidelity: Fidelity | None) 
     facts["adapter"] = f"{kind}, r {source.adapter['r']}, lora_alpha {source.adapter['lora_alpha']}"
     packages = ("trl-ext", "peft", "transformers")
     facts["merged with"] = ", ".join(f"{package} {version(package)}" for package in packages)
-    table = _table(("", ""), facts.items())
-    parts = [f"---\n{metadata.to_yaml()}\n---\n\n# {output.resolve().name}", table, _how(source)]
+    summary = table(("", ""), facts.items())
+    parts = [f"---\n{metadata.to_yaml()}\n---\n\n# {output.resolve().name}", summary, _how(source)]
     if fidelity is not None:
         parts += ["## Difference from the trained model", verdict.in_words(fidelity, dtype)]
-        parts += [_table(verdict.HEADINGS, verdict.rows(fidelity, dtype)), _about(fidelity)]
+        parts += [table(verdict.HEADINGS, verdict.rows(fidelity, dtype)), about(fidelity)]
     parts += ["## Use", _usage(source)]
     return "\n\n".join(parts) + "\n"
 
@@ -65,13 +65,15 @@ def _usage(source: Source) -> str:
     )
 
 
-def _about(fidelity: Fidelity) -> str:
+def about(fidelity: Fidelity) -> str:
+    """What was compared and what the numbers are."""
     return (
         f"Measured on {fidelity.what} ({fidelity.tokens:,} tokens), with all models computing in {fidelity.dtype}. KL is taken over "
         "the whole vocabulary at every token; KL and the largest differences of log-probabilities are in nats."
     )
 
 
-def _table(headings: tuple, rows: object) -> str:
+def table(headings: tuple, rows: object) -> str:
+    """A table in Markdown."""
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])

@@ -1,6 +1,8 @@
 """List commands that serve, convert or upload a merged model."""
 
+import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from trl_ext.export import mergeable
@@ -9,17 +11,13 @@ from trl_ext.export.source import Source
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts for `--max-lora-rank`."""
 
-GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
-"""llama.cpp's names of dtypes."""
 
-
-def after(source: Source, output: Path, dtype: str) -> dict[str, str]:
+def after(source: Source, output: Path) -> dict[str, str]:
     """Commands by purpose; those that serve text are left out for a reward model.
 
     Args:
         source: The merged adapter and its base.
         output: The merged model.
-        dtype: Of its weights: `bfloat16`, say.
     """
     folder, name = shlex.quote(str(output)), shlex.quote(output.resolve().name)
     upload = {"on the Hub": f"hf upload YOU/{name} {folder} ."}
@@ -32,9 +30,28 @@ def after(source: Source, output: Path, dtype: str) -> dict[str, str]:
             f"vllm serve {shlex.quote(source.base)} --enable-lora --max-lora-rank {rank} "
             f"--lora-modules {name}={shlex.quote(str(source.folder))}"
         )
-    gguf = f"{name}.gguf"
-    commands["llama.cpp"] = (
-        f"python llama.cpp/convert_hf_to_gguf.py {folder} --outfile {gguf} --outtype {GGUF_TYPES[dtype]}"
-    )
-    commands["Ollama"] = f"echo 'FROM ./{gguf}' > Modelfile && ollama create {name} -f Modelfile && ollama run {name}"
+    commands["llama.cpp, Ollama"] = f"trl-ext export {shlex.quote(str(source.folder))} --gguf Q4_K_M,Q8_0"
     return commands | upload
+
+
+def of_gguf(
+    output: Path, name: str, modelfile: str | None, files: Iterable[str] | None, lora: str | None
+) -> dict[str, str]:
+    """Commands by purpose that use exported GGUF files.
+
+    Args:
+        output: Their folder.
+        name: Of the model.
+        modelfile: Name of the Modelfile, if there is one.
+        files: Names of the models, the first of which is served.
+        lora: Name of the adapter's file, if there is one.
+    """
+    commands, model = {}, re.sub(r"[^a-z0-9._-]", "-", name.lower())
+    if modelfile:
+        commands["Ollama"] = f"ollama create {model} -f {shlex.quote(str(output / modelfile))}"
+        commands["then"] = f"ollama run {model}"
+    for file in [*(files or ())][:1]:
+        commands["llama.cpp"] = f"llama-server --jinja -m {shlex.quote(str(output / file))}"
+    if lora:
+        commands["llama.cpp, adapter"] = f"llama-server --jinja -m BASE.gguf --lora {shlex.quote(str(output / lora))}"
+    return commands

@@ -5,13 +5,15 @@ them. Both differences are measured, each over the whole vocabulary at every tok
 
 Only one model is in memory at a time. The input of its head is kept for the comparison with the next model: H numbers per
 token instead of V log-probabilities. The next model's forward pass runs the kept head on the kept inputs, so anything the
-model does to its logits is applied to both.
+model does to its logits is applied to both. GGUF files are compared last, each beside the merged model.
 """
 
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +54,45 @@ class Drift:
     same_top: float
 
 
+Predict = Callable[[Completion], Tensor]
+"""Logits of another program that predict each token of a completion, (C, V), float32."""
+
+
+class Served(NamedTuple):
+    """A file that another program serves the merged model from.
+
+    Attributes:
+        name: For tables.
+        bytes: Its size.
+        is_quantised: Whether its weights are quantised, and not only converted.
+        opened: Loads it for sequences of up to so many tokens.
+    """
+
+    name: str
+    bytes: int
+    is_quantised: bool
+    opened: Callable[[int], AbstractContextManager[Predict]]
+
+
+@dataclass
+class FileDrift:
+    """Difference of one file.
+
+    Attributes:
+        name: Of the file.
+        bytes: Its size.
+        is_quantised: Whether its weights are quantised, and not only converted.
+        from_merged: From the merged 16-bit model to the file.
+        from_trained: From the model that was trained, on its quantized base, to the file.
+    """
+
+    name: str
+    bytes: int
+    is_quantised: bool
+    from_merged: Drift
+    from_trained: Drift
+
+
 @dataclass
 class Fidelity:
     """The results of all comparisons.
@@ -65,6 +106,7 @@ class Fidelity:
         tokens: Number of completion tokens.
         dtype: Compute dtype of all models.
         what: Description of the completions.
+        files: One entry per file that was made of the merged model.
     """
 
     total: Drift
@@ -75,6 +117,7 @@ class Fidelity:
     tokens: int
     dtype: str
     what: str
+    files: list[FileDrift] = field(default_factory=list)
 
 
 class Kept(NamedTuple):
@@ -84,13 +127,14 @@ class Kept(NamedTuple):
     head: nn.Module
 
 
-def measure(source: Source, merged: Path, data: HeldOut) -> Fidelity:
+def measure(source: Source, merged: Path, data: HeldOut, files: Sequence[Served] = ()) -> Fidelity:
     """Compare the trained model, the base in either precision and the merged model, one in memory at a time.
 
     Args:
         source: A run that left an adapter.
         merged: The folder of the merged model.
         data: The completions to compare on.
+        files: Made of the merged model. One at a time is in memory, beside the merged model.
     """
     opened = open_model(source.folder)
     model, tokenizer = opened.model, opened.tokenizer
@@ -117,8 +161,14 @@ def measure(source: Source, merged: Path, data: HeldOut) -> Fidelity:
     total = compare(trained, model, tokenizer, batches)
     if quantised:
         rounding = compare(with_adapter, model, tokenizer, batches)
+    longest = max(len(completion.prompt_ids) + len(completion.ids) for completion in completions)
+    found = []
+    for file in files:
+        with file.opened(longest) as predict:
+            drifts = compare_served(trained, model, tokenizer, batches, predict)
+        found.append(FileDrift(file.name, file.bytes, file.is_quantised, *drifts))
     tokens = sum(len(completion.ids) for completion in completions)
-    return Fidelity(total, training, quantisation, rounding, name, tokens, str(dtype), data.what)
+    return Fidelity(total, training, quantisation, rounding, name, tokens, str(dtype), data.what, found)
 
 
 @torch.no_grad()
@@ -139,31 +189,79 @@ def keep(model: PreTrainedModel, tokenizer: Any, batches: list[list[Completion]]
 @torch.no_grad()
 def compare(earlier: Kept, model: PreTrainedModel, tokenizer: Any, batches: list[list[Completion]]) -> Drift:
     """Compare kept predictions with those of a model on the same batches."""
-    kl, token_drift, sequence_drift, same_top = [], [], [], []
+    drift = _Tally()
+    for _, found in _beside(earlier, model, tokenizer, batches):
+        drift.add(*found)
+    return drift.mean()
+
+
+@torch.no_grad()
+def compare_served(
+    trained: Kept, merged: PreTrainedModel, tokenizer: Any, batches: list[list[Completion]], predict: Predict
+) -> tuple[Drift, Drift]:
+    """Compare the predictions of another program with those of the merged model, and with the kept ones of the trained model."""
+    from_merged, from_trained = _Tally(), _Tally()
+    for batch, (plain, before, tokens, mask) in _beside(trained, merged, tokenizer, batches):
+        found = [predict(completion) for completion in batch]
+        size = min(found[0].shape[1], plain.shape[2])  # either may have rows for tokens that the tokenizer lacks
+        served = torch.zeros_like(plain[..., :size])
+        for row, logits in zip(served, found, strict=True):
+            row[-len(logits) :] = logits[:, :size]
+        from_merged.add(served, plain[..., :size], tokens, mask)
+        from_trained.add(served, before[..., :size], tokens, mask)
+    return from_merged.mean(), from_trained.mean()
+
+
+def _beside(
+    earlier: Kept, model: PreTrainedModel, tokenizer: Any, batches: list[list[Completion]]
+) -> Iterator[tuple[list[Completion], tuple[Tensor, Tensor, Tensor, Tensor]]]:
+    """Each batch with the logits of the model and of the kept predictions, (B, C, V), the tokens and their mask, (B, C)."""
+    with _appending(earlier, model.get_output_embeddings()), inference(model):
+        for batch in batches:
+            logits, tokens, mask = completion_logits(model, tokenizer, batch)
+            later, before = logits.chunk(2)
+            yield batch, (later, before, tokens, mask)
+
+
+@contextmanager
+def _appending(earlier: Kept, head: nn.Module) -> Iterator[None]:
+    """Within, the head returns the logits of the kept predictions after its own."""
     states = iter(earlier.states)
 
     def add_earlier(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         # `forward`, because the kept head may be this same module, with this hook.
         return torch.cat([output, earlier.head.forward(next(states).to(output.device)).to(output.dtype)])
 
-    hook = model.get_output_embeddings().register_forward_hook(add_earlier)
+    hook = head.register_forward_hook(add_earlier)
     try:
-        with inference(model):
-            for batch in batches:
-                logits, tokens, mask = completion_logits(model, tokenizer, batch)
-                divergence, drift, same = _compare(*logits.chunk(2), tokens)
-                kl.append(divergence[mask])
-                token_drift.append(drift[mask].abs())
-                sequence_drift.append((drift * mask).sum(1).abs())
-                same_top.append(same[mask])
+        yield
     finally:
         hook.remove()
-    return Drift(
-        kl=torch.cat(kl).double().mean().item(),
-        largest_token=torch.cat(token_drift).max().item(),
-        largest_sequence=torch.cat(sequence_drift).max().item(),
-        same_top=torch.cat(same_top).double().mean().item(),
-    )
+
+
+class _Tally:
+    """Differences of tokens and completions, batch by batch."""
+
+    def __init__(self) -> None:
+        self.kl: list[Tensor] = []
+        self.tokens: list[Tensor] = []
+        self.sequences: list[Tensor] = []
+        self.same_top: list[Tensor] = []
+
+    def add(self, later: Tensor, earlier: Tensor, tokens: Tensor, mask: Tensor) -> None:
+        divergence, drift, same = _compare(later, earlier, tokens)
+        self.kl.append(divergence[mask])
+        self.tokens.append(drift[mask].abs())
+        self.sequences.append((drift * mask).sum(1).abs())
+        self.same_top.append(same[mask])
+
+    def mean(self) -> Drift:
+        return Drift(
+            kl=torch.cat(self.kl).double().mean().item(),
+            largest_token=torch.cat(self.tokens).max().item(),
+            largest_sequence=torch.cat(self.sequences).max().item(),
+            same_top=torch.cat(self.same_top).double().mean().item(),
+        )
 
 
 def _compare(later: Tensor, earlier: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

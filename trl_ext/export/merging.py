@@ -126,12 +126,7 @@ def staged(output: Path, size: int) -> Iterator[Path]:
         UserError: The disk has too little free space.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(output.parent).free
-    if size + SPARE > free:
-        raise UserError(
-            f"The merged model takes {size / 1e9:.1f} GB, but {output.parent.resolve()} has only {free / 1e9:.1f} GB free. "
-            "Free some space, or choose another `--output`."
-        )
+    require_space(output.parent, size, "The merged model takes")
     aside = output.parent / f".{output.name}.unfinished"
     shutil.rmtree(aside, ignore_errors=True)
     folder = aside / output.name
@@ -142,6 +137,25 @@ def staged(output: Path, size: int) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     staging.publish(folder, output)
+
+
+def require_space(folder: Path, size: int, what: str) -> None:
+    """Refuse to write more bytes than a disk has.
+
+    Args:
+        folder: On the disk.
+        size: Bytes that will be written.
+        what: The beginning of the message: "The merged model takes".
+
+    Raises:
+        UserError: The disk has too little free space.
+    """
+    free = shutil.disk_usage(folder).free
+    if size + SPARE > free:
+        raise UserError(
+            f"{what} {size / 1e9:.1f} GB, but {folder.resolve()} has only {free / 1e9:.1f} GB free. Free some space, or choose "
+            "another `--output`."
+        )
 
 
 def bytes_of(model: nn.Module) -> int:

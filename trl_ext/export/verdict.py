@@ -2,7 +2,7 @@
 
 import math
 
-from trl_ext.export.fidelity import Drift, Fidelity
+from trl_ext.export.fidelity import Drift, Fidelity, FileDrift
 
 SMALL, LARGE = 0.1, 0.5
 """Shares of the change made by training. A merge with a larger share than the second may undo part of the training."""
@@ -26,6 +26,8 @@ def rows(fidelity: Fidelity, dtype: str) -> list[tuple[str, ...]]:
         ("trained → merged", fidelity.total),
         (f"base only, {fidelity.base} → unquantized", fidelity.quantisation),
         (f"rounding only, to {dtype}", fidelity.rounding),
+        *((f"merged → {file.name}", file.from_merged) for file in fidelity.files),
+        *((f"trained → {file.name}", file.from_trained) for file in fidelity.files),
         ("for scale: base → trained", fidelity.training),
     ]
     return [(what, *_numbers(drift)) for what, drift in compared if drift is not None]
@@ -45,6 +47,21 @@ def in_words(fidelity: Fidelity, dtype: str) -> str:
     if share > LARGE:
         parts.append("Evaluate the merged model on your task, or serve the adapter on the base as it was in training.")
     return " ".join(parts)
+
+
+def of_file(file: FileDrift, fidelity: Fidelity) -> str:
+    """Report the difference of a file from the trained model, and whether the merge or the file is the larger part of it."""
+    added, merge = max(file.from_merged.kl, 0), max(fidelity.total.kl, 0)
+    step = f"quantization to {file.name}" if file.is_quantised else "conversion"
+    larger = step if added > merge else "the merge"
+    return (
+        f"{file.name} ({_size(file.bytes)}): {_nats(max(file.from_trained.kl, 0))} per token from the trained model. The larger part "
+        f"comes from {larger} (the merge {_nats(merge)}, {step} {_nats(added)})."
+    )
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.2g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def _origin(total: float, quantisation: float, rounding: float, base: str, dtype: str) -> str:

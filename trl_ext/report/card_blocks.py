@@ -11,14 +11,14 @@ from pathlib import Path
 
 from trl_ext.support import atomic
 
-RUN, RESULTS, USAGE = "run", "results", "usage"
+RUN, RESULTS, USAGE, GGUF = "run", "results", "usage", "gguf"
 
 BLOCK = re.compile(
     r"<!-- trl-ext: (?P<name>\w+)(?P<note>[^\n]*?) -->(?:(?!<!-- trl-ext: ).)*<!-- trl-ext: end -->", re.DOTALL
 )
 """A block: its name, and what the comment says besides."""
 
-NOTES = {RESULTS: ", rewritten by each evaluation"}
+NOTES = {RESULTS: ", rewritten by each evaluation", GGUF: ", rewritten by each export"}
 
 
 def block(name: str, content: str, note: str = "") -> str:
@@ -56,16 +56,21 @@ def rewrite(file: Path, text: str) -> None:
 
 
 def put_results(file: Path, content: str) -> None:
-    """Replace the results in a card; a card without their block gets one at its end. Without a card nothing is written."""
+    """Replace the results in a card. See `put`."""
+    put(file, RESULTS, content)
+
+
+def put(file: Path, name: str, content: str) -> None:
+    """Replace a block of a card; a card without it gets one at its end. Without a card nothing is written."""
     old = _read(file)
     if not old:
         return
-    results = block(RESULTS, content)
-    found = [match for match in BLOCK.finditer(old) if match["name"] == RESULTS]
+    made = block(name, content)
+    found = [match for match in BLOCK.finditer(old) if match["name"] == name]
     if not found and not content:
         return
-    new = old if found else f"{old.rstrip()}\n\n{results}\n"
-    _write(file, BLOCK.sub(lambda match: results if match["name"] == RESULTS else match[0], new))
+    new = old if found else f"{old.rstrip()}\n\n{made}\n"
+    _write(file, BLOCK.sub(lambda match: made if match["name"] == name else match[0], new))
 
 
 def _read(file: Path) -> str:

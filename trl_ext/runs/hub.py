@@ -1,4 +1,4 @@
-"""Upload a run to the Hub (`push_to_hub`): the trained model, and later the results of its evaluation."""
+"""Upload a run to the Hub (`push_to_hub`): the trained model, and later the results of its evaluation and exported files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ RESULTS = ("README.md", "report.html", "eval-*.json", "judged-*.json", "tasks.js
 """What an evaluation writes: card, page and records. The file of all answers stays here."""
 
 
+NOT_UPLOADED = ["checkpoint-*", "_*", ".*", "*.gguf"]
+"""Files of a run's directory that are not uploaded with it. Exported files have a folder of their own."""
+
+EXPORTED = "gguf"
+"""The folder of exported files in the repository."""
+
+
 @contextlib.contextmanager
-def uploading(recipe: Recipe, directory: Path, what: str = "it") -> Iterator[None]:
+def uploading(recipe: Recipe, directory: Path, what: str = "it", *, asked: bool = False) -> Iterator[None]:
     """Upload inside. Nothing that fails on the way to the Hub costs the run, whose files are complete.
 
     Args:
         recipe: Of the run.
         directory: The run's directory.
         what: What is uploaded, for the sentence.
+        asked: Whether the upload was asked for by something else than the recipe's `push_to_hub`.
 
     Raises:
         UserError: The Hub cannot be reached or refuses; says how to upload the run later.
@@ -30,7 +38,7 @@ def uploading(recipe: Recipe, directory: Path, what: str = "it") -> Iterator[Non
     try:
         yield
     except Exception as error:
-        if not recipe.get("push_to_hub") or not is_of_the_hub(error):
+        if not (asked or recipe.get("push_to_hub")) or not is_of_the_hub(error):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
         by_hand = f"hf upload {_name(recipe, directory)} {shlex.quote(str(directory))} --exclude 'checkpoint-*'"
@@ -58,6 +66,37 @@ def upload_results(recipe: Recipe, directory: Path) -> None:
             commit_message="Results of the evaluation",
             revision=recipe.get("hub_revision"),
         )
+
+
+def upload_export(recipe: Recipe, directory: Path, folder: Path) -> str:
+    """Upload a run and its exported files: adapter, card, recipe, tokenizer and results, then the files of the export.
+
+    Args:
+        recipe: Of the run.
+        directory: The run's directory.
+        folder: Of the exported files.
+
+    Returns:
+        Name of the repository.
+
+    Raises:
+        UserError: See `uploading`.
+    """
+    from huggingface_hub import HfApi
+
+    hub = HfApi(token=recipe.get("hub_token"))
+    with uploading(recipe, directory, "it", asked=True):
+        made = hub.create_repo(_name(recipe, directory), private=recipe.get("hub_private_repo"), exist_ok=True)
+        where = {"repo_id": made.repo_id, "revision": recipe.get("hub_revision")}
+        within = [f"{folder.name}/*"] if folder.resolve().parent == directory.resolve() else []
+        hub.upload_folder(
+            folder_path=directory,
+            ignore_patterns=NOT_UPLOADED + within,
+            commit_message="Adapter, card and recipe",
+            **where,
+        )
+        hub.upload_folder(folder_path=folder, path_in_repo=EXPORTED, commit_message="GGUF", **where)
+    return made.repo_id
 
 
 def _name(recipe: Recipe, directory: Path) -> str:

@@ -1,0 +1,150 @@
+"""`trl-ext export`: wrong input, and a whole export in which scripts and a stub stand for llama.cpp; itself: `make export-test`."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests import finished_runs
+from tests.export.gguf.test_converting import RECORDS
+from tests.runs.test_hub import Hub
+from trl_ext import demo
+from trl_ext.cli import main
+from trl_ext.export.gguf import tools
+from trl_ext.report import card_blocks
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    made = finished_runs.leave(tmp_path / "runs" / "Small Run", "embedded", loss="dpo")
+    card_blocks.rewrite(made / "README.md", card_blocks.assemble("# Small", run="trained", results="", usage="use"))
+    return made
+
+
+@pytest.fixture
+def llama_cpp(tmp_path, monkeypatch):
+    """A folder with scripts in place of the converters, and a stub of the library that answers as the demo's tokenizer and model do."""
+    folder = tmp_path / "llama.cpp"
+    folder.mkdir()
+    for name in (tools.CONVERTER, tools.LORA_CONVERTER):
+        (folder / name).write_text(RECORDS)
+    quantiser = folder / tools.QUANTISER
+    quantiser.write_text('#!/bin/sh\ncp "$1" "$2"\nprintf \'%s\' "$3" >> "$2"\n')
+    quantiser.chmod(0o755)
+    monkeypatch.setattr(tools, "LIBRARIES", {})
+    tokenizer = AutoTokenizer.from_pretrained(demo.MODEL)
+    stub = types.ModuleType("trl_ext.export.gguf.library")
+
+    class Vocabulary:
+        adds_begin = False
+
+        def __init__(self, file):
+            self.template = json.loads(file.read_text())["files"]["chat_template.jinja"]
+
+        def tokens(self, text):
+            return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+        def close(self):
+            pass
+
+    @torch.no_grad()
+    def logits(model, completion):
+        ids = torch.tensor([completion.prompt_ids + completion.ids])
+        return model(ids).logits[0, len(completion.prompt_ids) - 1 : -1].float()
+
+    class Opened:
+        """The base in place of any file, which has no adapter."""
+
+        def __init__(self, file, longest):
+            self.file = file
+
+        def __enter__(self):
+            return AutoModelForCausalLM.from_pretrained(demo.MODEL, dtype=torch.float32)
+
+        def __exit__(self, *error):
+            pass
+
+    stub.Vocabulary, stub.opened, stub.logits = Vocabulary, Opened, logits
+    monkeypatch.setitem(sys.modules, "trl_ext.export.gguf.library", stub)
+    monkeypatch.setattr("trl_ext.export.gguf.library", stub, raising=False)
+    return folder
+
+
+def test_a_run_is_exported_measured_and_uploaded(run, llama_cpp, monkeypatch, capsys):
+    hub = Hub(monkeypatch)
+    words = ["--gguf", "Q8_0,q4_k_m", "--gguf-lora", "--llama_cpp", str(llama_cpp), "--pairs", "6", "--push_to_hub"]
+    assert main(["export", str(run), *words]) == 0
+    printed = capsys.readouterr().out
+    folder = run / "gguf"
+    files = {"Small Run-Q8_0.gguf", "Small Run-Q4_K_M.gguf", "Small Run-lora.gguf", "Modelfile", "export.json"}
+    assert {file.name for file in folder.iterdir()} == files
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]  # neither staged nor merged files
+    assert (folder / "Small Run-Q4_K_M.gguf").read_text().endswith("}Q4_K_M")  # quantised from the unquantised file
+    record = json.loads((folder / "export.json").read_text())
+    merge, base = (record["fidelity"][name] for name in ("total", "training"))
+    for file in record["fidelity"][
+        "files"
+    ]:  # the stub answers as the base, from which the adapter is as far as the trained model
+        assert (
+            file["from_trained"]["kl"] == pytest.approx(base["kl"], rel=0.5)
+            and file["from_merged"]["kl"] > 10 * merge["kl"]
+        )
+    assert [file["name"] for file in record["fidelity"]["files"]] == ["BF16", "Q8_0", "Q4_K_M"]
+    assert (folder / "Modelfile").read_text().startswith('FROM ./Small Run-Q8_0.gguf\nTEMPLATE """')
+    for part in (
+        "merged → Q4_K_M",
+        "trained → Q8_0",
+        "ollama create small-run -f",
+        "ollama run small-run",
+        "llama-server --jinja -m",
+    ):
+        assert part in printed
+    first, second = hub.commits
+    assert first[0] == second[0] == "me/Small Run" and "uploaded to me/Small Run" in printed
+    assert {"adapter_model.safetensors", "adapter_config.json", "recipe.resolved.yaml", "README.md"} <= first[1]
+    assert not [name for name in first[1] if "gguf" in name] and second[1] == files
+    assert "## GGUF" in first[2] and "| merged → Q4_K_M |" in first[2] and "trained" in first[2]
+
+    assert main(["export", str(run), *words[:2], "--llama_cpp", str(llama_cpp)]) == 2
+    assert "exists and is not empty. Name a new folder" in capsys.readouterr().err
+    (llama_cpp / tools.CONVERTER).write_text(
+        RECORDS.replace("file.read_text() for", "file.read_text().replace('user', 'User') for")
+    )
+    monkeypatch.setattr("trl_ext.export.merging.merge", None)  # it would be called once the prompts agree
+    assert main(["export", str(run), "--gguf", "F16", "--output", "other", "--llama_cpp", str(llama_cpp)]) == 2
+    assert "The GGUF file would not be served as the model was trained" in capsys.readouterr().err
+    assert not Path("other").exists()
+
+
+def test_wrong_input(run, llama_cpp, capsys):
+    for words, said in (
+        ([str(run)], "There is nothing to export. Add `--gguf Q4_K_M,Q8_0`, or `--gguf_lora`"),
+        ([str(run), "--gguf", "Q4"], "`--gguf` names 'Q4': "),
+        ([str(run), "--gguf", "Q8_0", "--merged", str(run)], "which exists and is not empty"),
+        (["nowhere", "--gguf", "Q8_0"], "nowhere does not exist"),
+    ):
+        assert main(["export", *words, "--llama_cpp", str(llama_cpp)]) == 2, words
+        assert said in " ".join(capsys.readouterr().err.split())
+    for change, words, said in (
+        (
+            {"rank_pattern": {"q_proj": 4}},
+            ["--gguf_lora"],
+            "llama.cpp computes plain LoRA on linear layers, with one rank and one scale",
+        ),
+        ({"task_type": "SEQ_CLS"}, ["--gguf", "Q8_0"], "is a reward model. Only models that write text are exported"),
+    ):
+        config = json.loads((run / "adapter_config.json").read_text())
+        (run / "adapter_config.json").write_text(json.dumps(config | change))
+        assert main(["export", str(run), *words, "--llama_cpp", str(llama_cpp)]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+        (run / "adapter_config.json").write_text(json.dumps(config))
+    (run / "recipe.resolved.yaml").unlink()
+    assert main(["export", str(run), "--gguf", "Q8_0", "--push_to_hub", "--llama_cpp", str(llama_cpp)]) == 2
+    assert "`--push_to_hub` uploads a run, but" in capsys.readouterr().err
+    assert not (run / "gguf").exists()

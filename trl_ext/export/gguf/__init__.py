@@ -1,0 +1,1 @@
+"""GGUF files of a run for llama.cpp and Ollama: converted, quantised, measured, with a `Modelfile`."""
