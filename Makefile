@@ -90,12 +90,13 @@ $(TASKS)/installed: $(VENV)/installed
 	$(TASKS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[tasks]'
 	@touch $@
 
-# The source distribution of llama-cpp-python has llama.cpp's converters. Its part for images is not built.
+# The source distribution of llama-cpp-python has llama.cpp's converters. Its part for images is not built. It is built for any CPU,
+# because some virtual machines announce instructions (AMX) that they do not allow.
 $(EXPORT)/installed: $(VENV)/installed
 	$(call environment,$(EXPORT))
 	$(EXPORT)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python --dest $(EXPORT)/source 'llama-cpp-python>=0.3.16,<0.4'
 	mkdir -p $(EXPORT)/llama.cpp && tar -xzf $(EXPORT)/source/*.tar.gz -C $(EXPORT)/llama.cpp --strip-components 1
-	CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(EXPORT)/bin/python -m pip install --quiet --disable-pip-version-check $(EXPORT)/source/*.tar.gz -e '.[gguf]'
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DGGML_NATIVE=OFF $$CMAKE_ARGS" $(EXPORT)/bin/python -m pip install --quiet --disable-pip-version-check $(EXPORT)/source/*.tar.gz -e '.[gguf]'
 	@touch $@
 
 clean:

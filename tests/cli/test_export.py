@@ -1,5 +1,6 @@
 """`trl-ext export`: wrong input, and a whole export in which scripts and a stub stand for llama.cpp; itself: `make export-test`."""
 
+import contextlib
 import json
 import sys
 import types
@@ -14,7 +15,7 @@ from tests.export.gguf.test_converting import RECORDS
 from tests.runs.test_hub import Hub
 from trl_ext import demo
 from trl_ext.cli import main
-from trl_ext.export.gguf import tools
+from trl_ext.export.gguf import predictions, tools
 from trl_ext.report import card_blocks
 
 
@@ -53,24 +54,20 @@ def llama_cpp(tmp_path, monkeypatch):
         def close(self):
             pass
 
-    @torch.no_grad()
-    def logits(model, completion):
-        ids = torch.tensor([completion.prompt_ids + completion.ids])
-        return model(ids).logits[0, len(completion.prompt_ids) - 1 : -1].float()
-
-    class Opened:
+    @contextlib.contextmanager
+    def opened(file, longest):
         """The base in place of any file, which has no adapter."""
+        model = AutoModelForCausalLM.from_pretrained(demo.MODEL, dtype=torch.float32)
 
-        def __init__(self, file, longest):
-            self.file = file
+        @torch.no_grad()
+        def predict(completion):
+            ids = torch.tensor([completion.prompt_ids + completion.ids])
+            return model(ids).logits[0, len(completion.prompt_ids) - 1 : -1]
 
-        def __enter__(self):
-            return AutoModelForCausalLM.from_pretrained(demo.MODEL, dtype=torch.float32)
+        yield predict
 
-        def __exit__(self, *error):
-            pass
-
-    stub.Vocabulary, stub.opened, stub.logits = Vocabulary, Opened, logits
+    stub.Vocabulary = Vocabulary
+    monkeypatch.setattr(predictions, "opened", opened)
     monkeypatch.setitem(sys.modules, "trl_ext.export.gguf.library", stub)
     monkeypatch.setattr("trl_ext.export.gguf.library", stub, raising=False)
     return folder
@@ -113,9 +110,8 @@ def test_a_run_is_exported_measured_and_uploaded(run, llama_cpp, monkeypatch, ca
 
     assert main(["export", str(run), *words[:2], "--llama_cpp", str(llama_cpp)]) == 2
     assert "exists and is not empty. Name a new folder" in capsys.readouterr().err
-    (llama_cpp / tools.CONVERTER).write_text(
-        RECORDS.replace("file.read_text() for", "file.read_text().replace('user', 'User') for")
-    )
+    other = """file.read_text().replace("'<|'", "'<!'") for"""
+    (llama_cpp / tools.CONVERTER).write_text(RECORDS.replace("file.read_text() for", other))
     monkeypatch.setattr("trl_ext.export.merging.merge", None)  # it would be called once the prompts agree
     assert main(["export", str(run), "--gguf", "F16", "--output", "other", "--llama_cpp", str(llama_cpp)]) == 2
     assert "The GGUF file would not be served as the model was trained" in capsys.readouterr().err

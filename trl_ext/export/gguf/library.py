@@ -1,19 +1,14 @@
-"""Read GGUF files through llama-cpp-python: their vocabulary, and the logits of their model."""
+"""Read the vocabulary of GGUF files through llama-cpp-python."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import llama_cpp
-import torch
-from torch import Tensor
 
 from trl_ext.support.errors import UserError
-from trl_ext.support.sampling import Completion
 
 ERROR_LEVEL = 4
 """llama.cpp's number for messages about errors."""
@@ -86,32 +81,3 @@ class Vocabulary:
         ids = (llama_cpp.llama_token * room)()
         count = llama_cpp.llama_tokenize(self._vocab, data, len(data), ids, room, True, True)
         return list(ids[:count])
-
-
-@contextmanager
-def opened(file: Path, longest: int) -> Iterator[llama_cpp.Llama]:
-    """Load a GGUF file for `logits` of sequences up to `longest` tokens, with all layers on the GPU if llama.cpp was built for one.
-
-    Raises:
-        UserError: llama.cpp cannot load it.
-    """
-    silence()
-    try:
-        model = llama_cpp.Llama(
-            str(file), n_ctx=longest, n_gpu_layers=-1, logits_all=True, verbose=False, n_threads=torch.get_num_threads(),
-            n_threads_batch=torch.get_num_threads(),
-        )  # fmt: skip
-    except ValueError as error:
-        raise UserError(f"llama.cpp cannot load {file}: {last_error() or error}") from error
-    try:
-        yield model
-    finally:
-        model.close()
-
-
-def logits(model: llama_cpp.Llama, completion: Completion) -> Tensor:
-    """Logits that predict each token of a completion, (C, V), float32."""
-    ids = completion.prompt_ids + completion.ids
-    model.reset()
-    model.eval(ids[:-1])
-    return torch.from_numpy(model.scores[len(completion.prompt_ids) - 1 : len(ids) - 1].copy())

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from transformers import AutoConfig, GenerationConfig
 
-from trl_ext.export.fidelity import Predict, Served
-from trl_ext.export.gguf import converting, library, modelfile, quantising, template_check, turns
+from trl_ext.export.fidelity import Served
+from trl_ext.export.gguf import converting, library, modelfile, predictions, quantising, template_check, turns
 from trl_ext.export.gguf.tools import Tools
 from trl_ext.export.merging import require_space
 from trl_ext.export.source import Source
@@ -116,13 +116,7 @@ def write_modelfile(output: Path, file: str, form: Format, config: GenerationCon
 def to_compare(file: Path, name: str) -> Served:
     """The file for `fidelity.measure`."""
     kind = file.stem.removeprefix(f"{name}-")
-    return Served(kind, file.stat().st_size, kind in quantising.QUANTISED, partial(_opened, file))
-
-
-@contextmanager
-def _opened(file: Path, longest: int) -> Iterator[Predict]:
-    with library.opened(file, longest) as model:
-        yield partial(library.logits, model)
+    return Served(kind, file.stat().st_size, kind in quantising.QUANTISED, partial(predictions.opened, file))
 
 
 @contextmanager
