@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from trl_ext.export.fidelity import Predict
-from trl_ext.export.gguf import worker
 from trl_ext.support.errors import UserError
 from trl_ext.support.sampling import Completion
+
+WORKER = Path(__file__).with_name("worker.py")
 
 
 @contextmanager
@@ -29,13 +30,14 @@ def opened(file: Path, longest: int) -> Iterator[Predict]:
     Raises:
         UserError: llama.cpp cannot load or run it.
     """
-    command = [sys.executable, worker.__file__, str(file), str(longest), str(torch.get_num_threads())]
+    command = [sys.executable, str(WORKER), str(file), str(longest), str(torch.get_num_threads())]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         try:
             yield partial(_logits, process, errors, file)
         finally:
-            process.stdin.close()
+            with suppress(BrokenPipeError):
+                process.stdin.close()
             process.stdout.close()
             process.wait()
 
