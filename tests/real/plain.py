@@ -4,18 +4,26 @@ import math
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 
 def in_4_bits(model: str, architecture: Any = AutoModelForCausalLM, **more: Any) -> Any:
-    """The base as the recipes quantise it, with float32 compute."""
+    """The base as the recipes quantise it, with float32 compute, on every CPU.
+
+    On one with AVX512-BF16, bitsandbytes would compute in bfloat16, whatever is asked for, once a layer is evaluated.
+    """
     bits = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32,
     )
-    return architecture.from_pretrained(model, dtype=torch.float32, quantization_config=bits, **more).eval()
+    made = architecture.from_pretrained(model, dtype=torch.float32, quantization_config=bits, **more).eval()
+    for layer in made.modules():
+        if isinstance(layer, Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
+    return made
 
 
 class Scorer:
