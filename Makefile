@@ -33,7 +33,7 @@ test-tasks: $(TASKS)/installed
 	OMP_NUM_THREADS=1 $(TASKS)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/evaluation/tasks tests/cli/test_eval_tasks.py $(ARGS)
 
 export-test: $(EXPORT)/installed
-	OMP_NUM_THREADS=1 LLAMA_CPP=$(abspath $(EXPORT))/llama.cpp $(EXPORT)/bin/python -m pytest tests/export/gguf $(ARGS)
+	OMP_NUM_THREADS=1 LLAMA_CPP=$(abspath $(EXPORT))/llama.cpp $(EXPORT)/bin/python -m pytest tests/export/gguf tests/real/test_export.py $(ARGS)
 
 real-model: $(VENV)/installed
 	@$(BIN)/python -m benchmarks.real.model $(ARGS)

@@ -171,7 +171,7 @@ SEAMS = (
     ),
     Seam(
         "export/gguf/entry.py",
-        "`TextModel.get_vocab_base_pre` of llama.cpp's converter, and its error for an unknown tokenizer",
+        "`TextModel.get_vocab_base_pre` of llama.cpp's converter, and its error for an unknown tokenizer; `add_add_bos_token` of its writer",
         "export/gguf/test_llama_cpp.py",
     ),
     Seam("export/held_out.py", "TRL's reading of conversations, `maybe_convert_to_chatml`", "export/test_held_out.py"),

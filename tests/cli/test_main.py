@@ -257,7 +257,7 @@ def test_help_names_the_defaults_that_are_parsed(verb):
         ("fit", "run"),
         ("evaluate", "eval"),
         ("test", "eval"),
-        ("export", "merge"),
+        ("quantize", "export"),
         ("trian", "run"),
     ],
 )

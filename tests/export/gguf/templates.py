@@ -44,10 +44,10 @@ SPECIAL = [
 
 
 def tokenizer_with(template: str) -> PreTrainedTokenizerFast:
-    """A byte tokenizer with these special tokens."""
+    """A byte tokenizer with these special tokens, and one merge, without which llama.cpp loads no tokenizer of this kind."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet])}
-    backend = Tokenizer(models.BPE(vocabulary, merges=[]))
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet, "th"])}
+    backend = Tokenizer(models.BPE(vocabulary, merges=[("t", "h")]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     tokenizer.add_tokens(SPECIAL, special_tokens=True)

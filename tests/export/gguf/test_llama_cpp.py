@@ -25,7 +25,7 @@ try:
 except UserError as error:
     pytest.skip(f"needs llama.cpp: `make export-test`. {error}", allow_module_level=True)
 
-from trl_ext.export.gguf import library  # noqa: E402
+from trl_ext.export.gguf import library, served  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,34 @@ def test_a_wrong_template_or_tokenizer_is_refused_before_the_merge(run, tmp_path
         said = " ".join(capsys.readouterr().err.split())
         assert "would not be served as the model was trained: its chat template writes another prompt" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_no_begin_token_is_added_that_the_template_does_not_write(tmp_path):
+    for name, writes in (("chatml", False), ("headers", True)):
+        tokenizer = templates.tokenizer_with(templates.ALL[name])
+        tokenizer.backend_tokenizer.post_processor = _begin(tokenizer)
+        folder = tmp_path / name
+        config = json.loads((demo.MODEL / "config.json").read_text())
+        tokenizer.save_pretrained(folder)
+        (folder / "config.json").write_text(json.dumps(config | {"vocab_size": len(tokenizer), "bos_token_id": 0}))
+        for forced, adds in ((None, True), (served._forced(tokenizer), writes)):
+            file = tmp_path / f"{name}-{forced}-{adds}.gguf"
+            converting.convert_vocabulary(LLAMA_CPP.converter, folder, file, adds_begin=forced)
+            vocabulary = library.Vocabulary(file)
+            assert vocabulary.adds_begin is adds
+            found = turns.learn(turns.renderer(tokenizer))
+            if adds is writes:
+                served._check(vocabulary, tokenizer, found, "m.gguf")
+            else:
+                with pytest.raises(UserError, match="has '<s>' where the prompt in training had"):
+                    served._check(vocabulary, tokenizer, found, "m.gguf")
+            vocabulary.close()
+
+
+def _begin(tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    return TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
 
 
 def test_the_adapter_alone_computes_what_peft_does(run, exported, tmp_path):

@@ -38,13 +38,14 @@ def convert(converter: Path, model: Path, output: Path, kind: str, *, adds_begin
         UserError: The converter fails.
     """
     with _as_served(model, adds_begin) as folder:
-        _run(converter, folder, "--outfile", output, "--outtype", kind.lower(), "--model-name", output.stem)
+        arguments = ("--outfile", output, "--outtype", kind.lower(), "--model-name", output.stem)
+        _run(converter, folder, *arguments, adds_begin=adds_begin)
 
 
 def convert_vocabulary(converter: Path, model: Path, output: Path, *, adds_begin: bool | None = None) -> None:
     """Write a GGUF file without weights. See `convert`; the folder needs no weights either."""
     with _as_served(model, adds_begin) as folder:
-        _run(converter, folder, "--outfile", output, "--vocab-only")
+        _run(converter, folder, "--outfile", output, "--vocab-only", adds_begin=adds_begin)
 
 
 def convert_adapter(converter: Path, adapter: Path, base: Path, output: Path) -> None:
@@ -102,9 +103,11 @@ def _link(source: Path, folder: Path, pattern: str) -> None:
             (folder / file.name).symlink_to(file.resolve())
 
 
-def _run(converter: Path, *arguments: Any) -> None:
+def _run(converter: Path, *arguments: Any, adds_begin: bool | None = None) -> None:
     command = [sys.executable, entry.__file__, str(converter), *map(str, arguments)]
     environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    if adds_begin is False:
+        environment[entry.NO_BEGIN] = "1"
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
     if done.returncode:
         raise UserError(f"llama.cpp's {converter.name} failed: {_reason(done.stderr)}")

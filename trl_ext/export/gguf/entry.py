@@ -5,9 +5,13 @@ is unknown even if it splits text in a known way. For these the way is read from
 """
 
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
+
+NO_BEGIN = "TRL_EXT_GGUF_NO_BEGIN"
+"""Environment variable: set if the file says that no begin token is added to prompts."""
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False}
 LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -52,11 +56,21 @@ def recognise_by_structure() -> None:
     TextModel.get_vocab_base_pre = get_vocab_base_pre
 
 
+def add_no_begin_token() -> None:
+    """Let the file say so, whatever the post-processor of tokenizer.json does to plain text."""
+    import gguf
+
+    write = gguf.GGUFWriter.add_add_bos_token
+    gguf.GGUFWriter.add_add_bos_token = lambda self, value: write(self, False)
+
+
 def main() -> None:
     script, *arguments = sys.argv[1:]
     sys.path[0] = str(Path(script).parent)
     sys.argv = [script, *arguments]
     recognise_by_structure()
+    if os.environ.get(NO_BEGIN):
+        add_no_begin_token()
     runpy.run_path(script, run_name="__main__")
 
 
