@@ -28,6 +28,6 @@ def test_quantised_files_answer_and_their_loss_is_that_of_their_type(real_model,
     assert record["fidelity"]["quantisation"]["kl"] > 0.01  # of the base in 4 bits
     for file in record["files"]:
         model = llama_cpp.Llama(str(run / "gguf" / file), n_ctx=256, verbose=False)
-        asked = [{"role": "user", "content": "What is the capital of France?"}]
-        said = model.create_chat_completion(asked, temperature=0, max_tokens=24)["choices"][0]
-        assert "Paris" in said["message"]["content"] and said["finish_reason"] == "stop"
+        asked = [{"role": "user", "content": "Give me one tip for better sleep."}]
+        said = model.create_chat_completion(asked, temperature=0, max_tokens=40)["choices"][0]["message"]["content"]
+        assert "sleep" in said and "caffeine" in said  # as the 16-bit model answers
