@@ -19,7 +19,7 @@ def notes(tmp_path, text):
 def test_the_silent_default(tmp_path):
     assert notes(tmp_path, LORA) == [
         "`learning_rate` is not set, so it is 1e-06, which is a rate for training all weights. An adapter of rank 16 with "
-        "`lora_alpha` 32 hardly moves at it: usual for dpo are 5e-06 to 5e-05. Set `learning_rate: 5e-06`."
+        "`lora_alpha` 32 hardly changes at this rate. Usual rates for dpo are 5e-06 to 5e-05. Set `learning_rate: 5e-06`."
     ]
 
 
@@ -28,12 +28,12 @@ def test_the_silent_default(tmp_path):
     [
         (
             "learning_rate: 1e-6\nloss: simpo\nlora_r: 64",
-            "rank 64 with `lora_alpha` 32 hardly moves at it: usual for simpo are 1e-05 to 0.0001",
+            "rank 64 with `lora_alpha` 32 hardly changes at this rate. Usual rates for simpo are 1e-05 to 0.0001",
         ),
-        ("learning_rate: 1e-6\nlora_alpha: 16", "usual for dpo are 1e-05 to 0.0001"),
-        ("learning_rate: 2e-7\nuse_rslora: true", "usual for dpo are 1e-06 to 1e-05"),
-        ("trainer: sft\nlearning_rate: 2e-5", "usual for supervised fine-tuning are 0.0002 to 0.002"),
-        ("model_name_or_path: embedded\nlearning_rate: 1e-6", "usual for dpo are 0.0005 to 0.005"),
+        ("learning_rate: 1e-6\nlora_alpha: 16", "Usual rates for dpo are 1e-05 to 0.0001"),
+        ("learning_rate: 2e-7\nuse_rslora: true", "Usual rates for dpo are 1e-06 to 1e-05"),
+        ("trainer: sft\nlearning_rate: 2e-5", "Usual rates for supervised fine-tuning are 0.0002 to 0.002"),
+        ("model_name_or_path: embedded\nlearning_rate: 1e-6", "Usual rates for dpo are 0.0005 to 0.005"),
     ],
 )
 def test_loss_rank_and_model_decide(tmp_path, settings, usual):

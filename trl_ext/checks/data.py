@@ -121,7 +121,7 @@ def thoughts_of_a_stream(s: Settings) -> Iterator[str]:
 @note("thoughts", recipe_only=True)
 def thoughts_of_prompts(s: Settings) -> Iterator[str]:
     if s["thoughts"] not in (None, "all") and s.method.reads == "prompts":
-        yield f"{s.where('thoughts')} has no effect: {s.method.title} reads prompts only, and thoughts are left out of completions."
+        yield f"{s.where('thoughts')} has no effect: it changes completions of the data, and {s.method.title} reads only prompts."
 
 
 @problem("dataset_pairs", "dataset_pair_margin", recipe_only=True)

@@ -1,4 +1,4 @@
-"""A note about a learning rate at which an adapter hardly moves."""
+"""A note about a learning rate at which an adapter hardly changes."""
 
 import math
 from collections.abc import Iterator
@@ -29,6 +29,6 @@ def rate_of_full_fine_tuning(s: Settings) -> Iterator[str]:
     )
     trains = s.loss.name if s.method.has_loss and s.loss else s.method.title
     yield (
-        f"{given}, which is a rate for training all weights. An adapter of rank {rank:g} with `lora_alpha` {alpha:g} hardly moves at "
-        f"it: usual for {trains} are {low:.1g} to {low * usual_rates.SPAN:.1g}. Set `learning_rate: {low:.1g}`."
+        f"{given}, which is a rate for training all weights. An adapter of rank {rank:g} with `lora_alpha` {alpha:g} hardly changes at "
+        f"this rate. Usual rates for {trains} are {low:.1g} to {low * usual_rates.SPAN:.1g}. Set `learning_rate: {low:.1g}`."
     )

@@ -110,7 +110,7 @@ def add_rows(group: Any) -> None:
     add(
         "--write_margin",
         action="store_true",
-        help="add the column `margin`, the difference of the scores, which a reward model trained on the pairs subtracts",
+        help="add the column `margin`, the difference of the scores, which `trainer: reward` and `loss: rpo` read",
     )
     add("--labelled", action="store_true", help="write completions with labels instead of pairs, as for KTO")
     add(

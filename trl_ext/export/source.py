@@ -130,9 +130,12 @@ def _as_trained(stored: Stored) -> str:
     """How to write the weights that the adapter was trained on in 16 bits, where transformers can."""
     if not (stored.is_bnb_4bit or stored.method.is_dequantised):
         return ""
-    how = "" if stored.is_bnb_4bit else ", loaded with `dequantize=True` in its quantisation's configuration"
-    what = "of `model.dequantize()` in transformers" if stored.is_bnb_4bit else f"of the model{how}"
-    return f" Without it, save the weights {what} with the tokenizer in a new folder, and give that."
+    how = (
+        "load the model with transformers and call `model.dequantize()`"
+        if stored.is_bnb_4bit
+        else "load the model with transformers and `dequantize=True` in its quantisation's configuration"
+    )
+    return f" If you cannot find it, {how}. Then save it with its tokenizer in a new folder, and give that folder."
 
 
 def _recipe(folder: Path) -> tuple[Recipe | None, str]:

@@ -90,7 +90,7 @@ def counts(facts: Facts) -> dict[str, dict[str, int]]:
 
 
 def into_prompts(method: Method, tokenised: Dataset, processing_class: Any) -> Dataset:
-    """The examples with empty thoughts at the start of completions counted to their prompts, which are not learned.
+    """The examples with empty thoughts at the start of completions moved into their prompts, which are not learned.
 
     Both completions of a pair share the prompt, so both have to begin with it. A reward model learns from the last token of a
     whole sequence and is left as it is.

@@ -32,13 +32,13 @@ def bco(
     loss, which the reward shift δ makes tighter  (Section 4).
 
     Inputs (B,), log-probs summed over completion tokens. δ is a scalar without gradient: half the mean reward of chosen plus
-    half that of rejected completions, over all training steps before this one, and 0 in the first. As in the authors' code in
-    TRL (`BCOTrainer`) it is the mean over all examples so far, which `delta_momentum: 1` is; below 1 it is an exponential
-    moving average. Their δ already includes the current micro-batch; here the loss of a step does not depend on how it is
-    cut. The paper trains with β = 0.01. `bco_pair` is the loss with δ = 0.
+    half that of rejected completions, over all training steps before this one, and 0 in the first. With
+    `delta_momentum: 1`, the default, it is the mean over all examples so far, as in the authors' code in TRL (`BCOTrainer`);
+    below 1 it is an exponential moving average. Their δ already includes the current micro-batch; here the loss of a step
+    does not depend on how it is cut. The paper trains with β = 0.01. `bco_pair` is the loss with δ = 0.
 
-    Underlying distribution matching (Section 5 of the paper), which weighs examples by a classifier of prompts, is not part of
-    it. Rewards: β × log-ratio, without δ.
+    Underlying distribution matching (Section 5 of the paper), which weighs examples by a classifier of prompts, is not
+    included. Rewards: β × log-ratio, without δ.
     """
     chosen_rewards = beta * (chosen_logps - ref_chosen_logps)
     rejected_rewards = beta * (rejected_logps - ref_rejected_logps)

@@ -29,8 +29,8 @@ def rpo(
     """Distance of the implicit reward margin βh from the margin ηm of the data's rewards  (arXiv:2406.11704, Section 3.3.2).
 
     Inputs (B,), log-probs summed over completion tokens; `margin` m is a column of the data, in units of its rewards, and η
-    converts it to nats. A pair whose completions are almost equally good is not pushed apart without limit, as by `dpo`, but
-    to its margin; one with a negative margin is swapped.
+    converts it to nats. Unlike `dpo`, it does not push a pair apart without limit, but to its margin. With a negative margin,
+    the rejected completion is preferred.
 
     `distance` compares Bernoulli distributions with the probabilities p = σ(ηm) and q = σ(βh): `backward_kl` is KL(p‖q), the
     paper's and the formula above; `forward_kl` is KL(q‖p); `squared` is (βh − ηm)². All three are those of the

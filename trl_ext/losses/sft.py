@@ -8,7 +8,7 @@ from trl_ext.losses._outputs import PairedOutput
 FORMULA = "−ℓ̄_w"
 PAPER = "arXiv:2203.02155"
 REDUCTION = "log-probs averaged over each completion's tokens, then over examples"
-WHEN = "The chosen completions should only be imitated; mostly a part of a mix, which keeps them likely."
+WHEN = "The chosen completions should only be imitated. It is mostly used in a mix, to keep them likely."
 
 
 def sft(chosen_logps: Tensor, chosen_lens: Tensor) -> PairedOutput:

@@ -12,7 +12,7 @@ WHEN = "You want no hyperparameter to tune and no reference; the learning rate a
 
 
 def simper(chosen_logps: Tensor, rejected_logps: Tensor, chosen_lens: Tensor, rejected_lens: Tensor) -> PairedOutput:
-    """Inverse perplexity of the rejected completion less that of the chosen one.
+    """Inverse perplexity of the rejected completion minus that of the chosen one.
 
     Inputs (B,), log-probs summed over completion tokens, lengths in tokens. The inverse perplexity e^ℓ̄ is the geometric
     mean of a completion's token probabilities, so the loss is between −1 and 1. It reads no reference. The gradient of a

@@ -10,7 +10,7 @@ FORMULA = "−log σ(β(ℓ_w − ℓ_l)) − α ℓ̄_gold"
 PAPER = "arXiv:2405.16681"
 REDUCTION = "log-probs summed over completion tokens; those of the gold completion averaged"
 BETA_UNIT = "per nat of summed log-prob"
-WHEN = "Your rows have a third completion that is better than the chosen one, and preference training comes without an SFT stage."
+WHEN = "Your rows have a third completion that is better than the chosen one, and you do preference training without an SFT stage."
 
 
 def tpo(

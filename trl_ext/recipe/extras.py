@@ -76,9 +76,9 @@ class DataExtras:
     thoughts: str = field(
         default="all",
         metadata={
-            "help": "What is learned of completions that think before they answer (`<think>…</think>`). `all`: thoughts and "
+            "help": "Parts to train on in completions that think before they answer (`<think>…</think>`). `all`: thoughts and "
             "answers. `no_empty`: the same without empty thoughts. `answer`: answers alone; thoughts are removed from the "
-            "completions. Empty thoughts that the chat template writes count to the prompt with `no_empty` and `answer`.",
+            "completions. With `no_empty` and `answer`, empty thoughts that the chat template writes become part of the prompt.",
             "choices": ["all", "no_empty", "answer"],
         },
     )

@@ -109,10 +109,10 @@ class Movement(TrainerCallback):
 def sentence(moved: Moved, steps: int, rate: float) -> str:
     """What is printed in place of results that show nothing."""
     whose = "held-out" if moved.is_held_out else "training"
-    rounding = f" Rounding alone changes one by {moved.noise:.1g}." if ROUNDING * moved.noise > SMALLEST else ""
+    rounding = f" Rounding alone changes it by up to {moved.noise:.1g}." if ROUNDING * moved.noise > SMALLEST else ""
     return (
-        f"Nothing was learned. After {count(steps, 'steps')} the log-probability of no token differs by more than {moved.largest:.1g} "
-        f"nats from the start ({moved.tokens:,} {whose} tokens), so the model writes what it wrote before.{rounding} Raise "
+        f"Nothing was learned. After {count(steps, 'steps')}, no token's log-probability differs from the start by more than {moved.largest:.1g} "
+        f"nats ({moved.tokens:,} {whose} tokens), so the model writes what it wrote before.{rounding} Raise "
         f"`learning_rate`, which is {rate:g}, or train longer."
     )
 

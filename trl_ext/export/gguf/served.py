@@ -147,7 +147,7 @@ def _learn(tokenizer: Any) -> tuple[turns.Turns | None, list[str]]:
         found = turns.learn(turns.renderer(tokenizer))
     except turns.Inexpressible as error:
         return None, [
-            f"No Modelfile is written, because Ollama cannot write what the chat template does: {error}. llama.cpp renders the template "
+            f"No Modelfile is written, because Ollama's templates cannot express this chat template: {error}. llama.cpp renders the template "
             "itself: use llama-server with `--jinja`."
         ]
     notes = []

@@ -107,7 +107,7 @@ def sapo(
 
     Args:
         logps, old_logps, advantages, mask: (B, C).
-        temperature_pos: τ of tokens with a positive advantage; a larger one flattens sooner.
+        temperature_pos: τ of tokens with a positive advantage; a larger τ damps ratios far from 1 more.
         temperature_neg: τ of the others.
         level: Of ρ: `token`, `sequence` or `sequence_sum`.
 

@@ -83,7 +83,7 @@ class PPOConfig(
     )
     sapo_temperature_pos: float = field(
         default=1.0,
-        metadata={"help": "`sapo`: temperature τ of tokens with a positive advantage; a larger one flattens sooner."},
+        metadata={"help": "`sapo`: temperature τ for positive advantages; a larger τ damps ratios far from 1 more."},
     )
     sapo_temperature_neg: float = field(
         default=1.05,
