@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.recipe.helpers import PPO, problem, write
+from tests.recipe.helpers import PPO, RATE, problem, write
 from tests.trainers.ppo.helpers import config
 from trl_ext import recipe
 from trl_ext.checks import evaluation
@@ -89,7 +89,7 @@ def test_one_completion_has_nothing_to_be_compared_with(tmp_path, name, capsys):
 
 
 def test_settings_of_a_critic_are_noted_without_one(tmp_path):
-    flags = {"advantage": "rloo", "critic_learning_rate": 1e-4, "cliprange_value": 0.1, "num_iterations": 2}
+    flags = RATE | {"advantage": "rloo", "critic_learning_rate": 1e-4, "cliprange_value": 0.1, "num_iterations": 2}
     (note,) = recipe.load(write(tmp_path, "", PPO), flags).notes
     assert note == (
         "`--critic_learning_rate` and `--cliprange_value` have no effect: the advantage rloo has no critic."

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.recipe.helpers import BASE, PPO, load, problem, write
+from tests.recipe.helpers import BASE, PPO, RATE, load, problem, write
 from tests.trainers.online.test_recipe import ONLINE
 from trl_ext import losses, recipe
 from trl_ext.checks.evaluation import metrics_of
@@ -41,7 +41,7 @@ def test_a_metric_that_no_evaluation_has(base, metric, meant, tmp_path):
     ],
 )
 def test_a_metric_that_evaluations_have(base, metric, tmp_path):
-    assert recipe.load(write(tmp_path, f"{EVALUATED}metric_for_best_model: {metric}\n", base)).notes == []
+    assert recipe.load(write(tmp_path, f"{EVALUATED}metric_for_best_model: {metric}\n", base), RATE).notes == []
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.model_files.test_reward import make
-from tests.recipe.helpers import PPO, load, problem, problems, write
+from tests.recipe.helpers import PPO, RATE, load, problem, problems, write
 from trl_ext import recipe
 from trl_ext.checks import packages
 from trl_ext.support.errors import UserError
@@ -37,7 +37,7 @@ def test_a_block_that_can_work(tmp_path):
         "evaluation: {judge: [sentiment, api], judge_model: m, judge_base_url: 'http://localhost:1/v1', judge_template: judge.txt, "
         "prompts: prompts.jsonl, samples: 8, max_new_tokens: 16, temperature: 0.5, seed: -1}\n"
     )
-    read = load(tmp_path, TRAINED + text)
+    read = load(tmp_path, TRAINED + text, **RATE)
     assert read.notes == [] and len(read.evaluation) == 9
 
 
@@ -249,5 +249,5 @@ def test_packages_are_asked_for_where_a_recipe_is_trained(tmp_path, monkeypatch)
 
 def test_code_that_will_run_is_named(tmp_path):
     (tmp_path / "rewards.py").write_text("def short(completions, **kwargs):\n    return []\n")
-    read = load(tmp_path, f"{TRAINED}evaluation: {{judge: rewards.py:short}}\n")
+    read = load(tmp_path, f"{TRAINED}evaluation: {{judge: rewards.py:short}}\n", **RATE)
     assert read.notes == ["Evaluation: short in rewards.py. This runs the code of that file or module."]

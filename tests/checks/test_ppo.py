@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from tests.recipe.helpers import PPO, problem, problems, write
+from tests.recipe.helpers import PPO, RATE, problem, problems, write
 from tests.trainers.ppo.helpers import build, config
 from trl_ext import recipe
 from trl_ext.checks import ConfigSettings, check, generations, sampling, unread
@@ -14,7 +14,7 @@ from trl_ext.trainers.ppo import checks
 
 
 def notes(folder, text, **flags):
-    found = recipe.load(write(folder, text, PPO), flags).notes
+    found = recipe.load(write(folder, text, PPO), RATE | flags).notes
     assert all(note.endswith(".") and "\n" not in note for note in found)
     return found
 

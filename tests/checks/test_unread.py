@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from tests.recipe.helpers import load, load_from
+from tests.recipe.helpers import RATE, load, load_from
 from trl_ext import demo
 
 
 def notes(folder, text):
-    return load(folder, text).notes
+    return load(folder, text, **RATE).notes
 
 
 @pytest.mark.parametrize(

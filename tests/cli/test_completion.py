@@ -47,7 +47,7 @@ def folder(tmp_path):
         ("trl-ext validate ./m", {"./mine.yaml"}),
         ("trl-ext eval runs/d", {"runs/demo-dpo/"}),
         ("trl-ext recipes smollm3", {"smollm3-3b-smoke"}),
-        ("trl-ext losses simp", {"simpo"}),
+        ("trl-ext losses simp", {"simper", "simpo"}),
         ("trl-ext advantages rei", {"reinforce_pp", "reinforce_pp_baseline"}),
         ("trl-ext run demo --advantage d", {"dr_grpo"}),
         ("trl-ext run demo --loss ap", {name for name in losses.available() if name.startswith("ap")}),

@@ -59,9 +59,10 @@ def test_the_docs_name_the_losses_that_learn_from_identical_answers():
         loss = losses.get(name)
         if loss.paired:
             answer = logps.clone().requires_grad_()
-            known = {"logps": answer, "lens": lens}
+            # A gold completion is no better than the others, margins of equal rewards are 0, and a KL depends on the policy.
+            known = {"logps": answer, "lens": lens, "margin": torch.zeros_like(ref), "kl": answer.square()}
             inputs = {key: ref if key.startswith("ref_") else known[key.rpartition("_")[2]] for key in loss.inputs}
-            (gradient,) = torch.autograd.grad(loss(**inputs).losses.sum(), answer)
+            (gradient,) = torch.autograd.grad(loss(state=losses.describe(name).state, **inputs).losses.sum(), answer)
             learning |= {name} if gradient.abs().max() > 1e-9 else set()
     row = next(
         line

@@ -48,7 +48,7 @@ def test_all_pairs_are_read(trainers):
     assert any("2,312 pairs" in statement for statement in trainers[True].statements)
 
 
-@pytest.mark.parametrize("name", losses.available())
+@pytest.mark.parametrize("name", [name for name in losses.available() if not losses.describe(name).columns])
 def test_every_loss_trains(name, trainers):
     loss = losses.get(name)
     trainer = trainers[loss.paired].trainer

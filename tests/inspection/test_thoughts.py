@@ -92,6 +92,7 @@ def test_thoughts_beside_the_text_and_other_tags(qwen3):
         ("a", False)
     ]
     assert text.found_in("a b", begins_inside=True) == [("a b", False)] and text.found_in("a < b") == []
+    assert text.found_in("Yes.<|end|>") == []  # the end of a turn, as Phi-3 and the demo's template write it
     assert text.is_open("<think>\n") and not text.is_open("<think>\n</think>") and not text.is_open("Why?")
 
 

@@ -25,6 +25,9 @@ reward_funcs: [sentiment]
 """
 
 
+RATE = {"learning_rate": 1e-3}
+"""Flags for a recipe above with an adapter, so that no note is about its learning rate."""
+
 KINDS = ("ppo", "online", "reward", "sft")
 """The kinds of training that sentences in tests name; `setting_of` adds newer ones."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.recipe.helpers import load, problem, problems, write
+from tests.recipe.helpers import RATE, load, problem, problems, write
 from trl_ext import losses, recipe
 
 
@@ -175,7 +175,7 @@ def test_variants_are_judged_whether_used_or_not(tmp_path):
         """,
     )
     text = "\n".join(found)
-    assert "`variants.simpo.bta` (line 4) is not a setting: did you mean `beta`?" in text
+    assert "`variants.simpo.bta` (line 4) is not a setting: did you mean `beta` or `eta`?" in text
     assert "`variants.simpo.learning_rate` (line 4) is 'fast': give a number." in text
     assert "`variants.simpo.label_smoothing` (line 4) is 0.7" in text and "gamma_beta_ratio or gamma, not both" in text
     assert "`variants.sft.beta` (line 5) is not read by the loss sft, which reads no hyperparameters" in text
@@ -199,14 +199,14 @@ def test_settings_of_an_adapter_that_is_continued_are_its_own(tmp_path):
     )
     base = f"model_name_or_path: {tmp_path}/sft\ndataset_name: embedded\nuse_peft: true\n"
     text = "lora_r: 8\nlora_alpha: 32\nlora_target_modules: [q_proj, o_proj]\n"
-    rank, targets = recipe.load(write(tmp_path, text, base)).notes
+    rank, targets = recipe.load(write(tmp_path, text, base), RATE).notes
     assert (
         rank
         == f"`lora_r` (line 4) is 8 and has no effect: training continues the adapter in {tmp_path}/sft, which has 4."
     )
     assert "is o_proj, q_proj and has no effect" in targets and "has q_proj, v_proj." in targets
     for same in ("[q_proj, v_proj]", "all-linear"):
-        assert recipe.load(write(tmp_path, f"lora_target_modules: {same}\n", base)).notes == []
+        assert recipe.load(write(tmp_path, f"lora_target_modules: {same}\n", base), RATE).notes == []
 
 
 def test_control_characters_are_never_printed(tmp_path):

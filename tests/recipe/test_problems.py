@@ -63,7 +63,7 @@ from tests.recipe.helpers import load, load_from, problem, problems
             "`label_smoothing` (line 4) is not read by the loss ipo, which reads",
         ),
         ("gamma: 1\n", "is not read by the loss dpo, which reads beta"),
-        ("gamma: 1\n", "choose a loss that reads it (alphapo, simpo)."),
+        ("gamma: 1\n", "choose a loss that reads it (alphapo, simpo, tpo_l)."),
         ("loss_kwargs: {beat: 1}\n", "did you mean `beta`?"),
         ("loss_kwargs: 3\n", "`loss_kwargs` (line 3) is 3. Give a mapping"),
         (

@@ -10,6 +10,7 @@ from tests.recipe.stand_in import load
 from trl_ext import losses, methods
 from trl_ext.recipe import Recipe, reader
 from trl_ext.rl import truth_table
+from trl_ext.support.errors import UserError
 
 EVERY = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 TRAINER = {path: reader.read(path).values.get("trainer") for path in EVERY}
@@ -20,6 +21,10 @@ FOR_CPUS = {path for path in EVERY if "\n# Hardware: any" in path.read_text(enco
 def notes(read: Recipe) -> list[str]:
     """Without those on whose code scores completions: the project's own, of its repository."""
     return [note for note in read.notes if not note.startswith("Reward: is_short in benchmarks/real/rewards.py.")]
+
+
+EXPECTED = {"tdpo": "The reference cache is not used: the loss tdpo", "sft": "`learning_rate` (line "}
+"""Beginnings of the notes that a loss has in recipes that were written for others: SFT needs a larger learning rate than DPO."""
 
 
 def test_there_are_some():
@@ -41,8 +46,15 @@ def test_opens_with_its_command_its_hardware_and_what_was_measured(path):
 def test_every_loss_is_a_flag_away(path):
     assert load(path).notes == []
     for name in losses.available():
+        if (
+            losses.describe(name).columns and path.stem == "smollm2-135m-short"
+        ):  # its file is here, and has no such column
+            with pytest.raises(UserError, match=r"and the loss .* reads it"):
+                load(path, {"loss": name})
+            continue
         read = load(path, {"loss": name})
-        assert read.loss == name and read.notes == []
+        said = [note for note in read.notes if not note.startswith(EXPECTED.get(name, "\0"))]
+        assert read.loss == name and said == []
 
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
@@ -119,7 +131,12 @@ def test_every_loss_on_pairs_is_a_flag_away_online(path, tmp_path):
     from trl_ext.trainers import OnlinePreferenceConfig
 
     on_pairs = [name for name in losses.available() if losses.describe(name).paired]
-    for name in [name for name in on_pairs if not losses.describe(name).coupled]:
+    known = [losses.describe(name) for name in on_pairs]
+    for name in [
+        loss.name
+        for loss in known
+        if not (loss.coupled or loss.state or loss.reads_distributions or "gold" in loss.columns)
+    ]:
         read = load(path, {"loss": name, "use_cpu": True, "bf16": False, "output_dir": str(tmp_path)})
         config = OnlinePreferenceConfig(**read.sections()["training"])
         assert (config.loss, notes(read)) == (name, [])

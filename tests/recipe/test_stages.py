@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.recipe.helpers import RATE
 from trl_ext import recipe
 from trl_ext.cli import main
 from trl_ext.support.errors import UserError
@@ -27,7 +28,7 @@ def stages(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("trainer", ["ppo", "online"])
 def test_what_is_awaited_is_a_note(stages, trainer):
-    read = recipe.load(stages(ppo=PPO.replace("trainer: ppo", f"trainer: {trainer}")))
+    read = recipe.load(stages(ppo=PPO.replace("trainer: ppo", f"trainer: {trainer}")), RATE)
     assert read.notes == [read.awaits]
     assert read.awaits.startswith(
         "`reward_adapter` (line 5) is runs/my-reward, which does not exist yet: train it first"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.recipe.helpers import PPO, load, problem, problems, setting_of, write
+from tests.recipe.helpers import PPO, RATE, load, problem, problems, setting_of, write
 from trl_ext import recipe
 from trl_ext.methods import TRAINERS
 from trl_ext.recipe import schema
@@ -135,13 +135,14 @@ def test_a_misspelt_source_is_not_also_missing(tmp_path):
     ],
 )
 def test_a_kl_that_gives_another_gradient_is_noted(tmp_path, flags, noted):
-    notes = recipe.load(write(tmp_path, "", PPO), flags).notes
+    notes = recipe.load(write(tmp_path, "", PPO), RATE | flags).notes
     assert len(notes) == noted and all("does not give the gradient of KL(π‖ref)" in note for note in notes)
 
 
 def test_code_that_will_be_run_is_noted_before(tmp_path):
     (tmp_path / "mine.py").write_text("raise SystemExit\ndef length(completions, **kwargs): ...\n")
-    notes = recipe.load(write(tmp_path, "", PPO), {"reward_funcs": [f"{tmp_path}/mine.py", "sentiment"]}).notes
+    flags = RATE | {"reward_funcs": [f"{tmp_path}/mine.py", "sentiment"]}
+    notes = recipe.load(write(tmp_path, "", PPO), flags).notes
     assert notes == [f"Reward: length in {tmp_path}/mine.py. This runs the code of that file or module."]
 
 

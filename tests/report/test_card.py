@@ -68,6 +68,7 @@ def test_the_lines_of_the_docs_load_a_run(recipe, tmp_path):  # noqa: F811
     trainer = run.train(loaded, tmp_path / "out", None, Console(quiet=True)).built.trainer
     docs = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     base = trainer.model.get_base_model().config._name_or_path
+    docs = docs[docs.index("```python\nimport torch") :]  # what comes before is about other formats
     found = executed(docs.replace("BASE", base).replace("runs/my-dpo", "out").replace("bfloat16", "float32"), "out")
     ids = found["tokenizer"](TEXT, return_tensors="pt")["input_ids"]
     torch.testing.assert_close(outputs(found["model"], ids), outputs(trainer.model, ids), atol=1e-4, rtol=0)

@@ -87,7 +87,10 @@ def build(cls: type, config: Any, model: str, *, examples: list[dict] | None = N
 
 def swap_loss(trainer: Any, loss: Any) -> None:
     """Train another loss with a preference trainer that is built already."""
+    from trl_ext.trainers.preference.loss_state import LossState
+
     trainer.loss = trainer.row_objective.loss = loss
+    trainer.row_objective.state = LossState(loss)
 
 
 def intercept(owner: Any, name: str, function: Callable) -> None:

@@ -44,7 +44,10 @@ def require(recipe: Recipe, base: str, revision: str | None) -> Stored | None:
     Raises:
         UserError: It cannot be trained, or settings of the recipe contradict it.
     """
-    stored = of(base, revision)
+    try:
+        stored = of(base, revision)
+    except OSError:  # whatever loads the model says why it cannot be read
+        return None
     if stored is None:
         return None
     where = "`model_name_or_path`"

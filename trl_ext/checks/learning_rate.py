@@ -8,7 +8,9 @@ from trl_ext.checks.rule import note
 from trl_ext.checks.settings import Settings
 
 
-@note("learning_rate", "use_peft", "lora_r", "lora_alpha", "model_name_or_path", "optim", recipe_only=True)
+@note(
+    "learning_rate", "use_peft", "lora_r", "lora_alpha", "use_rslora", "model_name_or_path", "optim", recipe_only=True
+)
 def rate_of_full_fine_tuning(s: Settings) -> Iterator[str]:
     """Judged where the optimizer is Adam's kind, whose steps have the size of the rate, and the rank is one number."""
     rate, alpha, rank = s["learning_rate"], s["lora_alpha"], s["lora_r"]

@@ -28,6 +28,8 @@ TAGS = (
 COMPLETIONS = ("chosen", "rejected", "gold", "completion", "messages")
 
 _OPEN, _CLOSE = ("|".join(map(re.escape, tags)) for tags in zip(*TAGS, strict=True))
+_ENDS_A_THOUGHT = "|".join(re.escape(end) for _, end in TAGS if end != "<|end|>")
+"""Closing tags that end nothing else: gpt-oss ends every message as its thoughts, and so do Phi-3 and others their turns."""
 THOUGHT = re.compile("|".join(f"{re.escape(begin)}(.*?)(?:{re.escape(end)}|\\Z)" for begin, end in TAGS), re.DOTALL)
 EMPTY = re.compile("|".join(rf"\s*{re.escape(begin)}\s*{re.escape(end)}\s*" for begin, end in TAGS))
 """A text that is an empty thought."""
@@ -46,16 +48,21 @@ def found_in(text: str, begins_inside: bool = False) -> list[tuple[str, bool]]:
         text: Of a completion.
         begins_inside: The opening tag of the first thought stands before the text, in the prompt.
     """
-    begins, ends = (re.search(tag, text) for tag in (_OPEN, _CLOSE))
-    without_beginning = ends is not None and (begins is None or ends.start() < begins.start())
-    found = [(text[: ends.start()], begins_inside)] if without_beginning else []
-    if begins_inside and not without_beginning:
+    ends = _first_end(text, _CLOSE if begins_inside else _ENDS_A_THOUGHT)
+    if begins_inside and ends is None:
         return [(text, False)]
-    rest = text[ends.end() :] if without_beginning else text
+    found = [] if ends is None else [(text[: ends.start()], begins_inside)]
+    rest = text if ends is None else text[ends.end() :]
     for match in THOUGHT.finditer(rest):
         said = next(filter(None, match.groups()), "")
         found.append((said, re.search(f"(?:{_CLOSE})\\Z", match[0]) is not None))
     return found
+
+
+def _first_end(text: str, tags: str) -> re.Match[str] | None:
+    """The closing tag of a thought whose opening tag stands before the text."""
+    begins, ends = re.search(_OPEN, text), re.search(tags, text)
+    return ends if ends is not None and (begins is None or ends.start() < begins.start()) else None
 
 
 def without(loaded: Loaded, choice: str) -> Loaded:
@@ -104,9 +111,8 @@ def _text(text: str, choice: str) -> str:
     """A completion without the thought that it begins with."""
     match = THOUGHT.match(text.lstrip())
     if match is None:
-        begins, ends = (re.search(tag, text) for tag in (_OPEN, _CLOSE))
-        begins_inside = ends is not None and (begins is None or ends.start() < begins.start())
-        return text[ends.end() :].lstrip("\n") if begins_inside and choice == ANSWER else text
+        ends = _first_end(text, _ENDS_A_THOUGHT)
+        return text if ends is None or choice != ANSWER else text[ends.end() :].lstrip("\n")
     is_whole = re.search(f"(?:{_CLOSE})\\Z", match[0]) is not None
     said = next(filter(None, match.groups()), "")
     if not is_whole or (choice == NO_EMPTY and said.strip()):

@@ -8,7 +8,7 @@ from trl_ext.losses._outputs import UnpairedOutput
 from trl_ext.losses._running import running_mean
 from trl_ext.losses._weights import class_weights, equal_weight
 
-FORMULA = "−λ_D log σ(βΔ − δ) desirable, −λ_U log σ(−(βΔ − δ)) undesirable, δ = mean of βΔ over the steps before"
+FORMULA = "−λ_D log σ(βΔ − δ) desirable, −λ_U log σ(δ − βΔ) undesirable; δ: running mean of βΔ"
 PAPER = "arXiv:2404.04656"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio"

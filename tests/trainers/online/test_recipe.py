@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.recipe.helpers import problem, problems, write
+from tests.recipe.helpers import RATE, problem, problems, write
 from trl_ext import recipe
 from trl_ext.cli import main
 from trl_ext.planner import request
@@ -20,9 +20,9 @@ reward_funcs: [sentiment]
 
 
 def test_a_recipe_of_a_loss_on_sampled_pairs(tmp_path):
-    read = recipe.load(write(tmp_path, "loss: ipo\nbeta: 4\nnum_generations: 4\n", ONLINE))
+    read = recipe.load(write(tmp_path, "loss: ipo\nbeta: 4\nnum_generations: 4\n", ONLINE), RATE)
     assert (read.trainer, read.kind, read.loss, read.title, read.paired) == ("online", "online", "ipo", "ipo", False)
-    assert read.sections()["training"] == {"loss": "ipo", "loss_kwargs": {"beta": 4}, "num_generations": 4}
+    assert read.sections()["training"] == {"loss": "ipo", "loss_kwargs": {"beta": 4}, "num_generations": 4, **RATE}
     assert read.notes == [] and {"trainer", "loss"} <= read.explicit
 
 
@@ -56,7 +56,7 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
             "`trainer: online` samples pairs, and the loss kto reads single completions: choose a loss on pairs.",
         ),
         ("loss: aot\n", "The loss aot compares the pairs of a whole optimizer step"),
-        ("loss: dop\n", "Did you mean dpo?"),
+        ("loss: dop\n", "Did you mean dpop or dpo?"),
         ("loss: dpo\ngamma_beta_ratio: 1\n", "is not read by the loss dpo"),
         ("num_generations: 1\n", "`num_generations` (line 6) is 1: a pair needs at least 2 completions of a prompt."),
         ("num_generations: 3\n", "counts completions and is 8: give a multiple of 3"),

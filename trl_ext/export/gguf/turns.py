@@ -14,6 +14,8 @@ from typing import Any
 
 import jinja2
 
+from trl_ext.support.counts import count
+
 Messages = list[dict[str, str]]
 Render = Callable[[Messages], str]
 """The prompt for the next assistant message, as text."""
@@ -121,7 +123,7 @@ def learn(render: Render) -> Turns:
         if render(messages) != turns.render(messages):
             shape = "with" if messages[0]["role"] == SYSTEM else "without"
             raise Inexpressible(
-                f"a conversation of {len(messages)} messages {shape} a system message is not fixed text between messages"
+                f"a conversation of {count(len(messages), 'messages')} {shape} a system message is not fixed text between messages"
             )
     spaced = conversation(" one \n")
     return turns if render(spaced) == turns.render(spaced) else replace(turns, strips=True)

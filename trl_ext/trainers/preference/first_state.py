@@ -4,6 +4,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.preference.loss_state import exact, flat, gathered, joined
 
@@ -25,7 +26,7 @@ def start_from_data(trainer: Any) -> None:
             f"The loss {loss.name} reads a property of the whole training set, which is streamed. Load its rows instead of "
             "streaming them, or choose another loss."
         )
-    trainer.runtime.say(f"{loss.name}: scoring the {len(data):,} training examples once")
+    trainer.runtime.say(f"{loss.name}: scoring {count(len(data), 'training examples')} once")
     own = list(range(accelerator.process_index, len(data), accelerator.num_processes))
     chunks = [own[i : i + CHUNK] for i in range(0, len(own), CHUNK)]
     found = [trainer.evaluation.tensors([data[i] for i in chunk]) for chunk in chunks]
