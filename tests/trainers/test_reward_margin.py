@@ -14,6 +14,7 @@ from trl_ext.build import dataset
 from trl_ext.build.config import training_config
 from trl_ext.cli import main
 from trl_ext.recipe import load
+from trl_ext.trainers.common.template_defaults import TemplateDefaults
 from trl_ext.trainers.sft_and_reward import RewardModelTrainer
 
 MARGIN = 2.5
@@ -56,6 +57,8 @@ def test_the_collator_receives_what_trl_gives_it(recipe, tmp_path):
     args = training_config(loaded, tmp_path)
     given = dataset.read(loaded, args, [])
     tokenizer = AutoTokenizer.from_pretrained(demo.MODEL)
-    ours = RewardModelTrainer._prepare_dataset(None, given.train, tokenizer, args, "training")
+    trainer = RewardModelTrainer.__new__(RewardModelTrainer)  # without a model
+    trainer._defaults = TemplateDefaults(tokenizer)
+    ours = trainer._prepare_dataset(given.train, tokenizer, args, "training")
     trl = RewardTrainer._prepare_dataset(None, given.train, tokenizer, args, "training")
     assert ours[0]["margin"] == trl[0]["margin"] == MARGIN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -113,6 +114,8 @@ class Loss(_Declared):
         """
         self._check_tensors(tensors)
         function = getattr(self._module, self.name)
+        if not self.info.state:
+            return function(**tensors, **self.hyperparameters)
         now = _as_tensors(self.initial_state if state is None else state, tensors)
         return function(**tensors, **_read_by(function, now), **self.hyperparameters)
 
@@ -206,7 +209,12 @@ def _read(component: Loss, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _read_by(function: Callable, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that a function has as parameters."""
-    return {name: values[name] for name in inspect.signature(function).parameters if name in values}
+    return {name: values[name] for name in _parameters(function) if name in values}
+
+
+@functools.cache
+def _parameters(function: Callable) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 def _as_tensors(state: State, tensors: Mapping[str, Tensor], *, exact: bool = False) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 from trl_ext.losses._hyperparameters import Positive
 from trl_ext.losses._outputs import PairedOutput
 
-FORMULA = "σ(ηm)[log σ(ηm) − log σ(βh)] + σ(−ηm)[log σ(−ηm) − log σ(−βh)], m = reward of chosen − reward of rejected"
+FORMULA = "σ(ηm)[log σ(ηm) − log σ(βh)] + σ(−ηm)[log σ(−ηm) − log σ(−βh)]; m: difference of the rewards"
 PAPER = "arXiv:2406.11704"
 REDUCTION = "log-probs summed over completion tokens"
 BETA_UNIT = "per nat of summed log-ratio; ηm is the targeted βh"

@@ -171,8 +171,8 @@ def test_the_first_step_has_the_known_loss(name, is_paired, value, tiny_model, t
 
 
 def test_a_wrong_reference_stops_the_run_before_the_first_update(tiny_model, tmp_path):
-    def swapped(original, batch):
-        chosen, rejected = original(batch)
+    def swapped(original, *given):
+        chosen, rejected = original(*given)
         return rejected, chosen
 
     trainer = PairedPreferenceTrainer(
