@@ -24,24 +24,38 @@ EXAMPLES = 8
 
 @pytest.fixture(scope="module")
 def trainers(tiny_model, tmp_path_factory):
-    """One trainer of each kind; the loss is swapped on it. No cache, so that every cut computes its reference."""
+    """A trainer for each kind of examples; the loss is swapped on it. No cache, so that every cut computes its reference."""
     settings = arguments(tmp_path_factory.mktemp("rows"), per_device_train_batch_size=EXAMPLES, reference_cache=False)
     unpaired = [
         {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
         for pair in pairs(EXAMPLES)
         for side in ("chosen", "rejected")
     ]
+    golds = zip(pairs(EXAMPLES), pairs(EXAMPLES, seed=5), strict=True)
+    paired = [{**row, "gold": gold["chosen"], "margin": 0.25 * i} for i, (row, gold) in enumerate(golds)]
+    makes = {name: PairedPreferenceConfig(**settings, loss=name) for name in ("rpo", "tpo")}
     return {
-        True: build(PairedPreferenceTrainer, PairedPreferenceConfig(**settings), tiny_model, examples=pairs(EXAMPLES)),
-        False: build(UnpairedPreferenceTrainer, UnpairedPreferenceConfig(**settings), tiny_model, examples=unpaired),
+        "pairs": build(PairedPreferenceTrainer, makes["rpo"], tiny_model, examples=paired),
+        "with gold": build(PairedPreferenceTrainer, makes["tpo"], tiny_model, examples=paired),
+        "labelled": build(
+            UnpairedPreferenceTrainer, UnpairedPreferenceConfig(**settings), tiny_model, examples=unpaired
+        ),
     }
+
+
+def trainer_of(trainers, loss):
+    kind = "with gold" if "gold" in loss.columns else "pairs" if loss.paired else "labelled"
+    swap_loss(trainers[kind], loss)
+    return trainers[kind]
 
 
 def gradients(trainer, examples, row_tokens):
     trainer.args.row_tokens = row_tokens
     trainer._metrics["train"].clear()
-    trainer.model.zero_grad()
-    loss = trainer.training_step(trainer.model, copy.deepcopy(examples))
+    swap_loss(trainer, trainer.loss)  # running values as before the first step
+    for _ in range(2 if trainer.loss.initial_state else 1):  # the second step reads those that the first one left
+        trainer.model.zero_grad()
+        loss = trainer.training_step(trainer.model, copy.deepcopy(examples))
     metrics = {name: values[-1] for name, values in trainer._metrics["train"].items() if name != "num_tokens"}
     found = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
     return loss.item(), metrics, found
@@ -51,9 +65,7 @@ def gradients(trainer, examples, row_tokens):
 @pytest.mark.parametrize("name", [*losses.available(), *MIXES], ids=str)
 def test_one_three_or_eight_rows_give_the_same_gradient(name, is_packed, trainers, monkeypatch):
     monkeypatch.setattr(padded, "ROW_COST", 10_000)  # as few rows as fit
-    loss = losses.get(name)
-    trainer = trainers[loss.paired]
-    swap_loss(trainer, loss)
+    trainer = trainer_of(trainers, losses.get(name))
     trainer.rows.is_packed = is_packed
     attention.switch(trainer.model.get_base_model())
     examples = list(trainer.train_dataset)[:EXAMPLES]
@@ -77,8 +89,7 @@ def test_one_three_or_eight_rows_give_the_same_gradient(name, is_packed, trainer
 
 @pytest.mark.parametrize("name", losses.available())
 def test_packed_and_padded_rows_give_the_same_step(name, trainers):
-    trainer = trainers[losses.get(name).paired]
-    swap_loss(trainer, losses.get(name))
+    trainer = trainer_of(trainers, losses.get(name))
     attention.switch(trainer.model.get_base_model())
     examples = list(trainer.train_dataset)[:EXAMPLES]
     found = {}
@@ -93,8 +104,7 @@ def test_packed_and_padded_rows_give_the_same_step(name, trainers):
 @pytest.mark.parametrize("is_packed", [True, False], ids=["packed", "padded"])
 def test_the_order_of_examples_in_a_step_is_irrelevant(is_packed, trainers):
     for name in ("dpo", "aot", "kto"):
-        trainer = trainers[losses.get(name).paired]
-        swap_loss(trainer, losses.get(name))
+        trainer = trainer_of(trainers, losses.get(name))
         trainer.rows.is_packed = is_packed
         attention.switch(trainer.model.get_base_model())
         examples = list(trainer.train_dataset)[:EXAMPLES]
