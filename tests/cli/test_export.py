@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -15,8 +16,10 @@ from tests.export.gguf.test_converting import RECORDS
 from tests.runs.test_hub import Hub
 from trl_ext import demo
 from trl_ext.cli import main
+from trl_ext.export import commands
 from trl_ext.export.gguf import predictions, tools
 from trl_ext.report import card_blocks
+from trl_ext.support.errors import UserError
 
 
 @pytest.fixture
@@ -118,11 +121,46 @@ def test_a_run_is_exported_measured_and_uploaded(run, llama_cpp, monkeypatch, ca
     assert not Path("other").exists()
 
 
+def test_files_are_kept_if_llama_cpp_crashes_while_they_are_compared(run, llama_cpp, monkeypatch, capsys):
+    def crashed(*_):
+        raise UserError("llama.cpp cannot run x.gguf: it crashed (signal 4).")
+
+    monkeypatch.setattr("trl_ext.export.fidelity.measure", crashed)
+    words = ["--gguf", "Q8_0", "--llama_cpp", str(llama_cpp), "--pairs", "2"]
+    assert main(["export", str(run), *words]) == 0
+    printed = capsys.readouterr().out
+    said = (
+        "The files were written, but they could not be compared: llama.cpp cannot run x.gguf: it crashed (signal 4)."
+    )
+    record = json.loads((run / "gguf" / "export.json").read_text())
+    assert said in printed and record["fidelity"] is None and said in record["notes"]
+    assert {file.name for file in (run / "gguf").iterdir()} == {"Small Run-Q8_0.gguf", "Modelfile", "export.json"}
+
+
+def test_commands_for_llama_cpp_pass_the_variables_of_the_run(run, llama_cpp, capsys):
+    given = {"enable_thinking": False, "tone": "it's"}
+    made = commands.of_gguf(Path("out"), "x", None, ["x.gguf"], "x-lora.gguf", given)
+    for purpose, rest in (
+        ("llama.cpp", "-m out/x.gguf"),
+        ("llama.cpp, adapter", "-m BASE.gguf --lora out/x-lora.gguf"),
+    ):
+        server, jinja, flag, variables, *words = shlex.split(made[purpose])
+        assert (server, jinja, flag) == ("llama-server", "--jinja", "--chat-template-kwargs")
+        assert json.loads(variables) == given and words == rest.split()
+    plain = commands.of_gguf(Path("out"), "x", None, ["x.gguf"], None)
+    assert plain["llama.cpp"] == "llama-server --jinja -m out/x.gguf"
+    with (run / "recipe.resolved.yaml").open("a") as file:
+        file.write("chat_template_kwargs: {enable_thinking: false}\n")
+    assert main(["export", str(run), "--gguf_lora", "--llama_cpp", str(llama_cpp)]) == 0
+    said = """llama-server --jinja --chat-template-kwargs '{"enable_thinking": false}' -m BASE.gguf --lora """
+    assert said in capsys.readouterr().out
+
+
 def test_wrong_input(run, llama_cpp, capsys):
     for words, said in (
         ([str(run)], "There is nothing to export. Add `--gguf Q4_K_M,Q8_0`, or `--gguf_lora`"),
         ([str(run), "--gguf", "Q4"], "`--gguf` names 'Q4': "),
-        ([str(run), "--gguf", "Q8_0", "--merged", str(run)], "which exists and is not empty"),
+        ([str(run), "--gguf", "Q8_0", "--merged", str(run)], f"`--merged` is {run}, which exists and is not empty"),
         (["nowhere", "--gguf", "Q8_0"], "nowhere does not exist"),
     ):
         assert main(["export", *words, "--llama_cpp", str(llama_cpp)]) == 2, words

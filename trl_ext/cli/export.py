@@ -23,12 +23,15 @@ EXAMPLES = """examples:
 RUN is the directory of a run, one of its checkpoints, or a folder with an adapter that PEFT saved. For a recipe its latest finished run is used.
 The adapter is merged, and the merged model is converted by llama.cpp and quantized. Each file is compared with the merged 16-bit model and with the model that was trained, on held-out data. A Modelfile for Ollama has the chat template, stop tokens and sampling settings (docs/export.md). Needs llama.cpp's converters and the packages of `pip install 'trl-ext[gguf]'`.
 
-exit code: 0 on success, 2 on a user error"""
+exit code: 0 on success, also if only the comparison failed; 2 on a user error"""
 
 FOLDER = "gguf"
 """Folder of the files inside the run's directory."""
 
 RECORD = "export.json"
+
+VARIABLES = "chat_template_kwargs"
+"""Key of a recipe: variables of the chat template."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or source.folder / FOLDER
     new_folder(output)
     if args.merged is not None:
-        new_folder(args.merged)
+        new_folder(args.merged, "merged")
     if source.is_classifier:
         raise UserError(f"{source.folder} is a reward model. Only models that write text are exported to GGUF.")
     uploads = _uploads(args, source)
@@ -119,6 +122,7 @@ def _export(args: argparse.Namespace, source: Any, tools: Any, output: Path, con
     """Write all files into the output folder, which appears when they are complete. Returns what `--json` prints."""
     from trl_ext.export import commands, merging
     from trl_ext.export.gguf import adapter
+    from trl_ext.runs import finished
 
     name = source.folder.resolve().name
     facts: dict[str, Any] = {"output": str(output), "adapter": str(source.folder), "base": source.base}
@@ -129,7 +133,9 @@ def _export(args: argparse.Namespace, source: Any, tools: Any, output: Path, con
         if args.gguf:
             facts |= _models(args, source, tools, folder, name, console)
         (folder / RECORD).write_text(encoding.as_json(facts, indent=2) + "\n", encoding="utf-8")
-    facts["commands"] = commands.of_gguf(output, name, facts.get("modelfile"), facts.get("files"), facts.get("lora"))
+    variables = finished.written(source.folder).get(VARIABLES) if finished.is_of_run(source.folder) else None
+    made = (facts.get(kind) for kind in ("modelfile", "files", "lora"))
+    facts["commands"] = commands.of_gguf(output, name, *made, variables)
     lines = [f"{purpose:17} {command}" for purpose, command in facts["commands"].items()]
     console.print("", *lines, sep="\n", markup=False, soft_wrap=True)  # commands are copied
     return facts
@@ -164,9 +170,12 @@ def _models(
             "notes": form.notes,
         }
         if data is not None:
-            facts["fidelity"] = _measure(
-                source, merged, data, [served.to_compare(file, name) for file in files], dtype, console
-            )
+            compared = [served.to_compare(file, name) for file in files]
+            try:
+                facts["fidelity"] = _measure(source, merged, data, compared, dtype, console)
+            except UserError as error:  # the files are complete
+                facts["notes"] = [*form.notes, f"The files were written, but they could not be compared: {error}"]
+                console.print(facts["notes"][-1], markup=False)
         if files[0].stem.removeprefix(f"{name}-") not in args.gguf:
             files.pop(0).unlink()  # the others were made of it
         if form.writes_modelfile:

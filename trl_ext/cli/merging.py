@@ -26,15 +26,15 @@ def add_comparison(parser: argparse.ArgumentParser, without: str) -> None:
     parser.add_argument("--no_check", action="store_true", help=without)
 
 
-def new_folder(output: Path) -> None:
-    """Check the output folder before the model is loaded.
+def new_folder(folder: Path, flag: str = "output") -> None:
+    """Check the folder that a flag names for a model, before the model is loaded.
 
     Raises:
         UserError: It exists and is not empty, or cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"`--output` is {output}, which exists and is not empty. Name a new folder.")
-    writable_folder("output", output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"`--{flag}` is {folder}, which exists and is not empty. Name a new folder.")
+    writable_folder(flag, folder)
 
 
 def merge_into(output: Path, source: Any, processor: Any, dtype: str | None, shard_size: str) -> tuple[str, int]:

@@ -1,9 +1,11 @@
 """List commands that serve, convert or upload a merged model."""
 
+import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from trl_ext.export import mergeable
 from trl_ext.export.source import Source
@@ -35,7 +37,12 @@ def after(source: Source, output: Path) -> dict[str, str]:
 
 
 def of_gguf(
-    output: Path, name: str, modelfile: str | None, files: Iterable[str] | None, lora: str | None
+    output: Path,
+    name: str,
+    modelfile: str | None,
+    files: Iterable[str] | None,
+    lora: str | None,
+    variables: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Commands by purpose that use exported GGUF files.
 
@@ -45,13 +52,18 @@ def of_gguf(
         modelfile: Name of the Modelfile, if there is one.
         files: Names of the models, the first of which is served.
         lora: Name of the adapter's file, if there is one.
+        variables: Of the chat template, as the run set them. llama-server passes values of its own (`enable_thinking: true`), which
+            would replace the defaults in the template.
     """
+    server = "llama-server --jinja"
+    if variables:
+        server += f" --chat-template-kwargs {shlex.quote(json.dumps(dict(variables)))}"
     commands, model = {}, re.sub(r"[^a-z0-9._-]", "-", name.lower())
     if modelfile:
         commands["Ollama"] = f"ollama create {model} -f {shlex.quote(str(output / modelfile))}"
         commands["then"] = f"ollama run {model}"
     for file in [*(files or ())][:1]:
-        commands["llama.cpp"] = f"llama-server --jinja -m {shlex.quote(str(output / file))}"
+        commands["llama.cpp"] = f"{server} -m {shlex.quote(str(output / file))}"
     if lora:
-        commands["llama.cpp, adapter"] = f"llama-server --jinja -m BASE.gguf --lora {shlex.quote(str(output / lora))}"
+        commands["llama.cpp, adapter"] = f"{server} -m BASE.gguf --lora {shlex.quote(str(output / lora))}"
     return commands

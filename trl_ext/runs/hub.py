@@ -5,25 +5,31 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from trl_ext.build.refusals import is_of_the_hub
 from trl_ext.recipe import Recipe
+from trl_ext.runs import finished
 from trl_ext.support.errors import UserError
 
 RESULTS = ("README.md", "report.html", "eval-*.json", "judged-*.json", "tasks.json")
 """What an evaluation writes: card, page and records. The file of all answers stays here."""
 
-
-NOT_UPLOADED = ["checkpoint-*", "_*", ".*", "*.gguf"]
-"""Files of a run's directory that are not uploaded with it. Exported files have a folder of their own."""
+MODEL = (
+    "adapter_config.json", "adapter_model*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
+    "spiece.model", "sentencepiece.*", "chat_template*", "additional_chat_templates/*", "processor_config.json",
+    "preprocessor_config.json", "video_preprocessor_config.json",
+)  # fmt: skip
+"""Files of an adapter and its tokenizer or processor, in a run's directory or a checkpoint. The state of the training is none of them."""
 
 EXPORTED = "gguf"
 """The folder of exported files in the repository."""
 
 
 @contextlib.contextmanager
-def uploading(recipe: Recipe, directory: Path, what: str = "it", *, asked: bool = False) -> Iterator[None]:
+def uploading(
+    recipe: Recipe, directory: Path, what: str = "it", *, asked: bool = False, by_hand: str | None = None
+) -> Iterator[None]:
     """Upload inside. Nothing that fails on the way to the Hub costs the run, whose files are complete.
 
     Args:
@@ -31,6 +37,7 @@ def uploading(recipe: Recipe, directory: Path, what: str = "it", *, asked: bool 
         directory: The run's directory.
         what: What is uploaded, for the sentence.
         asked: Whether the upload was asked for by something else than the recipe's `push_to_hub`.
+        by_hand: Command that uploads later, if not the run's directory.
 
     Raises:
         UserError: The Hub cannot be reached or refuses; says how to upload the run later.
@@ -41,7 +48,9 @@ def uploading(recipe: Recipe, directory: Path, what: str = "it", *, asked: bool 
         if not (asked or recipe.get("push_to_hub")) or not is_of_the_hub(error):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
-        by_hand = f"hf upload {_name(recipe, directory)} {shlex.quote(str(directory))} --exclude 'checkpoint-*'"
+        by_hand = by_hand or (
+            f"hf upload {_name(recipe, directory)} {shlex.quote(str(directory))} --exclude 'checkpoint-*' --exclude 'samples-*'"
+        )
         raise UserError(
             f"The run in {directory} is complete, but {what} could not be uploaded to the Hub: {reason}. Upload it with: {by_hand}"
         ) from error
@@ -71,9 +80,11 @@ def upload_results(recipe: Recipe, directory: Path) -> None:
 def upload_export(recipe: Recipe, directory: Path, folder: Path) -> str:
     """Upload a run and its exported files: adapter, card, recipe, tokenizer and results, then the files of the export.
 
+    Those of a checkpoint go into a folder with its name in the run's repository, where they replace nothing of the finished run.
+
     Args:
         recipe: Of the run.
-        directory: The run's directory.
+        directory: The run's directory, or a checkpoint in it.
         folder: Of the exported files.
 
     Returns:
@@ -84,19 +95,31 @@ def upload_export(recipe: Recipe, directory: Path, folder: Path) -> str:
     """
     from huggingface_hub import HfApi
 
-    hub = HfApi(token=recipe.get("hub_token"))
-    with uploading(recipe, directory, "it", asked=True):
-        made = hub.create_repo(_name(recipe, directory), private=recipe.get("hub_private_repo"), exist_ok=True)
-        where = {"repo_id": made.repo_id, "revision": recipe.get("hub_revision")}
-        within = [f"{folder.name}/*"] if folder.resolve().parent == directory.resolve() else []
-        hub.upload_folder(
-            folder_path=directory,
-            ignore_patterns=NOT_UPLOADED + within,
-            commit_message="Adapter, card and recipe",
-            **where,
-        )
-        hub.upload_folder(folder_path=folder, path_in_repo=EXPORTED, commit_message="GGUF", **where)
+    home = finished.home(directory)
+    place = PurePosixPath("" if directory.samefile(home) else directory.resolve().name)
+    uploads = [(directory, place, [*MODEL, *RESULTS, finished.RECIPE]), (folder, place / EXPORTED, None)]
+    if place.name:
+        uploads.insert(1, (home, place, [finished.RECIPE]))
+    name, hub = _name(recipe, home), HfApi(token=recipe.get("hub_token"))
+    by_hand = " && ".join(_by_hand(name, *upload) for upload in uploads)
+    with uploading(recipe, directory, "it", asked=True, by_hand=by_hand):
+        made = hub.create_repo(name, private=recipe.get("hub_private_repo"), exist_ok=True)
+        for source, path, allowed in uploads:
+            hub.upload_folder(
+                repo_id=made.repo_id,
+                folder_path=source,
+                path_in_repo=str(path),
+                allow_patterns=allowed,
+                commit_message="GGUF" if source is folder else "Adapter, card and recipe",
+                revision=recipe.get("hub_revision"),
+            )
     return made.repo_id
+
+
+def _by_hand(name: str, folder: Path, path: PurePosixPath, allowed: list[str] | None) -> str:
+    """The command that uploads these files of a folder; all of them for `None`."""
+    patterns = [word for pattern in allowed or () for word in ("--include", pattern)]
+    return shlex.join(["hf", "upload", name, str(folder), str(path), *patterns])
 
 
 def _name(recipe: Recipe, directory: Path) -> str:
