@@ -1,11 +1,11 @@
 """The column `gold`: in the form of the chosen completions, without the prompt, and named where nothing reads it."""
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Features, Json, List
 
 from tests.data.rows import CONVERSATIONAL, PLAIN
 from trl_ext import data, demo
-from trl_ext.data import golds
+from trl_ext.data import gold_tokens, golds
 from trl_ext.demo import grammar
 from trl_ext.demo.columns import with_columns
 from trl_ext.support.errors import UserError
@@ -32,6 +32,31 @@ def test_beside_messages(value):
 
 def test_text_beside_messages_is_a_turn():
     assert gold_of(CONVERSATIONAL, lambda row: "the best") == [ANSWER] * len(CONVERSATIONAL)
+
+
+def test_turns_keep_what_no_chosen_turn_has(tiny_model):
+    call = {"type": "function", "function": {"name": "look", "arguments": {"at": "it"}}}
+    thought = {"role": "assistant", "content": "the best", "reasoning_content": "a thought"}
+    called = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "found", "name": "look"},
+        {"role": "assistant", "content": "it"},
+    ]
+    turns = iter([ANSWER, [thought], called] * 9)
+    given = [next(turns) for _ in CONVERSATIONAL * 3]
+    rows = [{**row, "gold": gold} for row, gold in zip(CONVERSATIONAL * 3, given, strict=True)]
+    features = Features({**Dataset.from_list(CONVERSATIONAL).features, "gold": List(Json())})
+    loaded, _ = golds.required(data.load(Dataset.from_list(rows, features=features)), "tpo")
+    assert loaded.dataset["gold"][:] == given
+
+    seen = []
+
+    def tokenised(pairs):
+        seen.append(pairs["rejected"][:])
+        return pairs.map(lambda row: {name: [1] for name in gold_tokens.PAIR})
+
+    gold_tokens.tokenise(loaded.dataset, tokenised)
+    assert seen[1] == given  # what the chat template is given in place of the rejected turns
 
 
 @pytest.mark.parametrize(

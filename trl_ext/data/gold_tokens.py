@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from datasets import Features
+
 from trl_ext.data.golds import GOLD
 
 PAIR = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -17,7 +19,11 @@ def tokenise(dataset: Any, pairs: Callable[[Any], Any]) -> Any:
         dataset: Rows with `chosen`, `rejected` and `gold`, possibly streamed.
         pairs: Tokenises a dataset of pairs: adds `prompt_ids`, `chosen_ids` and `rejected_ids`.
     """
-    aside = pairs(dataset).map(_set_aside)
+    first, features = pairs(dataset), None
+    if first.features is not None:  # those that `map` finds by itself would fill the absent keys of turns
+        pair = {ASIDE + name: first.features[name] for name in PAIR}
+        features = Features({**first.features, "rejected": first.features[GOLD], **pair})
+    aside = first.map(_set_aside, features=features)
     return pairs(aside).map(_joined, remove_columns=[ASIDE + name for name in PAIR])
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from datasets import Features, IterableDataset
+from datasets import Features, IterableDataset, LargeList, List
 
 from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.formats.messages import as_messages
 from trl_ext.data.formats.row_outcome import Drop
 from trl_ext.data.missing_columns import GOLD, missing
 from trl_ext.data.report import Loaded
+from trl_ext.data.trl_columns import ANY_MESSAGES, are_simple
 from trl_ext.support.errors import UserError
 
 
 def required(loaded: Loaded, loss: str) -> tuple[Loaded, list[str]]:
     """Pairs whose gold completions have the form of the chosen ones, for a loss that reads them, and a sentence about them.
 
-    Text beside messages becomes an assistant turn. A gold completion that repeats the prompt is cut to what follows it.
+    Text beside messages becomes an assistant turn. Turns keep thoughts and calls of tools that no chosen completion has. A gold completion that repeats the prompt is cut to what follows it.
 
     Raises:
         UserError: There is no such column, or a gold completion is missing, empty or of another form; for a stream, while it is
@@ -29,7 +30,9 @@ def required(loaded: Loaded, loss: str) -> tuple[Loaded, list[str]]:
     if GOLD not in (dataset.column_names or ()):
         raise UserError(missing(where, GOLD, loss))
     given = {"where": where, "loss": loss}
-    features = Features({**dataset.features, GOLD: dataset.features["chosen"]})
+    of_chosen = dataset.features["chosen"]
+    holds_more = isinstance(of_chosen, List | LargeList) and not are_simple(dataset, [GOLD])
+    features = Features({**dataset.features, GOLD: ANY_MESSAGES if holds_more else of_chosen})
     if isinstance(dataset, IterableDataset):
         return Loaded(dataset.map(_converted, fn_kwargs=given, features=features), report), []
     numbers = list(range(len(dataset))) if report.kept is None else [int(number) for number in report.kept]

@@ -48,10 +48,14 @@ def trl_features(match: Match, source: Dataset | IterableDataset) -> Features:
     if not match.conversational:
         texts = {name: Value("string") for name in match.outputs}
     else:
-        simple = not match.encoded and all(_is_simple(source.features[name]) for name in match.columns)
-        simple = simple and not may_have_calls(source, match.columns)
+        simple = not match.encoded and are_simple(source, match.columns)
         texts = {name: MESSAGES if simple else ANY_MESSAGES for name in match.outputs}
     return Features({**texts, **({} if match.paired else {"label": Value("bool")})})
+
+
+def are_simple(source: Dataset | IterableDataset, columns: Sequence[str]) -> bool:
+    """True if messages in these columns can only have a role and a text."""
+    return all(_is_simple(source.features[name]) for name in columns) and not may_have_calls(source, columns)
 
 
 def _is_simple(feature: Any) -> bool:

@@ -1,5 +1,6 @@
 """A third, gold completion in packed and padded rows: tokens against TRL's TPO trainer, loss and gradient against a plain model."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -69,6 +70,32 @@ def test_token_ids_are_those_of_trls_trainer(tiny_model, tmp_path):
     )
     for ours, name in (("prompt_ids", "prompt_ids"), ("chosen_ids", "chosen_ids"), ("gold_ids", "reference_ids")):
         assert trainer.train_dataset[ours][:] == theirs[name][:]
+
+
+def test_a_loss_that_reads_no_margin_leaves_them_unread(tiny_model, tmp_path):
+    rows = [{**row, "margin": "wide"} for row in ROWS]
+    trainer = trainer_for(tiny_model, tmp_path, rows=rows, remove_unused_columns=False)
+    trainer.train()
+    assert trainer.recorder.logs[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "columns", "sentence"),
+    [
+        ("rpo", ["gold"], "`train_dataset` has no column `margin`, and the loss rpo reads it"),
+        ({"tpo": 1.0, "rpo": 0.5}, ["margin"], "`train_dataset` has no column `gold`"),
+        ("tpo", ["gold", "prompt_ids"], "`train_dataset` is tokenised and has no column `gold`, and the loss tpo"),
+        ("tpo", ["gold_ids", "prompt_ids"], "`eval_dataset` has no column `gold`"),
+    ],
+)
+def test_a_column_that_the_loss_reads_is_missed_before_anything_is_loaded(loss, columns, sentence, tmp_path):
+    rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
+    full = Dataset.from_list([row | dict.fromkeys(columns, 0) for row in rows])
+    config = PairedPreferenceConfig(**arguments(tmp_path, loss=loss))
+    with pytest.raises(ValueError, match=sentence):
+        PairedPreferenceTrainer(
+            "no/model", args=config, train_dataset=full, eval_dataset={"other": Dataset.from_list(rows)}
+        )
 
 
 def test_margins_reach_the_loss_in_any_rows(tiny_model, tmp_path):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from trl_ext.checks import launch, sharding
+from trl_ext.data.missing_columns import GOLD, missing
 from trl_ext.trainers.common import adapters, lora, overrides, recompute_options, streams
 from trl_ext.trainers.preference import reference_sync, sharded
 
@@ -72,6 +73,19 @@ def refuse_unread_streams(args: Any, model: Any, given: dict[str, Any]) -> None:
             )
 
 
+def refuse_missing_columns(loss: Any, given: dict[str, Any]) -> None:
+    """ValueError for data without a column that the loss reads. A stream may not know its columns."""
+    for name in ("train_dataset", "eval_dataset"):
+        of_name = given.get(name)
+        for dataset in of_name.values() if isinstance(of_name, dict) else [of_name]:
+            present = getattr(dataset, "column_names", None) or ()
+            for column in loss.columns if present else ():
+                is_tokenised = column == GOLD and "prompt_ids" in present
+                if (f"{column}_ids" if is_tokenised else column) not in present:
+                    where = f"`{name}` is tokenised and" if is_tokenised else f"`{name}`"
+                    raise ValueError(missing(where, column, loss.name))
+
+
 def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
     """ValueError for arguments with which the row-by-row step would be wrong or have no effect.
 
@@ -81,6 +95,7 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
         raise ValueError(problem)
     if has_images(given.get("train_dataset")) and (problem := launch.refused_with_images(args, loss)):
         raise ValueError(problem)
+    refuse_missing_columns(loss, given)
     if args.activation_offloading and (args.use_cpu or not torch.accelerator.is_available()):
         raise ValueError(
             "`activation_offloading` moves activations to the CPU, and this run is on the CPU: remove it."

@@ -164,7 +164,10 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
     _trl_tag = "dpo"
     _config_class = PairedPreferenceConfig
     _trl_loss_type = ["sigmoid"]  # noqa: RUF012
-    _columns = ("ref_chosen_logps", "ref_rejected_logps", *VALUES)
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return ("ref_chosen_logps", "ref_rejected_logps", *(name for name in self.loss.columns if name in VALUES))
 
     @property
     def _completions(self) -> tuple[str, ...]:
