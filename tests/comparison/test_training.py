@@ -51,6 +51,7 @@ def compared(tmp_path_factory):
     class Counting(FakeEvaluator):
         def evaluate_trained(self, cell, trained):
             counts[cell.name] = trained.counts
+            assert trained.moved is None  # a comparison does not show it, so it is not measured
             return super().evaluate_trained(cell, trained)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -7,13 +7,15 @@ from transformers import AutoTokenizer
 from tests.conftest import pairs
 from tests.trainers.helpers import arguments, lora, weights
 from trl_ext.cli import main
+from trl_ext.runs import movement as measured
 from trl_ext.runs.movement import Moved, Movement, sentence
+from trl_ext.support.run_log import log
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 
 SETTINGS = {"max_steps": 2, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 1}
 
 
-def trained(model, folder, *, checkpoint=None, **changes):
+def made(model, folder, adapter=None, **changes):
     from datasets import Dataset
 
     trainer = PairedPreferenceTrainer(
@@ -22,9 +24,14 @@ def trained(model, folder, *, checkpoint=None, **changes):
         train_dataset=Dataset.from_list(pairs(12)),
         eval_dataset=Dataset.from_list(pairs(3, seed=9)),
         processing_class=AutoTokenizer.from_pretrained(model),
-        peft_config=lora(),
+        peft_config=adapter or lora(),
     )
     movement = Movement(trainer)
+    return trainer, movement
+
+
+def trained(model, folder, *, checkpoint=None, **changes):
+    trainer, movement = made(model, folder, **changes)
     trainer.add_callback(movement)
     before = weights(trainer)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -64,6 +71,56 @@ def test_weights_that_move_too_little(tiny_model, tmp_path):
     assert moved.is_nothing and moved.largest < 1e-3
 
 
+@pytest.mark.parametrize("tokens", [measured.TOKENS, 3])
+def test_measuring_leaves_training_as_it_is(tiny_model, tmp_path, tokens, monkeypatch):
+    monkeypatch.setattr(measured, "TOKENS", tokens)
+    found = []
+    for is_measured in (False, True):
+        torch.manual_seed(0)
+        trainer, movement = made(tiny_model, tmp_path, lora(lora_dropout=0.5), save_strategy="no")
+        if is_measured:
+            trainer.add_callback(movement)
+        trainer.model.train()
+        modes = [module.training for module in trainer.model.modules()]
+        drawn = torch.random.get_rng_state()
+        movement.on_train_begin(trainer.args, trainer.state, trainer.control) if is_measured else None
+        assert torch.equal(torch.random.get_rng_state(), drawn)
+        assert [module.training for module in trainer.model.modules()] == modes
+        trainer.train()
+        found.append(weights(trainer))
+    assert movement.measure().tokens > 0
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+def test_of_a_long_prompt_the_end_and_of_its_completion_the_beginning():
+    long, n = list(range(1000)), measured.TOKENS
+    wanted = long[500 - n : 500 + n]
+    pair = {"prompt_ids": long[:500], "chosen_ids": long[500:]}
+    assert measured._around_its_beginning(pair, "chosen_ids") == wanted
+    demonstration = {"input_ids": long, "labels": [-100] * 500 + long[500:]}
+    assert measured._around_its_beginning(demonstration, "input_ids") == wanted
+    assert measured._around_its_beginning({"prompt_ids": [1], "chosen_ids": [2]}, "chosen_ids") == [1, 2]
+
+
+def test_an_error_is_logged_and_costs_no_result(tiny_model, tmp_path, monkeypatch):
+    trainer, movement = made(tiny_model, tmp_path, save_strategy="no")
+    movement.on_train_begin(trainer.args, trainer.state, trainer.control)
+    said = []
+    monkeypatch.setattr(log, "add", said.append)
+    trainer.train_dataset = trainer.eval_dataset = None  # not read again
+    assert movement.measure().largest == 0
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(movement, "_score", fail)
+    assert movement.measure() is None
+    assert said == ["How far the run moved its policy was not measured (RuntimeError: out of memory)."]
+    other = Movement(trainer)
+    other.on_train_begin(trainer.args, trainer.state, trainer.control)
+    assert other.measure() is None and len(said) == 2
+
+
 def test_rounding_is_no_movement():
     assert not Moved(largest=0.2, noise=0.05, tokens=10, is_held_out=False).is_nothing
     moved = Moved(largest=0.1, noise=0.05, tokens=10, is_held_out=False)
@@ -74,7 +131,14 @@ def test_rounding_is_no_movement():
 
 def test_a_run_says_so_in_place_of_its_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    measure, there = Movement.measure, set()
+    monkeypatch.setattr(
+        Movement,
+        "measure",
+        lambda self: there.update(path.name for path in (tmp_path / "run").iterdir()) or measure(self),
+    )
     assert main(["run", "demo", "--learning_rate", "1e-6", "--max_steps", "1", "--output_dir", "run"]) == 0
+    assert {"adapter_model.safetensors", "README.md"} <= there  # an error could cost no result
     printed = " ".join(capsys.readouterr().out.split())
     assert "Nothing was learned. After 1 step, no token's log-probability differs from the start" in printed
     assert "Raise `learning_rate`, which is 1e-06, or train longer." in printed

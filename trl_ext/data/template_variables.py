@@ -44,7 +44,7 @@ def _mapping(row: dict[str, Any], place: int, where: str, numbers: Any) -> dict[
         value = json.loads(given) if isinstance(given, str) and given.strip() else given
     except ValueError:
         value = None
-    if value is None and given in (None, ""):
+    if given is None or (isinstance(given, str) and not given.strip()):
         value = {}
     if not isinstance(value, dict):
         raise UserError(

@@ -16,6 +16,7 @@ from trl_ext.data.files.names import without_endings
 from trl_ext.data.prompts import PROMPTS
 from trl_ext.data.report import Loaded
 from trl_ext.data.sampling import sample
+from trl_ext.data.template_variables import as_mappings
 from trl_ext.demo import EMBEDDED
 from trl_ext.evaluation import rows as own_rows
 from trl_ext.evaluation import template_variables
@@ -115,7 +116,7 @@ def _named(recipe: Recipe, args: Any, choice: PromptChoice, statements: list[str
         return dataset, Path(name).stem
     split = choice.split or own_rows.default_split(name, options, recipe if is_own else None)
     title = {"title": EMBEDDED} if name == EMBEDDED else {}
-    loaded = plain_data.load(own_rows.place(name), READING, split=split, **options, **title)
+    loaded = as_mappings(plain_data.load(own_rows.place(name), READING, split=split, **options, **title))
     dataset, report = in_form(recipe if is_own else other, loaded, args, statements, is_own=is_own)
     statements[:0] = report.sentences()
     if is_own and own_rows.whole(split) == own_rows.whole(own_rows.train_split(recipe)):

@@ -11,7 +11,7 @@ from datasets import Dataset, IterableDataset
 from trl_ext import data, demo
 from trl_ext.build import dataset as recipe_data
 from trl_ext.build.template import in_form
-from trl_ext.data import golds, margins
+from trl_ext.data import golds, margins, template_variables, thoughts
 from trl_ext.data.files.names import without_endings
 from trl_ext.data.overlap import overlap
 from trl_ext.data.sources import splits
@@ -50,6 +50,7 @@ class Rows(NamedTuple):
         statements: Sentences for the user: the recognised format, dropped rows, rows that were trained on.
         dropped: Number of unusable rows. For rows held out by `eval_size`, `statements` has the number for the whole split.
         was_trained_on: Whether the run trained on at least some of these rows.
+        thoughts: The run's setting `thoughts`, which was applied to the text, and is still to be applied to the tokens.
     """
 
     dataset: Dataset
@@ -58,6 +59,7 @@ class Rows(NamedTuple):
     statements: list[str]
     dropped: int = 0
     was_trained_on: bool = False
+    thoughts: str = thoughts.ALL
 
 
 def find_rows(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
@@ -77,6 +79,7 @@ def find_rows(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
         rows = _held_out(recipe, args)
     else:
         rows = _named(recipe, args, choice)
+    rows = rows._replace(thoughts=recipe.effective("thoughts"))
     if is_default and evaluates and not recipe.get("eval_size"):
         rows = _first(rows, recipe.get("max_eval_samples"), "`max_eval_samples`, as in the run's own evaluation")
     if choice.dataset is not None and not rows.was_trained_on:
@@ -114,16 +117,24 @@ def _named(recipe: Recipe, args: Any, choice: RowChoice) -> Rows:
     title = {"title": EMBEDDED} if name == EMBEDDED else {}
     statements: list[str] = []
     loaded = data.load(place(name), split=split, training=False, **options, **title)
-    loaded = golds.without(margins.without(loaded))
+    loaded = golds.without(margins.without(_in_memory(loaded, choice.limit)))
+    loaded = thoughts.without(template_variables.as_mappings(loaded), recipe.effective("thoughts"))
     dataset, report = in_form(recipe, loaded, args, statements, is_own=is_own)
-    if isinstance(dataset, IterableDataset):
-        dataset = Dataset.from_list(list(dataset if choice.limit is None else dataset.take(choice.limit)))
     was_trained_on = is_own and whole(split) == whole(train_split(recipe))
     statements = [*report.sentences(), *statements]
     if was_trained_on:
         statements.append("The run trained on this split, so the results say nothing about other data.")
     dropped = sum(each.rows for each in report.dropped.values())
     return Rows(dataset, report.paired, f"{without_endings(name)}-{split}", statements, dropped, was_trained_on)
+
+
+def _in_memory(loaded: data.Loaded, limit: int | None) -> data.Loaded:
+    """The examples; of a stream, the first ones in a dataset."""
+    rows = loaded.dataset
+    if not isinstance(rows, IterableDataset):
+        return loaded
+    rows = Dataset.from_list(list(rows if limit is None else rows.take(limit)), features=rows.features)
+    return loaded._replace(dataset=rows)
 
 
 def _compared(rows: Rows, recipe: Recipe, args: Any) -> Rows:

@@ -11,7 +11,13 @@ import numpy as np
 
 from trl_ext.batching.budget import LARGEST_ROW
 from trl_ext.build.dtypes import precision
+from trl_ext.data.golds import GOLD
+from trl_ext.data.thoughts import ALL
 from trl_ext.evaluation.rows import Rows
+from trl_ext.inspection import facts, thoughts
+from trl_ext.inspection.tokenise import has_images, tokenise
+from trl_ext.inspection.truncation import limits
+from trl_ext.methods import METHODS
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.runs.loaded import Opened
 from trl_ext.support.errors import UserError
@@ -138,24 +144,46 @@ def scorer(opened: Opened, rows: Rows) -> Scorer:
     if not opened.is_adapter:
         opened.add_reference()
     try:
+        args = config(**_settings(opened, config, "dpo" if rows.is_paired else "apo_zero_unpaired"))
         with hushed():
             made = kind(
                 model=opened.model,
                 ref_model=opened.first_weights,
-                args=config(**_settings(opened, config, "dpo" if rows.is_paired else "apo_zero_unpaired")),
-                train_dataset=rows.dataset,
+                args=args,
+                train_dataset=_tokenised(rows, opened.processor, args),
                 processing_class=opened.processor,
             )
     except ValueError as error:
         raise UserError(str(error)) from error
-    if not len(made.train_dataset):
-        raise UserError(
-            f"No row can be evaluated: every prompt has {made.args.max_length} tokens (`max_length`) or more, so no completion "
-            "fits."
-        )
+    _require_rows(made.train_dataset, args)
     if opened.is_adapter:
         opened.add_reference()  # in place of the trainer's, a copy of the adapter it was given
     return made
+
+
+def _tokenised(rows: Rows, processing_class: Any, args: Any) -> Any:
+    """The rows as they are, which the trainer tokenises; where the run leaves out thoughts, their tokens as in training."""
+    if rows.thoughts == ALL or has_images(rows.dataset) or not len(rows.dataset):
+        return rows.dataset
+    method = METHODS["paired" if rows.is_paired else "unpaired"]
+    if GOLD in rows.dataset.column_names:
+        method = method.with_gold()
+    try:
+        tokenised = tokenise(method, rows.dataset, processing_class, args)
+    except UserError as error:
+        raise UserError(str(error).replace("the training data", "the evaluation data")) from error
+    tokenised = thoughts.into_prompts(method, tokenised, processing_class)
+    is_dropped = facts.gather(method, tokenised, limits(method, args), set()).is_dropped
+    kept = tokenised.select(np.flatnonzero(~is_dropped))
+    _require_rows(kept, args)
+    return kept
+
+
+def _require_rows(tokenised: Any, args: Any) -> None:
+    if not len(tokenised):
+        raise UserError(
+            f"No row can be evaluated: every prompt has {args.max_length} tokens (`max_length`) or more, so no completion fits."
+        )
 
 
 def _settings(opened: Opened, config: type, loss: str) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def _run(
     if not force:
         for warning in memory_check.check(recipe):
             console.print(warning)
-    trained = train(recipe, directory, checkpoint, console, abandon=abandon)
+    trained = train(recipe, directory, checkpoint, console, abandon=abandon, measures_movement=conclude is not None)
     trainer = trained.built.trainer
     if trainer.is_world_process_zero():
         from trl_ext.runs.report import draw_curves
@@ -175,6 +175,7 @@ def train(
     console: Console,
     base: SharedBase | None = None,
     abandon: Tell | None = None,
+    measures_movement: bool = False,
 ) -> Trained:
     """Train a recipe and write its run directory: adapter, tokenizer, resolved recipe, metrics, environment, card.
 
@@ -185,6 +186,7 @@ def train(
         console: Prints statements.
         base: Lends the base model if several runs share one.
         abandon: See `main`.
+        measures_movement: Measure how far the policy moves, which needs a few forward passes before and after training.
     """
     from trl_ext.build.trainer import build_trainer
     from trl_ext.runs import environment
@@ -218,7 +220,7 @@ def train(
     if recipe.method.cuts_rows or recipe.method.samples_completions:
         trainer.add_callback(AfterFirstStep(keep_row_tokens))
     movement = Movement(trainer)
-    if recipe.method.completions and not recipe.method.trains_scores:
+    if measures_movement and recipe.method.completions and not recipe.method.trains_scores:
         trainer.add_callback(movement)
     if checkpoint is not None:
         trainer.check_resume(checkpoint)  # before the directory's recipe is replaced
@@ -233,12 +235,12 @@ def train(
             trainer.train(resume_from_checkpoint=checkpoint)
             _require_a_step(trainer, directory)
             seconds, peak = trainer.trained_seconds, memory.read()
-            moved = movement.measure()
             counts = trainer.reference_counts() if recipe.method.cuts_rows else None  # from every process
             with hub.uploading(recipe, directory):
                 trainer.save_model(str(directory))
             trainer.create_model_card(model_name=directory.name, dataset_name=recipe.get("dataset_name"))
             guard.last_words = lambda: f"The run in {directory} is complete; only its report is missing."
+            moved = movement.measure()
     except BaseException as error:
         _close(recipe, built, abandon)
         if isinstance(error, UserError | KeyboardInterrupt) or not staging.is_disk_full(error):
