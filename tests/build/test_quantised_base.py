@@ -13,7 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from tests.conftest import pairs
 from trl_ext.build import pretrained, quantised_base
 from trl_ext.cli import main
+from trl_ext.model_files.quantised import Stored
+from trl_ext.recipe import load
 from trl_ext.runs.load import open_model
+from trl_ext.support.errors import UserError
 
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "use_bnb_nested_quant": True}
 
@@ -176,3 +179,25 @@ def test_mxfp4_becomes_the_numbers_times_powers_of_two(tmp_path):
 
     settings = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
     assert loads(tmp_path, changed(tmp_path, settings, in_mxfp4))
+
+
+@pytest.mark.parametrize(
+    ("stored", "settings", "sentence"),
+    [
+        (Stored("org/base", "fp8", {}), {"use_peft": False}, "would be loaded a second time in another way"),
+        (Stored("org/base", "awq", {}), {"use_peft": False}, "stay frozen, so nothing would be trained"),
+        (Stored("org/base", "bitsandbytes", NF4, has_experts=True), {}, "training on such experts is not tested"),
+        (
+            Stored("org/base", "fp8", {}),
+            {"trainer": "grpo", "reward_funcs": ["think_format_reward"], "use_vllm": True},
+            "weights that are not quantised: remove `use_vllm`",
+        ),
+    ],
+)
+def test_a_base_on_the_hub_is_refused_by_the_same_rules(stored, settings, sentence, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantised_base, "of", lambda base, revision: stored)
+    path = tmp_path / "r.yaml"
+    given = {"model_name_or_path": "org/base", "dataset_name": "embedded", "use_peft": True} | settings
+    path.write_text(json.dumps(given))
+    with pytest.raises(UserError, match=sentence):
+        quantised_base.require(load(path), "org/base", None)

@@ -20,10 +20,11 @@ FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
 def recipe(tmp_path):
     """Loads a recipe on a checkpoint; returns its notes."""
 
-    def make(settings, to_train=True, card=None, **values):
+    def make(settings, to_train=True, card=None, config=None, **values):
         model = tmp_path / "checkpoint"
         model.mkdir(exist_ok=True)
-        (model / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": settings}))
+        config = {"model_type": "llama", "quantization_config": settings} | (config or {})
+        (model / "config.json").write_text(json.dumps(config))
         if card is not None:
             (model / "README.md").write_text(card)
         values = {"model_name_or_path": str(model), "dataset_name": "embedded", "use_peft": True} | values
@@ -105,7 +106,45 @@ def test_it_can_be_planned(recipe):
 def test_what_is_dequantised_is_said(recipe):
     notes = recipe(FP8)
     assert any("stored quantised (FP8). Its weights are dequantised when they are loaded" in note for note in notes)
-    recipe(FP8, use_peft=False)
+    recipe(FP8, use_peft=False, loss="simpo")
+    recipe(FP8, use_peft=False, precompute_ref_log_probs=True)
+
+
+@pytest.mark.parametrize("loss", ["dpo", {"simpo": 1.0, "ipo": 0.5}, "kto"], ids=str)
+def test_all_weights_of_what_is_dequantised_have_no_reference(recipe, loss):
+    sentence = said(recipe, FP8, use_peft=False, loss=loss)
+    assert "would be loaded a second time in another way: add `use_peft: true`" in sentence
+
+
+@pytest.mark.parametrize(
+    ("experts", "is_refused"),
+    [
+        ({"num_experts": 128}, True),
+        ({"text_config": {"n_routed_experts": 64}}, True),
+        ({"moe_num_experts": [64, 64]}, True),
+        ({"num_local_experts": 1, "num_experts": None, "num_experts_per_tok": 2}, False),
+    ],
+    ids=str,
+)
+def test_a_mixture_in_4_bits_is_not_trained(recipe, experts, is_refused):
+    if not is_refused:
+        recipe(NF4, config=experts)
+        return
+    sentence = said(recipe, NF4, config=experts, card="---\nbase_model: org/Model-7B\n---\n")
+    assert "a mixture of experts that is stored quantised (bitsandbytes, 4 bits)" in sentence
+    assert "Name its 16-bit original, org/Model-7B. `load_in_4bit: true` quantises that" in sentence
+    recipe(FP8, config=experts)
+
+
+@pytest.mark.parametrize("settings", [NF4, FP8], ids=str)
+def test_vllm_samples_from_no_quantised_base(recipe, settings, monkeypatch):
+    monkeypatch.setattr(packages, "is_installed", lambda name: True)
+    more = {"trainer": "grpo", "reward_funcs": ["think_format_reward"], "dataset_name": "embedded"}
+    recipe(settings, **more)
+    sentence = said(recipe, settings, **more, use_vllm=True)
+    assert (
+        "`use_vllm` (line 6) is true" in sentence and "weights that are not quantised: remove `use_vllm`" in sentence
+    )
 
 
 def test_an_adapter_on_it_is_continued(recipe, tmp_path):

@@ -58,7 +58,7 @@ def stored_as(recipe: Recipe) -> Stored | None:
     """
     path = model_path(recipe)
     if find_adapter_config_file(path) is not None:
-        return quantised_base.require(recipe, adapter_base(path), base_revision(recipe))
+        return quantised_base.require(recipe, adapter_base(path), base_revision(recipe), is_continued=True)
     return quantised_base.require(recipe, path, recipe.get("model_revision"))
 
 
@@ -217,6 +217,11 @@ def _new_adapter(recipe: Recipe, args: Any, model_args: ModelConfig, statements:
         )
     if targets.has_experts and getattr(args, "disable_dropout", False):
         peft_config.lora_dropout = 0.0  # PEFT refuses dropout on experts even if it is disabled
+    if targets.has_experts and getattr(args, "use_vllm", False):
+        raise UserError(
+            "`use_vllm` needs the policy as plain weights, which cannot be built from a LoRA on experts. Leave experts out of "
+            "`lora_target_parameters` and `lora_target_modules`, or remove `use_vllm`."
+        )
     if targets.has_experts and peft_config.lora_dropout:
         raise UserError(
             f"`lora_dropout` is {peft_config.lora_dropout:g}, and PEFT has no dropout for a LoRA on experts. Set `lora_dropout: 0`, or "

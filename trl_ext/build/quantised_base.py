@@ -32,7 +32,7 @@ DEQUANTISING = {
 """Configurations by which transformers dequantises a checkpoint when it loads it."""
 
 
-def require(recipe: Recipe, base: str, revision: str | None) -> Stored | None:
+def require(recipe: Recipe, base: str, revision: str | None, *, is_continued: bool = False) -> Stored | None:
     """How the base of a recipe is stored; `None` if it is not quantised. Only its configuration is read.
 
     `trl-ext validate` reads folders (`trl_ext.checks.quantised`); this reads models on the Hub too.
@@ -40,6 +40,7 @@ def require(recipe: Recipe, base: str, revision: str | None) -> Stored | None:
     Args:
         base: Folder or Hub name.
         revision: On the Hub.
+        is_continued: An adapter on the base is trained further.
 
     Raises:
         UserError: It cannot be trained, or settings of the recipe contradict it.
@@ -53,6 +54,12 @@ def require(recipe: Recipe, base: str, revision: str | None) -> Stored | None:
     where = "`model_name_or_path`"
     asked = {key: True for key in ("load_in_4bit", "load_in_8bit") if recipe.get(key)}
     problems = [*rules.contradictions(stored, asked, _named(asked)), *rules.untrainable(stored, where)]
+    if recipe.get("use_vllm"):
+        problems.append(rules.unsampled_by_vllm(stored, "`use_vllm`"))
+    if not recipe.get("use_peft") and not is_continued:
+        problems += rules.needs_adapter(stored, where)
+        if recipe.method.has_loss and recipe.needs_reference and not recipe.get("precompute_ref_log_probs"):
+            problems += rules.needs_kept_reference(stored, where, recipe.info.name)
     if stored.is_bnb_4bit:
         fixed = {key: recipe.get(key) for key in rules.STORED_AS if key in recipe.explicit}
         problems += rules.other_than_stored(stored, fixed, _named(fixed))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from trl_ext.checks import packages, sharding
-from trl_ext.checks.rule import note, problem, requirement
+from trl_ext.checks.rule import LOSS, note, problem, requirement
 from trl_ext.checks.settings import Settings
 from trl_ext.model_files import adapter, quantised
 from trl_ext.model_files.quantised import Stored
@@ -41,6 +41,21 @@ def without_adapter(s: Settings) -> Iterator[str]:
     stored, name = quantised.of_model(s["model_name_or_path"]), s["model_name_or_path"]
     if stored is not None and not s["use_peft"] and not adapter.is_continued(name):
         yield from needs_adapter(stored, s.where("model_name_or_path"))
+
+
+@problem("model_name_or_path", "use_peft", "precompute_ref_log_probs", LOSS, recipe_only=True)
+def without_kept_reference(s: Settings) -> Iterator[str]:
+    stored, name = quantised.of_model(s["model_name_or_path"]), s["model_name_or_path"]
+    reads_reference = s.loss.needs_reference and not s["precompute_ref_log_probs"]
+    if stored is not None and reads_reference and not s["use_peft"] and not adapter.is_continued(name):
+        yield from needs_kept_reference(stored, s.where("model_name_or_path"), s.loss.name)
+
+
+@problem("model_name_or_path", "use_vllm", recipe_only=True)
+def sampled_by_vllm(s: Settings) -> Iterator[str]:
+    stored = quantised.of_model(s["model_name_or_path"]) if s["use_vllm"] else None
+    if stored is not None:
+        yield unsampled_by_vllm(stored, s.where("use_vllm"))
 
 
 @problem("model_name_or_path", "fsdp", recipe_only=True)
@@ -109,11 +124,34 @@ def needs_adapter(stored: Stored, where: str) -> Iterator[str]:
         )
 
 
+def needs_kept_reference(stored: Stored, where: str, loss: str) -> Iterator[str]:
+    """A sentence about a checkpoint whose weights are dequantised and all trained, so that its reference is loaded again."""
+    if stored.method.is_dequantised:
+        yield (
+            f"{where} is {stored.model}, which is stored quantised ({stored.title}) and dequantised when it is loaded, and the "
+            f"reference that the loss {loss} reads would be loaded a second time in another way: add `use_peft: true`, with which "
+            "policy and reference share one base."
+        )
+
+
+def unsampled_by_vllm(stored: Stored, where: str) -> str:
+    """A sentence about a checkpoint that vLLM would load quantised, although it is sent weights that are not."""
+    return (
+        f"{where} is true, and {stored.model} is stored quantised ({stored.title}), which vLLM would load as it is and then be sent "
+        f"weights that are not quantised: remove `use_vllm`. Or: {_original(stored)}"
+    )
+
+
 def untrainable(stored: Stored, where: str) -> Iterator[str]:
     """Sentences about a checkpoint that cannot be trained, or not with the installed packages."""
     if (sentences := quantised.refusal(stored)) is not None:
         yield f"{where}: {sentences}"
         return
+    if stored.is_bnb_4bit and stored.has_experts:
+        yield (
+            f"{where} is {stored.model}, a mixture of experts that is stored quantised ({stored.title}), and training on such "
+            f"experts is not tested. {_original(stored)}"
+        )
     absent = [pip for name, pip in stored.method.packages if not packages.is_installed(name)]
     if absent:
         yield (
@@ -130,6 +168,10 @@ def on_loading(stored: Stored) -> str | None:
         f"{stored.model} is stored quantised ({stored.title}). Its weights are dequantised when they are loaded, and training takes "
         "the memory of unquantised weights."
     )
+
+
+def _original(stored: Stored) -> str:
+    return f"{quantised.instead(stored.original)} `load_in_4bit: true` quantises that when it is loaded."
 
 
 def _shown(value: Any) -> str:

@@ -35,6 +35,9 @@ class Method(NamedTuple):
     packages: tuple[tuple[str, str], ...] = ()
 
 
+NUMBERS_OF_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""What configurations call the number of experts of a layer."""
+
 GPTQ_PACKAGES = (("gptqmodel", "gptqmodel"), ("optimum", "optimum"))
 INFERENCE_ONLY = "transformers loads it for inference only"
 UNTESTED = "trl-ext is not tested with it"
@@ -81,12 +84,14 @@ class Stored:
         kind: Its `quant_method`.
         settings: Its `quantization_config`.
         original: Its 16-bit original; `None` if neither its configuration nor the card in its folder says so.
+        has_experts: Whether it is a mixture of experts.
     """
 
     model: str
     kind: str
     settings: Mapping[str, Any] = field(hash=False)
     original: str | None = None
+    has_experts: bool = False
 
     @property
     def method(self) -> Method:
@@ -133,7 +138,7 @@ def of_config(model: str, config: Mapping[str, Any], card: Mapping[str, Any] | N
         return None
     is_bnb = found.get("load_in_4bit") or found.get("load_in_8bit")  # as transformers decides
     kind = BITSANDBYTES if is_bnb else str(found.get("quant_method")).lower()
-    return Stored(model, kind, found, original_of(model, config, card))
+    return Stored(model, kind, found, original_of(model, config, card), _has_experts(config))
 
 
 def of_model(name: Any) -> Stored | None:
@@ -209,6 +214,14 @@ def card_in(folder: Path) -> dict[str, Any]:
 def _settings(config: Any) -> Mapping[str, Any] | None:
     found = config.get("quantization_config") if isinstance(config, Mapping) else None
     return found if isinstance(found, Mapping) and found else None
+
+
+def _has_experts(config: Mapping[str, Any]) -> bool:
+    """Whether a model is a mixture of experts: its configuration, or that of a part of it, gives their number."""
+    numbers = [config.get(name) for name in NUMBERS_OF_EXPERTS]
+    numbers = [number for given in numbers for number in (given if isinstance(given, list) else [given])]
+    parts = (part for part in config.values() if isinstance(part, Mapping))
+    return any(isinstance(number, int) and number > 1 for number in numbers) or any(map(_has_experts, parts))
 
 
 def _is_another(name: Any, model: str) -> bool:

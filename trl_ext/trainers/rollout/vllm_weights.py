@@ -23,12 +23,17 @@ def check(config: PeftConfig) -> None:
     if not isinstance(config, LoraConfig) or config.use_dora or config.target_parameters:
         raise ValueError(
             "`use_vllm` needs the policy as plain weights, which can only be built from plain LoRA (no DoRA, no "
-            "`target_parameters`). Change the adapter, or set `use_vllm: false`."
+            "`target_parameters`, no experts). Change the adapter, or set `use_vllm: false`."
         )
 
 
 def sent_merged(generation: Any, model: PeftModel) -> None:
-    """Let `generation`, TRL's `VLLMGeneration`, send the merged weights of a policy, matrix by matrix."""
+    """Let `generation`, TRL's `VLLMGeneration`, send the merged weights of a policy, matrix by matrix.
+
+    Raises:
+        ValueError: The adapter is not plain LoRA: PEFT may have found experts among its `target_modules`.
+    """
+    check(model.peft_config[POLICY])
     generation._iter_named_params = lambda: named_weights(model)
 
 
