@@ -134,7 +134,7 @@ def test_a_value_of_the_training_set_is_computed_once(extended, tiny_model, tmp_
     gap = (tensors["chosen_logps"] - tensors["rejected_logps"]).mean().item()
     trainer.train()
     assert trainer.row_objective.state.values == {"gap": pytest.approx(gap, abs=1e-4)}
-    assert capsys.readouterr().out.count("scoring the 12 training examples once") == 1
+    assert capsys.readouterr().out.count("scoring 12 training examples once") == 1
     resumed = trainer_for(tiny_model, tmp_path / "again", "margin", max_steps=3, learning_rate=0.01)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert resumed.row_objective.state.values == trainer.row_objective.state.values
