@@ -68,3 +68,42 @@ def test_where_nothing_reads_it_the_report_says_so():
 def test_a_margin_of_another_name():
     given = Dataset.from_list([{**row, "gap": 2.0} for row in PLAIN])
     assert data.load(given, columns={"margin": "gap"}).dataset["margin"][:] == [2.0] * len(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1.0, None], r"row 1 of `train_dataset` is empty"),
+        ([None, None], r"row 0 of `train_dataset` is empty"),
+        ([1.0, float("inf")], r"row 1 of `train_dataset` is inf"),
+        (["1", "2"], r"has the type string, and the loss rpo reads numbers\. Convert it, as in `dataset\.cast_column"),
+        ([True, False], r"has the type bool"),
+        ([[1.0], [2.0]], r"has the type list"),
+    ],
+)
+def test_a_trainer_is_not_made_with_margins_that_are_no_numbers(values, said):
+    given = Dataset.from_dict({"prompt": ["a", "b"], "margin": values})
+    with pytest.raises(ValueError, match=said):
+        margins.refuse({"train_dataset": given}, "the loss rpo")
+    with pytest.raises(ValueError, match=said.replace("train_dataset", "eval_dataset")):
+        margins.refuse({"eval_dataset": {"a": given.select([])} | {"b": given}}, "the loss rpo")
+
+
+def test_margins_that_a_trainer_can_read():
+    for values in ([1, -2], [0.5, 1.5], []):
+        margins.refuse({"train_dataset": Dataset.from_dict({"margin": values}), "eval_dataset": None}, "the loss rpo")
+    shuffled = Dataset.from_dict({"margin": [None, 1.0, 2.0]}).select([2, 1])
+    margins.refuse({"train_dataset": shuffled}, "the loss rpo")
+
+
+@pytest.mark.parametrize("value", [None, "1", True, float("nan")])
+def test_a_stream_is_checked_as_it_is_read(value):
+    given = Dataset.from_list([{"prompt": "a", "margin": value}]).to_iterable_dataset()
+    with pytest.raises(
+        UserError, match=rf"The `margin` in a row of `train` is {'empty' if value is None else repr(value)}"
+    ):
+        next(iter(margins.watched(given, "train", "the loss rpo")))
+    good = Dataset.from_list([{"prompt": "a", "margin": 1}, {"prompt": "b", "margin": -1}])
+    assert list(margins.watched(good.to_iterable_dataset(), "train", "the loss rpo")) == list(good)
+    without = good.remove_columns("margin")
+    assert list(margins.watched(without.to_iterable_dataset(), "train", "a reward model")) == list(without)

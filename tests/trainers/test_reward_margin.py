@@ -6,6 +6,7 @@ import math
 
 import pytest
 import yaml
+from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import RewardTrainer
 
@@ -14,8 +15,9 @@ from trl_ext.build import dataset
 from trl_ext.build.config import training_config
 from trl_ext.cli import main
 from trl_ext.recipe import load
+from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 from trl_ext.trainers.common.template_defaults import TemplateDefaults
-from trl_ext.trainers.sft_and_reward import RewardModelTrainer
+from trl_ext.trainers.sft_and_reward import RewardModelConfig, RewardModelTrainer
 
 MARGIN = 2.5
 PAIR = {"prompt": "what film?", "chosen": "a great film", "rejected": "a dull film"}
@@ -62,3 +64,19 @@ def test_the_collator_receives_what_trl_gives_it(recipe, tmp_path):
     ours = trainer._prepare_dataset(given.train, tokenizer, args, "training")
     trl = RewardTrainer._prepare_dataset(None, given.train, tokenizer, args, "training")
     assert ours[0]["margin"] == trl[0]["margin"] == MARGIN
+
+
+@pytest.mark.parametrize(("loss", "reader"), [("rpo", "the loss rpo"), (None, "a reward model")])
+@pytest.mark.parametrize(("values", "said"), [([1.0, None], "row 1 of"), (["wide", "far"], "has the type string")])
+def test_trainers_refuse_margins_before_the_model_is_loaded(tmp_path, loss, reader, values, said):
+    rows = Dataset.from_list([{**PAIR, "margin": value} for value in values])
+    settings = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False}
+    if loss is None:
+        make, args = RewardModelTrainer, RewardModelConfig(**settings)
+    else:
+        make, args = PairedPreferenceTrainer, PairedPreferenceConfig(**settings, loss=loss)
+    with pytest.raises(ValueError, match=f"{said}.*{reader} reads"):
+        make("no/such/model", args=args, train_dataset=rows)
+    good = Dataset.from_list([{**PAIR, "margin": 1.0}])
+    with pytest.raises(ValueError, match=f"`eval_dataset`.*{reader} reads"):
+        make("no/such/model", args=args, train_dataset=good, eval_dataset=rows)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, Value, concatenate_datasets
 
 from trl_ext.data.cache_keys import fingerprint
@@ -16,9 +20,12 @@ from trl_ext.support.errors import UserError
 
 SUBTRACTED = "is subtracted from the difference of rewards"
 """What a reward model does with it, as in TRL."""
+REWARD_MODEL = "a reward model"
+NUMBERS = (pyarrow.types.is_integer, pyarrow.types.is_floating, pyarrow.types.is_null)
+"""Types of columns that can hold numbers."""
 
 
-def as_numbers(loaded: Loaded, reader: str = "a reward model", use: str = SUBTRACTED) -> tuple[Loaded, list[str]]:
+def as_numbers(loaded: Loaded, reader: str = REWARD_MODEL, use: str = SUBTRACTED) -> tuple[Loaded, list[str]]:
     """Pairs whose margins are numbers, and a sentence about them; pairs without the column are returned unchanged.
 
     Args:
@@ -69,6 +76,54 @@ def required(loaded: Loaded, loss: str) -> tuple[Loaded, list[str]]:
     return as_numbers(loaded, f"the loss {loss}", f"is the difference of rewards that {loss} aims at")
 
 
+def refuse(given: Mapping[str, Any], reader: str) -> None:
+    """ValueError for datasets of a trainer whose margins are not all finite numbers. Streams are not read (`watched`).
+
+    Args:
+        given: The trainer's arguments by name; `train_dataset` and `eval_dataset` are looked at.
+        reader: What reads the margins.
+    """
+    for name in ("train_dataset", "eval_dataset"):
+        of_name = given.get(name)
+        for dataset in of_name.values() if isinstance(of_name, dict) else [of_name]:
+            if isinstance(dataset, Dataset) and (problem := _problem(dataset, name, reader)) is not None:
+                raise ValueError(problem)
+
+
+def _problem(dataset: Dataset, name: str, reader: str) -> str | None:
+    if MARGIN not in dataset.column_names:
+        return None
+    column = dataset.select_columns([MARGIN]).with_format("arrow")[:][MARGIN]
+    if not any(is_of(column.type) for is_of in NUMBERS):
+        return (
+            f"The column `{MARGIN}` of `{name}` has the type {column.type}, and {reader} reads numbers. Convert it, as in "
+            f'`dataset.cast_column("{MARGIN}", Value("float64"))`, or rename it.'
+        )
+    are_finite = pc.fill_null(pc.is_finite(column.cast("float64")), False).to_numpy()
+    row = int(are_finite.argmin()) if len(are_finite) else 0
+    return None if are_finite.all() else _sentence(column[row].as_py(), f"row {row:,} of `{name}`", reader)
+
+
+def watched(dataset: Any, name: str, reader: str) -> Any:
+    """A trainer's dataset, whose margins are checked as its rows are read if it is streamed.
+
+    Raises:
+        UserError: While rows are read: a margin is not a finite number.
+    """
+    if not isinstance(dataset, IterableDataset):
+        return dataset
+    return dataset.map(
+        _refused, fn_kwargs={"where": f"a row of `{name}`", "reader": reader}, features=dataset.features
+    )
+
+
+def _refused(row: dict[str, Any], where: str, reader: str) -> dict[str, Any]:
+    value = row.get(MARGIN, 0.0)
+    if isinstance(value, bool) or not (isinstance(value, Real) and math.isfinite(value)):
+        raise UserError(_sentence(value, where, reader))
+    return {}
+
+
 def _converted(row: dict[str, Any], where: str, reader: str) -> dict[str, float]:
     return {MARGIN: _number(row[MARGIN], f"a row of {where}", reader)}
 
@@ -79,9 +134,13 @@ def _number(value: Any, where: str, reader: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
-        given = "empty" if value is None else f"{value!r}"
-        raise UserError(
-            f"The `{MARGIN}` in {where} is {given}, and {reader} reads it as a number. Give every row a finite number, "
-            f"or rename the column."
-        )
+        raise UserError(_sentence(value, where, reader))
     return number
+
+
+def _sentence(value: Any, where: str, reader: str) -> str:
+    given = "empty" if value is None else f"{value!r}"
+    return (
+        f"The `{MARGIN}` in {where} is {given}, and {reader} reads it as a number. Give every row a finite number, "
+        f"or rename the column."
+    )

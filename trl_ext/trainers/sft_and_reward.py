@@ -20,6 +20,7 @@ from typing import Any
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from trl_ext import checks
+from trl_ext.data import margins
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.model_card import ModelCard
@@ -83,14 +84,27 @@ class RewardModelTrainer(
     _tag_names = ["trl", "trl-ext", "reward-trainer"]  # noqa: RUF012
     _sequences_per_example = 2
 
-    def __init__(self, *args: Any, processing_class: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """As TRL's trainer. ValueError for data with a column `margin` that holds anything but finite numbers."""
+        margins.refuse({"train_dataset": train_dataset, "eval_dataset": eval_dataset}, margins.REWARD_MODEL)
         self._defaults = TemplateDefaults(processing_class)
-        super().__init__(*args, processing_class=processing_class, **kwargs)
+        given = (model, args, data_collator, train_dataset, eval_dataset, processing_class)
+        super().__init__(*given, **kwargs)
         self._defaults.put_back(self.processing_class)
 
-    def _prepare_dataset(self, dataset: Any, processing_class: Any, *args: Any, **kwargs: Any) -> Any:
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         self._defaults.put_back(processing_class)
-        return super()._prepare_dataset(dataset, processing_class, *args, **kwargs)
+        dataset = margins.watched(dataset, dataset_name, margins.REWARD_MODEL)
+        return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
 
     def card_method(self) -> dict[str, str]:
         return {"method": "reward model, −log σ(r(chosen) − r(rejected)) (TRL's RewardTrainer)"}

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from trl_ext.checks import launch, sharding
+from trl_ext.data import margins
 from trl_ext.data.missing_columns import GOLD, missing
 from trl_ext.trainers.common import adapters, lora, overrides, recompute_options, streams
 from trl_ext.trainers.preference import reference_sync, sharded
@@ -73,8 +74,11 @@ def refuse_unread_streams(args: Any, model: Any, given: dict[str, Any]) -> None:
             )
 
 
-def refuse_missing_columns(loss: Any, given: dict[str, Any]) -> None:
-    """ValueError for data without a column that the loss reads. A stream may not know its columns."""
+def refuse_unusable_columns(loss: Any, given: dict[str, Any]) -> None:
+    """ValueError for data without a column that the loss reads, or with margins that are no numbers.
+
+    A stream may not know its columns. Its margins are checked as its rows are read.
+    """
     for name in ("train_dataset", "eval_dataset"):
         of_name = given.get(name)
         for dataset in of_name.values() if isinstance(of_name, dict) else [of_name]:
@@ -84,6 +88,13 @@ def refuse_missing_columns(loss: Any, given: dict[str, Any]) -> None:
                 if (f"{column}_ids" if is_tokenised else column) not in present:
                     where = f"`{name}` is tokenised and" if is_tokenised else f"`{name}`"
                     raise ValueError(missing(where, column, loss.name))
+    if margins.MARGIN in loss.columns:
+        margins.refuse(given, reader_of(loss))
+
+
+def reader_of(loss: Any) -> str:
+    """The loss as the subject of a sentence about margins."""
+    return f"the loss {loss.name}"
 
 
 def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
@@ -95,7 +106,7 @@ def refuse(args: Any, loss: Any, model: Any, given: dict[str, Any]) -> None:
         raise ValueError(problem)
     if has_images(given.get("train_dataset")) and (problem := launch.refused_with_images(args, loss)):
         raise ValueError(problem)
-    refuse_missing_columns(loss, given)
+    refuse_unusable_columns(loss, given)
     if args.activation_offloading and (args.use_cpu or not torch.accelerator.is_available()):
         raise ValueError(
             "`activation_offloading` moves activations to the CPU, and this run is on the CPU: remove it."

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from trl_ext import losses
 from trl_ext.batching.padded import Examples
 from trl_ext.checks import sharding
-from trl_ext.data import gold_tokens
+from trl_ext.data import gold_tokens, margins
 from trl_ext.data.golds import GOLD
 from trl_ext.reference import frozen_copy, modules
 from trl_ext.reference.implicit import FROZEN_COPY
@@ -172,6 +172,8 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
         """Use tokenised data as it is; TRL tokenises other data."""
+        if margins.MARGIN in self.loss.columns:
+            dataset = margins.watched(dataset, args[-1], construction.reader_of(self.loss))
         if "prompt_ids" in (dataset.column_names or ()):
             return dataset
         prepare = super()._prepare_dataset
