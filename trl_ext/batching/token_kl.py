@@ -36,12 +36,17 @@ def token_kl(reference: States, policy: States, config: Any) -> Tensor:
     """
     text = config.get_text_config()
     scale, cap = logit_scale(text), getattr(text, "final_logit_softcapping", None)
-    size = TILE if policy.hidden.device.type == "cpu" else max(1, LOGITS // len(policy.weight))
+    size = tile_tokens(len(policy.weight), policy.hidden.device)
     tiles = [
         checkpoint(_of_tile, before, now, reference, policy, scale, cap, use_reentrant=False)
         for before, now in zip(reference.hidden.detach().split(size), policy.hidden.split(size), strict=True)
     ]
     return torch.cat(tiles)
+
+
+def tile_tokens(vocabulary: int, device: torch.device) -> int:
+    """Tokens whose logits exist at a time."""
+    return TILE if device.type == "cpu" else max(1, LOGITS // vocabulary)
 
 
 def logit_scale(text: Any) -> float:

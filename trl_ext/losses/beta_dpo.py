@@ -36,7 +36,8 @@ def beta_dpo(
 
     Inputs (B,), log-probs summed over completion tokens, of one whole optimizer step. M₀ (`mean_margin`) is a scalar in nats:
     the moving average of the mean margin h over steps, this one included, as in the authors' code. β_t carries no gradient
-    and is at least 0.001. `dynamic_alpha` α = 0 is `dpo`; 0.6 is the authors' example, and their tables have α up to 1.
+    and is at least 0.001. β = 0.1 and a momentum of 0.9 are the paper's defaults. `dynamic_alpha` α = 0 is `dpo`; 0.6 is the example of
+    the authors' repository.
 
     The paper defines margins with β, their code without: here as in the code. Its filter, which drops a random share of the
     pairs of a step by their distance from M₀, is not part of this loss. Rewards: β × log-ratio, with the fixed β.

@@ -29,8 +29,8 @@ def dpop(
 
     Inputs (B,), log-probs summed over completion tokens. The penalty is inside the sigmoid and so is multiplied by β.
     While Δ_w < 0, the gradient with respect to the chosen log-prob is 1 + λ times that of `dpo`; otherwise the two losses
-    are equal. `dpop_lambda` λ = 0 is `dpo`. The defaults are those of the paper, which reports little difference between
-    λ = 5, 50 and 500. Rewards: β × log-ratio, without the penalty.
+    are equal. `dpop_lambda` λ = 0 is `dpo`. The defaults are those of the paper's Section 5, which reports little difference
+    between λ = 5, 50 and 500. Rewards: β × log-ratio, without the penalty.
     """
     chosen_log_ratio = chosen_logps - ref_chosen_logps
     rejected_log_ratio = rejected_logps - ref_rejected_logps

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
@@ -21,6 +21,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from trl_ext.batching import token_kl
 from trl_ext.batching.head import head_sees
 from trl_ext.fused import lora as fused_lora
 from trl_ext.fused import norm, swiglu
@@ -90,8 +91,14 @@ def run(
             live.count(fake_model.allocate(model))
             static, inputs = live.bytes, step.inputs()
             with live:
-                with torch.autocast("cpu", torch.bfloat16), step.around(inputs):
-                    loss = model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum()
+                with torch.autocast("cpu", torch.bfloat16):
+                    before = _states(base, row, step.scored) if row.reads_distributions else None
+                    with step.around(inputs) as states:
+                        loss = model(**inputs, use_cache=False, fused_lm_head=True).log_probs.sum()
+                    if before is not None:
+                        loss = loss + token_kl.token_kl(before, states.pop(), base.config).sum()
+                        del before
+                    states.clear()
                 stored = live.bytes - static
                 loss.backward()
     return Measured(row, static, stored, live.peak)
@@ -157,10 +164,21 @@ def _checkpoint(base: Any, count: int) -> None:
 
 @dataclass
 class _Step:
-    """Inputs of the model, and a context manager around its forward pass; both depend on packed or padded rows."""
+    """Inputs of the model, a context manager around its forward pass, and the number of scored tokens, by packed or padded rows.
+
+    The context returns a list to which the states that the LM head reads are added.
+    """
 
     inputs: Any
     around: Any
+    scored: int
+
+
+def _states(base: Any, row: Row, scored: int) -> token_kl.States:
+    """States of the reference before its LM head."""
+    head = base.get_output_embeddings()
+    hidden = torch.empty(scored, head.in_features, dtype={2: torch.bfloat16, 4: torch.float32}[row.activation])
+    return token_kl.States(hidden, head.weight, head.bias)
 
 
 def _packed_step(model: Any, base: Any, row: Row) -> tuple[_Step, Row]:
@@ -185,12 +203,12 @@ def _packed_step(model: Any, base: Any, row: Row) -> tuple[_Step, Row]:
         }
 
     @contextlib.contextmanager
-    def around(given: dict[str, Any]) -> Iterator[None]:
+    def around(given: dict[str, Any]) -> Iterator[list[token_kl.States]]:
         layout = Layout(packed.layout.segments, given["position_ids"][0])
-        with attention.packed(layout), head_sees(base, _some(scored)):
-            yield
+        with attention.packed(layout), _head_sees_some(base, scored) as states:
+            yield states
 
-    return _Step(inputs, around), replace(
+    return _Step(inputs, around, scored), replace(
         row, tokens=tokens, completion_share=scored / tokens, keys_per_token=keys / tokens
     )
 
@@ -205,13 +223,23 @@ def _padded_step(model: Any, base: Any, row: Row) -> tuple[_Step, Row]:
         labels = torch.empty(1, scored, dtype=torch.long)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "shift_labels": labels}
 
-    step = _Step(inputs, lambda given: head_sees(base, _some(scored)))
+    step = _Step(inputs, lambda given: _head_sees_some(base, scored), scored)
     return step, replace(row, tokens=count * row.width)
 
 
-def _some(scored: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function that selects `scored` hidden states; which ones does not matter for fake tensors."""
-    return lambda hidden: hidden.flatten(0, 1)[None][:, torch.empty(scored, dtype=torch.long)]
+@contextlib.contextmanager
+def _head_sees_some(base: Any, scored: int) -> Iterator[list[token_kl.States]]:
+    """Context in which the LM head sees `scored` states; which ones does not matter for fake tensors. They are added to the list."""
+    states: list[token_kl.States] = []
+
+    def select(hidden: torch.Tensor) -> torch.Tensor:
+        selected = hidden.flatten(0, 1)[None][:, torch.empty(scored, dtype=torch.long)]
+        head = base.get_output_embeddings()
+        states.append(token_kl.States(selected[0], head.weight, head.bias))
+        return selected
+
+    with head_sees(base, select):
+        yield states
 
 
 class _NormKernel(torch.autograd.Function):
@@ -240,6 +268,9 @@ def _as_on_cuda() -> Iterator[None]:
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None
 
+    def tile_tokens(vocabulary: int, device: Any) -> int:
+        return max(1, token_kl.LOGITS // vocabulary)
+
     def has_kernel(x: torch.Tensor, weight: torch.Tensor, offset: float) -> bool:
         return offset == 0 and x.dtype == weight.dtype
 
@@ -249,6 +280,7 @@ def _as_on_cuda() -> Iterator[None]:
         with (
             mock.patch.multiple(head, _forward_tile=nothing, _backward_tile=nothing, _addmm_fp32=nothing),
             mock.patch.multiple(norm, has_kernel=has_kernel, kernel=_NormKernel.apply),
+            mock.patch.object(token_kl, "tile_tokens", tile_tokens),
         ):
             yield
     finally:

@@ -15,6 +15,7 @@ moments (`moments`). Each formula is tested against the real model on fake tenso
 
 from dataclasses import dataclass
 
+from trl_ext.planner import divergences
 from trl_ext.planner.shape import Shape, four_bit_bytes
 from trl_ext.planner.stored import Scheme
 
@@ -48,6 +49,7 @@ class Row:
         cached_tokens: Tokens in the KV cache while completions are sampled; 0 if none are sampled.
         is_cache_static: Whether the KV cache has its final size from the beginning.
         engine: Bytes of an inference engine that are taken only while completions are sampled.
+        reads_distributions: Whether the loss compares the next-token distributions of policy and reference.
     """
 
     tokens: int
@@ -59,6 +61,7 @@ class Row:
     cached_tokens: int = 0
     is_cache_static: bool = False
     engine: float = 0.0
+    reads_distributions: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,12 +209,14 @@ def moments(shape: Shape, row: Row, storage: Storage, checkpointed_layers: int) 
     residue = {"inputs of checkpointed layers": recomputed * residue_per_token(shape, row) * tokens}
     kept = residue | {"stored activations": (shape.layers - recomputed) * stored}
     outside = {"activations outside the layers": outside_per_token(shape, row) * tokens}
-    freed = row.activation * row.completion_share * shape.hidden
-    final_norm = (_norm_backward(shape, row) - freed) * tokens
+    final_norm = _norm_backward(shape, row) * tokens - divergences.states(shape, row)  # which are freed
     found = {
         "the LM head's backward pass": kept | outside | {"LM head": head(shape, row, storage)},
         "the final norm's backward pass": kept | outside | {"backward pass of the norm": final_norm},
     }
+    if row.reads_distributions:
+        found["the LM head's backward pass"]["gradient of the divergences"] = divergences.states(shape, row)
+        found["the divergences from the reference"] = kept | outside | divergences.parts(shape, row, storage)
     if row.cached_tokens:
         growth = 1.0 if row.is_cache_static else GROWING_CACHE
         found["the sampling of completions"] = {"KV cache": growth * kv_cache_per_token(shape) * row.cached_tokens}

@@ -85,13 +85,14 @@ class Request:
         """
         activation = self.storage.weight
         sampled = self.training.cached_tokens, self.training.is_cache_static, self.sampling.during
+        rest = (*sampled, self.training.reads_distributions)
         if self.cannot_pack is not None:
             width = min(width or self.training.length, tokens)
             share = 0.0 if self.training.is_classifier else COMPLETION_SHARE
-            return Row(tokens, share, 1.0, self.attention, width, activation, *sampled)
+            return Row(tokens, share, 1.0, self.attention, width, activation, *rest)
         shared = 1 + self.training.sequences * (1 - COMPLETION_SHARE)
         kernel = kernel if activation == 2 and self.shape.head_width <= 256 else "segments"
-        return Row(tokens, COMPLETION_SHARE, shared, kernel, 0, activation, *sampled)
+        return Row(tokens, COMPLETION_SHARE, shared, kernel, 0, activation, *rest)
 
     def mean_tokens(self, given: float | None = None) -> float:
         """Mean tokens of an example; an assumption unless given."""

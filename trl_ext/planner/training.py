@@ -32,6 +32,7 @@ class Training:
         checkpointing: Whether all layers are checkpointed; `None` if the run chooses the number.
         cannot_pack: Why this trainer pads; `None` if it packs.
         needs_reference: Whether a reference is computed or cached.
+        reads_distributions: Whether the loss compares whole next-token distributions of policy and reference.
         extra_passes: Additional passes without gradient.
         is_classifier: Whether it trains a scalar head instead of the LM head.
         trained_adapters, frozen_adapters: Numbers of adapters on the base. Frozen ones are those that this trainer adds, in
@@ -51,6 +52,7 @@ class Training:
     checkpointing: bool | None = None
     cannot_pack: str | None = None
     needs_reference: bool = False
+    reads_distributions: bool = False
     extra_passes: int = 0
     is_classifier: bool = False
     trained_adapters: int = 1
@@ -78,6 +80,7 @@ def preferences(recipe: Any) -> Training:
         checkpointing=_checkpointing(recipe),
         cannot_pack=_padding(recipe),
         needs_reference=info.needs_reference,
+        reads_distributions=info.reads_distributions,
         extra_passes=int("z_ref" in info.inputs) + int(info.coupled),
         frozen_adapters=_moving_reference(recipe),
         notes=notes,
