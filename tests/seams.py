@@ -28,6 +28,11 @@ SEAMS = (
         "batching/test_families.py",
     ),
     Seam("batching/head.py", "`TOKEN_CHUNK_SIZE` of TRL's fused LM head", "batching/test_head.py"),
+    Seam(
+        "batching/images.py",
+        "TRL's collator repeats images for the rejected completions; `compute_3d_position_ids` of transformers' models",
+        "batching/test_images.py",
+    ),
     Seam("batching/kernels.py", "transformers' `repeat_kv`", "batching/test_kernels.py"),
     Seam(
         "batching/token_kl.py",

@@ -218,7 +218,7 @@ def test_the_backward_pass_of_a_kernel_is_proved_too(fault, monkeypatch):
     with torch.no_grad():
         outcome = proof.prove_gradient(
             lambda row: in_one_row(model, row).sum(dim=1),
-            TREES[0],
+            pack([TREES[0]]),
             torch.device("cpu"),
             proof.Outcome(None, "values agree"),
         )

@@ -9,7 +9,7 @@ from transformers import AutoConfig
 from tests.batching.helpers import FAMILIES, alone, build, configuration, family, in_one_row, trees
 from tests.batching.test_kernels import documented_varlen
 from trl_ext.batching import attention, kernels, proof
-from trl_ext.batching.packed import Tree
+from trl_ext.batching.packed import Tree, pack
 
 TREE = trees()[0]
 
@@ -25,7 +25,7 @@ def prove(model, switch=True, wrong=False):
             row.layout = attention.broken(row.layout)
         return in_one_row(model, row).sum(dim=1)
 
-    return proof.prove(score, expected, TREE, torch.float32)
+    return proof.prove(score, expected.repeat(2), pack([TREE, TREE]), list(map(len, TREE.completions)), torch.float32)
 
 
 @torch.no_grad()
@@ -109,7 +109,8 @@ def test_a_deep_model_is_accepted_in_bfloat16_with_another_kernel(monkeypatch):
     def score(row):
         return in_one_row(model, row).sum(dim=1)
 
-    outcome = proof.prove(score, expected, tree, torch.bfloat16)
+    row = pack([tree, tree])
+    outcome = proof.prove(score, expected.repeat(2), row, list(map(len, sides)), torch.bfloat16)
     assert outcome.reason is None, outcome.reason
-    outcome = proof.prove_gradient(score, tree, torch.device("cpu"), outcome)
+    outcome = proof.prove_gradient(score, row, torch.device("cpu"), outcome)
     assert outcome.reason is None, outcome.reason

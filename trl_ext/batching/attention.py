@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from trl_ext.batching import kernels
@@ -95,18 +95,28 @@ def broken(layout: Layout) -> Layout:
     """
     segments = [s._replace(prefix=(s.prefix[0] if s.prefix else 0, s.start)) for s in layout.segments]
     segments = [s if s.start else s._replace(prefix=None) for s in segments]
-    return Layout(segments, layout.positions)
+    return Layout(segments, layout.positions)  # without the padded rows, whose masks would hide the mistake
 
 
 def switch(model: Any, kernel: str = kernels.SEGMENTS) -> str:
     """Make `model` compute packed rows with `kernel`, and other batches as before.
 
+    Only the language model is switched: a tower for images has sequences of its own, which no layout describes.
+
     Returns:
-        The model's previous implementation, to switch back with `model.set_attn_implementation`.
+        The model's previous implementation, for `switch_back`.
     """
-    before = ordinary(model.config._attn_implementation)
-    model.set_attn_implementation(_register(kernel, before))
+    before = ordinary(model.config.get_text_config()._attn_implementation)
+    switch_back(model, _register(kernel, before))
     return before
+
+
+def switch_back(model: Any, implementation: str) -> None:
+    """Set the implementation of the language model."""
+    config = model.config
+    text = config.get_text_config()
+    parts = {key: implementation for key in config.sub_configs if getattr(config, key, None) is text}
+    model.set_attn_implementation(implementation if text is config else parts)
 
 
 def ordinary(implementation: str | None) -> str | None:
@@ -117,16 +127,16 @@ def ordinary(implementation: str | None) -> str | None:
 @contextlib.contextmanager
 def switched_off(model: Any) -> Iterator[None]:
     """Context in which `model` has the implementation that it had before `switch`: some code accepts only names it knows."""
-    switched = model.config._attn_implementation
+    switched = model.config.get_text_config()._attn_implementation
     usual = ordinary(switched)
     if usual == switched:
         yield
         return
-    model.set_attn_implementation(usual)
+    switch_back(model, usual)
     try:
         yield
     finally:
-        model.set_attn_implementation(switched)
+        switch_back(model, switched)
 
 
 @dataclass
@@ -136,6 +146,11 @@ class SegmentMask:
     layout: Layout
     base: Callable
     reach: int | None  # the model's mask may hide keys farther away than this; None: it is causal
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model's mask is evaluated in full: of images, it may show later tokens, too."""
+        return self.layout.rows is not None and self.base is not causal_mask_function
 
     def __post_init__(self) -> None:
         self._cache: dict[int, torch.Tensor | None] = {}
@@ -152,11 +167,13 @@ class SegmentMask:
             segment = self.layout.segments[index]
             keys = (segment.prefix[1] - segment.prefix[0] if segment.prefix else 0) + segment.stop - segment.start
             mask = None
-            if self.reach is not None and keys > self.reach:
+            if self.is_whole or (self.reach is not None and keys > self.reach):
                 query = self.layout.positions[segment.start : segment.stop, None]
                 key = torch.arange(keys, device=query.device)[None, :]  # a prefix starts at position 0
                 zero = torch.zeros((), dtype=torch.long, device=query.device)
-                mask = self.base(zero, zero, query, key) & (key <= query)
+                row = zero + self.layout.rows[index] if self.is_whole else zero
+                mask = self.base(row, zero, query, key)
+                mask = mask if self.is_whole else mask & (key <= query)
             self._cache[index] = mask
         return self._cache[index]
 
@@ -206,7 +223,7 @@ def _attend(
     # Under autocast, rotary embeddings and norms leave queries and keys in float32.
     query, key = query.to(value.dtype), key.to(value.dtype)
     # The variable-length kernel supports windows, but no other masks and no dropout.
-    is_plain = mask.reach in (None, sliding_window) and not dropout
+    is_plain = mask.reach in (None, sliding_window) and not mask.is_whole and not dropout
     same_width = query.shape[-1] == value.shape[-1] <= kernels.VARLEN_HEAD_DIM
     if kernel == kernels.VARLEN and not (is_plain and same_width and query.dtype in kernels.VARLEN_DTYPES):
         kernel = kernels.SEGMENTS

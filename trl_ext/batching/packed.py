@@ -49,10 +49,12 @@ class Layout:
     Attributes:
         segments: Prompts and branches in the order of the row.
         positions: Position of each token in its own sequence, shape (T,).
+        rows: The padded row that each segment is part of, where a model's mask reads tensors of padded rows; `None` elsewhere.
     """
 
     segments: list[Segment]
     positions: torch.Tensor
+    rows: list[int] | None = None
 
     @cached_property
     def sequences(self) -> Sequences:
@@ -66,7 +68,7 @@ class Layout:
 
     def on(self, tensors: dict[str, torch.Tensor]) -> "Layout":
         """The same layout with copies of its tensors on another device."""
-        layout = Layout(self.segments, tensors["positions"])
+        layout = Layout(self.segments, tensors["positions"], self.rows)
         layout.__dict__["sequences"] = self.sequences.on(tensors)  # where `cached_property` keeps it
         return layout
 

@@ -7,12 +7,13 @@ those with a deliberately broken mask do not.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
 from trl_ext.batching import attention, kernels
-from trl_ext.batching.packed import PackedRow, Tree, pack
+from trl_ext.batching.packed import PackedRow
 from trl_ext.support.counts import count
 from trl_ext.support.memory_errors import is_out_of_memory
 
@@ -63,21 +64,26 @@ def allowed(logp: float, tokens: int, dtype: torch.dtype) -> float:
     return absolute + relative * abs(logp) + per_root * math.sqrt(tokens)
 
 
-def prove(score: Callable[[PackedRow], torch.Tensor], padded: torch.Tensor, tree: Tree, dtype: torch.dtype) -> Outcome:
-    """Compare packed with padded log-probabilities on one prompt of the data and its completions.
+def prove(
+    score: Callable[[PackedRow], torch.Tensor],
+    padded: torch.Tensor,
+    row: PackedRow,
+    lengths: list[int],
+    dtype: torch.dtype,
+) -> Outcome:
+    """Compare packed with padded log-probabilities on real prompts and their completions.
 
     Args:
         score: Runs a packed row and returns summed log-probabilities, shape (completions,).
         padded: Summed log-probabilities of the same completions in padded rows.
-        tree: The prompt and its completions.
+        row: Two prompts, so that attention to another prompt of the row would be noticed.
+        lengths: Tokens of each different completion.
         dtype: Compute dtype, which sets the tolerance.
     """
-    row = pack([tree, tree])  # twice, so that attention to another prompt of the row would be noticed
-    number = len(tree.completions)
-    device = padded.device
+    number, device = len(lengths), padded.device
     try:
         with attention.count_masks() as asked:
-            difference = (score(row.to(device)) - padded.repeat(2)).abs().max().item()
+            difference = (score(row.to(device)) - padded).abs().max().item()
     except attention.CannotPackError as error:
         return Outcome(str(error))
     except Exception as error:  # a kernel that does not run on this device, or a model that changes its masks
@@ -86,9 +92,9 @@ def prove(score: Callable[[PackedRow], torch.Tensor], padded: torch.Tensor, tree
         return Outcome(f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}")
     if not asked.masks:
         return Outcome("it builds its attention mask itself")
-    row.layout = attention.broken(row.layout)
-    wrong = (score(row.to(device)) - padded.repeat(2)).abs().max().item()
-    limit = allowed(padded.abs().max().item(), max(map(len, tree.completions)), dtype)
+    row = replace(row, layout=attention.broken(row.layout))
+    wrong = (score(row.to(device)) - padded).abs().max().item()
+    limit = allowed(padded.abs().max().item(), max(lengths), dtype)
     measured = (
         f"{' and '.join(kernels.IN_WORDS[name] for name in sorted(asked.kernels))}; "
         f"log-probabilities of {count(number, 'completions')} differ by {difference:.1e} nats from padded rows "
@@ -106,7 +112,7 @@ GRADIENT_TOLERANCE = 0.05
 
 
 def prove_gradient(
-    score: Callable[[PackedRow], torch.Tensor], tree: Tree, device: torch.device, outcome: Outcome
+    score: Callable[[PackedRow], torch.Tensor], row: PackedRow, device: torch.device, outcome: Outcome
 ) -> Outcome:
     """Compare the gradients of a model's kernel with those of attention segment by segment, in every layer.
 
@@ -115,13 +121,13 @@ def prove_gradient(
 
     Args:
         score: As for `prove`.
-        tree: The prompt and its completions.
+        row: As for `prove`.
         device: The model's device.
         outcome: The result of `prove`, to which this test is added.
     """
     try:
         with attention.compare_with_segments() as differences:
-            score(pack([tree, tree]).to(device))
+            score(row.to(device))
     except Exception as error:
         reason = (str(error) or "no message").splitlines()[0]
         return Outcome(f"its backward pass fails: {type(error).__name__}: {reason}")

@@ -74,9 +74,10 @@ class Scorer:
         self.references.flush()
 
     def _scored_with_images(self, examples: Iterator[dict]) -> Iterator[list[Scored]]:
-        """Padded by TRL's collator, as in training, and without the reference cache, whose keys have no images."""
+        """Collated as in training, and without the reference cache, whose keys have no images."""
+        collator = self.image_rows.collator(self.data_collator, self.train_dataset)
         while chunk := list(islice(examples, IMAGES_AT_ONCE)):
-            batch = self.runtime.to_device(self.data_collator(chunk))
+            batch = self.image_rows.completed(self.runtime.to_device(collator(chunk)))
             with self.runtime.autocast(), no_grad_eval(self.model):
                 reference = forward.to_arrays(self.references.run(batch))
                 policy = forward.to_arrays(forward.run(self.model, batch))

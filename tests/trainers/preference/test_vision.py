@@ -1,7 +1,8 @@
-"""Preference data with images keeps TRL's collation in the workers, and our losses."""
+"""Preference data with images: TRL's collation in the workers, packed rows of pairs, and our losses."""
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -22,6 +23,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.data_utils import unpair_preference_dataset
 
 from tests.trainers.helpers import Recorder, arguments, lora, randomise_lora_b, relative_difference
+from trl_ext.batching import images
 from trl_ext.cli import main
 from trl_ext.evaluation.rows import Rows
 from trl_ext.evaluation.scores import scorer
@@ -158,12 +160,67 @@ def test_vision_pairs_train_as_in_trl(theirs, ours, tiny_vlm, tmp_path):
     )
     for step in range(2):
         assert relative_difference(mine.recorder.gradients[step], trl.recorder.gradients[step]) < 1e-5
-        for name in ("loss", "rewards/chosen", "rewards/margins", "logps/rejected", "entropy"):
+        for name in ("loss", "rewards/chosen", "rewards/margins", "logps/rejected", "entropy", "num_tokens"):
             expected = pytest.approx(trl.recorder.logs[step][name], rel=1e-5, abs=1e-5)
             assert mine.recorder.logs[step][name] == expected
+    assert mine.image_rows.is_packed
+    # One micro-batch of four pairs, under policy and reference: TRL's collator repeats each image.
+    assert images_seen(trl, image_pairs(4)) == 2 * images_seen(mine, image_pairs(4)) == 2 * 2 * 4
+    found, expected = (trainer.predict(image_pairs(3)) for trainer in (mine, trl))
+    assert np.allclose(found.predictions, expected.predictions, atol=1e-4)
+    assert (found.label_ids == expected.label_ids).all()
 
 
-def test_labelled_images_train_as_in_trl(tiny_vlm, tmp_path):
+def images_seen(trainer, pairs) -> int:
+    """Images that the tower is given while a trainer computes the loss of one micro-batch."""
+    seen = []
+    tower = trainer.model.get_base_model().model.vision_tower
+    handle = tower.register_forward_pre_hook(lambda _, args, kwargs: seen.append(len(args[0])), with_kwargs=True)
+    trainer.evaluate(pairs)
+    handle.remove()
+    return sum(seen)
+
+
+class Watching(PairedPreferenceTrainer):
+    """Reads the batches of its step."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        assert len(inputs["pixel_values"]) == len(inputs["input_ids"])
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+class Untouched(PairedPreferenceTrainer):
+    """Reads nothing."""
+
+
+def wrong_positions(backbone, batch):
+    return torch.zeros_like(batch["packed"].position_ids)
+
+
+@pytest.mark.parametrize(
+    ("cls", "changes", "sentence"),
+    [
+        (Watching, {}, "rows: padded; packing is off for this model: `Watching` overrides `compute_loss`"),
+        (Untouched, {"packing": False}, ""),
+        (Untouched, {"fault": True}, "packing is off for this model: packed and padded log-probabilities disagree"),
+    ],
+)
+def test_images_that_cannot_be_packed_are_padded(cls, changes, sentence, tiny_vlm, tmp_path, monkeypatch, capsys):
+    """With the reason, and the loss and gradient of TRL's trainer."""
+    settings = {"max_steps": 1, "max_length": None, "per_device_train_batch_size": 4}
+    if changes.pop("fault", False):
+        monkeypatch.setattr(images, "own_positions", wrong_positions)
+    trl = train(DPOTrainer, DPOConfig(**arguments(tmp_path, **settings)), tiny_vlm)
+    capsys.readouterr()
+    mine = train(cls, PairedPreferenceConfig(**arguments(tmp_path, **settings), **changes), tiny_vlm)
+    shown = capsys.readouterr().out
+    assert sentence in shown and shown.count("rows:") == bool(sentence)
+    assert not mine.image_rows.is_packed
+    assert relative_difference(mine.recorder.gradients[0], trl.recorder.gradients[0]) < 1e-5
+    assert mine.recorder.logs[0]["loss"] == pytest.approx(trl.recorder.logs[0]["loss"], rel=1e-5)
+
+
+def test_labelled_images_train_as_in_trl(tiny_vlm, tmp_path, capsys):
     settings = {"max_steps": 2, "max_length": None, "train_sampling_strategy": "sequential"}
     theirs = KTOConfig(**arguments(tmp_path, **settings), loss_type="kto")
     ours = UnpairedPreferenceConfig(**arguments(tmp_path, **settings))
@@ -175,6 +232,7 @@ def test_labelled_images_train_as_in_trl(tiny_vlm, tmp_path):
             expected = pytest.approx(trl.recorder.logs[step][name], rel=1e-5, abs=1e-5)
             assert mine.recorder.logs[step][name] == expected, name
     assert max(log["kl"] for log in trl.recorder.logs) > 0
+    assert capsys.readouterr().out.count("rows: padded; packing is for pairs, where data has images") == 1
     measured, expected = (trainer.evaluate(labelled_images(8)) for trainer in (mine, trl))
     assert measured["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-5)
 
@@ -254,7 +312,9 @@ def finished_run(tiny_vlm, tmp_path_factory):
 
 
 def test_a_recipe_trains_on_images(finished_run):
-    assert "= 0.6931, the known value" in (finished_run / "run.log").read_text()
+    log = (finished_run / "run.log").read_text()
+    assert "= 0.6931, the known value" in log
+    assert "rows: packed, with the prompt of a pair and its images once; attention segment by segment" in log
     assert (finished_run / "adapter_model.safetensors").exists()
 
 

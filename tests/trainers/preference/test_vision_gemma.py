@@ -15,6 +15,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from tests.trainers.helpers import arguments, relative_difference
 from tests.trainers.preference.test_vision import COLOURS, image_pairs, labelled_images, train
+from trl_ext.batching.images import unpacked
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -101,7 +102,7 @@ def test_images_train_as_in_trl(both):
 def test_they_would_train_otherwise_without_token_types(both):
     """So that the test above cannot pass if both leave them out."""
     _, mine = both
-    batch = next(iter(mine.get_train_dataloader()))
+    batch = unpacked(next(iter(mine.get_train_dataloader())))
     assert (batch["token_type_ids"] == 1).sum() == 4 * len(batch["input_ids"])  # four tokens of each image
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "pixel_values")}
     with torch.no_grad():

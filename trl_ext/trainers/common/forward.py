@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import is_peft_model
 from torch import nn
 
-from trl_ext.batching import attention, noise
+from trl_ext.batching import attention, images, noise
 from trl_ext.batching.head import head_sees, small_tiles
 from trl_ext.batching.packed import PackedRow
 from trl_ext.batching.token_kl import States
@@ -87,7 +87,7 @@ def run(
     Args:
         model: Policy or reference; its fused head never builds the (S, T, V) logits.
         batch: A packed row under `packed`, or the output of one of TRL's preference collators: `input_ids`,
-            `attention_mask` and `completion_mask` of shape (S, T), plus whatever a vision model needs.
+            `attention_mask` and `completion_mask` of shape (S, T); plus whatever a vision model needs.
         router_logits: Ask a mixture-of-experts model for its auxiliary loss.
         states: The states from which the LM head computes the scored tokens are added to it.
     """
@@ -139,7 +139,11 @@ def at_the_start(table: torch.Tensor, mask: torch.Tensor, width: int) -> torch.T
 
 def row_of(batch: dict[str, Any]) -> Row:
     """Read a batch as `run` takes it."""
-    return _packed(batch["packed"]) if "packed" in batch else _padded(batch)
+    if "packed" not in batch:
+        return _padded(batch)
+    row = _packed(batch["packed"])
+    # Pairs with images bring more than their row (`trl_ext.batching.images`).
+    return row._replace(inputs=row.inputs | images.for_the_model(batch)) if "source" in batch else row
 
 
 def _padded(batch: dict[str, Any]) -> Row:

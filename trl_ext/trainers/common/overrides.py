@@ -24,6 +24,9 @@ OF_ROWS = {
 }
 """The same where a step is cut into rows."""
 
+OF_BATCHES = ("compute_loss", "_compute_loss", "training_step", "prediction_step")
+"""Methods that are given collated batches, where data has images."""
+
 OF_PPO = {**OF_LOSSES, **dict.fromkeys(("compute_loss", "_compute_loss", HOOK), UPDATE)}
 """The same for PPO."""
 

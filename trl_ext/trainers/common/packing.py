@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 
-from trl_ext.batching import attention, kernels, proof
-from trl_ext.batching.packed import PackedRow, Tree
+from trl_ext.batching import attention, images, kernels, proof
+from trl_ext.batching.packed import PackedRow, Tree, pack
 from trl_ext.batching.padded import padded_batch
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.support.free_memory import release
@@ -37,52 +37,83 @@ class PackingProof:
         Args:
             trees: Returns prompts with at least two completions each, one of which is compared.
         """
+        return self._decide(lambda: self._prove(trees), "with shared prompts", "padded and sorted by length")
+
+    def decide_images(self, collate: Callable[[], dict[str, Any]], complete: Callable[[dict], dict]) -> bool:
+        """The same as `decide` for pairs with images.
+
+        Args:
+            collate: Returns at least two pairs as TRL's collator does.
+            complete: Completes a packed batch on the device.
+        """
+        return self._decide(
+            lambda: self._prove_images(collate, complete), "with the prompt of a pair and its images once", "padded"
+        )
+
+    def _decide(self, prove: Callable[[], proof.Outcome], packed: str, padded: str) -> bool:
         runtime = self.runtime
         if not runtime.args.packing:
             return False
         with runtime.locally():
-            reason, measured = self._prove(trees)
+            reason = proof.known_to_be_wrong(runtime.base.config) or self.obstacle
+            reason, measured = prove() if reason is None else proof.Outcome(reason)
         if on_any_process(runtime.accelerator, reason is not None) and reason is None:
             reason = "the comparison failed on another process"
         if reason is None:
-            runtime.detail(f"rows: packed, with shared prompts; {measured}")
+            runtime.detail(f"rows: packed, {packed}; {measured}")
         else:
-            runtime.say(f"rows: padded and sorted by length; packing is off for this model: {reason}")
+            runtime.say(f"rows: {padded}; packing is off for this model: {reason}")
         return reason is None
 
     def _prove(self, trees: Callable[[], list[Tree]]) -> proof.Outcome:
-        model, args, base = self.runtime.model, self.runtime.args, self.runtime.base
-        reason = proof.known_to_be_wrong(base.config) or self.obstacle
-        if reason is not None:
-            return proof.Outcome(reason)
-        given = trees()
+        base, given = self.runtime.base, trees()
         if self.runtime.is_sharded:
             given = broadcast_object_list([given])[0]  # all processes run the same passes
         given.sort(key=lambda tree: tree.tokens)
         tree = given[-1 if getattr(base.config.get_text_config(), "sliding_window", None) else len(given) // 2]
+        with self.runtime.autocast(), no_grad_eval(self.runtime.model):
+            padded = self._score(
+                self.runtime.to_device(padded_batch([tree], pad_token_id=0))
+            )  # any id: padding is masked
+            return self._with_kernels(
+                {"packed": pack([tree, tree])}, padded.repeat(2), list(map(len, tree.completions))
+            )
 
-        def score(batch: dict[str, Any]) -> torch.Tensor:
-            return forward.run(model, batch).per_token_logps.float().sum(dim=1)
+    def _prove_images(self, collate: Callable[[], dict[str, Any]], complete: Callable[[dict], dict]) -> proof.Outcome:
+        collated = collate()
+        packed = images.pack_pairs(collated)
+        if packed is None:
+            return proof.Outcome("its processor does not repeat the images of a prompt for the rejected completion")
+        lengths = collated["completion_mask"].sum(dim=1).tolist()
+        with self.runtime.autocast(), no_grad_eval(self.runtime.model):
+            padded = self._score(self.runtime.to_device(collated))
+            return self._with_kernels(complete(self.runtime.to_device(packed)), padded, lengths)
 
-        def score_packed(row: PackedRow) -> torch.Tensor:
-            return score({"packed": row})
+    def _with_kernels(self, batch: dict[str, Any], padded: torch.Tensor, lengths: list[int]) -> proof.Outcome:
+        """Compare the packed row of a batch with padded values, (S,), kernel by kernel."""
+        args, base = self.runtime.args, self.runtime.base
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else self.runtime.model.dtype
+        row, slower = batch["packed"], ""
 
-        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
-        slower = ""
-        with self.runtime.autocast(), no_grad_eval(model):
-            padded = score(self.runtime.to_device(padded_batch([tree], pad_token_id=0)))  # any id: padding is masked
-            for kernel in kernels.usable(args.device, dtype):
-                before = attention.switch(base, kernel)
-                outcome = proof.prove(score_packed, padded, tree, dtype)
-                if outcome.reason is None and kernel != kernels.SEGMENTS:
-                    # An external kernel has its own backward pass, which is tested too.
-                    outcome = proof.prove_gradient(score_packed, tree, args.device, outcome)
-                if outcome.reason is None:
-                    return proof.Outcome(None, outcome.measured + slower)
-                release()  # a kernel that failed may have left memory behind, or a pending error
-                slower = f"; not {kernels.IN_WORDS[kernel].removeprefix('attention ')}: {outcome.reason}"
-        base.set_attn_implementation(before)
+        def score(row: PackedRow) -> torch.Tensor:
+            return self._score({**batch, "packed": row})
+
+        for kernel in kernels.usable(args.device, dtype):
+            before = attention.switch(base, kernel)
+            outcome = proof.prove(score, padded, row, lengths, dtype)
+            if outcome.reason is None and kernel != kernels.SEGMENTS:
+                # An external kernel has its own backward pass, which is tested too.
+                outcome = proof.prove_gradient(score, row, args.device, outcome)
+            if outcome.reason is None:
+                return proof.Outcome(None, outcome.measured + slower)
+            release()  # a kernel that failed may have left memory behind, or a pending error
+            slower = f"; not {kernels.IN_WORDS[kernel].removeprefix('attention ')}: {outcome.reason}"
+        attention.switch_back(base, before)
         return outcome
+
+    def _score(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Summed log-probabilities of a row's completions, (S,)."""
+        return forward.run(self.runtime.model, batch).per_token_logps.float().sum(dim=1)
 
 
 def obstacle(

@@ -8,6 +8,7 @@ from torch import nn
 
 from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.runtime import Runtime
+from trl_ext.trainers.preference.image_rows import ImageRows
 from trl_ext.trainers.preference.metrics import StepMetrics
 from trl_ext.trainers.preference.objective import Objective
 from trl_ext.trainers.preference.references import References
@@ -18,13 +19,16 @@ class BatchLoss:
     """Mean loss of a batch, with gradient.
 
     Args:
-        runtime, references, rows, objective: The trainer's.
+        runtime, references, rows, image_rows, objective: The trainer's.
     """
 
-    def __init__(self, runtime: Runtime, references: References, rows: Rows, objective: Objective) -> None:
+    def __init__(
+        self, runtime: Runtime, references: References, rows: Rows, image_rows: ImageRows, objective: Objective
+    ) -> None:
         self.runtime = runtime
         self.references = references
         self.rows = rows
+        self.image_rows = image_rows
         self.objective = objective
 
     def of(self, model: nn.Module, batch: Any, metrics: StepMetrics | None) -> torch.Tensor:
@@ -63,7 +67,7 @@ class BatchLoss:
 
     def of_collated(self, model: nn.Module, batch: dict[str, Any], metrics: StepMetrics | None) -> torch.Tensor:
         """Of one output of TRL's collator."""
-        objective, sums = self.objective, MeanMetrics()
+        objective, sums, batch = self.objective, MeanMetrics(), self.image_rows.completed(batch)
         if "z_ref" not in batch:  # outside of a step
             objective.share([batch])
         tensors, fields = objective.score(model, batch)

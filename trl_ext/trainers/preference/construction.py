@@ -23,11 +23,12 @@ def bypassed(train_dataset: Any) -> dict[str, str]:
     return of_step | overrides.OF_OLDER_TRL
 
 
-def own_inputs(cls: type, data_collator: Any) -> str | None:
-    """A clause about the user's code that makes the model's inputs from examples; `None` without such code."""
+def own_inputs(cls: type, data_collator: Any, train_dataset: Any) -> str | None:
+    """A clause about the user's code that makes or reads the model's inputs; `None` without such code."""
     if data_collator is not None:
         return "a data collator was given"
-    names = (name for name in ("_prepare_inputs", "_prepare_input") if overrides.defined_by_user(cls, name))
+    read = overrides.OF_BATCHES if has_images(train_dataset) else ()
+    names = (name for name in ("_prepare_inputs", "_prepare_input", *read) if overrides.defined_by_user(cls, name))
     return next((f"`{cls.__name__}` overrides `{name}`" for name in names), None)
 
 

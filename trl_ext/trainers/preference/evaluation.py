@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from trl_ext.batching import images
 from trl_ext.batching.padded import Examples
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers.common import forward
@@ -85,7 +86,7 @@ class Evaluation:
 
         Losses and metrics never need them, so that it takes a forward pass of its own, as in TRL.
         """
-        batch = batch if isinstance(batch, Mapping) else self.rows.padded(list(batch))
+        batch = images.unpacked(batch) if isinstance(batch, Mapping) else self.rows.padded(list(batch))
         with no_grad_eval(self.runtime.model), self.runtime.autocast():
             return self.runtime.model(**forward.for_the_model(batch), use_cache=False)
 

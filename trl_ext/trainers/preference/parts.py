@@ -8,6 +8,7 @@ from trl_ext.trainers.common.runtime import Runtime
 from trl_ext.trainers.preference.batch_loss import BatchLoss
 from trl_ext.trainers.preference.evaluation import Evaluation
 from trl_ext.trainers.preference.examples import ExampleTokens
+from trl_ext.trainers.preference.image_rows import ImageRows
 from trl_ext.trainers.preference.metrics import StepMetrics
 from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
@@ -49,6 +50,7 @@ def assemble(trainer: Any, own_inputs: str | None) -> None:
     trainer.memory, trainer.rows, trainer.retry = memory, rows, retry
     objective = trainer.row_objective = trainer._make_objective()
     trainer.step = OptimizerStep(runtime, references, rows, memory, objective, retry)
-    trainer.batch_loss = BatchLoss(runtime, references, rows, objective)
+    trainer.image_rows = ImageRows(runtime, proof, collator, is_paired=len(trainer._completions) > 1)
+    trainer.batch_loss = BatchLoss(runtime, references, rows, trainer.image_rows, objective)
     trainer.evaluation = Evaluation(runtime, references, rows, objective, retry)
     trainer.step_metrics = StepMetrics(trainer.accelerator, trainer._metrics, objective, trainer._check_first_step)

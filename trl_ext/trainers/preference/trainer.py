@@ -64,7 +64,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
 
     Attributes:
         loss: One of `trl_ext.losses`.
-        runtime, tokens, references, reference_rows, memory, rows, retry, row_objective, step, batch_loss, evaluation, step_metrics: Its parts.
+        runtime, tokens, references, reference_rows, memory, rows, image_rows, retry, row_objective, step, batch_loss, evaluation, step_metrics: Its parts.
     """
 
     card_tags = ("preference-optimization",)
@@ -140,7 +140,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         self._settle_loss()
         self._set_signature_columns_if_needed()
         self._signature_columns = [*self._signature_columns, *self._completions, *self._columns]
-        parts.assemble(self, construction.own_inputs(type(self), data_collator))
+        parts.assemble(self, construction.own_inputs(type(self), data_collator, train_dataset))
 
     # What a subclass provides ---------------------------------------------------------------------------------
 
@@ -196,9 +196,13 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
     ) -> DataLoader:
         is_training = kwargs.get("is_training", False)
         read = streams.read_locally(self.accelerator, dataset, batch_size, is_training=is_training)
-        collator = self.data_collator if self._is_vision_dataset else Examples
+        collator = self._collator_of_images(dataset) if self._is_vision_dataset else Examples
         with temporarily(self, data_collator=collator):
             return super()._get_dataloader(read, description, batch_size, *args, **kwargs)
+
+    def _collator_of_images(self, dataset: Any) -> Any:
+        is_read = any(name in vars(self) for name in overrides.OF_BATCHES)  # by a function that was assigned
+        return self.data_collator if is_read else self.image_rows.collator(self.data_collator, dataset)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         if self._is_vision_dataset:
