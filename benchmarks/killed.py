@@ -69,6 +69,7 @@ class Watch:
         self.trainer: Any = None  # during its training
         self.steps = 0  # of a training that is over
         self.saves = 0.0
+        self.dying = threading.Lock()  # a timer and the end of its stretch may come at the same moment
         self._begin()
         for name, places in PHASES.items():
             for owner, function in places:
@@ -169,6 +170,7 @@ class Watch:
                 os.ftruncate(arguments[0], max(0, os.fstat(arguments[0]).st_size - 20))
 
     def _kill(self, where: str) -> None:
+        self.dying.acquire()
         name = self.inner[-1]
         seconds = time.monotonic() - self.began
         self.write(phase=name, at_step=self.began_at, where=f"{where} {name}, {seconds:.2f} s after it began")

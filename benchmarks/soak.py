@@ -31,12 +31,14 @@ import yaml
 from safetensors.torch import load_file
 
 from benchmarks import lives
-from benchmarks.killed import SAVING
+from benchmarks.killed import LOADING, SAVING
 from trl_ext import demo
 from trl_ext.checkpoints import found, manifest, staging
 from trl_ext.rl import advantages
 
 STEPS, EVERY = 8, 2
+AHEAD = EVERY
+"""Steps after the one a run resumes at in which it is killed, so that kills are spread over all of its steps."""
 RECIPE = "soak.yaml"
 OF_ROLLOUTS = {
     "reward_funcs": ["sentiment"],
@@ -185,25 +187,29 @@ def kill(run: Run, where: str) -> dict[str, Any]:
     }
 
 
-def place(facts: dict[str, Any], phase: str, step: int, rng: random.Random) -> str | None:
+def place(facts: dict[str, Any], phase: str, step: int, rng: random.Random, ahead: int = AHEAD) -> str | None:
     """A random place in a phase of a run that resumes at a step, as `benchmarks.killed` takes it.
 
     Args:
         facts: Report of the uninterrupted run, whose stretches from the step on are those of the resumed one.
         phase: Its name.
         step: Of the checkpoint that the run begins from.
-        rng: Chooses the stretch, a long one more often, and the time in it.
+        rng: Chooses the step, the stretch in it, a long one more often, and the time in the stretch.
+        ahead: How many steps it may be away.
 
     Returns:
-        `None` if no stretch of the phase is ahead.
+        `None` if no stretch of the phase is so near.
     """
     if phase == SAVING:
         return f"moment:{rng.randrange(len(facts['moments']))}" if step < STEPS else None
-    seconds = [
-        length for name, at, length in facts["stretches"] if name == phase and (at >= step or phase == "loading")
+    later = [
+        (at, length) for name, at, length in facts["stretches"] if name == phase and (at >= step or phase == LOADING)
     ]
-    if not sum(seconds):
+    near = {at for at, length in later if length and (at <= step + ahead or phase == LOADING)}
+    if not near:
         return None
+    chosen = rng.choice(sorted(near))
+    seconds = [length if at == chosen else 0 for at, length in later]
     (number,) = rng.choices(range(len(seconds)), seconds)
     return f"{phase}:{number}:{rng.uniform(0, seconds[number]):.4f}"
 
@@ -223,7 +229,7 @@ def soak(
     rng.shuffle(plan)
     run, records, is_same = Run(home, "killed"), [], [whole.adapter() == expected]
     while plan or not (run.folder / "adapter_config.json").exists():
-        where = next(((phase, at) for phase in plan if (at := place(facts, phase, run.step, rng)) is not None), None)
+        where = _next_place(facts, plan, run.step, rng)
         record = kill(run, "never" if where is None else where[1])
         if record["exit_code"] == 0:
             is_same.append(run.adapter() == expected)
@@ -250,6 +256,16 @@ def soak(
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}",
         "records": records,
     }
+
+
+def _next_place(facts: dict[str, Any], plan: list[str], step: int, rng: random.Random) -> tuple[str, str] | None:
+    """The first phase of the plan that has a place near the step, or else further away, and the place."""
+    for ahead in (AHEAD, STEPS):
+        for phase in plan:
+            where = place(facts, phase, step, rng, ahead)
+            if where is not None:
+                return phase, where
+    return None
 
 
 def _compared(is_same: bool) -> str:
