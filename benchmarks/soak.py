@@ -1,9 +1,8 @@
 """Kill a run many times, resume it each time, and compare its adapter with that of an uninterrupted run.
 
-    make soak                            20 kills of DPO
-    make soak ARGS="--kills 5"
-    make soak ARGS="--trainer grpo"      GRPO, or rloo
-    make soak ARGS="--advantage rloo"    `trainer: ppo` with this advantage
+    make soak                            20 kills of each kind of run, a quarter of an hour
+    make soak ARGS="dpo grpo --kills 5"
+    make soak ARGS="ppo-rloo"            `trainer: ppo` with `advantage: rloo`
 
 The run is a small one of the command line: the embedded model in 4 bits, AdamW in 8 bits, dropout, a checkpoint every
 second step of which two are kept. Kills are spread evenly over its phases: loading, sampling, log-probabilities, rewards, updates,
@@ -47,7 +46,13 @@ OF_ROLLOUTS = {
     "steps_per_generation": 6,  # three steps, and twice over the same rollout: a checkpoint of every second is in its middle
     "num_iterations": 2,
 }
-TRAINERS = ("grpo", "rloo")
+KINDS: dict[str, dict[str, str]] = {
+    "dpo": {},
+    "grpo": {"trainer": "grpo"},
+    "rloo": {"trainer": "rloo"},
+    **{f"ppo-{name}": {"trainer": "ppo", "advantage": name} for name in advantages.available()},
+}
+"""Kinds of runs, and what their recipes differ in."""
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 
 
@@ -109,8 +114,8 @@ class Run:
         shutil.copy(other.folder / "metrics.jsonl", self.folder)
 
 
-def prepare(home: Path, trainer: str | None = None, advantage: str | None = None) -> None:
-    """Write data and recipe of the small run: DPO, a trainer of rollouts, or `trainer: ppo` with an advantage."""
+def prepare(home: Path, kind: str = "dpo") -> None:
+    """Write data and recipe of a small run of a kind of `KINDS`."""
     lines = (demo.DATA / "train.jsonl").read_text(encoding="utf-8").splitlines()[:64]
     (home / "pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings = {
@@ -136,13 +141,12 @@ def prepare(home: Path, trainer: str | None = None, advantage: str | None = None
         "use_cpu": True,
         "disable_tqdm": True,
     }
-    if trainer is not None:
+    chosen = KINDS[kind]
+    if chosen:
         for name in ("loss", "max_length", "lora_dropout", "disable_dropout"):
             del settings[name]
-        settings |= {"trainer": trainer, **OF_ROLLOUTS}
-        if advantage is not None:
-            settings["advantage"] = advantage
-        if advantage is None or advantages.describe(advantage).needs_groups:
+        settings |= chosen | OF_ROLLOUTS
+        if "advantage" not in chosen or advantages.describe(chosen["advantage"]).needs_groups:
             settings["num_generations"] = 4
     (home / RECIPE).write_text(yaml.safe_dump(settings), encoding="utf-8")
 
@@ -214,11 +218,9 @@ def place(facts: dict[str, Any], phase: str, step: int, rng: random.Random, ahea
     return f"{phase}:{number}:{rng.uniform(0, seconds[number]):.4f}"
 
 
-def soak(
-    home: Path, kills: int, seed: int, trainer: str | None = None, advantage: str | None = None
-) -> dict[str, Any]:
+def soak(home: Path, kind: str, kills: int, seed: int) -> dict[str, Any]:
     """Kill, resume, compare. Prints a line per start."""
-    prepare(home, trainer, advantage)
+    prepare(home, kind)
     rng, started = random.Random(seed), time.time()
     new, _ = uninterrupted(home, "new", lives.fresh)
     whole, facts = uninterrupted(home)
@@ -243,8 +245,6 @@ def soak(
             break
         plan.remove(where[0])
     return {
-        "trainer": trainer or "preferences",
-        "advantage": advantage,
         "kills": sum(record["was_killed"] for record in records),
         "phases": dict(sorted(Counter(record["phase"] for record in records).items())),
         "ended_runs": len(is_same),
@@ -281,36 +281,47 @@ def _line(number: int, record: dict[str, Any]) -> str:
     )
 
 
+def is_right(result: dict[str, Any]) -> bool:
+    """Whether every kill was one, every checkpoint was whole, and every finished run has the same adapter."""
+    return (
+        result["identical_adapters"] == result["ended_runs"] > 0
+        and result["eight_bit_states"] > 0
+        and all(record["was_killed"] and record["is_newest_whole"] for record in result["records"])
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Kill a run many times, resume it each time, and compare the final adapters."
+        description="Kill runs many times, resume them each time, and compare the final adapters."
     )
-    parser.add_argument("--kills", type=int, default=20, help="number of kills (default: 20)")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--trainer", choices=TRAINERS, help="train by this trainer (default: by DPO)")
-    what.add_argument(
-        "--advantage",
-        choices=advantages.available(),
-        help="train by `trainer: ppo` with this advantage",
-    )
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"kinds of runs: {', '.join(KINDS)} (default: all)")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills of each (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help=f"JSON file for the result (default: {RESULTS.name}, or soak-TRAINER-ADVANTAGE.json)",
-    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help=f"file for the results (default: {RESULTS.name})")
     args = parser.parse_args()
-    trainer = "ppo" if args.advantage else args.trainer
-    with tempfile.TemporaryDirectory(prefix="trl-ext-soak-") as home:
-        result = soak(Path(home), args.kills, args.seed, trainer, args.advantage)
-    output = args.output or RESULTS.with_stem("-".join(filter(None, (RESULTS.stem, trainer, args.advantage))))
-    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"{result['kills']} kills; {result['identical_adapters']} of {result['ended_runs']} finished runs have exactly the adapter "
-        f"of the uninterrupted run; {result['eight_bit_states']} optimizer states in 8 bits; {result['minutes']} minutes"
-    )
-    is_right = result["identical_adapters"] == result["ended_runs"] > 0 and result["eight_bit_states"] > 0
-    return 0 if is_right and all(r["was_killed"] and r["is_newest_whole"] for r in result["records"]) else 1
+    unknown = [kind for kind in args.kinds if kind not in KINDS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; the kinds are {', '.join(KINDS)}")
+    results = []
+    for kind in args.kinds or KINDS:
+        print(kind)
+        with tempfile.TemporaryDirectory(prefix="trl-ext-soak-") as home:
+            result = soak(Path(home), kind, args.kills, args.seed)
+        results.append(result)
+        save(args.output, kind, result)
+        print(
+            f"{kind}: {result['kills']} kills; {result['identical_adapters']} of {result['ended_runs']} finished runs have exactly "
+            f"the adapter of the uninterrupted run; {result['eight_bit_states']} optimizer states in 8 bits; "
+            f"{result['minutes']} minutes",
+            flush=True,
+        )
+    return 0 if all(map(is_right, results)) else 1
+
+
+def save(path: Path, kind: str, result: dict[str, Any]) -> None:
+    """Put the result of a kind among the saved ones."""
+    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(saved | {kind: result}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
