@@ -8,7 +8,7 @@
 #             MODEL=folder of a real model, for instance the one that `make real-model` prints
 # make bench-gpu  every recipe's step on an NVIDIA GPU, held to 24 GB; no network; ARGS="--help" for more
 # make bench-rl  time and memory of the update of a rollout against TRL's GRPO trainer
-# make soak   kill a run 20 times, resume it each time, compare the adapters; ARGS="--advantage rloo" for rollouts
+# make soak   kill runs of every kind 20 times, resume them each time, compare the adapters; ARGS="dpo" for one kind
 # make lint   ruff, the directions of imports, and the generated parts of the docs
 PYTHON ?= python3
 VENV   ?= .venv

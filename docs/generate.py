@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import losses as measured_losses
+from benchmarks import soak
 from benchmarks.gpu import results
 from benchmarks.real import summary
 from benchmarks.rl import table as updates
-from docs import compatibility, kl_steps, measured, pictures, real_page, step_tables
+from docs import compatibility, kl_steps, measured, pictures, real_page, soak_table, step_tables
 from tests.seams import SEAMS
 from tests.trainers import adapter_cases
 from tests.trainers.test_overrides import OVERRIDES
@@ -294,15 +295,6 @@ LOSS_FIELDS = {
 """TRL's fields for hyperparameters of a loss: unset here, as each loss has its own defaults."""
 
 
-def soak_sentence() -> str:
-    """The last saved result of killing and resuming a run."""
-    record = json.loads((ROOT / "benchmarks" / "results" / "soak.json").read_text(encoding="utf-8"))
-    return (
-        f"Last result: {record['kills']} kills; {record['identical_adapters']} of {record['ended_runs']} finished runs had exactly "
-        f"the adapter of the uninterrupted run ({record['machine']})."
-    )
-
-
 def kl_table() -> str:
     """The expected gradient of every KL estimator in every place."""
     lines = ["| estimator | place | level | expected gradient | |", "|---|---|---|---|---|"]
@@ -385,7 +377,7 @@ PARTS = {
     "rlupdate": lambda: updates.table(updates.saved()),
     "rlspeed": lambda: updates.table(updates.saved(), ways=(updates.NARROW,)),
     "gpu": lambda: measured.tables(results.measured()),
-    "soak": soak_sentence,
+    "soak": lambda: soak_table.table(json.loads(soak.RESULTS.read_text(encoding="utf-8"))),
     "kl": kl_table,
     "klsteps": kl_steps.verdicts,
     "kldistances": kl_steps.distances,
