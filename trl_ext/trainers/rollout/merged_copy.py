@@ -94,9 +94,10 @@ class MergedCopy:
         ] = []  # parameters that are not those of the base, and their names there
         for plain, name in vllm_weights.plain_names(self._base):
             weight = vllm_weights.weight(self._base, name, dtype)
-            parameter = nn.Parameter(weight, requires_grad=False)
+            is_copy = weight.data_ptr() != self._base.get_parameter(name).data_ptr()
+            parameter = nn.Parameter(_laid_out(weight) if is_copy else weight, requires_grad=False)
             _put(self.model, plain, parameter)
-            if weight.data_ptr() != self._base.get_parameter(name).data_ptr():
+            if is_copy:
                 self._written.append((parameter, name))
         if any(parameter.is_meta for parameter in _all_parameters(self.model)):
             self.model.tie_weights()
@@ -140,6 +141,12 @@ def _without_weights(base: nn.Module, dtype: torch.dtype) -> nn.Module:
     usual = attention.ordinary(config._attn_implementation)  # the base may have that of packed rows
     with torch.device("meta"):
         return type(base)._from_config(config, dtype=dtype, attn_implementation=usual)
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    """A weight as it is multiplied fastest: MKL multiplies the few rows of a step of sampling twice as fast by a matrix whose columns
+    are contiguous. GPUs do not care."""
+    return weight.t().contiguous().t() if weight.device.type == "cpu" and weight.dim() == 2 else weight
 
 
 def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig
 
+from trl_ext.trainers.rollout import preallocated_cache
+
 ATTENTION = {"full_attention", "sliding_attention"}
 """Kinds of layers whose cache can be copied for other rows."""
 READ = {"position_ids", "past_key_values", "logits_to_keep"}
@@ -17,7 +19,7 @@ def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig)
     """The cache of all prompt tokens but the last, for `model.generate(**inputs, past_key_values=…)`.
 
     `generate` itself runs a prompt once per completion. Here each distinct prompt is run once, and its keys and values are
-    copied.
+    copied into memory that has room for the completions.
 
     Args:
         model: A plain transformers model.
@@ -50,7 +52,9 @@ def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig)
     )
     if type(output.past_key_values) is not DynamicCache:
         return None
-    output.past_key_values.batch_select_indices(inverse)
+    preallocated_cache.with_room(
+        output.past_key_values, inverse, inputs["input_ids"].size(1) + (config.max_new_tokens or 0)
+    )
     return output.past_key_values
 
 
