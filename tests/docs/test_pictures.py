@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from docs import generate, pictures
+from docs import demo_tables, generate, pictures
 
 
 def drawn(tmp_path) -> tuple[pictures.Picture, Path, Path]:
@@ -98,5 +98,5 @@ def test_shipped_pictures_say_what_the_results_say(tmp_path, monkeypatch):
 def test_the_table_of_the_readme_is_the_mean_of_the_seeds():
     record = json.loads((pictures.RESULTS / "demo.json").read_text(encoding="utf-8"))
     values = [row["score/true reward"]["value"] for row in record["rows"] if row["loss"] == "dpo"]
-    assert len(values) == 2 and f"| `dpo` | {sum(values) / 2:.3f} |" in generate.demo_table()
-    assert f"\n{generate.demo_table()}\n" in (pictures.ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(values) == 2 and f"| `dpo` | {sum(values) / 2:.3f} |" in demo_tables.demo()
+    assert f"\n{demo_tables.demo()}\n" in (pictures.ROOT / "README.md").read_text(encoding="utf-8")
