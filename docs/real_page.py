@@ -44,21 +44,14 @@ def task_table(found: Found) -> str:
     return table(heads, rows) or NOTHING
 
 
-def short_table(found: Found) -> str:
-    """The short form for the README."""
-    rows = [
-        [
-            name_of(name),
-            share(record["task"]["success"]),
-            nats(record["task"]["kl"]),
-            value(record["prose"], ".1f"),
-            share(record["facts"]["right"]),
-            *cost(record)[:1],
-        ]
-        for name, record in on_task(found)
-    ]
-    heads = ["", "success", "KL to the base, nats", "perplexity of prose", "facts right", "minutes"]
-    return table(heads, rows) or NOTHING
+def sentence(found: Found) -> str:
+    """Success of the base and of every method, for the README."""
+    records = dict(on_task(found))
+    if BASE not in records:
+        return NOTHING
+    success = {name: share(record["task"]["success"]) for name, record in records.items()}
+    methods = [f"{name_of(name)} {value}" for name, value in success.items() if name != BASE]
+    return f"The base succeeds in {success[BASE]} of the answers. After training: {', '.join(methods)}."
 
 
 def preferences_table(found: Found) -> str:

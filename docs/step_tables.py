@@ -1,4 +1,4 @@
-"""Write the results of `python -m benchmarks.step` into the tables of README.md and docs/benchmarks.md."""
+"""Tables of the results of `python -m benchmarks.step`."""
 
 import json
 import statistics
@@ -13,11 +13,11 @@ MODEL = "smollm2-135m-instruct"
 NOTHING = "Nothing has been measured with a real model yet. `make bench MODEL=FOLDER` measures it."
 SHORT = (
     # what, TRL's step, ours, the quantity
-    ("seconds, TRL at its defaults", f"TRL default, 8 pairs, {AS_IS}", "packed", SECONDS),
-    ("seconds, TRL's LM head on completions only", f"TRL default, 8 pairs, {NARROW}", "packed", SECONDS),
+    ("DPO step: seconds, TRL at its defaults", f"TRL default, 8 pairs, {AS_IS}", "packed", SECONDS),
+    ("DPO step: seconds, TRL's LM head on completions only", f"TRL default, 8 pairs, {NARROW}", "packed", SECONDS),
     ("the same, both with gradient checkpointing", f"TRL default, 8 pairs, {NARROW}", "packed, checkpointing", SECONDS),
-    ("peak GiB, both with gradient checkpointing", f"TRL default, 8 pairs, {NARROW}", "packed, checkpointing", BYTES),
-    ("peak GiB, both without", f"TRL, 8 pairs, {NARROW}", "packed", BYTES),
+    ("DPO step: peak GiB, both with gradient checkpointing", f"TRL default, 8 pairs, {NARROW}", "packed, checkpointing", BYTES),
+    ("DPO step: peak GiB, both without", f"TRL, 8 pairs, {NARROW}", "packed", BYTES),
 )  # fmt: skip
 PROFILED = f"TRL default, 8 pairs, {NARROW}", "packed, checkpointing"
 """The steps that are compared by their parts: both recompute all layers."""
@@ -30,19 +30,9 @@ def saved(model: str | None = None) -> dict[str, Any] | None:
     return record if record and any(record["cells"].values()) else None
 
 
-def short(record: dict[str, Any] | None) -> str:
-    """TRL's step and ours on a real model: a few lines for the README."""
-    if record is None:
-        return NOTHING
-    settings = record["settings"]
-    lines = [
-        f"| a step of {settings['pairs']} pairs | TRL | trl-ext | TRL ÷ ours |",
-        "|---|---|---|---|",
-        *(line for row in SHORT if (line := _line(record, *row))),
-    ]
-    if len(lines) == 2:
-        return NOTHING
-    return "\n".join([*lines, "", _made_on(record)])
+def lines(record: dict[str, Any]) -> list[str]:
+    """TRL's step and ours on a real model: a few rows for the README."""
+    return [line for row in SHORT if (line := _line(record, *row))]
 
 
 def full(record: dict[str, Any] | None) -> str:
@@ -97,7 +87,7 @@ def _line(record: dict[str, Any], what: str, theirs: str, ours: str, quantity: s
         return None
     unit, digits = (2**30, 2) if quantity == BYTES else (1, 1)
     medians = [f"{statistics.median(values) / unit:.{digits}f}" for values in zip(*both, strict=True)]
-    return f"| {what} | {' | '.join(medians)} | {spread([their / our for their, our in both])} |"
+    return f"| {what} | {' | '.join(medians)} | TRL ÷ ours {spread([their / our for their, our in both])} |"
 
 
 def _made_on(record: dict[str, Any]) -> str:

@@ -98,15 +98,12 @@ def make_trainer(given: argparse.Namespace, folder: str) -> PPOTrainer:
 def table(record: dict[str, Any]) -> str:
     """Medians of tokens per second and their ratio with its range, as a Markdown table."""
     given, versions = record["settings"], record["versions"]
-    measured = [found for found in rounds(record) if all(way in found for way in WAYS)]
-    tokens = given["completions"] * given["completion"]
-    rates = {way: statistics.median(tokens / found[way]["seconds"] for found in measured) for way in WAYS}
-    ratio = spread([found[ADAPTER]["seconds"] / found[MERGED]["seconds"] for found in measured])
+    adapter, merged, ratio = rates(record)
     return "\n".join(
         [
             "| sampling | NF4 base + adapter | merged copy | ratio |",
             "|---|---|---|---|",
-            f"| tokens per second | {rates[ADAPTER]:.0f} | {rates[MERGED]:.0f} | {ratio} |",
+            f"| tokens per second | {adapter:.0f} | {merged:.0f} | {ratio} |",
             "",
             f"Medians of {given['rounds']} rounds, with the smallest and the largest ratio. Measured {record['date']} on "
             f"{record['device']}, {record['threads']} thread, torch {versions['torch']}. {given['completions']} completions of "
@@ -114,6 +111,14 @@ def table(record: dict[str, Any]) -> str:
             "16 on all linear layers. The time of the merged copy includes writing the adapter into it.",
         ]
     )
+
+
+def rates(record: dict[str, Any]) -> tuple[float, float, str]:
+    """Tokens per second from adapter and merged copy, medians; and their ratio with its range."""
+    measured = [found for found in rounds(record) if all(way in found for way in WAYS)]
+    tokens = record["settings"]["completions"] * record["settings"]["completion"]
+    adapter, merged = (statistics.median(tokens / found[way]["seconds"] for found in measured) for way in WAYS)
+    return adapter, merged, spread([found[ADAPTER]["seconds"] / found[MERGED]["seconds"] for found in measured])
 
 
 if __name__ == "__main__":

@@ -24,15 +24,17 @@ def saved(device: str = "cpu", model: str | None = None) -> list[dict[str, Any]]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
-def table(records: list[dict[str, Any]], ways: tuple[str, ...] = (AS_IS, NARROW)) -> str:
+def table(records: list[dict[str, Any]]) -> str:
     """Medians of TRL and ours, and their ratio with its range over the rounds; what they were measured on."""
-    lines = ["| an update | TRL | trl-ext | ratio |", "|---|---|---|---|"]
-    for record in records:
-        both = ", both with gradient checkpointing" if record["settings"]["checkpointing"] else ""
-        for way in ways:
-            if any(way in cells for cells in rounds(record)):
-                lines += [_row(rounds(record), way, quantity, both) for quantity in QUANTITIES]
-    return "\n".join([*lines, "", about(records[0])])
+    head = ["| | TRL | trl-ext | ratio |", "|---|---|---|---|"]
+    return "\n".join([*head, *(line for record in records for line in lines(record)), "", about(records[0])])
+
+
+def lines(record: dict[str, Any]) -> list[str]:
+    """The rows of a record: seconds and memory of each way that TRL was measured."""
+    both = ", both with gradient checkpointing" if record["settings"]["checkpointing"] else ""
+    ways = [way for way in (AS_IS, NARROW) if any(way in cells for cells in rounds(record))]
+    return [_row(rounds(record), way, quantity, both) for way in ways for quantity in QUANTITIES]
 
 
 def rounds(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,6 +75,4 @@ def _row(every: list[dict[str, Any]], way: str, quantity: str, both: str) -> str
     spread = f"{statistics.median(ratios):.2f}"
     if len(ratios) > 1:
         spread += f" ({min(ratios):.2f} … {max(ratios):.2f})"
-    return (
-        f"| {way}{both}: {unit} | {statistics.median(theirs):.2f} | {statistics.median(ours):.2f} | {what} {spread} |"
-    )
+    return f"| update of a rollout: {unit}, {way}{both} | {statistics.median(theirs):.2f} | {statistics.median(ours):.2f} | {what} {spread} |"

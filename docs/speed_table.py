@@ -1,0 +1,40 @@
+"""The README's table of speed: a step of preference training, the update of a rollout, and sampling, against TRL."""
+
+import json
+from typing import Any
+
+from benchmarks.rl import sampling
+from benchmarks.rl import table as updates
+from docs import step_tables
+
+HEAD = ["| | TRL | trl-ext | |", "|---|---|---|---|"]
+
+
+def table() -> str:
+    """Medians of TRL and ours, and their ratio with its range; what they were measured on."""
+    step = step_tables.saved(step_tables.MODEL)
+    lines = step_tables.lines(step) if step else []
+    for record in updates.saved():
+        if not record["settings"]["checkpointing"]:
+            lines += updates.lines(record)
+    path = updates.RESULTS / "rl-sampling-cpu.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    lines.append(_of_sampling(record))
+    return "\n".join([*HEAD, *lines, "", _about(step, record)])
+
+
+def _of_sampling(record: dict[str, Any]) -> str:
+    adapter, merged, ratio = sampling.rates(record)
+    return (
+        f"| sampling, tokens per second: 4-bit base with adapter, as TRL samples, and merged copy | {adapter:.0f} | {merged:.0f} "
+        f"| ours ÷ TRL {ratio} |"
+    )
+
+
+def _about(step: dict[str, Any], rollouts: dict[str, Any]) -> str:
+    settings = rollouts["settings"]
+    return (
+        f"Medians of 3 seeds, with the smallest and the largest ratio, on one thread of a CPU. A step has {step['settings']['pairs']} "
+        f"real pairs, with {step['settings']['model']}. A rollout has {settings['completions']} completions of "
+        f"{settings['completion']} tokens to each prompt of {settings['prompt']}, with a random Llama. Both in NF4 with LoRA."
+    )
