@@ -5,7 +5,7 @@ import json
 from benchmarks.measure import HEAD, PRODUCTS
 from benchmarks.step_record import AS_IS, NARROW
 from docs import step_tables
-from docs.step_tables import NOTHING, full, saved, short
+from docs.step_tables import NOTHING, full, lines, saved
 
 GIB = 2**30
 DEFAULT = f"TRL default, 8 pairs, {NARROW}"
@@ -38,21 +38,17 @@ def test_without_results_one_sentence_says_so(tmp_path, monkeypatch):
     assert saved("other") is None
     (tmp_path / "step-other-cpu.json").write_text(json.dumps({**NOTES, "tokens": {}, "cells": {}}), encoding="utf-8")
     assert saved("other") is None
-    assert short(None) == full(None) == NOTHING
-    assert short({**NOTES, "tokens": {}, "cells": {"0": {"packed": [{"seconds": 1.0}]}}}) == NOTHING
+    assert full(None) == NOTHING
+    assert lines({**NOTES, "tokens": {}, "cells": {"0": {"packed": [{"seconds": 1.0}]}}}) == []
 
 
 def test_medians_of_the_seeds_with_the_spread_of_the_ratio():
-    lines = short(record(20.0, 45.0, 40.0)).splitlines()
-    assert lines[:4] == [
-        "| a step of 8 pairs | TRL | trl-ext | TRL ÷ ours |",
-        "|---|---|---|---|",
-        "| the same, both with gradient checkpointing | 40.0 | 10.0 | 4.00 (2.00 … 4.50) |",
-        "| peak GiB, both with gradient checkpointing | 4.00 | 2.00 | 2.00 (2.00 … 2.00) |",
+    found = record(20.0, 45.0, 40.0)
+    assert lines(found) == [
+        "| the same, both with gradient checkpointing | 40.0 | 10.0 | TRL ÷ ours 4.00 (2.00 … 4.50) |",
+        "| DPO step: peak GiB, both with gradient checkpointing | 4.00 | 2.00 | TRL ÷ ours 2.00 (2.00 … 2.00) |",
     ]
-    assert lines[5].startswith(
-        "Medians of 3 seeds, with the smallest and the largest ratio. Measured 2026-11-29 on CPU"
-    )
+    assert "\nMedians of 3 seeds, with the smallest and the largest ratio. Measured 2026-11-29 on CPU" in full(found)
 
 
 def test_a_benchmark_that_is_not_finished_shows_what_it_has():
@@ -60,10 +56,10 @@ def test_a_benchmark_that_is_not_finished_shows_what_it_has():
     half["cells"]["0"][f"TRL default, 8 pairs, {AS_IS}"] = [{"seconds": 50.0, "peak_bytes": GIB}]
     half["cells"]["0"]["packed"] = [{"seconds": 8.0, "peak_bytes": 3 * GIB}]
     half["cells"]["1"] = {DEFAULT: [{"seconds": 99.0, "peak_bytes": GIB}]}
-    assert "| seconds, TRL at its defaults | 50.0 | 8.0 | 6.25 |" in short(half)
-    assert "| the same, both with gradient checkpointing | 20.0 | 10.0 | 2.00 |" in short(half)
-    assert "both without" not in short(half)
-    assert "One seed. Measured" in short(half)  # the second has nothing to compare with yet
+    assert "| DPO step: seconds, TRL at its defaults | 50.0 | 8.0 | TRL ÷ ours 6.25 |" in lines(half)
+    assert "| the same, both with gradient checkpointing | 20.0 | 10.0 | TRL ÷ ours 2.00 |" in lines(half)
+    assert not any("both without" in line for line in lines(half))
+    assert "One seed. Measured" in full(half)  # the second has nothing to compare with yet
 
 
 def test_memory_without_checkpointing_is_continued_from_few_layers_and_checked_on_ours():
@@ -75,7 +71,7 @@ def test_memory_without_checkpointing_is_continued_from_few_layers_and_checked_o
         f"TRL, 8 pairs, {NARROW}, 3 layers": [{"seconds": 1.0, "peak_bytes": 1 * GIB}],
         f"TRL, 8 pairs, {NARROW}, 6 layers": [{"seconds": 1.0, "peak_bytes": 2 * GIB}],
     }
-    assert "| peak GiB, both without | 10.00 | 3.00 | 3.33 |" in short(found)
+    assert "| DPO step: peak GiB, both without | 10.00 | 3.00 | TRL ÷ ours 3.33 |" in lines(found)
     assert "| peak memory of a step, 8 pairs, no checkpointing | 3.33 |" in full(found)
     assert "For trl-ext this gives 3.20 GiB, and a whole step takes 3.00 GiB." in full(found)
 
