@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,13 +113,7 @@ class LossInfo:
     def _unread(self, name: str) -> str:
         from trl_ext.losses._registry import readers
 
-        reads = ", ".join(sorted(self.hyperparameters)) or "no hyperparameters"
-        sentence = f"{self.name} does not read {name!r}; it reads {reads}."
-        if near := difflib.get_close_matches(name, self.hyperparameters, n=1):
-            sentence += f" Did you mean {near[0]!r}?"
-        elif others := readers(name):
-            sentence += f" {name!r} belongs to {', '.join(others)}."
-        return sentence
+        return declarations.unread(self.name, self.hyperparameters, name, readers(name))
 
     def __reduce__(self):
         from trl_ext.losses._registry import describe

@@ -5,6 +5,7 @@ own say what the signature cannot.
 """
 
 import ast
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,3 +86,13 @@ def _constants(tree: ast.Module) -> dict[str, Any]:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper() and name[0] != "_":
                 constants[name] = ast.literal_eval(value)
     return constants
+
+
+def unread(name: str, hyperparameters: Iterable[str], given: str, readers: Iterable[str]) -> str:
+    """One sentence: `name` does not read the hyperparameter `given`, what it reads, and what `given` may be meant for."""
+    reads = sorted(hyperparameters)
+    sentence = f"{name} does not read {given!r}; it reads {', '.join(reads) or 'no hyperparameters'}."
+    if near := difflib.get_close_matches(given, reads, n=1):
+        return f"{sentence} Did you mean {near[0]!r}?"
+    others = ", ".join(readers)
+    return f"{sentence} {given!r} belongs to {others}." if others else sentence

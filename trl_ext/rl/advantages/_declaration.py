@@ -1,6 +1,5 @@
 """Read the declaration of an advantage from the syntax tree of its file, without importing it."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +73,7 @@ class AdvantageInfo:
     def _unread(self, name: str) -> str:
         from trl_ext.rl.advantages._registry import readers
 
-        reads = ", ".join(sorted(self.hyperparameters)) or "no hyperparameters"
-        sentence = f"{self.name} does not read {name!r}; it reads {reads}."
-        if near := difflib.get_close_matches(name, self.hyperparameters, n=1):
-            sentence += f" Did you mean {near[0]!r}?"
-        elif others := readers(name):
-            sentence += f" {name!r} belongs to {', '.join(others)}."
-        return sentence
+        return declarations.unread(self.name, self.hyperparameters, name, readers(name))
 
     def __reduce__(self):
         from trl_ext.rl.advantages._registry import describe
