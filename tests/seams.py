@@ -288,6 +288,11 @@ SEAMS = (
         "trainers/preference/test_row_memory.py",
     ),
     Seam(
+        "trainers/common/publishing.py",
+        "transformers' trainer uploads by `hf_api` of its module",
+        "trainers/common/test_staged_checkpoint.py",
+    ),
+    Seam(
         "trainers/common/whole_micro_batches.py",
         "`_metrics` and `_total_train_tokens` of TRL's trainers, which a repeated micro-batch must not change twice",
         "trainers/common/test_whole_micro_batches.py",

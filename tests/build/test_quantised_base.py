@@ -3,18 +3,23 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
+from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GptOssConfig, GptOssForCausalLM
 
 from tests.conftest import pairs
+from tests.report.test_card import executed
+from tests.trainers.helpers import lora
 from trl_ext.build import pretrained, quantised_base
 from trl_ext.cli import main
 from trl_ext.model_files.quantised import Stored
 from trl_ext.recipe import load
+from trl_ext.report import card
 from trl_ext.runs.load import open_model
 from trl_ext.support.errors import UserError
 
@@ -138,8 +143,9 @@ def loads(folder: Path, values: dict[str, torch.Tensor]) -> bool:
     }
 
 
-def test_fp8_becomes_the_numbers_times_their_scales(original, tmp_path):
-    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+def stored_in_fp8(original: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """Store the linear layers of a base in FP8. Returns the values that they stand for."""
+    shutil.copytree(original, folder, dirs_exist_ok=True)
 
     def in_fp8(name, weight):
         if "layers" not in name or "proj" not in name:
@@ -148,7 +154,30 @@ def test_fp8_becomes_the_numbers_times_their_scales(original, tmp_path):
         numbers = (weight.float() / scale).to(torch.float8_e4m3fn)
         return {"": numbers, "_scale_inv": scale}, numbers.float() * scale
 
-    assert loads(tmp_path, changed(tmp_path, {"quant_method": "fp8", "weight_block_size": [128, 128]}, in_fp8))
+    return changed(folder, {"quant_method": "fp8", "weight_block_size": [128, 128]}, in_fp8)
+
+
+def test_fp8_becomes_the_numbers_times_their_scales(original, tmp_path):
+    assert loads(tmp_path, stored_in_fp8(original, tmp_path))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_card_of_an_adapter_dequantises_its_base_as_the_run_did(dtype, original, tmp_path):
+    base = str(tmp_path / "base")
+    stored_in_fp8(original, tmp_path / "base")
+    settings = quantised_base.for_loading(quantised_base.of(base))
+    trained = get_peft_model(pretrained.load(base, dtype=dtype, quantization_config=settings), lora())
+    trained.save_pretrained(tmp_path / "run")
+    AutoTokenizer.from_pretrained(original).save_pretrained(tmp_path / "run")
+    text = card._usage(
+        SimpleNamespace(model=trained, args=SimpleNamespace(model_init_kwargs=None, bf16=False, fp16=False)), base
+    )
+    assert "FineGrainedFP8Config(dequantize=True)" in text
+    loaded = executed(text, tmp_path / "run")["model"]
+    ids = torch.arange(4, 20)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded(input_ids=ids).logits, trained(input_ids=ids).logits)
+    assert {p.dtype for p in loaded.get_base_model().parameters()} >= {dtype}
 
 
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])

@@ -165,10 +165,26 @@ def test_the_verdict_names_the_main_part():
         (measured(0.01, 0.5, 0.009, 0.002), ["Faithful", "comes from the merge", "`--dtype float32` avoids"]),
         (measured(1e-5, 0.5), ["Faithful", "The difference comes from rounding the merged weights to bfloat16"]),
     ]
+    other = measured(0.3, 0.5, 0.28, 1e-5)
+    other.trained_on, other.merged_into = "org/other", "org/base"
+    reliant = measured(0.7, 0.5, 0.28, 1e-5)
+    reliant.trained_on, reliant.merged_into = "org/other", "org/base"
+    cases += [
+        (
+            other,
+            [
+                "Not faithful",
+                "trained on org/other and merged into org/base: without the adapter, these two differ by 0.28 nats",
+            ],
+        ),
+        (reliant, ["relies on the model it was trained on"]),
+    ]
+    assert verdict.rows(other, "bfloat16")[1][0] == "base only, as trained → as merged into"
+    assert "The total" not in verdict.in_words(other, "bfloat16")
     for fidelity_, expected in cases:
         text = verdict.in_words(fidelity_, "bfloat16")
         assert all(part in text for part in expected), text
-    assert [row[0] for row in verdict.rows(cases[-1][0], "bfloat16")] == [
+    assert [row[0] for row in verdict.rows(cases[4][0], "bfloat16")] == [
         "trained → merged",
         "for scale: base → trained",
     ]

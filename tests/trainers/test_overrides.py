@@ -41,6 +41,7 @@ EVERY = {
     "_determine_best_metric": "trainers/common/test_best_checkpoint.py",
     "_get_output_dir": "trainers/common/test_staged_checkpoint.py",
     "_push_from_checkpoint": "trainers/common/test_staged_checkpoint.py",
+    "push_to_hub": "trainers/common/test_staged_checkpoint.py",
     "_init_training_state": "trainers/preference/test_resume.py",
     "_load_from_checkpoint": "trainers/preference/test_resume.py",
     "_load_optimizer_and_scheduler": "trainers/preference/test_resume.py",

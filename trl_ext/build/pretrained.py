@@ -19,6 +19,7 @@ from trl import ModelConfig
 
 from trl_ext.build import quantised_base
 from trl_ext.experts import quantizer
+from trl_ext.report.card import DEQUANTISED_BY
 
 
 def load(path: str, architecture: type | None = None, compute_dtype: Any = None, **init: Any) -> PreTrainedModel:
@@ -39,6 +40,8 @@ def load(path: str, architecture: type | None = None, compute_dtype: Any = None,
         architecture = _architecture(path, init)
     model = architecture.from_pretrained(path, **init)
     is_dequantised = getattr(init.get("quantization_config"), "dequantize", False)
+    if is_dequantised:
+        setattr(model, DEQUANTISED_BY, type(init["quantization_config"]).__name__)
     quantised_base.align(model, compute_dtype, is_dequantised=is_dequantised)
     return model
 

@@ -138,7 +138,7 @@ def unsampled_by_vllm(stored: Stored, where: str) -> str:
     """A sentence about a checkpoint that vLLM would load quantised, although it is sent weights that are not."""
     return (
         f"{where} is true, and {stored.model} is stored quantised ({stored.title}), which vLLM would load as it is and then be sent "
-        f"weights that are not quantised: remove `use_vllm`. Or: {_original(stored)}"
+        f"weights that are not quantised: remove `use_vllm`. {_original(stored, is_alternative=True)}"
     )
 
 
@@ -156,7 +156,7 @@ def untrainable(stored: Stored, where: str) -> Iterator[str]:
     if absent:
         yield (
             f"{where} is {stored.model}, which is stored quantised ({stored.title}) and loaded by packages that are not installed "
-            f"here. Run `pip install {' '.join(absent)}`. Or: {quantised.instead(stored.original)}"
+            f"here. Run `pip install {' '.join(absent)}`. {quantised.instead(stored.original, is_alternative=True)}"
         )
 
 
@@ -170,8 +170,8 @@ def on_loading(stored: Stored) -> str | None:
     )
 
 
-def _original(stored: Stored) -> str:
-    return f"{quantised.instead(stored.original)} `load_in_4bit: true` quantises that when it is loaded."
+def _original(stored: Stored, *, is_alternative: bool = False) -> str:
+    return f"{quantised.instead(stored.original, is_alternative=is_alternative)} `load_in_4bit: true` quantises that when it is loaded."
 
 
 def _shown(value: Any) -> str:

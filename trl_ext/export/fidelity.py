@@ -100,13 +100,15 @@ class Fidelity:
     Attributes:
         total: From the trained model to the merged one.
         training: From the base to the trained model, as a scale for the others.
-        quantisation: From the quantized base to the 16-bit one, both without adapter; `None` without quantization.
-        rounding: From the 16-bit base with the adapter beside it to the merged one; `None` without quantization.
+        quantisation: From the base of the training to that of the merge, both without adapter; `None` if they are the same.
+        rounding: From the base of the merge with the adapter beside it to the merged one; `None` in that case.
         base: Storage of the base in training: `4-bit`, say.
         tokens: Number of completion tokens.
         dtype: Compute dtype of all models.
         what: Description of the completions.
         files: One entry per file that was made of the merged model.
+        trained_on: Name of the base of the training, if another model was merged into.
+        merged_into: Name of that model.
     """
 
     total: Drift
@@ -118,6 +120,8 @@ class Fidelity:
     dtype: str
     what: str
     files: list[FileDrift] = field(default_factory=list)
+    trained_on: str | None = None
+    merged_into: str | None = None
 
 
 class Kept(NamedTuple):
@@ -147,11 +151,12 @@ def measure(source: Source, merged: Path, data: HeldOut, files: Sequence[Served]
         base = keep(model, tokenizer, batches)
     trained = keep(model, tokenizer, batches)
     training = compare(base, model, tokenizer, batches)
-    quantised, name = hasattr(model.get_base_model(), "hf_quantizer"), _precision(model.get_base_model(), dtype)
+    name, has_other = _precision(model.get_base_model(), dtype), source.trained_on is not None
+    has_two_bases = has_other or hasattr(model.get_base_model(), "hf_quantizer")
     del opened, model
     _free()
     quantisation = rounding = None
-    if quantised:
+    if has_two_bases:
         plain = merging.load_base(source, dtype=dtype)
         quantisation = compare(base, plain, tokenizer, batches)
         with_adapter = keep(merging.put_on(plain, source), tokenizer, batches)
@@ -159,7 +164,7 @@ def measure(source: Source, merged: Path, data: HeldOut, files: Sequence[Served]
         _free()
     model = pretrained.load(str(merged), dtype=dtype, trust_remote_code=source.trust_remote_code)
     total = compare(trained, model, tokenizer, batches)
-    if quantised:
+    if has_two_bases:
         rounding = compare(with_adapter, model, tokenizer, batches)
     longest = max(len(completion.prompt_ids) + len(completion.ids) for completion in completions)
     found = []
@@ -168,7 +173,8 @@ def measure(source: Source, merged: Path, data: HeldOut, files: Sequence[Served]
             drifts = compare_served(trained, model, tokenizer, batches, predict)
         found.append(FileDrift(file.name, file.bytes, file.is_quantised, *drifts))
     tokens = sum(len(completion.ids) for completion in completions)
-    return Fidelity(total, training, quantisation, rounding, name, tokens, str(dtype), data.what, found)
+    bases = (source.trained_on, source.base) if has_other else (None, None)
+    return Fidelity(total, training, quantisation, rounding, name, tokens, str(dtype), data.what, found, *bases)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ class Source(NamedTuple):
         revision: Of the base.
         recipe: The recipe of the run; `None` if unknown.
         why_no_recipe: The reason in that case, as a sentence.
+        trained_on: The base of the training, where another one was given to merge into.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class Source(NamedTuple):
     revision: str | None
     recipe: Recipe | None
     why_no_recipe: str = ""
+    trained_on: str | None = None
 
     @property
     def is_classifier(self) -> bool:
@@ -82,9 +84,15 @@ def find(given: Path, base: str | None = None) -> Source:
         raise UserError(why)
     recipe, why_not = _recipe(folder)
     if base is not None:
-        return Source(folder, adapter, os.path.expanduser(base), None, recipe, why_not)
+        base, trained_on = os.path.expanduser(base), adapter_folder.base_of(folder)
+        return Source(folder, adapter, base, None, recipe, why_not, None if _is_same(base, trained_on) else trained_on)
     revision = (recipe and recipe.get("model_revision")) or adapter.get("revision")
     return Source(folder, adapter, adapter_folder.base_of(folder), revision, recipe, why_not)
+
+
+def _is_same(base: str, other: str | None) -> bool:
+    """Whether two names or paths are those of one model."""
+    return base == other or (Path(base).is_dir() and Path(other or "").is_dir() and Path(base).samefile(other))
 
 
 def check_base(source: Source) -> None:

@@ -24,7 +24,7 @@ def rows(fidelity: Fidelity, dtype: str) -> list[tuple[str, ...]]:
     """
     compared = [
         ("trained → merged", fidelity.total),
-        (f"base only, {fidelity.base} → unquantized", fidelity.quantisation),
+        (_bases(fidelity), fidelity.quantisation),
         (f"rounding only, to {dtype}", fidelity.rounding),
         *((f"merged → {file.name}", file.from_merged) for file in fidelity.files),
         *((f"trained → {file.name}", file.from_trained) for file in fidelity.files),
@@ -40,7 +40,9 @@ def in_words(fidelity: Fidelity, dtype: str) -> str:
     verdict = "Faithful" if share <= SMALL else "Not quite faithful" if share <= LARGE else "Not faithful"
     relative = f", {100 * share:.3g} % of the change made by the adapter ({_nats(training)})" if training > 0 else ""
     parts = [f"{verdict}: the merged model differs from the trained one by {_nats(total)} per token{relative}."]
-    if fidelity.quantisation is not None:
+    if fidelity.merged_into is not None:
+        parts.append(_other_base(fidelity, dtype))
+    elif fidelity.quantisation is not None:
         parts.append(_origin(total, fidelity.quantisation.kl, fidelity.rounding.kl, fidelity.base, dtype))
     elif dtype != "float32":
         parts.append(f"The difference comes from rounding the merged weights to {dtype}.")
@@ -62,6 +64,24 @@ def of_file(file: FileDrift, fidelity: Fidelity) -> str:
 
 def _size(size: int) -> str:
     return f"{size / 1e9:.2g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def _bases(fidelity: Fidelity) -> str:
+    if fidelity.merged_into is not None:
+        return "base only, as trained → as merged into"
+    return f"base only, {fidelity.base} → unquantized"
+
+
+def _other_base(fidelity: Fidelity, dtype: str) -> str:
+    """About a merge into another model than the one trained on: which they are, and how far they are apart."""
+    total, bases, rounding = fidelity.total.kl, fidelity.quantisation.kl, fidelity.rounding.kl
+    text = (
+        f"The adapter was trained on {fidelity.trained_on} and merged into {fidelity.merged_into}: without the adapter, these two "
+        f"differ by {_nats(max(bases, 0))}, and rounding the merged weights to {dtype} adds {_nats(max(rounding, 0))}."
+    )
+    if total > SIMILAR * max(bases, rounding):
+        text += " The total is larger, so the adapter relies on the model it was trained on."
+    return text
 
 
 def _origin(total: float, quantisation: float, rounding: float, base: str, dtype: str) -> str:

@@ -174,11 +174,17 @@ def refusal(stored: Stored) -> str | None:
     )
 
 
-def instead(original: str | None) -> str:
-    """A sentence that names the model to train or to merge into."""
+def instead(original: str | None, *, is_alternative: bool = False) -> str:
+    """A sentence that names the model to train.
+
+    Args:
+        original: Of `original_of`.
+        is_alternative: Another remedy was given before.
+    """
+    name = "Or name" if is_alternative else "Name"
     if original is None:
-        return "Name its 16-bit original; neither its config.json nor its model card says which model that is."
-    return f"Name its 16-bit original, {original}."
+        return f"{name} its 16-bit original; neither its config.json nor its model card says which model that is."
+    return f"{name} its 16-bit original, {original}."
 
 
 def original_of(model: str, config: Mapping[str, Any], card: Mapping[str, Any] | None = None) -> str | None:

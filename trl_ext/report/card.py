@@ -91,6 +91,10 @@ quantizer.install()  # quantises the experts, too; transformers and vLLM leave t
 """Lines of code that load a mixture as in training."""
 
 
+DEQUANTISED_BY = "_trl_ext_dequantised_by"
+"""Attribute of a model whose weights were dequantised when it was loaded: the class of transformers' settings for it."""
+
+
 def _usage(trainer: Any, base: str) -> str:
     if not is_peft_model(trainer.model):
         return ""
@@ -109,6 +113,14 @@ def _usage(trainer: Any, base: str) -> str:
         imports.add("BitsAndBytesConfig")
         settings = "".join(f"        {_as_python(key, value)},\n" for key, value in quantised.items())
         given.append(f"quantization_config=BitsAndBytesConfig(\n{settings}    )")
+    by, to_dtype = getattr(model, DEQUANTISED_BY, None), ""
+    if by is not None:
+        imports.add(by)
+        given.append(f"quantization_config={by}(dequantize=True)")
+        to_dtype = (
+            "for parameter in model.parameters():  # dequantised weights may have another dtype\n"
+            f"    parameter.data = parameter.data.to({model.dtype})\n"
+        )
     if getattr(trainer.args, "trust_remote_code", False):
         given.append("trust_remote_code=True")
     arguments = ",\n    ".join(given)
@@ -120,6 +132,7 @@ def _usage(trainer: Any, base: str) -> str:
         f"from transformers import {', '.join(sorted(imports))}\n\n"
         f"{EXPERTS if has_experts else ''}"
         f"model = {loader}.from_pretrained(\n    {arguments},\n)\n"
+        f"{to_dtype}"
         'model = PeftModel.from_pretrained(model, "<this directory>").eval()\n'
         f"{_lines(trainer.args, quantised)}"
         'tokenizer = AutoTokenizer.from_pretrained("<this directory>")\n'

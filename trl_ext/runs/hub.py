@@ -11,16 +11,7 @@ from trl_ext.build.refusals import is_of_the_hub
 from trl_ext.recipe import Recipe
 from trl_ext.runs import finished
 from trl_ext.support.errors import UserError
-
-RESULTS = ("README.md", "report.html", "eval-*.json", "judged-*.json", "tasks.json")
-"""What an evaluation writes: card, page and records. The file of all answers stays here."""
-
-MODEL = (
-    "adapter_config.json", "adapter_model*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-    "spiece.model", "sentencepiece.*", "chat_template*", "additional_chat_templates/*", "processor_config.json",
-    "preprocessor_config.json", "video_preprocessor_config.json",
-)  # fmt: skip
-"""Files of an adapter and its tokenizer or processor, in a run's directory or a checkpoint. The state of the training is none of them."""
+from trl_ext.support.published import MODEL, RESULTS
 
 EXPORTED = "gguf"
 """The folder of exported files in the repository."""

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
 from tests.conftest import pairs
+from tests.runs.test_hub import Hub
 from tests.trainers.helpers import arguments, build, lora, weights
 from trl_ext.checkpoints import found, manifest, staging
 from trl_ext.support.errors import UserError
@@ -258,3 +259,22 @@ def test_what_is_pushed_is_the_finished_checkpoint(tiny_model, tmp_path, monkeyp
     trainer.args.push_to_hub = True
     trainer.train()
     assert pushed == [("checkpoint-1", None), ("checkpoint-2", None)]
+
+
+def test_nothing_else_in_the_directory_of_a_run_is_pushed(tiny_model, tmp_path, monkeypatch):
+    """A run that is resumed has files of an earlier evaluation and export beside it."""
+    hub = Hub(monkeypatch)
+    trainer = paired(tiny_model, tmp_path, max_steps=1)
+    trainer.train()
+    (tmp_path / "gguf").mkdir()
+    for name in ("samples-0a1b.jsonl", "judged-a.json", "run.log", "gguf/x.gguf", ".env", "recipe.resolved.yaml"):
+        (tmp_path / name).write_text("")
+    trainer.args.push_to_hub, trainer.hub_model_id, trainer.push_in_progress = True, "me/run", None
+    monkeypatch.setattr(transformers.Trainer, "_finish_current_push", lambda self: None)
+    trainer._push_from_checkpoint(str(tmp_path / "checkpoint-1"))
+    trainer.push_to_hub()
+    model = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    for repository, sent, _ in hub.commits:
+        assert repository == "me/run" and sent >= model | {"judged-a.json", "recipe.resolved.yaml"}
+        assert not sent & {"samples-0a1b.jsonl", "run.log", "gguf/x.gguf", ".env", "training_args.bin"}
+    assert len(hub.commits) == 2

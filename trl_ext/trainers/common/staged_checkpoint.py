@@ -21,7 +21,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from trl_ext.checkpoints import changes, found, manifest, staging
 from trl_ext.support.errors import UserError
 from trl_ext.support.sharded import is_sharded, trained_weights
-from trl_ext.trainers.common import paged_states, provenance
+from trl_ext.trainers.common import paged_states, provenance, publishing
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.rates import Rates
 
@@ -30,7 +30,7 @@ class StagedCheckpoint:
     """Mixin before any trainer of TRL's, and before mixins of ours that write into a checkpoint.
 
     Overrides `train`, `save_model`, `_save_checkpoint`, `_evaluate`, `_determine_best_metric`, `_get_output_dir`,
-    `_push_from_checkpoint`, `_init_training_state`, `_load_from_checkpoint`, `_load_optimizer_and_scheduler`,
+    `_push_from_checkpoint`, `push_to_hub`, `_init_training_state`, `_load_from_checkpoint`, `_load_optimizer_and_scheduler`,
     `_load_rng_state` and `_load_scaler`.
 
     Attributes:
@@ -145,7 +145,13 @@ class StagedCheckpoint:
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if self._staging is None:  # else it will be renamed under the upload
-            super()._push_from_checkpoint(checkpoint_folder)
+            with publishing.of_run(self.args.output_dir):
+                super()._push_from_checkpoint(checkpoint_folder)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', which would upload all files of the run's directory."""
+        with publishing.of_run(self.args.output_dir):
+            return super().push_to_hub(*args, **kwargs)
 
     def _name_best_checkpoint(self, run: Path) -> None:
         """Record the best checkpoint under its final name; transformers recorded the staging path."""
