@@ -27,6 +27,7 @@ from trl_ext.cli import (
     plan,
     recipes,
     run,
+    search,
     validate,
 )
 from trl_ext.cli.parser import Parser
@@ -45,6 +46,7 @@ VERBS = {
     "advantages": advantages,
     "plan": plan,
     "compare": compare,
+    "search": search,
     "pairs": pairs,
     "chat": chat,
     "eval": eval,
@@ -56,7 +58,7 @@ VERBS = {
     "completion": completion,
 }
 
-TRAINING = (["run"], ["compare"])
+TRAINING = (["run"], ["compare"], ["search"])
 """The verbs that train. The others never compile a function."""
 
 OTHER_NAMES = {
@@ -68,7 +70,8 @@ OTHER_NAMES = {
     "losses": ("loss", "objectives"),
     "advantages": ("advantage", "baselines", "estimators"),
     "plan": ("memory", "estimate", "vram"),
-    "compare": ("sweep", "grid", "benchmark"),
+    "compare": ("grid", "benchmark"),
+    "search": ("sweep", "tune", "optuna", "hpo", "hyperparameters", "optimize"),
     "chat": ("generate", "talk", "infer", "inference"),
     "eval": ("evaluate", "evaluation", "test", "score"),
     "pairs": ("sample", "samples", "rollout", "on-policy", "generate-pairs"),

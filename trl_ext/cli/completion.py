@@ -94,13 +94,12 @@ def _add_recipe_keys(verb: Any) -> None:
     """Add every key that a recipe may hold as a flag, with a completer where its values are few."""
     from trl_ext.cli.recipe_keys import RecipeKey
     from trl_ext.methods import METHODS, TRAINERS
-    from trl_ext.recipe import schema
     from trl_ext.recipe.choice.trl_file import VERBS
-    from trl_ext.recipe.layers.evaluation import EVALUATION
+    from trl_ext.recipe.layers.blocks import entries
     from trl_ext.recipe.vocabulary import known_keys
 
     fields = {key: field for kind in METHODS for key, field in known_keys(kind).items()}
-    fields |= {f"{EVALUATION}.{entry}": field for entry, field in schema.fields("EvaluationKeys").items()}
+    fields |= entries()
     for key, field in sorted(fields.items()):
         flag = f"--{key}"
         action = verb._option_string_actions.get(flag) or verb.add_argument(flag, action=RecipeKey, help="")

@@ -72,7 +72,8 @@ def entries_of(given: Path) -> dict[str, Any]:
         UserError: There is no such run, or an entry does not exist or has a wrong type.
     """
     from trl_ext.recipe import reader
-    from trl_ext.recipe.layers.evaluation import EVALUATION, read_evaluation
+    from trl_ext.recipe.layers.blocks import EVALUATION
+    from trl_ext.recipe.layers.evaluation import read_evaluation
     from trl_ext.recipe.layers.layer import Layer, from_file
     from trl_ext.recipe.problems import Problems
     from trl_ext.runs import finished

@@ -77,13 +77,12 @@ def missing_value(key: str) -> str | None:
     """The kind of value that a key needs; `None` if it means something alone, or is no key of a recipe."""
     from trl_ext import losses
     from trl_ext.methods import METHODS
-    from trl_ext.recipe import schema
+    from trl_ext.recipe.layers.blocks import BLOCKS, entries
     from trl_ext.recipe.layers.convert import allowed
-    from trl_ext.recipe.layers.evaluation import EVALUATION
     from trl_ext.recipe.vocabulary import LOSS_KEYS, known_keys
 
-    if key.startswith(f"{EVALUATION}."):
-        entry = schema.fields("EvaluationKeys").get(key.partition(".")[2])
+    if key.partition(".")[0] in BLOCKS and "." in key:
+        entry = entries().get(key)
         return None if entry is None or "bool" in entry.kinds else allowed(entry)
     if key in LOSS_KEYS:
         return "one"

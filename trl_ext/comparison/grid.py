@@ -76,7 +76,7 @@ _PLURAL = {"loss": "losses", "beta": "betas", "seed": "seeds"}
 
 
 def _losses(given: Any) -> list[str]:
-    names = _list(given)
+    names = split_list(given)
     if not names:
         raise UserError(
             "`--losses` is missing or empty. Give the losses to compare, for example `--losses dpo,ipo,simpo,kto`."
@@ -92,7 +92,7 @@ def _loss(flag: str, name: Any) -> str:
 
 
 def _numbers(name: str, given: Any) -> list[float]:
-    values = _list(given)
+    values = split_list(given)
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or (name == "seeds" and value != int(value)):
             kind = "whole numbers" if name == "seeds" else "numbers"
@@ -100,14 +100,14 @@ def _numbers(name: str, given: Any) -> list[float]:
     return list(dict.fromkeys(values))
 
 
-def _list(given: Any) -> list[Any]:
+def split_list(given: Any) -> list[Any]:
     """A list from a command-line value: a list, a single value, or text with commas."""
     if given is None:
         return []
     if isinstance(given, str):
         given = [_number(word) for word in re.split(r"[,\s]+", given) if word]
     parts = given if isinstance(given, list | tuple) else [given]
-    return [part for one in parts for part in (_list(one) if isinstance(one, str) and "," in one else [one])]
+    return [part for one in parts for part in (split_list(one) if isinstance(one, str) and "," in one else [one])]
 
 
 def _number(word: str) -> Any:

@@ -65,7 +65,7 @@ def measure(
             )
         )
     has_adapter = isinstance(model, PeftModel)
-    ratios = _log_ratios(model, tokenizer, found) if has_adapter else [0.0] * len(found)
+    ratios = log_ratios(model, tokenizer, found) if has_adapter else [0.0] * len(found)
     scores = [] if scoring.compares else _scores(policy, prompts, found, scoring)
     return {
         "n": len(found),
@@ -88,8 +88,8 @@ def _alone(prompt: Prompt, one: sampling.Completion) -> Group:
     return Group(prompt, [Completion(one.text, len(one.ids), one.is_ended)])
 
 
-def _log_ratios(model: PeftModel, tokenizer: Any, found: list[sampling.Completion]) -> list[float]:
-    """log π − log π_base of each completion, summed over its tokens."""
+def log_ratios(model: PeftModel, tokenizer: Any, found: list[sampling.Completion]) -> list[float]:
+    """log π − log π_base of each completion, in nats summed over its tokens. The base is the model with its adapter off."""
     limit = max(1, LOGITS // model.get_base_model().config.get_text_config().vocab_size)
     sums = []
     for context in (contextlib.nullcontext, lambda: switching.adapter_off(model)):

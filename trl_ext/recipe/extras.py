@@ -109,6 +109,84 @@ class RunExtras:
         },
     )
 
+    search: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "What `trl-ext search` varies, and how, for instance `{space: {learning_rate: {low: 1e-6, high: 1e-4}}, max_kl: 3}`. "
+            "No other verb reads it. Default: none."
+        },
+    )
+
+
+@dataclass
+class SearchKeys:
+    """Entries of `search`. Those that `trl-ext search` has a flag for are overridden by it."""
+
+    space: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Settings and their ranges: `[8, 16]` for values, `{low: 1e-6, high: 1e-4}` for an interval (`log: true` or `false`; "
+            "default: true if `high` is at least ten times `low`), `auto` for the default range, or a mapping from losses to ranges. "
+            "Default: the loss, beta, learning rate, rank and length of the training."
+        },
+    )
+    measure: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is maximised: `accuracy` on held-out preferences, a reward function, the folder or Hub name of a reward model or "
+            "chat model, `api`, or an address (default: the true reward of the embedded data, else `accuracy`)."
+        },
+    )
+    max_kl: float | None = field(
+        default=None,
+        metadata={"help": "Largest KL to the base of a result, in nats per completion (default: 5)."},
+    )
+    hours: float | None = field(
+        default=None, metadata={"help": "Length of the search in hours, over all commands that continue it."}
+    )
+    trials: int | None = field(
+        default=None, metadata={"help": "Number of trials after which the search ends (default: no limit)."}
+    )
+    samples: int | None = field(
+        default=None,
+        metadata={"help": "Held-out prompts that a trial is measured on, one completion each (default: 256)."},
+    )
+    limit: int | None = field(
+        default=None, metadata={"help": "Held-out rows that `accuracy` is measured on (default: 500)."}
+    )
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "Largest number of tokens of a completion (default: 128, with a judge 512)."}
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "Held-out data to measure on (default: that of the recipe)."}
+    )
+    split: str | None = field(default=None, metadata={"help": "Split of the held-out data."})
+    pruner: str = field(
+        default="successive_halving",
+        metadata={
+            "help": "What stops trials early: `successive_halving`, `hyperband` or `none`.",
+            "choices": ["successive_halving", "hyperband", "none"],
+        },
+    )
+    reduction_factor: int | None = field(
+        default=None, metadata={"help": "One in so many trials is trained on at each rung (default: 2)."}
+    )
+    rungs: int | None = field(
+        default=None,
+        metadata={
+            "help": "Measurements before the end of a trial (default: 2). With a reduction factor of 2 they are at 1/4 and 1/2 of its steps."
+        },
+    )
+    seed: int | None = field(default=None, metadata={"help": "Seed of the choice of settings (default: 0)."})
+    judge_model: str | None = field(default=None, metadata={"help": "Model behind an API that `measure` names."})
+    judge_base_url: str | None = field(
+        default=None, metadata={"help": "Address of the API (default: https://api.openai.com/v1)."}
+    )
+    judge_template: str | None = field(
+        default=None,
+        metadata={"help": "File with the text that an API or a chat model reads, in place of the shipped one."},
+    )
+
 
 @dataclass
 class EvaluationKeys:

@@ -17,6 +17,7 @@ from trl_ext.recipe.layers.entries import merge_entries, take_entries
 from trl_ext.recipe.layers.evaluation import read_evaluation
 from trl_ext.recipe.layers.layer import Layer, Layers, from_file, from_flags
 from trl_ext.recipe.layers.merge import merge_layers
+from trl_ext.recipe.layers.search import read_search
 from trl_ext.recipe.layers.types import convert_types
 from trl_ext.recipe.layers.unknown_keys import drop_misplaced_keys, drop_unknown_keys
 from trl_ext.recipe.problems import Problems
@@ -62,6 +63,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None, *, to_tra
     merged = merge_layers(layers, chosen)
     merge_entries(merged, layers, problems)
     read_evaluation(merged, document.lines, problems)
+    read_search(merged, document.lines, problems)
     loss_kwargs = fit_to_loss(merged, chosen, method, problems)
     note_reused_hyperparameters(merged, layers.file, chosen, problems)
     awaits = run_checks(merged, path.parent, method, chosen, problems, to_train=to_train)

@@ -143,6 +143,11 @@ class Recipe:
         """What is evaluated at the end of the run; `None` for nothing, `{}` for what `trl-ext eval` does without flags."""
         return self.values.get("evaluation")
 
+    @property
+    def search(self) -> dict[str, Any] | None:
+        """What `trl-ext search` varies, and how; `None` if the recipe does not say."""
+        return self.values.get("search")
+
     def digest(self) -> str:
         """Digest of the settings that training depends on; equal for two runs of one recipe with the same flags."""
         values = {key: value for key, value in self.values.items() if key not in schema.fields("RunExtras")}

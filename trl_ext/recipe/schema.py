@@ -51,6 +51,7 @@ SOURCES = {
     "EntryExtras": ("trl_ext", "recipe/extras.py"),
     "RunExtras": ("trl_ext", "recipe/extras.py"),
     "EvaluationKeys": ("trl_ext", "recipe/extras.py"),
+    "SearchKeys": ("trl_ext", "recipe/extras.py"),
 }
 for _method in METHODS.values():
     _module_name, _, _name = _method.config.partition(":")

@@ -14,6 +14,9 @@ from trl_ext.recipe.resolved import RESOLVED
 PLACE = ("resume_from_checkpoint", "resume_changed", "output_dir")
 """Settings that say where a run is written and what it resumes from."""
 
+OF_OTHER_VERBS = ("search",)
+"""Settings that no run reads."""
+
 AFTER_TRAINING = "evaluation"
 """The setting that training does not depend on."""
 
@@ -22,8 +25,8 @@ NOT_COMPARED = {*PLACE, AFTER_TRAINING, "row_tokens"}
 
 
 def without_location(recipe: Recipe) -> Recipe:
-    """The recipe without the settings `PLACE`, and with local paths made absolute."""
-    values = {key: value for key, value in recipe.values.items() if key not in PLACE}
+    """The recipe without the settings `PLACE` and `OF_OTHER_VERBS`, and with local paths made absolute."""
+    values = {key: value for key, value in recipe.values.items() if key not in (*PLACE, *OF_OTHER_VERBS)}
     _make_absolute(values, "model_name_or_path", "dataset_name", "reward_adapter")
     if values.get("reward_funcs"):
         values["reward_funcs"] = [reward_names.absolute(name) for name in values["reward_funcs"]]

@@ -176,6 +176,7 @@ def train(
     base: SharedBase | None = None,
     abandon: Tell | None = None,
     measures_movement: bool = False,
+    watch: Callable[[Built], Any] | None = None,
 ) -> Trained:
     """Train a recipe and write its run directory: adapter, tokenizer, resolved recipe, metrics, environment, card.
 
@@ -187,6 +188,7 @@ def train(
         base: Lends the base model if several runs share one.
         abandon: See `main`.
         measures_movement: Measure how far the policy moves, which needs a few forward passes before and after training.
+        watch: Makes a callback of the trainer, which may end training early by an exception.
     """
     from trl_ext.build.trainer import build_trainer
     from trl_ext.runs import environment
@@ -222,6 +224,8 @@ def train(
     movement = Movement(trainer)
     if measures_movement and recipe.method.completions and not recipe.method.trains_scores:
         trainer.add_callback(movement)
+    if watch is not None:
+        trainer.add_callback(watch(built))
     if checkpoint is not None:
         trainer.check_resume(checkpoint)  # before the directory's recipe is replaced
     try:
