@@ -77,6 +77,7 @@ PARTS = {
     "recipes": recipe_tables.recipes,
     "settings": recipe_tables.settings,
     "evaluation": recipe_tables.evaluation,
+    "search": recipe_tables.search,
     "speed": speed_table.table,
     "realstep": lambda: step_tables.full(step_tables.saved(step_tables.MODEL)),
     "benchmark": lambda: step_tables.random_model(step_tables.saved()),

@@ -88,3 +88,10 @@ def evaluation() -> str:
         parts = ", ".join(part for part, keys in evaluation_parts.READS.items() if name in keys)
         lines.append(f"| `{name}` | {parts} | {field.help} |")
     return "\n".join(lines)
+
+
+def search() -> str:
+    """Every entry of `search`."""
+    lines = ["| entry of `search` | what it does |", "|---|---|"]
+    lines += [f"| `{name}` | {field.help} |" for name, field in schema.fields("SearchKeys").items()]
+    return "\n".join(lines)

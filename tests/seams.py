@@ -225,6 +225,11 @@ SEAMS = (
     Seam("reference/starting_point.py", "`add_fused_lm_head` of TRL", "reference/test_starting_point.py"),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
     Seam("runs/report.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
+    Seam(
+        "search/study.py",
+        "experimental parts of Optuna: heartbeats, the repetition of stale trials, groups of TPE; what its samplers are asked",
+        "search/test_study.py",
+    ),
     Seam("support/quiet.py", "`set_tqdm_hook` of transformers' logging", "support/test_quiet.py"),
     Seam("trainers/common/lora.py", "`ModulesToSaveWrapper` of peft", "trainers/common/test_lora.py"),
     Seam(

@@ -32,6 +32,7 @@ CLASSES = {
     "DataExtras": "trl_ext.recipe.extras",
     "RunExtras": "trl_ext.recipe.extras",
     "EvaluationKeys": "trl_ext.recipe.extras",
+    "SearchKeys": "trl_ext.recipe.extras",
 }
 
 
