@@ -121,6 +121,29 @@ def test_a_run_is_exported_measured_and_uploaded(run, llama_cpp, monkeypatch, ca
     assert not Path("other").exists()
 
 
+def test_a_run_that_trained_all_weights_is_exported_as_it_is(llama_cpp, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = finished_runs.leave_all_weights(tmp_path / "whole", str(demo.MODEL), loss="dpo")
+    monkeypatch.setattr("trl_ext.export.merging.merge", None)  # nothing is merged
+    hub, words = Hub(monkeypatch), ["export", str(run), "--gguf", "Q8_0", "--llama_cpp", str(llama_cpp)]
+    for flag, said in (
+        (["--gguf_lora"], "holds a complete model and no adapter"),
+        (["--base", "org/x"], "merged into nothing"),
+        (["--merged", "kept"], "nothing is merged"),
+    ):
+        assert main([*words, *flag]) == 2
+        assert said in capsys.readouterr().err
+    assert main([*words, "--pairs", "4", "--push_to_hub"]) == 0
+    printed, record = capsys.readouterr().out, json.loads((run / "gguf" / "export.json").read_text())
+    assert {file.name for file in (run / "gguf").iterdir()} == {"whole-Q8_0.gguf", "Modelfile", "export.json"}
+    assert record["model"] == str(run) and "base" not in record and record["fidelity"]["total"] is None
+    # The stub answers as the base, from which all weights were moved.
+    assert [file["from_trained"]["kl"] > 0.01 for file in record["fidelity"]["files"]] == [True, True]
+    assert "Nothing was merged: the run trained all weights." in printed and "trained → Q8_0" in printed
+    assert "merged →" not in printed and "merging" not in printed
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= hub.commits[0][1]
+
+
 def test_files_are_kept_if_llama_cpp_crashes_while_they_are_compared(run, llama_cpp, monkeypatch, capsys):
     def crashed(*_):
         raise UserError("llama.cpp cannot run x.gguf: it crashed (signal 4).")

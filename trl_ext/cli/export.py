@@ -20,8 +20,8 @@ EXAMPLES = """examples:
   trl-ext export runs/my-dpo --gguf Q4_K_M,Q8_0 --output my-model
   trl-ext export runs/my-dpo --gguf_lora
 
-RUN is the directory of a run, one of its checkpoints, or a folder with an adapter that PEFT saved. For a recipe its latest finished run is used.
-The adapter is merged, and the merged model is converted by llama.cpp and quantized. Each file is compared with the merged 16-bit model and with the model that was trained, on held-out data. A Modelfile for Ollama has the chat template, stop tokens and sampling settings (docs/export.md). Needs llama.cpp's converters and the packages of `pip install 'trl-ext[gguf]'`.
+RUN is the directory of a run, one of its checkpoints, or a folder with an adapter that PEFT saved or with a complete 16-bit model. For a recipe its latest finished run is used.
+The adapter is merged, and the merged model is converted by llama.cpp and quantized. A complete model is converted as it is. Each file is compared with the merged 16-bit model and with the model that was trained, on held-out data. A Modelfile for Ollama has the chat template, stop tokens and sampling settings (docs/export.md). Needs llama.cpp's converters and the packages of `pip install 'trl-ext[gguf]'`.
 
 exit code: 0 on success, also if only the comparison failed; 2 on a user error"""
 
@@ -36,7 +36,7 @@ VARIABLES = "chat_template_kwargs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s RUN|RECIPE [--gguf TYPES] [--gguf_lora] [options]"
-    add_run_or_recipe(parser, f"directory of a run or adapter, or {A_RECIPE}")
+    add_run_or_recipe(parser, f"directory of a run, adapter or complete model, or {A_RECIPE}")
     parser.add_argument(
         "--gguf",
         type=_types,
@@ -86,7 +86,9 @@ def run(args: argparse.Namespace) -> int:
     from trl_ext.runs import libraries
 
     tools = programs.find(args.llama_cpp, needs_lora=args.gguf_lora)
-    source = sources.find(args.run, args.base)
+    source = sources.find_for_export(args.run, args.base)
+    if source.is_whole:
+        _refuse_for_whole(args, source)
     output = args.output or source.folder / FOLDER
     new_folder(output)
     if args.merged is not None:
@@ -97,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
     libraries.configure(source.settings)
 
     console = terminal.console(quiet=args.json)
-    sources.check_base(source)
+    if not source.is_whole:
+        sources.check_base(source)
     facts = _export(args, source, tools, output, console)
     if uploads:
         from trl_ext.runs import hub
@@ -107,6 +110,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(encoding.as_json(facts, indent=2))
     return 0
+
+
+def _refuse_for_whole(args: argparse.Namespace, source: Any) -> None:
+    """Refuse flags that a complete model has no use for."""
+    if args.gguf_lora:
+        raise UserError(
+            f"`--gguf_lora` writes an adapter, but {source.folder} holds a complete model and no adapter. Give `--gguf Q4_K_M,Q8_0` alone."
+        )
+    if args.merged is not None:
+        raise UserError(
+            f"`--merged` keeps a merged model, but nothing is merged: {source.folder} is complete. Remove it."
+        )
 
 
 def _uploads(args: argparse.Namespace, source: Any) -> bool:
@@ -125,7 +140,8 @@ def _export(args: argparse.Namespace, source: Any, tools: Any, output: Path, con
     from trl_ext.runs import finished
 
     name = source.folder.resolve().name
-    facts: dict[str, Any] = {"output": str(output), "adapter": str(source.folder), "base": source.base}
+    of = {"model": str(source.folder)} if source.is_whole else {"adapter": str(source.folder), "base": source.base}
+    facts: dict[str, Any] = {"output": str(output), **of}
     with merging.staged(output, 0) as folder:
         if args.gguf_lora:
             facts["lora"] = adapter.write(source, folder, name, tools.lora_converter).name
@@ -158,9 +174,8 @@ def _models(
     why_not, data = what_to_compare(source, processor, args.pairs, skip=args.no_check)
     if why_not:
         console.print(f"The files will not be compared: {why_not}", markup=False)
-    with _folder_of_merged(args.merged, folder.parent.parent) as merged:
-        console.print(f"merging {source.folder} into {source.base} …", markup=False)
-        dtype, _ = merge_into(merged, source, processor, None, "5GB")
+    with _folder_of_merged(args.merged, folder.parent.parent, source) as merged:
+        dtype = _merged(source, merged, processor, console)
         console.print(f"converting and quantizing to {', '.join(args.gguf)} …", markup=False)
         files = served.make(merged, folder, name, args.gguf, form, tools, dtype=dtype, checks=checks)
         facts: dict[str, Any] = {
@@ -193,17 +208,32 @@ def _measure(source: Any, merged: Path, data: Any, files: list[Any], dtype: str,
     from trl_ext.export import gguf_card
 
     console.print(f"comparing on {data.what} …")
-    found = measuring.measure(source, merged, data, files)
+    if source.is_whole:
+        found = measuring.measure_files(source, data, files)
+    else:
+        found = measuring.measure(source, merged, data, files)
     show(console, found, dtype)
     gguf_card.put(source.folder, found, dtype)
     return dataclasses.asdict(found)
 
 
+def _merged(source: Any, merged: Path, processor: Any, console: Any) -> str:
+    """Merge, unless the model is complete. Returns the dtype of the weights."""
+    if source.is_whole:
+        from transformers import AutoConfig
+
+        dtype = AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trust_remote_code).dtype
+        return str(dtype or "float32").removeprefix("torch.")
+    console.print(f"merging {source.folder} into {source.base} …", markup=False)
+    dtype, _ = merge_into(merged, source, processor, None, "5GB")
+    return dtype
+
+
 @contextlib.contextmanager
-def _folder_of_merged(kept: Path | None, beside: Path) -> Any:
-    """Where the merged model goes: the folder that `--merged` names, else one that is removed afterwards."""
-    if kept is not None:
-        yield kept
+def _folder_of_merged(kept: Path | None, beside: Path, source: Any) -> Any:
+    """Where the merged model is: its own folder if complete, the one that `--merged` names, else one that is removed afterwards."""
+    if kept is not None or source.is_whole:
+        yield kept or source.folder
         return
     home = Path(tempfile.mkdtemp(prefix=".merged-", dir=beside))
     try:

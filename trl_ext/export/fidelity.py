@@ -82,14 +82,14 @@ class FileDrift:
         name: Of the file.
         bytes: Its size.
         is_quantised: Whether its weights are quantised, and not only converted.
-        from_merged: From the merged 16-bit model to the file.
+        from_merged: From the merged 16-bit model to the file; `None` if nothing was merged.
         from_trained: From the model that was trained, on its quantized base, to the file.
     """
 
     name: str
     bytes: int
     is_quantised: bool
-    from_merged: Drift
+    from_merged: Drift | None
     from_trained: Drift
 
 
@@ -98,8 +98,8 @@ class Fidelity:
     """The results of all comparisons.
 
     Attributes:
-        total: From the trained model to the merged one.
-        training: From the base to the trained model, as a scale for the others.
+        total: From the trained model to the merged one; `None` if nothing was merged.
+        training: From the base to the trained model, as a scale for the others; `None` in that case.
         quantisation: From the base of the training to that of the merge, both without adapter; `None` if they are the same.
         rounding: From the base of the merge with the adapter beside it to the merged one; `None` in that case.
         base: Storage of the base in training: `4-bit`, say.
@@ -111,8 +111,8 @@ class Fidelity:
         merged_into: Name of that model.
     """
 
-    total: Drift
-    training: Drift
+    total: Drift | None
+    training: Drift | None
     quantisation: Drift | None
     rounding: Drift | None
     base: str
@@ -175,6 +175,31 @@ def measure(source: Source, merged: Path, data: HeldOut, files: Sequence[Served]
     tokens = sum(len(completion.ids) for completion in completions)
     bases = (source.trained_on, source.base) if has_other else (None, None)
     return Fidelity(total, training, quantisation, rounding, name, tokens, str(dtype), data.what, found, *bases)
+
+
+def measure_files(source: Source, data: HeldOut, files: Sequence[Served]) -> Fidelity:
+    """Compare files that were made of a complete model with that model.
+
+    Args:
+        source: A run that trained all weights.
+        data: The completions to compare on.
+        files: Made of the model. One at a time is in memory, beside it.
+    """
+    opened = open_model(source.folder)
+    model, tokenizer, dtype = opened.model, opened.tokenizer, str(opened.model.dtype).removeprefix("torch.")
+    completions = data.completions or sample(
+        model, tokenizer, data.prompts, seed=0, max_new_tokens=source.recipe.effective("max_completion_length") or 128
+    )
+    batches = _batches(completions, model.config.get_text_config().vocab_size)
+    trained = keep(model, tokenizer, batches)
+    longest = max(len(completion.prompt_ids) + len(completion.ids) for completion in completions)
+    found = []
+    for file in files:
+        with file.opened(longest) as predict:
+            _, drift = compare_served(trained, model, tokenizer, batches, predict)
+        found.append(FileDrift(file.name, file.bytes, file.is_quantised, None, drift))
+    tokens = sum(len(completion.ids) for completion in completions)
+    return Fidelity(None, None, None, None, dtype, tokens, dtype, data.what, found)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from trl_ext.export import mergeable
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.model_files import model as model_folder
+from trl_ext.model_files import quantised
 from trl_ext.model_files.quantised import Stored
 from trl_ext.recipe import Recipe
 from trl_ext.runs import finished
@@ -20,7 +21,7 @@ class Source(NamedTuple):
 
     Attributes:
         folder: Holds adapter_config.json: a run, one of its checkpoints, or an adapter saved by PEFT.
-        adapter: The content of adapter_config.json.
+        adapter: The content of adapter_config.json; empty for a complete model (`find_for_export`).
         base: Path or Hub name of the model to merge into.
         revision: Of the base.
         recipe: The recipe of the run; `None` if unknown.
@@ -35,6 +36,11 @@ class Source(NamedTuple):
     recipe: Recipe | None
     why_no_recipe: str = ""
     trained_on: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a complete model instead of an adapter: `base` is its folder, and nothing is merged."""
+        return not self.adapter
 
     @property
     def is_classifier(self) -> bool:
@@ -93,6 +99,31 @@ def find(given: Path, base: str | None = None) -> Source:
 def _is_same(base: str, other: str | None) -> bool:
     """Whether two names or paths are those of one model."""
     return base == other or (Path(base).is_dir() and Path(other or "").is_dir() and Path(base).samefile(other))
+
+
+def find_for_export(given: Path, base: str | None = None) -> Source:
+    """The same as `find`; also the folder of a complete model, such as a run that trained all weights.
+
+    Raises:
+        UserError: It cannot be exported, or `base` is given for a complete model.
+    """
+    folder = finished.directory_of(given)
+    if adapter_folder.is_in(folder) or not (folder / "config.json").exists():
+        return find(given, base)
+    finished.check(folder)
+    if problem := model_folder.problem(str(folder)):
+        raise UserError(problem)
+    if base is not None:
+        raise UserError(
+            f"`--base` is {base}, but {folder} holds a complete model, which is merged into nothing. Remove it."
+        )
+    if (stored := quantised.of_model(str(folder))) is not None:
+        raise UserError(
+            f"{folder} holds a model that is stored quantised ({stored.title}). llama.cpp converts 16-bit weights. Give a folder that "
+            "holds them."
+        )
+    recipe, why_not = _recipe(folder)
+    return Source(folder, {}, str(folder), None, recipe, why_not)
 
 
 def check_base(source: Source) -> None:

@@ -35,6 +35,8 @@ def rows(fidelity: Fidelity, dtype: str) -> list[tuple[str, ...]]:
 
 def in_words(fidelity: Fidelity, dtype: str) -> str:
     """Report the size of the difference relative to the change made by training, and its source."""
+    if fidelity.total is None:
+        return "Nothing was merged: the run trained all weights."
     total, training = max(fidelity.total.kl, 0), fidelity.training.kl
     share = total / training if training > 0 else math.inf
     verdict = "Faithful" if share <= SMALL else "Not quite faithful" if share <= LARGE else "Not faithful"
@@ -53,6 +55,8 @@ def in_words(fidelity: Fidelity, dtype: str) -> str:
 
 def of_file(file: FileDrift, fidelity: Fidelity) -> str:
     """Report the difference of a file from the trained model, and whether the merge or the file is the larger part of it."""
+    if file.from_merged is None:
+        return f"{file.name} ({_size(file.bytes)}): {_nats(max(file.from_trained.kl, 0))} per token from the trained model."
     added, merge = max(file.from_merged.kl, 0), max(fidelity.total.kl, 0)
     step = f"quantization to {file.name}" if file.is_quantised else "conversion"
     larger = step if added > merge else "the merge"

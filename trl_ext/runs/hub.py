@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from trl_ext.build.refusals import is_of_the_hub
+from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe
 from trl_ext.runs import finished
 from trl_ext.support.errors import UserError
-from trl_ext.support.published import MODEL, RESULTS
+from trl_ext.support.published import MODEL, RESULTS, WEIGHTS
 
 EXPORTED = "gguf"
 """The folder of exported files in the repository."""
@@ -88,7 +89,8 @@ def upload_export(recipe: Recipe, directory: Path, folder: Path) -> str:
 
     home = finished.home(directory)
     place = PurePosixPath("" if directory.samefile(home) else directory.resolve().name)
-    uploads = [(directory, place, [*MODEL, *RESULTS, finished.RECIPE]), (folder, place / EXPORTED, None)]
+    weights = () if adapter.is_in(directory) else WEIGHTS
+    uploads = [(directory, place, [*MODEL, *weights, *RESULTS, finished.RECIPE]), (folder, place / EXPORTED, None)]
     if place.name:
         uploads.insert(1, (home, place, [finished.RECIPE]))
     name, hub = _name(recipe, home), HfApi(token=recipe.get("hub_token"))
