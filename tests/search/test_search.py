@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from trl_ext import cli, recipe
 from trl_ext.build import pretrained
 from trl_ext.runs import run
-from trl_ext.search import measure, report, rungs, space
+from trl_ext.search import report, rungs, space
 from trl_ext.search.settings import Settings, record, study_name
 
 QUICK = {
@@ -147,12 +147,3 @@ def test_a_search_without_time_for_a_trial_says_how_long_one_takes(tmp_path, cap
     assert search(tmp_path / "short", "--hours", "0.002") == 2
     said = capsys.readouterr().err
     assert "No trial could be finished within 0.002 hours." in said and "Give more `--hours`" in said
-
-
-def test_pairs_are_ranked_by_their_log_ratios():
-    """Accuracy and area under the curve of a measurement, against counting."""
-    made = measure.Labelled([None] * 6, None)
-    assert made.rows == 3 and made.estimate([1.0, 0.5, 0.2, 0.0, 0.5, 0.9]).value == pytest.approx((1 + 0.5 + 0) / 3)
-    labelled = measure.Labelled([None] * 4, torch.tensor([True, False, True, False]).numpy())
-    assert labelled.rows == 4 and labelled.estimate([3.0, 1.0, 0.0, 2.0]).value == pytest.approx(2 / 4)
-    assert labelled.part(2).rows == 2 and made.part(2).rows == 2 and len(made.part(2).completions) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from trl_ext.recipe import Recipe
@@ -81,6 +82,14 @@ def carry_out(made: optuna.Study, objective: Objective, trials: int | None, tell
                 _require_any(made, objective)
                 return "The search ends: the last trial does not fit into the time left."
             raise Interrupted(last_words()) from error
+        except (UpdateFinishedTrialError, ValueError):
+            left = _trial(made, objective.number)
+            if left is None or not left.state.is_finished():
+                raise
+            tell(
+                f"trial {left.number}: this command gave no sign of life for {study.GRACE} s, so another one repeats it."
+            )
+            continue
         over = _trial(made, objective.number)
         tell(result.line(over, objective.settings, objective.measurer.name))
         if over.state == TrialState.FAIL:

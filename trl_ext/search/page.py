@@ -10,6 +10,7 @@ from trl_ext.report import html
 from trl_ext.search import pictures
 from trl_ext.search.result import FINISHED, Number, Row, frontier
 from trl_ext.search.settings import Settings
+from trl_ext.support.counts import count
 from trl_ext.support.intervals import format_estimate
 from trl_ext.support.messages import plain
 
@@ -69,6 +70,7 @@ def write(
         pictures=drawn,
         finished=finished(found, base, best, measure),
         others=others(found, measure),
+        without=f"{count(sum(each.state != FINISHED for each in found), 'trials')} without a result",
         legend=LEGEND,
         facts=facts,
     )

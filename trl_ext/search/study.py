@@ -19,7 +19,7 @@ from trl_ext.search.settings import HALVING, NONE, Settings
 from trl_ext.support import atomic
 from trl_ext.support.errors import UserError
 
-HEARTBEAT, GRACE = 15, 60
+HEARTBEAT, GRACE = 15, 120
 """Seconds between signs of life of a trial, and without one before the trial is repeated by another process."""
 WAIT = 60
 """Seconds that a process waits for an SQLite file that another one is writing."""
