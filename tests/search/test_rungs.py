@@ -67,9 +67,9 @@ def follow(measurer, clock, steps=16, seconds=0.0, trial=None):
 
 
 def test_rungs_are_reported_at_equal_kl(now):
-    made, trial = follow(Measurer([(0.7, 0.5), (0.9, 4.0)], now), Clock(None))
+    made, trial = follow(Measurer([(0.7, 0.5), (0.9, 1.6)], now), Clock(None))
     reported = trial.study.trials[0].intermediate_values
-    assert reported == {1: 0.7, 2: pytest.approx(0.5 + 0.4 * (1 / 4) ** 0.5)}
+    assert reported == {1: 0.7, 2: pytest.approx(0.5 + 0.4 * (1 / 1.6) ** 0.5)}
     assert made.last.value.value == 0.9
 
 
@@ -82,6 +82,11 @@ def test_a_trial_that_is_behind_is_stopped(now):
     follow(Measurer([(0.8, 0.5), (0.9, 0.5)], now), Clock(None), trial=trials[0])
     with pytest.raises(optuna.TrialPruned):
         follow(Measurer([(0.7, 0.1)], now), Clock(None), trial=trials[1])
+
+
+def test_a_trial_far_beyond_the_largest_kl_is_stopped_whatever_others_did(now):
+    with pytest.raises(optuna.TrialPruned):
+        follow(Measurer([(0.9, 2.1)], now), Clock(None))
 
 
 @pytest.mark.parametrize(("left", "stops_at"), [(20, None), (18.5, 4), (7, 3), (4, 1)])

@@ -16,6 +16,8 @@ from trl_ext.search.settings import Settings
 FEWEST = 3
 """Steps from which on their speed says something about the others."""
 OPTIMISTIC = 0.7
+FAR = 2
+"""A trial whose KL at a rung is so many times the largest one of a result is stopped: KL hardly falls as training goes on."""
 
 
 class OutOfTimeError(Exception):
@@ -106,7 +108,7 @@ class Rungs(TrainerCallback):
         value = at_equal_kl(found.value.value, found.kl.value, base, self.settings.max_kl)
         self.trial.set_user_attr(f"rung_{resource}", found.to_dict())
         self.trial.report(value, resource)
-        if self.trial.should_prune():
+        if self.trial.should_prune() or found.kl.value > FAR * self.settings.max_kl:
             self._stop(optuna.TrialPruned())
 
     def _rest(self, step: int, total: int, *, is_exact: bool) -> float:
