@@ -73,6 +73,7 @@ def carry_out(made: optuna.Study, objective: Objective, trials: int | None, tell
         if not objective.clock.fits_any(shortest, len(objective.settings.shares)):
             _require_any(made, objective)
             return "The search ends: no further trial fits into the time left."
+        objective.number = -1  # until the trial has begun
         try:
             made.optimize(objective, n_trials=1, catch=(UserError,))
         except (OutOfTimeError, KeyboardInterrupt) as error:
@@ -83,11 +84,10 @@ def carry_out(made: optuna.Study, objective: Objective, trials: int | None, tell
                 return "The search ends: the last trial does not fit into the time left."
             raise Interrupted(last_words()) from error
         except (UpdateFinishedTrialError, ValueError):
-            left = _trial(made, objective.number)
-            if left is None or not left.state.is_finished():
+            if not study.is_repeated(made, objective.number):
                 raise
             tell(
-                f"trial {left.number}: this command gave no sign of life for {study.GRACE} s, so another one repeats it."
+                f"trial {objective.number}: this command gave no sign of life for {study.GRACE} s, so another one repeats it."
             )
             continue
         over = _trial(made, objective.number)

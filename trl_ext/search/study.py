@@ -175,6 +175,12 @@ def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
         RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
+def is_repeated(study: optuna.Study, number: int) -> bool:
+    """Whether another trial repeats the one of this number."""
+    trials = study.get_trials(deepcopy=False)
+    return number not in {each.number for each in latest(trials)} and any(each.number == number for each in trials)
+
+
 def latest(trials: list[FrozenTrial]) -> list[FrozenTrial]:
     """The trials without those that another one repeats."""
     repeated = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
