@@ -355,6 +355,16 @@ SEAMS = (
         "trainers/rollout/test_sampler.py",
     ),
     Seam(
+        "trainers/rollout/preallocated_cache.py",
+        "the layers of transformers' `DynamicCache`, and which of their tensors and methods `generate` and attention use",
+        "trainers/rollout/test_preallocated_cache.py",
+    ),
+    Seam(
+        "trainers/rollout/shared_prompts.py",
+        "the argument of transformers' models and of `generate` that takes a cache, and its name in their output",
+        "trainers/rollout/test_shared_prompts.py",
+    ),
+    Seam(
         "trainers/rollout/trainer.py",
         "TRL's RLOO trainer switches to the reference by its module's `use_adapter`",
         "trainers/rollout/test_reference_pass.py",

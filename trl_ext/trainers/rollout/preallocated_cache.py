@@ -19,7 +19,7 @@ class PreallocatedLayer(DynamicLayer):
 
     def __init__(self, layer: DynamicLayer, rows: Tensor, length: int) -> None:
         super().__init__()
-        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
+        self.lazy_initialization(layer.keys, layer.values)
         self._room = tuple(_copied(values, rows, length) for values in (layer.keys, layer.values))
         self.keys, self.values = (room[:, :, : layer.keys.size(2)] for room in self._room)
 

@@ -56,9 +56,7 @@ def recorded(model: nn.Module, temperature: float) -> Iterator[Recorder]:
     def generate(*, generation_config: GenerationConfig, **inputs: Any) -> Tensor:
         processors = LogitsProcessorList([recorder])
         given = {**inputs, "generation_config": generation_config, "logits_processor": processors}
-        if (cache := shared_prompts.cache_of(model, inputs, generation_config)) is not None:
-            given["past_key_values"] = cache
-        sequences = plain(**given)
+        sequences = plain(**given, **shared_prompts.cache_of(model, inputs, generation_config))
         recorder.finish(sequences)
         return sequences
 

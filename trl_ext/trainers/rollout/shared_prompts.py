@@ -11,12 +11,14 @@ from trl_ext.trainers.rollout import preallocated_cache
 
 ATTENTION = {"full_attention", "sliding_attention"}
 """Kinds of layers whose cache can be copied for other rows."""
-READ = {"position_ids", "past_key_values", "logits_to_keep"}
+CACHE = ("cache", "past_key_values")
+"""Names of the argument that takes a cache: since transformers 5.24, and before."""
+READ = {"position_ids", "logits_to_keep"}
 
 
 @torch.no_grad()
-def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig) -> DynamicCache | None:
-    """The cache of all prompt tokens but the last, for `model.generate(**inputs, past_key_values=…)`.
+def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig) -> dict[str, DynamicCache]:
+    """The cache of all prompt tokens but the last, as an argument of `model.generate`.
 
     `generate` itself runs a prompt once per completion. Here each distinct prompt is run once, and its keys and values are
     copied into memory that has room for the completions.
@@ -27,35 +29,36 @@ def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig)
         config: Of the call of `generate`.
 
     Returns:
-        The cache of B rows; `None` if no prompt is repeated, or if this model or these settings use another cache.
+        The cache of B rows, by the name of the argument; nothing if no prompt is repeated, or if this model or these settings
+        use another cache.
     """
     if inputs.keys() != {"input_ids", "attention_mask"} or inputs["input_ids"].size(1) < 2:
-        return None
+        return {}
     if config.cache_implementation is not None or config.use_cache is False:
-        return None
+        return {}
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - ATTENTION
-    if kinds or not inspect.signature(model.forward).parameters.keys() >= READ:
-        return None
+    read = inspect.signature(model.forward).parameters
+    name = next((name for name in CACHE if name in read), None)
+    if kinds or name is None or not read.keys() >= READ:
+        return {}
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     rows, inverse = torch.unique(torch.stack([ids, mask], 1), dim=0, return_inverse=True)
     if len(rows) == len(ids):
-        return None
+        return {}
     ids, mask = rows[:, 0, :-1], rows[:, 1, :-1]
     cache = DynamicCache(config=model.config)
     output = model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=_positions(mask),
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **{name: cache},
     )
-    if type(output.past_key_values) is not DynamicCache:
-        return None
-    preallocated_cache.with_room(
-        output.past_key_values, inverse, inputs["input_ids"].size(1) + (config.max_new_tokens or 0)
-    )
-    return output.past_key_values
+    if type(output[name]) is not DynamicCache:
+        return {}
+    preallocated_cache.with_room(output[name], inverse, inputs["input_ids"].size(1) + (config.max_new_tokens or 0))
+    return {name: output[name]}
 
 
 def _positions(mask: Tensor) -> Tensor:
