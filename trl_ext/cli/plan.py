@@ -17,7 +17,7 @@ EXAMPLES = """examples:
   trl-ext plan my.yaml --card 4090
   trl-ext plan demo --exact
   trl-ext plan --calibrate runs/a runs/b
-  trl-ext plan --calibrate benchmarks/results/gpu-nvidia-h200.json
+  trl-ext plan --calibrate benchmarks/results/gpu-*.json   # written by `make bench-gpu`
 
 Nothing is downloaded. If the data and the tokenizer are on this computer, steps and lengths are those of the data. Times are stated where an earlier run in runs/ has measured this model.
 
