@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def style_of(dataset: AnyDataset) -> Style:
     names = _columns(dataset)
     if not names:
         return "whole" if "text" in (dataset.column_names or ()) else "messages"
-    rows = dataset.select_columns(names).take(LOOKED_AT)
+    rows = islice(dataset.select_columns(names), LOOKED_AT)  # `take` needs as many rows before datasets 5.2
     return "text" if any(isinstance(value, str) for row in rows for value in row.values()) else "messages"
 
 
