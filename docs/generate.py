@@ -72,6 +72,8 @@ PARTS = {
     "losspages": loss_pages.pages,
     "formats": recipe_tables.formats_of_data,
     "seams": seam_tables.seams,
+    "nexttrl": seam_tables.next_trl_parts,
+    "announced": seam_tables.announced,
     "bypassed": seam_tables.bypassed,
     "methods": recipe_tables.methods,
     "recipes": recipe_tables.recipes,

@@ -1,5 +1,6 @@
 """Tables of what depends on the internals of other libraries, and of the methods of TRL that are refused."""
 
+from tests import next_trl
 from tests.seams import SEAMS
 from tests.trainers.test_overrides import OVERRIDES
 from trl_ext.trainers.common import overrides as refused
@@ -41,3 +42,21 @@ def bypassed() -> str:
         older.setdefault(remedy, []).append(f"`{name}`")
     lines += [f"| {', '.join(names)} (older TRL) | preferences | {remedy} |" for remedy, names in older.items()]
     return "\n".join(lines)
+
+
+def next_trl_parts() -> str:
+    """Files of TRL that ours follow, and the tests that compare the two."""
+    lines = [
+        "| file in `trl/` | read the difference of | ours, in `trl_ext/` | tests, in `tests/` |",
+        "|---|---|---|---|",
+    ]
+    for part in next_trl.PARTS:
+        names = ", ".join(f"`{name}`" for name in part.names) or "all"
+        lines.append(f"| `{part.file}` | {names} | `{part.ours}` | {', '.join(f'`{test}`' for test in part.tests)} |")
+    return "\n".join(lines)
+
+
+def announced() -> str:
+    """What the installed TRL announces to remove, and what that concerns here."""
+    lines = ["| TRL warns of | concerns here |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {removal.name} | {removal.ours} |" for removal in next_trl.ANNOUNCED)])
