@@ -318,6 +318,11 @@ SEAMS = (
         "trainers/preference/test_evaluation.py",
     ),
     Seam(
+        "trainers/preference/reference_sync.py",
+        "`SyncRefModelCallback.sync_target_model` of TRL; transformers calls `on_pre_optimizer_step` once a step, after the gradient",
+        "trainers/preference/test_humanline.py",
+    ),
+    Seam(
         "trainers/preference/sharded.py",
         "accelerate's policy of mixed precision for FSDP2, which it reads when it prepares the model",
         "trainers/preference/test_sharded.py",

@@ -19,7 +19,7 @@ from trl_ext.methods import METHODS
 
 THEMES = (
     "model", "quantised", "task", "data", "mixture", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
-    "precision", "device", "attention", "reference", "loss", "advantage", "grpo", "kl", "sampling", "sampling_weights", "generations", "bounds", "learning_rate", "rows", "accumulation", "optimizers",
+    "precision", "device", "attention", "reference", "humanline", "loss", "advantage", "grpo", "kl", "sampling", "sampling_weights", "generations", "bounds", "learning_rate", "rows", "accumulation", "optimizers",
     "schedules", "evaluation", "evaluation_block", "search_block", "duration",
     "packages", "trackers", "debug", "processes", "requirements", "model_arguments", "dataloader", "launch", "sharding",
     "checkpoints", "unread", "switches",

@@ -46,6 +46,10 @@ def refused_with_images(args: Any, loss: Any) -> str | None:
             f"`per_device_train_batch_size` is {args.per_device_train_batch_size}. The loss {loss.name!r} pairs each image with the "
             "completion of another example of its micro-batch. Give at least 2, or use `loss: apo_zero_unpaired`."
         )
+    if args.humanline:
+        return (
+            "`humanline` is not supported for vision datasets, whose examples are scored by TRL's collator. Remove it."
+        )
     if loss.columns:
         return (
             f"The loss {loss.name!r} reads the column {' and '.join(loss.columns)}, which is not supported for vision datasets. Choose "

@@ -6,6 +6,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from trl_ext.support.counts import count
+
 
 def changes(value: Callable[[str], Any]) -> list[str]:
     """A phrase for each setting that changes the objective.
@@ -18,6 +20,12 @@ def changes(value: Callable[[str], Any]) -> list[str]:
         found.append(
             f"ld_alpha {alpha:g}: log-probs of tokens beyond the length of the pair's shorter completion are multiplied by "
             f"{alpha:g} (LD-DPO, arXiv:2409.06411)"
+        )
+    if value("humanline"):
+        low, high = map(value, ("humanline_log_epsilon_p", "humanline_log_epsilon_r"))
+        found.append(
+            f"humanline: the log-ratio of each token is clipped to [{low:g}, {high:g}] nats, and the reference follows the policy "
+            f"(humanline variant, arXiv:2509.24207)"
         )
     if value("use_weighting"):
         found.append(
@@ -35,6 +43,19 @@ def changes(value: Callable[[str], Any]) -> list[str]:
             f"router_aux_loss_coef {coefficient:g}: {coefficient:g} times the router's load-balancing loss is added"
         )
     return found
+
+
+def updates(is_humanline: bool, steps: int, alpha: float) -> str:
+    """How a reference is updated during training.
+
+    Args:
+        is_humanline: Whether it is that of a humanline variant.
+        steps: Optimizer steps between two updates.
+        alpha: Share of the policy in an update.
+    """
+    if is_humanline:
+        return f"replaced by the policy before the optimizer step, every {count(steps, 'steps')}"
+    return f"updated every {count(steps, 'steps')} to {alpha:g}·policy + {1 - alpha:g}·reference"
 
 
 def changes_of(args: Any) -> list[str]:

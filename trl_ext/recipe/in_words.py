@@ -100,8 +100,7 @@ def reference(recipe: Any) -> str:
     if not recipe.effective("sync_ref_model"):
         return what
     what = "a copy of the adapter" if "adapter" in what else "a second model"
-    alpha, steps = recipe.effective("ref_model_mixup_alpha"), recipe.effective("ref_model_sync_steps")
-    return f"{what}, updated every {count(steps, 'steps')} to {alpha:g}·policy + {1 - alpha:g}·reference"
+    return f"{what}, {objective.updates(*map(recipe.effective, ('humanline', 'ref_model_sync_steps', 'ref_model_mixup_alpha')))}"
 
 
 def epochs(n: float) -> str:

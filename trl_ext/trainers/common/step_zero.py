@@ -16,7 +16,6 @@ from trl_ext.checks import objective
 from trl_ext.reference import frozen_copy, modules
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.starting_point import StartingPoint
-from trl_ext.support.counts import count
 from trl_ext.trainers.common import example_losses
 from trl_ext.trainers.common.console import detail, say
 
@@ -83,11 +82,9 @@ def reference_of(trainer: Any) -> str:
         return "none: no reference pass is run"
     if args.sync_ref_model:
         what = "a second model" if trainer.ref_model is not None else "a frozen copy of the adapter"
-        alpha = args.ref_model_mixup_alpha
-        return (
-            f"{what}, updated every {count(args.ref_model_sync_steps, 'steps')} to {alpha:g}·policy + {1 - alpha:g}·reference "
-            "(TR-DPO, arXiv:2404.09656); its values are not cached"
-        )
+        updated = objective.updates(args.humanline, args.ref_model_sync_steps, args.ref_model_mixup_alpha)
+        source = "humanline, arXiv:2509.24207" if args.humanline else "TR-DPO, arXiv:2404.09656"
+        return f"{what}, {updated} ({source}); its values are not cached"
     if trainer.ref_model is not None:
         return "a second model in memory, beside the trained one"
     if getattr(trainer, "precompute_ref_logps", False) and not is_peft_model(trainer.model):

@@ -1,6 +1,6 @@
 """Estimate the KTO baseline from mismatched pairs: those of the optimizer step itself, where the data does not hold them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from trl_ext.batching.mismatched import mismatched
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.trainers.common import forward
 from trl_ext.trainers.common.runtime import Runtime
+from trl_ext.trainers.preference.humanline import Clip
 from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
 from trl_ext.trainers.preference.rows import Rows
@@ -22,6 +23,7 @@ class Baseline:
         runtime, rows, references, reference_rows: The trainer's.
         precomputed: Reference log-probabilities of the examples are a column of the data.
         has_fixed_pairs: So are the mismatched pairs (`trl_ext.trainers.preference.fixed_pairs`).
+        clip: Bounds of each token's log-ratio in a humanline variant, or `None`.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Baseline:
         *,
         precomputed: bool,
         has_fixed_pairs: bool,
+        clip: Clip | None = None,
     ) -> None:
         self.runtime = runtime
         self.rows = rows
@@ -40,6 +43,7 @@ class Baseline:
         self.reference_rows = reference_rows
         self.precomputed = precomputed
         self.has_fixed_pairs = has_fixed_pairs
+        self.clip = clip
         self._has_warned = False
 
     def estimate(self, examples: list[dict]) -> torch.Tensor:
@@ -50,6 +54,10 @@ class Baseline:
                 `ref_logps`.
         """
         pairs = self._fixed_pairs(examples) if self.has_fixed_pairs else self._pairs_of_step(examples)
+        if self.clip is not None:
+            with self.runtime.locally():
+                log_ratio = self._clipped_log_ratio(pairs, examples)
+            return self._mean(log_ratio, len(pairs))
         with self.runtime.locally():
             if not self.has_fixed_pairs:
                 self._add_reference([*pairs, *([] if self.precomputed else examples)], examples)
@@ -132,11 +140,26 @@ class Baseline:
 
     def _policy_logps(self, pairs: list[dict], examples: list[dict]) -> torch.Tensor:
         """Σ log π over the completions of `pairs`, a scalar, without gradient."""
+        return self._total(pairs, examples, lambda batch: forward.run(self.runtime.model, batch).per_token_logps.sum())
+
+    def _clipped_log_ratio(self, pairs: list[dict], examples: list[dict]) -> torch.Tensor:
+        """Σ of the clipped log π/π_ref over the tokens of the completions of `pairs`, a scalar, without gradient."""
+
+        def of_row(batch: dict[str, Any]) -> torch.Tensor:
+            reference = self.references.run(batch)
+            return self.clip.log_ratios(forward.run(self.runtime.model, batch), reference)[0].sum()
+
+        return self._total(pairs, examples, of_row)
+
+    def _total(
+        self, pairs: list[dict], examples: list[dict], of_row: Callable[[dict[str, Any]], torch.Tensor]
+    ) -> torch.Tensor:
+        """The sum over the rows of `pairs`, a scalar in float64, without gradient."""
         total = torch.zeros((), dtype=torch.float64, device=self.runtime.device)
         with no_grad_eval(self.runtime.model), self.runtime.autocast():
             for row, counts in self.rows.together(self.rows.cut(_sequences(pairs)), _sequences(examples)):
-                logps = forward.run(self.runtime.model, self.rows.collate(row)).per_token_logps.sum()
-                total += logps if counts else 0.0
+                value = of_row(self.rows.collate(row))
+                total += value if counts else 0.0
         return total
 
 

@@ -107,6 +107,23 @@ class PreferenceOptions(LossOptions, RowOptions, RecomputeOptions):
             "choices": ["start", "base"],
         },
     )
+    humanline: bool = field(
+        default=False,
+        metadata={
+            **switch("humanline"),
+            "help": "Train the humanline variant of `dpo` or `kto` (arXiv:2509.24207): clip the log-ratio of each token, and replace the "
+            "reference by the policy before every `ref_model_sync_steps`-th optimizer step. Needs `sync_ref_model: true` and "
+            "`ref_model_mixup_alpha: 1.0`.",
+        },
+    )
+    humanline_log_epsilon_p: float = field(
+        default=-1.0,
+        metadata={"help": "log ε_P of `humanline`: the smallest log-ratio of a token, in nats, below 0."},
+    )
+    humanline_log_epsilon_r: float = field(
+        default=1.5,
+        metadata={"help": "log ε_R of `humanline`: the largest log-ratio of a token, in nats, above 0."},
+    )
     lora_dtype: str = field(
         default="float32",
         metadata={

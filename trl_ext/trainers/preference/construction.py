@@ -43,7 +43,8 @@ def told_to_trl(args: Any, has_adapter: bool, skips_reference: bool) -> dict[str
     return {
         "gradient_checkpointing": args.gradient_checkpointing is True,  # "auto" is resolved before the first row
         "precompute_ref_log_probs": args.precompute_ref_log_probs or skips_reference,
-        "sync_ref_model": args.sync_ref_model and not has_adapter,
+        # A humanline variant updates it before the step, TRL after it.
+        "sync_ref_model": args.sync_ref_model and not (has_adapter or args.humanline),
     }
 
 

@@ -9,9 +9,15 @@ from torch import nn
 from trl_ext.trainers.common.example_losses import checked
 from trl_ext.trainers.common.forward import Completions
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.preference.humanline import Clip
 from trl_ext.trainers.preference.loss_state import LossState
 from trl_ext.trainers.preference.reference_rows import ReferenceRows
 from trl_ext.trainers.preference.references import References
+
+CLIPPED = "clipped_"
+"""Begins the names of log-probabilities that the loss reads in place of the policy's own: those of the reference plus the clipped
+log-ratios (`trl_ext.trainers.preference.humanline`)."""
+CLIPPED_TOKENS = "clipped_tokens"
 
 
 class Objective:
@@ -24,6 +30,7 @@ class Objective:
         precomputed: Reference log-probabilities are columns of the data.
         router_aux_loss_coef: Weight of the load-balancing loss of a mixture of experts; `None` without one.
         adjust: Changes the losses of a row (`ExampleLosses.example_losses`).
+        clip: Bounds of each token's log-ratio in a humanline variant, or `None`.
 
     Attributes:
         state: Running values of the loss.
@@ -38,6 +45,7 @@ class Objective:
         precomputed: bool,
         router_aux_loss_coef: float | None,
         adjust: Callable[[torch.Tensor, dict[str, torch.Tensor]], torch.Tensor],
+        clip: Clip | None = None,
     ) -> None:
         self.loss = loss
         self.state = LossState(loss)
@@ -46,6 +54,7 @@ class Objective:
         self.precomputed = precomputed
         self.router_aux_loss_coef = router_aux_loss_coef
         self.adjust = adjust
+        self.clip = clip
 
     @property
     def scores_reference_apart(self) -> bool:
@@ -105,7 +114,8 @@ class Objective:
 
     def evaluate(self, tensors: dict[str, torch.Tensor]) -> Any:
         """Evaluate the loss. Every field of the output has shape (B,)."""
-        output = self.loss(state=self.state.read(tensors), **{name: tensors[name] for name in self.loss.inputs})
+        read = {name: tensors.get(CLIPPED + name, tensors[name]) for name in self.loss.inputs}
+        output = self.loss(state=self.state.read(tensors), **read)
         return output._replace(losses=checked(self.adjust(output.losses, tensors), output.losses))
 
     def aux_loss(self, fields: Completions, share: float) -> torch.Tensor | float:

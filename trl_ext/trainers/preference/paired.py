@@ -25,9 +25,10 @@ from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.common.step_zero import APART
+from trl_ext.trainers.preference import humanline
 from trl_ext.trainers.preference.config import PairedPreferenceConfig
 from trl_ext.trainers.preference.fixed_pairs import keyed
-from trl_ext.trainers.preference.objective import Objective
+from trl_ext.trainers.preference.objective import CLIPPED, CLIPPED_TOKENS, Objective
 from trl_ext.trainers.preference.trainer import PreferenceTrainer
 
 VALUES = ("margin",)
@@ -56,7 +57,10 @@ class PairedObjective(Objective):
 
     def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
         tensors, states = {}, [] if self.loss.reads_distributions else None
-        if self.loss.needs_reference:
+        reference = self.references.score(batch) if self.clip is not None else None
+        if reference is not None:
+            tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self.sum_logps(reference).chunk(self.sides)
+        elif self.loss.needs_reference:
             # Before the policy's forward, while no activations are held.
             tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self.reference_logps(batch, states)
         fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None, states=states)
@@ -67,6 +71,11 @@ class PairedObjective(Objective):
         for name, values in of_tokens.items():
             sides = zip(sides_of(self.loss), values.chunk(self.sides), strict=True)
             tensors |= {f"{side}_{name}": of_side for side, of_side in sides}
+        if reference is not None:
+            log_ratios, outside = self.clip.log_ratios(fields, reference)
+            tensors[CLIPPED_TOKENS] = sum(outside.chunk(self.sides))
+            for side, ratio in zip(sides_of(self.loss), log_ratios.chunk(self.sides), strict=True):
+                tensors[f"{CLIPPED}{side}_logps"] = tensors[f"ref_{side}_logps"] + ratio
         tensors |= {name: batch[name] for name in self.loss.inputs if name in VALUES}
         return tensors, fields
 
@@ -138,6 +147,8 @@ class PairedObjective(Objective):
         sums.add("rewards/rejected", output.rejected_rewards.sum(), count)
         sums.add("rewards/accuracies", (margins > 0).sum(), count)
         sums.add("rewards/margins", margins.sum(), count)
+        if CLIPPED_TOKENS in tensors:
+            sums.add("humanline/clipped", tensors[CLIPPED_TOKENS].sum(), fields.mask.sum())
         for side in sides_of(self.loss):
             logps, lens = tensors[f"{side}_logps"], tensors[f"{side}_lens"]
             sums.add(f"logps/{side}", logps.sum(), count)
@@ -183,6 +194,7 @@ class PairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer, 
             adjust=self.example_losses,
             ld_alpha=self.ld_alpha,
             use_weighting=self.use_weighting,
+            clip=humanline.of(self.args),
         )
 
     def _settle_loss(self) -> None:

@@ -5,24 +5,56 @@ not support them with an adapter: after every τ-th optimizer step the weights o
 α·policy + (1 − α)·reference. With an adapter, the reference is a second adapter on the same base
 (`trl_ext.reference.moving`). Without, TRL's own callback updates the second model. The reference changes during the run, so
 its log-probabilities are not cached.
+
+A humanline variant (arXiv:2509.24207) updates the reference before the optimizer step instead of after it, with α = 1, as in the authors'
+code: the policy is always at least one step ahead of its reference.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
+from trl.trainer.callbacks import SyncRefModelCallback
 
 from trl_ext.reference.implicit import FROZEN_COPY
-from trl_ext.reference.moving import refresh, unmixable
+from trl_ext.reference.moving import add_reference, refresh, unmixable
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 from trl_ext.trainers.common.console import say
 
 FILE = "trl_ext_reference.safetensors"  # in a checkpoint: the current weights of the reference
+
+
+def install(trainer: Any, has_adapter: bool) -> None:
+    """Add the reference adapter to a model with an adapter, and the callback that updates the reference, unless TRL added it.
+
+    Args:
+        trainer: After the constructor of its TRL parent.
+        has_adapter: Whether an adapter is trained.
+    """
+    args, accelerator = trainer.args, trainer.accelerator
+    if has_adapter:
+        add_reference(trainer.model, args.ref_model_mixup_alpha)
+        callback = ReplaceBeforeStep if args.humanline else RefreshReference
+        trainer.add_callback(
+            callback(
+                lambda: refresh(trainer.model, args.ref_model_mixup_alpha), accelerator, trainer._metrics["train"]
+            )
+        )
+    elif args.humanline:
+        trainer.add_callback(ReplaceBeforeStep(lambda: _copy(trainer), accelerator, trainer._metrics["train"]))
+
+
+def _copy(trainer: Any) -> float:
+    """Copy the weights of the policy to the second model. Nothing is lost: 0."""
+    policy, second = map(trainer.accelerator.unwrap_model, (trainer.model, trainer.ref_model))
+    SyncRefModelCallback.sync_target_model(policy, second, 1.0)
+    return 0.0
 
 
 class RefreshReference(TrainerCallback):
@@ -31,14 +63,13 @@ class RefreshReference(TrainerCallback):
     TRL's `SyncRefModelCallback` does the same with a second model.
 
     Args:
-        model: The policy, which contains the reference adapter.
+        update: Updates the reference. Returns the relative norm lost by truncation to the adapter's rank.
         accelerator: The trainer's.
-        metrics: Values by name, averaged in the next log. The relative norm lost by truncation to the adapter's rank is
-            added as `reference/dropped`.
+        metrics: Values by name, averaged in the next log. The norm that was lost is added as `reference/dropped`.
     """
 
-    def __init__(self, model: PeftModel, accelerator: Accelerator, metrics: dict[str, list[float]]) -> None:
-        self.model = model
+    def __init__(self, update: Callable[[], float], accelerator: Accelerator, metrics: dict[str, list[float]]) -> None:
+        self.update = update
         self.accelerator = accelerator
         self.metrics = metrics
 
@@ -53,12 +84,23 @@ class RefreshReference(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % args.ref_model_sync_steps:
             return
-        dropped = refresh(self.model, args.ref_model_mixup_alpha)
+        dropped = self.update()
         self.metrics["reference/dropped"].append(dropped)
         say(
             self.accelerator,
             f"step {state.global_step}: reference updated; truncation to its rank dropped {dropped:.1e} of its norm",
         )
+
+
+class ReplaceBeforeStep(RefreshReference):
+    """Replace the reference by the policy before every k-th optimizer step, whose gradient has been computed by then."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if (state.global_step + 1) % args.ref_model_sync_steps == 0:
+            self.update()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Nothing is updated after a step."""
 
 
 def refuse(ref_model: Any, adapters: list[PeftConfig]) -> None:

@@ -30,7 +30,6 @@ from trl_ext.data import gold_tokens, margins
 from trl_ext.data.golds import GOLD
 from trl_ext.reference import frozen_copy, modules
 from trl_ext.reference.implicit import FROZEN_COPY
-from trl_ext.reference.moving import add_reference
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
 from trl_ext.trainers.common import device_cache, fused_kernels, lora, overrides, step_zero, streams
@@ -133,10 +132,8 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         fused_kernels.install(self)
         if start is not None:
             step_zero.check_start(self, start)
-        if args.sync_ref_model and has_adapter:
-            add_reference(self.model, args.ref_model_mixup_alpha)
-            metrics = self._metrics["train"]
-            self.add_callback(reference_sync.RefreshReference(self.model, self.accelerator, metrics))
+        if args.sync_ref_model:
+            reference_sync.install(self, has_adapter)
         self._settle_loss()
         self._set_signature_columns_if_needed()
         self._signature_columns = [*self._signature_columns, *self._completions, *self._columns]

@@ -31,7 +31,7 @@ from trl_ext.trainers.common.metrics import MeanMetrics
 from trl_ext.trainers.common.nonfinite import FiniteSteps
 from trl_ext.trainers.common.staged_checkpoint import StagedCheckpoint
 from trl_ext.trainers.common.step_zero import APART
-from trl_ext.trainers.preference import construction
+from trl_ext.trainers.preference import construction, humanline
 from trl_ext.trainers.preference.baseline import Baseline
 from trl_ext.trainers.preference.class_balance import (
     CLASS_WEIGHTS,
@@ -42,7 +42,7 @@ from trl_ext.trainers.preference.class_balance import (
 )
 from trl_ext.trainers.preference.config import UnpairedPreferenceConfig, shared_value
 from trl_ext.trainers.preference.fixed_pairs import add_pairs, keyed
-from trl_ext.trainers.preference.objective import Objective
+from trl_ext.trainers.preference.objective import CLIPPED, CLIPPED_TOKENS, Objective
 from trl_ext.trainers.preference.trainer import PreferenceTrainer
 
 
@@ -84,17 +84,23 @@ class UnpairedObjective(Objective):
 
     def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
         tensors = {"desirable": batch["label"].bool()}
-        if self.loss.needs_reference:
+        reference = self.references.score(batch) if self.clip is not None else None
+        if reference is not None:
+            tensors["ref_logps"] = reference.per_token_logps.sum(dim=1)
+        elif self.loss.needs_reference:
             tensors["ref_logps"] = self.reference_logps(batch)
         if "z_ref" in batch:
             tensors["z_ref"] = batch["z_ref"]
         fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None)
         tensors["logps"] = fields.per_token_logps.sum(dim=1)
+        if reference is not None:
+            log_ratios, tensors[CLIPPED_TOKENS] = self.clip.log_ratios(fields, reference)
+            tensors[f"{CLIPPED}logps"] = tensors["ref_logps"] + log_ratios
         return tensors, fields
 
     def has_reference(self, values: dict[str, Any]) -> bool:
-        # In a column of the data, or from the estimate of the baseline.
-        return "ref_logps" in values and (self.precomputed or self.needs_baseline)
+        # In a column of the data, or from the estimate of the baseline, which a humanline variant makes of single tokens.
+        return self.clip is None and "ref_logps" in values and (self.precomputed or self.needs_baseline)
 
     def reference_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Reference log-probabilities of the completions, (B,)."""
@@ -108,6 +114,8 @@ class UnpairedObjective(Objective):
         sums.add("num_tokens", num_tokens(batch), 1)
         # Fields are zero at tokens that are not scored.
         sums.add("entropy", fields.entropy.sum(), fields.mask.sum())
+        if CLIPPED_TOKENS in tensors:
+            sums.add("humanline/clipped", tensors[CLIPPED_TOKENS].sum(), fields.mask.sum())
         if "z_ref" in tensors:
             sums.add("kl", tensors["z_ref"] * len(output.losses), len(output.losses))
         for name, members in (("chosen", tensors["desirable"]), ("rejected", ~tensors["desirable"])):
@@ -148,7 +156,7 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
     _sampler: ClassMixedSampler | None = None
 
     def _make_objective(self) -> UnpairedObjective:
-        precomputed = self.precompute_ref_logps
+        precomputed, clip = self.precompute_ref_logps, humanline.of(self.args)
         return UnpairedObjective(
             self.loss,
             self.references,
@@ -163,7 +171,9 @@ class UnpairedPreferenceTrainer(FiniteSteps, StagedCheckpoint, PreferenceTrainer
                 self.reference_rows,
                 precomputed=precomputed,
                 has_fixed_pairs=self._has_fixed_pairs(),
+                clip=clip,
             ),
+            clip=clip,
         )
 
     def _reads_live_reference(self) -> bool:
