@@ -69,6 +69,9 @@ VALUES = {
     "importance_sampling_level": ["sequence_sum"],
     "delta": [2.5],
     "reference": ["base"],
+    "humanline": [True, False],
+    "humanline_log_epsilon_p": [-0.5],
+    "humanline_log_epsilon_r": [0.5],
     "sampling_weights": ["adapter"],
     "vllm_importance_sampling_correction": [True, False],
     "vllm_importance_sampling_mode": ["token_mask"],
@@ -81,6 +84,7 @@ VALUES = {
 """Values of each field that our configurations add or declare again."""
 
 WITH = {
+    "humanline": {"sync_ref_model": True, "ref_model_mixup_alpha": 1.0},
     "discopop_tau": {"loss": "discopop"},
     "f_alpha_divergence_coef": {"f_divergence_type": "alpha_divergence"},
     "kl_controller": {"kl_target": 6.0},
@@ -191,7 +195,8 @@ CASES = [
 @pytest.mark.parametrize(("kind", "key", "value"), CASES)
 def test_our_fields_are_read(kind, key, value, tmp_path):
     cls = config_class(kind)
-    beside = {name: given for name, given in WITH.get(key, {}).items() if name in declared_here(kind)}
+    known = {field.name for field in dataclasses.fields(cls)}
+    beside = {name: given for name, given in WITH.get(key, {}).items() if name in known}
     if (kind, key) == ("unpaired", "loss_kwargs"):
         beside = {"loss": {"kto": 1, "apo_zero_unpaired": 1}}
     settings = CPU | beside | {key: value}

@@ -37,6 +37,8 @@ def dpo(
 
     `label_smoothing` ε is the assumed share of flipped labels: conservative DPO (Mitchell 2023,
     https://ericmitchell.ai/cdpo.pdf, Eq. 3). TRL 1.16 accepts ε with this loss and ignores it.
+
+    The setting `humanline` clips the log-ratio of each token and lets the reference follow the policy.
     """
     chosen_log_ratio = chosen_logps - ref_chosen_logps
     rejected_log_ratio = rejected_logps - ref_rejected_logps

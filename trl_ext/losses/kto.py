@@ -31,6 +31,8 @@ def kto(
 
     The trainer replaces a weight "auto" by a number (so that λ_D·n_D = λ_U·n_U). ValueError if a weight is still
     "auto". Rewards: β × log-ratio, without z. Losses are in the order of the examples (TRL puts desirable first).
+
+    The setting `humanline` clips the log-ratio of each token and lets the reference follow the policy.
     """
     log_ratio = logps - ref_logps
     weights = class_weights(desirable, desirable_weight, undesirable_weight, log_ratio.dtype)

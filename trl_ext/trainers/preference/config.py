@@ -110,7 +110,6 @@ class PreferenceOptions(LossOptions, RowOptions, RecomputeOptions):
     humanline: bool = field(
         default=False,
         metadata={
-            **switch("humanline"),
             "help": "Train the humanline variant of `dpo` or `kto` (arXiv:2509.24207): clip the log-ratio of each token, and replace the "
             "reference by the policy before every `ref_model_sync_steps`-th optimizer step. Needs `sync_ref_model: true` and "
             "`ref_model_mixup_alpha: 1.0`.",
