@@ -5,6 +5,9 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+OF_COMPLETIONS = ("completion_ids", "completion_learned")
+"""Columns that go with a completion."""
+
 
 def _digest(ids: Sequence[int]) -> bytes:
     return hashlib.blake2b(array("q", ids).tobytes(), digest_size=16).digest()
@@ -41,7 +44,7 @@ def mismatched(examples: Sequence[dict]) -> list[dict]:
         Pairs (x_i, y_j) with x_i ≠ x_j: example i with the completion of example j. Empty if all prompts are the same.
     """
     return [
-        {**example, "completion_ids": examples[j]["completion_ids"]}
+        example | {name: examples[j][name] for name in OF_COMPLETIONS if name in examples[j]}
         for example, j in zip(examples, partners(examples), strict=True)
         if j is not None
     ]

@@ -118,6 +118,24 @@ def thoughts_of_a_stream(s: Settings) -> Iterator[str]:
         )
 
 
+@problem("thoughts", applies_to=lambda method: method.trains_scores, recipe_only=True)
+def masked_thoughts_of_a_reward(s: Settings) -> Iterator[str]:
+    if s["thoughts"] == "masked":
+        yield (
+            f"{s.where('thoughts')} is masked: `trainer: {s.method.name}` gives a whole sequence one score and has no loss of single tokens. "
+            "Use `answer` to remove thoughts, or `all`."
+        )
+
+
+@problem("thoughts", "precompute_ref_log_probs", recipe_only=True)
+def masked_thoughts_of_precomputed_values(s: Settings) -> Iterator[str]:
+    if s["thoughts"] == "masked" and s["precompute_ref_log_probs"]:
+        yield (
+            f"{s.where('thoughts')} is masked, and {s.where('precompute_ref_log_probs')} sums the reference's log-probabilities over all tokens of "
+            "a completion. Remove one of the two settings."
+        )
+
+
 @note("thoughts", recipe_only=True)
 def thoughts_of_prompts(s: Settings) -> Iterator[str]:
     if s["thoughts"] not in (None, "all") and s.method.reads == "prompts":

@@ -21,10 +21,10 @@ exit code: 0 on success, 2 on a user error or if the data cannot be trained on""
 
 PICTURE = "data.png"
 
-COLOURS = {"prompt": "dim", "cut": "strike dim red"}
+COLOURS = {"prompt": "dim", "thought": "dim", "cut": "strike dim red"}
 ANSWERS = {"chosen": "green", "rejected": "red", "gold": "yellow", "completion": "blue", "prompt": ""}
-MARKS = {"learned": ("⟦", "⟧"), "cut": ("✂", "✂"), "prompt": ("", "")}
-ROLES = {"learned": "trained on", "cut": "truncated", "prompt": "of the prompt"}
+MARKS = {"learned": ("⟦", "⟧"), "cut": ("✂", "✂"), "prompt": ("", ""), "thought": ("", "")}
+ROLES = {"learned": "trained on", "cut": "truncated", "prompt": "of the prompt", "thought": "of masked thoughts"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

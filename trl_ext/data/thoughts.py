@@ -14,8 +14,9 @@ from datasets import Dataset
 from trl_ext.data.report import Loaded
 from trl_ext.data.statements import REASONING
 
-ALL, NO_EMPTY, ANSWER = CHOICES = ("all", "no_empty", "answer")
-"""Train on thoughts and answers; on thoughts that are not empty and answers; on answers alone."""
+ALL, NO_EMPTY, ANSWER, MASKED = CHOICES = ("all", "no_empty", "answer", "masked")
+"""Train on thoughts and answers; on thoughts that are not empty and answers; on answers alone, without thoughts; on answers alone,
+after thoughts that are read and not learned (`trl_ext.inspection.masked_thoughts`)."""
 TAGS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -48,7 +49,7 @@ def found_in(text: str, begins_inside: bool = False) -> list[tuple[str, bool]]:
         text: Of a completion.
         begins_inside: The opening tag of the first thought stands before the text, in the prompt.
     """
-    ends = _first_end(text, _CLOSE if begins_inside else _ENDS_A_THOUGHT)
+    ends = first_end(text, begins_inside)
     if begins_inside and ends is None:
         return [(text, False)]
     found = [] if ends is None else [(text[: ends.start()], begins_inside)]
@@ -59,8 +60,14 @@ def found_in(text: str, begins_inside: bool = False) -> list[tuple[str, bool]]:
     return found
 
 
-def _first_end(text: str, tags: str) -> re.Match[str] | None:
-    """The closing tag of a thought whose opening tag stands before the text."""
+def first_end(text: str, begins_inside: bool) -> re.Match[str] | None:
+    """The closing tag of a thought whose opening tag stands before the text.
+
+    Args:
+        text: Of a completion.
+        begins_inside: It is known to begin inside a thought. Otherwise tags that also end other things do not count.
+    """
+    tags = _CLOSE if begins_inside else _ENDS_A_THOUGHT
     begins, ends = re.search(_OPEN, text), re.search(tags, text)
     return ends if ends is not None and (begins is None or ends.start() < begins.start()) else None
 
@@ -68,11 +75,13 @@ def _first_end(text: str, tags: str) -> re.Match[str] | None:
 def without(loaded: Loaded, choice: str) -> Loaded:
     """The examples without the thoughts of their completions (`answer`), or without those that are empty (`no_empty`).
 
+    With `masked` they stay: their tokens are marked later.
+
     Prompts keep theirs. A thought without its closing tag stays: where the answer begins is not known.
     """
     dataset, report = loaded
     names = [name for name in COMPLETIONS if name in (dataset.column_names or ())]
-    if choice == ALL or not names:
+    if choice in (ALL, MASKED) or not names:
         return loaded
     arguments = {"desc": "Leaving out thoughts"} if isinstance(dataset, Dataset) else {"features": dataset.features}
     return Loaded(dataset.map(_without, fn_kwargs={"names": names, "choice": choice}, **arguments), report)
@@ -111,7 +120,7 @@ def _text(text: str, choice: str) -> str:
     """A completion without the thought that it begins with."""
     match = THOUGHT.match(text.lstrip())
     if match is None:
-        ends = _first_end(text, _ENDS_A_THOUGHT)
+        ends = first_end(text, begins_inside=False)
         return text if ends is None or choice != ANSWER else text[ends.end() :].lstrip("\n")
     is_whole = re.search(f"(?:{_CLOSE})\\Z", match[0]) is not None
     said = next(filter(None, match.groups()), "")

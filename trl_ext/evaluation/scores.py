@@ -12,9 +12,9 @@ import numpy as np
 from trl_ext.batching.budget import LARGEST_ROW
 from trl_ext.build.dtypes import precision
 from trl_ext.data.golds import GOLD
-from trl_ext.data.thoughts import ALL
+from trl_ext.data.thoughts import ALL, MASKED
 from trl_ext.evaluation.rows import Rows
-from trl_ext.inspection import facts, thoughts
+from trl_ext.inspection import facts, masked_thoughts, thoughts
 from trl_ext.inspection.tokenise import has_images, tokenise
 from trl_ext.inspection.truncation import limits
 from trl_ext.methods import METHODS
@@ -44,7 +44,8 @@ AS_TRAINED = {
 
 
 class Scored(NamedTuple):
-    """A completion's log-probabilities by token, float32 of shape (C,), after truncation to `max_length`."""
+    """A completion's log-probabilities by token, float32 of shape (C,), after truncation to `max_length` and without masked
+    thoughts."""
 
     policy: np.ndarray
     reference: np.ndarray
@@ -70,7 +71,9 @@ class Scorer:
                     with attempt:
                         self._score_into(known, chunk)
             for example in chunk:
-                yield [known[_key(sequence)] for sequence in self.tokens.sequences([example])]
+                found = [known[_key(sequence)] for sequence in self.tokens.sequences([example])]
+                learned = self.tokens.learned([example])
+                yield found if learned is None else list(map(_only, found, learned))
         self.references.flush()
 
     def _scored_with_images(self, examples: Iterator[dict]) -> Iterator[list[Scored]]:
@@ -173,7 +176,9 @@ def _tokenised(rows: Rows, processing_class: Any, args: Any) -> Any:
         tokenised = tokenise(method, rows.dataset, processing_class, args)
     except UserError as error:
         raise UserError(str(error).replace("the training data", "the evaluation data")) from error
-    tokenised = thoughts.into_prompts(method, tokenised, processing_class)
+    tokenised = thoughts.into_prompts(method, tokenised, processing_class, rows.thoughts)
+    if rows.thoughts == MASKED:
+        tokenised = masked_thoughts.masked(method, tokenised, processing_class)
     is_dropped = facts.gather(method, tokenised, limits(method, args), set()).is_dropped
     kept = tokenised.select(np.flatnonzero(~is_dropped))
     _require_rows(kept, args)
@@ -204,6 +209,11 @@ def _settings(opened: Opened, config: type, loss: str) -> dict[str, Any]:
         **{key: value for key, value in recipe.values.items() if key in AS_TRAINED & known},
         **precision(recipe).training,
     }
+
+
+def _only(scored: Scored, learned: list[bool]) -> Scored:
+    """The log-probabilities of the tokens that are learned."""
+    return Scored(*(values[np.array(learned, bool)] for values in scored))
 
 
 def _key(sequence: tuple[list[int], list[int]]) -> tuple:

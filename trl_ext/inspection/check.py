@@ -17,8 +17,8 @@ from trl import is_conversational
 from trl_ext import losses
 from trl_ext.checks import launch
 from trl_ext.data.examples import Examples
-from trl_ext.data.thoughts import ALL
-from trl_ext.inspection import missing, parts, thoughts, token_ends, unembedded
+from trl_ext.data.thoughts import ALL, MASKED
+from trl_ext.inspection import masked_thoughts, missing, parts, thoughts, token_ends, unembedded
 from trl_ext.inspection.facts import gather
 from trl_ext.inspection.findings import Findings
 from trl_ext.inspection.model_files import ModelFiles
@@ -75,8 +75,7 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
         # The collator for images cuts only the end, and no example is dropped before it.
         applied = applied._replace(keep_end=False, drops_the_unscored=False)
     tokenised = make(method, dataset, processing_class, args, numbers)
-    if given.thoughts != ALL:
-        tokenised = thoughts.into_prompts(method, tokenised, processing_class)
+    tokenised = thoughts.into_prompts(method, tokenised, processing_class, given.thoughts)
     sampled = (args.max_completion_length or 0) if method.samples_completions else 0
     tokenizer = text_tokenizer(of_trainer(method, processing_class, args))
     unembedded.refuse(method, tokenised, tokenizer, model.embeddings, numbers)
@@ -85,6 +84,9 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
     facts.thoughts = thoughts.kinds(facts, dataset, tokenised, tokenizer)
     facts.flags |= thoughts.flags(facts.thoughts, dataset, of_trainer(method, processing_class, args))
     facts.flags |= token_ends.flags(method, tokenised, tokenizer, model.stops, is_conversational(dataset[0]))
+    if given.thoughts == MASKED and method.reads != "prompts":
+        tokenised = masked_thoughts.masked(method, tokenised, processing_class)
+        facts.is_dropped |= masked_thoughts.teaches_nothing(method, tokenised, applied)
 
     def lacks(place: int, finding: str) -> str:
         return missing.described(method, dataset[place], tokenised[place], tokenizer, finding)

@@ -20,7 +20,7 @@ class Part(NamedTuple):
 
     Attributes:
         text: The tokens as text, with special tokens.
-        role: "prompt" (read only), "learned" (counted in the loss) or "cut" (never seen by the model).
+        role: "prompt" or "thought" (read only), "learned" (counted in the loss) or "cut" (never seen by the model).
         tokens: Number of tokens.
     """
 
@@ -48,7 +48,10 @@ def render(facts: Facts, tokenised: Dataset, place: int, tokenizer: Any) -> dict
     prompt = row.get("prompt_ids", [])
     for name in facts.method.completions:
         ids = [*prompt, *row[f"{name}_ids"]]
-        roles = np.array(["prompt"] * len(prompt) + ["learned"] * (len(ids) - len(prompt)), dtype="<U7")
+        learned = row.get(f"{name}_learned") or [True] * (len(ids) - len(prompt))
+        roles = np.array(
+            [*["prompt"] * len(prompt), *("learned" if one else "thought" for one in learned)], dtype="<U7"
+        )
         shown[name] = _parts(ids, _cut(roles, facts).tolist(), tokenizer)
     return shown
 

@@ -89,13 +89,16 @@ def counts(facts: Facts) -> dict[str, dict[str, int]]:
     }
 
 
-def into_prompts(method: Method, tokenised: Dataset, processing_class: Any) -> Dataset:
+def into_prompts(method: Method, tokenised: Dataset, processing_class: Any, choice: str) -> Dataset:
     """The examples with empty thoughts at the start of completions moved into their prompts, which are not learned.
 
     Both completions of a pair share the prompt, so both have to begin with it. A reward model learns from the last token of a
     whole sequence and is left as it is.
+
+    Args:
+        choice: The setting `thoughts`; with `all`, nothing is moved.
     """
-    if method.reads == "prompts" or method.trains_scores:
+    if choice == thoughts.ALL or method.reads == "prompts" or method.trains_scores:
         return tokenised
     move = _unlabelled if method.reads == "demonstrations" else _moved
     return tokenised.map(

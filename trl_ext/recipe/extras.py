@@ -78,8 +78,9 @@ class DataExtras:
         metadata={
             "help": "Parts to train on in completions that think before they answer (`<think>…</think>`). `all`: thoughts and "
             "answers. `no_empty`: the same without empty thoughts. `answer`: answers alone; thoughts are removed from the "
-            "completions. With `no_empty` and `answer`, empty thoughts that the chat template writes become part of the prompt.",
-            "choices": ["all", "no_empty", "answer"],
+            "completions. `masked`: answers alone, each after its thought, which the model reads and does not learn. With all but `all`, "
+            "empty thoughts that the chat template writes become part of the prompt.",
+            "choices": ["all", "no_empty", "answer", "masked"],
         },
     )
     max_train_samples: int | None = field(

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from trl_ext.batching.transfer import to_device
 NOT_FOR_THE_MODEL = {
     "completion_mask",
     "label",
+    "learned",
     "margin",
     "places",
     "ref_chosen_logps",
@@ -32,6 +33,9 @@ NOT_FOR_THE_MODEL = {
 
 MISMATCHED = "KL_"
 """How TRL's collators begin the keys of mismatched pairs."""
+
+TABLES = ("per_token_logps", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
+"""Fields of `Completions` with a value for each token, besides the mask."""
 
 
 @dataclass
@@ -57,6 +61,22 @@ class Completions:
     def lens(self) -> torch.Tensor:
         """Number of scored completion tokens, shape (S,)."""
         return self.mask.sum(dim=1)
+
+    def only(self, learned: torch.Tensor | None) -> "Completions":
+        """The same fields with the tokens that are read and not learned masked out.
+
+        Args:
+            learned: Whether each of the N scored tokens is learned, completion by completion; `None` if all are.
+        """
+        if learned is None:
+            return self
+        kept = torch.zeros_like(self.mask, dtype=torch.bool).masked_scatter(self.mask.bool(), learned)
+
+        def field(values: torch.Tensor | None) -> torch.Tensor | None:
+            return None if values is None else values.where(kept, torch.zeros_like(values))
+
+        tables = {name: field(getattr(self, name)) for name in TABLES}
+        return replace(self, mask=self.mask * kept, **tables)
 
 
 class Row(NamedTuple):

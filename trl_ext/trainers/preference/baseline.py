@@ -1,6 +1,7 @@
 """Estimate the KTO baseline from mismatched pairs: those of the optimizer step itself, where the data does not hold them."""
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -126,7 +127,8 @@ class Baseline:
         numbered = [{**sequence, "number": i} for i, sequence in enumerate(_sequences(sequences))]
         for row, counts in self.rows.together(self.rows.cut(numbered), _sequences(examples)):
             with self.runtime.autocast():
-                fields = self.references.score(self.rows.collate(row))
+                batch = self.rows.collate(row)
+                fields = self.references.score(batch).only(batch.get("learned"))
             if not counts:
                 continue
             for sequence, logps in zip(row, fields.per_token_logps.sum(dim=1).tolist(), strict=True):
@@ -135,21 +137,26 @@ class Baseline:
     def _add_from_longer_rows(self, sequences: list[dict], examples: list[dict]) -> None:
         completions = self.rows.tokens.sequences(_sequences(sequences))
         scored = forward.from_arrays(self.reference_rows.score(completions, examples), torch.device("cpu"))
+        if (learned := self.rows.tokens.learned(sequences)) is not None:
+            scored = scored.only(torch.tensor(list(chain.from_iterable(learned)), dtype=torch.bool))
         for sequence, logps in zip(sequences, scored.per_token_logps.sum(dim=1).tolist(), strict=True):
             sequence["ref_logps"] = logps
 
     def _policy_logps(self, pairs: list[dict], examples: list[dict]) -> torch.Tensor:
         """Σ log π over the completions of `pairs`, a scalar, without gradient."""
-        return self._total(pairs, examples, lambda batch: forward.run(self.runtime.model, batch).per_token_logps.sum())
+        return self._total(pairs, examples, lambda batch: self._policy(batch).per_token_logps.sum())
 
     def _clipped_log_ratio(self, pairs: list[dict], examples: list[dict]) -> torch.Tensor:
         """Σ of the clipped log π/π_ref over the tokens of the completions of `pairs`, a scalar, without gradient."""
 
         def of_row(batch: dict[str, Any]) -> torch.Tensor:
-            reference = self.references.run(batch)
-            return self.clip.log_ratios(forward.run(self.runtime.model, batch), reference)[0].sum()
+            reference = self.references.run(batch).only(batch.get("learned"))
+            return self.clip.log_ratios(self._policy(batch), reference)[0].sum()
 
         return self._total(pairs, examples, of_row)
+
+    def _policy(self, batch: dict[str, Any]) -> forward.Completions:
+        return forward.run(self.runtime.model, batch).only(batch.get("learned"))
 
     def _total(
         self, pairs: list[dict], examples: list[dict], of_row: Callable[[dict[str, Any]], torch.Tensor]
@@ -168,4 +175,5 @@ def _sequences(examples: list[dict]) -> list[dict]:
 
 
 def _sequence(example: dict, completion: str = "completion_ids") -> dict:
-    return {"prompt_ids": example["prompt_ids"], "completion_ids": example[completion], "label": False}
+    learned = {name: example[name] for name in ("completion_learned",) if name in example}
+    return {"prompt_ids": example["prompt_ids"], "completion_ids": example[completion], "label": False} | learned

@@ -46,6 +46,27 @@ class ExampleTokens:
         trees = [self.tree(example) for example in row]
         return [(tree.prompt, tree.completions[side]) for side in range(self.per_example) for tree in trees]
 
+    @property
+    def learned_columns(self) -> tuple[str, ...]:
+        """Columns that say of each token of a completion whether it is learned, or only read (`thoughts: masked`)."""
+        return tuple(f"{name.removesuffix('_ids')}_learned" for name in self.completions)
+
+    def learned(self, row: list[dict]) -> list[list[bool]] | None:
+        """For every completion, in the order of scoring, whether each of its scored tokens is learned; `None` if all are."""
+        names = self.learned_columns
+        if names[0] not in row[0]:
+            return None
+        return [self._scored(example["prompt_ids"], example[name]) for name in names for example in row]
+
+    def _scored(self, prompt: list[int], flags: list[bool]) -> list[bool]:
+        """The flags of the tokens that are left after truncation and have a token before them."""
+        limit = self.args.max_length
+        keeps_end = getattr(self.args, "truncation_mode", "keep_start") == "keep_end"
+        if limit is not None and not keeps_end:
+            flags = flags[: max(limit - len(prompt), 0)]
+        scored = flags if prompt else flags[1:]
+        return scored[max(len(scored) - (limit - 1), 0) :] if limit is not None and keeps_end else scored
+
     def pack(self, row: list[dict]) -> dict[str, Any]:
         """Pack a row, and add the columns of its examples that the loss and the metrics read."""
         trees = [self.tree(example) for example in row]

@@ -57,17 +57,19 @@ class PairedObjective(Objective):
 
     def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
         tensors, states = {}, [] if self.loss.reads_distributions else None
-        reference = self.references.score(batch) if self.clip is not None else None
+        learned = batch.get("learned")
+        reference = self.references.score(batch).only(learned) if self.clip is not None else None
         if reference is not None:
             tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self.sum_logps(reference).chunk(self.sides)
         elif self.loss.needs_reference:
             # Before the policy's forward, while no activations are held.
             tensors["ref_chosen_logps"], tensors["ref_rejected_logps"] = self.reference_logps(batch, states)
         fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None, states=states)
+        fields = fields.only(learned)
         of_tokens = {"logps": self.sum_logps(fields), "lens": fields.lens}
         if states is not None:
             per_token = forward.token_table(batch, token_kl(*states, self.references.runtime.model.config))
-            of_tokens["kl"] = self.summed(per_token, fields)
+            of_tokens["kl"] = self.summed(per_token * fields.mask, fields)
         for name, values in of_tokens.items():
             sides = zip(sides_of(self.loss), values.chunk(self.sides), strict=True)
             tensors |= {f"{side}_{name}": of_side for side, of_side in sides}
@@ -92,11 +94,13 @@ class PairedObjective(Objective):
             states: Those of the reference are added to it, for which it runs on this row.
         """
         if states is not None:
-            chosen, rejected, *_ = self.sum_logps(self.references.run(batch, states)).chunk(self.sides)
+            reference = self.references.run(batch, states)
+            chosen, rejected, *_ = self.sum_logps(reference.only(batch.get("learned"))).chunk(self.sides)
             return chosen, rejected
         if self.has_reference(batch):
             return batch["ref_chosen_logps"], batch["ref_rejected_logps"]
-        chosen, rejected, *_ = self.sum_logps(self.references.score(batch)).chunk(self.sides)
+        reference = self.references.score(batch).only(batch.get("learned"))
+        chosen, rejected, *_ = self.sum_logps(reference).chunk(self.sides)
         return chosen, rejected
 
     def sum_logps(self, fields: Completions) -> torch.Tensor:

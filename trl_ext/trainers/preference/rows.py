@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -93,6 +94,10 @@ class Rows:
         """Collate a row. `sequences` holds the token ids that are its keys in the reference cache."""
         batch = self.tokens.pack(row) if self.is_packed else self.padded(row)
         batch["sequences"] = self.tokens.sequences(row)
+        if (learned := self.tokens.learned(row)) is not None:
+            batch["learned"] = torch.tensor(
+                list(chain.from_iterable(learned)), dtype=torch.bool, device=self.runtime.device
+            )
         return batch
 
     def padded(self, examples: list[dict]) -> dict[str, Any]:

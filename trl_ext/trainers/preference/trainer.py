@@ -137,6 +137,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
         self._settle_loss()
         self._set_signature_columns_if_needed()
         self._signature_columns = [*self._signature_columns, *self._completions, *self._columns]
+        self._signature_columns += [f"{name.removesuffix('_ids')}_learned" for name in self._completions]
         parts.assemble(self, construction.own_inputs(type(self), data_collator, train_dataset))
 
     # What a subclass provides ---------------------------------------------------------------------------------

@@ -84,14 +84,15 @@ class UnpairedObjective(Objective):
 
     def score(self, model: nn.Module, batch: dict) -> tuple[dict[str, torch.Tensor], Completions]:
         tensors = {"desirable": batch["label"].bool()}
-        reference = self.references.score(batch) if self.clip is not None else None
+        learned = batch.get("learned")
+        reference = self.references.score(batch).only(learned) if self.clip is not None else None
         if reference is not None:
             tensors["ref_logps"] = reference.per_token_logps.sum(dim=1)
         elif self.loss.needs_reference:
             tensors["ref_logps"] = self.reference_logps(batch)
         if "z_ref" in batch:
             tensors["z_ref"] = batch["z_ref"]
-        fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None)
+        fields = forward.run(model, batch, router_logits=self.router_aux_loss_coef is not None).only(learned)
         tensors["logps"] = fields.per_token_logps.sum(dim=1)
         if reference is not None:
             log_ratios, tensors[CLIPPED_TOKENS] = self.clip.log_ratios(fields, reference)
@@ -106,7 +107,7 @@ class UnpairedObjective(Objective):
         """Reference log-probabilities of the completions, (B,)."""
         if self.has_reference(batch):
             return batch["ref_logps"]
-        return self.references.score(batch).per_token_logps.sum(dim=1)
+        return self.references.score(batch).only(batch.get("learned")).per_token_logps.sum(dim=1)
 
     # Metrics, with the names and definitions of trl.KTOTrainer --------------------------------------------------------
 
