@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from datasets import Dataset, Features, IterableDataset, Json, LargeList, List, Value, concatenate_datasets
@@ -91,7 +92,7 @@ def _first_rows(dataset: AnyDataset, paths: Mapping[str, Path]) -> list[dict[str
     if not paths:
         return []
     narrow = dataset.select_columns(list(dict.fromkeys(path.root for path in paths.values())))
-    return list(narrow.take(SAMPLE_ROWS))
+    return list(islice(narrow, SAMPLE_ROWS))  # `take` needs as many rows before datasets 5.2
 
 
 def _follow(batch: dict[str, list], paths: dict[str, Path]) -> dict[str, list]:
