@@ -124,7 +124,7 @@ def test_a_stopped_round_continues_to_the_same_weights(small_recipe, done, tmp_p
     (output / "round-1" / "recipe.yaml").write_text((done / "round-1" / "recipe.yaml").read_text())
     place = {
         "sampling": "trl_ext.pairing.sample.sample",
-        "measuring": "trl_ext.pairing.held_out._log_ratios",
+        "measuring": "trl_ext.pairing.held_out.log_ratios",
     }[what]
 
     def failing(*args, **settings):

@@ -19,7 +19,7 @@ from trl import ModelConfig
 
 from trl_ext.build import quantised_base
 from trl_ext.experts import quantizer
-from trl_ext.report.card import DEQUANTISED_BY
+from trl_ext.report.dequantised import DEQUANTISED_BY
 
 
 def load(path: str, architecture: type | None = None, compute_dtype: Any = None, **init: Any) -> PreTrainedModel:

@@ -10,6 +10,7 @@ from trl.trainer.utils import get_config_model_id
 
 from trl_ext.experts.storage import in_4_bits
 from trl_ext.report import card_blocks
+from trl_ext.report.dequantised import DEQUANTISED_BY
 
 HYPERPARAMETERS = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "max_length", "optim",
@@ -89,10 +90,6 @@ quantizer.install()  # quantises the experts, too; transformers and vLLM leave t
 
 """
 """Lines of code that load a mixture as in training."""
-
-
-DEQUANTISED_BY = "_trl_ext_dequantised_by"
-"""Attribute of a model whose weights were dequantised when it was loaded: the class of transformers' settings for it."""
 
 
 def _usage(trainer: Any, base: str) -> str:
