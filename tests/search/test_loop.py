@@ -21,7 +21,7 @@ class Objective:
     def __init__(self, act, clock=None):
         self.act, self.clock = act, clock or Clock(None)
         self.settings, self.measurer = Settings("accuracy", max_kl=1.0), SimpleNamespace(name="accuracy")
-        self.number, self.trainer_steps = -1, 8
+        self.number, self.trainer_steps, self.base = -1, 8, {}
 
     def __call__(self, trial):
         self.number = trial.number

@@ -34,7 +34,7 @@ def test_the_demo_is_searched_over_two_decades_per_loss():
         "kto": Interval(0.1, 10.0, True),
     }
     assert {each["learning_rate"] for each in found.ranges.values()} == {Interval(3e-5, 5e-3, True)}
-    assert found.ranges["kto"]["max_steps"] == Interval(40, 160, True)
+    assert found.ranges["kto"]["max_steps"] == Interval(20, 160, True)
     assert found.name("ipo", "beta") == "ipo.beta" and found.name("ipo", "learning_rate") == "learning_rate"
 
 

@@ -90,6 +90,7 @@ def carry_out(made: optuna.Study, objective: Objective, trials: int | None, tell
                 f"trial {objective.number}: this command gave no sign of life for {study.GRACE} s, so another one repeats it."
             )
             continue
+        study.keep_base(made, objective.base)
         over = _trial(made, objective.number)
         tell(result.line(over, objective.settings, objective.measurer.name))
         if over.state == TrialState.FAIL:

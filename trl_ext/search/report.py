@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from trl_ext.recipe import load, reader
 from trl_ext.runs import environment
 from trl_ext.runs.recorded import without_location
 from trl_ext.search import page, result
+from trl_ext.search import study as studies
 from trl_ext.search.result import FINISHED, STOPPED, Row
 from trl_ext.search.trial import Objective
 from trl_ext.support import atomic, terminal
@@ -38,7 +38,8 @@ def write(made: optuna.Study, objective: Objective, title: str, why: str, consol
     """
     settings, directory, measure = objective.settings, objective.directory, objective.measurer.name
     found = result.rows(made)
-    base = _base(objective, directory)
+    studies.keep_base(made, objective.base)
+    base = made.user_attrs.get(studies.BASE)
     best = result.best(found, settings.max_kl)
     shares = result.importances(made, settings, base["value"]) if base else {}
     said = sentences(found, best, base, settings.max_kl, measure)
@@ -79,16 +80,6 @@ def write(made: optuna.Study, objective: Objective, title: str, why: str, consol
     console.print(f"page     {directory / PAGE}\ntrials   {directory / RECORD}", markup=False)
     if command:
         console.print(f"next: {command}", markup=False)
-
-
-def _base(objective: Objective, directory: Path) -> dict[str, Any] | None:
-    """What the base measures: measured by this command, or by an earlier one."""
-    if True in objective.base:
-        return objective.base[True].value._asdict()
-    try:
-        return json.loads((directory / RECORD).read_text(encoding="utf-8"))["base"]
-    except (OSError, ValueError, LookupError):
-        return None
 
 
 def write_recipe(objective: Objective, best: Row, path: Path) -> None:

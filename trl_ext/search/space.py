@@ -186,7 +186,7 @@ def default(recipe: Recipe, key: str) -> Range | None:
     if key == "num_train_epochs":
         return Values(tuple(sorted({*EPOCHS, float(value)})))
     if key == "max_steps" and value > 0:
-        return Interval(max(1, value // 2), 2 * value, True)
+        return Interval(max(1, value // 4), 2 * value, True)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
         return Interval(rounded(value / DECADE), rounded(value * DECADE), True)
     return None

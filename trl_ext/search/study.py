@@ -27,6 +27,7 @@ ATTEMPTS = 3
 """To open a storage."""
 AT_RANDOM = 8
 """Trials whose settings are drawn at random, before the sampler learns from results."""
+BASE = "base"
 SETTINGS, RECORDED = "settings", "asked.json"
 
 
@@ -173,6 +174,12 @@ def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
     """Let a trial that was not carried out to its end begin again, with the same settings."""
     with quiet():
         RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
+
+
+def keep_base(study: optuna.Study, base: Mapping[bool, Any]) -> None:
+    """Keep what the base measures on all prompts with the study, for commands that measure nothing themselves."""
+    if True in base and BASE not in study.user_attrs:
+        study.set_user_attr(BASE, base[True].value._asdict())
 
 
 def is_repeated(study: optuna.Study, number: int) -> bool:
