@@ -20,6 +20,14 @@ def test_beyond_the_bound_the_gain_shrinks_with_the_root_of_the_kl():
     assert values[-1] == pytest.approx(0.5, abs=1e-4)
 
 
+def test_a_policy_that_trains_on_is_compared_at_the_kl_that_it_may_spend():
+    assert at_equal_kl(0.6, 0.25, 0.5, 1.0, largest=2.0) == pytest.approx(0.5 + 0.1 * 2)
+    assert at_equal_kl(0.6, 0.64, 0.5, 1.0, largest=2.0) == pytest.approx(0.5 + 0.1 / 0.8)
+    assert at_equal_kl(0.6, 0.01, 0.5, 1.0, largest=2.0) == at_equal_kl(0.6, -0.01, 0.5, 1.0, largest=2.0)
+    assert at_equal_kl(0.9, 4.0, 0.5, 1.0, largest=2.0) == at_equal_kl(0.9, 4.0, 0.5, 1.0)
+    assert at_equal_kl(0.4, 0.1, 0.5, 1.0, largest=2.0) == 0.4
+
+
 def test_a_loss_is_not_made_smaller_by_more_kl():
     assert at_equal_kl(0.3, 9.0, 0.5, 1.0) == 0.3
 

@@ -19,6 +19,9 @@ OPTIMISTIC = 0.7
 FAR = 2
 """A trial whose KL at a rung is so many times the largest one of a result is stopped: KL hardly falls as training goes on."""
 
+LARGEST = 2.0
+"""Largest factor by which the gain of a trial at a rung is raised because its KL is still small: that of a quarter of `max_kl`."""
+
 
 class OutOfTimeError(Exception):
     """Raised where a trial would not end within the time of the search."""
@@ -105,7 +108,7 @@ class Rungs(TrainerCallback):
         self._measuring += seconds
         self._each.append(seconds)
         base = self.base[False].value.value
-        value = at_equal_kl(found.value.value, found.kl.value, base, self.settings.max_kl)
+        value = at_equal_kl(found.value.value, found.kl.value, base, self.settings.max_kl, largest=LARGEST)
         self.trial.set_user_attr(f"rung_{resource}", found.to_dict())
         self.trial.report(value, resource)
         if self.trial.should_prune() or found.kl.value > FAR * self.settings.max_kl:
