@@ -69,7 +69,7 @@ def follow(measurer, clock, steps=16, seconds=0.0, trial=None):
 def test_rungs_are_reported_at_equal_kl(now):
     made, trial = follow(Measurer([(0.7, 0.5), (0.9, 1.6)], now), Clock(None))
     reported = trial.study.trials[0].intermediate_values
-    assert reported == {1: 0.7, 2: pytest.approx(0.5 + 0.4 * (1 / 1.6) ** 0.5)}
+    assert reported == {1: pytest.approx(0.5 + 0.2 * (1 / 0.5) ** 0.5), 2: pytest.approx(0.5 + 0.4 * (1 / 1.6) ** 0.5)}
     assert made.last.value.value == 0.9
 
 

@@ -119,14 +119,15 @@ def linear_bytes(shape: Shape, storage: Storage) -> float:
 def merged_copy(shape: Shape, storage: Storage, weight: int = 2) -> float:
     """Bytes of a copy of the base with the adapter merged in, from which completions are sampled.
 
-    It shares embeddings, norms and the head with the base if both store them in as many bytes. All linear layers are counted,
-    an upper bound where an unquantised base has an adapter on some of them.
+    It shares embeddings, norms and the head with the base if both store them in as many bytes; a copy in float32, which is on a CPU,
+    has its own head. All linear layers are counted, an upper bound where an unquantised base has an adapter on some of them.
 
     Args:
         weight: Bytes of a weight of the copy.
     """
     quantised = shape.quantised + (shape.fused if storage.bits == 4 else 0)
-    return weight * (quantised if storage.weight == weight else shape.parameters)
+    own_head = shape.head if weight == 4 else 0
+    return weight * (quantised + own_head if storage.weight == weight else shape.parameters)
 
 
 def trained(shape: Shape) -> int:

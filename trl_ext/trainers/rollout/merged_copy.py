@@ -2,7 +2,7 @@
 
 A 4-bit base with a LoRA multiplies every layer's input by three matrices and dequantises one of them, for every token that
 is sampled. The copy multiplies by one 16-bit matrix. It is written from the base's own weights, matrix by matrix, and the
-base is not changed. Weights that are neither quantised nor adapted are those of the base, not copies.
+base is not changed. Weights that are neither quantised nor adapted are those of the base, not copies; on a CPU except for the head.
 """
 
 import copy
@@ -92,9 +92,11 @@ class MergedCopy:
         self._written: list[
             tuple[nn.Parameter, str]
         ] = []  # parameters that are not those of the base, and their names there
+        head = _head_to_lay_out(self._base, dtype)
         for plain, name in vllm_weights.plain_names(self._base):
             weight = vllm_weights.weight(self._base, name, dtype)
-            is_copy = weight.data_ptr() != self._base.get_parameter(name).data_ptr()
+            given = self._base.get_parameter(name)
+            is_copy = weight.data_ptr() != given.data_ptr() or given is head
             parameter = nn.Parameter(_laid_out(weight) if is_copy else weight, requires_grad=False)
             _put(self.model, plain, parameter)
             if is_copy:
@@ -147,6 +149,14 @@ def _laid_out(weight: Tensor) -> Tensor:
     """A weight as it is multiplied fastest: MKL multiplies the few rows of a step of sampling twice as fast by a matrix whose columns
     are contiguous. GPUs do not care."""
     return weight.t().contiguous().t() if weight.device.type == "cpu" and weight.dim() == 2 else weight
+
+
+def _head_to_lay_out(base: nn.Module, dtype: torch.dtype) -> nn.Parameter | None:
+    """The head's weight where the copy has its own for `_laid_out`: in float32 on a CPU, unless it is also the embedding."""
+    head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
+    if head is None or head.weight is embedding.weight or head.weight.device.type != "cpu" or dtype != torch.float32:
+        return None
+    return head.weight
 
 
 def _put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
