@@ -34,7 +34,7 @@ def _of_sampling(record: dict[str, Any]) -> str:
 def _about(step: dict[str, Any], rollouts: dict[str, Any]) -> str:
     settings = rollouts["settings"]
     return (
-        f"Medians of seeds, with the smallest and the largest ratio, on one thread of a CPU. A step has {step['settings']['pairs']} "
+        f"Medians over seeds, with the smallest and the largest ratio, on one thread of a CPU. A step has {step['settings']['pairs']} "
         f"real pairs, with {step['settings']['model']}. A rollout has {settings['completions']} completions of "
         f"{settings['completion']} tokens to each prompt of {settings['prompt']}, with a random Llama. Both in NF4 with LoRA."
     )

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.conftest import pairs
 from tests.trainers.helpers import arguments, build, lora, randomise_lora_b
+from tests.trainers.preference.test_reference_sync import merged
 from trl_ext.batching.mismatched import mismatched
 from trl_ext.methods import METHODS
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
@@ -113,16 +114,6 @@ def test_all_weights_against_the_definition(kind, loss, every, tiny_model, tmp_p
             torch.testing.assert_close(value, expected, atol=2e-5, rtol=1e-3, msg=name)
 
 
-def merged(trainer, name, tiny_model):
-    """A model of its own with the weights of the base plus those of an adapter."""
-    whole = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    with torch.no_grad():
-        for path, module in trainer.model.get_base_model().named_modules():
-            if hasattr(module, "lora_A"):
-                whole.get_submodule(path).weight += module.get_delta_weight(name)
-    return whole
-
-
 @pytest.mark.parametrize(
     ("kind", "loss", "packing"), [("paired", dpo, True), ("paired", dpo, False), ("unpaired", kto, True)]
 )
@@ -140,7 +131,7 @@ def test_an_adapter_is_one_step_ahead_of_its_reference(kind, loss, packing, tiny
     before, reference = at[2]["default"], at[3]["ref"]
     assert all(torch.equal(value, reference[name.replace(".default.", ".ref.")]) for name, value in before.items())
     assert any(not torch.equal(value, before[name]) for name, value in at[3]["default"].items())
-    expected = loss(merged(trainer, "default", tiny_model), merged(trainer, "ref", tiny_model), as_rows(trainer))
+    expected = loss(merged(trainer, tiny_model, "default"), merged(trainer, tiny_model, "ref"), as_rows(trainer))
     found = trainer.evaluate(trainer.train_dataset)
     assert found["eval_loss"] == pytest.approx(expected.item(), abs=1e-5)
     assert found["eval_humanline/clipped"] > 0
