@@ -18,6 +18,7 @@ BASE = "model_name_or_path: embedded\n"
         ("datasets: [{path: a/b, share: 0.5}]\nstreaming: true\nmax_steps: 1\n", "`share` in `datasets` (line 2) needs the number of rows"),
         ("datasets: [{path: a/b}]\ntest_split_size: 9\nstreaming: true\nmax_steps: 1\n", "`test_split_size` (line 3) needs the number"),
         ("datasets: [{path: a/b}]\ndataset_train_split: train_sft\n", "Remove it, and give each entry of `datasets` its `split`."),
+        ("datasets: [{path: ~nobody-here/x.jsonl}]\n", "Entry 1 of `datasets` (line 2): `path` is ~nobody-here/x.jsonl, and this computer"),
         ("datasets: [{path: a/b}]\neval_strategy: steps\n", "and the mixture `datasets` has only the split `train`."),
         (
             "datasets: [{path: a/b}]\ntest_split_size: 10\ndataset_test_split: x\neval_on_start: true\n",

@@ -40,6 +40,7 @@ from tests.recipe.helpers import load, load_from, problem, problems
         ("lora_dtype: float16\n", "Allowed are bfloat16, float32."),
         ("bnb_4bit_compute_dtype: float64\n", "did you mean float"),
         ("dataset_format: hhh\n", "`dataset_format` (line 3) is hhh: did you mean hh?"),
+        ('dataset_format: "a\\nb\\u2028c"\n', "`dataset_format` (line 3) is a\\nb\\u2028c: allowed are"),
         ("dataset_columns: {prompt: [a]}\n", "maps to a value that is not the name of a column"),
         ("env: [a]\n", "`env` (line 3) is not a mapping of names to values"),
         # the loss and its hyperparameters

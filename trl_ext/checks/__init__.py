@@ -16,6 +16,7 @@ from trl_ext.checks.rule import LOSS, RULES, Rule
 from trl_ext.checks.settings import ConfigSettings, Settings
 from trl_ext.losses import LossInfo, MixInfo
 from trl_ext.methods import METHODS
+from trl_ext.support.messages import one_line
 
 THEMES = (
     "model", "quantised", "task", "data", "mixture", "first_rows", "chat_template", "rewards", "adapter", "continued_adapter", "lora_targets",
@@ -65,4 +66,5 @@ def refuse(config: Any, method: str, loss: LossInfo | MixInfo | None = None) -> 
 
 
 def _judge(rules: list[Rule], settings: Settings) -> list[str]:
-    return [sentence for rule in rules if rule.is_judged(settings) for sentence in rule.judge(settings)]
+    judged = (rule for rule in rules if rule.is_judged(settings))
+    return [one_line(sentence) for rule in judged for sentence in rule.judge(settings)]  # they quote given values

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from trl_ext.checks.data import dataset_path
 from trl_ext.checks.rule import note, problem
@@ -12,6 +13,7 @@ from trl_ext.data.formats import CHOICES
 from trl_ext.data.recognise_file import recognise_file
 from trl_ext.support import messages
 from trl_ext.support.errors import UserError
+from trl_ext.support.paths import in_full
 
 
 @problem("datasets", recipe_only=True)
@@ -33,6 +35,16 @@ def entries(s: Settings) -> Iterator[str]:
             yield f"Entry {number} of {s.where('datasets')}: `share` {end}"
 
 
+def _file(entry: Any) -> Path | None:
+    """The file that an entry names; `None` if it names none."""
+    path = entry.get("path") if isinstance(entry, dict) else None
+    try:
+        file = Path(in_full(path)) if isinstance(path, str) else None
+    except ValueError:  # reported by `entries`
+        return None
+    return file if file is not None and file.is_file() else None
+
+
 def _share(entry: dict) -> str | None:
     """The end of a sentence about the `share` of an entry; `None` if it is sound."""
     share = entry.get("share")
@@ -50,14 +62,14 @@ def files_of_a_mixture(s: Settings) -> Iterator[str]:
     """Local JSON files can be read, and a column has the same type in all of them."""
     first: dict[str, tuple[int, str]] = {}  # column: number of the first entry that has it, and its type there
     for number, entry in enumerate(_entries(s), 1):
-        path = entry.get("path") if isinstance(entry, dict) else None
-        if not isinstance(path, str) or not Path(path).expanduser().is_file() or entry.get("data_files"):
+        file = _file(entry)
+        if file is None or entry.get("data_files"):
             continue
-        if (reason := find_problem(Path(path).expanduser())) is not None:
-            yield f"Entry {number} of {s.where('datasets')}: {path} cannot be read: {reason}"
+        if (reason := find_problem(file)) is not None:
+            yield f"Entry {number} of {s.where('datasets')}: {entry['path']} cannot be read: {reason}"
             continue
         wanted = entry.get("columns")
-        for column, kind in column_types(Path(path).expanduser()).items():
+        for column, kind in column_types(file).items():
             if wanted and column not in ([wanted] if isinstance(wanted, str) else wanted):
                 continue
             other, there = first.setdefault(column, (number, kind))
@@ -75,17 +87,11 @@ def one_format(s: Settings) -> Iterator[str]:
         return
     first: dict[str, int] = {}  # what a row is: number of the first entry with such rows
     for number, entry in enumerate(_entries(s), 1):
-        path = entry.get("path") if isinstance(entry, dict) else None
-        if (
-            not isinstance(path, str)
-            or not Path(path).expanduser().is_file()
-            or {"data_files", "columns"} & entry.keys()
-        ):
-            continue
-        if find_problem(Path(path).expanduser()) is not None:
+        file = _file(entry)
+        if file is None or {"data_files", "columns"} & entry.keys() or find_problem(file) is not None:
             continue
         try:
-            found = recognise_file(Path(path).expanduser(), format=s["dataset_format"] or "auto")
+            found = recognise_file(file, format=s["dataset_format"] or "auto")
         except UserError as error:
             yield from (f"Entry {number} of {s.where('datasets')}: {reason}" for reason in error.problems)
             continue

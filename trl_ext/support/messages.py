@@ -48,5 +48,10 @@ def shown(value: Any) -> str:
 
 def shown_text(text: str) -> str:
     """Format a text for a message: one line, unprintable characters escaped, shortened."""
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: LONGEST + 1])
+    printable = one_line(text[: LONGEST + 1])
     return printable if len(printable) <= LONGEST else f"{printable[:LONGEST]}…"
+
+
+def one_line(text: str) -> str:
+    """A text with unprintable characters, such as ends of lines, escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
