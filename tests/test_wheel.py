@@ -15,7 +15,7 @@ RECIPES = {path.name: path.read_bytes() for path in (ROOT / "recipes").glob("*.y
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """A wheel of the recipes and the modules without large files, built by the backend that pyproject.toml names."""
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77")  # as in pyproject.toml
     project = tmp_path_factory.mktemp("project")
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, project)

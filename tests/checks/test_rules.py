@@ -14,6 +14,9 @@ from trl_ext.recipe.layers.layer import Layer, Place, Setting
 from trl_ext.recipe.settings import Settings
 from trl_ext.recipe.vocabulary import known_keys
 
+NEWER = {"activation_checkpointing", "activation_checkpointing_kwargs"}
+"""Settings that transformers has since 5.23."""
+
 RECIPES = {
     "paired": BASE,
     "unpaired": f"{BASE}loss: kto\n",
@@ -142,8 +145,7 @@ def test_every_rule_is_about_settings_that_exist(kind):
     settings = Settings(Layer(), METHODS[kind], None, None)
     assert 30 < sum(rule.is_judged(settings) for rule in RULES) < len(RULES)
     everywhere = {LOSS, "env"}.union(*(known_keys(name) for name in METHODS))
-    newer = {"activation_checkpointing"}  # transformers has it since 5.23
-    assert {key for rule in RULES for key in rule.reads} - everywhere <= newer
+    assert {key for rule in RULES for key in rule.reads} - everywhere <= NEWER
 
 
 class Recording(Settings):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.checks.test_rules import NEWER
 from tests.recipe.helpers import BASE, PPO, load_from
 from trl_ext.checks.switches import SWITCHES
 from trl_ext.methods import METHODS
@@ -59,8 +60,8 @@ def test_a_default_that_is_written_out_is_not_spoken_of(text, tmp_path):
 
 
 def test_the_table_names_settings_and_turns_them_on():
-    everywhere = set().union(*map(known_keys, METHODS))
+    everywhere = set(NEWER).union(*map(known_keys, METHODS))
     for switch in SWITCHES:
-        assert {*switch.reads, *switch.example} <= everywhere
+        assert {*switch.reads, *switch.also, *switch.example} <= everywhere
         for key in switch.keys:
             assert key in everywhere or (key.endswith("_") and any(name.startswith(key) for name in everywhere)), key

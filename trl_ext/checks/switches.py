@@ -22,6 +22,7 @@ class Switch(NamedTuple):
         reads: The settings that `is_on` reads.
         is_on: Whether the settings are read.
         example: Settings that turn them on.
+        also: Settings that `is_on` reads where they exist: other spellings of those in `reads`.
     """
 
     keys: tuple[str, ...]
@@ -29,6 +30,7 @@ class Switch(NamedTuple):
     reads: tuple[str, ...]
     is_on: Callable[[Settings], Any]
     example: dict[str, Any]
+    also: tuple[str, ...] = ()
 
 
 OTHERWISE_READ = "vllm_importance_sampling_"
@@ -38,7 +40,7 @@ OTHERWISE_READ = "vllm_importance_sampling_"
 def _switch(key: str, *keys: str, others: tuple[str, ...] = ()) -> Switch:
     """Settings that need `key: true`; `others` turn them on too."""
     names = (key, *others)
-    return Switch(keys, f"`{key}: true`", names, lambda s: any(s[name] for name in names), {key: True})
+    return Switch(keys, f"`{key}: true`", (key,), lambda s: any(s[name] for name in names), {key: True}, others)
 
 
 def _tracks(*names: str) -> Callable[[Settings], bool]:
@@ -116,7 +118,7 @@ def without_its_switch(key: str, s: Settings, *, switch: Switch) -> Iterator[str
 for _one in SWITCHES:
     for _key in _one.keys:
         _read = _one.reads if _key.endswith("_") else (*_one.reads, _key)
-        note(*_read)(partial(without_its_switch, _key, switch=_one))
+        note(*_read, also=_one.also)(partial(without_its_switch, _key, switch=_one))
 
 
 STRATEGIES = {"eval_steps": "eval_strategy", "save_steps": "save_strategy", "logging_steps": "logging_strategy"}

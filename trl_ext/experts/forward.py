@@ -28,7 +28,7 @@ def experts_forward(self: nn.Module, hidden_states: Tensor, top_k_index: Tensor,
     ends = torch.searchsorted(expert, torch.arange(self.num_experts, device=expert.device), right=True).int()
     first = _linear(self, "gate_up_proj" if self.has_gate else "up_proj", hidden_states[order // chosen], expert, ends)
     y = _linear(self, "down_proj", self._apply_gate(first) if self.has_gate else self.act_fn(first), expert, ends)
-    if self.has_post_expert_norm:
+    if getattr(self, "has_post_expert_norm", False):  # since transformers 5.20
         y = self.post_expert_norm(y)
     y = y * top_k_weights.reshape(-1)[order, None]
     y = y[order.argsort()].view(tokens, chosen, -1).sum(1)
