@@ -21,6 +21,7 @@ from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from trl_ext import checks
 from trl_ext.data import margins
+from trl_ext.trainers.common import empty_data
 from trl_ext.trainers.common.checkpoint_options import CheckpointOptions
 from trl_ext.trainers.common.kernel_options import KernelOptions
 from trl_ext.trainers.common.model_card import ModelCard
@@ -59,9 +60,21 @@ class SupervisedTrainer(FiniteSteps, StagedCheckpoint, ModelCard, StreamedEvalua
 
     _tag_names = ["trl", "trl-ext", "sft"]  # noqa: RUF012
 
-    def __init__(self, *args: Any, processing_class: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """As TRL's trainer. ValueError for data without a row."""
+        empty_data.refuse(train_dataset=train_dataset, eval_dataset=eval_dataset)
         self._defaults = TemplateDefaults(processing_class)
-        super().__init__(*args, processing_class=processing_class, **kwargs)
+        given = (model, args, data_collator, train_dataset, eval_dataset, processing_class)
+        super().__init__(*given, **kwargs)
         self._defaults.put_back(self.processing_class)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +107,8 @@ class RewardModelTrainer(
         processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
-        """As TRL's trainer. ValueError for data with a column `margin` that holds anything but finite numbers."""
+        """As TRL's trainer. ValueError for data without a row, or with a column `margin` that holds anything but finite numbers."""
+        empty_data.refuse(train_dataset=train_dataset, eval_dataset=eval_dataset)
         margins.refuse({"train_dataset": train_dataset, "eval_dataset": eval_dataset}, margins.REWARD_MODEL)
         self._defaults = TemplateDefaults(processing_class)
         given = (model, args, data_collator, train_dataset, eval_dataset, processing_class)

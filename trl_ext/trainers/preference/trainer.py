@@ -32,7 +32,7 @@ from trl_ext.reference import frozen_copy, modules
 from trl_ext.reference.implicit import FROZEN_COPY
 from trl_ext.reference.starting_point import StartingPoint
 from trl_ext.support.frozen_base import keep_exact_cpu_kernels
-from trl_ext.trainers.common import device_cache, fused_kernels, lora, overrides, step_zero, streams
+from trl_ext.trainers.common import device_cache, empty_data, fused_kernels, lora, overrides, step_zero, streams
 from trl_ext.trainers.common.example_losses import ExampleLosses, changed_by
 from trl_ext.trainers.common.model_card import ModelCard, card_of_loss
 from trl_ext.trainers.common.temporarily import temporarily
@@ -153,6 +153,7 @@ class PreferenceTrainer(ExampleLosses, ModelCard):
 
     def _refuse(self, args: Any, model: Any, given: dict[str, Any]) -> None:
         """ValueError for arguments that cannot work, and for methods of a subclass that would not be called."""
+        empty_data.refuse(train_dataset=given["train_dataset"], eval_dataset=given["eval_dataset"])
         self._bypassed = construction.bypassed(given["train_dataset"])
         overrides.refuse(type(self), self._bypassed)
         construction.refuse(args, self.loss, model, given)

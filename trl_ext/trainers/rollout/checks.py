@@ -7,7 +7,7 @@ from transformers import ProcessorMixin
 
 from trl_ext.checks import launch
 from trl_ext.support.counts import count
-from trl_ext.trainers.common import adapters, lora
+from trl_ext.trainers.common import adapters, empty_data, lora
 from trl_ext.trainers.rollout import reward_columns, vllm_weights
 
 
@@ -41,6 +41,7 @@ def refuse(args: Any, model: Any, sources: list, given: dict[str, Any]) -> None:
     if args.use_vllm:
         for adapter in adapters.in_training(model, peft_config):
             vllm_weights.check(adapter)
+    empty_data.refuse(train_dataset=given.get("train_dataset"), eval_dataset=given.get("eval_dataset"))
     refuse_few_prompts(args, given.get("train_dataset"))
     if problem := reward_columns.problem(sources, args, given.get("train_dataset"), given.get("eval_dataset")):
         raise ValueError(problem)
