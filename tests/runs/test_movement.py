@@ -7,7 +7,8 @@ from transformers import AutoTokenizer
 from tests.conftest import pairs
 from tests.trainers.helpers import arguments, lora, weights
 from trl_ext.cli import main
-from trl_ext.runs import movement as measured
+from trl_ext.methods import METHODS
+from trl_ext.runs import movement_examples as measured
 from trl_ext.runs.movement import Moved, Movement, sentence
 from trl_ext.support.run_log import log
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
@@ -26,7 +27,7 @@ def made(model, folder, adapter=None, **changes):
         processing_class=AutoTokenizer.from_pretrained(model),
         peft_config=adapter or lora(),
     )
-    movement = Movement(trainer)
+    movement = Movement(trainer, METHODS["paired"])
     return trainer, movement
 
 
@@ -55,7 +56,7 @@ def test_it_is_the_largest_change_of_a_held_out_token(run):
                 logits = trainer.model(input_ids=ids).logits[:, :-1]
             logps.append(logits.log_softmax(-1).gather(2, ids[:, 1:, None]))
         largest, tokens = max(largest, (logps[0] - logps[1]).abs().max().item()), tokens + ids.shape[1] - 1
-    assert moved.largest == pytest.approx(largest, rel=1e-3) and moved.tokens == tokens
+    assert moved.largest == pytest.approx(largest, rel=1e-3) and moved.n == tokens
     assert moved.is_held_out and not moved.is_nothing and moved.noise < 1e-4
 
 
@@ -88,7 +89,7 @@ def test_measuring_leaves_training_as_it_is(tiny_model, tmp_path):
         assert [module.training for module in trainer.model.modules()] == modes
         trainer.train()
         found.append(weights(trainer))
-    assert movement.measure().tokens > 0
+    assert movement.measure().n > 0
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
@@ -96,10 +97,10 @@ def test_of_a_long_prompt_the_end_and_of_its_completion_the_beginning():
     long, n = list(range(1000)), measured.TOKENS
     wanted = long[500 - n : 500 + n]
     pair = {"prompt_ids": long[:500], "chosen_ids": long[500:]}
-    assert measured._around_its_beginning(pair, "chosen_ids") == wanted
+    assert measured.around_its_beginning(pair, "chosen_ids") == wanted
     demonstration = {"input_ids": long, "labels": [-100] * 500 + long[500:]}
-    assert measured._around_its_beginning(demonstration, "input_ids") == wanted
-    assert measured._around_its_beginning({"prompt_ids": [1], "chosen_ids": [2]}, "chosen_ids") == [1, 2]
+    assert measured.around_its_beginning(demonstration, "input_ids") == wanted
+    assert measured.around_its_beginning({"prompt_ids": [1], "chosen_ids": [2]}, "chosen_ids") == [1, 2]
 
 
 def test_an_error_is_logged_and_costs_no_result(tiny_model, tmp_path, monkeypatch):
@@ -113,17 +114,17 @@ def test_an_error_is_logged_and_costs_no_result(tiny_model, tmp_path, monkeypatc
     def fail(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(movement, "_score", fail)
+    monkeypatch.setattr(movement._of, "values", fail)
     assert movement.measure() is None
     assert said == ["How far the run moved its policy was not measured (RuntimeError: out of memory)."]
-    other = Movement(trainer)
+    other = Movement(trainer, METHODS["paired"])
     other.on_train_begin(trainer.args, trainer.state, trainer.control)
     assert other.measure() is None and len(said) == 2
 
 
 def test_rounding_is_no_movement():
-    assert not Moved(largest=0.2, noise=0.05, tokens=10, is_held_out=False).is_nothing
-    moved = Moved(largest=0.1, noise=0.05, tokens=10, is_held_out=False)
+    assert not Moved(largest=0.2, noise=0.05, n=10, is_held_out=False).is_nothing
+    moved = Moved(largest=0.1, noise=0.05, n=10, is_held_out=False)
     assert moved.is_nothing
     said = sentence(moved, 1, 1e-6)
     assert "(10 training tokens)" in said and "Rounding alone changes it by up to 0.05." in said

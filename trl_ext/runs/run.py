@@ -221,8 +221,8 @@ def train(
 
     if recipe.method.cuts_rows or recipe.method.samples_completions:
         trainer.add_callback(AfterFirstStep(keep_row_tokens))
-    movement = Movement(trainer)
-    if measures_movement and recipe.method.completions and not recipe.method.trains_scores:
+    movement = Movement(trainer, recipe.method)
+    if measures_movement:
         trainer.add_callback(movement)
     if watch is not None:
         trainer.add_callback(watch(built))
