@@ -88,7 +88,9 @@ def test_a_reward_model_is_measured_by_its_preferences(tiny_model, tmp_path):
     def preferences():
         rows = [[torch.tensor([row[name]]) for name in ("chosen_ids", "rejected_ids")] for row in trainer.eval_dataset]
         with torch.no_grad():
-            margins = torch.tensor([trainer.model(w).logits.item() - trainer.model(lost).logits.item() for w, lost in rows])
+            margins = torch.tensor(
+                [trainer.model(w).logits.item() - trainer.model(lost).logits.item() for w, lost in rows]
+            )
         return torch.nn.functional.logsigmoid(margins)
 
     now = preferences()

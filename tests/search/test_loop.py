@@ -11,21 +11,23 @@ from trl_ext.search import loop
 from trl_ext.search.clock import Clock, Cost
 from trl_ext.search.rungs import OutOfTimeError
 from trl_ext.search.settings import Settings
-from trl_ext.search.study import SeededTPE, latest, quiet, requeue
+from trl_ext.search.study import Seeded, latest, quiet, requeue
 from trl_ext.support.errors import UserError
 
 
 class Objective:
     """Carries out trials by calling `act` with each."""
 
-    def __init__(self, act, clock=None):
-        self.act, self.clock = act, clock or Clock(None)
+    def __init__(self, act, clock=None, *, varies_rate=True):
+        self.act, self.clock, self.varies_rate = act, clock or Clock(None), varies_rate
         self.settings, self.measurer = Settings("accuracy", max_kl=1.0), SimpleNamespace(name="accuracy")
         self.number, self.trainer_steps, self.base = -1, 8, {}
+        self.space = SimpleNamespace(size=None)
 
     def __call__(self, trial):
         self.number = trial.number
-        trial.set_user_attr("settings", {"learning_rate": trial.suggest_float("learning_rate", 0, 1)})
+        if self.varies_rate:
+            trial.set_user_attr("settings", {"learning_rate": trial.suggest_float("learning_rate", 0, 1)})
         trial.set_user_attr("max_steps", 8)
         return self.act(trial)
 
@@ -39,7 +41,7 @@ def measured(trial):
 @pytest.fixture
 def made():
     with quiet():
-        yield optuna.create_study(direction="maximize", sampler=SeededTPE(0))
+        yield optuna.create_study(direction="maximize", sampler=Seeded(0))
 
 
 def test_it_ends_after_so_many_trials_of_all_commands(made):
@@ -47,6 +49,29 @@ def test_it_ends_after_so_many_trials_of_all_commands(made):
     assert "3 trials" in loop.carry_out(made, Objective(measured), 3, lines.append)
     assert "5 trials" in loop.carry_out(made, Objective(measured), 5, lines.append)
     assert len(made.trials) == len(lines) == 5
+
+
+def test_a_few_combinations_are_tried_once_each(made):
+    """Also if one of them is the recipe, one fails, and another command continues."""
+
+    def act(trial):
+        loss, rank = trial.suggest_categorical("loss", ["dpo", "ipo"]), trial.suggest_categorical("lora_r", [8, 16])
+        beta = trial.suggest_categorical("dpo.beta", [0.1, 1.0, 10.0]) if loss == "dpo" else None
+        tried.append((loss, rank, beta))
+        if tried[-1] == ("ipo", 8, None):
+            raise UserError("too small")
+        return measured(trial)
+
+    tried = []
+    objective = Objective(act, varies_rate=False)
+    objective.space.size = 8
+    made.sampler = Seeded(0, 8)
+    made.enqueue_trial({"loss": "dpo", "lora_r": 16, "dpo.beta": 1.0})
+    loop.carry_out(made, objective, 3, print)
+    made.sampler = Seeded(0, 8)
+    assert "all 8 combinations" in loop.carry_out(made, objective, None, print)
+    assert tried[0] == ("dpo", 16, 1.0) and len(tried) == len(set(tried)) == 8
+    assert "all 8 combinations" in loop.carry_out(made, objective, None, print) and len(tried) == 8
 
 
 def test_it_ends_when_no_trial_fits(made):

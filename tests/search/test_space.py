@@ -125,3 +125,21 @@ def test_the_recipe_itself_as_a_trial():
         }
     assert found.parameters(recipe.load("recipes/demo.yaml", {"learning_rate": 1e-7})) is None
     assert made("recipes/demo.yaml", ["ipo"]).parameters(demo) is None
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [
+        ("space: {lora_r: [8, 16], warmup_steps: 5}", 2),
+        ("space: {loss: [dpo, simpo], lora_r: [8, 16], gamma_beta_ratio: [0.1, 0.2, 0.3]}", 2 + 2 * 3),
+        ("space: {lora_r: [8, 16], beta: {low: 0.1, high: 1}}", None),
+    ],
+)
+def test_the_number_of_combinations(text, size, tmp_path):
+    assert of(tmp_path, f"loss: dpo\nsearch: {{{text}}}\n").size == size
+
+
+@pytest.mark.parametrize("text", ["{loss: [simpo]}", "{beta: 0.3}", "{beta: [0.3, 0.3], lora_r: 8}"])
+def test_a_space_in_which_nothing_varies_is_refused(text, tmp_path):
+    with pytest.raises(UserError, match="Nothing is left to vary: every setting has one value"):
+        of(tmp_path, f"loss: dpo\nsearch: {{space: {text}}}\n")

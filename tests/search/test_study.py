@@ -11,7 +11,7 @@ import pytest
 
 from trl_ext.search import study as studies
 from trl_ext.search.settings import HYPERBAND, Settings
-from trl_ext.search.study import SeededTPE, default_url, latest, open_study, pruner, quiet, refuse_others, requeue
+from trl_ext.search.study import Seeded, default_url, latest, open_study, pruner, quiet, refuse_others, requeue
 from trl_ext.support.errors import UserError
 
 SETTINGS = Settings("accuracy", max_kl=1.0)
@@ -33,7 +33,7 @@ def test_a_continued_search_draws_what_the_uninterrupted_one_draws(tmp_path):
         for n in (5, 9):  # each as a new process would open it
             parts = open_study(default_url(tmp_path), "parts", SETTINGS, {})
             parts.optimize(objective, n_trials=n)
-        other = optuna.create_study(sampler=SeededTPE(1), direction="maximize")
+        other = optuna.create_study(sampler=Seeded(1), direction="maximize")
         other.optimize(objective, n_trials=14)
     assert drawn(whole) == drawn(parts) and len({str(each) for each in drawn(whole)}) == 14
     assert drawn(whole) != drawn(other)
@@ -74,7 +74,7 @@ def test_trials_are_stopped_as_by_successive_halving(eta):
         return 0.0
 
     with quiet():
-        made = optuna.create_study(direction="maximize", pruner=pruner(settings), sampler=SeededTPE(0))
+        made = optuna.create_study(direction="maximize", pruner=pruner(settings), sampler=Seeded(0))
         made.optimize(reporting, n_trials=len(values))
     assert stopped == promoted(values, eta)
     assert 0 < stopped.count(None) < len(values) / eta + 2

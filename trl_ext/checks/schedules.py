@@ -174,7 +174,7 @@ def only_warmup(s: Settings) -> Iterator[str]:
     total, warmup = s["max_steps"], s["warmup_steps"]
     if _is_number(total) and _is_number(warmup) and 1 <= total <= warmup:
         yield (
-            f"{s.where('warmup_steps')} is {warmup:g}, and the run has {total:g} steps (`max_steps`): the learning rate never "
+            f"{s.where('warmup_steps')} is {warmup:g}, and `max_steps` is {total:g}: the learning rate never "
             "reaches `learning_rate`."
         )
 

@@ -121,7 +121,7 @@ def _search(args: argparse.Namespace, asked: Any, directory: Path, console: Any)
         url = asked.storage or study.default_url(directory)
         directory.mkdir(parents=True, exist_ok=True)
         study.refuse_others(directory, recorded)
-        made = study.open_study(url, settings.study_name(recipe, recorded), settled, recorded)
+        made = study.open_study(url, settings.study_name(recipe, recorded), settled, recorded, asked.space.size)
         objective = Objective(
             args.recipe, {**args.recipe_keys}, asked.space, settled, measurer, clock, directory, tell
         )

@@ -69,6 +69,8 @@ def carry_out(made: optuna.Study, objective: Objective, trials: int | None, tell
         done = made.get_trials(deepcopy=False)
         if trials is not None and sum(map(study.is_over, done)) >= trials:
             return f"The search ends: {trials:,} trials are carried out."
+        if study.are_all_tried(done, objective.space.size):
+            return f"The search ends: all {objective.space.size:,} combinations of settings are tried."
         shortest = min((each.user_attrs["max_steps"] for each in done if "max_steps" in each.user_attrs), default=None)
         if not objective.clock.fits_any(shortest, len(objective.settings.shares)):
             _require_any(made, objective)

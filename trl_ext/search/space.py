@@ -44,6 +44,14 @@ class Space:
         """The losses that are tried; none if the loss is not varied."""
         return [name for name in self.ranges if name]
 
+    @property
+    def size(self) -> int | None:
+        """Number of combinations of settings; `None` if there are infinitely many."""
+        found = [each for ranges in self.ranges.values() for each in ranges.values()]
+        if any(isinstance(each, Interval) for each in found):
+            return None
+        return sum(math.prod(len(each.values) for each in ranges.values()) for ranges in self.ranges.values())
+
     def name(self, loss: str, key: str) -> str:
         """The name of a parameter: the setting, with the loss before it if losses have different ranges for it."""
         found = {each[key] for each in self.ranges.values() if key in each}
@@ -115,8 +123,11 @@ def make(path: str, overrides: Mapping[str, Any], recipe: Recipe, names: list[st
         _share_rate(ranges)
     space = Space(ranges)
     problems += _problems(path, overrides, space, set(given or ()))
-    if not problems and not any(ranges.values()) and len(chosen) < 2:
-        problems.append("Nothing is left to vary: every setting is fixed by a flag. Remove one of the flags.")
+    if not problems and space.size == 1:
+        problems.append(
+            "Nothing is left to vary: every setting has one value. Give one of them a range in `search.space`, or remove a flag that "
+            "fixes one."
+        )
     if problems:
         raise UserError(list(dict.fromkeys(problems)), about=str(path))
     return space

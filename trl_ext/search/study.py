@@ -31,30 +31,34 @@ BASE = "base"
 SETTINGS, RECORDED = "settings", "asked.json"
 
 
-class SeededTPE(optuna.samplers.BaseSampler):
-    """Optuna's TPE with a seed per trial, so that a continued search draws what the uninterrupted one would have drawn, and
-    processes that share a study never draw the same.
+FEW = 64
+"""Combinations of settings that are all tried, each once, instead of letting the sampler learn."""
+
+
+class Seeded(optuna.samplers.BaseSampler):
+    """A sampler of Optuna with a seed per trial, so that a continued search draws what the uninterrupted one would have drawn, and
+    processes that share a study never draw the same. It is TPE, or draws without replacement from a few combinations.
 
     Args:
         seed: Of the search.
+        size: Number of combinations of settings; `None` if there are infinitely many.
     """
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._now: tuple[int, optuna.samplers.TPESampler] | None = None
+    def __init__(self, seed: int, size: int | None = None) -> None:
+        self._seed, self._draws = seed, size is not None and size <= FEW
+        self._now: tuple[int, optuna.samplers.BaseSampler] | None = None
 
-    def _of(self, trial: FrozenTrial) -> optuna.samplers.TPESampler:
+    def _of(self, trial: FrozenTrial) -> optuna.samplers.BaseSampler:
         if self._now is None or self._now[0] != trial.number:
             with quiet():
-                # Its group decomposition learns about the settings of each loss separately.
-                made = optuna.samplers.TPESampler(
-                    seed=self._seed * 1_000_003 + trial.number,
-                    n_startup_trials=AT_RANDOM,
-                    multivariate=True,
-                    group=True,
-                )
-            self._now = trial.number, made
+                self._now = trial.number, self._made(self._seed * 1_000_003 + trial.number)
         return self._now[1]
+
+    def _made(self, seed: int) -> optuna.samplers.BaseSampler:
+        if self._draws:
+            return optuna.samplers.BruteForceSampler(seed=seed)
+        # Its group decomposition learns about the settings of each loss separately.
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=AT_RANDOM, multivariate=True, group=True)
 
     def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, Any]:
         return self._of(trial).infer_relative_search_space(study, trial)
@@ -92,7 +96,9 @@ def default_url(directory: Path) -> str:
     return f"sqlite:///{directory.resolve() / 'trials.db'}"
 
 
-def open_study(url: str, name: str, settings: Settings, recorded: Mapping[str, Any]) -> optuna.Study:
+def open_study(
+    url: str, name: str, settings: Settings, recorded: Mapping[str, Any], size: int | None = None
+) -> optuna.Study:
     """The study of a search, created if it does not exist yet.
 
     Args:
@@ -100,6 +106,7 @@ def open_study(url: str, name: str, settings: Settings, recorded: Mapping[str, A
         name: Of the study.
         settings: Of the search.
         recorded: Everything that trials depend on, kept with the study.
+        size: See `Seeded`.
 
     Raises:
         UserError: The storage cannot be opened.
@@ -108,7 +115,7 @@ def open_study(url: str, name: str, settings: Settings, recorded: Mapping[str, A
 
     for attempt in range(ATTEMPTS):
         try:
-            study = _create(url, name, settings)
+            study = _create(url, name, settings, size)
             break
         except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError, OSError) as error:
             if isinstance(error, sqlalchemy.exc.DBAPIError) and attempt + 1 < ATTEMPTS:
@@ -124,7 +131,7 @@ def open_study(url: str, name: str, settings: Settings, recorded: Mapping[str, A
     return study
 
 
-def _create(url: str, name: str, settings: Settings) -> optuna.Study:
+def _create(url: str, name: str, settings: Settings, size: int | None) -> optuna.Study:
     storage = RDBStorage(
         url,
         engine_kwargs={"connect_args": {"timeout": WAIT}} if url.startswith("sqlite") else {},
@@ -136,7 +143,7 @@ def _create(url: str, name: str, settings: Settings) -> optuna.Study:
         study_name=name,
         storage=storage,
         direction="maximize",
-        sampler=SeededTPE(settings.seed),
+        sampler=Seeded(settings.seed, size),
         pruner=pruner(settings),
         load_if_exists=True,
     )
@@ -197,3 +204,16 @@ def latest(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 def is_over(trial: FrozenTrial) -> bool:
     """Whether a trial has a result, or was stopped for the results of others."""
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def are_all_tried(trials: list[FrozenTrial], size: int | None) -> bool:
+    """Whether every combination of settings has been tried, with a result or in vain.
+
+    Args:
+        trials: Of the study.
+        size: Number of combinations; `None` if there are infinitely many.
+    """
+    if size is None:
+        return False
+    tried = [each for each in latest(trials) if is_over(each) or each.state == TrialState.FAIL]
+    return len({tuple(sorted(each.params.items(), key=str)) for each in tried}) >= size

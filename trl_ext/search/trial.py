@@ -25,6 +25,7 @@ from trl_ext.search.space import OFF, Space
 from trl_ext.support import terminal
 from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import log
+from trl_ext.trainers.common import console
 
 TRIALS = "trials"
 """The folder of the trials' runs."""
@@ -116,7 +117,7 @@ class Objective:
             if checkpoint is None:
                 _clear(home)
             try:
-                with terminal.quiet(), log.open():
+                with terminal.quiet(), log.open(), console.about(f"trial {trial.number}"):
                     trained = run.train(
                         recipe, home, checkpoint and str(checkpoint), Console(quiet=True), self._lender, watch=watch
                     )

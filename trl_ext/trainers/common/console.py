@@ -13,13 +13,13 @@ from trl_ext.support.run_log import log
 def say(accelerator: Accelerator, text: str, *, is_warning: bool = False) -> None:
     """Print `text` once per run, on the main process, wrapped for a terminal and without breaking the progress bar.
 
-    With `--quiet` only warnings are printed. Everything is in the log of the run.
+    With `--quiet` only warnings are printed. Everything is in the log of the run, without what `about` puts before it.
     """
     if _is_hushed and not is_warning:
         detail(accelerator, text)
     elif accelerator.is_main_process:
         if is_warning or not terminal.is_quiet():
-            tqdm.write(terminal.wrap(text))
+            tqdm.write(terminal.wrap(f"{_about}{text}"))
         log.add(text)
 
 
@@ -41,3 +41,15 @@ def hushed() -> Iterator[None]:
 
 
 _is_hushed = False
+_about = ""
+
+
+@contextlib.contextmanager
+def about(run: str) -> Iterator[None]:
+    """What trainers print during the block begins with the name of a run, one of several that a command carries out."""
+    global _about
+    before, _about = _about, f"{run}: "
+    try:
+        yield
+    finally:
+        _about = before

@@ -14,8 +14,14 @@ def refuse(**datasets: Any) -> None:
         for key, dataset in given.items() if isinstance(given, dict) else [(None, given)]:
             if dataset is not None and _is_empty(dataset):
                 place = name if key is None else f"{name}[{key!r}]"
-                remedy = "Give a dataset with rows" if name == "train_dataset" else "Give a dataset with rows, or leave it out"
-                raise ValueError(f"`{place}` has no rows. {remedy}. If rows were filtered out before, look at the filter.")
+                remedy = (
+                    "Give a dataset with rows"
+                    if name == "train_dataset"
+                    else "Give a dataset with rows, or leave it out"
+                )
+                raise ValueError(
+                    f"`{place}` has no rows. {remedy}. If rows were filtered out before, look at the filter."
+                )
 
 
 def _is_empty(dataset: Any) -> bool:
