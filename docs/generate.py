@@ -81,6 +81,7 @@ PARTS = {
     "evaluation": recipe_tables.evaluation,
     "search": recipe_tables.search,
     "speed": speed_table.table,
+    "sampling": speed_table.of_sampling,
     "realstep": lambda: step_tables.full(step_tables.saved(step_tables.MODEL)),
     "benchmark": lambda: step_tables.random_model(step_tables.saved()),
     "rlupdate": lambda: updates.table(updates.saved()),

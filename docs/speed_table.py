@@ -17,18 +17,28 @@ def table() -> str:
     for record in updates.saved():
         if not record["settings"]["checkpointing"]:
             lines += updates.lines(record)
-    path = updates.RESULTS / "rl-sampling-cpu.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
-    lines.append(_of_sampling(record))
+    record = _saved_sampling()
+    lines += _lines_of_sampling(record)
     return "\n".join([*HEAD, *lines, "", _about(step, record)])
 
 
-def _of_sampling(record: dict[str, Any]) -> str:
-    adapter, merged, ratio = sampling.rates(record)
-    return (
-        f"| sampling, tokens per second: 4-bit base with adapter, as TRL samples, and merged copy | {adapter:.0f} | {merged:.0f} "
-        f"| ours ÷ TRL {ratio} |"
-    )
+def of_sampling() -> str:
+    """All three ways of sampling, for docs/sampling.md."""
+    return sampling.table(_saved_sampling())
+
+
+def _saved_sampling() -> dict[str, Any]:
+    return json.loads((updates.RESULTS / "rl-sampling-cpu.json").read_text(encoding="utf-8"))
+
+
+def _lines_of_sampling(record: dict[str, Any]) -> list[str]:
+    trl = f"{sampling.rate(record, sampling.TRL):.0f}"
+    ways = (("from the merged copy", sampling.MERGED), ("from the 4-bit base with adapter", sampling.ADAPTER))
+    return [
+        f"| sampling {text}: tokens per second | {trl} | {sampling.rate(record, way):.0f} "
+        f"| ours ÷ TRL {sampling.ratio(record, way, sampling.TRL)} |"
+        for text, way in ways
+    ]
 
 
 def _about(step: dict[str, Any], rollouts: dict[str, Any]) -> str:

@@ -1,13 +1,13 @@
-"""Tokens per second of sampling completions: an NF4 base with its adapter, against a merged copy of it, in turns.
+"""Tokens per second of sampling completions: TRL's trainer, ours from the NF4 base with its adapter, and ours from a merged copy, in turns.
 
     python -m benchmarks.rl.sampling [--model FOLDER] [--completions 8] [--prompt 256] [--completion 128] [--rounds 3]
 
 FOLDER is a model with its tokenizer; without it, the model is a random Llama. It is loaded in NF4 with LoRA on all linear layers.
-Both ways sample completions of the same random prompts with the same trainer and seed, all of them to the last token. The time of
-the merged copy includes writing the adapter into it, as before each rollout. It is process time of one thread on a CPU, and
-wall-clock time on a GPU.
+All three sample completions of the same random prompts with the same seed, all of them to the last token, from a model in training
+mode as in a run. The time of the merged copy includes writing the adapter into it, as before each rollout. It is process time of one
+thread on a CPU, and wall-clock time on a GPU.
 
-The ratio is printed with the smallest and the largest of the rounds. Every measurement is saved at once in
+Ratios are printed with the smallest and the largest of the rounds. Every measurement is saved at once in
 `benchmarks/results/rl-sampling-*.json`: a benchmark that was stopped continues where it stopped.
 """
 
@@ -17,6 +17,7 @@ import tempfile
 from typing import Any
 
 import torch
+from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.measure import seconds
 from benchmarks.rl import words
@@ -26,7 +27,7 @@ from benchmarks.step import about
 from benchmarks.step_record import Record, spread
 from trl_ext import PPOConfig, PPOTrainer
 
-WAYS = ADAPTER, MERGED = "adapter", "merged"
+WAYS = TRL, ADAPTER, MERGED = "trl", "adapter", "merged"
 Prompts = list[list[int]]
 
 NUMBERS = {
@@ -55,55 +56,71 @@ def compare(given: argparse.Namespace, record: Record) -> None:
     if not missing:
         return
     folder = model_folder(given.model, given.hidden, given.layers)
-    trainer, size = make_trainer(given, folder), vocabulary(folder)
+    trainers, size = make_trainers(given, folder), vocabulary(folder)
     for seed in (0, *missing):
         prompt = random_tokens(size, (given.prompt,), torch.Generator().manual_seed(seed)).tolist()
         prompts = [prompt] * given.completions
-        # The order changes, so that neither way is always the first.
+        # The order changes, so that no way is always the first.
         for way in WAYS if seed % 2 else WAYS[::-1]:
             if seed and record.has(seed, way):
                 continue
-            took = seconds(lambda way=way, prompts=prompts: sample(trainer, way, prompts))
+            took = seconds(lambda way=way, prompts=prompts: sample(trainers, way, prompts))
             if seed:
                 record.add(seed, way, {"seconds": took})
                 print(f"round {seed}, {way}: {took:.1f} s", flush=True)
 
 
-def sample(trainer: Any, way: str, prompts: Prompts) -> None:
-    """Sample completions of the prompts as a trainer does at the beginning of a rollout."""
+def sample(trainers: tuple[Any, Any], way: str, prompts: Prompts) -> None:
+    """Sample completions of the prompts as a trainer does at the beginning of a rollout.
+
+    Args:
+        trainers: TRL's and ours.
+    """
+    theirs, ours = trainers
     torch.manual_seed(0)
-    trainer.sampler.choice = way
-    completions = trainer._generate_single_turn(prompts, None, {})
-    wanted = trainer.args.max_completion_length
+    if way == TRL:
+        completions, _ = theirs._generate_single_turn(prompts, None, {}, len(prompts))
+    else:
+        ours.sampler.choice = way
+        completions = ours._generate_single_turn(prompts, None, {})
+    wanted = ours.args.max_completion_length
     if any(len(ids) != wanted for ids in completions):
         raise ValueError(f"A completion has not {wanted} tokens, so tokens per second would mean something else.")
 
 
-def make_trainer(given: argparse.Namespace, folder: str) -> PPOTrainer:
+def make_trainers(given: argparse.Namespace, folder: str) -> tuple[GRPOTrainer, PPOTrainer]:
+    """TRL's trainer and ours, whose models are in training mode as in a run: bitsandbytes rounds 4-bit weights again in evaluation mode
+    on some CPUs."""
     on_gpu = torch.cuda.is_available()
-    args = PPOConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=given.completions,
-        max_completion_length=given.completion,
-        generation_kwargs={"min_new_tokens": given.completion},
-        use_cpu=not on_gpu,
-        bf16=on_gpu,
-        report_to="none",
-    )
-    trainer = build(PPOTrainer, args, folder)
-    trainer.model.eval()
-    return trainer
+    common = {
+        "output_dir": tempfile.mkdtemp(),
+        "per_device_train_batch_size": given.completions,
+        "max_completion_length": given.completion,
+        "generation_kwargs": {"min_new_tokens": given.completion},
+        "gradient_checkpointing": False,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu,
+        "report_to": "none",
+    }
+    theirs = build(GRPOTrainer, GRPOConfig(**common, num_generations=given.completions), folder)
+    ours = build(PPOTrainer, PPOConfig(**common), folder)
+    for trainer in (theirs, ours):
+        trainer.model.train()
+    return theirs, ours
 
 
 def table(record: dict[str, Any]) -> str:
-    """Medians of tokens per second and their ratio with its range, as a Markdown table."""
+    """Medians of tokens per second and ratios with their range, as a Markdown table."""
     given, versions = record["settings"], record["versions"]
-    adapter, merged, ratio = rates(record)
+    rows = [
+        f"| {text} | {rate(record, way):.0f} | {ratio(record, way, TRL)} | {ratio(record, way, ADAPTER)} |"
+        for text, way in (("TRL", TRL), ("NF4 base with adapter", ADAPTER), ("merged copy", MERGED))
+    ]
     return "\n".join(
         [
-            "| sampling | NF4 base + adapter | merged copy | ratio |",
+            "| sampling | tokens per second | ÷ TRL | ÷ base with adapter |",
             "|---|---|---|---|",
-            f"| tokens per second | {adapter:.0f} | {merged:.0f} | {ratio} |",
+            *rows,
             "",
             f"Medians of {given['rounds']} rounds, with the smallest and the largest ratio. Measured {record['date']} on "
             f"{record['device']}, {record['threads']} thread, torch {versions['torch']}. {given['completions']} completions of "
@@ -113,12 +130,21 @@ def table(record: dict[str, Any]) -> str:
     )
 
 
-def rates(record: dict[str, Any]) -> tuple[float, float, str]:
-    """Tokens per second from adapter and merged copy, medians; and their ratio with its range."""
-    measured = [found for found in rounds(record) if all(way in found for way in WAYS)]
+def rate(record: dict[str, Any], way: str) -> float:
+    """Tokens per second, median."""
     tokens = record["settings"]["completions"] * record["settings"]["completion"]
-    adapter, merged = (statistics.median(tokens / found[way]["seconds"] for found in measured) for way in WAYS)
-    return adapter, merged, spread([found[ADAPTER]["seconds"] / found[MERGED]["seconds"] for found in measured])
+    return statistics.median(tokens / found[way]["seconds"] for found in _complete(record))
+
+
+def ratio(record: dict[str, Any], way: str, other: str) -> str:
+    """Of the tokens per second of two ways: median, smallest and largest; empty for a way itself."""
+    if way == other:
+        return ""
+    return spread([found[other]["seconds"] / found[way]["seconds"] for found in _complete(record)])
+
+
+def _complete(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [found for found in rounds(record) if all(way in found for way in WAYS)]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ FAULTS = {
     "none": (activation_memory, "free", activation_memory.free),
     "free memory": (activation_memory, "free", lambda device: 0),
     "the copy": (MergedCopy, "__init__", out_of_memory),
-    "sampling": (sampling_logps.shared_prompts, "cache_of", out_of_memory),
+    "sampling": (sampling_logps, "recorded", out_of_memory),
 }
 """What is changed on the second process."""
 

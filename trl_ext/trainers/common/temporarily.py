@@ -8,9 +8,12 @@ from typing import Any
 @contextlib.contextmanager
 def temporarily(owner: Any, **values: Any) -> Iterator[None]:
     """Context in which attributes have other values: those that TRL's code should see."""
-    before = {name: getattr(owner, name) for name in values}
-    vars(owner).update(values)
+    own = vars(owner)
+    before = {name: own[name] for name in values if name in own}  # the others are the class's
+    own.update(values)
     try:
         yield
     finally:
-        vars(owner).update(before)
+        for name in values:
+            own.pop(name, None)
+        own.update(before)

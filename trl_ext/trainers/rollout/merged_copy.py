@@ -6,6 +6,7 @@ base is not changed. Weights that are neither quantised nor adapted are those of
 """
 
 import copy
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from trl_ext.batching import attention
 from trl_ext.reference import modules
 from trl_ext.trainers.rollout import vllm_weights
+from trl_ext.trainers.rollout.huge_pages import HugePages, padded
 from trl_ext.trainers.rollout.roles import POLICY
 
 OTHER_PARTS = {
@@ -80,6 +82,7 @@ class MergedCopy:
 
     Attributes:
         model: The copy, in evaluation mode and without gradients.
+        bytes: Memory that the copy takes beside the base.
 
     Raises:
         CannotMergeError: The copy would not have all weights of the base.
@@ -89,18 +92,23 @@ class MergedCopy:
         self._base = policy.get_base_model()
         self._dtype = dtype
         self.model = _without_weights(self._base, dtype)
-        self._written: list[
+        self.bytes = 0
+        self._merged: list[
             tuple[nn.Parameter, str]
-        ] = []  # parameters that are not those of the base, and their names there
-        head = _head_to_lay_out(self._base, dtype)
+        ] = []  # parameters with other values than those of the base, and their names there
+        lay_out = _layout(self.model, self._base, dtype)
+        head = _own_head(self._base, dtype)
         for plain, name in vllm_weights.plain_names(self._base):
             weight = vllm_weights.weight(self._base, name, dtype)
             given = self._base.get_parameter(name)
-            is_copy = weight.data_ptr() != given.data_ptr() or given is head
-            parameter = nn.Parameter(_laid_out(weight) if is_copy else weight, requires_grad=False)
+            is_merged = weight.data_ptr() != given.data_ptr()
+            is_copy = is_merged or given is head
+            parameter = nn.Parameter(lay_out(weight) if is_copy else weight, requires_grad=False)
             _put(self.model, plain, parameter)
             if is_copy:
-                self._written.append((parameter, name))
+                self.bytes += parameter.numel() * parameter.element_size()
+            if is_merged:
+                self._merged.append((parameter, name))
         if any(parameter.is_meta for parameter in _all_parameters(self.model)):
             self.model.tie_weights()
         self._copy_buffers()
@@ -110,16 +118,13 @@ class MergedCopy:
         self.model.eval()
         self._adopt_generation_config()
 
-    @property
-    def bytes(self) -> int:
-        """Memory that the copy takes beside the base."""
-        return sum(parameter.numel() * parameter.element_size() for parameter, _ in self._written)
-
     @torch.no_grad()
     def refresh(self) -> None:
         """Write the policy's current weights into the copy, in place."""
-        for parameter, name in self._written:
-            parameter.copy_(vllm_weights.weight(self._base, name, self._dtype))
+        for parameter, name in self._merged:
+            weight = vllm_weights.weight(self._base, name, self._dtype)
+            # torch transposes fast only into contiguous memory.
+            _contiguous(parameter).copy_(weight if parameter.is_contiguous() else weight.t())
         self._adopt_generation_config()
 
     def _adopt_generation_config(self) -> None:
@@ -145,14 +150,27 @@ def _without_weights(base: nn.Module, dtype: torch.dtype) -> nn.Module:
         return type(base)._from_config(config, dtype=dtype, attn_implementation=usual)
 
 
-def _laid_out(weight: Tensor) -> Tensor:
-    """A weight as it is multiplied fastest: MKL multiplies the few rows of a step of sampling twice as fast by a matrix whose columns
-    are contiguous. GPUs do not care."""
-    return weight.t().contiguous().t() if weight.device.type == "cpu" and weight.dim() == 2 else weight
+def _layout(model: nn.Module, base: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """How weights are kept for the fastest product with the few rows of a step of sampling: on a CPU, in huge pages and with contiguous
+    columns. GPUs do not care."""
+    if base.device.type != "cpu":
+        return lambda weight: weight
+    memory = HugePages(sum(padded(weight.numel() * dtype.itemsize) for weight in _all_parameters(model)))
+
+    def laid_out(weight: Tensor) -> Tensor:
+        columns = weight.t() if weight.dim() == 2 else weight
+        kept = memory.empty(columns.shape, weight.dtype).copy_(columns)
+        return kept.t() if weight.dim() == 2 else kept
+
+    return laid_out
 
 
-def _head_to_lay_out(base: nn.Module, dtype: torch.dtype) -> nn.Parameter | None:
-    """The head's weight where the copy has its own for `_laid_out`: in float32 on a CPU, unless it is also the embedding."""
+def _contiguous(parameter: nn.Parameter) -> Tensor:
+    return parameter if parameter.is_contiguous() else parameter.t()
+
+
+def _own_head(base: nn.Module, dtype: torch.dtype) -> nn.Parameter | None:
+    """The head's weight where the copy has its own for the layout: in float32 on a CPU, unless it is also the embedding."""
     head, embedding = base.get_output_embeddings(), base.get_input_embeddings()
     if head is None or head.weight is embedding.weight or head.weight.device.type != "cpu" or dtype != torch.float32:
         return None

@@ -21,7 +21,7 @@ from trl_ext.trainers.common.console import say
 from trl_ext.trainers.common.processes import on_any_process
 from trl_ext.trainers.common.step_zero import HALF, is_rounded
 from trl_ext.trainers.common.temporarily import temporarily
-from trl_ext.trainers.rollout import merged_copy, sampling_logps, sampling_memory
+from trl_ext.trainers.rollout import merged_copy, sampling_logps, sampling_memory, shared_prompts
 from trl_ext.trainers.rollout.merged_copy import CannotMergeError, MergedCopy
 from trl_ext.trainers.rollout.unchanged import unchanged
 
@@ -119,7 +119,7 @@ class Sampler:
     # Sampling ---------------------------------------------------------------------------------------------------
 
     def _from_adapter(self, generate: Generate) -> list[list[int]]:
-        with unchanged(self.policy):
+        with unchanged(self.policy), shared_prompts.run_once(self.policy.get_base_model()):
             return generate()
 
     def _from_copy(self, trainer: Any, generate: Generate) -> tuple[list[list[int]] | None, Tensor | None]:
@@ -130,6 +130,7 @@ class Sampler:
             with (
                 unchanged(model),
                 temporarily(trainer, model_wrapped=model),
+                shared_prompts.run_once(model),
                 sampling_logps.recorded(model, temperature) as recorder,
             ):
                 return generate(), recorder.logps

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList
 
-from trl_ext.trainers.rollout import shared_prompts
+from trl_ext.trainers.common.temporarily import temporarily
 
 
 class Recorder(LogitsProcessor):
@@ -50,21 +50,16 @@ class Recorder(LogitsProcessor):
 
 @contextmanager
 def recorded(model: nn.Module, temperature: float) -> Iterator[Recorder]:
-    """Context in which a call of `model.generate` records log-probabilities at this temperature, and runs each prompt once."""
+    """Context in which a call of `model.generate` records log-probabilities at this temperature."""
     recorder, plain = Recorder(temperature), model.generate
 
-    def generate(*, generation_config: GenerationConfig, **inputs: Any) -> Tensor:
-        processors = LogitsProcessorList([recorder])
-        given = {**inputs, "generation_config": generation_config, "logits_processor": processors}
-        sequences = plain(**given, **shared_prompts.cache_of(model, inputs, generation_config))
+    def generate(**given: Any) -> Tensor:
+        sequences = plain(**given, logits_processor=LogitsProcessorList([recorder]))
         recorder.finish(sequences)
         return sequences
 
-    vars(model)["generate"] = generate
-    try:
+    with temporarily(model, generate=generate):
         yield recorder
-    finally:
-        del vars(model)["generate"]
 
 
 def padded(logps: Tensor, length: int) -> Tensor:

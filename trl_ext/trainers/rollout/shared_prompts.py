@@ -1,12 +1,15 @@
 """Compute the keys and values of a prompt once for all completions that are sampled after it."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig
 
+from trl_ext.trainers.common.temporarily import temporarily
 from trl_ext.trainers.rollout import preallocated_cache
 
 ATTENTION = {"full_attention", "sliding_attention"}
@@ -14,6 +17,23 @@ ATTENTION = {"full_attention", "sliding_attention"}
 CACHE = ("cache", "past_key_values")
 """Names of the argument that takes a cache: since transformers 5.24, and before."""
 READ = {"position_ids", "logits_to_keep"}
+
+
+@contextmanager
+def run_once(model: nn.Module) -> Iterator[None]:
+    """Context in which `model.generate` runs each prompt once, whether TRL or PEFT calls it.
+
+    Args:
+        model: A plain transformers model, or one in whose layers PEFT has put an adapter.
+    """
+    plain = model.generate
+
+    def generate(*, generation_config: GenerationConfig, logits_processor: Any = None, **inputs: Any) -> Tensor:
+        cache = cache_of(model, inputs, generation_config)
+        return plain(**inputs, **cache, generation_config=generation_config, logits_processor=logits_processor)
+
+    with temporarily(model, generate=generate):
+        yield
 
 
 @torch.no_grad()
@@ -34,7 +54,7 @@ def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig)
     """
     if inputs.keys() != {"input_ids", "attention_mask"} or inputs["input_ids"].size(1) < 2:
         return {}
-    if config.cache_implementation is not None or config.use_cache is False:
+    if config.cache_implementation or model.generation_config.cache_implementation or config.use_cache is False:
         return {}
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - ATTENTION
     read = inspect.signature(model.forward).parameters
