@@ -97,6 +97,14 @@ def test_a_checkpoint_answers_with_its_own_adapter(run, asked, tmp_path):
     assert found["answer"] == found["base_answer"]
 
 
+def test_an_adapter_without_a_run_answers_on_its_base(run, asked, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "adapter")
+    (folder / "recipe.resolved.yaml").unlink()
+    assert asked(folder, "--compare", "--prompt", QUESTION) == asked(run, "--compare", "--prompt", QUESTION)
+    introduced = session._introduction(open_model(folder), is_compared=False)
+    assert introduced == f"{folder}: an adapter without a recipe, on {demo.MODEL}."
+
+
 def test_models_without_adapter(tiny_model, asked, tmp_path):
     """A model without a run (a merged one, say), and a run that trained all weights; neither has a chat template."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)

@@ -116,7 +116,10 @@ def test_a_run_that_wins_everything_is_said_to_have_no_finite_strength(runs, cap
 def test_the_pages_of_the_runs_are_written_where_there_is_none_and_linked(runs):
     words = ["--judge", "sentiment", "--prompts", "prompts.jsonl", "--limit", "2", "--samples", "4", *SHORT]
     Path("half/report.html").write_text("kept")
-    assert main(["compare", "best", "half", *words, "--output_dir", "out"]) == 0
+    Path("half.yaml").write_text("model_name_or_path: embedded\ndataset_name: embedded\noutput_dir: half\n")
+    resolved = Path("half/recipe.resolved.yaml")
+    resolved.write_text(resolved.read_text().replace("# small.yaml", "# half.yaml"))
+    assert main(["compare", "best", "half.yaml", *words, "--output_dir", "out"]) == 0  # the recipe's latest run
     assert "<h1>best</h1>" in Path("best/report.html").read_text() and Path("half/report.html").read_text() == "kept"
     page = Path("out/report.html").read_text()
     assert all(f'<a href="../{name}/report.html">{name}</a>' in page for name in ("best", "half"))

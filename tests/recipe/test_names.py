@@ -1,5 +1,6 @@
 """Recipes by name: what comes with trl-ext, local files first, and "did you mean"."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,16 @@ def test_a_run_is_found_by_the_name_of_its_recipe(elsewhere):
     run.mkdir(parents=True)
     recipe.load("demo").dump(run / "recipe.resolved.yaml")
     (run / "adapter_config.json").write_text("{}")
+    assert finished.directory_of(Path("demo")) == Path("runs/demo-dpo")
+    whole = elsewhere / "runs" / "demo-dpo-2"  # trained all weights, later
+    whole.mkdir()
+    recipe.load("demo").dump(whole / "recipe.resolved.yaml")
+    (whole / "checkpoint-2").mkdir()
+    (whole / "checkpoint-2" / "config.json").write_text("{}")
+    assert finished.directory_of(Path("demo")) == Path("runs/demo-dpo")  # it has not finished
+    (whole / "config.json").write_text("{}")
+    assert finished.directory_of(Path("demo")) == Path("runs/demo-dpo-2")
+    os.utime(run / "adapter_config.json", ns=(2**62, 2**62))
     assert finished.directory_of(Path("demo")) == Path("runs/demo-dpo")
 
 

@@ -82,5 +82,10 @@ def _begin_again(sides: list[Side], system: str | None) -> None:
 
 def _introduction(opened: Opened, is_compared: bool) -> str:
     start = opened.began_with
-    model = "a model without a recipe" if start is None else f"{opened.recipe.title}, trained from {start}"
+    if start is None:
+        model = "a model without a recipe"
+    elif opened.is_run:
+        model = f"{opened.recipe.title}, trained from {start}"
+    else:
+        model = f"an adapter without a recipe, on {start}"
     return f"{opened.directory}: {model}" + (f". The base is {opened.base_in_words}." if is_compared else ".")

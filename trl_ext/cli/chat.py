@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   trl-ext chat runs/demo-dpo --prompt "How was the hotel in Rome?"
   trl-ext chat runs/demo-dpo --json < questions.txt
 
-RUN is the directory of a run, a checkpoint or a merged model. For a recipe its latest finished run is used. Each line from standard input is a conversation of its own.
+RUN is the directory of a run, one of its checkpoints, or a folder with an adapter that PEFT saved or with a model. For a recipe its latest finished run is used. Each line from standard input is a conversation of its own.
 
 exit code: 0 on success, 2 on a user error, 130 on Ctrl-C"""
 

@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   trl-ext compare runs/demo-dpo runs/demo-ipo
   trl-ext compare runs/demo-dpo runs/demo-ipo --judge sentiment
 
+A single recipe is trained with every loss. Otherwise finished runs are compared: directories of runs, their checkpoints, or recipes, whose latest finished runs are used.
 The same command resumes an interrupted comparison. Finished runs are not trained again.
 
 exit code: 0 on success, 2 on a user error, 130 on Ctrl-C (the state is saved)"""
@@ -35,7 +36,7 @@ NO_EVALUATION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s RECIPE|RUN... [--key value ...]"
-    what = parser.add_argument("what", metavar="RECIPE|RUN", nargs="*", help=f"{A_RECIPE}; or directories of runs")
+    what = parser.add_argument("what", metavar="RECIPE|RUN", nargs="*", help=f"{A_RECIPE}; or several runs")
     what.completer = completion.recipes
     add = parser.add_argument
     add("--losses", action=Value, metavar="A,B", help="losses to train; required with a recipe")
@@ -63,15 +64,10 @@ def run(args: argparse.Namespace) -> int:
     if args.output_dir is not None:
         args.output_dir = writable_folder("output_dir", args.output_dir)
     judging.check(args)
-    paths = [Path(word) for word in args.what]
-    if all(path.is_dir() for path in paths):
-        return _finished(paths, args)
-    if len(paths) > 1:
-        missing = next(path for path in paths if not path.is_dir())
-        raise UserError(
-            f"{missing} is not the directory of a run. Give one recipe with `--losses`, or directories of runs."
-        )
-    return _grid(paths[0], args)
+    paths = [Path(word).expanduser() for word in args.what]
+    if len(paths) == 1 and not paths[0].is_dir():
+        return _grid(paths[0], args)
+    return _finished(paths, args)
 
 
 def _grid(path: Path, args: argparse.Namespace) -> int:
@@ -122,9 +118,12 @@ def _train(
 def _finished(paths: list[Path], args: argparse.Namespace) -> int:
     grid = [name for name in ("losses", "betas", "seeds") if getattr(args, name) is not None]
     if unread := [*args.recipe_keys, *grid]:
-        raise UserError(f"`--{unread[0]}` needs a recipe. Finished runs are compared as they are: remove it.")
+        raise UserError(
+            f"`--{unread[0]}` needs a single recipe, whose runs are trained. Finished runs are compared as they are: remove it."
+        )
     from trl_ext.runs import finished, libraries, lock
 
+    paths = [finished.directory_of(path) for path in paths]
     for path in paths:
         finished.check(path)
     names = _names(paths)

@@ -130,6 +130,7 @@ def _find(given: Path | None) -> Source:
     if given is None:
         return Source()
     from trl_ext import recipe
+    from trl_ext.model_files import adapter
     from trl_ext.recipe import names
     from trl_ext.runs import finished
 
@@ -138,7 +139,7 @@ def _find(given: Path | None) -> Source:
     if not names.find(given).exists():
         raise UserError(finished.absent(given))
     directory = finished.run_of(given)
-    if directory is not None:
+    if directory is not None and adapter.is_in(directory):
         return Source(finished.recipe_of(directory), directory)
     return _start(given, recipe.load(given))
 

@@ -9,13 +9,16 @@ from typing import Any
 from trl_ext import methods
 from trl_ext.checkpoints import found
 from trl_ext.demo import EMBEDDED
-from trl_ext.model_files import adapter
+from trl_ext.model_files import adapter, model
 from trl_ext.recipe import Recipe, load, names, reader
 from trl_ext.report import metrics_file
 from trl_ext.support.errors import UserError
 from trl_ext.support.messages import joined
 
 RECIPE = "recipe.resolved.yaml"
+
+MODEL = "config.json"
+"""Configuration of a complete model."""
 
 ELSEWHERE = {"dataset_name": EMBEDDED, "reward_adapter": None, "reward_weights": None, "reward_funcs": ["sentiment"]}
 """Keys that name data and rewards a trained model no longer needs, and a value for each that always exists."""
@@ -50,8 +53,12 @@ def absent(given: Path) -> str:
 
 def run_of(path: Path) -> Path | None:
     """The latest finished run of a recipe (a file or a name), in its `output_dir` or under `runs/`; `None` if no run has finished."""
-    finished = [run for run in _runs_of(path) if adapter.is_in(run)]
-    return max(finished, key=lambda run: (run / adapter.CONFIG).stat().st_mtime, default=None)
+    return max(filter(result, _runs_of(path)), key=lambda run: result(run).stat().st_mtime, default=None)
+
+
+def result(directory: Path) -> Path | None:
+    """The configuration of what a run trained, its adapter or all weights of a model; `None` if it has not finished."""
+    return next((file for name in (adapter.CONFIG, MODEL) if (file := directory / name).exists()), None)
 
 
 def _runs_of(path: Path) -> list[Path]:
@@ -129,21 +136,28 @@ def check(directory: Path) -> None:
     """Refuse a directory that `open_model` cannot open. Only its files are read.
 
     Raises:
-        UserError: It holds neither an adapter of a run nor a model, or it holds a reward model.
+        UserError: It holds neither an adapter nor a model, or a damaged one, or a reward model.
     """
-    if adapter.is_in(directory):
-        scores = methods.of(written(directory).get("trainer")).trains_scores
-    elif (directory / "config.json").exists():
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        scores = any("SequenceClassification" in name for name in config.get("architectures") or [])
-    else:
+    if result(directory) is None:
         raise UserError(
             unfinished(directory)
-            or f"{directory} holds neither an adapter ({adapter.CONFIG}) nor a model (config.json). Give the directory of a "
+            or f"{directory} holds neither an adapter ({adapter.CONFIG}) nor a model ({MODEL}). Give the directory of a "
             "finished run, of one of its checkpoints, or of a merged model."
         )
-    if scores:
+    is_of_adapter_run = adapter.is_in(directory) and is_of_run(directory)  # whose recipe names what is missing
+    if not is_of_adapter_run and (problem := model.problem(str(directory))) is not None:
+        raise UserError(problem)
+    if _trains_scores(directory):
         raise UserError(f"{directory} holds a reward model, which cannot generate text. Give the run of a policy.")
+
+
+def _trains_scores(directory: Path) -> bool:
+    if adapter.is_in(directory) and is_of_run(directory):
+        return methods.of(written(directory).get("trainer")).trains_scores
+    if adapter.is_in(directory):
+        return adapter.config(directory).get("task_type") == "SEQ_CLS"
+    config = json.loads((directory / MODEL).read_text(encoding="utf-8"))
+    return any("SequenceClassification" in name for name in config.get("architectures") or [])
 
 
 def trained_all_weights(directory: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe
 from trl_ext.runs import libraries, loaded
-from trl_ext.runs.finished import check, recipe_at, recipe_of, trained_all_weights, written
+from trl_ext.runs.finished import check, is_of_run, recipe_at, recipe_of, trained_all_weights, written
 from trl_ext.runs.loaded import Opened
 from trl_ext.support.errors import UserError
 
@@ -31,10 +31,10 @@ class Finished(NamedTuple):
 
 
 def open_model(directory: Path, *, needs_reference: bool = False) -> Opened:
-    """Load a run, one of its checkpoints or a merged model: a run as it was trained, in its quantisation and dtype.
+    """Load a run, one of its checkpoints, an adapter or a model: a run as it was trained, in its quantisation and dtype.
 
     Args:
-        directory: Of the run, the checkpoint or the model.
+        directory: Of the run, the checkpoint, the adapter or the model.
         needs_reference: Whether `add_reference` will be called; errors it would raise are then raised before loading.
 
     Raises:
@@ -42,8 +42,8 @@ def open_model(directory: Path, *, needs_reference: bool = False) -> Opened:
     """
     check(directory)
     is_adapter = adapter.is_in(directory)
-    is_run = is_adapter or trained_all_weights(directory)
-    began_with = written(directory)["model_name_or_path"] if is_run else None
+    is_run = is_of_run(directory) if is_adapter else trained_all_weights(directory)
+    began_with = written(directory)["model_name_or_path"] if is_run else adapter.base_of(directory)
     if needs_reference:
         loaded.check_beginning(directory, began_with)
     recipe = recipe_at(directory, needs_data=False) if is_run else _naming_only(directory)

@@ -11,6 +11,7 @@ from typing import Any
 
 from trl_ext.model_files import adapter as adapter_folder
 from trl_ext.recipe import Recipe
+from trl_ext.runs import finished
 from trl_ext.support import quiet
 from trl_ext.support.errors import UserError
 
@@ -20,8 +21,8 @@ class Opened:
     """A trained model; after `add_reference`, also the model its run started from.
 
     Attributes:
-        directory: Of the run, of one of its checkpoints, or of a model without a run.
-        recipe: The run's, with the result as its model; for a model without a run, a recipe that names the model only.
+        directory: Of the run, of one of its checkpoints, or of an adapter or a model without a run.
+        recipe: The run's, with the result as its model; without a run, a recipe that names adapter or model only.
         began_with: Path or name of the model or adapter that was trained; `None` for a model without a run.
         model: In evaluation mode: a `PeftModel` with the run's adapter, or a whole model.
         processor: The model's tokenizer, or its processor.
@@ -43,6 +44,11 @@ class Opened:
     @property
     def is_adapter(self) -> bool:
         return adapter_folder.is_in(self.directory)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run is known that trained it."""
+        return finished.is_of_run(self.directory)
 
     @property
     def continued(self) -> str | None:

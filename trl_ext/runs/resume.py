@@ -12,7 +12,7 @@ from pathlib import Path
 from trl_ext.checkpoints import found, manifest
 from trl_ext.recipe import Recipe, reader
 from trl_ext.recipe.resolved import RESOLVED
-from trl_ext.runs import lock
+from trl_ext.runs import finished, lock
 from trl_ext.support.counts import are
 from trl_ext.support.errors import UserError
 from trl_ext.support.paths import unwritable
@@ -142,7 +142,7 @@ def _is_written(directory: Path) -> bool:
 
 def is_finished(directory: Path) -> bool:
     """Whether the result of a run is there: its adapter, or all its weights."""
-    return any((directory / name).exists() for name in ("adapter_config.json", "config.json"))
+    return finished.result(directory) is not None
 
 
 def as_recorded(recipe: Recipe, directory: Path) -> Recipe:

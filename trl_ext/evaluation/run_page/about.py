@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe, in_words
 from trl_ext.recipe.vocabulary import defaults
 from trl_ext.report import metrics_file
@@ -34,20 +33,16 @@ class Setting(NamedTuple):
     default: str
 
 
-def is_finished(directory: Path) -> bool:
-    """Whether the directory holds the trained weights."""
-    return adapter.is_in(directory) or (directory / "config.json").exists()
-
-
 def state(directory: Path, recipe: Recipe) -> str:
     """How far the run is trained, in a sentence."""
     step, seconds = finished.last_step(directory), _seconds(directory)
+    is_finished = finished.result(directory) is not None
     if step is None:
-        return "" if is_finished(directory) else "The run has not finished and has logged no step."
+        return "" if is_finished else "The run has not finished and has logged no step."
     planned = recipe.effective("max_steps") or 0
     of = f" of {planned:,}" if planned > step else ""
     took = f" in {duration(seconds)}" if seconds is not None else ""
-    if is_finished(directory):
+    if is_finished:
         return f"Trained for {step:,}{of} {_steps(planned if of else step)}{took}."
     return f"The run has not finished. It has logged step {step:,}{of}{took}."
 
