@@ -1,11 +1,14 @@
 """`trl-ext export`: wrong input, and a whole export in which scripts and a stub stand for llama.cpp; itself: `make export-test`."""
 
 import contextlib
+import errno
 import json
+import os
 import shlex
 import sys
 import types
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -78,7 +81,9 @@ def llama_cpp(tmp_path, monkeypatch):
 
 def test_a_run_is_exported_measured_and_uploaded(run, llama_cpp, monkeypatch, capsys):
     hub = Hub(monkeypatch)
-    words = ["--gguf", "Q8_0,q4_k_m", "--gguf-lora", "--llama_cpp", str(llama_cpp), "--pairs", "6", "--push_to_hub"]
+    monkeypatch.setattr("trl_ext.export.verdict.CLOSE", 0)
+    types = ["--gguf", "Q8_0", "--gguf", "q4_k_m,q8_0"]
+    words = [*types, "--gguf-lora", "--llama_cpp", str(llama_cpp), "--pairs", "6", "--push_to_hub"]
     assert main(["export", str(run), *words]) == 0
     printed = capsys.readouterr().out
     folder = run / "gguf"
@@ -111,8 +116,13 @@ def test_a_run_is_exported_measured_and_uploaded(run, llama_cpp, monkeypatch, ca
     assert not [name for name in first[1] if "gguf" in name] and second[1] == files
     assert "## GGUF" in first[2] and "| merged → Q4_K_M |" in first[2] and "trained" in first[2]
 
+    said = (
+        "per token from the merged model, and no file that was measured is closer."  # the stub answers alike for all
+    )
+    assert said in printed and said in first[2]
+
     assert main(["export", str(run), *words[:2], "--llama_cpp", str(llama_cpp)]) == 2
-    assert "exists and is not empty. Name a new folder" in capsys.readouterr().err
+    assert "holds an earlier export. Remove it, or name a new folder with" in capsys.readouterr().err
     other = """file.read_text().replace("'<|'", "'<!'") for"""
     (llama_cpp / tools.CONVERTER).write_text(RECORDS.replace("file.read_text() for", other))
     monkeypatch.setattr("trl_ext.export.merging.merge", None)  # it would be called once the prompts agree
@@ -160,6 +170,23 @@ def test_files_are_kept_if_llama_cpp_crashes_while_they_are_compared(run, llama_
     assert {file.name for file in (run / "gguf").iterdir()} == {"Small Run-Q8_0.gguf", "Modelfile", "export.json"}
 
 
+def test_nothing_is_left_of_an_export_that_ends_early(run, llama_cpp, monkeypatch, capsys):
+    before = {path.name for path in run.iterdir()}
+    for error, code, said in (
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 2, "The disk is full. Nothing was written."),
+        (
+            UserError("llama.cpp failed: OSError: [Errno 28] No space left on device."),
+            2,
+            "The disk is full. Nothing was written.",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ):
+        monkeypatch.setattr("trl_ext.export.gguf.quantising.quantise", Mock(side_effect=error))
+        assert main(["export", str(run), "--gguf", "Q8_0", "--no_check", "--llama_cpp", str(llama_cpp)]) == code
+        assert said in capsys.readouterr().err
+        assert {path.name for path in run.iterdir()} == before
+
+
 def test_commands_for_llama_cpp_pass_the_variables_of_the_run(run, llama_cpp, capsys):
     given = {"enable_thinking": False, "tone": "it's"}
     made = commands.of_gguf(Path("out"), "x", None, ["x.gguf"], "x-lora.gguf", given)
@@ -183,6 +210,11 @@ def test_wrong_input(run, llama_cpp, capsys):
     for words, said in (
         ([str(run)], "There is nothing to export. Add `--gguf Q4_K_M,Q8_0`, or `--gguf_lora`"),
         ([str(run), "--gguf", "Q4"], "`--gguf` names 'Q4': "),
+        ([str(run), "--gguf_lora", "--merged", "new"], "`--gguf_lora` alone merges nothing"),
+        (
+            [str(run), "--gguf", "Q8_0", "--output", "new", "--merged", "new/m"],
+            "Name folders that do not hold each other",
+        ),
         ([str(run), "--gguf", "Q8_0", "--merged", str(run)], f"`--merged` is {run}, which exists and is not empty"),
         (["nowhere", "--gguf", "Q8_0"], "nowhere does not exist"),
     ):

@@ -144,6 +144,32 @@ def test_files_in_the_table_and_in_words():
         "Q4_K_M (600 MB): 0.1 nats per token from the trained model. The larger part comes from quantization to Q4_K_M (the merge "
         "0.02 nats, quantization to Q4_K_M 0.08 nats).",
     ]
+    assert verdict.far_files(found) == (
+        "Q4_K_M (0.08 nats) is more than 0.001 nats per token from the merged model; BF16 is closer (1e-06 nats, 2 GB)."
+    )
+
+
+def test_files_that_are_far_from_the_model_and_what_is_closer():
+    def said(kl, *, is_whole=False):
+        drifts = {name: Drift(value, 0.1, 0.2, 0.99) for name, value in kl.items()}
+        found = measured(None if is_whole else 0.1, 0.5)
+        found.files += [
+            FileDrift(name, 10**8, name != "BF16", None if is_whole else drift, drift)
+            for name, drift in drifts.items()
+        ]
+        return verdict.far_files(found)
+
+    assert said({}) is None and said({"BF16": 1e-4, "Q8_0": 1e-3}) is None
+    assert said({"BF16": 1e-4, "Q4_K_M": 0.07, "Q8_0": 0.004}, is_whole=True) == (
+        "Q4_K_M (0.07 nats) and Q8_0 (0.004 nats) are more than 0.001 nats per token from the trained model; BF16 is closer "
+        "(0.0001 nats, 100 MB)."
+    )
+    assert said({"BF16": 1e-4, "Q4_K_M": 0.07}) == (
+        "Q4_K_M (0.07 nats) is more than 0.001 nats per token from the merged model; Q8_0, a larger type, would be closer, and BF16 is "
+        "(0.0001 nats, 100 MB)."
+    )
+    assert said({"BF16": 0.002, "Q8_0": 0.004}).startswith("BF16 (0.002 nats) and Q8_0 (0.004 nats) are more than ")
+    assert said({"BF16": 0.002, "Q8_0": 0.004}).endswith("the merged model, and no file that was measured is closer.")
 
 
 def measured(total, training, quantisation=None, rounding=None) -> Fidelity:

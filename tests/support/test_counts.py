@@ -8,7 +8,7 @@ import pytest
 import trl_ext
 from tests.recipe.helpers import load, problem
 from trl_ext.cli.summary import summary
-from trl_ext.support.counts import are, count, every, were
+from trl_ext.support.counts import are, count, every, size_of, were
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,12 @@ def test_no_sentence_writes_a_plural_after_a_number_of_things():
                 if match[1] not in ("is", "has", "was", "of", "as", "this", "its", "tokens", "scores", "processes"):
                     found.append(f"{path.name}:{number} {match[0]}")
     assert found == []
+
+
+def test_sizes():
+    assert [size_of(size) for size in (1_174_400, 999_999_999, 16_060_522_496, 123_400_000_000)] == [
+        "1.17 MB",
+        "1000 MB",
+        "16.1 GB",
+        "123 GB",
+    ]

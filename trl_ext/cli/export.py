@@ -1,10 +1,7 @@
 """`trl-ext export`: write GGUF files of a run for llama.cpp and Ollama, and measure them."""
 
 import argparse
-import contextlib
 import dataclasses
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ from trl_ext.cli.merging import add_base, add_comparison, merge_into, new_folder
 from trl_ext.cli.recipe_keys import A_RECIPE, add_run_or_recipe
 from trl_ext.cli.values import add_quiet
 from trl_ext.support import encoding, terminal
+from trl_ext.support.counts import size_of
 from trl_ext.support.errors import UserError
 
 HELP = "write GGUF files for llama.cpp and Ollama, and measure them"
@@ -40,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gguf",
         type=_types,
+        action="extend",
         metavar="TYPES",
         help="types separated by commas: Q4_K_M,Q8_0. The Modelfile uses the first",
     )
@@ -81,6 +80,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             "There is nothing to export. Add `--gguf Q4_K_M,Q8_0`, or `--gguf_lora` for the adapter alone."
         )
+    args.gguf = list(dict.fromkeys(args.gguf or ()))
+    if args.merged is not None and not args.gguf:
+        raise UserError(
+            "`--merged` keeps the merged model, and `--gguf_lora` alone merges nothing. Add `--gguf`, or remove it."
+        )
     from trl_ext.export import source as sources
     from trl_ext.export.gguf import tools as programs
     from trl_ext.runs import libraries
@@ -90,9 +94,15 @@ def run(args: argparse.Namespace) -> int:
     if source.is_whole:
         _refuse_for_whole(args, source)
     output = args.output or source.folder / FOLDER
+    if args.output is None and output.exists():
+        raise UserError(f"{output} holds an earlier export. Remove it, or name a new folder with `--output`.")
     new_folder(output)
     if args.merged is not None:
         new_folder(args.merged, "merged")
+        if _are_nested(args.merged.resolve(), output.resolve()):
+            raise UserError(
+                f"`--merged` is {args.merged}, and the files go to {output}. Name folders that do not hold each other."
+            )
     if source.is_classifier:
         raise UserError(f"{source.folder} is a reward model. Only models that write text are exported to GGUF.")
     uploads = _uploads(args, source)
@@ -124,6 +134,10 @@ def _refuse_for_whole(args: argparse.Namespace, source: Any) -> None:
         )
 
 
+def _are_nested(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
 def _uploads(args: argparse.Namespace, source: Any) -> bool:
     """Whether the files are uploaded. Asked for by the flag, it needs a run."""
     if args.push_to_hub and source.recipe is None:
@@ -139,7 +153,7 @@ def _export(args: argparse.Namespace, source: Any, tools: Any, output: Path, con
     from trl_ext.export.gguf import adapter
     from trl_ext.runs import finished
 
-    name = source.folder.resolve().name
+    name = _name(source.folder.resolve())
     of = {"model": str(source.folder)} if source.is_whole else {"adapter": str(source.folder), "base": source.base}
     facts: dict[str, Any] = {"output": str(output), **of}
     with merging.staged(output, 0) as folder:
@@ -155,6 +169,15 @@ def _export(args: argparse.Namespace, source: Any, tools: Any, output: Path, con
     lines = [f"{purpose:17} {command}" for purpose, command in facts["commands"].items()]
     console.print("", *lines, sep="\n", markup=False, soft_wrap=True)  # commands are copied
     return facts
+
+
+def _name(folder: Path) -> str:
+    """Name of the exported model: that of the folder; a checkpoint's begins with the name of its run."""
+    from trl_ext.runs import finished
+
+    return (
+        "-".join(folder.relative_to(finished.home(folder).parent).parts) if finished.is_of_run(folder) else folder.name
+    )
 
 
 def _models(
@@ -174,32 +197,32 @@ def _models(
     why_not, data = what_to_compare(source, processor, args.pairs, skip=args.no_check)
     if why_not:
         console.print(f"The files will not be compared: {why_not}", markup=False)
-    with _folder_of_merged(args.merged, folder.parent.parent, source) as merged:
-        dtype = _merged(source, merged, processor, console)
-        console.print(f"converting and quantizing to {', '.join(args.gguf)} …", markup=False)
-        files = served.make(merged, folder, name, args.gguf, form, tools, dtype=dtype, checks=checks)
-        facts: dict[str, Any] = {
-            "fidelity": None,
-            "prompts_compared": form.compared,
-            "modelfile": None,
-            "notes": form.notes,
-        }
-        if data is not None:
-            compared = [served.to_compare(file, name) for file in files]
-            try:
-                facts["fidelity"] = _measure(source, merged, data, compared, dtype, console)
-            except UserError as error:  # the files are complete
-                facts["notes"] = [*form.notes, f"The files were written, but they could not be compared: {error}"]
-                console.print(facts["notes"][-1], markup=False)
-        if files[0].stem.removeprefix(f"{name}-") not in args.gguf:
-            files.pop(0).unlink()  # the others were made of it
-        if form.writes_modelfile:
-            config = GenerationConfig.from_pretrained(merged)
-            served.write_modelfile(folder, f"{name}-{args.gguf[0]}.gguf", form, config)
-            facts["modelfile"] = served.MODELFILE
+    merged = source.folder if source.is_whole else args.merged or folder.with_name(f"{folder.name}-merged")
+    dtype = _merged(source, merged, processor, console)
+    console.print(f"converting and quantizing to {', '.join(args.gguf)} …", markup=False)
+    files = served.make(merged, folder, name, args.gguf, form, tools, dtype=dtype, checks=checks)
+    facts: dict[str, Any] = {
+        "fidelity": None,
+        "prompts_compared": form.compared,
+        "modelfile": None,
+        "notes": form.notes,
+    }
+    if data is not None:
+        compared = [served.to_compare(file, name) for file in files]
+        try:
+            facts["fidelity"] = _measure(source, merged, data, compared, dtype, console)
+        except UserError as error:  # the files are complete
+            facts["notes"] = [*form.notes, f"The files were written, but they could not be compared: {error}"]
+            console.print(facts["notes"][-1], markup=False)
+    if files[0].stem.removeprefix(f"{name}-") not in args.gguf:
+        files.pop(0).unlink()  # the others were made of it
+    if form.writes_modelfile:
+        config = GenerationConfig.from_pretrained(merged)
+        served.write_modelfile(folder, f"{name}-{args.gguf[0]}.gguf", form, config)
+        facts["modelfile"] = served.MODELFILE
     facts["files"] = {file.name: file.stat().st_size for file in files}
     for file, size in facts["files"].items():
-        console.print(f"wrote    {file}  ({size / 1e9:.2g} GB)", markup=False)
+        console.print(f"wrote    {file}  ({size_of(size)})", markup=False)
     return facts
 
 
@@ -227,16 +250,3 @@ def _merged(source: Any, merged: Path, processor: Any, console: Any) -> str:
     console.print(f"merging {source.folder} into {source.base} …", markup=False)
     dtype, _ = merge_into(merged, source, processor, None, "5GB")
     return dtype
-
-
-@contextlib.contextmanager
-def _folder_of_merged(kept: Path | None, beside: Path, source: Any) -> Any:
-    """Where the merged model is: its own folder if complete, the one that `--merged` names, else one that is removed afterwards."""
-    if kept is not None or source.is_whole:
-        yield kept or source.folder
-        return
-    home = Path(tempfile.mkdtemp(prefix=".merged-", dir=beside))
-    try:
-        yield home / "merged"
-    finally:
-        shutil.rmtree(home, ignore_errors=True)

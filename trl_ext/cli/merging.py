@@ -32,7 +32,7 @@ def new_folder(folder: Path, flag: str = "output") -> None:
     Raises:
         UserError: It exists and is not empty, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"`--{flag}` is {folder}, which exists and is not empty. Name a new folder.")
     writable_folder(flag, folder)
 
@@ -77,6 +77,8 @@ def show(console: Any, fidelity: Any, dtype: str) -> None:
     console.print(f"[bold]{verdict.in_words(fidelity, dtype)}[/bold]")
     for file in fidelity.files:
         console.print(verdict.of_file(file, fidelity))
+    if (far := verdict.far_files(fidelity)) is not None:
+        console.print(f"[bold]{far}[/bold]")
     elsewhere = ", and files in llama.cpp" if fidelity.files else ""
     console.print(
         f"Measured on {fidelity.tokens:,} tokens; all models compute in {fidelity.dtype}{elsewhere}. KL over the whole vocabulary and "

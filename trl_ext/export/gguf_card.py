@@ -20,4 +20,5 @@ def put(directory: Path, fidelity: Fidelity, dtype: str) -> None:
     """
     parts = ["## GGUF", table(verdict.HEADINGS, verdict.rows(fidelity, dtype))]
     parts += [verdict.of_file(file, fidelity) for file in fidelity.files]
+    parts += filter(None, [verdict.far_files(fidelity)])
     card_blocks.put(directory / "README.md", card_blocks.GGUF, "\n\n".join([*parts, about(fidelity)]))

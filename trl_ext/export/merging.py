@@ -26,6 +26,7 @@ from trl_ext.build.quantised_base import in_float32
 from trl_ext.checkpoints import staging
 from trl_ext.export.source import Source
 from trl_ext.support import quiet
+from trl_ext.support.counts import size_of
 from trl_ext.support.errors import UserError
 
 SPARE = 2**26
@@ -133,10 +134,14 @@ def staged(output: Path, size: int) -> Iterator[Path]:
     folder.mkdir(parents=True)
     try:
         yield folder
-    except BaseException:
+        staging.publish(folder, output)
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise
-    staging.publish(folder, output)
+        if not staging.is_disk_full(error):  # an error may also quote another program's
+            raise
+        raise UserError(
+            "The disk is full. Nothing was written. Free some space, or choose another `--output`."
+        ) from error
 
 
 def require_space(folder: Path, size: int, what: str) -> None:
@@ -153,8 +158,8 @@ def require_space(folder: Path, size: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if size + SPARE > free:
         raise UserError(
-            f"{what} {size / 1e9:.1f} GB, but {folder.resolve()} has only {free / 1e9:.1f} GB free. Free some space, or choose "
-            "another `--output`."
+            f"{what} {size_of(size + SPARE)}, but {folder.resolve()} has only {size_of(free)} free. Free some space, or choose another "
+            "`--output`."
         )
 
 

@@ -108,11 +108,9 @@ def find_for_export(given: Path, base: str | None = None) -> Source:
         UserError: It cannot be exported, or `base` is given for a complete model.
     """
     folder = finished.directory_of(given)
-    if adapter_folder.is_in(folder) or not (folder / "config.json").exists():
+    if adapter_folder.is_in(folder):
         return find(given, base)
     finished.check(folder)
-    if problem := model_folder.problem(str(folder)):
-        raise UserError(problem)
     if base is not None:
         raise UserError(
             f"`--base` is {base}, but {folder} holds a complete model, which is merged into nothing. Remove it."

@@ -3,6 +3,9 @@
 import math
 
 from trl_ext.export.fidelity import Drift, Fidelity, FileDrift
+from trl_ext.export.gguf.quantising import LARGEST
+from trl_ext.support.counts import are, size_of
+from trl_ext.support.messages import joined
 
 SMALL, LARGE = 0.1, 0.5
 """Shares of the change made by training. A merge with a larger share than the second may undo part of the training."""
@@ -12,6 +15,9 @@ NOTICEABLE = 0.1
 
 SIMILAR = 2.0
 """Differences within this factor count as equal."""
+
+CLOSE = 1e-3
+"""KL per token, in nats, from the 16-bit model up to which a file counts as close to it."""
 
 HEADINGS = ("", "KL/token", "max per token", "max per completion", "same top token")
 
@@ -56,18 +62,34 @@ def in_words(fidelity: Fidelity, dtype: str) -> str:
 def of_file(file: FileDrift, fidelity: Fidelity) -> str:
     """Report the difference of a file from the trained model, and whether the merge or the file is the larger part of it."""
     if file.from_merged is None:
-        return f"{file.name} ({_size(file.bytes)}): {_nats(max(file.from_trained.kl, 0))} per token from the trained model."
+        return f"{file.name} ({size_of(file.bytes)}): {_nats(max(file.from_trained.kl, 0))} per token from the trained model."
     added, merge = max(file.from_merged.kl, 0), max(fidelity.total.kl, 0)
     step = f"quantization to {file.name}" if file.is_quantised else "conversion"
     larger = step if added > merge else "the merge"
     return (
-        f"{file.name} ({_size(file.bytes)}): {_nats(max(file.from_trained.kl, 0))} per token from the trained model. The larger part "
+        f"{file.name} ({size_of(file.bytes)}): {_nats(max(file.from_trained.kl, 0))} per token from the trained model. The larger part "
         f"comes from {larger} (the merge {_nats(merge)}, {step} {_nats(added)})."
     )
 
 
-def _size(size: int) -> str:
-    return f"{size / 1e9:.2g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+def far_files(fidelity: Fidelity) -> str | None:
+    """A sentence about the files that are not `CLOSE` to the 16-bit model, and about what is closer; `None` if all are close."""
+    kl = {file.name: max((file.from_merged or file.from_trained).kl, 0) for file in fidelity.files}
+    far = [file for file in fidelity.files if kl[file.name] > CLOSE]
+    if not far:
+        return None
+    model = "merged" if fidelity.total else "trained"
+    which = joined([f"{file.name} ({_nats(kl[file.name])})" for file in far], "and")
+    text = f"{which} {are(len(far))} more than {CLOSE:g} nats per token from the {model} model"
+    best = min(fidelity.files, key=lambda file: kl[file.name])
+    if best in far:
+        return f"{text}, and no file that was measured is closer."
+    measured = f"{best.name} is {'closer ' if LARGEST in kl else ''}({_nats(kl[best.name])}, {size_of(best.bytes)})."
+    return (
+        f"{text}; {measured}"
+        if LARGEST in kl
+        else f"{text}; {LARGEST}, a larger type, would be closer, and {measured}"
+    )
 
 
 def _bases(fidelity: Fidelity) -> str:

@@ -23,6 +23,12 @@ def were(n: int) -> str:
     return "was" if n == 1 else "were"
 
 
+def size_of(size: int) -> str:
+    """``size_of(1_174_400)`` is "1.17 MB", ``size_of(16_060_522_496)`` is "16.1 GB"."""
+    amount, unit = (size / 1e9, "GB") if size >= 1e9 else (size / 1e6, "MB")
+    return f"{float(f'{amount:.3g}'):g} {unit}"
+
+
 def _singular(plural: str) -> str:
     """``"losses"`` → ``"loss"``, ``"entries"`` → ``"entry"``, ``"rows"`` → ``"row"``; the last word of several is changed."""
     for ending, instead in (("sses", "ss"), ("ies", "y"), ("s", "")):

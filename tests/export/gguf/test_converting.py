@@ -66,6 +66,7 @@ def test_the_scale_of_an_adapter_is_that_of_peft(converter, tmp_path):
     [
         ("import logging\nlogging.basicConfig()\nlogging.getLogger('hf').error('Model Odd is not supported')\nexit(1)", "Model Odd is not supported."),
         ("raise NotImplementedError('BPE pre-tokenizer was not recognized - update')", "does not know how the model's tokenizer splits"),
+        ("import sys\nsys.excepthook = lambda *_: print('OSError: [Errno 28] No space left on device\\nWriting:  36%|###', file=sys.stderr)\n1/0", "OSError: [Errno 28] No space left on device."),
         ("raise ModuleNotFoundError(\"No module named 'mistral_common'\")", "No module named 'mistral_common'."),
     ],
 )  # fmt: skip

@@ -64,13 +64,16 @@ def test_all_that_is_missing_is_said_before_the_run_is_looked_at(packages, tmp_p
         tools.find(str(tmp_path))
     with pytest.raises(UserError, match="`--llama_cpp` is nowhere, and there is no such folder"):
         tools.find("nowhere")
+    with pytest.raises(UserError, match="which is a file"):
+        tools.find(__file__)
 
 
 def test_types():
     assert quantising.read("q4_k_m, Q8_0,Q8_0") == ["Q4_K_M", "Q8_0"]
     for given, message in (
         ("Q4_K_X", "names 'Q4_K_X': did you mean Q4_K_S, Q4_K_M"),
-        ("IQ1_S", "names 'IQ1_S': did you mean"),
+        ("q4", r"names 'q4': did you mean Q4_K_M, Q4_K_S, Q4_1 or Q4_0\?"),
+        ("IQ1_S", "names 'IQ1_S', which needs an importance matrix. The smallest type without one is Q2_K."),
         (",", "has no type: give for instance Q4_K_M,Q8_0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -20,6 +20,9 @@ from trl_ext.support.errors import UserError
 TEMPLATE = "chat_template.jinja"
 SETTINGS = "tokenizer_config.json"
 
+ERROR = re.compile(r"(ERROR|error):|[\w.]*(Error|Exception): ")
+"""Beginning of a line with an error. Progress bars may come after it."""
+
 GENERATION_TAG = re.compile(r"(\{%[-+]?)\s*(end)?generation\s*([-+]?%\})")
 """Marks for the trainer which tokens are the assistant's. transformers knows the tag, and other programs may not."""
 
@@ -118,6 +121,6 @@ def _reason(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     if lines and "BPE pre-tokenizer was not recognized" in lines[-1]:
         return "It does not know how the model's tokenizer splits text. A newer llama.cpp may know it."
-    errors = [line for line in lines if line.startswith(("ERROR:", "error:"))]
+    errors = [line for line in lines if ERROR.match(line)]
     said = (errors or lines or ["it printed nothing"])[-1]
     return re.sub(r"^ERROR:[\w-]+:", "", said).rstrip(".") + "."

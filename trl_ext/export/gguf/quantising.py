@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+import sys
 from pathlib import Path
 
 from trl_ext.export.gguf.tools import Tools
@@ -19,7 +19,15 @@ QUANTISED = (
 )  # fmt: skip
 """Types that need no importance matrix."""
 
+LARGEST = QUANTISED[0]
+"""The quantised type with the most bits per weight."""
+
+NEED_A_MATRIX = ("IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "Q2_K_S")
+"""Types that llama.cpp writes only with a matrix of which weights matter, measured on a text."""
+
 TYPES = (*UNQUANTISED, *QUANTISED)
+
+LIBRARY = Path(__file__).with_name("quantiser.py")
 
 
 def read(text: str) -> list[str]:
@@ -32,8 +40,14 @@ def read(text: str) -> list[str]:
     if not given:
         raise ValueError("has no type: give for instance Q4_K_M,Q8_0.")
     for word in given:
+        if word.upper() in NEED_A_MATRIX:
+            raise ValueError(
+                f"names {word!r}, which needs an importance matrix. The smallest type without one is {QUANTISED[-1]}."
+            )
         if word.upper() not in TYPES:
-            raise ValueError(f"names {word!r}: {messages.one_of(word.upper(), TYPES)}")
+            begun = [kind for kind in TYPES if kind.startswith(word.upper())]
+            hint = f"did you mean {messages.joined(begun, 'or')}?" if begun else messages.one_of(word.upper(), TYPES)
+            raise ValueError(f"names {word!r}: {hint}")
     return list(dict.fromkeys(word.upper() for word in given))
 
 
@@ -49,20 +63,11 @@ def quantise(tools: Tools, source: Path, output: Path, kind: str) -> None:
     Raises:
         UserError: llama.cpp reports an error.
     """
-    if tools.quantiser is not None:
-        done = subprocess.run([tools.quantiser, source, output, kind], capture_output=True, text=True, check=False)
-        if done.returncode:
-            why = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            raise UserError(f"{tools.quantiser} could not write {kind}: {why}")
-        return
-    import llama_cpp
     import torch
 
-    from trl_ext.export.gguf import library
-
-    library.silence()
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
-    params.nthread = torch.get_num_threads()
-    if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(output), params):
-        raise UserError(f"llama-cpp-python could not write {kind}: {library.last_error() or 'no reason given'}")
+    program = [tools.quantiser] if tools.quantiser else [sys.executable, LIBRARY]
+    command = [*program, source, output, kind, str(torch.get_num_threads())]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        why = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise UserError(f"{tools.quantiser or 'llama-cpp-python'} could not write {kind}: {why}")

@@ -17,8 +17,17 @@ from trl_ext.export.gguf.tools import Tools
 from trl_ext.export.merging import require_space
 from trl_ext.export.source import Source
 from trl_ext.support.errors import UserError
+from trl_ext.support.messages import joined
 
 MODELFILE = "Modelfile"
+
+TEXT_ALONE = (
+    "The files hold the language model without its part for images. Keep the merged model with `--merged DIR`, and write that part with "
+    "llama.cpp: `convert_hf_to_gguf.py DIR --mmproj`."
+)
+
+BYTES = {"F32": 4, "BF16": 2, "F16": 2, quantising.LARGEST: 1.1}
+"""Per weight. All other types are smaller than the last."""
 
 
 class Format(NamedTuple):
@@ -55,6 +64,8 @@ def format_of(source: Source, processor: Any, tools: Tools, *, checks: bool) -> 
     """
     tokenizer = getattr(processor, "tokenizer", processor)
     found, notes = _learn(tokenizer)
+    if getattr(processor, "image_processor", None) is not None:
+        notes.append(TEXT_ALONE)
     writes_modelfile = found is not None or not tokenizer.chat_template
     with tempfile.TemporaryDirectory() as name:
         folder, file = Path(name, "model"), Path(name, "vocabulary.gguf")
@@ -86,10 +97,19 @@ def make(
 
     Returns:
         The files: first the unquantised one in the dtype of the merged weights, then one per type in their order.
+
+    Raises:
+        UserError: llama.cpp does not convert the dtype, fails, or makes other prompts than in training; or the disk has too little space.
     """
-    plain = next(kind for kind, each in quantising.UNQUANTISED.items() if each == dtype)
-    size = sum(file.stat().st_size for file in merged.glob("*.safetensors"))
-    require_space(output, (1 + len(kinds)) * size, "The GGUF files take up to")
+    plain = next((kind for kind, each in quantising.UNQUANTISED.items() if each == dtype), None)
+    if plain is None:
+        allowed = joined(list(quantising.UNQUANTISED.values()), "and")
+        raise UserError(
+            f"The weights of the model are {dtype}, and llama.cpp converts {allowed}. Save the model in one of them."
+        )
+    weights = sum(file.stat().st_size for file in merged.glob("*.safetensors")) / BYTES[plain]
+    sizes = {kind: weights * BYTES.get(kind, BYTES[quantising.LARGEST]) for kind in (plain, *kinds)}
+    require_space(output, round(sum(sizes.values())), "The GGUF files take up to")
     whole = output / f"{name}-{plain}.gguf"
     converting.convert(tools.converter, merged, whole, plain, adds_begin=_forced(form.tokenizer))
     if checks:

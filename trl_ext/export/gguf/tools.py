@@ -52,6 +52,8 @@ def find(folder: str | None, *, needs_lora: bool = False) -> Tools:
     named = folder or os.environ.get(FOLDER)
     origin = "`--llama_cpp`" if folder else FOLDER
     if named and not Path(named).expanduser().is_dir():
+        if Path(named).expanduser().exists():
+            raise UserError(f"{origin} is {named}, which is a file. Name the folder of llama.cpp.")
         raise UserError(
             f"{origin} is {named}, and there is no such folder. Get llama.cpp with `{GET}`, and name its folder."
         )
