@@ -12,6 +12,8 @@ from torch import Tensor
 
 ALIGNMENT = 64
 """Bytes of a cache line."""
+PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+"""Linux seldom has huge pages for memory that processes share, which is what `mmap` makes otherwise. Windows has no such flags."""
 
 
 class HugePages:
@@ -22,7 +24,7 @@ class HugePages:
     """
 
     def __init__(self, size: int) -> None:
-        mapped = mmap.mmap(-1, max(size, 1))
+        mapped = mmap.mmap(-1, max(size, 1), **PRIVATE)
         with contextlib.suppress(AttributeError, OSError):  # another system, or a kernel without huge pages
             mapped.madvise(mmap.MADV_HUGEPAGE)
         self._memory = torch.frombuffer(mapped, dtype=torch.uint8)
