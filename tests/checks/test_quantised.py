@@ -95,7 +95,7 @@ def test_what_cannot_be_trained_names_its_original(recipe):
     assert (
         "the installed transformers cannot load HQQ checkpoints. Name its 16-bit original, org/Model-7B." in sentence
     )
-    assert "neither its config.json nor its model card says" in said(recipe, {"quant_method": "vptq"}, card="")
+    assert "Its config.json does not say which model that is" in said(recipe, {"quant_method": "vptq"}, card="")
     assert "transformers does not know this method" in said(recipe, {"quant_method": "of_tomorrow"}, card="")
 
 

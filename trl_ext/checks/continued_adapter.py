@@ -36,13 +36,13 @@ def files_of_the_adapter(s: Settings) -> Iterator[str]:
         yield why
 
 
-@problem("model_name_or_path", applies_to=_reads_the_head, recipe_only=True)
+@problem("model_name_or_path", "model_revision", applies_to=_reads_the_head, recipe_only=True)
 def exactly_continued(s: Settings) -> Iterator[str]:
     """Types and initialisations whose training cannot continue exactly."""
     content = _content(s)
     if not content or task.of_adapter(content):  # the latter is judged by `trl_ext.checks.task`
         return
-    stored = quantised.of_model(s["model_name_or_path"])
+    stored = quantised.of_model(s["model_name_or_path"], s["model_revision"])
     use = Use(
         is_continued=True,
         needs_reference=s.method.may_need_reference,

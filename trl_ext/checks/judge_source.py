@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from trl_ext.checks import reward_names
 from trl_ext.demo import EMBEDDED
-from trl_ext.model_files import adapter, chat_template, reward, task
+from trl_ext.model_files import adapter, chat_template, local, reward, task
 from trl_ext.support import messages
 
 KINDS = ("function", "reward", "model", "api")
@@ -58,7 +58,7 @@ def parse(source: str) -> JudgeSource:
     kind = reward_names.parse(source).kind
     if kind != "model":
         return JudgeSource("nothing" if kind == "nothing" else "function", source)
-    folder = Path(source).expanduser() if reward_names.is_local(source) else _cached(source)
+    folder = Path(source).expanduser() if reward_names.is_local(source) else local.folder(source)
     if folder is None:
         return JudgeSource("hub", source)
     return JudgeSource("reward" if task.is_reward_model(folder) else "model", source)
@@ -131,21 +131,6 @@ def _is_function_of_module(source: str) -> bool:
     prefix = source.partition(":")[0]
     is_named = reward_names.parse(source).kind == "module" and not Path(source.partition(":")[2]).exists()
     return is_named and PathFinder.find_spec(prefix, [str(Path.cwd())]) is not None
-
-
-def _cached(name: str) -> Path | None:
-    """The folder of the Hub's cache with a model's configuration; `None` if it is not on this computer."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    for file in (adapter.CONFIG, "config.json"):
-        try:
-            found = try_to_load_from_cache(name, file)
-        except HFValidationError:
-            return None
-        if isinstance(found, str):
-            return Path(found).parent
-    return None
 
 
 def absolute(source: str) -> str:

@@ -1,27 +1,25 @@
-"""Rules about the modules a LoRA is put on: they must exist in the model, judged where its folder is local."""
+"""Rules about the modules a LoRA is put on: they must exist in the model, judged where its files are on this computer."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from trl_ext import demo
 from trl_ext.checks.rule import problem
 from trl_ext.checks.settings import Settings
-from trl_ext.demo import EMBEDDED
-from trl_ext.model_files import adapter, modules
+from trl_ext.model_files import adapter, local, modules
 from trl_ext.support import messages
 
 ALL = "all-linear"
 
 
-@problem("use_peft", "lora_target_modules", "model_name_or_path")
+@problem("use_peft", "lora_target_modules", "model_name_or_path", "model_revision")
 def lora_targets(s: Settings) -> Iterator[str]:
     """PEFT trains the targets it finds and is silent about the others as long as it finds one."""
     given, model = s["lora_target_modules"], s["model_name_or_path"]
     if not s["use_peft"] or not isinstance(given, list) or not given or given == [ALL] or not isinstance(model, str):
         return
-    folder = demo.MODEL if model == EMBEDDED else Path(model).expanduser()
-    there, linear = ([], []) if adapter.is_in(folder) else modules.names(folder)
+    folder = _folder(s)
+    there, linear = ([], []) if folder is None else modules.names(folder)
     if not there:
         return
     where = s.where("lora_target_modules")
@@ -40,14 +38,16 @@ def lora_targets(s: Settings) -> Iterator[str]:
         yield f"{where} names {messages.shown_text(target)}, which {model} does not have: {meant} {_all(linear)}"
 
 
-@problem("use_peft", "lora_target_parameters", "model_name_or_path")
+@problem("use_peft", "lora_target_parameters", "model_name_or_path", "model_revision")
 def lora_parameters(s: Settings) -> Iterator[str]:
     """PEFT only warns about parameters that do not exist. It takes a full name or its end, from a dot on."""
     given, model = s["lora_target_parameters"], s["model_name_or_path"]
     if not s["use_peft"] or not given or not isinstance(given, list) or not isinstance(model, str):
         return
-    folder = demo.MODEL if model == EMBEDDED else Path(model).expanduser()
-    there = [] if adapter.is_in(folder) else modules.parameters(folder)
+    folder = _folder(s)
+    if folder is None:
+        return
+    there = modules.parameters(folder)
     if not there:
         yield from _of_a_mixture(s.where("lora_target_parameters"), given, model, folder)
         return
@@ -62,10 +62,11 @@ def lora_parameters(s: Settings) -> Iterator[str]:
 
 def _of_a_mixture(where: str, given: list, model: str, folder: Path) -> Iterator[str]:
     """Names that no parameter can have. The others are compared with the built model, before its weights are loaded."""
-    known = set() if adapter.is_in(folder) else modules.last_names_of_a_mixture(folder)
-    for target in map(str, given if known else ()):
-        last = target.rpartition(".")[2]
-        if last not in known:
+    of_files, of_experts = modules.last_names_of_a_mixture(folder), modules.names_of_experts(folder)
+    for target in map(str, given):
+        path, _, last = target.rpartition(".")
+        known = of_files or (of_experts if path.split(".")[-1] == "experts" else set())
+        if known and last not in known:
             near = messages.nearest(last, sorted(known))
             meant = (
                 f"did you mean {near[0]}?"
@@ -73,6 +74,12 @@ def _of_a_mixture(where: str, given: list, model: str, folder: Path) -> Iterator
                 else "weights of experts are experts.gate_up_proj and experts.down_proj."
             )
             yield f"{where} names {messages.shown_text(target)}, which {model} does not have: {meant}"
+
+
+def _folder(s: Settings) -> Path | None:
+    """The folder of the model; `None` if it has to be downloaded, or is an adapter, which has its own targets."""
+    found = local.folder(s["model_name_or_path"], s["model_revision"])
+    return None if found is None or adapter.is_in(found) else found
 
 
 def _pattern(where: str, pattern: str, there: list[str], linear: list[str]) -> Iterator[str]:

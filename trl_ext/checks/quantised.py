@@ -1,6 +1,6 @@
-"""Rules about a base that is stored quantised, judged by its config.json where its folder is local.
+"""Rules about a base that is stored quantised, judged by its config.json in a folder or in the cache of the Hub.
 
-A base on the Hub is judged by the same sentences before its weights are loaded (`trl_ext.build.quantised_base`).
+Other bases are judged by the same sentences before their weights are loaded (`trl_ext.build.quantised_base`).
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 from trl_ext.checks import packages, sharding
 from trl_ext.checks.rule import LOSS, note, problem, requirement
 from trl_ext.checks.settings import Settings
-from trl_ext.model_files import adapter, quantised
+from trl_ext.model_files import adapter, local, quantised
 from trl_ext.model_files.quantised import Stored
 
 STORED_AS = {
@@ -20,47 +20,47 @@ STORED_AS = {
 """Settings that were fixed when a 4-bit checkpoint was written: their names in its configuration, and the defaults there."""
 
 
-@problem("model_name_or_path", "load_in_4bit", "load_in_8bit", recipe_only=True)
+@problem("model_name_or_path", "model_revision", "load_in_4bit", "load_in_8bit", recipe_only=True)
 def contradiction(s: Settings) -> Iterator[str]:
-    stored = quantised.of_model(s["model_name_or_path"])
+    stored = _stored(s)
     if stored is not None:
         given = {key: s[key] for key in ("load_in_4bit", "load_in_8bit") if s[key]}
         yield from contradictions(stored, given, {key: s.where(key) for key in given})
 
 
-@problem("model_name_or_path", *STORED_AS, recipe_only=True)
+@problem("model_name_or_path", "model_revision", *STORED_AS, recipe_only=True)
 def other_settings(s: Settings) -> Iterator[str]:
-    stored = quantised.of_model(s["model_name_or_path"])
+    stored = _stored(s)
     if stored is not None and stored.is_bnb_4bit:
         given = {key: s[key] for key in STORED_AS if key in s}
         yield from other_than_stored(stored, given, {key: s.where(key) for key in given})
 
 
-@problem("model_name_or_path", "use_peft", recipe_only=True)
+@problem("model_name_or_path", "model_revision", "use_peft", recipe_only=True)
 def without_adapter(s: Settings) -> Iterator[str]:
-    stored, name = quantised.of_model(s["model_name_or_path"]), s["model_name_or_path"]
-    if stored is not None and not s["use_peft"] and not adapter.is_continued(name):
+    stored = _stored(s)
+    if stored is not None and not s["use_peft"] and not _is_continued(s):
         yield from needs_adapter(stored, s.where("model_name_or_path"))
 
 
-@problem("model_name_or_path", "use_peft", "precompute_ref_log_probs", LOSS, recipe_only=True)
+@problem("model_name_or_path", "model_revision", "use_peft", "precompute_ref_log_probs", LOSS, recipe_only=True)
 def without_kept_reference(s: Settings) -> Iterator[str]:
-    stored, name = quantised.of_model(s["model_name_or_path"]), s["model_name_or_path"]
+    stored = _stored(s)
     reads_reference = s.loss.needs_reference and not s["precompute_ref_log_probs"]
-    if stored is not None and reads_reference and not s["use_peft"] and not adapter.is_continued(name):
+    if stored is not None and reads_reference and not s["use_peft"] and not _is_continued(s):
         yield from needs_kept_reference(stored, s.where("model_name_or_path"), s.loss.name)
 
 
-@problem("model_name_or_path", "use_vllm", recipe_only=True)
+@problem("model_name_or_path", "model_revision", "use_vllm", recipe_only=True)
 def sampled_by_vllm(s: Settings) -> Iterator[str]:
-    stored = quantised.of_model(s["model_name_or_path"]) if s["use_vllm"] else None
+    stored = _stored(s) if s["use_vllm"] else None
     if stored is not None:
         yield unsampled_by_vllm(stored, s.where("use_vllm"))
 
 
-@problem("model_name_or_path", "fsdp", recipe_only=True)
+@problem("model_name_or_path", "model_revision", "fsdp", recipe_only=True)
 def sharded(s: Settings) -> Iterator[str]:
-    stored = quantised.of_model(s["model_name_or_path"]) if sharding.is_on(s["fsdp"]) else None
+    stored = _stored(s) if sharding.is_on(s["fsdp"]) else None
     if stored is None:
         return
     storage = stored.settings.get("bnb_4bit_quant_storage") or "uint8"
@@ -72,16 +72,16 @@ def sharded(s: Settings) -> Iterator[str]:
         )
 
 
-@requirement("model_name_or_path")
+@requirement("model_name_or_path", "model_revision")
 def trainable(s: Settings) -> Iterator[str]:
-    stored = quantised.of_model(s["model_name_or_path"])
+    stored = _stored(s)
     if stored is not None:
         yield from untrainable(stored, s.where("model_name_or_path"))
 
 
-@note("model_name_or_path", recipe_only=True)
+@note("model_name_or_path", "model_revision", recipe_only=True)
 def dequantised(s: Settings) -> Iterator[str]:
-    stored = quantised.of_model(s["model_name_or_path"])
+    stored = _stored(s)
     if stored is not None and (sentence := on_loading(stored)):
         yield sentence
 
@@ -168,6 +168,16 @@ def on_loading(stored: Stored) -> str | None:
         f"{stored.model} is stored quantised ({stored.title}). Its weights are dequantised when they are loaded, and training takes "
         "the memory of unquantised weights."
     )
+
+
+def _stored(s: Settings) -> Stored | None:
+    return quantised.of_model(s["model_name_or_path"], s["model_revision"])
+
+
+def _is_continued(s: Settings) -> bool:
+    """Whether the model is an adapter, in a folder or in the cache of the Hub, whose training continues."""
+    found = local.folder(s["model_name_or_path"], s["model_revision"])
+    return found is not None and adapter.is_in(found)
 
 
 def _original(stored: Stored, *, is_alternative: bool = False) -> str:

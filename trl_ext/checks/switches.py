@@ -59,7 +59,7 @@ def _evaluates(s: Settings) -> bool:
 
 
 def _is_in_4_bits(s: Settings) -> bool:
-    stored = quantised.of_model(s["model_name_or_path"])
+    stored = quantised.of_model(s["model_name_or_path"], s["model_revision"])
     return bool(s["load_in_4bit"]) or (stored is not None and stored.is_bnb_4bit)
 
 
@@ -69,7 +69,7 @@ SWITCHES = (
     ),
     Switch(
         ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage", "bnb_4bit_compute_dtype"),
-        "`load_in_4bit: true`", ("load_in_4bit", "model_name_or_path"), _is_in_4_bits, {"load_in_4bit": True},
+        "`load_in_4bit: true`", ("load_in_4bit", "model_name_or_path", "model_revision"), _is_in_4_bits, {"load_in_4bit": True},
     ),
     _switch("use_vllm", "vllm_"),
     _switch("log_completions", "log_unique_prompts", "num_completions_to_print"),

@@ -7,30 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trl_ext import demo
 from trl_ext.demo import EMBEDDED
 from trl_ext.doctor.finding import Finding, fails, first_line, passed, warns
 from trl_ext.inspection import special_tokens
-from trl_ext.model_files import adapter
+from trl_ext.model_files import adapter, local
 from trl_ext.support.counts import are
 
 GIB = 2**30
 WEIGHTS = ("*.safetensors", "*.bin")
-
-
-def local(name: str, revision: str | None = None) -> Path | None:
-    """The folder of a model, which may be in the Hub cache; `None` if it has to be downloaded."""
-    if name == EMBEDDED:
-        return demo.MODEL
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    from huggingface_hub import try_to_load_from_cache
-
-    for file in ("config.json", adapter.CONFIG):
-        found = try_to_load_from_cache(name, file, revision=revision or "main")
-        if isinstance(found, str):
-            return Path(found).parent
-    return None
 
 
 def has_weights(folder: Path) -> bool:
@@ -52,11 +36,11 @@ def is_offline() -> bool:
 def missing(recipe: Any) -> str | None:
     """The model, or the base of the adapter, whose weights are not on this computer; `None` if nothing is missing."""
     name, revision = recipe.get("model_name_or_path"), recipe.get("model_revision")
-    folder = local(name, revision)
+    folder = local.folder(name, revision)
     if folder is None or not has_weights(folder):
         return name
     base = adapter.base_of(folder)
-    there = local(base) if base else folder
+    there = local.folder(base) if base else folder
     return base if there is None or not has_weights(there) else None
 
 
@@ -84,9 +68,9 @@ def on_this_computer(recipe: Any, planned: Any) -> Iterator[Finding]:
 
 def tokenizer(recipe: Any) -> Iterator[Finding]:
     """Check the special tokens, that each token has an embedding, and that the chat template ends its messages."""
-    folder = local(recipe.get("model_name_or_path"), recipe.get("model_revision"))
+    folder = local.folder(recipe.get("model_name_or_path"), recipe.get("model_revision"))
     base = adapter.base_of(folder) if folder else None
-    holds_model = local(base) if base else folder
+    holds_model = local.folder(base) if base else folder
     holds_tokens = folder if folder and (folder / "tokenizer_config.json").exists() else holds_model
     if holds_tokens is None:
         return

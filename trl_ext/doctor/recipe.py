@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from trl_ext.doctor import gpu, model
+from trl_ext.doctor import gpu
 from trl_ext.doctor.finding import Finding, fails, passed, warns
+from trl_ext.model_files import local
 from trl_ext.support.errors import UserError
 
 
@@ -31,7 +32,7 @@ def plan(recipe: Any) -> tuple[Any, list[Finding]]:
     from trl_ext.runs import memory_check
 
     name = _model(recipe)
-    if name not in MODELS and model.local(name, recipe.get("model_revision")) is None:
+    if name not in MODELS and local.folder(name, recipe.get("model_revision")) is None:
         return None, [
             warns(
                 "plan",

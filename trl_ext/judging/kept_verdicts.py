@@ -7,7 +7,7 @@ from typing import Any
 
 from trl_ext.judging.judge import Judge, Question, Verdict, variables_of
 from trl_ext.judging.verdict_cache import Reply, VerdictCache
-from trl_ext.model_files import adapter
+from trl_ext.model_files import adapter, local
 
 FILES = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", "tokenizer*.json", "chat_template.jinja")
 """Files of a model that its verdicts depend on."""
@@ -57,20 +57,9 @@ def identity(place: str, revision: str | None = None) -> dict[str, Any]:
     """
     folder = Path(place).expanduser()
     if not folder.is_dir():
-        return {"name": place, "revision": revision, "commit": _commit(place, revision)}
+        cached = local.folder(place, revision, ("config.json",))
+        return {"name": place, "revision": revision, "commit": cached and cached.name}
     paths = sorted(path for pattern in FILES for path in folder.glob(pattern))
     files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     base = adapter.base_of(folder) if adapter.is_in(folder) else None
     return {"folder": str(folder.resolve()), "files": files, "base": base and identity(base)}
-
-
-def _commit(name: str, revision: str | None) -> str | None:
-    """The commit of a model in the cache of the Hub."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json", revision=revision or "main")
-    except HFValidationError:
-        return None
-    return Path(found).parent.name if isinstance(found, str) else None

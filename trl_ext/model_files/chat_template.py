@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trl_ext import demo
-from trl_ext.model_files import adapter
+from trl_ext.model_files import adapter, local
 
 JINJA, LEGACY, TOKENIZER = "chat_template.jinja", "chat_template.json", "tokenizer_config.json"
 TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -107,7 +107,8 @@ def of_model(name: str, revision: str | None = None) -> Template | None:
         return _in_folder(demo.MODEL)
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        return _in_cache(name, revision)
+        cached = local.folder(name, revision, (TOKENIZER,))
+        return None if cached is None else _in_folder(cached)
     if adapter.is_in(folder) and not (folder / TOKENIZER).exists():
         base = adapter.base_of(folder)
         return None if base is None or Path(base) == folder else of_model(base, adapter.revision_of(folder))
@@ -119,17 +120,6 @@ def from_file(path: str) -> Template | None:
     if path.endswith((".jinja", ".j2")) and Path(path).is_file():
         return Template(Path(path).read_text(encoding="utf-8"))
     return of_model(path)
-
-
-def _in_cache(name: str, revision: str | None) -> Template | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, TOKENIZER, revision=revision or "main")
-    except HFValidationError:
-        return None
-    return _in_folder(Path(found).parent) if isinstance(found, str) else None
 
 
 def _in_folder(folder: Path) -> Template | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_ext import demo
-from trl_ext.model_files import adapter
+from trl_ext.model_files import local
 
 BITSANDBYTES = "bitsandbytes"
 
@@ -138,20 +138,23 @@ def of_config(model: str, config: Mapping[str, Any], card: Mapping[str, Any] | N
         return None
     is_bnb = found.get("load_in_4bit") or found.get("load_in_8bit")  # as transformers decides
     kind = BITSANDBYTES if is_bnb else str(found.get("quant_method")).lower()
-    return Stored(model, kind, found, original_of(model, config, card), _has_experts(config))
+    return Stored(model, kind, found, original_of(model, config, card), has_experts(config))
 
 
-def of_model(name: Any) -> Stored | None:
-    """How the base of a recipe's `model_name_or_path` is stored; `None` if it is not quantised, or not in a folder."""
+def of_model(name: Any, revision: str | None = None) -> Stored | None:
+    """How the base of a recipe's `model_name_or_path` is stored; `None` if it is not quantised, or not on this computer.
+
+    Args:
+        name: As of `local.base`.
+        revision: As of `local.base`.
+    """
     if not isinstance(name, str) or not name or name == demo.EMBEDDED:
         return None
-    folder = Path(name).expanduser()
-    if adapter.is_in(folder):
-        local = adapter.local_base(folder)
-        if local is None:
-            return None
-        folder, name = local, str(local)
-    return of_config(name, config_in(folder))
+    found = local.base(name, revision)
+    if found is None:
+        return None
+    name, folder = found
+    return of_config(name, config_in(folder), card_in(folder))
 
 
 def config_in(folder: Path) -> dict[str, Any]:
@@ -183,7 +186,7 @@ def instead(original: str | None, *, is_alternative: bool = False) -> str:
     """
     name = "Or name" if is_alternative else "Name"
     if original is None:
-        return f"{name} its 16-bit original; neither its config.json nor its model card says which model that is."
+        return f"{name} its 16-bit original. Its config.json does not say which model that is; its model card may."
     return f"{name} its 16-bit original, {original}."
 
 
@@ -217,17 +220,17 @@ def card_in(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _settings(config: Any) -> Mapping[str, Any] | None:
-    found = config.get("quantization_config") if isinstance(config, Mapping) else None
-    return found if isinstance(found, Mapping) and found else None
-
-
-def _has_experts(config: Mapping[str, Any]) -> bool:
+def has_experts(config: Mapping[str, Any]) -> bool:
     """Whether a model is a mixture of experts: its configuration, or that of a part of it, gives their number."""
     numbers = [config.get(name) for name in NUMBERS_OF_EXPERTS]
     numbers = [number for given in numbers for number in (given if isinstance(given, list) else [given])]
     parts = (part for part in config.values() if isinstance(part, Mapping))
-    return any(isinstance(number, int) and number > 1 for number in numbers) or any(map(_has_experts, parts))
+    return any(isinstance(number, int) and number > 1 for number in numbers) or any(map(has_experts, parts))
+
+
+def _settings(config: Any) -> Mapping[str, Any] | None:
+    found = config.get("quantization_config") if isinstance(config, Mapping) else None
+    return found if isinstance(found, Mapping) and found else None
 
 
 def _is_another(name: Any, model: str) -> bool:

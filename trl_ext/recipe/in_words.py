@@ -127,7 +127,7 @@ def _model(recipe: Any) -> str:
 
 
 def _weights(recipe: Any) -> str:
-    if (stored := quantised.of_model(recipe.get("model_name_or_path"))) is not None:
+    if (stored := quantised.of_model(recipe.get("model_name_or_path"), recipe.get("model_revision"))) is not None:
         return f"stored quantised ({stored.title})"
     if recipe.get("load_in_4bit"):
         twice = ", double quantisation" if recipe.get("use_bnb_nested_quant") else ""
