@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bitsandbytes.functional import quantize_4bit
 
 from tests.experts.helpers import EXPERTS, MIXTURES, adapt, gradients, ids, load, save, twin
 from trl_ext.experts import forward, storage
@@ -70,3 +71,33 @@ def test_a_mixture_that_is_not_quantised_is_computed_by_transformers(tmp_path):
         expected = plain(ids()).logits
         plain.set_experts_implementation(forward.NAME)
         assert torch.equal(plain(ids()).logits, expected)
+
+
+def test_few_tokens_dequantise_the_experts_that_they_chose_alone(folder, monkeypatch):
+    """As when a token is sampled for each row; the logits do not change by a bit."""
+    model, counts = adapt(load(folder), target_parameters=EXPERTS), []
+    experts = next(module.num_experts for module in model.modules() if storage.in_4_bits(module))
+    dequantised = storage.Packed.dequantised
+    monkeypatch.setattr(
+        storage.Packed, "dequantised", lambda self: counts.append(self.state.shape[0]) or dequantised(self)
+    )
+    tokens = ids(1, 1)  # which chooses two experts in each layer
+    with torch.no_grad():
+        few = model(tokens).logits
+        assert counts == [2] * 4 and experts > 2
+        monkeypatch.setattr(forward, "_reads_few", lambda *given: False)
+        assert torch.equal(model(tokens).logits, few)
+        assert counts[4:] == [experts] * 4
+    monkeypatch.undo()
+    assert (model(tokens).logits.detach() - few).abs().max() == 0  # with a backward pass to come
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+@pytest.mark.parametrize("is_double", [True, False])
+@pytest.mark.parametrize("storage_dtype", [torch.uint8, torch.bfloat16])
+def test_chosen_experts_have_the_values_of_all(kind, is_double, storage_dtype):
+    weight = torch.randn(6, 128, 192, generator=torch.Generator().manual_seed(0))
+    data, state = quantize_4bit(weight, quant_type=kind, compress_statistics=is_double, quant_storage=storage_dtype)
+    whole = storage.Packed(data, state)
+    chosen = torch.tensor([1, 2, 5])
+    assert torch.equal(whole.of(chosen).dequantised(), whole.dequantised()[chosen])

@@ -26,8 +26,12 @@ def experts_forward(self: nn.Module, hidden_states: Tensor, top_k_index: Tensor,
     tokens, chosen = top_k_index.shape
     expert, order = top_k_index.reshape(-1).sort()  # (S,) with S = N·k
     ends = torch.searchsorted(expert, torch.arange(self.num_experts, device=expert.device), right=True).int()
-    first = _linear(self, "gate_up_proj" if self.has_gate else "up_proj", hidden_states[order // chosen], expert, ends)
-    y = _linear(self, "down_proj", self._apply_gate(first) if self.has_gate else self.act_fn(first), expert, ends)
+    present = expert.unique_consecutive() if _reads_few(self, expert) else None
+    name = "gate_up_proj" if self.has_gate else "up_proj"
+    first = _linear(self, name, hidden_states[order // chosen], expert, ends, present)
+    y = _linear(
+        self, "down_proj", self._apply_gate(first) if self.has_gate else self.act_fn(first), expert, ends, present
+    )
     if getattr(self, "has_post_expert_norm", False):  # since transformers 5.20
         y = self.post_expert_norm(y)
     y = y * top_k_weights.reshape(-1)[order, None]
@@ -35,10 +39,27 @@ def experts_forward(self: nn.Module, hidden_states: Tensor, top_k_index: Tensor,
     return y.to(hidden_states.dtype)
 
 
-def _linear(self: nn.Module, name: str, x: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
-    """The rows of each expert times its weight, with the LoRA on it and its bias, (S, out)."""
+def _reads_few(self: nn.Module, expert: Tensor) -> bool:
+    """Whether the tokens are so few that most experts have none, as when a token is sampled for each of a few rows.
+
+    A backward pass would keep the copies of their 4-bit weights, so all experts are dequantised where there may be one.
+    """
+    return not torch.is_grad_enabled() and len(expert) < self.num_experts
+
+
+def _linear(
+    self: nn.Module, name: str, x: Tensor, expert: Tensor, ends: Tensor, present: Tensor | None = None
+) -> Tensor:
+    """The rows of each expert times its weight, with the LoRA on it and its bias, (S, out).
+
+    Args:
+        present: The experts that have rows, which alone are dequantised; `None` for all.
+    """
     weight = packed(self, name)
-    y = grouped(x, weight, ends, is_transposed=self.is_transposed)
+    if present is None:
+        y = grouped(x, weight, ends, is_transposed=self.is_transposed)
+    else:
+        y = grouped(x, weight.of(present), ends[present], is_transposed=self.is_transposed)
     for factors in adapter.active(self, name):
         y = adapter.added(y, x, factors, ends, is_transposed=self.is_transposed)
     return y + getattr(self, f"{name}_bias")[expert].to(y.dtype) if self.has_bias else y

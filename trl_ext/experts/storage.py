@@ -40,6 +40,26 @@ class Packed(NamedTuple):
 
         return dequantize_4bit(self.data, self.state)
 
+    def of(self, experts: Tensor) -> Packed:
+        """A copy of the weights of some experts, which dequantises to the same values.
+
+        Args:
+            experts: Their numbers, (A,).
+        """
+        from bitsandbytes.functional import QuantState, dequantize_blockwise
+
+        state, count = self.state, self.state.shape[0]
+        scales = dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
+        chosen = QuantState(
+            absmax=scales.float().view(count, -1)[experts].flatten(),
+            shape=(len(experts), *state.shape[1:]),
+            dtype=state.dtype,
+            blocksize=state.blocksize,
+            quant_type=state.quant_type,
+            code=state.code,
+        )
+        return Packed(self.data.view(count, -1)[experts].view(-1, 1), chosen)
+
 
 def are_experts(module: nn.Module) -> bool:
     """Whether a module has the experts of a layer fused into parameters, and computes them by a chosen implementation."""
