@@ -57,12 +57,73 @@ FAMILIES = {
         "text_config": {**TEXT, "rope_parameters": ROPE | {"mrope_interleaved": True}}, **IDS,
         "vision_config": {**GRIDS, "hidden_size": 16, "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
     }, 4),
+    "qwen 3 vl, mixture": ("qwen3_vl_moe", {
+        "text_config": {
+            **TEXT, "rope_parameters": ROPE | {"mrope_interleaved": True}, "num_experts": 4, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+        }, **IDS,
+        "vision_config": {**GRIDS, "hidden_size": 16, "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+    }, 4),
+    "glm 4v": ("glm4v", {
+        "text_config": {**TEXT, "rope_parameters": ROPE | {"mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5}},
+        "vision_config": {**TOWER, "depth": 2, "num_heads": 2, "out_hidden_size": 32},
+        "image_token_id": IMAGE, "video_token_id": VIDEO, "image_start_token_id": START, "image_end_token_id": END,
+        "video_start_token_id": 94, "video_end_token_id": 95,
+    }, 4),
+    "llava next": ("llava_next", {
+        "text_config": {"model_type": "llama", **TEXT}, "vision_config": {"model_type": "clip_vision_model", **TOWER},
+        "image_token_index": IMAGE, "vision_feature_layer": -1, "image_grid_pinpoints": [[16, 32], [32, 16], [16, 16]],
+    }, 36),
+    "llava onevision": ("llava_onevision", {
+        "text_config": {"model_type": "qwen2", **TEXT}, "vision_config": {"model_type": "siglip_vision_model", **TOWER},
+        "image_token_index": IMAGE, "vision_feature_layer": -1, "image_grid_pinpoints": [[16, 32], [32, 16], [16, 16]],
+    }, 36),
+    "internvl": ("internvl", {
+        "text_config": {"model_type": "qwen2", **TEXT}, "image_token_id": IMAGE,
+        "vision_config": {**TOWER, "image_size": [16, 16], "patch_size": [4, 4]},
+    }, 4),
+    "mistral 3": ("mistral3", {
+        "text_config": {"model_type": "mistral", **TEXT, "sliding_window": None}, "image_token_index": IMAGE,
+        "vision_config": {"model_type": "pixtral", **TOWER, "head_dim": 8},
+    }, 4),
+    "aya vision": ("aya_vision", {
+        "text_config": {"model_type": "cohere2", **TEXT, **MIXED}, "image_token_index": IMAGE,
+        "vision_config": {"model_type": "siglip_vision_model", **TOWER},
+    }, 4),
+    "cohere 2 vision": ("cohere2_vision", {
+        "text_config": {"model_type": "cohere2", **TEXT, **MIXED}, "image_token_id": IMAGE, "alignment_intermediate_size": 64,
+        "vision_config": {"model_type": "siglip_vision_model", **TOWER},
+    }, 4),
+    "gemma 4, window 6 and full": ("gemma4", {
+        "text_config": {**TEXT, **MIXED, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 97},
+        "vision_config": {
+            **TOWER, "num_key_value_heads": 2, "head_dim": 8, "pooling_kernel_size": 2, "position_embedding_size": 64,
+        },
+        "image_token_id": IMAGE, "video_token_id": VIDEO, "boi_token_id": START, "eoi_token_id": END, "audio_token_id": 94,
+        "boa_token_id": 95, "eoa_token_index": 96,
+    }, 4),
+    "idefics 2": ("idefics2", {
+        "text_config": {"model_type": "mistral", **TEXT, "sliding_window": None}, "vision_config": {**TOWER}, "image_token_id": IMAGE,
+        "perceiver_config": {
+            "hidden_size": 32, "resampler_n_latents": 4, "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 8,
+            "num_key_value_heads": 1,
+        },
+    }, 4),
 }  # fmt: skip
-OF_GRIDS = {"qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
+OWN_MASK = {
+    "paligemma": ("paligemma", {
+        "text_config": {"model_type": "gemma", **TEXT}, "image_token_index": IMAGE, "projection_dim": 32,
+        "vision_config": {"model_type": "siglip_vision_model", **TOWER, "projection_dim": 32},
+    }, 16),
+}  # fmt: skip
+"""A family that makes its mask before the language model, and is padded."""
+OF_GRIDS = {"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v"}
+OF_TILES = {"llava_next", "llava_onevision"}
+"""Families that are given each image whole and in tiles, here one."""
 
 
 def model_of(name: str):
-    model_type, config, tokens = FAMILIES[name]
+    model_type, config, tokens = (FAMILIES | OWN_MASK)[name]
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type, **config)).eval()
     with torch.no_grad():
@@ -91,9 +152,18 @@ def collated(model, tokens: int) -> dict:
         pixels = torch.randn(count * 16, 3 * 2 * 4 * 4)
         batch["image_grid_thw"] = torch.tensor([[1, 4, 4]] * len(sides))
         batch["mm_token_type_ids"] = (batch["input_ids"] == IMAGE).long()
+    elif kind == "gemma4":
+        pixels = torch.rand(count, 16, 3 * 4 * 4)  # patches, and their places in the image
+        batch["image_position_ids"] = (
+            torch.cartesian_prod(torch.arange(4), torch.arange(4)).flip(1).repeat(len(sides), 1, 1)
+        )
+        batch["mm_token_type_ids"] = (batch["input_ids"] == IMAGE).long()
     else:
-        pixels = torch.randn(count, *((1,) if kind in ("idefics3", "smolvlm") else ()), 3, 16, 16)
-    if kind == "gemma3":
+        several = {"idefics2": 1, "idefics3": 1, "smolvlm": 1} | dict.fromkeys(OF_TILES, 2)
+        pixels = torch.randn(count, *((several[kind],) if kind in several else ()), 3, 16, 16)
+    if kind in OF_TILES | {"mistral3"}:
+        batch["image_sizes"] = torch.tensor([[16, 16]] * len(sides))
+    if kind in ("gemma3", "paligemma"):
         batch["token_type_ids"] = (batch["input_ids"] == IMAGE).long()
     return batch | {"pixel_values": torch.cat([pixels, pixels])}
 
@@ -159,6 +229,25 @@ def test_the_proof_accepts_images_and_rejects_wrong_ones(name):
         assert outcome().reason is None
         swapped = row["pixel_values"].flip(0)
         assert "disagree" in outcome(pixel_values=swapped).reason
+
+
+def test_a_family_that_makes_its_mask_itself_is_padded():
+    model, tokens = model_of("paligemma")
+    batch = collated(model, tokens)
+    with torch.no_grad():
+        padded = forward.run(model, batch).per_token_logps.sum(dim=1)
+        attention.switch(model)
+        row = packed(model, batch)
+
+        def score(one):
+            return forward.run(model, {**row, "packed": one}).per_token_logps.sum(dim=1)
+
+        assert (
+            proof.prove(score, padded, row["packed"], [3, 1, 2, 2, 4, 1], torch.float32).reason
+            == proof.CHANGES_ITS_MASK
+        )
+        again = forward.run(model, images.unpacked(row)).per_token_logps.sum(dim=1)
+    assert torch.allclose(again, padded, rtol=1e-6, atol=1e-6)
 
 
 def test_images_that_are_not_repeated_are_left_padded():

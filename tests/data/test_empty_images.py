@@ -5,7 +5,9 @@ import json
 import pytest
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Picture
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer, PaliGemmaProcessor, PreTrainedTokenizerFast
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from tests.data.rows import CONVERSATIONAL, PLAIN
 from trl_ext import data, demo
@@ -43,3 +45,18 @@ def test_a_model_that_reads_text_only(tmp_path, monkeypatch, capsys):
     assert "The data has images (column `images` or `image`), and the model reads text only" in said
     with pytest.raises(UserError, match="Choose a vision-language model, or remove the column"):
         require_vision(AutoTokenizer.from_pretrained(demo.MODEL))
+
+
+def test_a_processor_that_tokenises_nothing_without_images():
+    """TRL's collators tokenise completions apart from the images of their prompts."""
+    words = ["<pad>", "<unk>", "<bos>", "</s>", "<image>", "a"]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<bos>", extra_special_tokens={"image_token": "<image>"}
+    )
+    pictures = SiglipImageProcessorPil(size={"height": 4, "width": 4})
+    pictures.image_seq_length = 1
+    with pytest.raises(
+        UserError, match=r"which PaliGemmaProcessor does not do .*Choose another vision-language model"
+    ):
+        require_vision(PaliGemmaProcessor(image_processor=pictures, tokenizer=tokenizer))

@@ -42,11 +42,23 @@ def known_to_be_wrong(config: Any) -> str | None:
     return None
 
 
+CHANGES_ITS_MASK = "it changes its attention mask itself, which packed rows do not support"
+
+
 class Outcome(NamedTuple):
     """Result of a test: why packing fails, or `None`; and the measured values, as one clause."""
 
     reason: str | None
     measured: str = ""
+
+    @classmethod
+    def of_error(cls, error: Exception) -> "Outcome":
+        """The result of a test that fails with an error. Errors of memory are raised again."""
+        if is_out_of_memory(error):
+            raise error
+        if isinstance(error, AttributeError) and isinstance(error.obj, attention.SegmentMask):
+            return cls(CHANGES_ITS_MASK)
+        return cls(f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}")
 
 
 def allowed(logp: float, tokens: int, dtype: torch.dtype) -> float:
@@ -87,9 +99,7 @@ def prove(
     except attention.CannotPackError as error:
         return Outcome(str(error))
     except Exception as error:  # a kernel that does not run on this device, or a model that changes its masks
-        if is_out_of_memory(error):
-            raise
-        return Outcome(f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}")
+        return Outcome.of_error(error)
     if not asked.masks:
         return Outcome("it builds its attention mask itself")
     row = replace(row, layout=attention.broken(row.layout))

@@ -96,16 +96,24 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
 
 
 def require_vision(processing_class: Any) -> None:
-    """Refuse images for a model that reads text only.
+    """Refuse images for a model that reads text only, or whose processor tokenises nothing without images.
 
     Raises:
-        UserError: There is a tokenizer where a processor of images is needed.
+        UserError: There is a tokenizer where a processor of images is needed, or TRL's collators cannot use the processor.
     """
     if not isinstance(processing_class, ProcessorMixin):
         raise UserError(
             "The data has images (column `images` or `image`), and the model reads text only: it has a tokenizer and no processor "
             "of images. Choose a vision-language model, or remove the column."
         )
+    try:
+        processing_class(text=["a"], padding=True, add_special_tokens=False)  # as TRL's collators tokenise completions
+    except Exception as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"The data has images, and TRL tokenises completions apart from the images of their prompts, which "
+            f"{type(processing_class).__name__} does not do ({why}). Choose another vision-language model, or remove the column."
+        ) from error
 
 
 def refuse_thoughts(given: Examples) -> None:

@@ -28,6 +28,7 @@ from trl_ext.cli import main
 from trl_ext.evaluation.rows import Rows
 from trl_ext.evaluation.scores import scorer
 from trl_ext.runs.load import open_model
+from trl_ext.support.errors import UserError
 from trl_ext.trainers import (
     PairedPreferenceConfig,
     PairedPreferenceTrainer,
@@ -218,6 +219,20 @@ def test_images_that_cannot_be_packed_are_padded(cls, changes, sentence, tiny_vl
     assert not mine.image_rows.is_packed
     assert relative_difference(mine.recorder.gradients[0], trl.recorder.gradients[0]) < 1e-5
     assert mine.recorder.logs[0]["loss"] == pytest.approx(trl.recorder.logs[0]["loss"], rel=1e-5)
+
+
+def test_a_model_that_fails_on_images_is_named(tiny_vlm, tmp_path, monkeypatch):
+    """As Llama 4 does with transformers 5.24, whose output lacks a field that it reads."""
+
+    def forward(*args, **kwargs):
+        return object().image_outputs
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "get_image_features", forward)
+    monkeypatch.setattr("transformers.models.llava.modeling_llava.LlavaModel.get_image_features", forward)
+    with pytest.raises(
+        UserError, match=r"LlavaForConditionalGeneration of transformers .* fails on examples with images"
+    ):
+        train(PairedPreferenceTrainer, PairedPreferenceConfig(**arguments(tmp_path, max_length=None)), tiny_vlm)
 
 
 def test_labelled_images_train_as_in_trl(tiny_vlm, tmp_path, capsys):

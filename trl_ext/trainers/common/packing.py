@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from accelerate.utils import broadcast_object_list
 
 from trl_ext.batching import attention, images, kernels, proof
 from trl_ext.batching.packed import PackedRow, Tree, pack
 from trl_ext.batching.padded import padded_batch
 from trl_ext.reference.implicit import no_grad_eval
+from trl_ext.support.errors import UserError
 from trl_ext.support.free_memory import release
 from trl_ext.trainers.common import forward, lora
 from trl_ext.trainers.common.processes import on_any_process
@@ -86,8 +88,18 @@ class PackingProof:
             return proof.Outcome("its processor does not repeat the images of a prompt for the rejected completion")
         lengths = collated["completion_mask"].sum(dim=1).tolist()
         with self.runtime.autocast(), no_grad_eval(self.runtime.model):
-            padded = self._score(self.runtime.to_device(collated))
-            return self._with_kernels(complete(self.runtime.to_device(packed)), padded, lengths)
+            try:
+                padded = self._score(self.runtime.to_device(collated))
+            except (AttributeError, TypeError) as error:
+                raise UserError(
+                    f"{type(self.runtime.base).__name__} of transformers {transformers.__version__} fails on examples with images, in "
+                    f"padded rows, too ({error}). Choose another vision-language model, or another version of transformers."
+                ) from error
+            try:
+                batch = complete(self.runtime.to_device(packed))
+            except Exception as error:  # of a model that computes the positions of images in another way
+                return proof.Outcome.of_error(error)
+            return self._with_kernels(batch, padded, lengths)
 
     def _with_kernels(self, batch: dict[str, Any], padded: torch.Tensor, lengths: list[int]) -> proof.Outcome:
         """Compare the packed row of a batch with padded values, (S,), kernel by kernel."""
