@@ -166,7 +166,7 @@ SEAMS = (
     ),
     Seam(
         "experts/storage.py",
-        "bitsandbytes' parametrised 4-bit parameters; where torch keeps parametrisations",
+        "bitsandbytes' parametrised 4-bit parameters, and the fields of its `QuantState`; where torch keeps parametrisations",
         "experts/test_loading.py",
     ),
     Seam(
