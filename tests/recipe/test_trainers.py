@@ -74,6 +74,10 @@ def test_the_resolved_recipe_asks_for_the_same_run(tmp_path):
         ),
         ("response_length: 53\n", "write `max_completion_length: 53`."),
         ("max_prompt_length: 53\n", "prompts are never cut, and `max_completion_length` limits the completions"),
+        ("rloo_k: 4\n", "write `num_generations: 4`."),
+        ("token_level_kl: false\n", "write `kl_level: sequence`."),
+        ("total_episodes: 100\n", "it counts completions. Set `max_steps` or `num_train_epochs`."),
+        ("vllm_guided_decoding_regex: a+\n", "write `vllm_structured_outputs_regex: a+`."),
     ],
 )
 def test_one_mistake_one_sentence(tmp_path, text, sentence):

@@ -147,6 +147,24 @@ def two_sided(s: Settings) -> Iterator[str]:
         )
 
 
+def cap_below_one(s: Settings) -> tuple[str, ...]:
+    """The setting that caps the ratio of CISPO below 1, where it acts on fresh samples too; none otherwise."""
+    if grpo_losses.translated(s.__getitem__)("policy_objective") != "cispo":
+        return ()
+    key = "epsilon" if s["epsilon_high"] is None and s.method.name == "grpo" else "epsilon_high"  # as in TRL
+    return (key,) if isinstance(s[key], int | float) and 0 < s[key] < 1 else ()
+
+
+@note("policy_objective", "epsilon_high", also=("loss_type",))
+def capped_on_fresh_samples(s: Settings) -> Iterator[str]:
+    if "epsilon_high" in cap_below_one(s):
+        high = s["epsilon_high"]
+        yield (
+            f"{s.where('epsilon_high')} is {high:g}. The objective cispo caps the ratio π/π_old at this number itself, not at 1 plus "
+            f"it, so that every token counts {high:g} at most. Give 1 or more, 5.0 for instance (arXiv:2510.13786)."
+        )
+
+
 @note("advantage", *OF_A_CRITIC)
 def without_critic(s: Settings) -> Iterator[str]:
     info = declared(s)

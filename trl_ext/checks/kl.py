@@ -1,8 +1,10 @@
 """Rules about PPO's KL: estimator, placement, level, coefficient and controller."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+from trl_ext.checks.bounds import NOT_NEGATIVE, out_of_bounds
 from trl_ext.checks.rule import note, problem
 from trl_ext.checks.settings import Settings
 from trl_ext.rl import policy_gradient, step_table, truth_table
@@ -79,6 +81,9 @@ def kl_in_words(effective: Callable[[str], Any]) -> tuple[str, str]:
         f"{estimator} in the {placement} at {level} level, coefficient {coefficient(effective):g}{steering}",
         gradient,
     )
+
+
+problem("beta", applies_to=lambda method: method.follows_trl)(partial(out_of_bounds, "beta", NOT_NEGATIVE))
 
 
 @problem("beta", "kl_coef")

@@ -6,7 +6,7 @@ Settings that would only be ignored are noted; a recipe that trains another meth
 from collections.abc import Iterator
 from functools import partial
 
-from trl_ext.checks.advantage import declared
+from trl_ext.checks.advantage import cap_below_one, declared
 from trl_ext.checks.rule import is_policy_gradient, note, problem, samples, samples_pairs
 from trl_ext.checks.settings import Settings
 from trl_ext.support.messages import joined
@@ -54,7 +54,7 @@ OF_A_POLICY_GRADIENT = ("epsilon", "epsilon_high", "normalize_advantages")
 
 def without_effect(key: str, s: Settings) -> Iterator[str]:
     if s.differs(key):
-        where = "with a loss on sampled pairs" if s.method.has_loss else "in PPO"
+        where = "with a loss on sampled pairs" if s.method.has_loss else f"in {s.method.title}"
         yield f"{s.where(key)} has no effect {where}: {WITHOUT_EFFECT[key]}."
 
 
@@ -113,7 +113,7 @@ def names_of_labels(s: Settings) -> Iterator[str]:
 
 @note(
     *CLIPPING, "num_iterations", "gradient_accumulation_steps", "steps_per_generation", "generation_batch_size", "advantage",
-    applies_to=is_policy_gradient,
+    applies_to=is_policy_gradient, also=("policy_objective", "loss_type"),
 )  # fmt: skip
 def clipping(s: Settings) -> Iterator[str]:
     """Clipping acts on rollouts that are older than the policy they train, and there are none."""
@@ -121,6 +121,7 @@ def clipping(s: Settings) -> Iterator[str]:
     steps = s["steps_per_generation"] or (None if s["generation_batch_size"] else accumulated)
     info = declared(s)
     unread = () if info is None or info.needs_critic else ("cliprange_value",)  # which another note says
+    unread += cap_below_one(s)
     changed = [s.where(key) for key in CLIPPING if s.differs(key) and key not in unread]
     if steps is None or steps > accumulated or s["num_iterations"] != 1 or not changed:
         return

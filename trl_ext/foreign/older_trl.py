@@ -9,6 +9,8 @@ from trl_ext.methods import METHODS
 
 _PADDING = Meaning(reason="the data collator does the padding")
 _LOGITS = Meaning(reason="the full logits are never built")
+_STOP = Meaning(reason="completions end at the end tokens of the model")
+_ROWS = Meaning(reason="rows are as long as the free memory allows, and `row_tokens` sets their length")
 _PRECISION = Meaning(reason="`bf16` or `fp16` choose the precision")
 
 
@@ -49,6 +51,10 @@ def _warmup(ratio: Any) -> Meaning:
 
 def _tensorboard(folder: Any) -> Meaning:
     return Meaning({"env": {"TENSORBOARD_LOGGING_DIR": folder}}) if folder else DEFAULT
+
+
+def _level_of_kl(is_of_tokens: Any) -> Meaning:
+    return Meaning({"kl_level": "token" if is_of_tokens else "sequence"})
 
 
 def _reference_free(on: Any) -> Meaning:
@@ -114,5 +120,35 @@ OLDER_TRL = Dialect(
         "gradient_checkpointing_use_reentrant": of(
             lambda value: Meaning({"gradient_checkpointing_kwargs": {"use_reentrant": value}})
         ),
+        # RLOO and PPO before TRL 0.22
+        "rloo_k": "num_generations",
+        "normalize_advantage": "normalize_advantages",
+        "token_level_kl": of(_level_of_kl),
+        "exp_name": "run_name",
+        "total_episodes": Meaning(
+            reason="it counts completions",
+            advice="set `max_steps` or `num_train_epochs`. A rollout has `per_device_train_batch_size` times "
+            "`gradient_accumulation_steps` completions",
+        ),
+        "num_mini_batches": Meaning(
+            reason="a rollout is learnt from in `steps_per_generation` micro-batches, of which "
+            "`gradient_accumulation_steps` are an optimizer step"
+        ),
+        "local_rollout_forward_batch_size": _ROWS,
+        "num_sample_generations": Meaning(reason="`log_completions: true` prints completions of every rollout"),
+        "stop_token": _STOP,
+        "stop_token_id": _STOP,
+        "sft_model_path": Meaning(
+            reason="policy and reference start from `model_name_or_path`", advice="write the folder there"
+        ),
+        # GRPO
+        "vllm_guided_decoding_regex": "vllm_structured_outputs_regex",
+        "vllm_max_model_len": "vllm_max_model_length",
+        "vllm_device": Meaning(
+            reason="`vllm_mode` says where vLLM runs: `colocate` on the GPUs that train, or `server`"
+        ),
+        "vllm_dtype": Meaning(reason="vLLM computes in the dtype of the weights that it receives"),
+        "vllm_enable_prefix_caching": Meaning(reason="vLLM caches prefixes by default"),
+        "wandb_log_unique_prompts": "log_unique_prompts",
     },
 )

@@ -29,6 +29,7 @@ TRL_SCRIPTS = Dialect(
         "num_ppo_epochs": "num_iterations",
         "response_length": "max_completion_length",
         "whiten_rewards": _WHITENING,
+        "normalize_reward": _WHITENING,
         # the launcher
         "accelerate_config": launch("--config_file FILE"),
         "config_file": launch("--config_file FILE"),

@@ -115,6 +115,7 @@ def test_beta_and_kl_coef_are_two_names_of_one_number(config, tmp_path):
         ),
         ("multi_objective_aggregation: normalize_then_sum\nadvantage: rloo\n", "which belongs to the advantage grpo"),
         ("sync_ref_model: true\nbeta: 0.1\n", "`sync_ref_model` (line 6) is true"),
+        ("beta: -0.1\n", "`beta` (line 6) is -0.1: give a number of at least 0."),
     ],
 )
 def test_what_cannot_work(text, words, tmp_path):
@@ -128,6 +129,7 @@ def test_what_cannot_work(text, words, tmp_path):
         ("loss_type: dr_grpo\n", "set `scale_rewards: none` for that"),
         ("loss_type: bnpo\ngradient_accumulation_steps: 2\n", "divides by the tokens of the rollout, as dapo does"),
         ("loss_type: cispo\n", "the cap is `epsilon`, 0.2, and every token counts 0.2 at most"),
+        ("loss_type: cispo\nepsilon_high: 0.28\n", "caps the ratio π/π_old at this number itself, not at 1 plus it"),
         ("loss_type: luspo\n", "set `importance_sampling_level: sequence`"),
         ("importance_sampling_level: sequence\n", "For GSPO (arXiv:2507.18071) set `loss_type: grpo`"),
         ("loss_type: vespo\nimportance_sampling_level: sequence\n", "has no effect with `loss_type: vespo`"),
@@ -137,6 +139,14 @@ def test_what_cannot_work(text, words, tmp_path):
 def test_what_works_and_may_surprise_is_noted(text, words, tmp_path):
     found = load_from(tmp_path, RECIPE + text).notes
     assert any(words in note for note in found), found
+
+
+@pytest.mark.parametrize(
+    ("text", "has_effect"), [("epsilon: 0.3\n", True), ("epsilon_high: 0.3\n", True), ("epsilon_high: 5.0\n", False)]
+)
+def test_a_cap_of_cispo_below_one_acts_on_fresh_samples(text, has_effect, tmp_path):
+    found = load_from(tmp_path, f"{RECIPE}loss_type: cispo\n{text}").notes
+    assert any("has no effect: each rollout is used for one step" in note for note in found) != has_effect, found
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,13 @@ def test_same_loss_metrics_gradients_and_weights(case, tiny_model, tmp_path):
     assert clipped[1] > 0 and clipped[0] == 0
 
 
-@pytest.mark.parametrize("case", [{"mask_truncated_completions": True}, {}], ids=["truncated", "without a score"])
+@pytest.mark.parametrize(
+    "case",
+    [{"mask_truncated_completions": True}, {}, {"normalize_advantages": True}],
+    ids=["truncated", "without a score", "without a score, normalised"],
+)
 def test_completions_that_are_left_out_count_in_trls_loss_but_not_in_its_gradient(case, tiny_model, tmp_path):
     """A truncated completion has ratio 1 in TRL, whatever its advantage, so its term of the loss is a constant."""
-    rewards = {} if case else {"rewards": nothing_for_some}
+    rewards = {} if "mask_truncated_completions" in case else {"rewards": nothing_for_some}
     theirs, ours = both(THEIRS, OURS, tiny_model, tmp_path, case, **rewards)
     check_same(theirs, ours, but=("loss", "entropy"))

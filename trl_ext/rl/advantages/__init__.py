@@ -15,7 +15,7 @@ tensor over processes, is neither.
 A completion whose mask is 0 everywhere counts in no mean. To keep one in its group's mean without learning from it, such as a
 truncated one, pass its mask here and clear it for the loss.
 
-`moments` and `whiten` are those of `trl_ext.rl.masked`.
+`moments` and `whiten` are those of `trl_ext.rl.masked`. `Groups` adds up over the completions of each prompt.
 """
 
 import importlib
@@ -53,6 +53,8 @@ def __getattr__(name: str) -> Any:
     # Imported when first used, so that declarations are read without torch.
     if name in ("moments", "whiten"):
         return getattr(importlib.import_module("trl_ext.rl.masked"), name)
+    if name == "Groups":
+        return importlib.import_module("trl_ext.rl.advantages._groups").Groups
     if not name.startswith("_") and name in available():
         return get(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

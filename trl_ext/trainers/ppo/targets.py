@@ -81,16 +81,19 @@ class Rollout(Sampled):
         """
         info = advantages.describe(args.advantage)
         token_advantages, of_critic = self._advantages(info, shaped, args, add_up)
+        has_baseline = self._has_baseline(info, add_up)
         loss_kl_coef = shaped.new_tensor(kl_coef if args.kl_placement == "loss" else 0.0)
         _, variance = masked.moments(token_advantages, self.mask, add_up)
         if args.normalize_advantages and info.needs_groups:
-            mean, deviation = self._moments_of_completions(token_advantages, add_up)
+            mean, deviation = self._moments_of_completions(token_advantages, has_baseline, add_up)
             token_advantages = (token_advantages - mean) / (deviation + GROUP_EPSILON)
             loss_kl_coef = loss_kl_coef / (deviation + GROUP_EPSILON)
         elif args.normalize_advantages:
-            token_advantages = masked.whiten(token_advantages, self.mask, epsilon=WHITENING_EPSILON, add_up=add_up)
+            whitened = self.mask * has_baseline.unsqueeze(1)
+            _, variance = masked.moments(token_advantages, whitened, add_up)
+            token_advantages = masked.whiten(token_advantages, whitened, epsilon=WHITENING_EPSILON, add_up=add_up)
             loss_kl_coef = loss_kl_coef * (variance + WHITENING_EPSILON).rsqrt()
-        token_advantages = masked.apply(token_advantages, self.mask)
+        token_advantages = masked.apply(token_advantages, self.mask * has_baseline.unsqueeze(1))
         tokens, completions = add_up(torch.stack([self.mask.sum().float(), shaped.new_tensor(len(self.mask))]))
         scored = {OLD_LOGPS: self.logps, REF_LOGPS: self.ref_logps}
         return {
@@ -103,13 +106,22 @@ class Rollout(Sampled):
             **of_critic,
         }
 
+    def _has_baseline(self, info: Any, add_up: Callable[[Tensor], Tensor]) -> Tensor:
+        """Bool (B,): false for a completion whose reward is compared with none; its advantage is 0, and is not whitened."""
+        if info.needs_greedy:
+            return ~self.greedy_scores.isnan()
+        if info.needs_groups:
+            ones = torch.ones(self.compared.shape, device=self.compared.device)
+            return advantages.Groups(ones, self.compared, self.groups, add_up).counts > 1
+        return torch.ones(len(self.mask), dtype=torch.bool, device=self.mask.device)
+
     def _moments_of_completions(
-        self, token_advantages: Tensor, add_up: Callable[[Tensor], Tensor]
+        self, token_advantages: Tensor, has_baseline: Tensor, add_up: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the advantages of completions, which are the same for all tokens of one (as TRL whitens RLOO's)."""
         lengths = self.compared.sum(1)
         of_completions = masked.total(token_advantages, self.compared) / lengths.clamp(min=1)
-        mean, variance = masked.moments(of_completions, lengths > 0, add_up)
+        mean, variance = masked.moments(of_completions, (lengths > 0) & has_baseline, add_up)
         return mean, variance.sqrt()
 
     def _advantages(
