@@ -96,6 +96,7 @@ $(LOWEST)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOWEST)/bin/uv pip compile --quiet --no-header --no-annotate --python $(LOWEST)/bin/python --resolution lowest-direct \
+	  --extra completion --extra judge --extra math --extra search \
 	  $(if $(LOWEST_TORCH),--no-emit-package torch) --output-file $(LOWEST)/lowest.txt pyproject.toml
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/lowest.txt \
 	  torch$(addprefix ==,$(LOWEST_TORCH)) -e '.[dev]'
