@@ -26,14 +26,22 @@ CURVES = "dpo-seed0"
 """The run whose curves are shown."""
 
 
-def compared(losses: Sequence[str], seeds: Sequence[int], runs: Path) -> tuple[dict, list[dict], int]:
+def compared(
+    losses: Sequence[str], seeds: Sequence[int], runs: Path, flags: Sequence[str] = ()
+) -> tuple[dict, list[dict], int]:
     """Train and evaluate the demo with losses and seeds, except for runs that are finished in this directory.
+
+    Args:
+        losses: By name.
+        seeds: Of each loss.
+        runs: The directory.
+        flags: Further flags of all runs.
 
     Returns:
         The results of the base, those of the runs, and the number of completions of each.
     """
     grid = ["--losses", ",".join(losses), "--seeds", ",".join(map(str, seeds))]
-    if (code := trl_ext(["compare", "demo", *grid, "--output_dir", str(runs)])) != 0:
+    if (code := trl_ext(["compare", "demo", *grid, *flags, "--output_dir", str(runs)])) != 0:
         raise SystemExit(code)
     records = [
         json.loads((runs / f"{loss}-seed{seed}" / "measured.json").read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ import yaml
 from trl import chat_template_utils
 
 from tests import finished_runs
+from tests.trainers.helpers import randomise_lora_b
 from trl_ext import demo
 from trl_ext.build import dataset
 from trl_ext.build.config import training_config
@@ -16,6 +17,7 @@ from trl_ext.evaluation.prompts import PromptChoice, find_prompts
 from trl_ext.evaluation.rows import RowChoice, find_rows
 from trl_ext.evaluation.scores import scorer
 from trl_ext.recipe import load
+from trl_ext.reference import frozen_copy
 from trl_ext.runs.load import open_model
 
 
@@ -79,3 +81,23 @@ def test_tokens_are_those_of_the_runs_own_evaluation(tmp_path, loss):
     wanted = build_trainer(recipe, tmp_path / "again").trainer.eval_dataset
     names = [name for name in wanted.column_names if name.endswith("_ids")]
     assert [[row[name] for name in names] for row in found] == [[row[name] for name in names] for row in wanted]
+
+
+def test_a_run_in_memory_is_scored_against_its_base_and_not_its_moving_reference(tmp_path):
+    """As `compare` finds the model of a run with `sync_ref_model`."""
+    settings = {"dataset_name": write(tmp_path / "own.jsonl", ROWS), "loss": "dpo", "eval_size": 2, "use_cpu": True}
+    run = finished_runs.leave(
+        tmp_path / "run", str(demo.MODEL), eval_strategy="steps", bf16=False, max_steps=1, **settings
+    )
+    recipe = load(run / "recipe.resolved.yaml")
+    rows = find_rows(recipe, training_config(recipe, run), RowChoice())
+    found = []
+    for has_reference in (False, True):
+        opened = open_model(run, needs_reference=True)
+        randomise_lora_b(opened.model)
+        if has_reference:
+            frozen_copy.add(opened.model)
+        made = scorer(opened, rows)
+        found.append([each.reference.sum() for pair in made.scored(made.train_dataset) for each in pair])
+        assert frozen_copy.FROZEN_COPY not in opened.model.peft_config
+    assert found[0] == pytest.approx(found[1], abs=1e-5)

@@ -18,6 +18,7 @@ from trl_ext.inspection import facts, masked_thoughts, thoughts
 from trl_ext.inspection.tokenise import has_images, tokenise
 from trl_ext.inspection.truncation import limits
 from trl_ext.methods import METHODS
+from trl_ext.reference import frozen_copy
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.runs.loaded import Opened
 from trl_ext.support.errors import UserError
@@ -145,7 +146,9 @@ def scorer(opened: Opened, rows: Rows) -> Scorer:
         UserError: Completions cannot be scored with this adapter, or no row is left after tokenisation.
     """
     kind, config = (PairScorer, PairedPreferenceConfig) if rows.is_paired else (AnswerScorer, UnpairedPreferenceConfig)
-    if not opened.is_adapter:
+    if opened.is_adapter:
+        frozen_copy.remove(opened.model)  # of a run that is still in memory; the trainer below adds its own
+    else:
         opened.add_reference()
     try:
         args = config(**_settings(opened, config, "dpo" if rows.is_paired else "apo_zero_unpaired"))
