@@ -79,6 +79,8 @@ def test_counts_are_those_of_the_tokens(qwen3):
         "rejected": {"with an empty thought from the chat template": 5},
     }
     assert found(result) == {"thought_empty": 1, "thought_inserted": 5, "thought_cut": 1}
+    masked = checked("paired", pairs("whole", "whole", "empty", "none", "open"), qwen3, "masked")
+    assert found(masked) == {"thought_unanswered": 1}  # the empty ones are not trained on
 
 
 def test_thoughts_beside_the_text_and_other_tags(qwen3):
@@ -92,6 +94,9 @@ def test_thoughts_beside_the_text_and_other_tags(qwen3):
         ("a", False)
     ]
     assert text.found_in("a b", begins_inside=True) == [("a b", False)] and text.found_in("a < b") == []
+    assert text.found_in("a<|end|>", begins_inside=True) == [("a<|end|>", False)]
+    of_gpt_oss = "a<|end|><|start|>assistant<|channel|>final<|message|>b"
+    assert text.found_in(of_gpt_oss, begins_inside=True) == [("a", True)]
     assert text.found_in("Yes.<|end|>") == []  # the end of a turn, as Phi-3 and the demo's template write it
     assert text.is_open("<think>\n") and not text.is_open("<think>\n</think>") and not text.is_open("Why?")
 

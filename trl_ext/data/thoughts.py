@@ -31,6 +31,8 @@ COMPLETIONS = ("chosen", "rejected", "gold", "completion", "messages")
 _OPEN, _CLOSE = ("|".join(map(re.escape, tags)) for tags in zip(*TAGS, strict=True))
 _ENDS_A_THOUGHT = "|".join(re.escape(end) for _, end in TAGS if end != "<|end|>")
 """Closing tags that end nothing else: gpt-oss ends every message as its thoughts, and so do Phi-3 and others their turns."""
+_ENDS_THE_OPEN_THOUGHT = rf"{_ENDS_A_THOUGHT}|<\|end\|>(?=<\|start\|>)"
+"""Of a thought whose opening tag is not in the text: after its thoughts, gpt-oss begins another message."""
 THOUGHT = re.compile("|".join(f"{re.escape(begin)}(.*?)(?:{re.escape(end)}|\\Z)" for begin, end in TAGS), re.DOTALL)
 EMPTY = re.compile("|".join(rf"\s*{re.escape(begin)}\s*{re.escape(end)}\s*" for begin, end in TAGS))
 """A text that is an empty thought."""
@@ -67,7 +69,7 @@ def first_end(text: str, begins_inside: bool) -> re.Match[str] | None:
         text: Of a completion.
         begins_inside: It is known to begin inside a thought. Otherwise tags that also end other things do not count.
     """
-    tags = _CLOSE if begins_inside else _ENDS_A_THOUGHT
+    tags = _ENDS_THE_OPEN_THOUGHT if begins_inside else _ENDS_A_THOUGHT
     begins, ends = re.search(_OPEN, text), re.search(tags, text)
     return ends if ends is not None and (begins is None or ends.start() < begins.start()) else None
 

@@ -82,7 +82,7 @@ def check(method: Method, given: Examples, processing_class: Any, args: Any, mod
     facts = gather(method, tokenised, applied, model.stops)
     facts.flags |= missing.flags(method, dataset, tokenised, tokenizer)
     facts.thoughts = thoughts.kinds(facts, dataset, tokenised, tokenizer)
-    facts.flags |= thoughts.flags(facts.thoughts, dataset, of_trainer(method, processing_class, args))
+    facts.flags |= thoughts.flags(facts.thoughts, dataset, of_trainer(method, processing_class, args), given.thoughts)
     facts.flags |= token_ends.flags(method, tokenised, tokenizer, model.stops, is_conversational(dataset[0]))
     if given.thoughts == MASKED and method.reads != "prompts":
         tokenised = masked_thoughts.masked(method, tokenised, processing_class)

@@ -41,6 +41,7 @@ SENTENCES = {
     "`thoughts: no_empty` leaves it out, and `chat_template_kwargs: {{enable_thinking: false}}` puts it into the prompt where the "
     "template has that variable",
     "thought_cut": "the thought of a completion is cut, so the completion teaches the model to think without an answer",
+    "thought_unanswered": "the thought of a completion is cut, and thoughts are masked, so nothing of the completion is learned",
     "thought_against_prompt": "the completion thinks, and the chat template ends prompts with an empty thought; `thoughts: answer` "
     "removes the thoughts, and `chat_template_kwargs: {{enable_thinking: true}}` asks for them where the template has that variable",
     "empty": "the completion is empty, which teaches the model to generate nothing",
@@ -73,6 +74,7 @@ IN_BRIEF = {
     "thought_empty": "with an empty thought",
     "thought_inserted": "with an empty thought that the chat template writes",
     "thought_cut": "with a cut thought",
+    "thought_unanswered": "with a cut thought, of which nothing is learned",
     "thought_against_prompt": "with a thought after a prompt that ends with an empty one",
     "empty": "with an empty completion",
     "contradictory": "labelled both desirable and undesirable",

@@ -29,6 +29,8 @@ KINDS = {
     NONE: "without a thought",
 }
 FLAGS = {"thought_empty": EMPTY, "thought_inserted": INSERTED, "thought_cut": CUT}
+FLAGS_IF_MASKED = {"thought_unanswered": CUT}
+"""The same where thoughts are not learned: empty ones cost nothing."""
 LONGEST = 24
 """Tokens of an empty thought, at most."""
 COLUMN = "_trl_ext_thoughts_"
@@ -70,11 +72,19 @@ def kinds(facts: Facts, given: Dataset, tokenised: Dataset, tokenizer: Any) -> d
     return arrays if any(array.any() for array in arrays.values()) else {}
 
 
-def flags(found: dict[str, np.ndarray], given: Dataset, processing_class: Any) -> dict[str, np.ndarray]:
-    """{name of a finding: whether it is true of each example}."""
+def flags(found: dict[str, np.ndarray], given: Dataset, processing_class: Any, choice: str) -> dict[str, np.ndarray]:
+    """{name of a finding: whether it is true of each example}.
+
+    Args:
+        found: See `kinds`.
+        given: The examples.
+        processing_class: Tokenizer or processor.
+        choice: The setting `thoughts`.
+    """
     if not found:
         return {}
-    made = {name: np.any([array == kind for array in found.values()], axis=0) for name, kind in FLAGS.items()}
+    looked_for = FLAGS_IF_MASKED if choice == thoughts.MASKED else FLAGS
+    made = {name: np.any([array == kind for array in found.values()], axis=0) for name, kind in looked_for.items()}
     if _is_switched_off(given, processing_class):
         made["thought_against_prompt"] = np.any([np.isin(array, (WHOLE, CUT)) for array in found.values()], axis=0)
     return made
