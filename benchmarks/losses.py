@@ -26,7 +26,9 @@ HUMANLINE = {f"{loss}, humanline": loss for loss in humanline.LOSSES}
 OF_HUMANLINE = (
     *("--humanline", "true", "--sync_ref_model", "true"),
     *("--ref_model_mixup_alpha", "1.0", "--ref_model_sync_steps", "1"),
+    *("--learning_rate", "3e-4"),
 )
+"""The rate is that of the demo's losses without a reference: a reference that follows does not limit the distance either."""
 MEASURES = {"reward": "score/true reward", "fluency": "score/sentences that parse", "kl": "kl"}
 
 

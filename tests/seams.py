@@ -224,6 +224,11 @@ SEAMS = (
     ),
     Seam("reference/starting_point.py", "`add_fused_lm_head` of TRL", "reference/test_starting_point.py"),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
+    Seam(
+        "runs/movement_examples.py",
+        "`_tokenize_prompts` of TRL's RLOO trainer, for the completions that show how far a run has moved",
+        "runs/test_movement_of_kinds.py",
+    ),
     Seam("runs/report.py", "`get_config_model_id` of TRL", "runs/test_run.py"),
     Seam(
         "search/study.py",
