@@ -9,6 +9,7 @@ from peft.utils.transformers_weight_conversion import convert_peft_config_for_tr
 from transformers import AutoConfig, PreTrainedConfig
 
 from trl_ext.experts.targets import ends_of_parameters, has_experts, outside_experts, unknown_parameters
+from trl_ext.model_files import quantised
 from trl_ext.recipe import Recipe
 from trl_ext.support import messages
 from trl_ext.support.errors import UserError
@@ -47,7 +48,7 @@ def check(
     """Check that every named LoRA target exists in the model. Only its configuration is read.
 
     PEFT trains the targets it finds and ignores the others silently, as long as it finds one. `all-linear` becomes the names of
-    the linear layers outside experts if the model is a mixture of them.
+    the linear layers outside experts if the model is a mixture of them, and of all linear layers if PEFT would not find them.
 
     Args:
         path: Path or Hub name of the model.
@@ -62,14 +63,15 @@ def check(
     config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     architecture = getattr(transformers, (config.architectures or [""])[0], None)
     is_named = targets is not None and not isinstance(targets, str)
-    if architecture is None or not (is_named or parameters or _may_have_experts(config)):
+    hides_linear = _hides_linear_layers(config)
+    if architecture is None or not (is_named or parameters or hides_linear or _may_have_experts(config)):
         return Targets(targets, bool(parameters))  # remote code is not run to check a spelling
     with torch.device("meta"):
         model = architecture._from_config(config)
     is_mixture = has_experts(model)
     _require_parameters(path, model, parameters or [])
-    if isinstance(targets, str) and targets.lower() == ALL and is_mixture:
-        return Targets(outside_experts(model), bool(parameters), is_mixture)
+    if isinstance(targets, str) and targets.lower() == ALL and (is_mixture or hides_linear):
+        return Targets(outside_experts(model) if is_mixture else _linear(model), bool(parameters), is_mixture)
     if not is_named:
         return Targets(targets, bool(parameters), is_mixture)
     modules = dict(model.named_modules())
@@ -86,6 +88,19 @@ def check(
             f"{', '.join(linear)}. `all-linear` selects all of them except the head."
         )
     return Targets(targets, bool(asked.target_parameters or parameters), is_mixture)
+
+
+def _hides_linear_layers(config: PreTrainedConfig) -> bool:
+    """Whether the model is stored by AWQ or GPTQ, whose layers PEFT does not take for linear ones where it looks for them."""
+    stored = quantised.of_config("", config.to_dict(), {})
+    return stored is not None and stored.kind in ("awq", "gptq")
+
+
+def _linear(model: torch.nn.Module) -> list[str]:
+    """Last names of the linear layers except the head."""
+    head = model.get_output_embeddings()
+    found = (name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head)
+    return sorted({name.rpartition(".")[2] for name in found})
 
 
 def _may_have_experts(config: PreTrainedConfig) -> bool:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from transformers import (
+    AwqConfig,
     BitsAndBytesConfig,
     CompressedTensorsConfig,
     FineGrainedFP8Config,
+    GPTQConfig,
     Mxfp4Config,
     PreTrainedConfig,
     PreTrainedModel,
@@ -30,6 +32,8 @@ DEQUANTISING = {
     "compressed-tensors": CompressedTensorsConfig,
 }
 """Configurations by which transformers dequantises a checkpoint when it loads it."""
+KERNELS = {"gptq": (GPTQConfig, "gptq_torch"), "awq": (AwqConfig, "torch_awq")}
+"""Configurations that choose the kernels of GPT-QModel, and what they call those that are written in PyTorch."""
 
 
 def require(recipe: Recipe, base: str, revision: str | None, *, is_continued: bool = False) -> Stored | None:
@@ -77,7 +81,14 @@ def of(base: str, revision: str | None = None) -> Stored | None:
 
 
 def for_loading(stored: Stored) -> Any:
-    """The `quantization_config` to load a checkpoint with for training; `None` for the one it was written with."""
+    """The `quantization_config` to load a checkpoint with for training; `None` for the one it was written with.
+
+    Of AWQ and GPTQ it chooses the kernels alone. GPT-QModel would take the fastest ones, most of which have no backward pass, and
+    refuse `model.train()` after the weights are loaded. On a CPU its trainable kernels need a C++ compiler, but for PyTorch's.
+    """
+    if stored.kind in KERNELS:
+        kind, on_cpu = KERNELS[stored.kind]
+        return kind(bits=stored.bits, backend="auto_trainable" if torch.accelerator.is_available() else on_cpu)
     return DEQUANTISING[stored.kind](dequantize=True) if stored.method.is_dequantised else None
 
 
