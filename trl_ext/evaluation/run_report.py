@@ -16,13 +16,14 @@ from trl_ext.evaluation.run_page.update import refresh
 from trl_ext.evaluation.samples import Sampling
 from trl_ext.model_files import adapter
 from trl_ext.recipe import Recipe
-from trl_ext.report import summary
+from trl_ext.report import metrics_file, summary
 from trl_ext.runs import memory_check, movement
 from trl_ext.support import atomic
 from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import FILE
 from trl_ext.trainers.monitoring.callback import warnings_in
+from trl_ext.trainers.monitoring.rollout_symptoms import never_differed
 
 if TYPE_CHECKING:
     from trl_ext.runs.run import Trained
@@ -51,7 +52,8 @@ def report(console: Any, recipe: Recipe, trained: Trained) -> None:
     if not learned:
         tables = []
         steps, rate = trainer.state.global_step, trainer.args.learning_rate
-        console.print(movement.sentence(trained.moved, steps, rate), markup=False)
+        is_taught = not never_differed(metrics_file.read(metrics) if metrics.exists() else [])
+        console.print(movement.sentence(trained.moved, steps, rate, is_taught=is_taught), markup=False)
     elif _is_demo(recipe, trainer) and has_adapter and not recipe.method.trains_scores:
         if trainer.args.world_size == 1:
             _evaluate(console, directory)

@@ -110,14 +110,22 @@ class Movement(TrainerCallback):
         return list(itertools.islice(train if held_out is None else held_out, EXAMPLES)), held_out is not None
 
 
-def sentence(moved: Moved, steps: int, rate: float) -> str:
-    """What is printed in place of results that show nothing."""
+def sentence(moved: Moved, steps: int, rate: float, *, is_taught: bool = True) -> str:
+    """What is printed in place of results that show nothing.
+
+    Args:
+        is_taught: Whether there was anything to learn; `False` if the completions of each prompt had equal scores.
+    """
     whose, of = "held-out" if moved.is_held_out else "training", moved.examples
     rounding = f" Rounding alone changes it by up to {moved.noise:.1g}." if ROUNDING * moved.noise > SMALLEST else ""
+    advice = (
+        f"Raise `learning_rate`, which is {rate:g}, or train longer."
+        if is_taught
+        else "The completions of each prompt had equal scores, so there was nothing to learn from at any learning rate."
+    )
     return (
         f"Nothing was learned. After {count(steps, 'steps')}, no {of.differs} differs from the start by more than {moved.largest:.1g} "
-        f"nats ({moved.n:,} {whose} {of.unit}), so {of.so}.{rounding} Raise "
-        f"`learning_rate`, which is {rate:g}, or train longer."
+        f"nats ({moved.n:,} {whose} {of.unit}), so {of.so}.{rounding} {advice}"
     )
 
 

@@ -9,7 +9,7 @@ from tests.trainers.rollout.conftest import model  # noqa: F401
 from trl_ext.trainers.monitoring.callback import Watch, warnings_in
 from trl_ext.trainers.monitoring.log_window import Facts
 from trl_ext.trainers.monitoring.metrics_log import MetricsFile
-from trl_ext.trainers.monitoring.rollout_symptoms import silent_rollouts
+from trl_ext.trainers.monitoring.rollout_symptoms import never_differed, silent_rollouts
 
 SAMPLED = {
     "rewards/accuracies": None,
@@ -109,3 +109,10 @@ def test_runs_say_it_once(model, tmp_path, capsys, helpers, reward):  # noqa: F8
     assert printed.count("had the score 0.3") == (reward is constant)
     deviations = [log["score/std"] for log in trainer.recorder.logs if "score/std" in log]
     assert len(deviations) == 12 and all((value < 1e-9) == (reward is constant) for value in deviations)
+
+
+def test_a_run_whose_completions_never_differed():
+    equal = [{"step": 1, "frac_reward_zero_std": 1.0}, {"step": 2}, {"step": 3, "frac_reward_zero_std": 1.0}]
+    assert never_differed(equal)
+    assert not never_differed([*equal, {"step": 4, "frac_reward_zero_std": 0.5}])
+    assert not never_differed([{"step": 1, "loss": 0.7}])  # a run that compares no completions

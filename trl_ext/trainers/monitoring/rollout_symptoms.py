@@ -107,6 +107,12 @@ def is_tied(records: Records) -> bool:
     return bool(ties) and all(share == 1 for share in ties[-3:])
 
 
+def never_differed(records: Records) -> bool:
+    """Whether no two completions of a prompt had different scores in any rollout of a run that compares them."""
+    ties = [share for record in records if (share := _tied(record)) is not None]
+    return bool(ties) and all(share == 1 for share in ties)
+
+
 def _tied(record: dict) -> float | None:
     """Share of the prompts of a rollout whose completions all have the same score, where completions are compared."""
     return record.get("pairs/ties", record.get("frac_reward_zero_std"))
