@@ -99,6 +99,7 @@ def recipe_of(directory: Path) -> Recipe:
             or f"{directory} holds no adapter ({adapter.CONFIG}). Give the directory of a finished run or of one of its "
             "checkpoints."
         )
+    home(directory)
     check(directory)
     return recipe_at(directory)
 
