@@ -3,6 +3,9 @@
 from typing import Any
 
 from torch import nn
+from transformers import TrainerCallback
+
+from trl_ext.trainers.common import activation_memory
 
 
 class CheckpointedLayers:
@@ -47,3 +50,15 @@ class CheckpointedLayers:
         else:  # before transformers 5.23
             self.model.gradient_checkpointing_enable(self._kwargs)
         self._is_enabled = True
+
+
+class NoneAtFirst(TrainerCallback):
+    """Checkpoints no layer as training begins, for a trainer that samples before it chooses the layers of a row.
+
+    Before release 5.23, transformers takes `gradient_checkpointing: auto` for true there.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any) -> None:
+        if args.gradient_checkpointing == "auto":
+            for layer in activation_memory.layers_of(model):
+                layer.gradient_checkpointing = False

@@ -30,6 +30,7 @@ from trl_ext.trainers.common import (
     overrides,
     step_zero,
 )
+from trl_ext.trainers.common.checkpointed_layers import NoneAtFirst
 from trl_ext.trainers.common.processes import reduce_gradients
 from trl_ext.trainers.common.row_memory import RowMemory
 from trl_ext.trainers.common.runtime import Runtime
@@ -127,6 +128,7 @@ class RolloutTrainer(RLOOTrainer):
             step_zero.check_start(self, start)
         runtime = Runtime(self.model, args, self.accelerator, self._autocast, self._prepare_input)
         self.memory = RowMemory(runtime, optimizer=lambda: self.optimizer, trained=lambda: self.update.parameters())
+        self.add_callback(NoneAtFirst())
         self.rows = RolloutRows(runtime, self.memory, self._tokenizer.pad_token_id, has_aux_loss=self.aux_loss_enabled)
         if adapter is not None:
             adapter.attach_to_trainer(self)
