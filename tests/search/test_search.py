@@ -1,7 +1,10 @@
 """A whole search on the embedded model: its trials, its result, and what another command continues."""
 
+import itertools
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from safetensors.torch import load_file
 from trl_ext import cli, recipe
 from trl_ext.build import pretrained
 from trl_ext.runs import run
-from trl_ext.search import report, rungs, space
+from trl_ext.search import clock, report, rungs, space
 from trl_ext.search.settings import Settings, record, study_name
 
 QUICK = {
@@ -143,7 +146,11 @@ def test_the_name_of_the_study_tells_searches_apart():
     assert one.startswith("demo-") and one != other
 
 
-def test_a_search_without_time_for_a_trial_says_how_long_one_takes(tmp_path, capsys):
-    assert search(tmp_path / "short", "--hours", "0.002") == 2
+def test_a_search_without_time_for_a_trial_says_how_long_one_takes(tmp_path, capsys, monkeypatch):
+    """Each look at the clock takes 1,000 s, so that the hour is over after the first step, however fast the machine is."""
+    looks = itertools.count(1)
+    monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: time.time() + 1000 * next(looks)))
+    assert search(tmp_path / "short", "--hours", "1") == 2
     said = capsys.readouterr().err
-    assert "No trial could be finished within 0.002 hours." in said and "Give more `--hours`" in said
+    assert "No trial could be finished within 1 hours. A trial of 4 steps takes about" in said
+    assert "Give more `--hours`" in said
