@@ -7,6 +7,7 @@ from benchmarks.rl import sampling
 from benchmarks.rl import table as updates
 from docs import step_tables
 
+PROMPTS = sampling.NUMBERS["prompts"][0]
 HEAD = ["| | TRL | trl-ext | |", "|---|---|---|---|"]
 
 
@@ -23,12 +24,12 @@ def table() -> str:
 
 
 def of_sampling() -> str:
-    """All three ways of sampling, for docs/sampling.md."""
-    return sampling.table(_saved_sampling())
+    """All three ways of sampling, with several prompts and with one, for docs/sampling.md."""
+    return "\n\n".join(sampling.table(_saved_sampling(prompts)) for prompts in (PROMPTS, 1))
 
 
-def _saved_sampling() -> dict[str, Any]:
-    return json.loads((updates.RESULTS / "rl-sampling-cpu.json").read_text(encoding="utf-8"))
+def _saved_sampling(prompts: int = PROMPTS) -> dict[str, Any]:
+    return json.loads(sampling.path_of("cpu", prompts).read_text(encoding="utf-8"))
 
 
 def _lines_of_sampling(record: dict[str, Any]) -> list[str]:
@@ -46,5 +47,6 @@ def _about(step: dict[str, Any], rollouts: dict[str, Any]) -> str:
     return (
         f"Medians over seeds, with the smallest and the largest ratio, on one thread of a CPU. A step has {step['settings']['pairs']} "
         f"real pairs, with {step['settings']['model']}. A rollout has {settings['completions']} completions of "
-        f"{settings['completion']} tokens to each prompt of {settings['prompt']}, with a random Llama. Both in NF4 with LoRA."
+        f"{settings['completion']} tokens to each prompt of {settings['prompt']}, with a random Llama. Completions of {settings['prompts']} prompts are sampled together, "
+        f"as in recipes/qwen3-4b-grpo.yaml; with one prompt the merged copy's ratio is {sampling.ratio(_saved_sampling(1), sampling.MERGED, sampling.TRL)}. All in NF4 with LoRA."
     )

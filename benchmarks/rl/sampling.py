@@ -1,9 +1,9 @@
 """Tokens per second of sampling completions: TRL's trainer, ours from the NF4 base with its adapter, and ours from a merged copy, in turns.
 
-    python -m benchmarks.rl.sampling [--model FOLDER] [--completions 8] [--prompt 256] [--completion 128] [--rounds 3]
+    python -m benchmarks.rl.sampling [--model FOLDER] [--prompts 4] [--completions 8] [--prompt 256] [--completion 128] [--rounds 3]
 
 FOLDER is a model with its tokenizer; without it, the model is a random Llama. It is loaded in NF4 with LoRA on all linear layers.
-All three sample completions of the same random prompts with the same seed, all of them to the last token, from a model in training
+All three sample completions of the same random prompts in one batch with the same seed, all of them to the last token, from a model in training
 mode as in a run. The time of the merged copy includes writing the adapter into it, as before each rollout. It is process time of one
 thread on a CPU, and wall-clock time on a GPU.
 
@@ -14,6 +14,7 @@ Ratios are printed with the smallest and the largest of the rounds. Every measur
 import argparse
 import statistics
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +27,14 @@ from benchmarks.rl.table import RESULTS, model, rounds
 from benchmarks.step import about
 from benchmarks.step_record import Record, spread
 from trl_ext import PPOConfig, PPOTrainer
+from trl_ext.support.counts import count
 
 WAYS = TRL, ADAPTER, MERGED = "trl", "adapter", "merged"
 Prompts = list[list[int]]
 
 NUMBERS = {
-    "completions": (8, "completions that are sampled together"),
+    "prompts": (4, "prompts that are sampled together"),
+    "completions": (8, "completions of a prompt"),
     "prompt": (256, "tokens of a prompt"),
     "completion": (128, "tokens of a completion"),
     "hidden": (512, "width of the random model"),
@@ -43,11 +46,17 @@ NUMBERS = {
 def main(argv: list[str] | None = None) -> None:
     given = words.read(words.parser(__doc__, NUMBERS), argv)
     name, settings = words.settings_of(given)
-    path = RESULTS / ("-".join(filter(None, ("rl-sampling", name, words.device()))) + ".json")
+    path = path_of(words.device(), given.prompts, name)
     record = Record(path, about("random tokens", settings), given.again)
     compare(given, record)
     print(table(record.content))
     print(f"saved in {path}")
+
+
+def path_of(device: str, prompts: int, model: str | None = None) -> Path:
+    """Where measurements are kept, by the number of prompts and the name of a model that was given."""
+    of_one = "one-prompt" if prompts == 1 else None
+    return RESULTS / ("-".join(filter(None, ("rl-sampling", model, of_one, device))) + ".json")
 
 
 def compare(given: argparse.Namespace, record: Record) -> None:
@@ -58,8 +67,8 @@ def compare(given: argparse.Namespace, record: Record) -> None:
     folder = model_folder(given.model, given.hidden, given.layers)
     trainers, size = make_trainers(given, folder), vocabulary(folder)
     for seed in (0, *missing):
-        prompt = random_tokens(size, (given.prompt,), torch.Generator().manual_seed(seed)).tolist()
-        prompts = [prompt] * given.completions
+        distinct = random_tokens(size, (given.prompts, given.prompt), torch.Generator().manual_seed(seed)).tolist()
+        prompts = [prompt for prompt in distinct for _ in range(given.completions)]
         # The order changes, so that no way is always the first.
         for way in WAYS if seed % 2 else WAYS[::-1]:
             if seed and record.has(seed, way):
@@ -94,7 +103,7 @@ def make_trainers(given: argparse.Namespace, folder: str) -> tuple[GRPOTrainer, 
     on_gpu = torch.cuda.is_available()
     common = {
         "output_dir": tempfile.mkdtemp(),
-        "per_device_train_batch_size": given.completions,
+        "per_device_train_batch_size": given.prompts * given.completions,
         "max_completion_length": given.completion,
         "generation_kwargs": {"min_new_tokens": given.completion},
         "gradient_checkpointing": False,
@@ -124,7 +133,7 @@ def table(record: dict[str, Any]) -> str:
             "",
             f"Medians of {given['rounds']} rounds, with the smallest and the largest ratio. Measured {record['date']} on "
             f"{record['device']}, {record['threads']} thread, torch {versions['torch']}. {given['completions']} completions of "
-            f"{given['completion']} tokens after a prompt of {given['prompt']}. The model is {model(given)} in NF4, with LoRA of rank "
+            f"{given['completion']} tokens to each of {count(given['prompts'], 'prompts')} of {given['prompt']}. The model is {model(given)} in NF4, with LoRA of rank "
             "16 on all linear layers. The time of the merged copy includes writing the adapter into it.",
         ]
     )
@@ -132,7 +141,8 @@ def table(record: dict[str, Any]) -> str:
 
 def rate(record: dict[str, Any], way: str) -> float:
     """Tokens per second, median."""
-    tokens = record["settings"]["completions"] * record["settings"]["completion"]
+    given = record["settings"]
+    tokens = given["prompts"] * given["completions"] * given["completion"]
     return statistics.median(tokens / found[way]["seconds"] for found in _complete(record))
 
 
