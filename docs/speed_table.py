@@ -44,9 +44,11 @@ def _lines_of_sampling(record: dict[str, Any]) -> list[str]:
 
 def _about(step: dict[str, Any], rollouts: dict[str, Any]) -> str:
     settings = rollouts["settings"]
+    of_one = sampling.ratio(_saved_sampling(1), sampling.MERGED, sampling.TRL)
     return (
         f"Medians over seeds, with the smallest and the largest ratio, on one thread of a CPU. A step has {step['settings']['pairs']} "
         f"real pairs, with {step['settings']['model']}. A rollout has {settings['completions']} completions of "
-        f"{settings['completion']} tokens to each prompt of {settings['prompt']}, with a random Llama. Completions of {settings['prompts']} prompts are sampled together, "
-        f"as in recipes/qwen3-4b-grpo.yaml; with one prompt the merged copy's ratio is {sampling.ratio(_saved_sampling(1), sampling.MERGED, sampling.TRL)}. All in NF4 with LoRA."
+        f"{settings['completion']} tokens to each prompt of {settings['prompt']}, with a random Llama. "
+        f"Completions of {settings['prompts']} prompts are sampled together, as in recipes/qwen3-4b-grpo.yaml. With one prompt, the ratio of "
+        f"the merged copy is {of_one}. All in NF4 with LoRA."
     )

@@ -3,8 +3,8 @@
     python -m benchmarks.rl.sampling [--model FOLDER] [--prompts 4] [--completions 8] [--prompt 256] [--completion 128] [--rounds 3]
 
 FOLDER is a model with its tokenizer; without it, the model is a random Llama. It is loaded in NF4 with LoRA on all linear layers.
-All three sample completions of the same random prompts in one batch with the same seed, all of them to the last token, from a model in training
-mode as in a run. The time of the merged copy includes writing the adapter into it, as before each rollout. It is process time of one
+All three sample completions of the same random prompts in one batch with the same seed, all of them to the last token, from a model in
+training mode as in a run. The time of the merged copy includes writing the adapter into it, as before each rollout. It is process time of one
 thread on a CPU, and wall-clock time on a GPU.
 
 Ratios are printed with the smallest and the largest of the rounds. Every measurement is saved at once in
@@ -132,9 +132,10 @@ def table(record: dict[str, Any]) -> str:
             *rows,
             "",
             f"Medians of {given['rounds']} rounds, with the smallest and the largest ratio. Measured {record['date']} on "
-            f"{record['device']}, {record['threads']} thread, torch {versions['torch']}. {given['completions']} completions of "
-            f"{given['completion']} tokens to each of {count(given['prompts'], 'prompts')} of {given['prompt']}. The model is {model(given)} in NF4, with LoRA of rank "
-            "16 on all linear layers. The time of the merged copy includes writing the adapter into it.",
+            f"{record['device']}, {record['threads']} thread, torch {versions['torch']}. {count(given['prompts'], 'prompts')} of "
+            f"{given['prompt']} tokens, with {given['completions']} completions of {given['completion']} tokens each. "
+            f"The model is {model(given)} in NF4, with LoRA of rank 16 on all linear layers. "
+            "The time of the merged copy includes writing the adapter into it.",
         ]
     )
 

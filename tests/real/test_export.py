@@ -30,4 +30,4 @@ def test_quantised_files_answer_and_their_loss_is_that_of_their_type(real_model,
         model = llama_cpp.Llama(str(run / "gguf" / file), n_ctx=256, verbose=False)
         asked = [{"role": "user", "content": "Give me one tip for better sleep."}]
         said = model.create_chat_completion(asked, temperature=0, max_tokens=40)["choices"][0]["message"]["content"]
-        assert "sleep" in said  # which tip is given depends on the rounding of the machine's products
+        assert "sleep" in said and "caffeine" in said  # as the 16-bit model answers
