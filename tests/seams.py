@@ -370,6 +370,12 @@ SEAMS = (
         "trainers/rollout/test_preallocated_cache.py",
     ),
     Seam(
+        "trainers/rollout/prompt_attention.py",
+        "the layers of transformers' `DynamicCache`, whose `keys` a model gives to a registered attention function; the arguments of that "
+        "function; `_can_set_attn_implementation`",
+        "trainers/rollout/test_prompt_attention.py",
+    ),
+    Seam(
         "trainers/rollout/shared_prompts.py",
         "the argument of transformers' models and of `generate` that takes a cache, and its name in their output",
         "trainers/rollout/test_shared_prompts.py",

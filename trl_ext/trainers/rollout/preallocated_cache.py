@@ -26,7 +26,9 @@ class PreallocatedLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         start, end = self.keys.size(2), self.keys.size(2) + key_states.size(2)
         keys, values = self._room
-        has_moved = self.keys.data_ptr() != keys.data_ptr()  # other rows were chosen
+        has_moved = (
+            self.keys.untyped_storage().data_ptr() != keys.untyped_storage().data_ptr()
+        )  # other rows were chosen
         if has_moved or end > keys.size(2) or len(key_states) != len(keys):
             return super().update(key_states, value_states, *args, **kwargs)
         keys[:, :, start:end] = key_states

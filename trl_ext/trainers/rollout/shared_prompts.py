@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig
 
 from trl_ext.trainers.common.temporarily import temporarily
-from trl_ext.trainers.rollout import preallocated_cache
+from trl_ext.trainers.rollout import preallocated_cache, prompt_attention
+from trl_ext.trainers.rollout.prompt_attention import Reading
 
 ATTENTION = {"full_attention", "sliding_attention"}
 """Kinds of layers whose cache can be copied for other rows."""
@@ -29,24 +30,28 @@ def run_once(model: nn.Module) -> Iterator[None]:
     plain = model.generate
 
     def generate(*, generation_config: GenerationConfig, logits_processor: Any = None, **inputs: Any) -> Tensor:
-        cache = cache_of(model, inputs, generation_config)
-        return plain(**inputs, **cache, generation_config=generation_config, logits_processor=logits_processor)
+        with prompt_attention.readable(model) as reading:
+            cache = cache_of(model, inputs, generation_config, reading)
+            return plain(**inputs, **cache, generation_config=generation_config, logits_processor=logits_processor)
 
     with temporarily(model, generate=generate):
         yield
 
 
 @torch.no_grad()
-def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig) -> dict[str, DynamicCache]:
+def cache_of(
+    model: nn.Module, inputs: dict[str, Any], config: GenerationConfig, reading: Reading | None = None
+) -> dict[str, DynamicCache]:
     """The cache of all prompt tokens but the last, as an argument of `model.generate`.
 
-    `generate` itself runs a prompt once per completion. Here each distinct prompt is run once, and its keys and values are
-    copied into memory that has room for the completions.
+    `generate` itself runs a prompt once per completion. Here each distinct prompt is run once. Its keys and values are kept once for all
+    its completions where `reading` allows it, and otherwise copied into memory that has room for the completions.
 
     Args:
         model: A plain transformers model.
         inputs: `input_ids` and `attention_mask` (B, P), padded on the left; equal rows are completions of one prompt.
         config: Of the call of `generate`.
+        reading: Of the context `prompt_attention.readable`.
 
     Returns:
         The cache of B rows, by the name of the argument; nothing if no prompt is repeated, or if this model or these settings
@@ -55,6 +60,10 @@ def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig)
     if inputs.keys() != {"input_ids", "attention_mask"} or inputs["input_ids"].size(1) < 2:
         return {}
     if config.cache_implementation or model.generation_config.cache_implementation or config.use_cache is False:
+        return {}
+    if (
+        max(config.num_beams or 1, config.num_return_sequences or 1) > 1
+    ):  # `generate` would repeat the rows, but not the cache
         return {}
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - ATTENTION
     read = inspect.signature(model.forward).parameters
@@ -67,17 +76,20 @@ def cache_of(model: nn.Module, inputs: dict[str, Any], config: GenerationConfig)
         return {}
     ids, mask = rows[:, 0, :-1], rows[:, 1, :-1]
     cache = DynamicCache(config=model.config)
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=_positions(mask),
-        use_cache=True,
-        logits_to_keep=1,
-        **{name: cache},
-    )
-    if type(output[name]) is not DynamicCache:
-        return {}
-    preallocated_cache.with_room(output[name], inverse, inputs["input_ids"].size(1) + (config.max_new_tokens or 0))
+    with prompt_attention.prompts_of(reading) as seen:
+        output = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=_positions(mask),
+            use_cache=True,
+            logits_to_keep=1,
+            **{name: cache},
+        )
+        if type(output[name]) is not DynamicCache:
+            return {}
+        new_tokens = 1 + (config.max_new_tokens or 0)  # the last of the prompt is one of them
+        if not prompt_attention.keep_once(output[name], inverse, new_tokens, seen):
+            preallocated_cache.with_room(output[name], inverse, ids.size(1) + new_tokens)
     return {name: output[name]}
 
 
