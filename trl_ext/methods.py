@@ -116,12 +116,13 @@ OF_LABELLED = (
 )
 OF_SAMPLES = (
     "score", "score/std", "reward", "reward_std", "rewards/*/mean", "rewards/*/std", "kl/sequence", "kl/k1", "kl/k2", "kl/k3",
-    *(f"completions/{name}" for name in ("mean_length", "min_length", "max_length", "clipped_ratio", "eos_share")),
+    *(f"completions/{name}" for name in ("mean_length", "min_length", "max_length", "clipped_ratio", "eos_share", "left_out")),
     *(f"completions/{name}_terminated_length" for name in ("mean", "min", "max")), *OF_TOKENS,
 )  # fmt: skip
 OF_PPO = (
-    "shaped_reward", "advantages/std", "frac_reward_zero_std", "values/mean", "returns/mean", "explained_variance", "policy_loss",
-    "clip_fraction/policy", "clip_fraction/low", "clip_fraction/high", "kl_loss", "kl_coef", "kl_weight/mean", "kl_weight/max",
+    "shaped_reward", "advantages/std", "groups/ties", "frac_reward_zero_std", "values/mean", "returns/mean", "explained_variance",
+    "policy_loss", "clip_fraction/policy", "clip_fraction/low", "clip_fraction/high", "kl_loss", "kl_coef", "kl_weight/mean",
+    "kl_weight/max",
 )  # fmt: skip
 
 METHODS = {

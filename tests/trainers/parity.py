@@ -17,7 +17,7 @@ from tests.trainers.ppo.helpers import PROMPTS, count_the
 
 LONGEST = 6
 END, FIRST_WORD = 3, 104  # of the tiny model's tokenizer
-SAME = ("loss", "entropy", "num_tokens", "reward", "reward_std")
+SAME = ("loss", "entropy", "num_tokens", "reward", "reward_std", "frac_reward_zero_std")
 OF_COMPLETIONS = tuple(f"completions/{name}" for name in ("mean_length", "clipped_ratio", "mean_terminated_length"))
 
 

@@ -25,7 +25,7 @@ def happens(s: Settings) -> bool:
 
 
 OF_A_CRITIC = ("values/mean", "returns/mean", "explained_variance")
-OF_GROUPS = ("frac_reward_zero_std",)
+OF_GROUPS = ("groups/ties", "frac_reward_zero_std")
 """Metrics of an evaluation that only some advantages have."""
 OF_A_KL = ("kl/", "kl_loss", "kl_weight/")
 """How metrics of a policy gradient begin that need a KL coefficient other than 0."""

@@ -40,7 +40,7 @@ PANELS = {
     "value_loss": Panel("value loss", ("value_loss",), 0.0, 0),
     "explained": Panel("explained variance of the returns", ("explained_variance",), 2.0, -1, 1),
     "clipped": Panel("share clipped", ("clip_fraction/policy", "clip_fraction/value"), 0.1, 0),
-    "equal": Panel("share of prompts whose completions have equal scores", ("frac_reward_zero_std",), 1.0, 0, 1),
+    "equal": Panel("share of prompts whose completions have equal scores", ("groups/ties",), 1.0, 0, 1),
     "ended": Panel("share of completions that ended", ("completions/eos_share",), 1.0, 0, 1),
     "baseline": Panel("KTO baseline z, nats", ("kl",), 0.5, 0),
     "grad_norm": Panel("gradient norm", ("grad_norm",), 0.0, 0),

@@ -8,7 +8,7 @@ from tests.trainers.ppo import resuming
 from tests.trainers.ppo.helpers import build, config, count_the, rollout
 from tests.trainers.ppo.papers import LONGEST, by_prompt, expected, one_step, policy_gradient
 from trl_ext.rl import advantages
-from trl_ext.trainers.ppo.update import share_of_equal_groups
+from trl_ext.trainers.ppo.equal_scores import share_of_ties, share_without_deviation
 
 WITHOUT_CRITIC = [name for name in advantages.available() if not advantages.describe(name).needs_critic]
 
@@ -58,7 +58,7 @@ def test_nothing_of_a_critic_is_there(model, tmp_path, name):
         "grad_norm/critic",
     }
     assert not of_critic & log.keys() and {"policy_loss", "advantages/std", "shaped_reward"} <= log.keys()
-    assert ("frac_reward_zero_std" in log) == (name == "rloo")
+    assert ("groups/ties" in log) == ("frac_reward_zero_std" in log) == (name == "rloo")
     trainer.save_model(str(tmp_path / "saved"))
     assert not [path for path in (tmp_path / "saved").iterdir() if path.is_dir()]
     batch = rollout(trainer)
@@ -74,14 +74,15 @@ def test_equal_rewards_in_every_group_teach_nothing_and_break_nothing(model, tmp
     trainer = one_step(model, tmp_path, name, kl_coef=0.0, reward_funcs=by_prompt)
     assert all(gradient.abs().max() < 1e-6 for gradient in trainer.recorder.gradients[0].values())
     log = trainer.recorder.logs[0]
-    assert log["frac_reward_zero_std"] == 1 and log["score/std"] > 0
+    assert log["groups/ties"] == log["frac_reward_zero_std"] == 1 and log["score/std"] > 0
     assert all(torch.tensor(float(value)).isfinite() for value in log.values())
 
 
-def test_the_share_of_equal_groups_by_hand():
+def test_the_share_of_ties_by_hand():
     nan = float("nan")
     groups = [[1, 1, 1], [1, 2, 1], [nan, 3, 3], [nan, nan, 3], [nan, 1, 2], [nan, nan, nan]]
-    assert share_of_equal_groups(torch.tensor(groups).flatten(), 3) == pytest.approx(4 / 6)
+    assert share_of_ties(torch.tensor(groups)) == pytest.approx(4 / 6)
+    assert share_without_deviation(torch.tensor(groups)) == pytest.approx(2 / 6)
 
 
 @pytest.mark.parametrize(

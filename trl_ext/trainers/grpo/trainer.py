@@ -9,13 +9,9 @@ Differences from `trl.GRPOTrainer` (1.16), besides those of `trl_ext.trainers.pp
 
 from typing import Any
 
-from torch import Tensor
-
-from trl_ext.rl.several_rewards import normalised_sums
 from trl_ext.trainers.grpo.config import GRPOConfig
 from trl_ext.trainers.ppo.trainer import PPOTrainer
 from trl_ext.trainers.rollout import checks
-from trl_ext.trainers.rollout.update import completions_per_prompt
 
 
 class GRPOTrainer(PPOTrainer):
@@ -48,10 +44,3 @@ class GRPOTrainer(PPOTrainer):
         args = args or GRPOConfig(output_dir="GRPO-output")
         checks.require(GRPOConfig, args, self)
         super().__init__(model, reward_funcs, args, *given, **named)
-
-    def _normalised_scores(self, rewards: Tensor, count: int) -> Tensor | None:
-        if self.args.multi_objective_aggregation == "sum_then_normalize":
-            return None
-        size = completions_per_prompt(self.args, self._mode)
-        start = self.accelerator.process_index * count
-        return normalised_sums(rewards, self.reward_weights, size)[start : start + count]

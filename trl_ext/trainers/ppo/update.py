@@ -13,6 +13,7 @@ from trl_ext.reference import modules
 from trl_ext.reference.implicit import no_grad_eval
 from trl_ext.rl import advantages, aggregation, kl, masked, objectives
 from trl_ext.trainers.common.metrics import MeanMetrics
+from trl_ext.trainers.ppo import equal_scores
 from trl_ext.trainers.ppo.surrogate import surrogate
 from trl_ext.trainers.ppo.targets import OLD_LOGPS, REF_LOGPS, SAMPLING_LOGPS, Rollout
 from trl_ext.trainers.rollout import correction, distances, roles, token_ids
@@ -126,9 +127,17 @@ class PPOUpdate(RolloutUpdate):
             means["explained_variance"] = rollout.explained_variance(targets["returns"], self.add_up).item()
         if self.advantage.needs_groups:
             scores = rollout.penalised_scores(self.args.missing_eos_penalty)
-            scores = self.accelerator.gather(scores.masked_fill(~rollout.compared.any(1), torch.nan))
-            means["frac_reward_zero_std"] = share_of_equal_groups(scores, size)
+            means["groups/ties"] = equal_scores.share_of_ties(self._compared(rollout, scores).view(-1, size))
+            rewards = self._compared(rollout, masked.total(shaped.double(), rollout.compared))
+            whole = "scale_rewards" in self.advantage.hyperparameters and self.args.scale_rewards == "batch"
+            means["frac_reward_zero_std"] = equal_scores.share_without_deviation(
+                rewards.view(1, -1) if whole else rewards.view(-1, size)
+            )
         self.metrics.record(mode, means)
+
+    def _compared(self, rollout: Rollout, values: Tensor) -> Tensor:
+        """The values of all processes, from this one's (B,); NaN for completions that are not compared."""
+        return self.accelerator.gather(values.masked_fill(~rollout.compared.any(1), torch.nan))
 
     def _steer_kl(self, rollout: Rollout) -> None:
         known = distances.kl_total_and_count(rollout.logps, rollout.ref_logps, rollout.mask)
@@ -222,17 +231,3 @@ class PPOUpdate(RolloutUpdate):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.kl_controller.load_state_dict(state["kl_controller"])
-
-
-def share_of_equal_groups(scores: Tensor, size: int) -> float:
-    """Share of prompts whose completions all have the same score, so that comparing them teaches nothing.
-
-    Args:
-        scores: (prompts · size,), those of a prompt one after the other; NaN for completions without a score. A prompt
-            with fewer than two scores counts.
-        size: Completions per prompt.
-    """
-    groups = scores.view(-1, size)
-    highest = groups.nan_to_num(nan=-torch.inf).amax(1)
-    lowest = groups.nan_to_num(nan=torch.inf).amin(1)
-    return (highest <= lowest).float().mean().item()

@@ -50,6 +50,10 @@ class Observed:
         self.ref_logps = scored.logps
         return scored
 
+    def of_sources(self, rewards: Tensor, is_ended: list[bool]) -> None:
+        """Keep the rewards of all processes, and which completions of this one have an end token."""
+        self.rewards, self.is_ended = rewards, is_ended
+
     def take_copy(self) -> nn.Module:
         """`sampled_by`, which is then `None`."""
         copy, self.sampled_by = self.sampled_by, None
@@ -66,14 +70,6 @@ class Observed:
             is_ended=torch.tensor(self.is_ended, device=mask.device),
             sampling_logps=None if found is None else padded(found.to(mask.device), mask.size(1)),
         )
-
-
-def weighted_scores(rewards: Tensor, weights: Tensor, clip_range: tuple[float, float] | None) -> Tensor:
-    """Weighted sum (B,) of rewards (B, sources), clipped if asked for; NaN where no source applied."""
-    scores = (rewards * weights.to(rewards.device)).nansum(dim=1)
-    if clip_range:
-        scores = scores.clamp(*clip_range)
-    return scores.masked_fill(rewards.isnan().all(dim=1), torch.nan)
 
 
 def memory_reported(

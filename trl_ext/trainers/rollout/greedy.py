@@ -10,6 +10,7 @@ from trl.data_utils import is_conversational
 
 from trl_ext.rl import rewards
 from trl_ext.trainers.common.temporarily import temporarily
+from trl_ext.trainers.rollout import scores as total
 
 OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")
 """Generation settings that only a sampled completion reads."""
@@ -41,7 +42,7 @@ def scores(trainer: Any, inputs: list[dict[str, Any]]) -> Tensor:
             texts = [[{"role": "assistant", "content": text}] for text in texts]
         place = torch.tensor(is_new).cumsum(0).sub(1).tolist()
         ids, texts = [ids[i] for i in place], [texts[i] for i in place]
-        found = trainer._scores(trainer._calculate_rewards(inputs, prompts, texts, ids), len(inputs))
+        found = total.of(trainer, trainer._calculate_rewards(inputs, prompts, texts, ids), len(inputs))
     penalty = trainer.args.missing_eos_penalty
     if penalty is None:
         return found

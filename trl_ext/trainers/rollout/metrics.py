@@ -1,11 +1,27 @@
 """Sum the metrics of an optimizer step, then add one mean (or maximum) of each to TRL's history."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from accelerate import Accelerator
 from torch import Tensor
 
 from trl_ext.trainers.common.metrics import MeanMetrics
+
+OF_RLOO = ("kl", "frac_reward_zero_std")
+"""Metrics of TRL that are dropped: a KL per token under a name that elsewhere means a sum, and a share of prompts that is
+computed from RLOO's own rewards. An update may log its own under these names."""
+
+
+@contextmanager
+def without_those_of_rloo(history: dict[str, list[float]]) -> Iterator[None]:
+    """Inside, what TRL adds to the history under the names of `OF_RLOO` is dropped, and what was there is kept."""
+    own = {name: history.pop(name) for name in OF_RLOO if name in history}
+    yield
+    for name in OF_RLOO:
+        history.pop(name, None)
+    history.update(own)
 
 
 class StepMetrics:

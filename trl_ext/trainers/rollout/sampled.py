@@ -66,6 +66,7 @@ class Sampled:
         """
         sums.add("score", self.scores.nansum(), (~self.scores.isnan()).sum())
         sums.add("completions/eos_share", self.is_ended.sum(), len(self.mask))
+        sums.add("completions/left_out", (~self.mask.any(1)).sum(), len(self.mask))
         if self.logps is None:
             return {}
         return distances.record(

@@ -42,21 +42,18 @@ from trl_ext.trainers.rollout import (
     greedy,
     order,
     reward_functions,
+    scores,
     token_ids,
     vllm_logps,
     vllm_weights,
 )
 from trl_ext.trainers.rollout.checkpoint import RolloutFiles
-from trl_ext.trainers.rollout.metrics import StepMetrics, count_step
+from trl_ext.trainers.rollout.metrics import StepMetrics, count_step, without_those_of_rloo
 from trl_ext.trainers.rollout.rows import RolloutRows, Scored
 from trl_ext.trainers.rollout.sampler import MERGED, Sampler
-from trl_ext.trainers.rollout.update import RolloutUpdate
+from trl_ext.trainers.rollout.update import RolloutUpdate, completions_per_prompt
 
 ROOM = "`max_completion_length` or `lora_r`, or set `gradient_checkpointing: true`"
-
-OF_RLOO = ("kl", "frac_reward_zero_std")
-"""Metrics of TRL that are dropped: a KL per token under a name that elsewhere means a sum, and a share of prompts that is
-computed from rewards minus RLOO's own KL."""
 
 
 class RolloutTrainer(RLOOTrainer):
@@ -77,8 +74,8 @@ class RolloutTrainer(RLOOTrainer):
     `_save_checkpoint`, `_load_from_checkpoint`.
 
     Attributes of the parents read: `num_generations`, `num_iterations`, `shuffle_dataset`, `use_vllm`, `vllm_generation`,
-    `model_wrapped`, `generation_config`, `reward_funcs`, `reward_func_names`, `reward_weights`, `reward_clip_range`, `eos_token_ids`, `aux_loss_enabled`,
-    `router_aux_loss_coef`, `current_gradient_accumulation_steps`, `optimizer`, `_step`, `_buffered_inputs`,
+    `model_wrapped`, `generation_config`, `reward_funcs`, `reward_func_names`, `reward_weights`, `reward_clip_range`, `eos_token_ids`,
+    `aux_loss_enabled`, `router_aux_loss_coef`, `current_gradient_accumulation_steps`, `optimizer`, `_step`, `_buffered_inputs`,
     `_current_train_step_time`, `_metrics`, `_logs`.
 
     Attributes:
@@ -186,16 +183,19 @@ class RolloutTrainer(RLOOTrainer):
         self._observed = generation.Observed()
         # TRL runs a reference pass for any β except 0; the rewards that it computes with β are not used here.
         trl_computes = temporarily(self, beta=float(self.update.needs_reference))
-        with trl_computes, temporarily(rloo_trainer, use_adapter=switching.used):
+        with (
+            trl_computes,
+            temporarily(rloo_trainer, use_adapter=switching.used),
+            without_those_of_rloo(self._metrics[mode]),
+        ):
             batch = super()._generate_and_score_completions(inputs)
         del batch["old_logps"], batch["advantages"]
         observed, self._observed = self._observed, None
-        sampled = observed.sampled(batch["completion_mask"], self._scores(observed.rewards, len(inputs)))
+        sampled = observed.sampled(batch["completion_mask"], scores.of(self, observed.rewards, len(inputs)))
         if self.update.needs_greedy:
             sampled.greedy_scores = greedy.scores(self, inputs)
-        sampled.normalised_scores = self._normalised_scores(observed.rewards, len(inputs))
-        for name in OF_RLOO:
-            self._metrics[mode].pop(name, None)
+        size = completions_per_prompt(self.args, mode)
+        sampled.normalised_scores = scores.normalised(self, observed.rewards, len(inputs), size)
         deviation = sampled.score_deviation(self.args.missing_eos_penalty, self.update.add_up)
         self._metrics[mode]["score/std"].append(deviation.item())
         learnable, shown = self.update.targets(batch, sampled, mode)
@@ -254,18 +254,8 @@ class RolloutTrainer(RLOOTrainer):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         reward_functions.check_models(self.reward_funcs, self.reward_func_names, rewards)
         if self._observed is not None:
-            self._observed.rewards = rewards
-            self._observed.is_ended = [ids[-1] in self.eos_token_ids for ids in completion_ids_list]
+            self._observed.of_sources(rewards, [ids[-1] in self.eos_token_ids for ids in completion_ids_list])
         return rewards
-
-    def _scores(self, rewards: Tensor, count: int) -> Tensor:
-        """Scores (B,) of this process's completions; the rewards are those of all processes."""
-        start = self.accelerator.process_index * count
-        return generation.weighted_scores(rewards[start : start + count], self.reward_weights, self.reward_clip_range)
-
-    def _normalised_scores(self, rewards: Tensor, count: int) -> Tensor | None:
-        """What completions are compared by (B,), if not by their scores; the arguments are those of `_scores`."""
-        return None
 
     def _close(self, mode: str) -> None:
         """End an optimizer step before the optimizer runs, or an evaluation batch, and judge the distances of the policy."""
