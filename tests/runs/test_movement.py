@@ -129,8 +129,10 @@ def test_rounding_is_no_movement():
     said = sentence(moved, 1, 1e-6)
     assert "(10 training tokens)" in said and "Rounding alone changes it by up to 0.05." in said
     assert said.endswith("Raise `learning_rate`, which is 1e-06, or train longer.")
-    untaught = sentence(moved, 1, 1e-6, is_taught=False)
-    assert untaught.endswith("had equal scores, so there was nothing to learn from at any learning rate.")
+    untaught = sentence(moved, 1, 1e-6, "the completions of each prompt had equal scores")
+    assert untaught.endswith(
+        " The completions of each prompt had equal scores, so there was nothing to learn from at any learning rate."
+    )
     assert "Raise" not in untaught
 
 

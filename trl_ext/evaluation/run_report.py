@@ -23,7 +23,7 @@ from trl_ext.support.counts import count
 from trl_ext.support.errors import UserError
 from trl_ext.support.run_log import FILE
 from trl_ext.trainers.monitoring.callback import warnings_in
-from trl_ext.trainers.monitoring.rollout_symptoms import never_differed
+from trl_ext.trainers.monitoring.rollout_symptoms import nothing_to_learn
 
 if TYPE_CHECKING:
     from trl_ext.runs.run import Trained
@@ -52,8 +52,8 @@ def report(console: Any, recipe: Recipe, trained: Trained) -> None:
     if not learned:
         tables = []
         steps, rate = trainer.state.global_step, trainer.args.learning_rate
-        is_taught = not never_differed(metrics_file.read(metrics) if metrics.exists() else [])
-        console.print(movement.sentence(trained.moved, steps, rate, is_taught=is_taught), markup=False)
+        reason = nothing_to_learn(metrics_file.read(metrics) if metrics.exists() else [])
+        console.print(movement.sentence(trained.moved, steps, rate, reason), markup=False)
     elif _is_demo(recipe, trainer) and has_adapter and not recipe.method.trains_scores:
         if trainer.args.world_size == 1:
             _evaluate(console, directory)

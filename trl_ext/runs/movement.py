@@ -110,18 +110,18 @@ class Movement(TrainerCallback):
         return list(itertools.islice(train if held_out is None else held_out, EXAMPLES)), held_out is not None
 
 
-def sentence(moved: Moved, steps: int, rate: float, *, is_taught: bool = True) -> str:
+def sentence(moved: Moved, steps: int, rate: float, reason: str | None = None) -> str:
     """What is printed in place of results that show nothing.
 
     Args:
-        is_taught: Whether there was anything to learn; `False` if the completions of each prompt had equal scores.
+        reason: Why there was nothing to learn from, as a clause; `None` if there was.
     """
     whose, of = "held-out" if moved.is_held_out else "training", moved.examples
     rounding = f" Rounding alone changes it by up to {moved.noise:.1g}." if ROUNDING * moved.noise > SMALLEST else ""
     advice = (
         f"Raise `learning_rate`, which is {rate:g}, or train longer."
-        if is_taught
-        else "The completions of each prompt had equal scores, so there was nothing to learn from at any learning rate."
+        if reason is None
+        else f"{reason[0].upper()}{reason[1:]}, so there was nothing to learn from at any learning rate."
     )
     return (
         f"Nothing was learned. After {count(steps, 'steps')}, no {of.differs} differs from the start by more than {moved.largest:.1g} "

@@ -1,7 +1,9 @@
 """Symptoms of policies that learn from what they sample, in traces made for them and in runs of both trainers."""
 
 import pytest
+import torch
 
+from tests.trainers.helpers import weights
 from tests.trainers.monitoring.test_symptoms import said, trace
 from tests.trainers.online import helpers as online
 from tests.trainers.ppo import helpers as ppo
@@ -9,7 +11,7 @@ from tests.trainers.rollout.conftest import model  # noqa: F401
 from trl_ext.trainers.monitoring.callback import Watch, warnings_in
 from trl_ext.trainers.monitoring.log_window import Facts
 from trl_ext.trainers.monitoring.metrics_log import MetricsFile
-from trl_ext.trainers.monitoring.rollout_symptoms import never_differed, silent_rollouts
+from trl_ext.trainers.monitoring.rollout_symptoms import empty_rollouts, nothing_to_learn, silent_rollouts
 
 SAMPLED = {
     "rewards/accuracies": None,
@@ -21,7 +23,7 @@ SAMPLED = {
 GROUPS = {
     **SAMPLED,
     "explained_variance": None,
-    "frac_reward_zero_std": lambda t: 1.0,
+    "groups/ties": lambda t: 1.0,
 }
 PAIRS = SAMPLED | {"pairs/ties": lambda t: 1.0, "grad_norm": lambda t: 0.0}
 
@@ -68,12 +70,12 @@ def test_groups_whose_scores_are_all_equal_while_prompts_differ():
     found = said(trace(**GROUPS | {"score/std": lambda t: 0.4}), Facts())
     assert list(found) == ["ties_alone"]
     assert "no prompt of steps 1 to 21 had completions with different scores" in found["ties_alone"][1]
-    assert said(trace(**GROUPS | {"score/std": lambda t: 0.4, "frac_reward_zero_std": lambda t: 0.9}), Facts()) == {}
+    assert said(trace(**GROUPS | {"score/std": lambda t: 0.4, "groups/ties": lambda t: 0.9}), Facts()) == {}
 
 
 def test_rollouts_without_a_difference_are_counted_at_the_end():
     """Also in a run that is too short for a symptom; without them nothing is said."""
-    records = [{"step": t, "frac_reward_zero_std": float(t < 3)} for t in range(1, 6)]
+    records = [{"step": t, "groups/ties": float(t < 3)} for t in range(1, 6)]
     assert "in 2 of 5 logged rollouts no prompt had completions with different scores" in silent_rollouts(records)
     assert silent_rollouts([{"step": 1, "score": 0.5}, {"step": 2, "pairs/ties": 0.9}]) is None
 
@@ -112,7 +114,67 @@ def test_runs_say_it_once(model, tmp_path, capsys, helpers, reward):  # noqa: F8
 
 
 def test_a_run_whose_completions_never_differed():
-    equal = [{"step": 1, "frac_reward_zero_std": 1.0}, {"step": 2}, {"step": 3, "frac_reward_zero_std": 1.0}]
-    assert never_differed(equal)
-    assert not never_differed([*equal, {"step": 4, "frac_reward_zero_std": 0.5}])
-    assert not never_differed([{"step": 1, "loss": 0.7}])  # a run that compares no completions
+    equal = [{"step": 1, "groups/ties": 1.0}, {"step": 2}, {"step": 3, "groups/ties": 1.0}]
+    assert nothing_to_learn(equal) == "the completions of each prompt had equal scores"
+    assert nothing_to_learn([*equal, {"step": 4, "groups/ties": 0.5}]) is None
+    assert nothing_to_learn([{"step": 1, "loss": 0.7}]) is None  # a run that compares no completions
+
+
+TRUNCATED = {
+    "completions/left_out": lambda t: 1.0,
+    "completions/eos_share": lambda t: 0.0,
+    "score": lambda t: float(t % 3),
+    "score/std": lambda t: 0.0,
+    "grad_norm": lambda t: 0.0,
+    "rewards/accuracies": None,
+}
+
+
+@pytest.mark.parametrize("compares", [{}, {"groups/ties": lambda t: 0.5}, {"pairs/ties": lambda t: 1.0}], ids=str)
+def test_completions_that_are_all_left_out_of_the_loss(compares):
+    """Whatever their scores are, and without a second warning about the gradient, which is 0."""
+    found = said(trace(every=1, **TRUNCATED | compares), Facts())
+    assert list(found) == ["left_out"] and found["left_out"][0] == 20
+    text = found["left_out"][1]
+    assert (
+        "all completions of steps 1 to 20 were left out of the loss, so nothing is learned. All were truncated" in text
+    )
+    assert "Raise `max_completion_length`" in text
+    unscored = TRUNCATED | compares | {"score": None, "completions/eos_share": lambda t: 0.5}
+    assert "No reward function gave a completion a score." in said(trace(every=1, **unscored), Facts())["left_out"][1]
+    both = TRUNCATED | compares | {"completions/eos_share": lambda t: 0.5}
+    assert "Each had no score, or was truncated" in said(trace(every=1, **both), Facts())["left_out"][1]
+    assert "left_out" not in said(trace(every=1, **TRUNCATED | {"completions/left_out": lambda t: 0.9}), Facts())
+
+
+def test_rollouts_that_are_left_out_are_counted_at_the_end():
+    left = [{"step": t, "completions/left_out": 1.0, "groups/ties": 1.0, "score": 1.0} for t in (1, 2)]
+    learnt = {"step": 3, "completions/left_out": 0.5, "groups/ties": 0.0, "score": 1.0}
+    assert "in 2 of 3 logged rollouts all completions were left out of the loss" in empty_rollouts([*left, learnt])
+    assert "All were truncated" in empty_rollouts([*left, learnt])
+    assert silent_rollouts([*left, learnt]) is None and empty_rollouts([learnt]) is None
+    assert nothing_to_learn(left) == "all completions were left out of the loss"
+    assert nothing_to_learn([*left, learnt]) is None
+    assert (
+        nothing_to_learn([*left, learnt | {"groups/ties": 1.0}]) == "the completions of each prompt had equal scores"
+    )
+
+
+@pytest.mark.parametrize("helpers", [ppo, online], ids=["ppo", "online"])
+def test_a_run_whose_completions_are_all_truncated(model, tmp_path, capsys, helpers):  # noqa: F811
+    """Too short for the symptom; the count at its end is printed once."""
+    trainer = helpers.build(model, helpers.config(tmp_path, max_steps=3, mask_truncated_completions=True))
+    words = range(104, 104 + trainer.args.max_completion_length)
+    trainer._generate_single_turn = lambda prompts, *args, **kwargs: [
+        [*words] for _ in prompts
+    ]  # without an end token
+    before = weights(trainer)
+    trainer.add_callback(MetricsFile(trainer, tmp_path / "metrics.jsonl"))
+    trainer.add_callback(Watch(trainer, tmp_path / "metrics.jsonl"))
+    trainer.train()
+    assert all(torch.equal(each, before[name]) for name, each in weights(trainer).items() if "critic" not in name)
+    warnings = dict(warnings_in(tmp_path / "metrics.jsonl"))
+    assert list(warnings) == ["empty_rollouts"]
+    sampled = [log for log in trainer.recorder.logs if "completions/left_out" in log]
+    sentence = f"in {len(sampled)} of {len(sampled)} logged rollouts all completions were left out of the loss"
+    assert capsys.readouterr().out.count(sentence) == 1

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from trl_ext.report import metrics_file
 from trl_ext.trainers.common.console import say
 from trl_ext.trainers.monitoring.log_window import PATIENCE, Facts
-from trl_ext.trainers.monitoring.rollout_symptoms import is_tied, silent_rollouts
+from trl_ext.trainers.monitoring.rollout_symptoms import AT_END, is_silent
 from trl_ext.trainers.monitoring.symptoms import SYMPTOMS
 
 SAMPLED = 8
@@ -52,16 +52,17 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero or state.global_step != self.look_at:
             return
-        if "no_gradient" in self.said or is_tied(self.records):
+        if "no_gradient" in self.said or is_silent(self.records):
             return
         if (text := still(self.initial, self.trainer.model, self.facts)) is not None:
             self._warn("still_adapter", text)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or self.said & {"constant_reward", "ties_alone"}:
+        if not state.is_world_process_zero:
             return
-        if (text := silent_rollouts(self.records)) is not None:
-            self._warn("silent_rollouts", text)
+        for name, (of, said_before) in AT_END.items():
+            if not self.said & said_before and (text := of(self.records)) is not None:
+                self._warn(name, text)
 
     def _warn(self, name: str, text: str) -> None:
         self.said.add(name)

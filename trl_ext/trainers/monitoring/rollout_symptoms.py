@@ -8,6 +8,9 @@ from trl_ext.trainers.monitoring.log_window import PATIENCE, Facts, Records, fir
 NOTHING = 1e-9
 """A deviation of 0 stays below this after rounding."""
 
+LEFT_OUT = "completions/left_out"
+"""Share of the completions of a rollout that are not in the loss."""
+
 LOOK = (
     "Check the rewards of some completions (`log_completions: true` prints both). Does the reward read the right column? Do "
     "completions end within `max_completion_length`? Does `reward_clip_range` clip all rewards to one value?"
@@ -52,6 +55,8 @@ def constant_reward(records: Records, facts: Facts) -> str | None:
 
     A sparse reward may be 0 in a rollout or two. Over 20 steps it means that nothing has been learned from it.
     """
+    if left_out(records, facts) is not None:
+        return None
     recent = _rollouts(records)
     scores = [float(record["score"]) for record in recent]
     if not scores or any(not record["score/std"] < NOTHING for record in recent):
@@ -74,7 +79,7 @@ def ties_alone(records: Records, facts: Facts) -> str | None:
     recent = _rollouts(records)
     if not recent or any(_tied(record) != 1 for record in recent):
         return None
-    if constant_reward(records, facts) is not None:
+    if constant_reward(records, facts) is not None or left_out(records, facts) is not None:
         return None
     if samples_pairs(records):
         tied = f"all pairs of {_since(recent)} are tied, and nothing is learned"
@@ -86,7 +91,15 @@ def ties_alone(records: Records, facts: Facts) -> str | None:
     )
 
 
-SYMPTOMS = (exploding_kl, collapsed_entropy, constant_reward, ties_alone)
+def left_out(records: Records, facts: Facts) -> str | None:
+    """All completions of the last 20 steps were left out of the loss, so that not even a KL is left to learn from."""
+    recent = _rollouts(records, LEFT_OUT)
+    if not recent or any(record[LEFT_OUT] != 1 for record in recent):
+        return None
+    return f"all completions of {_since(recent)} were left out of the loss, so nothing is learned. {_why_left_out(recent)}"
+
+
+SYMPTOMS = (exploding_kl, collapsed_entropy, constant_reward, ties_alone, left_out)
 
 
 def silent_rollouts(records: Records) -> str | None:
@@ -101,26 +114,77 @@ def silent_rollouts(records: Records) -> str | None:
     )
 
 
-def is_tied(records: Records) -> bool:
-    """Whether no two completions of a prompt of the last rollouts have different scores, which explains a gradient of zero."""
-    ties = [share for record in records if (share := _tied(record)) is not None]
-    return bool(ties) and all(share == 1 for share in ties[-3:])
+def empty_rollouts(records: Records) -> str | None:
+    """At the end of a run: the number of records in which all completions were left out of the loss."""
+    rollouts = [record for record in records if LEFT_OUT in record]
+    empty = [record for record in rollouts if record[LEFT_OUT] == 1]
+    if not empty:
+        return None
+    return (
+        f"in {len(empty)} of {count(len(rollouts), 'logged rollouts')} all completions were left out of the loss, so nothing was "
+        f"learned from them. {_why_left_out(empty)}"
+    )
 
 
-def never_differed(records: Records) -> bool:
-    """Whether no two completions of a prompt had different scores in any rollout of a run that compares them."""
-    ties = [share for record in records if (share := _tied(record)) is not None]
-    return bool(ties) and all(share == 1 for share in ties)
+AT_END = {
+    "silent_rollouts": (silent_rollouts, {"constant_reward", "ties_alone"}),
+    "empty_rollouts": (empty_rollouts, {"left_out"}),
+}
+"""Counts for the end of a run, each with the symptoms that have said it before."""
+
+
+def is_silent(records: Records) -> bool:
+    """Whether the last rollouts taught nothing, which explains a gradient of zero."""
+    taught = [teaches for record in records if (teaches := _teaches(record)) is not None]
+    return bool(taught) and not any(taught[-3:])
+
+
+def nothing_to_learn(records: Records) -> str | None:
+    """Why no rollout of a run taught anything, as a clause; `None` if one did, or if the run samples nothing."""
+    rollouts = [record for record in records if _teaches(record) is not None]
+    if not rollouts or any(map(_teaches, rollouts)):
+        return None
+    if all(record.get(LEFT_OUT) == 1 for record in rollouts):
+        return "all completions were left out of the loss"
+    return "the completions of each prompt had equal scores"
+
+
+def _teaches(record: dict) -> bool | None:
+    """Whether a rollout has something to learn from; `None` for a record without a new rollout."""
+    tied, left = _tied(record), record.get(LEFT_OUT)
+    return None if tied is None and left is None else tied != 1 and left != 1
+
+
+def _why_left_out(records: Records) -> str:
+    """Why all completions of these records were left out, and what to do."""
+    if not any("score" in record for record in records):
+        return "No reward function gave a completion a score. Does the reward read the right column?"
+    if any(record.get("completions/eos_share") for record in records):
+        return (
+            "Each had no score, or was truncated, and `mask_truncated_completions: true` leaves truncated ones out. Look at the "
+            "rewards (`log_completions: true` prints them), and raise `max_completion_length`."
+        )
+    return (
+        "All were truncated, and `mask_truncated_completions: true` leaves truncated ones out. Raise `max_completion_length`, or set "
+        "`mask_truncated_completions: false`."
+    )
 
 
 def _tied(record: dict) -> float | None:
-    """Share of the prompts of a rollout whose completions all have the same score, where completions are compared."""
-    return record.get("pairs/ties", record.get("frac_reward_zero_std"))
+    """Share of the prompts of a rollout whose completions all have the same score, where completions are compared.
+
+    `None` where all are left out of the loss, which is another reason.
+    """
+    return None if record.get(LEFT_OUT) == 1 else record.get("pairs/ties", record.get("groups/ties"))
 
 
-def _rollouts(records: Records) -> Records:
-    """The last records with new completions, as many as span 20 steps, three or more; empty if there are fewer."""
-    fresh = [record for record in records if "score/std" in record and "score" in record]
+def _rollouts(records: Records, *names: str) -> Records:
+    """The last records with new completions, as many as span 20 steps, three or more; empty if there are fewer.
+
+    Args:
+        names: Metrics that such a record has.
+    """
+    fresh = [record for record in records if all(name in record for name in names or ("score/std", "score"))]
     for number in range(3, len(fresh) + 1):
         if fresh[-1]["step"] - fresh[-number]["step"] >= PATIENCE - 1:
             return fresh[-number:]

@@ -76,8 +76,8 @@ def no_gradient(records: Records, facts: Facts) -> str | None:
     norms = [float(record["grad_norm"]) for record in records if record.get("grad_norm") is not None]
     if len(norms) < 3 or records[-1]["step"] < 5 or any(not norm < 1e-7 for norm in norms[-3:]):
         return None
-    if rollout_symptoms.is_tied(records):
-        return None  # `constant_reward` or `ties_alone` reports it
+    if rollout_symptoms.is_silent(records):
+        return None  # `constant_reward`, `ties_alone` or `left_out` reports it
     if any(norm >= 1e-7 for norm in norms):
         return (
             "the gradient has become zero, because the weights are so large that the model's output no longer depends on them. "
