@@ -59,6 +59,8 @@ def test_arrays_are_numbers_too():
         ([1.0, 1.0, 1.0, math.nan], "returned nan for completion 4 of 4"),
         ([math.inf, 1.0, 1.0, 1.0], "returned inf for completion 1 of 4"),
         ([{"score": 1.0, "why": "it is polite, and it ends"}] * 4, "returned a dict for completion 1 of 4"),
+        ([1.0, 10**400, 1.0, 1.0], "returned an int for completion 2 of 4"),
+        ({0.5, 1.5, 2.5, 3.5}, "returned {0.5, 1.5, 2.5, 3.5} for 4 completions"),  # in no order
     ],
 )
 def test_anything_else_is_one_sentence(value, what):
@@ -70,6 +72,19 @@ def test_anything_else_is_one_sentence(value, what):
     )
 
 
+def test_a_number_beyond_float32_is_not_taken_for_infinity():
+    with pytest.raises(
+        UserError, match=r"returned -1e\+39 for completion 1 of 4\. .* whose largest number is 3\.4e\+38\."
+    ):
+        checked(returning([-1e39, 1.0, 1.0, 1.0]))(**FOUR)
+    assert checked(returning([-1e38, 1.0, 1.0, 1.0]))(**FOUR)[0] == -1e38
+
+
+def generates(completions, **kwargs):
+    for _ in completions:
+        yield helper("")
+
+
 def divides(completions, **kwargs):
     return [helper(text) for text in completions]
 
@@ -78,12 +93,13 @@ def helper(text):
     return 1 / 0  # the line that is to be named
 
 
-def test_what_it_raises_is_said_with_its_place_and_stays_chained():
+@pytest.mark.parametrize("function", [divides, generates])
+def test_what_it_raises_is_said_with_its_place_and_stays_chained(function):
     with pytest.raises(UserError) as raised:
-        checked(divides)(**FOUR)
+        checked(function)(**FOUR)
     line = helper.__code__.co_firstlineno + 1
     assert str(raised.value) == (
-        "The reward function divides failed on 4 completions with ZeroDivisionError: division by zero, in line "
+        f"The reward function {function.__name__} failed on 4 completions with ZeroDivisionError: division by zero, in line "
         f"{line} of {__file__}."
     )
     assert isinstance(raised.value.__cause__, ZeroDivisionError)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from trl.trainer.utils import get_callable_name, get_config_model_id, is_async_callable
 
@@ -21,6 +22,9 @@ from trl_ext.trainers.rollout import failing_row
 from trl_ext.trainers.rollout.reward_adapter import RewardAdapter
 
 WANTED = "It must return a list with one number per completion, or None for completions it does not apply to."
+
+LARGEST = torch.finfo(torch.float32).max
+"""Of the numbers of a reward, which TRL keeps in float32."""
 
 EXCERPT = 60
 """Characters of a prompt or completion that a message quotes."""
@@ -73,6 +77,7 @@ def checked(function: Any) -> Any:
         async def call(**kwargs: Any) -> list[float | None]:
             with _naming(name, kwargs):
                 returned = await function(**kwargs)
+                returned = [*returned] if isinstance(returned, Iterator) else returned  # a generator may raise
             return judged(name, returned, len(kwargs["prompts"]))
 
     else:
@@ -80,6 +85,7 @@ def checked(function: Any) -> Any:
         def call(**kwargs: Any) -> list[float | None]:
             with _naming(name, kwargs):
                 returned = function(**kwargs)
+                returned = [*returned] if isinstance(returned, Iterator) else returned  # a generator may raise
             return judged(name, returned, len(kwargs["prompts"]))
 
     functools.update_wrapper(call, function)
@@ -112,7 +118,7 @@ def judged(name: str, returned: Any, count: int) -> list[float | None]:
     Raises:
         UserError: It has another type or length, or contains something else.
     """
-    is_list = hasattr(returned, "__iter__") and not isinstance(returned, (str, bytes, dict))
+    is_list = hasattr(returned, "__iter__") and not isinstance(returned, (str, bytes, dict, set, frozenset))
     if not is_list or getattr(returned, "ndim", 1) == 0:
         raise UserError(
             f"The reward function {name} returned {_shown(returned)} for {counts.count(count, 'completions')}. {WANTED}"
@@ -124,10 +130,12 @@ def judged(name: str, returned: Any, count: int) -> list[float | None]:
         )
     rewards = [None if value is None else _number(value) for value in found]
     for i, reward in enumerate(rewards):
-        if reward is not None and not math.isfinite(reward):
-            raise UserError(
-                f"The reward function {name} returned {_shown(found[i])} for completion {i + 1} of {count}. {WANTED}"
-            )
+        if reward is None or abs(reward) <= LARGEST:
+            continue
+        size = f" Rewards are float32, whose largest number is {LARGEST:.1e}." if math.isfinite(reward) else ""
+        raise UserError(
+            f"The reward function {name} returned {_shown(found[i])} for completion {i + 1} of {count}. {WANTED}{size}"
+        )
     return rewards
 
 
@@ -139,12 +147,15 @@ def _number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         return math.nan
+    except OverflowError:  # an integer beyond float64
+        return math.inf
 
 
 def _shown(value: Any) -> str:
     """A value for a message: itself if it is short, else its type."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= 40 else f"a {type(value).__name__}"
+    kind = type(value).__name__
+    return text if len(text) <= 40 else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 @contextmanager
