@@ -24,6 +24,15 @@ def test_a_step_by_hand():
     assert seconds() == pytest.approx(4096 * operations / 165.2e12 + read_and_written / 1008e9, rel=1e-4)
 
 
+def test_a_critic_and_its_values_by_hand():
+    """A second forward and backward pass of the layers and of the second adapter, and half a pass: values for two epochs."""
+    row, passes = Row(4096, 1.0), Passes(0, 0, headless=0.5, trained=2)
+    found = cards.step_seconds(BY_NAME["RTX 4090"], LLAMA, row, Storage(), 0, row.tokens, passes)
+    operations = 2 * 6_979_321_856 * (2 * 2 + 0.5) + 2 * 128_256 * 4096 * 3 + 2 * 2 * 41_943_040 * 3
+    read_and_written = (2 * 2 + 0.5) * (0.51588 + 2) * 6_979_321_856
+    assert found == pytest.approx(4096 * operations / 165.2e12 + read_and_written / 1008e9, rel=1e-4)
+
+
 def test_recomputing_everything_is_one_more_forward_pass():
     more = seconds(checkpointed=32) - seconds()
     adapter = 2 * 41_943_040 * 4096 / 165.2e12

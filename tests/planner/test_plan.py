@@ -9,8 +9,11 @@ from huggingface_hub import constants
 from tests.planner.conftest import RECIPES
 from tests.planner.helpers import SHAPES, shallow
 from trl_ext.planner import plan, refuse
+from trl_ext.planner.cards import Passes
 from trl_ext.planner.memory import GIB
 from trl_ext.planner.models import MODELS
+from trl_ext.planner.training import sampled
+from trl_ext.recipe import load
 from trl_ext.support.errors import UserError
 
 
@@ -180,6 +183,24 @@ def test_an_epoch_has_all_completions_of_every_prompt(tmp_path, settings, uses):
     rest |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
     (time, *_) = plan(other_trainer(tmp_path, **settings, **rest)).times
     assert time.epoch == pytest.approx(100 * uses * time.step)
+
+
+@pytest.mark.parametrize(
+    ("settings", "passes"),
+    [
+        ({"trainer": "ppo"}, Passes(1, 0, headless=1, trained=2)),
+        ({"trainer": "ppo", "num_iterations": 4}, Passes(1, 0, headless=0.25, trained=2)),
+        ({"trainer": "ppo", "kl_coef": 0.0, "advantage": "remax"}, Passes(0, 0)),
+        ({"trainer": "grpo"}, Passes(0, 0)),
+        ({"trainer": "grpo", "advantage": "gae", "beta": 0.1}, Passes(1, 0, headless=1, trained=2)),
+        ({"trainer": "rloo"}, Passes(1, 0)),
+    ],
+    ids=str,
+)
+def test_a_critic_has_passes_of_its_own(tmp_path, settings, passes):
+    """Its values once per rollout, and its update in each epoch over it."""
+    recipe = other_trainer(tmp_path, reward_funcs=["sentiment"], max_completion_length=512, **settings)
+    assert sampled(load(recipe)).passes == passes
 
 
 def test_a_reward_model_has_no_language_head(tmp_path):

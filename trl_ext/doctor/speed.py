@@ -33,12 +33,12 @@ def operations() -> float:
 def on_cpu(recipe: Any, planned: Any) -> Iterator[Finding]:
     """Warn about runs that take over an hour on this CPU, estimated from their matrix products."""
     from trl_ext.planner import request
-    from trl_ext.planner.cards import Card, Passes, step_seconds
+    from trl_ext.planner.cards import Card, step_seconds
     from trl_ext.planner.memory import SEGMENTS
 
     asked, rate = request.read(recipe), operations()
     cpu = Card("this CPU", math.inf, rate, math.inf, SEGMENTS)
-    passes = Passes(int(asked.training.needs_reference), asked.training.extra_passes)
+    passes = asked.training.passes
     tokens = asked.examples_per_step * asked.mean_tokens()
     row = asked.row(planned.row_tokens, SEGMENTS)
     step = step_seconds(cpu, asked.shape, row, asked.storage, planned.checkpointed_layers, tokens, passes)

@@ -92,15 +92,19 @@ def _by_name(name: str) -> Chosen:
 
 
 class Passes(NamedTuple):
-    """Numbers of passes of a step without gradient.
+    """Numbers of passes over the examples of a step.
 
     Attributes:
         reference: 1 if a reference is computed and not cached.
-        others: Passes for baselines, and the second pass of losses that compare examples.
+        others: Passes without gradient for baselines, and the second pass of losses that compare examples.
+        headless: Passes without gradient and without the LM head: a critic's values, a reward adapter's scores.
+        trained: Passes with gradient: 2 if a critic is trained beside the policy.
     """
 
     reference: int
     others: int
+    headless: float = 0
+    trained: int = 1
 
 
 def step_seconds(
@@ -114,13 +118,14 @@ def step_seconds(
         tokens: Tokens of the step, all rows together.
     """
     recomputed = checkpointed_layers / shape.layers
-    without_gradient = passes.reference + passes.others
+    with_head = passes.reference + passes.others
+    without_gradient = with_head + passes.headless
     backward = 1 if shape.adapter else 2
-    layers = 2 * shape.active * (1 + backward + recomputed + without_gradient)
-    head = 2 * shape.vocabulary * shape.hidden * row.completion_share * (3 + without_gradient)
-    adapter = 2 * trained(shape) * (3 + recomputed) if shape.adapter else 0
+    layers = 2 * shape.active * (passes.trained * (1 + backward + recomputed) + without_gradient)
+    head = 2 * shape.vocabulary * shape.hidden * row.completion_share * (3 + with_head)
+    adapter = 2 * trained(shape) * passes.trained * (3 + recomputed) if shape.adapter else 0
     rows = math.ceil(tokens / row.tokens)
-    weights = rows * (2 + recomputed + without_gradient) * dequantisation_bytes(shape, storage)
+    weights = rows * (passes.trained * (2 + recomputed) + without_gradient) * dequantisation_bytes(shape, storage)
     return tokens * (layers + head + adapter) / card.rate + weights / card.bandwidth
 
 

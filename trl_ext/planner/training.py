@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_ext import methods
+from trl_ext.planner.cards import Passes
 from trl_ext.rl import advantages, policy_gradient
 
 UNLIMITED = 2048
@@ -34,6 +35,7 @@ class Training:
         needs_reference: Whether a reference is computed or cached.
         reads_distributions: Whether the loss compares whole next-token distributions of policy and reference.
         extra_passes: Additional passes without gradient.
+        headless_passes: Those without the LM head, per example of a step.
         is_classifier: Whether it trains a scalar head instead of the LM head.
         trained_adapters, frozen_adapters: Numbers of adapters on the base. Frozen ones are those that this trainer adds, in
             units of the trained rank.
@@ -54,6 +56,7 @@ class Training:
     needs_reference: bool = False
     reads_distributions: bool = False
     extra_passes: int = 0
+    headless_passes: float = 0
     is_classifier: bool = False
     trained_adapters: int = 1
     frozen_adapters: int = 0
@@ -61,6 +64,11 @@ class Training:
     cached_tokens: int = 0
     is_cache_static: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def passes(self) -> Passes:
+        """The passes of a step."""
+        return Passes(int(self.needs_reference), self.extra_passes, self.headless_passes, self.trained_adapters)
 
 
 def read(recipe: Any) -> Training:
@@ -121,6 +129,10 @@ def sampled(recipe: Any) -> Training:
         effective("steps_per_generation") or effective("gradient_accumulation_steps")
     )
     settled = policy_gradient.settled(effective) if advantage else {}
+    has_critic, has_reward_adapter = (
+        bool(advantage and advantage.needs_critic),
+        effective("reward_adapter") is not None,
+    )
     return Training(
         sequences=1,
         uses=(settled.get("num_generations") or effective("num_generations")) * effective("num_iterations"),
@@ -131,8 +143,10 @@ def sampled(recipe: Any) -> Training:
         checkpointing=_checkpointing(recipe),
         cannot_pack=_padding(recipe),
         needs_reference=recipe.needs_reference,
-        trained_adapters=1 + bool(advantage and advantage.needs_critic),
-        frozen_adapters=int(effective("reward_adapter") is not None),
+        # Values and scores are computed once for the epochs over a rollout.
+        headless_passes=(has_critic + has_reward_adapter) / effective("num_iterations"),
+        trained_adapters=1 + has_critic,
+        frozen_adapters=int(has_reward_adapter),
         cached_tokens=0 if effective("use_vllm") else completions * length,
         is_cache_static="static" in str(effective("cache_implementation")),
         notes=(

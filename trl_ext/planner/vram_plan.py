@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_ext.planner import advice, calibration, cards, memory, request
-from trl_ext.planner.cards import CARDS, Card, Passes
+from trl_ext.planner.cards import CARDS, Card
 from trl_ext.planner.fitting import Fit, Overhead
 from trl_ext.planner.memory import GIB
 from trl_ext.planner.request import Request
@@ -262,7 +262,7 @@ def _time(asked: Request, card: Card, overhead: Overhead, mean_tokens: float | N
     if choice is None:
         return Time(card.name, None, None, None, None)
     tokens, checkpointed = choice
-    passes = Passes(int(asked.training.needs_reference), asked.training.extra_passes)
+    passes = asked.training.passes
     computed = asked.examples_per_step * asked.mean_tokens(mean_tokens)
     row = asked.row(tokens, card.kernel)
     step = cards.step_seconds(card, asked.shape, row, asked.storage, checkpointed, computed, passes)
