@@ -111,6 +111,16 @@ def tiny_model(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory) -> str:
+    """Directory of a two-layer Llava, with its processor."""
+    from tests.trainers.preference.images import save_tiny_vlm
+
+    directory = str(tmp_path_factory.mktemp("tiny-vlm"))
+    save_tiny_vlm(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real preference data named by TRL_EXT_DATA; tests that need it are skipped elsewhere."""
     folder = os.environ.get("TRL_EXT_DATA")

@@ -33,7 +33,7 @@ PARTS = (
         (
             "trainers/preference/test_parity_with_trl_dpo.py",
             "trainers/preference/test_evaluation.py",
-            "trainers/preference/test_vision.py",
+            "trainers/preference/test_images_against_trl.py",
         ),
     ),
     Part(

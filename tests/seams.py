@@ -310,7 +310,7 @@ SEAMS = (
     Seam(
         "trainers/preference/baseline.py",
         "how TRL's collator for images names mismatched pairs",
-        "trainers/preference/test_vision.py",
+        "trainers/preference/test_images_against_trl.py",
     ),
     Seam(
         "trainers/preference/fixed_pairs.py",

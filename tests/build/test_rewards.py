@@ -1,5 +1,7 @@
 """What a name in `reward_funcs` stands for, judged without running it, and what it becomes."""
 
+import sys
+
 import pytest
 
 from trl_ext.build import rewards
@@ -23,7 +25,10 @@ def _hidden(completions):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
+    """A folder with reward functions, where Python has not imported a `my_rewards` of another test's folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("my_rewards", None)
     (tmp_path / "my_rewards.py").write_text(CODE.replace("RAISE", "0"))
     (tmp_path / "two.py").write_text("def a(completions): ...\ndef b(prompts, completions): ...\n")
     (tmp_path / "narrow.py").write_text("def a(prompts, completions): ...\nasync def b(completions, *, c=1): ...\n")
@@ -32,7 +37,8 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "scorer").mkdir()
     (tmp_path / "scorer" / "config.json").write_text("{}")
     (tmp_path / "empty").mkdir()
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("my_rewards", None)
 
 
 @pytest.mark.parametrize(

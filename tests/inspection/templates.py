@@ -49,6 +49,28 @@ DATED = """
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|h|>assistant<|/h|>\n\n' }}{% endif %}"""
 
+# As SmolLM3: a line of its own says whether to think, by a variable or a switch in the system's text, which is not written; without
+# thinking, every turn of the assistant begins with an empty thought; contents that are no text are left out.
+SWITCHED = """
+{%- if enable_thinking is not defined %}{% set enable_thinking = true %}{% endif %}
+{%- set mode = '/think' if enable_thinking else '/no_think' %}
+{%- set asked = messages[0].content if messages[0].role == 'system' else '' %}
+{%- if '/no_think' in asked %}{% set mode = '/no_think' %}{% elif '/think' in asked %}{% set mode = '/think' %}{% endif %}
+{%- set asked = asked.replace('/no_think', '').replace('/think', '').rstrip() %}
+{%- set empty = '' if mode == '/think' else '<think>\n\n</think>\n' %}
+{{- '<|im_start|>system\n' }}
+{%- if '/system_override' in asked %}{{ asked.replace('/system_override', '').rstrip() }}
+{%- else %}{{ 'Mode: ' + mode + '\n\n' + (asked or 'Be helpful.') + '\n\n' }}
+  {%- if xml_tools %}{% for t in xml_tools %}{{ t | string + '\n' }}{% endfor %}{% endif %}
+{%- endif %}
+{{- '<|im_end|>\n' }}
+{%- for m in messages %}
+  {%- set content = m.content if m.content is string else '' %}
+  {%- if m.role in ('user', 'tool') %}{{ '<|im_start|>user\n' + content + '<|im_end|>\n' }}
+  {%- elif m.role == 'assistant' %}{{ '<|im_start|>assistant\n' + empty + content.lstrip('\n') + '<|im_end|>\n' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' + empty }}{% endif %}"""
+
 # As Gemma: no system turn, another name for the assistant, trimmed texts, strictly alternating turns.
 ALTERNATING = """
 {{- bos_token }}
@@ -75,6 +97,7 @@ END = {
     CHATML: "<|im_end|>",
     THINKING: "<|im_end|>",
     STRIPPING: "<|end|>",
+    SWITCHED: "<|im_end|>",
     DATED: "<|eot|>",
     ALTERNATING: "<|/t|>",
     LATE_SYSTEM: "</s>",

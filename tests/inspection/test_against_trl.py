@@ -24,7 +24,7 @@ from trl import (
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 
 from tests.conftest import sentence
-from tests.trainers.preference.test_vision import image_pairs, tiny_vlm  # noqa: F401
+from tests.trainers.preference.images import image_pairs
 from trl_ext import demo
 from trl_ext.build.trainer import build_trainer
 from trl_ext.data.examples import Examples
@@ -212,7 +212,7 @@ def test_prompts_are_those_of_a_rollout(tokenizer, tmp_path):
         assert tokens["prompt_ids"][:] == trainer._tokenize_prompts([row["prompt"] for row in rows])[0]
 
 
-def test_images_go_through_trls_collator(tiny_vlm, tmp_path):  # noqa: F811
+def test_images_go_through_trls_collator(tiny_vlm, tmp_path):
     processor = AutoProcessor.from_pretrained(tiny_vlm)
     dataset = image_pairs(5)
     args = DPOConfig(**settings(tmp_path, max_length=16))

@@ -238,3 +238,14 @@ def test_images_are_refused_by_a_model_that_reads_text():
     message = "Row 1: the content of a message (user) has a part of type `image_url`, but the model reads text only."
     with pytest.raises(UserError, match=re.escape(message)):
         findings("paired", rows, CHATML)
+
+
+@pytest.mark.parametrize("kind", ["input_audio", "video", "document", "redacted_thinking"])
+def test_parts_that_nothing_reads_are_refused(kind):
+    part = [{"type": kind, kind: "x"}, {"type": "text", "text": "What?"}]
+    rows = pairs(([user(part)], [assistant("Y")], [assistant("N")]))
+    message = (
+        f"Row 0: the content of a message (user) has a part of type `{kind}`, which no trainer reads. Write it as text"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        findings("paired", rows, CHATML)

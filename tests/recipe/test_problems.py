@@ -57,6 +57,8 @@ from tests.recipe.helpers import load, load_from, problem, problems
         ("loss_weights: [0.5]\n", "has no `loss_type` to weight"),
         ("beta: 0\n", "`beta` (line 3) is 0, and dpo needs a number greater than 0."),
         ("loss: ipo\nbeta: -1\n", "`beta` (line 4) is -1, and ipo needs a number greater than 0."),
+        ("loss: dpop\ndpop_lambda: true\n", "`dpop_lambda` (line 4) is true, and dpop needs a number of at least 0."),
+        ("loss: dpop\ndpop_lambda: [1]\n", "`dpop_lambda` (line 4) is a list, and dpop needs a number of at least 0."),
         ("loss: robust\nlabel_smoothing: 0.5\n", "needs a probability of at least 0 and below 0.5."),
         ("loss: simpo\ngamma: 1\ngamma_beta_ratio: 0.5\n", "simpo takes gamma_beta_ratio or gamma, not both"),
         (

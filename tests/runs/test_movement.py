@@ -4,39 +4,33 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tests.conftest import pairs
+from tests.runs.movement_helpers import SAVED, measured, rows
 from tests.trainers.helpers import arguments, lora, weights
 from trl_ext.cli import main
 from trl_ext.methods import METHODS
-from trl_ext.runs import movement_examples as measured
+from trl_ext.runs import movement_examples
 from trl_ext.runs.movement import Moved, Movement, sentence
 from trl_ext.support.run_log import log
 from trl_ext.trainers import PairedPreferenceConfig, PairedPreferenceTrainer
 
-SETTINGS = {"max_steps": 2, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 1}
+SETTINGS = {"max_steps": 2, "per_device_train_batch_size": 4, **SAVED}
 
 
 def made(model, folder, adapter=None, **changes):
-    from datasets import Dataset
-
-    trainer = PairedPreferenceTrainer(
+    return PairedPreferenceTrainer(
         model=model,
         args=PairedPreferenceConfig(**arguments(folder, **SETTINGS | changes)),
-        train_dataset=Dataset.from_list(pairs(12)),
-        eval_dataset=Dataset.from_list(pairs(3, seed=9)),
+        **rows(),
         processing_class=AutoTokenizer.from_pretrained(model),
         peft_config=adapter or lora(),
     )
-    movement = Movement(trainer, METHODS["paired"])
-    return trainer, movement
 
 
 def trained(model, folder, *, checkpoint=None, **changes):
-    trainer, movement = made(model, folder, **changes)
-    trainer.add_callback(movement)
+    trainer = made(model, folder, **changes)
     before = weights(trainer)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    return trainer, movement.measure(), before
+    _, moved = measured("paired", trainer, checkpoint)
+    return trainer, moved, before
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +70,8 @@ def test_measuring_leaves_training_as_it_is(tiny_model, tmp_path):
     found = []
     for is_measured in (False, True):
         torch.manual_seed(0)
-        trainer, movement = made(
-            tiny_model, tmp_path, lora(lora_dropout=0.5), save_strategy="no", disable_dropout=False
-        )
+        trainer = made(tiny_model, tmp_path, lora(lora_dropout=0.5), save_strategy="no", disable_dropout=False)
+        movement = Movement(trainer, METHODS["paired"])
         if is_measured:
             trainer.add_callback(movement)
         trainer.model.train()
@@ -94,17 +87,18 @@ def test_measuring_leaves_training_as_it_is(tiny_model, tmp_path):
 
 
 def test_of_a_long_prompt_the_end_and_of_its_completion_the_beginning():
-    long, n = list(range(1000)), measured.TOKENS
+    long, n = list(range(1000)), movement_examples.TOKENS
     wanted = long[500 - n : 500 + n]
     pair = {"prompt_ids": long[:500], "chosen_ids": long[500:]}
-    assert measured.around_its_beginning(pair, "chosen_ids") == wanted
+    assert movement_examples.around_its_beginning(pair, "chosen_ids") == wanted
     demonstration = {"input_ids": long, "labels": [-100] * 500 + long[500:]}
-    assert measured.around_its_beginning(demonstration, "input_ids") == wanted
-    assert measured.around_its_beginning({"prompt_ids": [1], "chosen_ids": [2]}, "chosen_ids") == [1, 2]
+    assert movement_examples.around_its_beginning(demonstration, "input_ids") == wanted
+    assert movement_examples.around_its_beginning({"prompt_ids": [1], "chosen_ids": [2]}, "chosen_ids") == [1, 2]
 
 
 def test_an_error_is_logged_and_costs_no_result(tiny_model, tmp_path, monkeypatch):
-    trainer, movement = made(tiny_model, tmp_path, save_strategy="no")
+    trainer = made(tiny_model, tmp_path, save_strategy="no")
+    movement = Movement(trainer, METHODS["paired"])
     movement.on_train_begin(trainer.args, trainer.state, trainer.control)
     said = []
     monkeypatch.setattr(log, "add", said.append)

@@ -2,41 +2,30 @@
 
 import pytest
 import torch
-from datasets import Dataset
 from transformers import AutoTokenizer
 
-from tests.conftest import pairs
+from tests.runs.movement_helpers import SAVED, measured, rows
 from tests.trainers.helpers import arguments, lora
 from tests.trainers.ppo import helpers as ppo
-from trl_ext.methods import METHODS
-from trl_ext.runs.movement import Movement, sentence
+from trl_ext.runs.movement import sentence
 from trl_ext.trainers import RewardModelConfig, RewardModelTrainer
-
-SAVED = {"save_strategy": "steps", "save_steps": 1}
 
 
 def of_ppo(model, folder, *, checkpoint=None, **changes):
     args = ppo.config(folder, max_steps=2, **SAVED | changes)
-    return measured("ppo", ppo.build(model, args, randomise=False), checkpoint)
+    trainer = ppo.build(model, args, randomise=False)
+    return trainer, *measured("ppo", trainer, checkpoint)
 
 
 def of_rewards(model, folder, *, checkpoint=None, **changes):
     trainer = RewardModelTrainer(
         model=model,
         args=RewardModelConfig(**arguments(folder, max_steps=2, **SAVED | changes)),
-        train_dataset=Dataset.from_list(pairs(12)),
-        eval_dataset=Dataset.from_list(pairs(3, seed=9)),
+        **rows(),
         processing_class=AutoTokenizer.from_pretrained(model),
         peft_config=lora(task_type="SEQ_CLS"),
     )
-    return measured("reward", trainer, checkpoint)
-
-
-def measured(kind, trainer, checkpoint):
-    movement = Movement(trainer, METHODS[kind])
-    trainer.add_callback(movement)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    return trainer, movement, movement.measure()
+    return trainer, *measured("reward", trainer, checkpoint)
 
 
 @pytest.fixture(scope="module")

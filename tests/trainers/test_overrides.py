@@ -60,7 +60,7 @@ PREFERENCES = {
     "_prepare_dataset": "inspection/test_against_trl.py",
     "_precompute_ref_logps": "trainers/preference/test_evaluation.py",
     "_save": "trainers/preference/test_references.py",
-    "_compute_loss": "trainers/preference/test_vision.py",
+    "_compute_loss": "trainers/preference/test_images_against_trl.py",
     "_get_dataloader": "trainers/preference/test_parity_with_trl_dpo.py",
     "get_batch_samples": "trainers/preference/test_parity_with_trl_dpo.py",
     "floating_point_ops": "trainers/preference/test_counters.py",

@@ -1,16 +1,19 @@
 """Look up what a conversation says in the text that a chat template made of it.
 
-White space does not count: many templates strip it. A template may write text as JSON, and a tokenizer may change it (case, rare
-characters); both are allowed for.
+White space does not count: many templates strip it. A template may write text as JSON, take the switches of thinking out of it, and a
+tokenizer may change it (case, rare characters); all are allowed for.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 
 from trl_ext.data.statements import Piece
 
+SWITCHES = re.compile(r"/(?:no_?think|think|system_override)\b")
+"""Words of a system text by which SmolLM3's and Nemotron's templates choose what they write. They do not write the words."""
 SHOWN = 2
 """Pieces of an example that are named."""
 
@@ -46,7 +49,7 @@ class Page:
             return any(form in self.text[start:] for form in self._forms(piece.text))
         if piece.kind in ("name", "tools"):
             return any(form in self.text for form in self._forms(piece.text))
-        return any(self._take(form) for form in self._forms(piece.text))
+        return any(self._take(form) for text in _spellings(piece.text) for form in self._forms(text))
 
     def _take(self, form: str) -> bool:
         at = self.text.find(form, self.at)
@@ -74,6 +77,13 @@ class Page:
             yield squeezed(json.dumps(once, ensure_ascii=is_ascii)[1:-1])
         if self.changed is not None:
             yield squeezed(self.changed(text))
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """The text, and without the switches in it."""
+    yield text
+    if (rest := SWITCHES.sub("", text)) != text and rest.strip():
+        yield rest
 
 
 def squeezed(text: str) -> str:

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from trl_ext.data.formats.content_parts import text_of
+from trl_ext.data.formats.content_parts import REASONING, text_of
 
 KINDS = ("text", "reasoning", "calls", "name", "tools")
 """What a piece is: the text of a message, the reasoning before it, a call of a tool, the name of a speaker, a declared tool."""
-REASONING = ("reasoning_content", "thinking")
 ENDS_OF_REASONING = ("</think>", "</thinking>")
 
 

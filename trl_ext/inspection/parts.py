@@ -41,7 +41,9 @@ def refuse_unreadable(dataset: Dataset, processing_class: Any, numbers: np.ndarr
 
 def _error(number: int, role: str, part: Any, sees: bool) -> UserError:
     kind = content_parts.kind_of(part)
-    if sees:
+    if "image" not in kind:
+        why, then = "which no trainer reads", "Write it as text, or remove these parts"
+    elif sees:
         why, then = "which TRL does not read", "Store images in a column `images`, each with a part `type: image`"
     else:
         why, then = "but the model reads text only", "Choose a vision-language model, or remove these parts"

@@ -6,13 +6,14 @@ or write an empty one.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, Value
 from trl import is_conversational
 
-from trl_ext.data import thoughts
+from trl_ext.data import template_variables, thoughts
 from trl_ext.data.cache_keys import fingerprint
 from trl_ext.data.statements import pieces
 from trl_ext.inspection.facts import Facts
@@ -34,7 +35,10 @@ FLAGS_IF_MASKED = {"thought_unanswered": CUT}
 LONGEST = 24
 """Tokens of an empty thought, at most."""
 COLUMN = "_trl_ext_thoughts_"
-PROBE = [{"role": "user", "content": "Question"}]
+ENDS = tuple(end for _, end in thoughts.TAGS if end != "<|end|>")
+"""Closing tags of thoughts that end nothing else."""
+PROMPTS = ("prompt", "messages", "tools", template_variables.COLUMN)
+"""Columns that a prompt is written from."""
 
 
 def kinds(facts: Facts, given: Dataset, tokenised: Dataset, tokenizer: Any) -> dict[str, np.ndarray]:
@@ -85,8 +89,9 @@ def flags(found: dict[str, np.ndarray], given: Dataset, processing_class: Any, c
         return {}
     looked_for = FLAGS_IF_MASKED if choice == thoughts.MASKED else FLAGS
     made = {name: np.any([array == kind for array in found.values()], axis=0) for name, kind in looked_for.items()}
-    if _is_switched_off(given, processing_class):
-        made["thought_against_prompt"] = np.any([np.isin(array, (WHOLE, CUT)) for array in found.values()], axis=0)
+    made["thought_against_prompt"] = _after_switched_off(
+        given, np.any([np.isin(array, (WHOLE, CUT)) for array in found.values()], axis=0), processing_class
+    )
     return made
 
 
@@ -202,13 +207,38 @@ def _says_a_thought(completion: Any) -> bool:
     )
 
 
-def _is_switched_off(given: Dataset, processing_class: Any) -> bool:
-    """Whether the chat template ends a prompt with an empty thought, so that the model answers at once."""
+def _after_switched_off(given: Dataset, thinks: np.ndarray, processing_class: Any) -> np.ndarray:
+    """The examples that think although the chat template ends their prompt with an empty thought, to be answered at once.
+
+    The template is asked for each prompt, because a row's own variables and a switch in its system text decide, too.
+    """
+    against = np.zeros(len(given), dtype=bool)
     if not is_conversational(given[0]) or not getattr(processing_class, "chat_template", None):
-        return False
+        return against
+    rows = given.select_columns([name for name in PROMPTS if name in given.column_names])
+    for place in np.flatnonzero(thinks).tolist():
+        row = rows[place]
+        against[place] = _is_switched_off(
+            row.get("prompt") or _before_the_answer(row.get("messages", [])),
+            row.get("tools"),
+            row.get(template_variables.COLUMN) or {},
+            processing_class,
+        )
+    return against
+
+
+def _before_the_answer(messages: list[dict]) -> list[dict]:
+    """A conversation without its last turn of the assistant, and all that follows."""
+    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=len(messages))
+    return messages[:last]
+
+
+def _is_switched_off(prompt: list[dict], tools: Any, variables: dict[str, Any], processing_class: Any) -> bool:
     try:
-        text = processing_class.apply_chat_template(PROBE, tokenize=False, add_generation_prompt=True)
+        tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools
+        text = processing_class.apply_chat_template(
+            prompt, tools=tools or None, tokenize=False, add_generation_prompt=True, **variables
+        )
     except Exception:  # templates are programs and raise anything
         return False
-    found = thoughts.found_in(text)
-    return bool(found) and found[-1][1] and not found[-1][0].strip()
+    return text.rstrip().endswith(ENDS)

@@ -44,6 +44,25 @@ def test_text_parts_are_joined(content, expected):
     assert as_messages([say("user", content)], "user", set()) == [say("user", expected)]
 
 
+@pytest.mark.parametrize("thought", ["hm", [{"type": "text", "text": "hm"}], ["h", "m"]])
+@pytest.mark.parametrize("kind", ["thinking", "reasoning"])
+def test_parts_that_hold_a_thought_become_the_key_that_templates_read(kind, thought):
+    parts = [{"type": kind, kind: thought, "signature": "x", "text": None}, *text("A")]
+    expected = {"role": "assistant", "content": "A", "reasoning_content": "hm"}
+    assert as_messages([say("assistant", parts)], "assistant", set()) == [expected]
+    alone = [{"type": kind, kind: thought}]
+    assert as_messages([say("assistant", alone)], "assistant", set()) == [{**expected, "content": ""}]
+
+
+def test_thoughts_that_cannot_be_read_stay_parts():
+    for thought in (None, 1, [{"type": "image"}]):
+        parts = [{"type": "thinking", "thinking": thought}, *text("A")]
+        assert as_messages([say("assistant", parts)], "assistant", set()) == [say("assistant", parts)]
+    parts = [{"type": "thinking", "thinking": "hm"}, *text("A")]  # which of the two is it?
+    message = {**say("assistant", parts), "reasoning_content": "ah"}
+    assert as_messages([message], "assistant", set()) == [message]
+
+
 def test_in_every_kind_of_data():
     user, assistant = [say("user", text("Q", "?"))], [say("assistant", text("A"))]
     plain = {"prompt": [say("user", "Q?")], "completion": [say("assistant", "A")]}

@@ -14,7 +14,7 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from tests.trainers.helpers import arguments, relative_difference
-from tests.trainers.preference.test_vision import COLOURS, image_pairs, labelled_images, train
+from tests.trainers.preference.images import COLOURS, image_pairs, labelled_images, train
 from trl_ext.batching.images import unpacked
 from trl_ext.trainers import (
     PairedPreferenceConfig,

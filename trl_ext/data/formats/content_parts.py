@@ -11,6 +11,11 @@ from typing import Any
 TEXT_TYPES = (None, "text", "input_text", "output_text")
 """Types of a text part: of most chat APIs, and of OpenAI's responses."""
 
+REASONING = ("reasoning_content", "thinking")
+"""Keys of a message that hold a thought, which chat templates read."""
+THOUGHT_TYPES = ("thinking", "reasoning")
+"""Types of a part that holds a thought, and the keys it stands in."""
+
 
 def is_text(part: Any) -> bool:
     """True for a string, and for a part that holds text and nothing else."""
@@ -38,6 +43,20 @@ def text_of(content: Any) -> str:
 def joined(content: list[Any]) -> str | list[Any]:
     """The text of parts that are all text; otherwise the parts as they are."""
     return content if others(content) else text_of(content)
+
+
+def without_thoughts(content: Any) -> tuple[Any, str | None]:
+    """(a content without its parts that hold thoughts, their text).
+
+    `{"type": "thinking", "thinking": …}`, as Anthropic's API and Mistral's models write it: the thought is a text or text parts. The
+    text is `None` without such parts, or if one of them cannot be read; then the content is as it was.
+    """
+    parts = content if isinstance(content, list) else []
+    thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") in THOUGHT_TYPES]
+    said = [next((part[key] for key in THOUGHT_TYPES if part.get(key) is not None), None) for part in thoughts]
+    if not thoughts or any(others(one) or not isinstance(one, (str, list)) for one in said):
+        return content, None
+    return [part for part in parts if part not in thoughts], "".join(map(text_of, said))
 
 
 def alike(conversations: list[list[dict]]) -> list[list[dict]]:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from trl_ext.data.formats import content_parts, tool_turns
-from trl_ext.data.formats.content_parts import text_of
+from trl_ext.data.formats.content_parts import REASONING, text_of
 from trl_ext.data.formats.row_outcome import Drop, Note, Reason
 
 ROLES = {
@@ -40,11 +40,11 @@ EXCHANGES = (
 USUAL_ROLES = ("system", "developer", "user", "assistant", "tool")
 
 # Keys that chat templates read besides role and content. Other keys (scores, ids, timestamps) never reach the model.
-TEMPLATE_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content", "thinking")
+TEMPLATE_KEYS = ("tool_calls", "tool_call_id", "name", *REASONING)
 
 _MARKS = (*ROLE_KEYS, *(keys[0] for keys in EXCHANGES))
 """One of these keys is in every list of messages that a text holds."""
-SPEAKING_KEYS = ("tool_calls", "reasoning_content", "thinking")
+SPEAKING_KEYS = ("tool_calls", *REASONING)
 """Keys of a message that hold what it says, besides its content."""
 
 Message = dict[str, Any]
@@ -144,6 +144,9 @@ def _message(item: Any, notes: set[Note]) -> Message:
     extra = {key: item[key] for key in TEMPLATE_KEYS if item.get(key) is not None}
     if item.get("reasoning") is not None:
         extra.setdefault("reasoning_content", item["reasoning"])
+    if not any(extra.get(key) for key in REASONING):
+        content, thought = content_parts.without_thoughts(content)
+        extra |= {} if thought is None else {"reasoning_content": thought}
     if calls is not None:
         extra["tool_calls"] = calls
     if content is None and any(extra.get(key) for key in SPEAKING_KEYS):

@@ -61,7 +61,9 @@ def _take_hyperparameters(layer: Layer, chosen: Choice, method: Method, problems
         elif key not in kinds:
             problems.add(place, _unread(key, value, chosen, list(kinds)))
         elif not kinds[key].accepts(value):
-            problems.add(place, f"is {value!r}, and {loss_title(chosen.loss)} needs {kinds[key].phrase}.")
+            problems.add(
+                place, f"is {messages.shown(value)}, and {loss_title(chosen.loss)} needs {kinds[key].phrase}."
+            )
         else:
             kwargs[key] = value
     by_part = layer.settings["loss_kwargs"].value if "loss_kwargs" in layer.settings else {}
