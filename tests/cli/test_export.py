@@ -182,9 +182,10 @@ def test_nothing_is_left_of_an_export_that_ends_early(run, llama_cpp, monkeypatc
         (KeyboardInterrupt(), 130, "interrupted"),
     ):
         monkeypatch.setattr("trl_ext.export.gguf.quantising.quantise", Mock(side_effect=error))
-        assert main(["export", str(run), "--gguf", "Q8_0", "--no_check", "--llama_cpp", str(llama_cpp)]) == code
+        words = ["--gguf", "Q8_0", "--no_check", "--llama_cpp", str(llama_cpp), "--merged", str(run.parent / "merged")]
+        assert main(["export", str(run), *words]) == code
         assert said in capsys.readouterr().err
-        assert {path.name for path in run.iterdir()} == before
+        assert {path.name for path in run.iterdir()} == before and not (run.parent / "merged").exists()
 
 
 def test_commands_for_llama_cpp_pass_the_variables_of_the_run(run, llama_cpp, capsys):

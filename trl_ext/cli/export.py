@@ -1,7 +1,10 @@
 """`trl-ext export`: write GGUF files of a run for llama.cpp and Ollama, and measure them."""
 
 import argparse
+import contextlib
 import dataclasses
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +159,7 @@ def _export(args: argparse.Namespace, source: Any, tools: Any, output: Path, con
     name = _name(source.folder.resolve())
     of = {"model": str(source.folder)} if source.is_whole else {"adapter": str(source.folder), "base": source.base}
     facts: dict[str, Any] = {"output": str(output), **of}
-    with merging.staged(output, 0) as folder:
+    with merging.staged(output, 0) as folder, _removed_on_failure(args.merged):
         if args.gguf_lora:
             facts["lora"] = adapter.write(source, folder, name, tools.lora_converter).name
             console.print(f"wrote    {output / facts['lora']}", markup=False)
@@ -169,6 +172,17 @@ def _export(args: argparse.Namespace, source: Any, tools: Any, output: Path, con
     lines = [f"{purpose:17} {command}" for purpose, command in facts["commands"].items()]
     console.print("", *lines, sep="\n", markup=False, soft_wrap=True)  # commands are copied
     return facts
+
+
+@contextlib.contextmanager
+def _removed_on_failure(merged: Path | None) -> Iterator[None]:
+    """Remove the folder of the merged model, a new one, if the export fails or is stopped, so that it can be repeated."""
+    try:
+        yield
+    except BaseException:
+        if merged is not None:
+            shutil.rmtree(merged, ignore_errors=True)
+        raise
 
 
 def _name(folder: Path) -> str:
