@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   trl-ext export runs/my-dpo --gguf_lora
 
 RUN is the directory of a run, one of its checkpoints, or a folder with an adapter that PEFT saved or with a complete 16-bit model. For a recipe its latest finished run is used.
-The adapter is merged, and the merged model is converted by llama.cpp and quantized. A complete model is converted as it is. Each file is compared with the merged 16-bit model and with the model that was trained, on held-out data. A Modelfile for Ollama has the chat template, stop tokens and sampling settings (docs/export.md). Needs llama.cpp's converters and the packages of `pip install 'trl-ext[gguf]'`.
+The adapter is merged, and the merged model is converted by llama.cpp and quantised. A complete model is converted as it is. Each file is compared with the merged 16-bit model and with the model that was trained, on held-out data. A Modelfile for Ollama has the chat template, stop tokens and sampling settings (docs/export.md). Needs llama.cpp's converters and the packages of `pip install 'trl-ext[gguf]'`.
 
 exit code: 0 on success, also if only the comparison failed; 2 on a user error"""
 
@@ -213,7 +213,7 @@ def _models(
         console.print(f"The files will not be compared: {why_not}", markup=False)
     merged = source.folder if source.is_whole else args.merged or folder.with_name(f"{folder.name}-merged")
     dtype = _merged(source, merged, processor, console)
-    console.print(f"converting and quantizing to {', '.join(args.gguf)} …", markup=False)
+    console.print(f"converting and quantising to {', '.join(args.gguf)} …", markup=False)
     files = served.make(merged, folder, name, args.gguf, form, tools, dtype=dtype, checks=checks)
     facts: dict[str, Any] = {
         "fidelity": None,
