@@ -61,7 +61,7 @@ UNKNOWN_TO_VLLM = (
     "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config",
     "monteclora_config",
 )  # fmt: skip
-"""Settings that vLLM refuses or does not read."""
+"""Settings that vLLM refuses or does not read, nor does llama.cpp."""
 
 ON_THE_BASE_AS_IT_IS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Initialisations that leave the base as it is. With others, PEFT changes it when it loads the adapter, and vLLM does not."""
