@@ -67,6 +67,17 @@ ON_THE_BASE_AS_IT_IS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Initialisations that leave the base as it is. With others, PEFT changes it when it loads the adapter, and vLLM does not."""
 
 
+TEXT = {"language_model", "text_model"}
+"""What models that read images call their language model, in the names of its modules."""
+
+
+def beside_text(folder: Path) -> str | None:
+    """A weight of an adapter that is not on the language model of a model that reads images; `None` if there is none."""
+    names = sorted(adapter_files.shapes(folder))
+    outside = [name for name in names if not TEXT.intersection(name.split("."))]
+    return outside[0] if outside and len(outside) < len(names) else None
+
+
 def serves_in_vllm(folder: Path, content: dict[str, Any]) -> bool:
     """Whether vLLM computes the adapter as PEFT does: plain LoRA on linear layers, of one rank and scale.
 

@@ -26,6 +26,11 @@ def write(source: Source, output: Path, name: str, converter: Path) -> Path:
             f"The adapter in {source.folder}{which} cannot be exported alone: llama.cpp computes plain LoRA on linear layers, with one rank "
             "and one scale. Leave out `--gguf_lora`, and export the merged model with `--gguf`."
         )
+    if (outside := mergeable.beside_text(source.folder)) is not None:
+        raise UserError(
+            f"The adapter in {source.folder} cannot be exported alone: it is also on the model's part for images ({outside}), which "
+            "llama.cpp's file of an adapter leaves out. Leave out `--gguf_lora`, and export the merged model with `--gguf`."
+        )
     file = output / f"{name}-lora.gguf"
     converting.convert_adapter(converter, source.folder, _folder_of_config(source), file)
     return file
