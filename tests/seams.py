@@ -224,6 +224,7 @@ SEAMS = (
     ),
     Seam("reference/starting_point.py", "`add_fused_lm_head` of TRL", "reference/test_starting_point.py"),
     Seam("report/card.py", "`get_config_model_id` of TRL", "report/test_card.py"),
+    Seam("report/loaders.py", "transformers' table of models that read images", "report/test_loaders.py"),
     Seam(
         "runs/movement_examples.py",
         "`_tokenize_prompts` of TRL's RLOO trainer, for the completions that show how far a run has moved",

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import finished_runs
@@ -182,9 +183,10 @@ def test_nothing_is_left_of_an_export_that_ends_early(run, llama_cpp, monkeypatc
         (KeyboardInterrupt(), 130, "interrupted"),
     ):
         monkeypatch.setattr("trl_ext.export.gguf.quantising.quantise", Mock(side_effect=error))
-        assert main(["export", str(run), "--gguf", "Q8_0", "--no_check", "--llama_cpp", str(llama_cpp)]) == code
+        words = ["--gguf", "Q8_0", "--no_check", "--llama_cpp", str(llama_cpp), "--merged", str(run.parent / "merged")]
+        assert main(["export", str(run), *words]) == code
         assert said in capsys.readouterr().err
-        assert {path.name for path in run.iterdir()} == before
+        assert {path.name for path in run.iterdir()} == before and not (run.parent / "merged").exists()
 
 
 def test_commands_for_llama_cpp_pass_the_variables_of_the_run(run, llama_cpp, capsys):
@@ -204,6 +206,29 @@ def test_commands_for_llama_cpp_pass_the_variables_of_the_run(run, llama_cpp, ca
     assert main(["export", str(run), "--gguf_lora", "--llama_cpp", str(llama_cpp)]) == 0
     said = """llama-server --jinja --chat-template-kwargs '{"enable_thinking": false}' -m BASE.gguf --lora """
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"use_rslora": True}, None),
+        ({"use_dora": True}, "with `use_dora` cannot be exported alone"),
+        ({"modules_to_save": ["lm_head"]}, "with `modules_to_save` cannot be exported alone"),
+        ({"target_parameters": ["down_proj.weight"]}, "with `target_parameters` cannot be exported alone"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, " cannot be exported alone"),
+    ],
+)
+def test_the_adapter_alone_is_plain_lora(settings, said, llama_cpp, tmp_path, capsys):
+    """As PEFT saves it; `tests/export/gguf/test_converting.py` has the scale of rsLoRA."""
+    config = LoraConfig(**{"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"} | settings)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(demo.MODEL), config).save_pretrained(tmp_path / "adapter")
+    code = main(["export", str(tmp_path / "adapter"), "--gguf_lora", "--llama_cpp", str(llama_cpp)])
+    if said is None:
+        assert code == 0 and (tmp_path / "adapter" / "gguf" / "adapter-lora.gguf").exists()
+        return
+    errors = " ".join(capsys.readouterr().err.split())
+    assert code == 2 and said in errors and "export the merged model with `--gguf`" in errors
+    assert not any(path.name.startswith((".", "gguf")) for path in (tmp_path / "adapter").iterdir())
 
 
 def test_wrong_input(run, llama_cpp, capsys):

@@ -334,6 +334,28 @@ def test_ctrl_c(monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().err
 
 
+def test_sigterm_ends_a_command_as_ctrl_c_does():
+    code = """
+import signal, sys, time
+from trl_ext import cli
+def wait(args):
+    try:
+        print("ready", flush=True)
+        time.sleep(900)
+    finally:
+        print("cleaned", flush=True)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+cli.validate.run = wait
+sys.argv = ["trl-ext", "validate", "x.yaml"]
+sys.exit(cli.main())
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.communicate(timeout=300) == ("cleaned\n", "\ntrl-ext: interrupted.\n")
+    assert process.returncode == 130
+
+
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
     def broken(args):
         raise ZeroDivisionError

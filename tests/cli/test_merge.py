@@ -57,7 +57,7 @@ def test_a_run_is_merged_and_compared(base, tmp_path, capsys):
     printed = capsys.readouterr().out
     for part in (
         "trained → merged",
-        "base only, 4-bit → unquantized",
+        "base only, 4-bit → unquantised",
         "rounding only, to bfloat16",
         "vllm serve out/",
     ):

@@ -140,9 +140,9 @@ def test_files_in_the_table_and_in_words():
     ]
     assert [verdict.of_file(file, found) for file in found.files[1:]] == [
         "Q8_0 (1 GB): 0.021 nats per token from the trained model. The larger part comes from the merge (the merge 0.02 nats, "
-        "quantization to Q8_0 0.0002 nats).",
-        "Q4_K_M (600 MB): 0.1 nats per token from the trained model. The larger part comes from quantization to Q4_K_M (the merge "
-        "0.02 nats, quantization to Q4_K_M 0.08 nats).",
+        "quantisation to Q8_0 0.0002 nats).",
+        "Q4_K_M (600 MB): 0.1 nats per token from the trained model. The larger part comes from quantisation to Q4_K_M (the merge "
+        "0.02 nats, quantisation to Q4_K_M 0.08 nats).",
     ]
     assert verdict.far_files(found) == (
         "Q4_K_M (0.08 nats) is more than 0.001 nats per token from the merged model; BF16 is closer (1e-06 nats, 2 GB)."
@@ -215,5 +215,5 @@ def test_the_verdict_names_the_main_part():
         "for scale: base → trained",
     ]
     assert verdict.rows(cases[0][0], "bfloat16")[1] == (
-        "base only, 4-bit → unquantized", "0.009", "0.1", "0.2", "99.0 %",
+        "base only, 4-bit → unquantised", "0.009", "0.1", "0.2", "99.0 %",
     )  # fmt: skip

@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tests.export.helpers import SIZES, logits, save_adapter, save_base
 from trl_ext.cli import main
 from trl_ext.export import commands, mergeable, merging, source
+from trl_ext.export.gguf import adapter as alone
+from trl_ext.model_files import adapter
 from trl_ext.support.errors import UserError
 
 Q = {"target_modules": ["q_proj"]}
@@ -106,3 +109,27 @@ def test_vllm_has_a_largest_rank(tmp_path):
     given = SimpleNamespace(folder=tmp_path, adapter=content, base="org/base", rank=1024, is_classifier=False)
     assert mergeable.serves_in_vllm(tmp_path, content)
     assert "vLLM, as adapter" not in commands.after(given, tmp_path / "merged")
+
+
+@pytest.mark.parametrize(
+    ("modules", "outside"),
+    [
+        (["language_model.layers.0.mlp.up_proj"], None),
+        (["layers.0.mlp.up_proj"], None),
+        (["language_model.layers.0.mlp.up_proj", "vision_tower.layers.0.self_attn.q_proj"], "vision_tower"),
+        (["text_model.layers.0.mlp.up_proj", "connector.modality_projection.proj"], "connector"),
+    ],
+)
+def test_an_adapter_on_the_part_for_images_is_not_exported_alone(modules, outside, tmp_path):
+    """llama.cpp's converter leaves those weights out and does not report it."""
+    weights = {f"base_model.model.model.{name}.lora_A.weight": torch.zeros(1, 1) for name in modules}
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1}))
+    found = mergeable.beside_text(tmp_path)
+    assert found is None if outside is None else outside in found
+    if outside is not None:
+        given = SimpleNamespace(folder=tmp_path, adapter=adapter.config(tmp_path))
+        with pytest.raises(
+            UserError, match=f"also on the model's part for images .*{outside}.* Leave out `--gguf_lora`"
+        ):
+            alone.write(given, tmp_path, "x", tmp_path / "convert_lora_to_gguf.py")

@@ -6,12 +6,11 @@ import warnings
 from typing import Any
 
 import torch
-import transformers
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import TrainableTokensWrapper
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from trl_ext.build import architecture
 from trl_ext.model_files import adapter as adapter_files
 from trl_ext.model_files import adapter_types
 from trl_ext.support.counts import count
@@ -43,17 +42,10 @@ def check(
     Raises:
         UserError: A weight has no module or another size, or a module has no weight.
     """
-    config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
-    architecture = getattr(transformers, (config.architectures or [""])[0], None)
-    if architecture is None:
+    config = architecture.read(base, revision, trust_remote_code=trust_remote_code)
+    if architecture.class_of(config) is None:
         return
-    with torch.device("meta"):
-        if is_classifier:
-            config.num_labels = 1
-            model = AutoModelForSequenceClassification.from_config(config)
-        else:
-            model = architecture._from_config(config)
-    why = problem(model, adapter, **uses)
+    why = problem(architecture.on_meta(base, config, is_classifier=is_classifier), adapter, **uses)
     if why is not None:
         raise UserError(f"The adapter in {adapter} does not fit its base {base}: {why}")
 

@@ -17,7 +17,7 @@ class Precision:
     """Dtypes of a run.
 
     Attributes:
-        model_dtype: Of weights that are not quantized, as transformers' `dtype` takes it.
+        model_dtype: Of weights that are not quantised, as transformers' `dtype` takes it.
         compute_dtype: Of the matrix products of 4-bit weights.
         training: The fields of the trainer's configuration that follow from it (`bf16`, `fp16`, `use_cpu`).
         reason: The choice and the reason for it, for the log.

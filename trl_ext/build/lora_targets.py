@@ -3,11 +3,11 @@
 from typing import Any, NamedTuple
 
 import torch
-import transformers
 from peft import LoraConfig
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
+from trl_ext.build import architecture
 from trl_ext.experts.targets import ends_of_parameters, has_experts, outside_experts, unknown_parameters
 from trl_ext.model_files import quantised
 from trl_ext.recipe import Recipe
@@ -60,14 +60,14 @@ def check(
     Raises:
         UserError: A name matches no module or parameter; lists those that exist.
     """
-    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    config = architecture.read(path, revision, trust_remote_code=trust_remote_code)
     is_named = targets is not None and not isinstance(targets, str)
     hides_linear = _hides_linear_layers(config)
-    if architecture is None or not (is_named or parameters or hides_linear or _may_have_experts(config)):
+    if architecture.class_of(config) is None or not (
+        is_named or parameters or hides_linear or _may_have_experts(config)
+    ):
         return Targets(targets, bool(parameters))  # remote code is not run to check a spelling
-    with torch.device("meta"):
-        model = architecture._from_config(config)
+    model = architecture.on_meta(path, config)
     is_mixture = has_experts(model)
     _require_parameters(path, model, parameters or [])
     if isinstance(targets, str) and targets.lower() == ALL and (is_mixture or hides_linear):

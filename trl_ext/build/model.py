@@ -175,7 +175,7 @@ def load_policy(
 
 def _class_of_scores(recipe: Recipe) -> dict[str, Any]:
     """Arguments that load a model with a head for one score, if that is trained."""
-    return {"architecture": AutoModelForSequenceClassification, "num_labels": 1} if recipe.method.trains_scores else {}
+    return {"kind": AutoModelForSequenceClassification, "num_labels": 1} if recipe.method.trains_scores else {}
 
 
 def _continued(path: str, args: Any, init: dict[str, Any], lender: SharedBase | None) -> PeftModel:

@@ -6,10 +6,8 @@ small model, and a verb that only samples needs neither.
 
 from typing import Any
 
-import transformers
 from accelerate import PartialState
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
@@ -17,17 +15,17 @@ from transformers import (
 )
 from trl import ModelConfig
 
-from trl_ext.build import quantised_base
+from trl_ext.build import architecture, quantised_base
 from trl_ext.experts import quantizer
 from trl_ext.report.dequantised import DEQUANTISED_BY
 
 
-def load(path: str, architecture: type | None = None, compute_dtype: Any = None, **init: Any) -> PreTrainedModel:
+def load(path: str, kind: type | None = None, compute_dtype: Any = None, **init: Any) -> PreTrainedModel:
     """Load a model, by default of the architecture that its configuration names.
 
     Args:
         path: A folder, or a name on the Hub.
-        architecture: The class to load it with.
+        kind: The class to load it with.
         compute_dtype: Of the matrix products of a checkpoint that is stored in 4 bits; default: the dtype it is loaded in.
         init: Arguments of `from_pretrained`. `dtype` is float32 by default; without `device_map` the model goes to the GPU,
             if there is one.
@@ -36,9 +34,10 @@ def load(path: str, architecture: type | None = None, compute_dtype: Any = None,
     if "device_map" not in init:
         # On MPS, "auto" crashes when 16-bit weights are cast to float32.
         init["device_map"] = None if PartialState().device.type in ("cpu", "mps") else "auto"
-    if architecture is None:
-        architecture = _architecture(path, init)
-    model = architecture.from_pretrained(path, **init)
+    kind = _kind(path, init) if kind is None else kind
+    trust = bool(init.get("trust_remote_code"))
+    with architecture.loading(path, init.get("revision"), trust_remote_code=trust):
+        model = kind.from_pretrained(path, **init)
     is_dequantised = getattr(init.get("quantization_config"), "dequantize", False)
     if is_dequantised:
         setattr(model, DEQUANTISED_BY, type(init["quantization_config"]).__name__)
@@ -46,10 +45,10 @@ def load(path: str, architecture: type | None = None, compute_dtype: Any = None,
     return model
 
 
-def _architecture(path: str, init: dict[str, Any]) -> type:
+def _kind(path: str, init: dict[str, Any]) -> type:
     trust = bool(init.get("trust_remote_code"))
-    config = AutoConfig.from_pretrained(path, revision=init.get("revision") or "main", trust_remote_code=trust)
-    named = getattr(transformers, config.architectures[0], None)
+    config = architecture.read(path, init.get("revision"), trust_remote_code=trust)
+    named = architecture.class_of(config)
     # Classes of remote code are not in transformers; `auto_map` says by which name they are loaded.
     by_map = AutoModelForImageTextToText.__name__ in (getattr(config, "auto_map", None) or {})
     return named or (AutoModelForImageTextToText if by_map else AutoModelForCausalLM)

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from trl_ext.build import architecture
 from trl_ext.build.model import adapter_base, base_revision, model_path
 from trl_ext.inspection import model_files, special_tokens
 from trl_ext.model_files.available import require_model
@@ -37,6 +38,7 @@ def load_tokenizer(recipe: Recipe, statements: list[str] | None = None) -> Any:
         if not (Path(path) / "tokenizer_config.json").exists():
             path, revision = base, base_commit
     try:
+        config = architecture.read(base, base_commit, trust_remote_code=trust)
         processor = AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=trust)
     except (OSError, ValueError) as error:
         raise UserError(
@@ -51,7 +53,7 @@ def load_tokenizer(recipe: Recipe, statements: list[str] | None = None) -> Any:
             f"The tokenizer of {path} has no end-of-sequence token, so completions would never end. Set one in its "
             "tokenizer_config.json."
         )
-    _check_embeddings(text, path, base, base_commit, trust)
+    _check_embeddings(text, path, base, config)
     set_defaults(processor, recipe.get("chat_template_kwargs"))
     if special_tokens.appends_end(text):
         _stop_appending_end(text, path, [] if statements is None else statements)
@@ -69,14 +71,15 @@ def _stop_appending_end(tokenizer: Any, path: str, statements: list[str]) -> Non
     )
 
 
-def _check_embeddings(tokenizer: Any, path: str, base: str, revision: str, trust: bool) -> None:
+def _check_embeddings(tokenizer: Any, path: str, base: str, config: PreTrainedConfig) -> None:
     """Raise UserError if there are tokens without an embedding.
 
     Args:
         path: Where the tokenizer comes from: a model, or an adapter.
         base: The model, or the base of the adapter.
+        config: Of the base.
     """
-    rows = special_tokens.embeddings(AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust))
+    rows = special_tokens.embeddings(config)
     beyond = special_tokens.unembedded(tokenizer, rows) if rows else []
     if not beyond:
         return

@@ -9,6 +9,7 @@ from transformers import GenerationConfig, TextStreamer
 
 from trl_ext.support.errors import UserError
 from trl_ext.support.sampling import end_ids_of
+from trl_ext.support.termination import Interrupted
 
 Write = Callable[[str], None]
 
@@ -84,8 +85,8 @@ def generate(
             generation_config=_config(model, tokenizer, settings, room),
             streamer=streamer,
         )
-    except KeyboardInterrupt:
-        if not is_stoppable:
+    except KeyboardInterrupt as error:
+        if not is_stoppable or isinstance(error, Interrupted):
             raise
         streamer.end()  # passes on the unfinished word
         return streamer.text

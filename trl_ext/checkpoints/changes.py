@@ -206,7 +206,7 @@ def _compare_models(before: dict, after: dict, found: Changes) -> None:
     name, other = before["model_name_or_path"], after["model_name_or_path"]
     if name != other:
         found.harmful.append(Change("model_name_or_path", name, other))
-    elif not changed:  # another quantization or dtype stores the same weights as other bytes
+    elif not changed:  # another quantisation or dtype stores the same weights as other bytes
         found.harmful.append(Change("model_name_or_path", name, other, "its weights differ"))
 
 

@@ -32,6 +32,18 @@ def publish(staged: Path, final: Path) -> None:
     shutil.rmtree(staged.parent)
 
 
+def require_growth(file: Path) -> None:
+    """Find out whether the disk is full after another program failed to write a file, which it may report in other words.
+
+    Raises:
+        OSError: The file cannot grow by the megabyte that is written to its end.
+    """
+    with file.open("ab") as written:
+        written.write(bytes(2**20))
+        written.flush()
+        os.fsync(written.fileno())
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error of Python, safetensors or torch means that the disk is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

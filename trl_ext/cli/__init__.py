@@ -1,7 +1,7 @@
 """The command line: one verb per file. Heavy libraries are imported only by a verb that runs.
 
 A verb's module defines `HELP`, `EXAMPLES`, `add_arguments(parser)` and `run(args) -> int`. Exit codes: 0 on success,
-2 on a user error, 130 on Ctrl-C, 1 with a traceback for a bug in trl-ext.
+2 on a user error, 130 on Ctrl-C or another signal that ends the process, 1 with a traceback for a bug in trl-ext.
 """
 
 import os
@@ -31,7 +31,7 @@ from trl_ext.cli import (
     validate,
 )
 from trl_ext.cli.parser import Parser
-from trl_ext.support import encoding, messages, terminal
+from trl_ext.support import encoding, messages, terminal, termination
 from trl_ext.support.errors import UserError
 from trl_ext.support.terminal import wrap
 
@@ -95,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
         # torch's switch for `torch.compile`. bitsandbytes compiles functions as it is imported, of which only optimizers
         # call any on a CPU and none runs on a GPU; that took a sixth of the time to import torch, transformers and PEFT.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    if argv is None:
+        termination.end_as_on_ctrl_c()
     try:
         if "_ARGCOMPLETE" in os.environ:
             completion.answer(*parsers())
@@ -105,9 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         if os.environ.get("RANK", "0") == "0":  # once, however many processes there are
             print(wrap(f"\ntrl-ext: interrupted. {error}".rstrip(), sys.stderr), file=sys.stderr)
-        from trl_ext.runs.signals import EXIT_CODE
-
-        return EXIT_CODE
+        return termination.EXIT_CODE
     except BrokenPipeError:
         # The reader (`| head`) has seen enough: keep the interpreter from complaining while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

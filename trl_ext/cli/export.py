@@ -1,7 +1,10 @@
 """`trl-ext export`: write GGUF files of a run for llama.cpp and Ollama, and measure them."""
 
 import argparse
+import contextlib
 import dataclasses
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ EXAMPLES = """examples:
   trl-ext export runs/my-dpo --gguf_lora
 
 RUN is the directory of a run, one of its checkpoints, or a folder with an adapter that PEFT saved or with a complete 16-bit model. For a recipe its latest finished run is used.
-The adapter is merged, and the merged model is converted by llama.cpp and quantized. A complete model is converted as it is. Each file is compared with the merged 16-bit model and with the model that was trained, on held-out data. A Modelfile for Ollama has the chat template, stop tokens and sampling settings (docs/export.md). Needs llama.cpp's converters and the packages of `pip install 'trl-ext[gguf]'`.
+The adapter is merged, and the merged model is converted by llama.cpp and quantised. A complete model is converted as it is. Each file is compared with the merged 16-bit model and with the model that was trained, on held-out data. A Modelfile for Ollama has the chat template, stop tokens and sampling settings (docs/export.md). Needs llama.cpp's converters and the packages of `pip install 'trl-ext[gguf]'`.
 
 exit code: 0 on success, also if only the comparison failed; 2 on a user error"""
 
@@ -156,7 +159,7 @@ def _export(args: argparse.Namespace, source: Any, tools: Any, output: Path, con
     name = _name(source.folder.resolve())
     of = {"model": str(source.folder)} if source.is_whole else {"adapter": str(source.folder), "base": source.base}
     facts: dict[str, Any] = {"output": str(output), **of}
-    with merging.staged(output, 0) as folder:
+    with merging.staged(output, 0) as folder, _removed_on_failure(args.merged):
         if args.gguf_lora:
             facts["lora"] = adapter.write(source, folder, name, tools.lora_converter).name
             console.print(f"wrote    {output / facts['lora']}", markup=False)
@@ -169,6 +172,17 @@ def _export(args: argparse.Namespace, source: Any, tools: Any, output: Path, con
     lines = [f"{purpose:17} {command}" for purpose, command in facts["commands"].items()]
     console.print("", *lines, sep="\n", markup=False, soft_wrap=True)  # commands are copied
     return facts
+
+
+@contextlib.contextmanager
+def _removed_on_failure(merged: Path | None) -> Iterator[None]:
+    """Remove the folder of the merged model, a new one, if the export fails or is stopped, so that it can be repeated."""
+    try:
+        yield
+    except BaseException:
+        if merged is not None:
+            shutil.rmtree(merged, ignore_errors=True)
+        raise
 
 
 def _name(folder: Path) -> str:
@@ -199,7 +213,7 @@ def _models(
         console.print(f"The files will not be compared: {why_not}", markup=False)
     merged = source.folder if source.is_whole else args.merged or folder.with_name(f"{folder.name}-merged")
     dtype = _merged(source, merged, processor, console)
-    console.print(f"converting and quantizing to {', '.join(args.gguf)} …", markup=False)
+    console.print(f"converting and quantising to {', '.join(args.gguf)} …", markup=False)
     files = served.make(merged, folder, name, args.gguf, form, tools, dtype=dtype, checks=checks)
     facts: dict[str, Any] = {
         "fidelity": None,

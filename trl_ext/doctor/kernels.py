@@ -20,7 +20,7 @@ TOLERANCE = 0.05
 
 
 def bitsandbytes(device: Any) -> Iterator[Finding]:
-    """Check 4-bit matrix products, forward and backward, against the dequantized weight, and an 8-bit optimizer step."""
+    """Check 4-bit matrix products, forward and backward, against the dequantised weight, and an 8-bit optimizer step."""
     where = "the CPU" if device.type == "cpu" else device.type
     problems = [*_four_bits(device, where), *_eight_bits(device, where)]
     yield from problems or [passed("bitsandbytes", f"4-bit products and 8-bit AdamW work on {where}")]

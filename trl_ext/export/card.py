@@ -6,9 +6,11 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from trl_ext import demo
+from trl_ext.build import architecture
 from trl_ext.export import verdict
 from trl_ext.export.fidelity import Fidelity
 from trl_ext.export.source import Source
+from trl_ext.report import loaders
 from trl_ext.report.card import on_hub
 
 
@@ -55,12 +57,13 @@ def _how(source: Source) -> str:
 
 
 def _usage(source: Source) -> str:
-    loader = "AutoModelForSequenceClassification" if source.is_classifier else "AutoModelForCausalLM"
+    config = architecture.read(source.base, source.revision, trust_remote_code=source.trust_remote_code)
+    by_name = loaders.of((config.architectures or [""])[0], is_classifier=source.is_classifier)
     return (
         "```python\n"
-        f"from transformers import AutoTokenizer, {loader}\n\n"
-        f'model = {loader}.from_pretrained("<this directory>")\n'
-        'tokenizer = AutoTokenizer.from_pretrained("<this directory>")\n'
+        f"from transformers import {', '.join(sorted((by_name.model, by_name.processing)))}\n\n"
+        f'model = {by_name.model}.from_pretrained("<this directory>")\n'
+        f'{by_name.variable} = {by_name.processing}.from_pretrained("<this directory>")\n'
         "```"
     )
 

@@ -83,7 +83,7 @@ class FileDrift:
         bytes: Its size.
         is_quantised: Whether its weights are quantised, and not only converted.
         from_merged: From the merged 16-bit model to the file; `None` if nothing was merged.
-        from_trained: From the model that was trained, on its quantized base, to the file.
+        from_trained: From the model that was trained, on its quantised base, to the file.
     """
 
     name: str
@@ -326,7 +326,7 @@ def _precision(model: PreTrainedModel, dtype: str) -> str:
     for bits in (4, 8):
         if getattr(model, f"is_loaded_in_{bits}bit", False):
             return f"{bits}-bit"
-    return "quantized" if hasattr(model, "hf_quantizer") else str(dtype)
+    return "quantised" if hasattr(model, "hf_quantizer") else str(dtype)
 
 
 def _free() -> None:

@@ -61,10 +61,21 @@ UNKNOWN_TO_VLLM = (
     "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config",
     "monteclora_config",
 )  # fmt: skip
-"""Settings that vLLM refuses or does not read."""
+"""Settings that vLLM refuses or does not read, nor does llama.cpp."""
 
 ON_THE_BASE_AS_IT_IS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Initialisations that leave the base as it is. With others, PEFT changes it when it loads the adapter, and vLLM does not."""
+
+
+TEXT = {"language_model", "text_model"}
+"""What models that read images call their language model, in the names of its modules."""
+
+
+def beside_text(folder: Path) -> str | None:
+    """A weight of an adapter that is not on the language model of a model that reads images; `None` if there is none."""
+    names = sorted(adapter_files.shapes(folder))
+    outside = [name for name in names if not TEXT.intersection(name.split("."))]
+    return outside[0] if outside and len(outside) < len(names) else None
 
 
 def serves_in_vllm(folder: Path, content: dict[str, Any]) -> bool:

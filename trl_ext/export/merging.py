@@ -71,7 +71,7 @@ def load_base(source: Source, **options: Any) -> PreTrainedModel:
     """Load the 16-bit base; for a reward model as a sequence classifier, whose head the adapter provides."""
     quiet.hide_loading_bars()
     if source.is_classifier:
-        options |= {"architecture": AutoModelForSequenceClassification, "num_labels": 1}
+        options |= {"kind": AutoModelForSequenceClassification, "num_labels": 1}
     return pretrained.load(
         source.base, revision=source.revision, trust_remote_code=source.trust_remote_code, **options
     )

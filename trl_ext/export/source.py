@@ -128,7 +128,7 @@ def check_base(source: Source) -> None:
     """Refuse a base without 16-bit weights, or one that the adapter does not fit. Only its configuration is read.
 
     Raises:
-        UserError: It is stored quantized, cannot be found, or is not the adapter's.
+        UserError: It is stored quantised, cannot be found, or is not the adapter's.
     """
     from trl_ext.build import quantised_base
 

@@ -64,7 +64,7 @@ def of_file(file: FileDrift, fidelity: Fidelity) -> str:
     if file.from_merged is None:
         return f"{file.name} ({size_of(file.bytes)}): {_nats(max(file.from_trained.kl, 0))} per token from the trained model."
     added, merge = max(file.from_merged.kl, 0), max(fidelity.total.kl, 0)
-    step = f"quantization to {file.name}" if file.is_quantised else "conversion"
+    step = f"quantisation to {file.name}" if file.is_quantised else "conversion"
     larger = step if added > merge else "the merge"
     return (
         f"{file.name} ({size_of(file.bytes)}): {_nats(max(file.from_trained.kl, 0))} per token from the trained model. The larger part "
@@ -95,7 +95,7 @@ def far_files(fidelity: Fidelity) -> str | None:
 def _bases(fidelity: Fidelity) -> str:
     if fidelity.merged_into is not None:
         return "base only, as trained → as merged into"
-    return f"base only, {fidelity.base} → unquantized"
+    return f"base only, {fidelity.base} → unquantised"
 
 
 def _other_base(fidelity: Fidelity, dtype: str) -> str:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trl_ext.model_files import adapter, fit, weights
+from trl_ext.model_files import adapter, fit, sizes, weights
 from trl_ext.support.counts import count
 
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
@@ -64,6 +64,9 @@ def _model(folder: Path) -> str | None:
         return (
             f"{folder / 'config.json'} has no `model_type`, so it is not a transformers model. Choose another folder."
         )
+    if why := sizes.problem(folder / "config.json", content):
+        return why
+    settings, text = content, content.get("text_config")
     files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     index = folder / "model.safetensors.index.json"
     if index.exists():
@@ -77,7 +80,7 @@ def _model(folder: Path) -> str | None:
         return f"{folder} holds a config.json but no weights (model.safetensors). Copy or save the model again."
     if not any((folder / name).exists() for name in TOKENIZERS):
         return f"{folder} holds a model but no tokenizer (tokenizer.json). Save the tokenizer there too."
-    return _unreadable(files)
+    return _unreadable(files) or sizes.missing_layers(folder, (text or settings).get("num_hidden_layers"))
 
 
 def _unreadable(files: list[Path]) -> str | None:

@@ -39,6 +39,11 @@ def parameters(folder: Path) -> list[str]:
     return sorted(tensors(folder))
 
 
+def names_in_files(folder: Path) -> list[str]:
+    """Full names of all tensors as the files have them, also of those that transformers renames."""
+    return sorted(_read(folder))
+
+
 INDEX = "model.safetensors.index.json"
 MATRICES = ("weight", "qweight", "weight_packed")
 """What checkpoints call the weight of a linear layer: as it is, by GPTQ and AWQ, and by compressed-tensors."""

@@ -16,6 +16,7 @@ from trl_ext.planner import lora
 from trl_ext.planner import stored as stored_weights
 from trl_ext.planner.shape import Shape
 from trl_ext.support.errors import UserError
+from trl_ext.support.messages import reason
 
 if TYPE_CHECKING:
     from torch import nn
@@ -154,8 +155,7 @@ def on_meta(config: dict[str, Any]) -> tuple[Any, Any]:
         if not decoder_layers(model, text) or model.get_input_embeddings() is None:
             raise ValueError("it has no decoder layers")
     except Exception as error:  # transformers raises many kinds of errors for a wrong configuration
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"The model cannot be built from its config.json ({kind}): {reason[0]}") from error
+        raise UserError(f"The model cannot be built from its config.json ({kind}): {reason(error)}") from error
     return model, text
 
 

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 from trl.trainer.utils import get_config_model_id
 
 from trl_ext.experts.storage import in_4_bits
-from trl_ext.report import card_blocks
+from trl_ext.report import card_blocks, loaders
 from trl_ext.report.dequantised import DEQUANTISED_BY
 
 HYPERPARAMETERS = (
@@ -96,11 +96,11 @@ def _usage(trainer: Any, base: str) -> str:
     if not is_peft_model(trainer.model):
         return ""
     is_scorer = trainer.model.peft_config["default"].task_type == "SEQ_CLS"
-    loader = "AutoModelForSequenceClassification" if is_scorer else "AutoModelForCausalLM"
     model = trainer.model.get_base_model()
+    by_name = loaders.of(type(model).__name__, is_classifier=is_scorer)
     quantised = _quantisation(model.config)
     has_experts = any(map(in_4_bits, model.modules()))
-    imports, given = {loader, "AutoTokenizer"}, [f'"{base}"', f"dtype={model.dtype}"]
+    imports, given = {by_name.model, by_name.processing}, [f'"{base}"', f"dtype={model.dtype}"]
     revision = trainer.model.active_peft_config.revision or (trainer.args.model_init_kwargs or {}).get("revision")
     if revision not in (None, "main"):
         given.append(f'revision="{revision}"')
@@ -128,11 +128,11 @@ def _usage(trainer: Any, base: str) -> str:
         "from peft import PeftModel\n"
         f"from transformers import {', '.join(sorted(imports))}\n\n"
         f"{EXPERTS if has_experts else ''}"
-        f"model = {loader}.from_pretrained(\n    {arguments},\n)\n"
+        f"model = {by_name.model}.from_pretrained(\n    {arguments},\n)\n"
         f"{to_dtype}"
         'model = PeftModel.from_pretrained(model, "<this directory>").eval()\n'
         f"{_lines(trainer.args, quantised)}"
-        'tokenizer = AutoTokenizer.from_pretrained("<this directory>")\n'
+        f'{by_name.variable} = {by_name.processing}.from_pretrained("<this directory>")\n'
         "```\n"
     )
 

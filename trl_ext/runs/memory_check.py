@@ -96,7 +96,7 @@ def compare(recipe: Recipe, trainer: Any, directory: Path) -> str | None:
 
 
 def in_float32(recipe: Recipe) -> Recipe:
-    """The recipe as it runs on a CPU, where weights that are not quantized are float32 unless it sets `dtype`."""
+    """The recipe as it runs on a CPU, where weights that are not quantised are float32 unless it sets `dtype`."""
     return replace(recipe, values={"dtype": "float32", **recipe.values})
 
 

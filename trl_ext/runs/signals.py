@@ -16,12 +16,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from trl_ext.runs import child_processes
+from trl_ext.support.termination import EXIT_CODE, SAME, Interrupted, leave
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-EXIT_CODE = 130
-
-SAME = 0.25
-"""Seconds within which several signals count as one: `timeout` and terminals signal the process and its group."""
 
 UNWIND = 3.0
 """Default of `Guard.unwind`."""
@@ -33,12 +30,8 @@ LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
 """Variables that `torchrun` and `accelerate launch` set for the processes they start."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """Raised where a signal stopped the process. The message names the checkpoint that is kept."""
-
-
 class Guard:
-    """Signal handling of this process. Entered by commands that train; elsewhere signals keep their default handlers.
+    """Signal handling of this process. Entered by commands that train; elsewhere the first signal ends the command (`trl_ext.support.termination`).
 
     Attributes:
         is_requested: Whether a signal asked to stop.
@@ -107,10 +100,7 @@ class Guard:
             return  # `_watch` counts them
         self.is_requested = True
         if number == getattr(signal, "SIGHUP", None):
-            # The terminal is closed: printing to it would end the run.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in self._terminals:
-                os.dup2(nowhere, stream)
+            leave(self._terminals)
         if not self._is_deferred:
             self._has_raised, self._deadline = True, time.monotonic() + self.unwind
             raise Interrupted(self.last_words())

@@ -1,6 +1,7 @@
 """Format given and allowed values for messages."""
 
 import difflib
+import re
 from typing import Any
 
 LONGEST = 120
@@ -30,6 +31,18 @@ def nearest(given: str, allowed: Any) -> list[str]:
 def joined(parts: list[str], word: str = "and") -> str:
     """Parts of a sentence with commas, and `word` before the last."""
     return f" {word} ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def reason(error: Exception) -> str:
+    """Why a library could not do something, in one line that ends with a full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    is_of_validation = (
+        len(lines) > 1 and "alidation error for" in lines[0]
+    )  # huggingface_hub's, whose second line says what is wrong
+    said = re.sub(r"^(TypeError|ValueError): ", "", lines[1]) if is_of_validation else lines[0]
+    if isinstance(error, LookupError | ArithmeticError | AttributeError):  # their texts are hardly sentences
+        said = f"{type(error).__name__}: {said}"
+    return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
 def plain(value: Any) -> str:

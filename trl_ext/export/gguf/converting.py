@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trl_ext.checkpoints import staging
 from trl_ext.export.gguf import entry
 from trl_ext.support.errors import UserError
 
@@ -39,16 +40,17 @@ def convert(converter: Path, model: Path, output: Path, kind: str, *, adds_begin
 
     Raises:
         UserError: The converter fails.
+        OSError: The disk is full.
     """
     with _as_served(model, adds_begin) as folder:
-        arguments = ("--outfile", output, "--outtype", kind.lower(), "--model-name", output.stem)
-        _run(converter, folder, *arguments, adds_begin=adds_begin)
+        arguments = ("--outtype", kind.lower(), "--model-name", output.stem)
+        _run(converter, folder, output, *arguments, adds_begin=adds_begin)
 
 
 def convert_vocabulary(converter: Path, model: Path, output: Path, *, adds_begin: bool | None = None) -> None:
     """Write a GGUF file without weights. See `convert`; the folder needs no weights either."""
     with _as_served(model, adds_begin) as folder:
-        _run(converter, folder, "--outfile", output, "--vocab-only", adds_begin=adds_begin)
+        _run(converter, folder, output, "--vocab-only", adds_begin=adds_begin)
 
 
 def convert_adapter(converter: Path, adapter: Path, base: Path, output: Path) -> None:
@@ -64,6 +66,7 @@ def convert_adapter(converter: Path, adapter: Path, base: Path, output: Path) ->
 
     Raises:
         UserError: The converter fails.
+        OSError: The disk is full.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -72,7 +75,7 @@ def convert_adapter(converter: Path, adapter: Path, base: Path, output: Path) ->
         if content.get("use_rslora"):
             content |= {"lora_alpha": content["lora_alpha"] * math.sqrt(content["r"]), "use_rslora": False}
         (folder / "adapter_config.json").write_text(json.dumps(content), encoding="utf-8")
-        _run(converter, folder, "--base", base, "--outfile", output, "--outtype", "f32")
+        _run(converter, folder, output, "--base", base, "--outtype", "f32")
 
 
 def without_generation_tags(template: str) -> str:
@@ -106,13 +109,15 @@ def _link(source: Path, folder: Path, pattern: str) -> None:
             (folder / file.name).symlink_to(file.resolve())
 
 
-def _run(converter: Path, *arguments: Any, adds_begin: bool | None = None) -> None:
-    command = [sys.executable, entry.__file__, str(converter), *map(str, arguments)]
+def _run(converter: Path, folder: Path, output: Path, *arguments: Any, adds_begin: bool | None = None) -> None:
+    words = (entry.__file__, converter, folder, "--outfile", output, *arguments)
     environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     if adds_begin is False:
         environment[entry.NO_BEGIN] = "1"
+    command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
     if done.returncode:
+        staging.require_growth(output)  # numpy reports a full disk as a number of bytes
         raise UserError(f"llama.cpp's {converter.name} failed: {_reason(done.stderr)}")
 
 

@@ -36,6 +36,7 @@ def opened(file: Path, longest: int) -> Iterator[Predict]:
         try:
             yield partial(_logits, process, errors, file)
         finally:
+            process.kill()  # it may be amid a long computation that nobody waits for
             with suppress(BrokenPipeError):
                 process.stdin.close()
             process.stdout.close()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from trl_ext.checkpoints import staging
 from trl_ext.export.gguf.tools import Tools
 from trl_ext.support import messages
 from trl_ext.support.errors import UserError
@@ -62,6 +63,7 @@ def quantise(tools: Tools, source: Path, output: Path, kind: str) -> None:
 
     Raises:
         UserError: llama.cpp reports an error.
+        OSError: The disk is full.
     """
     import torch
 
@@ -69,5 +71,6 @@ def quantise(tools: Tools, source: Path, output: Path, kind: str) -> None:
     command = [*program, source, output, kind, str(torch.get_num_threads())]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
+        staging.require_growth(output)  # llama.cpp reports a full disk as an "iostream error"
         why = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise UserError(f"{tools.quantiser or 'llama-cpp-python'} could not write {kind}: {why}")
