@@ -130,7 +130,7 @@ TRUNCATED = {
 }
 
 
-@pytest.mark.parametrize("compares", [{}, {"groups/ties": lambda t: 0.5}, {"pairs/ties": lambda t: 1.0}], ids=str)
+@pytest.mark.parametrize("compares", [{}, {"groups/ties": lambda t: 0.5}, {"pairs/ties": lambda t: 1.0}], ids=list)
 def test_completions_that_are_all_left_out_of_the_loss(compares):
     """Whatever their scores are, and without a second warning about the gradient, which is 0."""
     found = said(trace(every=1, **TRUNCATED | compares), Facts())

@@ -1,12 +1,15 @@
-"""Agree over several processes: on a flag, on a number, on the examples that count, and on gradients."""
+"""Agree over several processes: on a flag, on a number, on a value, on the examples that count, and on gradients."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+T = TypeVar("T")
 
 
 def on_any_process(accelerator: Accelerator, flag: bool) -> bool:
@@ -20,6 +23,13 @@ def on_any_process(accelerator: Accelerator, flag: bool) -> bool:
 def largest_on_any_process(accelerator: Accelerator, number: int) -> int:
     """The largest `number` of all processes. Every process has to call it."""
     return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
+
+def of_main_process(accelerator: Accelerator, value: T) -> T:
+    """The value that the main process has. Every process has to call it."""
+    if accelerator.num_processes == 1:
+        return value
+    return broadcast_object_list([value])[0]
 
 
 def without_copies(accelerator: Accelerator, count: int) -> int:

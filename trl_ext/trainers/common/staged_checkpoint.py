@@ -23,6 +23,7 @@ from trl_ext.support.errors import UserError
 from trl_ext.support.sharded import is_sharded, trained_weights
 from trl_ext.trainers.common import paged_states, provenance, publishing
 from trl_ext.trainers.common.console import say
+from trl_ext.trainers.common.processes import of_main_process
 from trl_ext.trainers.common.rates import Rates
 
 
@@ -231,7 +232,9 @@ class StagedCheckpoint:
         return seconds or 0.0
 
     def _provenance(self) -> dict[str, Any]:
-        return provenance.of_run(self) | {"recipe": self.recipe_digest}
+        described = provenance.of_run(self) | {"recipe": self.recipe_digest}
+        # FSDP may load the weights on the main process alone, and has not sent them to the others yet.
+        return of_main_process(self.accelerator, described)
 
     def _init_training_state(
         self, max_steps: int, steps_per_epoch: int, num_train_epochs: int, *args: Any
