@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", CI="1")
@@ -18,6 +19,9 @@ for name in ("HF_DATASETS_CACHE", "FORCE_COLOR"):
 # Matrices this small are slower on two threads than on one, and the tests may run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Shells ignore Ctrl-C in background jobs, and a program that inherits this does, too. Tests send it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import gc  # noqa: E402
 import random  # noqa: E402

@@ -202,7 +202,7 @@ def test_packed_pairs_equal_padded_ones(name):
     row = packed(model, batch)
     logps, of_row, once = logps_and_gradients(model, row)
     assert torch.allclose(logps, padded, rtol=1e-5, atol=1e-5)
-    assert (of_row - gradients).norm() < 1e-5 * gradients.norm()
+    assert (of_row - gradients).norm() < 2e-5 * gradients.norm()
     assert once == pixels / 2
     assert row["packed"].input_ids.numel() < batch["attention_mask"].sum()
     again, *_ = logps_and_gradients(model, images.unpacked(row))

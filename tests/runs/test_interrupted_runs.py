@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.old_versions import skip_without_resume_on_two_cpus
 from tests.runs.test_signals import ended_by, gone, heeded_signals  # noqa: F401
 from trl_ext.cli import main
 
@@ -160,6 +161,7 @@ def test_dataloader_workers_do_not_outlive_a_killed_run(start):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_two_processes_stop_after_the_same_step(number, start):
     """Whether their launcher hands the signal on or is killed itself."""
+    skip_without_resume_on_two_cpus()
     torchrun = ("-m", "torch.distributed.run", "--standalone")
     run = start("2", launcher=(*torchrun, "--nproc_per_node", "2"))
     run.wait_for_step(2)

@@ -86,7 +86,9 @@ def test_resuming_ends_where_the_uninterrupted_run_ended(kind, here, capsys, mon
     for record, before in zip(records[4:6], recorded[4:6], strict=True):
         assert record.keys() >= before.keys()  # metrics have been added since
         for name in before.keys() - ignored:
-            assert record[name] == pytest.approx(before[name], rel=1e-3, abs=1e-4), name
+            # Of 128 tokens, other versions of torch may have one on the other side of a bound.
+            smallest = 1 / 128 + 1e-4 if name.startswith("clip_fraction") else 1e-4
+            assert record[name] == pytest.approx(before[name], rel=1e-3, abs=smallest), name
 
 
 def test_a_checkpoint_is_whole_and_its_pickled_arguments_are_never_read(written):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from tests.old_versions import skip_without_resume_on_two_cpus
 from tests.trainers.helpers import relative_difference
 from tests.trainers.ppo import papers, separate
 from trl_ext.rl import advantages
@@ -34,6 +35,7 @@ def ranks(model, tmp_path_factory) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def resumed(model, tmp_path_factory) -> list[dict]:
+    skip_without_resume_on_two_cpus()
     output = tmp_path_factory.mktemp("resumed")
     launched("tests.trainers.ppo.two_processes_resumed", model, output)
     return [torch.load(output / f"resumed{rank}.pt", weights_only=False) for rank in (0, 1)]
