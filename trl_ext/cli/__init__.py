@@ -90,6 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: The words after `trl-ext`; those of the process if not given.
     """
     encoding.write_every_character()
+    _print_lines_at_once()
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None and words[:1] not in TRAINING:
         # torch's switch for `torch.compile`. bitsandbytes compiles functions as it is imported, of which only optimizers
@@ -112,6 +113,13 @@ def main(argv: list[str] | None = None) -> int:
         # The reader (`| head`) has seen enough: keep the interpreter from complaining while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _print_lines_at_once() -> None:
+    """Into a file or a pipe, too, so that a command that is killed leaves what it said."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not in notebooks
+            stream.reconfigure(line_buffering=True)
 
 
 def _dispatch(words: list[str]) -> int:
