@@ -26,9 +26,8 @@ class PreallocatedLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         start, end = self.keys.size(2), self.keys.size(2) + key_states.size(2)
         keys, values = self._room
-        has_moved = (
-            self.keys.untyped_storage().data_ptr() != keys.untyped_storage().data_ptr()
-        )  # other rows were chosen
+        # After other rows were chosen, the keys so far are elsewhere.
+        has_moved = self.keys.untyped_storage().data_ptr() != keys.untyped_storage().data_ptr()
         if has_moved or end > keys.size(2) or len(key_states) != len(keys):
             return super().update(key_states, value_states, *args, **kwargs)
         keys[:, :, start:end] = key_states

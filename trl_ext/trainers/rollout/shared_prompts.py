@@ -61,10 +61,8 @@ def cache_of(
         return {}
     if config.cache_implementation or model.generation_config.cache_implementation or config.use_cache is False:
         return {}
-    if (
-        max(config.num_beams or 1, config.num_return_sequences or 1) > 1
-    ):  # `generate` would repeat the rows, but not the cache
-        return {}
+    if max(config.num_beams or 1, config.num_return_sequences or 1) > 1:
+        return {}  # `generate` would repeat the rows, but not those of a cache
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - ATTENTION
     read = inspect.signature(model.forward).parameters
     name = next((name for name in CACHE if name in read), None)
