@@ -243,6 +243,7 @@ def eight_billion(tiny_model, tmp_path) -> str:
     folder = tmp_path / "eight"
     shutil.copytree(tiny_model, folder)
     (folder / "config.json").write_text(json.dumps(MODELS["meta-llama/Llama-3.1-8B"]))
+    (folder / "model.safetensors").unlink()  # of a smaller model
     return str(folder)
 
 
