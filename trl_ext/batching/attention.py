@@ -124,6 +124,13 @@ def ordinary(implementation: str | None) -> str | None:
     return _ORDINARY.get(implementation, implementation)
 
 
+def function_of(module: torch.nn.Module, implementation: str) -> Callable:
+    """The function of an implementation, for an attention module of a model."""
+    # The eager attention of a model is defined in its module, not in the registry.
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
+
+
 @contextlib.contextmanager
 def switched_off(model: Any) -> Iterator[None]:
     """Context in which `model` has the implementation that it had before `switch`: some code accepts only names it knows."""
@@ -197,10 +204,7 @@ def _register(kernel: str, usual: str) -> str:
     ) -> Any:
         if isinstance(attention_mask, SegmentMask):
             return _attend(kernel, query, key, value, attention_mask, **kwargs), None
-        # The eager attention of a model is defined in its module, not in the registry.
-        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(usual, eager)
-        return attend(module, query, key, value, attention_mask, **kwargs)
+        return function_of(module, usual)(module, query, key, value, attention_mask, **kwargs)
 
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, mask)

@@ -93,8 +93,9 @@ def test_prompts_are_copied_where_completions_are_not_in_equal_groups(attended, 
     assert not attended
 
 
-def test_what_changes_attention_is_left_to_the_models_own(attended):
+def test_prompts_are_copied_where_attention_is_not_plain(attended, monkeypatch):
     """Gemma 2 bounds its scores."""
+    monkeypatch.setattr(SharedPromptLayer, "__init__", None)
     full = {"layer_types": ["full_attention"] * 2, "attn_logit_softcapping": 0.05}
     compare(made("gemma2", "eager", **full), TWO_PROMPTS)
     assert not attended

@@ -1,14 +1,14 @@
 """Keep the keys and values of a prompt once for all completions that are sampled after it, and read them once per token.
 
 A step of sampling reads the keys and values of every row. Copied for each completion, those of the prompt are most of them. Here
-the queries of all completions of a prompt are multiplied by its keys together, and by the keys of their own completion alone.
+the queries of all completions of a prompt are multiplied by its keys together, and by the keys of their own completion alone
+(Juravsky et al. 2024, "Hydragen: High-Throughput LLM Inference with Shared Prefixes", arXiv:2402.05099).
 
 Only on a CPU, where a step takes as long as reading memory. On a GPU small batches wait for kernels to start, of which this takes more.
 """
 
 import contextlib
 import contextvars
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +34,7 @@ class Reading:
     """What attention reads while a model generates.
 
     Attributes:
-        keys: That the model gives to attention while its prompts run; `None` before and after.
+        keys: That the model gives to plain attention while its prompts run; `None` before and after.
         layers: Whose prompts are kept once.
     """
 
@@ -136,27 +136,23 @@ def _registered(usual: str) -> str:
             reading = _READING.get()
             layer = reading and reading.layer_of(key)
             if layer is not None:
-                if _is_plain(query, mask, **kwargs):
+                is_for_all_heads = mask is None or mask.size(1) == 1
+                if query.size(2) == 1 and is_for_all_heads and _is_plain(**kwargs):
                     return _shared(query, layer, mask, kwargs.get("scaling")), None
                 key, value = layer.whole()
-            elif reading and reading.keys is not None:
+            elif reading and reading.keys is not None and _is_plain(**kwargs):
                 reading.keys.append(key)
-            eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-            return ALL_ATTENTION_FUNCTIONS.get_interface(usual, eager)(module, query, key, value, mask, **kwargs)
+            return attention.function_of(module, usual)(module, query, key, value, mask, **kwargs)
 
         AttentionInterface.register(name, attend)
         AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[usual])
     return name
 
 
-def _is_plain(
-    query: Tensor, mask: Tensor | None, dropout: float = 0.0, scaling: float | None = None, **kwargs: Any
-) -> bool:
-    """Whether attention is that of one new token, and nothing but a mask for all heads changes it. A window is in the mask."""
-    is_for_all_heads = mask is None or mask.size(1) == 1
+def _is_plain(dropout: float = 0.0, scaling: float | None = None, **kwargs: Any) -> bool:
+    """Whether nothing but a mask and the scaling changes attention. A window is in the mask."""
     others = (value for name, value in kwargs.items() if name not in KNOWN_ARGUMENTS | {"sliding_window"})
-    is_unchanged = not dropout and all(value is None or value is False for value in others)
-    return query.size(2) == 1 and is_for_all_heads and is_unchanged
+    return not dropout and all(value is None or value is False for value in others)
 
 
 def _shared(query: Tensor, layer: SharedPromptLayer, mask: Tensor | None, scaling: float | None) -> Tensor:
